@@ -1,0 +1,52 @@
+# make demo    set up and open the app               make lint      style, format, types
+# make test    set up and run the tests              make examples  recompute the results shown with the examples
+# make bench   ours against diffusers, in one run    make space OUT=dir   write the folder for a hosted Space
+#
+# Everything is installed into .venv; a second call installs nothing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= space
+ARGS ?=
+
+.PHONY: demo test bench lint examples space
+.DELETE_ON_ERROR:
+
+demo: .venv/.runtime
+	$(BIN)/python app.py $(ARGS)
+
+test: .venv/.test
+	$(BIN)/python -m pytest -q $(ARGS)
+
+bench: .venv/.test
+	$(BIN)/python -m tests.bench $(ARGS)
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+examples: .venv/.runtime
+	$(BIN)/python -m marigold_core.examples $(ARGS)
+
+# Hosted GPUs run torch 2.11, and the host installs gradio itself from sdk_version in README.md.
+space:
+	@mkdir -p "$(OUT)"
+	@test -z "$$(ls -A "$(OUT)")" || { echo "$(OUT) is not empty: give an empty or new folder with OUT=dir." >&2; exit 1; }
+	cp -R app.py marigold_core assets README.md "$(OUT)"
+	find "$(OUT)" -name __pycache__ -type d -prune -exec rm -r {} +
+	sed -e '/^gradio/d' -e 's/^torch[^ ]*/torch==2.11.*/' requirements.txt > "$(OUT)/requirements.txt"
+
+.venv/.runtime: requirements.txt | .venv/.python
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+.venv/.test: pyproject.toml .venv/.runtime
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed and $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@

@@ -1,0 +1,194 @@
+"""The command line: ``predict``, ``models``, ``doctor``. Every option is a field of a settings model.
+
+Exit status: 0 all done, 1 some photos failed, 2 usage, 3 checkpoint. Help and usage errors import no torch.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from pydantic import Field
+
+from . import batch, load
+from .errors import CheckpointError, MarigoldError
+from .options import dispatch
+from .prediction import Prediction, Progress
+from .settings import DEFAULT_COLORMAP, Colormap, Dtype, Format, Frozen, MeshSettings, Settings
+
+if TYPE_CHECKING:
+    from .pipeline import MarigoldPipeline
+
+ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Run(Frozen):
+    """Which checkpoint runs where, and what is written."""
+
+    model: str | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
+    device: str = Field("auto", description="cpu, cuda, cuda:1 or mps; auto takes the best one")
+    dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
+    formats: tuple[Format, ...] | None = Field(None, description="files to write; by default all that suit the result")
+    colormap: Colormap = Field(DEFAULT_COLORMAP, description="colours of depth_color.png")
+    overwrite: bool = Field(False, description="replace results that are there already")
+    quiet: bool = Field(False, description="print nothing but what failed")
+
+
+# ------------------------------------------------------------------------------- commands
+
+
+def predict(
+    photos: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="PHOTO|FOLDER|GLOB", help="what to predict from; put a glob in quotes", help_behavior_hint=""
+        ),
+    ],
+    /,
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to")],
+    run: Run,
+    settings: Settings,
+    mesh: MeshSettings,
+) -> int:
+    """Turn photos into depth (or normals), uncertainty and meshes, in a folder of its own for each photo.
+
+    Folders are searched with their sub-folders, which are kept. A photo that fails is named and the others go on.
+    What an earlier run with the same settings finished is left as it is.
+    """
+    from .checkpoints import default_checkpoint, find
+    from .export import file_names
+
+    found = batch.find_jobs(photos, output)
+    report = Report(run.quiet)
+    for path, reason in found.refused:
+        report.add(path, "failed", str(reason))
+    if not found.jobs:
+        report.close()
+        return SOME_FAILED
+    model = run.model or default_checkpoint()
+    find(model)  # a wrong one is told at once, not after the seconds that importing torch takes
+    pipe = load(model, device=run.device, dtype=run.dtype)
+    settings = pipe.resolve(settings)
+    files = file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
+    order = batch.Order(pipe.checkpoint.sha256, settings, mesh, run.colormap, run.formats, files)
+    try:
+        for job in found.jobs:
+            report.add(job.photo, *_predict_one(pipe, job, output, order, run))
+    finally:  # a run that is stopped accounts for what it did as well
+        report.close()
+    return SOME_FAILED if report.count("failed") else ALL_DONE
+
+
+def models() -> int:
+    """List the checkpoints that have a short name; a folder or a hub id works as well."""
+    from .checkpoints import default_checkpoint, known
+
+    rows = [("name", "what it is", "size", "on this machine", "hub id")]
+    for entry in known():
+        size = f"{entry.size_bytes / 1e9:.1f} GB" if entry.size_bytes else "bundled"
+        name = f"{entry.name} (default)" if entry.name == default_checkpoint() else entry.name
+        rows.append((name, entry.description, size, "yes" if entry.available else "no", entry.hub_id or ""))
+    print(_table(rows))
+    return ALL_DONE
+
+
+def doctor() -> int:
+    """Examine this machine and say what to do about what does not work."""
+    from .doctor import examine
+
+    failed = False
+    for finding in examine():
+        failed |= finding.state == "fail"
+        print(
+            f"{finding.state:4}  {finding.what}" + (f"\n      {finding.advice}" if finding.advice else ""), flush=True
+        )
+    return SOME_FAILED if failed else ALL_DONE
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command line, without the program's name -> exit status. Help and usage errors raise SystemExit."""
+    try:
+        return dispatch((predict, models, doctor), words, "python -m marigold_core", "Photos become depth and meshes.")
+    except MarigoldError as error:
+        print(error, file=sys.stderr)
+        return CHECKPOINT if isinstance(error, CheckpointError) else USAGE
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where this one ended.", file=sys.stderr)
+        return INTERRUPTED
+
+
+# ------------------------------------------------------------------------------- one photo, and the account of all
+
+
+def _predict_one(
+    pipe: "MarigoldPipeline", job: batch.Job, output: Path, order: batch.Order, run: Run
+) -> tuple[str, str]:
+    """Predict one photo and write its files -> (state, what to say)."""
+    from .export import save
+    from .image import load_photo
+
+    try:
+        photo = load_photo(job.photo)
+        if not run.overwrite and batch.is_done(job.folder, photo.pixels, order):
+            return "kept", f"{job.folder} was finished by an earlier run"
+        with batch.appearing(job.folder, output, run.overwrite) as folder:
+            prediction = _watch(pipe.stream(photo, order.settings), job.photo.name, run.quiet)
+            save(prediction, folder, order.formats, mesh=order.mesh, colormap=order.colormap)
+    except CheckpointError:
+        raise  # it would fail the next photo as well
+    except MarigoldError as error:
+        return "failed", str(error)
+    return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
+
+
+def _watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Prediction:
+    """Drain a stream behind a progress bar, which shows on terminals only."""
+    from tqdm import tqdm
+
+    prediction = None
+    with tqdm(
+        desc=name, leave=False, disable=quiet or None, bar_format="{desc}: {percentage:3.0f}% {bar} {postfix}"
+    ) as bar:
+        for event in events:
+            if isinstance(event, Prediction):
+                prediction = event
+            else:
+                bar.total, bar.n = event.total, event.done
+                bar.set_postfix_str(event.stage)
+    assert prediction is not None
+    return prediction
+
+
+class Report:
+    """What became of each photo: a line at once on stderr, a table at the end on stdout."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._rows: list[tuple[str, str, str]] = []
+
+    def add(self, photo: Path, state: str, remark: str) -> None:
+        """Take down one photo."""
+        self._rows.append((str(photo), state, remark))
+        if state == "failed" or not self._quiet:
+            print(f"{state}: {photo}: {remark}", file=sys.stderr, flush=True)
+
+    def count(self, state: str) -> int:
+        """Count the photos in a state."""
+        return Counter(row[1] for row in self._rows)[state]
+
+    def close(self) -> None:
+        """Print the table and the sums."""
+        if not self._quiet:
+            sums = ", ".join(
+                f"{self.count(state)} {state}" for state in ("done", "kept", "failed") if self.count(state)
+            )
+            print(_table([("photo", "state", "where or why"), *self._rows]), sums, sep="\n\n")
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""The members of one ensemble: each a random stream of its own, denoised in batches as large as memory allows."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError, MarigoldError, SettingsError
+from .image import Photo
+from .memory import is_out_of_memory, members_that_fit, release
+from .prediction import Prediction, Progress
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .pipeline import MarigoldPipeline
+
+
+def generator(seed: int, k: int) -> torch.Generator:
+    """Return the random stream of member ``k``: a function of (seed, k) alone, whatever the batch or device."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0]))
+
+
+def noise(stream: torch.Generator, h: int, w: int) -> Tensor:
+    """Draw the latent [1, 4, h, w] a member starts from, on the CPU in float32."""
+    return torch.randn(1, 4, h, w, generator=stream)
+
+
+def restore_members(
+    pipe: "MarigoldPipeline", photo: Photo, settings: Settings, start: Prediction | None
+) -> list[Tensor]:
+    """Take over the members [1, C, PH, PW] of an earlier prediction, as precise as it keeps them (float16).
+
+    Raises: SettingsError when ``start`` is of another photo, checkpoint, steps, resolution or seed.
+    """
+    if start is None:
+        return []
+    free = {"ensemble_size": 1, "batch_size": None}  # what may differ without changing a member
+    same = Settings(**{**start.settings.model_dump(), **free}) == Settings(**{**settings.model_dump(), **free})
+    if not same or not np.array_equal(start.photo, photo.pixels) or start.checkpoint_sha256 != pipe.checkpoint.sha256:
+        raise SettingsError(
+            "Only a prediction of the same photo, checkpoint, steps, resolution and seed can be continued."
+        )
+    if start.members is None:
+        raise SettingsError("This prediction kept no members, so it cannot be continued.")
+    stack = torch.from_numpy(start.members.astype(np.float32)).to(pipe.device)
+    stack = stack.unsqueeze(1) if stack.ndim == 3 else stack.permute(0, 3, 1, 2)
+    return list(stack.split(1))
+
+
+def run_members(
+    pipe: "MarigoldPipeline", latent: Tensor, size: tuple[int, int], settings: Settings, first: int
+) -> Iterator[Progress | Tensor]:
+    """Yield a ``Progress`` each step and each finished member [1, C, PH, PW], from member ``first`` on.
+
+    ``latent`` [1, 4, h, w] is the encoded photo, ``size`` the processing size without padding. When memory runs
+    out the batch is halved, then the autoencoder works in tiles, and the events say so.
+    Raises: MarigoldError when one member in tiles is still too large; CheckpointError for numbers not finite.
+    """
+    steps, members = settings.num_inference_steps or pipe.checkpoint.default_steps, settings.ensemble_size
+    channels = pipe.unet.config["block_out_channels"][0]
+    batch = settings.batch_size or members_that_fit(pipe.device, latent, channels, members - first)
+    k = first
+    while k < members:
+        rows = range(k, min(k + batch, members))
+        try:
+            for event in _batch(pipe, latent, size, settings, rows, first):
+                k += isinstance(event, Tensor)
+                yield event
+            continue
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the except block, so that the traceback no longer holds the tensors.
+        release(pipe.device)
+        if batch > 1:
+            batch = (batch + 1) // 2
+            note = f"out of memory: going on with {batch} at a time"
+        elif not pipe.vae.use_tiling:
+            pipe.vae.enable_tiling()
+            note = "out of memory: going on with the picture in tiles"
+        else:
+            raise MarigoldError(
+                "This photo is too large for the memory of this machine; choose a lower processing resolution."
+            )
+        yield Progress((k - first) * steps, (members - first) * steps, note)
+
+
+def _batch(
+    pipe: "MarigoldPipeline", latent: Tensor, size: tuple[int, int], settings: Settings, rows: range, first: int
+) -> Iterator[Progress | Tensor]:
+    """Denoise the members ``rows`` together, then decode and yield them one by one."""
+    steps, members = settings.num_inference_steps or pipe.checkpoint.default_steps, settings.ensemble_size
+    streams = [generator(settings.seed, k) for k in rows]
+    start = torch.cat([noise(stream, *latent.shape[-2:]) for stream in streams]).to(pipe.device, pipe.dtype)
+    denoising = pipe.denoise(latent.expand(len(rows), -1, -1, -1), start, steps, streams)
+    clean = start  # [B, 4, h, w]
+    who = f"member {rows.start + 1}" if len(rows) == 1 else f"members {rows.start + 1} to {rows.stop}"
+    for step in range(1, steps + 1):
+        with torch.inference_mode():  # entered anew each step: the mode must not leak out of a paused generator
+            clean = next(denoising)
+        done = (rows.start - first) * steps + step * len(rows)
+        yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
+    for row in range(len(rows)):
+        with torch.inference_mode():
+            member = pipe.modality.from_vae(pipe.decode(clean[row : row + 1]))[..., : size[0], : size[1]].float()
+            if not torch.isfinite(member).all():
+                raise CheckpointError(
+                    f"The checkpoint {pipe.checkpoint.name} gives numbers that are not finite with"
+                    f" {str(pipe.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
+                )
+        yield member

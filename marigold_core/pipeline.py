@@ -1,0 +1,264 @@
+"""From photo to prediction: the one place where anything is denoised.
+
+Every surface (command line, browser, HTTP, evaluation) drains ``MarigoldPipeline.stream``; training borrows
+``encode``, ``decode``, ``predict_velocity`` and ``scheduler``, so it cannot disagree with inference.
+
+Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing size, PPH PPW padded, h w latent.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from .checkpoints import Checkpoint
+from .components import load_components
+from .image import Photo, load_photo, to_network
+from .members import generator, noise, restore_members, run_members
+from .memory import is_out_of_memory, release
+from .modalities import Depth, Modality, Normals
+from .prediction import Cell, Prediction, Progress
+from .settings import Settings
+
+PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see image.load_photo
+
+
+class MarigoldPipeline:
+    """A loaded checkpoint. Not thread-safe: run one job at a time (``service`` holds the lock for the surfaces)."""
+
+    final_clean = True  # the last step returns the predicted clean latent; False: diffusers' ending with 3 % noise left
+    respace = True  # leading-spaced DDIM checkpoints run with trailing spacing; False: as stored
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL | AutoencoderTiny,
+        scheduler: DDIMScheduler | LCMScheduler,
+        prompt: Tensor,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.unet, self.vae, self.scheduler = unet, vae, scheduler
+        self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only condition Marigold uses
+        self.modality: Modality = (
+            Normals(checkpoint.full_z_range) if checkpoint.modality == "normals" else Depth(checkpoint.kind)
+        )
+        self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
+
+    @classmethod
+    def from_pretrained(
+        cls, checkpoint: str | Path, *, device: str = "auto", dtype: str = "auto", refetch: bool = False
+    ) -> "MarigoldPipeline":
+        """Load a short name, a diffusers folder or a hub id.
+
+        "auto" takes CUDA, then MPS, then the CPU, and float16 on CUDA, else float32.
+        Raises: CheckpointError when the checkpoint is missing, damaged or of another kind.
+        """
+        return cls(*load_components(checkpoint, device, dtype, refetch))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return self.unet.dtype
+
+    # ------------------------------------------------------------------------------- shared with training
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Encode a picture [B, 3, PPH, PPW] in [-1, 1] -> scaled latent [B, 4, h, w], the posterior's mode."""
+        encoded = self.vae.encode(x, return_dict=False)[0]
+        latent = encoded if isinstance(encoded, Tensor) else encoded.mode()
+        return latent * self.vae.config["scaling_factor"]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode a scaled latent [B, 4, h, w] -> picture [B, 3, PPH, PPW], about [-1, 1]."""
+        return self.vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
+
+    def predict_velocity(self, image_latent: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """Run the U-Net: image latent and noisy target latent [B, 4, h, w], timestep [] or [B] -> v [B, 4, h, w].
+
+        v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean. Source: Salimans and Ho 2022, section 2.4.
+        """
+        condition = torch.cat([image_latent, noisy], dim=1)  # photo first [B, 8, h, w]
+        prompt = self.prompt.expand(len(condition), -1, -1)
+        return self.unet(condition, t, encoder_hidden_states=prompt, return_dict=False)[0]
+
+    def denoise(
+        self, image_latent: Tensor, noise: Tensor, steps: int, generators: list[torch.Generator] | None = None
+    ) -> Iterator[Tensor]:
+        """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
+
+        ``generators``, one a row, feed the noise that an LCM checkpoint injects between steps.
+        Source: Song et al. 2021, equation 12 with eta = 0; Luo et al. 2023, algorithm 2.
+        """
+        scheduler = self._scheduler(steps)
+        random: dict[str, Any] = {} if generators is None else {"generator": generators}
+        latent = noise
+        for number, t in enumerate(scheduler.timesteps, start=1):
+            velocity = self.predict_velocity(image_latent, latent, t)
+            previous, clean = scheduler.step(velocity, int(t), latent, return_dict=False, **random)
+            latent = clean if self.final_clean and number == steps else previous
+            yield latent
+
+    # ------------------------------------------------------------------------------- one photo
+
+    def __call__(self, photo: PhotoSource, settings: Settings | None = None) -> Prediction:
+        """Predict from a photo (path, bytes, PIL image or [H, W, 3] uint8); see ``stream`` to watch and stop."""
+        result = None
+        for event in self._run(photo, settings, None, every_member=False):
+            result = event
+        assert isinstance(result, Prediction)
+        return result
+
+    def stream(
+        self, photo: PhotoSource, settings: Settings | None = None, start: Prediction | None = None
+    ) -> Iterator[Progress | Prediction]:
+        """Yield a ``Progress`` each step and a ``Prediction`` after each member; the last one is the result.
+
+        Closing the iterator stops the work before the next step. ``start`` continues the members of an earlier
+        prediction of the same photo, steps, resolution and seed.
+        Raises: ImageError, SettingsError, and CheckpointError when the network's output is not finite.
+        """
+        return self._run(photo, settings, start, every_member=True)
+
+    def grid(
+        self,
+        photo: PhotoSource,
+        *,
+        steps: Sequence[int],
+        sizes: Sequence[int],
+        seeds: Sequence[int] = (0,),
+        processing_resolution: int | None = None,
+    ) -> Iterator[Cell]:
+        """Yield one ``Cell`` for every (seed, steps, size), sizes ascending.
+
+        The photo is encoded once, and members 1..5 are the first of 1..10: a row costs what its largest cell costs.
+        """
+        photo = load_photo(photo)
+        latent, size = None, (0, 0)
+        for seed in seeds:
+            for count in steps:
+                settings = self.resolve(
+                    Settings(
+                        num_inference_steps=count,
+                        ensemble_size=max(sizes),
+                        seed=seed,
+                        processing_resolution=processing_resolution,
+                    )
+                )
+                if latent is None:
+                    latent, size = self._encode_photo(photo, settings)
+                members: list[Tensor] = []
+                seconds, began = 0.0, perf_counter()
+                for event in run_members(self, latent, size, settings, first=0):
+                    if isinstance(event, Progress):
+                        continue
+                    members.append(event)
+                    if len(members) in sizes:
+                        seconds += perf_counter() - began
+                        yield Cell(self._prediction(photo, settings, members), seconds)
+                        began = perf_counter()  # what the caller does with a cell is not the cell's time
+
+    def member_noise(self, photo: PhotoSource, settings: Settings, k: int) -> Tensor:
+        """Return the latent [1, 4, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
+        x, _ = to_network(load_photo(photo).pixels, self._resolution(settings), self.factor)
+        return noise(generator(settings.seed, k), x.shape[-2] // self.factor, x.shape[-1] // self.factor)
+
+    def resolve(self, settings: Settings | None) -> Settings:
+        """Fill in what the checkpoint decides: denoising steps and processing resolution."""
+        given = (settings or Settings()).model_dump()
+        if given["num_inference_steps"] is None:
+            given["num_inference_steps"] = self.checkpoint.default_steps
+        given["processing_resolution"] = self._resolution(Settings(**given))
+        return Settings(**given)
+
+    # ------------------------------------------------------------------------------- the nine stops
+
+    def _run(
+        self, photo: PhotoSource, settings: Settings | None, start: Prediction | None, every_member: bool
+    ) -> Iterator[Progress | Prediction]:
+        # 1. Check everything before the first operation.
+        photo = load_photo(photo)
+        settings = self.resolve(settings)
+        members = restore_members(self, photo, settings, start)
+        total = settings.ensemble_size
+        if len(members) >= total:
+            yield self._prediction(photo, settings, members[:total])
+            return
+        # 2. Encode the photo once for all members.
+        yield Progress(0, 1, "reading the photo")
+        latent, size = self._encode_photo(photo, settings)  # [1, 4, h, w]
+        # 3. Denoise and decode, member by member, fusing what is there.
+        for event in run_members(self, latent, size, settings, first=len(members)):
+            if isinstance(event, Progress):
+                yield event
+                continue
+            members.append(event)  # [1, C, PH, PW]
+            if every_member or len(members) == total:
+                yield self._prediction(photo, settings, members)
+
+    @torch.inference_mode()
+    def _encode_photo(self, photo: Photo, settings: Settings) -> tuple[Tensor, tuple[int, int]]:
+        """Encode a photo -> (image latent [1, 4, h, w], unpadded processing size (PH, PW))."""
+        x, size = to_network(photo.pixels, self._resolution(settings), self.factor)  # [1, 3, PPH, PPW]
+        x = x.to(self.device, self.dtype)
+        try:
+            return self.encode(x), size
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or self.vae.use_tiling:
+                raise
+        release(self.device)
+        self.vae.enable_tiling()
+        return self.encode(x), size
+
+    @torch.inference_mode()
+    def _prediction(self, photo: Photo, settings: Settings, members: list[Tensor]) -> Prediction:
+        """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size."""
+        stack = torch.cat(members)  # [E, C, PH, PW]
+        values, spread = self.modality.fuse(stack)
+        size = photo.pixels.shape[:2]
+        values = self.modality.resize(values, size)
+        if self.modality.kind == "affine":
+            values = values.clamp(0, 1)
+        enough = len(members) >= 3
+        return Prediction(
+            modality=self.modality.name,
+            kind=self.modality.kind,
+            space=self.checkpoint.space,
+            values=_array(values),
+            uncertainty=_array(Depth().resize(spread, size)) if enough else None,
+            members=np.stack([_array(member) for member in members]).astype(np.float16),
+            photo=photo.pixels,
+            fov_x_deg=photo.fov_x_deg,
+            settings=Settings(**{**settings.model_dump(), "ensemble_size": len(members)}),
+            checkpoint=self.checkpoint.name,
+            checkpoint_sha256=self.checkpoint.sha256,
+        )
+
+    def _resolution(self, settings: Settings) -> int:
+        given = settings.processing_resolution
+        return self.checkpoint.default_resolution if given is None else given
+
+    def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:
+        """Return a scheduler of its own for this run (it holds state), with the timesteps set."""
+        scheduler = copy.deepcopy(self.scheduler)
+        if self.respace and isinstance(scheduler, DDIMScheduler) and scheduler.config["timestep_spacing"] == "leading":
+            scheduler = DDIMScheduler(**{**scheduler.config, "timestep_spacing": "trailing"})
+        scheduler.set_timesteps(steps, device=self.device)
+        return scheduler
+
+
+def _array(values: Tensor) -> np.ndarray:
+    """[1, C, H, W] tensor -> [H, W] for one channel, else [H, W, C], float32."""
+    array = values[0].permute(1, 2, 0).float().cpu().numpy()
+    return np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -1,0 +1,54 @@
+"""What a run yields: small progress events on the way and a ``Prediction`` at the end of every member."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .settings import Settings
+
+Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values
+Space = Literal["depth", "log", "disparity"]  # the quantity the network thinks in; values always grow with distance
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One result at the photo's size.
+
+    Depth: 0 = near plane, 1 = far plane, z along the optical axis, unknown scale and shift for kind "affine".
+    Normals: unit vectors, X right, Y up, Z toward the viewer.
+    """
+
+    modality: str  # "depth" or "normals"
+    kind: Kind
+    space: Space
+    values: np.ndarray  # depth [H, W] float32, normals [H, W, 3] float32
+    uncertainty: np.ndarray | None  # [H, W] float32 >= 0, spread of the members in the units of values; None below 3
+    members: np.ndarray | None  # [E, h, w] or [E, h, w, 3] float16 at processing resolution, before alignment
+    photo: np.ndarray  # [H, W, 3] uint8, upright
+    fov_x_deg: float | None  # horizontal field of view from EXIF, degrees
+    settings: Settings  # as resolved: steps and processing resolution filled in
+    checkpoint: str  # short name, hub id or the folder's name
+    checkpoint_sha256: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A small event: ``done`` of ``total`` units of work, and what is happening in words."""
+
+    done: int
+    total: int
+    stage: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a comparison: its prediction, and the seconds its own members took (encoding excluded)."""
+
+    prediction: Prediction
+    seconds: float
+
+    @property
+    def settings(self) -> Settings:
+        """The settings this cell stands for."""
+        return self.prediction.settings

@@ -1,0 +1,112 @@
+"""Every knob stated once: name, range, default and help text.
+
+Sliders, command line options, HTTP arguments and the manifest are all made from these models, so a default
+or a bound changes in one line. Importing this module costs no torch.
+"""
+
+import reprlib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import SettingsError
+
+Format = Literal["npy", "png16", "color", "uncertainty", "normals", "glb", "ply", "stl", "exr"]
+Colormap = Literal["Spectral", "cividis", "viridis", "inferno", "magma", "turbo", "gray"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+DEFAULT_COLORMAP: Colormap = "Spectral"  # what the Marigold papers show depth in
+
+
+class Frozen(BaseModel):
+    """A value that is checked when it is made and never changes; wrong values raise ``SettingsError``."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(sentence(error)) from None
+
+
+class Settings(Frozen):
+    """What one prediction is made with. ``None`` stands for the checkpoint's own default."""
+
+    num_inference_steps: Annotated[int, Field(ge=1, le=50)] | None = Field(
+        default=None, description="denoising steps a member; more refine, 1 is fastest"
+    )
+    ensemble_size: int = Field(
+        default=1, ge=1, le=20, description="independent members to fuse; 3 or more give uncertainty"
+    )
+    processing_resolution: Annotated[int, Field(ge=0, le=2048, multiple_of=8)] | None = Field(
+        default=None, description="longest edge the network sees, pixels; 0 is the photo's own size"
+    )
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="member k draws its noise from (seed, k)")
+    batch_size: Annotated[int, Field(ge=1, le=20)] | None = Field(
+        default=None, description="members in one forward pass; by default as many as fit in memory"
+    )
+
+    @model_validator(mode="after")
+    def _native_or_usable(self) -> Self:
+        if self.processing_resolution is not None and 0 < self.processing_resolution < 16:
+            raise ValueError("processing_resolution must be 0 (the photo's own size) or 16 to 2048")
+        return self
+
+
+class MeshSettings(Frozen):
+    """How depth becomes geometry. Affine depth has no near plane of its own, so ``near_ratio`` supplies one."""
+
+    fov_x_deg: Annotated[float, Field(ge=5, le=150)] | None = Field(
+        default=None, description="horizontal field of view, degrees; by default from EXIF, else 55"
+    )
+    near_ratio: float = Field(
+        default=0.25, ge=0.01, le=0.95, description="nearest depth over farthest depth, for affine depth"
+    )
+    edge_cut: float = Field(
+        default=0.08, ge=0, le=1, description="cut triangles at depth jumps above this share; 0 keeps all"
+    )
+    max_triangles: int = Field(
+        default=200_000, ge=1_000, le=4_000_000, description="simplify the mesh to this many triangles"
+    )
+    relief_mm: float = Field(
+        default=100.0, ge=10, le=1000, description="longest edge of the printed relief, millimetres"
+    )
+
+
+PRESETS: dict[str, dict[str, int]] = {
+    "fast": {"num_inference_steps": 1, "ensemble_size": 1},
+    "balanced": {"num_inference_steps": 4, "ensemble_size": 1},
+    "careful": {"num_inference_steps": 4, "ensemble_size": 10},
+}
+
+
+def default(model: type[BaseModel], name: str) -> Any:
+    """The one default of a field, for widgets and signatures."""
+    return model.model_fields[name].get_default()
+
+
+def help_text(model: type[BaseModel], name: str) -> str:
+    """The one description of a field."""
+    return model.model_fields[name].description or ""
+
+
+def bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
+    """The inclusive range of a numeric field, read from its JSON schema: ``(low, high)``."""
+    schema = model.model_json_schema()["properties"][name]
+    for part in [schema, *schema.get("anyOf", [])]:
+        if "minimum" in part:
+            return part["minimum"], part["maximum"]
+    raise KeyError(f"{model.__name__}.{name} has no range")
+
+
+def sentence(error: ValidationError) -> str:
+    """The first fault of a pydantic error as one plain sentence: field, received value, what is accepted."""
+    fault = error.errors()[0]
+    name = next((str(part) for part in fault["loc"] if isinstance(part, str)), "")
+    if fault["type"] == "extra_forbidden":
+        return f"Unknown setting {name!r}."
+    if fault["type"] == "value_error":
+        return f"{fault['msg'].removeprefix('Value error, ').rstrip('.')}."
+    message = fault["msg"].removeprefix("Input should be ")
+    received = " ".join(reprlib.repr(fault["input"]).split())  # short and on one line, whatever was passed
+    return f"{name} must be {message}, but got {received}."

@@ -1,0 +1,215 @@
+"""The HTTP endpoints: the same job path as the page, with the names of ``Settings`` as arguments.
+
+Wrong values are refused by a validator before they take a place in the queue. Every other event of the page is
+private. An endpoint is a generator, so that a client which goes away or cancels stops its job within a step.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypedDict, get_args, get_type_hints
+
+import gradio as gr
+from gradio.components.api_component import Api
+from gradio.data_classes import FileData
+from gradio_client.utils import python_type_to_json_schema
+
+from ..checkpoints import default_checkpoint
+from ..errors import MarigoldError
+from ..prediction import Prediction
+from ..service import Service
+from ..settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
+from . import text
+from .events import MODEL
+from .faults import plain, telling
+from .inputs import check_checkpoint, draw_photo
+
+DEFAULT_FORMATS: tuple[Format, ...] = ("npy", "png16", "color")
+
+
+class DepthResult(TypedDict, total=False):
+    """Files by format name, as asked, and the manifest; while a job runs only ``progress``."""
+
+    npy: FileData
+    png16: FileData
+    color: FileData
+    uncertainty: FileData
+    uncertainty_npy: FileData
+    normals: FileData
+    normals_npy: FileData
+    glb: FileData
+    ply: FileData
+    stl: FileData
+    exr: FileData
+    manifest: dict
+    progress: str
+
+
+class Endpoints:
+    """The functions behind the endpoints; Gradio shows their docstrings to callers."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def predict_depth(
+        self,
+        photo: str,
+        num_inference_steps: int | None = default(Settings, "num_inference_steps"),
+        ensemble_size: int = default(Settings, "ensemble_size"),
+        processing_resolution: int | None = default(Settings, "processing_resolution"),
+        seed: int = default(Settings, "seed"),
+        batch_size: int | None = default(Settings, "batch_size"),
+        checkpoint: str | None = None,
+        formats: list[Format] | None = None,
+        colormap: Colormap = DEFAULT_COLORMAP,
+    ) -> Iterator[dict[str, Any]]:
+        """Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty from 3 members up.
+
+        Args:
+            photo: the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB.
+            num_inference_steps: denoising steps a member, 1 to 50; by default the checkpoint's own.
+            ensemble_size: independent members to fuse, 1 to 20; 3 or more give uncertainty.
+            processing_resolution: longest edge the network sees, pixels; 0 is the photo's own size.
+            seed: member k draws its noise from (seed, k).
+            batch_size: members in one forward pass; by default as many as fit in memory.
+            checkpoint: a name that the page offers; by default the server's own.
+            formats: files to return: npy, png16, color, uncertainty, normals, glb, ply, stl, exr.
+            colormap: the colours of the picture.
+        """
+        settings = _settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
+        yield from self._answer(photo, settings, checkpoint, formats or DEFAULT_FORMATS, MeshSettings(), colormap)
+
+    def build_mesh(
+        self,
+        photo: str,
+        num_inference_steps: int | None = default(Settings, "num_inference_steps"),
+        ensemble_size: int = default(Settings, "ensemble_size"),
+        processing_resolution: int | None = default(Settings, "processing_resolution"),
+        seed: int = default(Settings, "seed"),
+        batch_size: int | None = default(Settings, "batch_size"),
+        checkpoint: str | None = None,
+        formats: list[Literal["glb", "ply", "stl"]] | None = None,
+        fov_x_deg: float | None = default(MeshSettings, "fov_x_deg"),
+        near_ratio: float = default(MeshSettings, "near_ratio"),
+        edge_cut: float = default(MeshSettings, "edge_cut"),
+        max_triangles: int = default(MeshSettings, "max_triangles"),
+        relief_mm: float = default(MeshSettings, "relief_mm"),
+    ) -> Iterator[dict[str, Any]]:
+        """Estimate the depth of a photo and build geometry from it: by default a textured mesh as GLB.
+
+        Args:
+            photo: the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB.
+            num_inference_steps: denoising steps a member, 1 to 50; by default the checkpoint's own.
+            ensemble_size: independent members to fuse, 1 to 20.
+            processing_resolution: longest edge the network sees, pixels; 0 is the photo's own size.
+            seed: member k draws its noise from (seed, k).
+            batch_size: members in one forward pass; by default as many as fit in memory.
+            checkpoint: a name that the page offers; by default the server's own.
+            formats: glb (textured mesh), ply (coloured points), stl (relief to print).
+            fov_x_deg: horizontal field of view, degrees; by default from EXIF, else 55.
+            near_ratio: nearest depth over farthest depth, for relative depth.
+            edge_cut: triangles are cut at depth jumps above this share; 0 keeps all.
+            max_triangles: the mesh is simplified to this many triangles.
+            relief_mm: longest edge of the printed relief, millimetres.
+        """
+        settings = _settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
+        mesh = MeshSettings(
+            fov_x_deg=fov_x_deg,
+            near_ratio=near_ratio,
+            edge_cut=edge_cut,
+            max_triangles=max_triangles,
+            relief_mm=relief_mm,
+        )
+        yield from self._answer(photo, settings, checkpoint, formats or ["glb"], mesh, DEFAULT_COLORMAP)
+
+    def _answer(
+        self,
+        photo: str,
+        settings: Settings,
+        checkpoint: str | None,
+        formats: Sequence[Format],
+        mesh: MeshSettings,
+        colormap: Colormap,
+    ) -> Iterator[dict[str, Any]]:
+        with telling():
+            result = None
+            for event in self.service.run(photo, settings, check_checkpoint(checkpoint or default_checkpoint())):
+                if isinstance(event, Prediction):
+                    result = event
+                else:
+                    yield {"progress": event.stage}
+            assert result is not None  # a run ends with its prediction or raises
+            files = self.service.export(self.service.keep(result), formats, mesh, colormap)
+            answer: dict[str, Any] = {"manifest": json.loads(files["manifest"].read_text())}
+            for name, path in files.items():
+                if name != "manifest":
+                    answer[name] = FileData(path=str(path), orig_name=path.name).model_dump()
+            yield answer
+
+
+def add_endpoints(page: gr.Blocks, service: Service) -> None:
+    """Declare the endpoints on a page that is being drawn."""
+    endpoints = Endpoints(service)
+    for handler in (endpoints.predict_depth, endpoints.build_mesh):
+        _declare(page, handler)
+
+
+def _declare(page: gr.Blocks, handler: Callable[..., Iterator[dict[str, Any]]]) -> None:
+    """Do what ``gr.api`` does, but with our photo input and a validator."""
+    hints = get_type_hints(handler)
+    names = list(inspect.signature(handler).parameters)
+    inputs: list[gr.components.Component] = [draw_photo(visible=False)]
+    for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
+        inputs.append(Api(parameter.default, python_type_to_json_schema(hints[name]), name))
+
+    def check(*values: object) -> list[dict[str, Any]]:
+        """Refuse wrong values with a sentence at the argument it names."""
+        problem = fault(dict(zip(names, values, strict=True)))
+        blamed = next((name for name in names if problem and name in problem), names[0])
+        return [gr.validate(problem is None or name != blamed, problem or "") for name in names]
+
+    page.default_config.set_event_trigger(
+        [],
+        handler,
+        inputs,
+        Api(None, python_type_to_json_schema(DepthResult), "result"),
+        postprocess=False,
+        show_progress="hidden",
+        api_name=handler.__name__,
+        trigger_mode=None,
+        validator=check,
+        **MODEL,
+    )
+
+
+def fault(values: dict[str, Any]) -> str | None:
+    """Say what is wrong with the arguments of an endpoint, None when nothing is."""
+    try:
+        for model in (Settings, MeshSettings):
+            model(**{name: value for name, value in values.items() if name in model.model_fields})
+        if values.get("checkpoint") is not None:
+            check_checkpoint(values["checkpoint"])
+    except MarigoldError as error:
+        return plain(str(error))
+    for name, known in (("formats", get_args(Format)), ("colormap", get_args(Colormap))):
+        given = values.get(name)
+        for value in given if isinstance(given, list) else [] if given is None else [given]:
+            if value not in known:
+                return plain(text.UNKNOWN_VALUE.format(name=name, value=value, known=", ".join(known)))
+    return None if values["photo"] else text.NO_PHOTO
+
+
+def _settings(
+    num_inference_steps: int | None,
+    ensemble_size: int,
+    processing_resolution: int | None,
+    seed: int,
+    batch_size: int | None,
+) -> Settings:
+    return Settings(
+        num_inference_steps=num_inference_steps,
+        ensemble_size=ensemble_size,
+        processing_resolution=processing_resolution,
+        seed=seed,
+        batch_size=batch_size,
+    )

@@ -1,0 +1,27 @@
+"""The two lines in which events wait, and what all of the page's own events have in common.
+
+Every event goes through the queue, also the quick ones: the other way in is the route that skips it, which is shut.
+"""
+
+from typing import Literal, TypedDict
+
+
+class Line(TypedDict):
+    """A line of waiting events: one name, and how many of them run at once."""
+
+    concurrency_id: str
+    concurrency_limit: int
+
+
+class Private(TypedDict):
+    """An event of the page: no endpoint for others, and how its outputs show that it runs."""
+
+    api_visibility: Literal["private"]
+    show_progress: Literal["minimal", "hidden"]
+
+
+MODEL = Line(concurrency_id="model", concurrency_limit=1)  # the lock itself is the service's
+LIGHT = Line(concurrency_id="light", concurrency_limit=4)  # colours, meshes, files: beside whatever the model does
+
+QUIET = Private(api_visibility="private", show_progress="hidden")
+SHOWN = Private(api_visibility="private", show_progress="minimal")

@@ -1,0 +1,176 @@
+"""The controls on the left: the photo, the presets, and one widget for every field of ``Settings``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+from ..checkpoints import Known, default_checkpoint, known
+from ..errors import CheckpointError
+from ..settings import PRESETS, Settings, bounds, default, help_text
+from . import text
+from .events import LIGHT, QUIET
+
+DEFAULT_PRESET = "balanced"
+OWN_RESOLUTION = "own"  # a drop-down has no choice for None
+RESOLUTIONS_PX = (256, 384, 512, 768, 1024)
+
+
+def draw_photo(*, visible: bool = True) -> gr.Image:
+    """Draw an image input that hands on the uploaded file as it is, for ``image.load_photo`` to decode.
+
+    Gradio's own reading would try every plug-in of Pillow, refuse HEIC without a word, and follow web addresses and
+    pictures written into the request. Its two methods are replaced on the object, not in a subclass, because Gradio
+    writes a stub file beside the source of every subclass.
+    """
+    photo = gr.Image(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "webcam", "clipboard"],
+        label=text.PHOTO,
+        show_label=False,
+        placeholder=text.PHOTO_PLACEHOLDER,
+        height=250,
+        buttons=[],
+        visible=visible,
+        elem_id="photo" if visible else None,
+    )
+    to_cache = photo.async_move_resource_to_block_cache
+
+    async def local_to_cache(url_or_file_path: str | Path | None) -> str | None:
+        if str(url_or_file_path).lower().startswith(("http:", "https:")):
+            raise gr.Error(text.INLINE_PHOTO, print_exception=False)
+        return await to_cache(url_or_file_path)
+
+    photo.preprocess = uploaded_path
+    photo.async_move_resource_to_block_cache = local_to_cache
+    return photo
+
+
+def uploaded_path(payload: ImageData | None) -> str | None:
+    """Return the path of an uploaded file."""
+    if payload is None:
+        return None
+    if payload.path is None or (payload.url or "").startswith("data:"):
+        raise gr.Error(text.INLINE_PHOTO, print_exception=False)
+    return payload.path
+
+
+@dataclass(frozen=True)
+class SettingsInputs:
+    """The widgets of ``Settings`` in the order that ``settings`` takes their values, and the checkpoint."""
+
+    steps: gr.Slider
+    members: gr.Slider
+    resolution: gr.Dropdown
+    seed: gr.Number
+    checkpoint: gr.Dropdown
+
+    @property
+    def values(self) -> list[gr.components.Component]:
+        """What an event lists as inputs."""
+        return [self.steps, self.members, self.resolution, self.seed, self.checkpoint]
+
+
+def settings(steps: int, members: int, resolution: int | str, seed: int) -> Settings:
+    """Make ``Settings`` from widget values. Raises: SettingsError."""
+    pixels = resolution if isinstance(resolution, int) else default(Settings, "processing_resolution")
+    return Settings(num_inference_steps=steps, ensemble_size=members, processing_resolution=pixels, seed=seed)
+
+
+def draw_presets() -> gr.Radio:
+    """Draw the row of presets."""
+    return gr.Radio(
+        [(label, name) for name, label in text.PRESETS.items()],
+        value=DEFAULT_PRESET,
+        label=text.PRESET,
+        show_label=False,
+        elem_id="preset",
+    )
+
+
+def draw_settings(preset: gr.Radio) -> SettingsInputs:
+    """Draw the fold with every setting, tied to the presets; ranges, defaults and help come from ``Settings``."""
+    chosen = PRESETS[DEFAULT_PRESET]
+    with gr.Accordion(text.ADVANCED, open=False, elem_id="settings"):
+        steps = _slider("num_inference_steps", text.STEPS, chosen["num_inference_steps"])
+        members = _slider("ensemble_size", text.MEMBERS, chosen["ensemble_size"])
+        with gr.Row():
+            resolution = gr.Dropdown(
+                [
+                    (text.RESOLUTION_OWN, OWN_RESOLUTION),
+                    *((f"{px} px", px) for px in RESOLUTIONS_PX),
+                    (text.RESOLUTION_NATIVE, 0),
+                ],
+                value=OWN_RESOLUTION,
+                label=text.RESOLUTION,
+                info=_info("processing_resolution"),
+                min_width=140,
+            )
+            low, high = bounds(Settings, "seed")
+            seed = gr.Number(
+                default(Settings, "seed"),
+                precision=0,
+                minimum=low,
+                maximum=high,
+                label=text.SEED,
+                info=_info("seed"),
+                min_width=140,
+            )
+        checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
+    preset.input(
+        lambda name: [PRESETS[name]["num_inference_steps"], PRESETS[name]["ensemble_size"]],
+        preset,
+        [steps, members],
+        **LIGHT,
+        **QUIET,
+    )
+    gr.on(
+        [steps.input, members.input],
+        matching_preset,
+        [steps, members],
+        preset,
+        **LIGHT,
+        **QUIET,
+    )
+    return SettingsInputs(steps, members, resolution, seed, checkpoint)
+
+
+def matching_preset(steps: int, members: int) -> str | None:
+    """Name the preset that has these values, so that the row never shows one that does not apply."""
+    wanted = {"num_inference_steps": steps, "ensemble_size": members}
+    return next((name for name, values in PRESETS.items() if values == wanted), None)
+
+
+def checkpoint_choices() -> list[tuple[str, str]]:
+    """List what can run here for the picker, as (label, name): the default first, downloads with their size."""
+    entries = [entry for entry in known() if entry.available or entry.hub_id]
+    choices = [(f"{entry.name} ({_where(entry)})", entry.name) for entry in entries]
+    own = default_checkpoint()
+    if own not in [name for _, name in choices]:
+        choices.insert(0, (own.rstrip("/").rsplit("/", 1)[-1], own))
+    return choices
+
+
+def check_checkpoint(name: str) -> str:
+    """Return a name that the picker offers; the web reaches no other folder or repository. Raises: CheckpointError."""
+    names = [choice for _, choice in checkpoint_choices()]
+    if name not in names:
+        raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=name, names=", ".join(names)))
+    return name
+
+
+def _slider(name: str, label: str, value: int) -> gr.Slider:
+    low, high = bounds(Settings, name)
+    return gr.Slider(low, high, value=value, step=1, precision=0, label=label, info=_info(name))
+
+
+def _info(name: str) -> str:
+    return text.capital(help_text(Settings, name))
+
+
+def _where(entry: Known) -> str:
+    if entry.hub_id is None:
+        return text.BUNDLED
+    return text.ON_DISK if entry.available else text.DOWNLOAD.format(size=entry.size_bytes / 1e9)

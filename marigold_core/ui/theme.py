@@ -1,0 +1,43 @@
+"""Colours and type of the page: system fonts and local files, nothing from elsewhere."""
+
+from pathlib import Path
+
+import gradio as gr
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+CSS = ASSETS / "app.css"
+FAVICON = ASSETS / "favicon.png"
+
+# The 3D viewer tries WebGPU wherever it is announced and fails loudly where no adapter is; WebGL draws the same.
+HEAD = "<script>delete Navigator.prototype.gpu</script>"
+
+_SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif")
+_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """Make the theme, light and dark."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=[gr.themes.Font(name) for name in _SANS],
+        font_mono=[gr.themes.Font(name) for name in _MONO],
+    ).set(
+        body_background_fill="#f5f7f9",
+        body_background_fill_dark="#0d1117",
+        body_text_color_subdued="#586474",
+        body_text_color_subdued_dark="#9aa5b4",
+        block_info_text_color="#586474",
+        block_info_text_color_dark="#9aa5b4",
+        block_background_fill="white",
+        block_background_fill_dark="#161b22",
+        block_border_color="#e3e8ee",
+        block_border_color_dark="#262d37",
+        block_shadow="none",
+        button_primary_background_fill="#0f766e",
+        button_primary_background_fill_hover="#115e59",
+        button_primary_background_fill_dark="#0d9488",
+        button_primary_background_fill_hover_dark="#14b8a6",
+        button_primary_text_color="white",
+    )

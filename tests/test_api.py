@@ -1,0 +1,224 @@
+"""The running app over HTTP: the endpoints through Gradio's client, and what raw requests must not get."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import trimesh
+from app_server import serve
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError, ValidationError
+from PIL import Image
+
+from marigold_core import Settings, load
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def url(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory):
+    with serve(str(tiny_depth), tmp_path_factory.mktemp("app")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+
+
+@pytest.fixture(scope="module")
+def picture(photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    Image.fromarray(photo(48, 64)).save(path)
+    return path
+
+
+def test_only_the_photo_is_required(client, picture):
+    answer = client.predict(handle_file(picture), api_name="/predict_depth")
+    assert set(answer) == {"manifest", "npy", "png16", "color"}
+    depth = np.load(answer["npy"])
+    assert depth.shape == (48, 64) and depth.dtype == np.float32
+    assert 0 <= depth.min() <= depth.max() <= 1
+    assert np.asarray(Image.open(answer["png16"])).dtype == np.uint16
+    assert answer["manifest"]["settings"]["ensemble_size"] == 1
+
+
+def test_settings_arrive_and_the_numbers_are_those_of_python(client, picture, tiny_depth):
+    settings = {"num_inference_steps": 2, "ensemble_size": 3, "processing_resolution": 64, "seed": 7}
+    answer = client.predict(handle_file(picture), **settings, formats=["npy", "uncertainty"], api_name="/predict_depth")
+    expected = load(tiny_depth)(picture, Settings(**settings))
+    np.testing.assert_allclose(np.load(answer["npy"]), expected.values, atol=1e-5)
+    np.testing.assert_allclose(np.load(answer["uncertainty_npy"]), expected.uncertainty, atol=1e-5)
+    assert {name: answer["manifest"]["settings"][name] for name in settings} == settings
+
+
+def test_a_mesh_opens_elsewhere(client, picture):
+    answer = client.predict(
+        handle_file(picture), formats=["glb", "ply"], edge_cut=0.0, fov_x_deg=60, api_name="/build_mesh"
+    )
+    assert len(trimesh.load(answer["glb"], force="mesh").faces) > 100
+    assert answer["manifest"]["mesh"]["fov_x_deg"] == 60
+
+
+def test_progress_is_seen_on_the_way(client, picture):
+    job = client.submit(handle_file(picture), num_inference_steps=3, api_name="/predict_depth")
+    job.result(60)
+    stages = [output["progress"] for output in job.outputs() if "progress" in output]
+    assert stages
+
+
+def test_wrong_values_are_refused_in_a_sentence(client, picture):
+    for name, value in [("num_inference_steps", 4.7), ("ensemble_size", True), ("seed", 1e9), ("checkpoint", "/etc")]:
+        with pytest.raises(ValidationError, match=name if name != "checkpoint" else "choose one of"):
+            client.predict(handle_file(picture), **{name: value}, api_name="/predict_depth")
+
+
+def test_values_that_no_client_sends_are_refused_too(url):
+    for value in ("NaN", "Infinity", "1e400", "true", "[]", '"50"', "-1"):
+        body = f'{{"data": [{{"path": "x"}}, {value}, 1, null, 0, null, null, null, "Spectral"]}}'
+        answer = httpx.post(f"{url}/gradio_api/call/predict_depth", content=body, headers=JSON, timeout=30)
+        assert 400 <= answer.status_code < 500, (value, answer.status_code, answer.text)
+
+
+def test_a_file_that_is_no_photo_is_told(client, tmp_path):
+    fake = tmp_path / "photo.png"
+    fake.write_bytes(b"<svg onload=alert(1)>")
+    with pytest.raises(AppError, match="not a photo|damaged"):
+        client.predict(handle_file(fake), api_name="/predict_depth")
+
+
+def test_only_the_endpoints_are_public(client):
+    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {
+        "/predict_depth",
+        "/build_mesh",
+    }
+
+
+def test_a_cancelled_job_gives_the_model_to_the_next(client, picture):
+    long = client.submit(
+        handle_file(picture),
+        num_inference_steps=50,
+        ensemble_size=20,
+        processing_resolution=512,
+        api_name="/predict_depth",
+    )
+    deadline = time.monotonic() + 60
+    while not long.outputs() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    long.cancel()
+    began = time.monotonic()
+    client.predict(handle_file(picture), num_inference_steps=1, api_name="/predict_depth")
+    assert time.monotonic() - began < 30  # the long job alone would take minutes
+
+
+def test_clients_at_the_same_time_each_get_their_own(url, tmp_path, tiny_depth):
+    results: dict[int, tuple[int, int]] = {}
+
+    def job(number: int) -> None:
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (32 + 8 * number, 40), (number * 40, 90, 120)).save(path)
+        own = Client(url, verbose=False, download_files=str(tmp_path / str(number)))
+        answer = own.predict(handle_file(path), num_inference_steps=1, formats=["npy"], api_name="/predict_depth")
+        results[number] = np.load(answer["npy"]).shape
+
+    threads = [threading.Thread(target=job, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: (40, 32 + 8 * number) for number in range(4)}
+
+
+# ------------------------------------------------------------------------------- raw requests
+
+JSON = {"content-type": "application/json"}
+
+
+def test_files_of_the_server_are_not_given(url, tmp_path):
+    canary = tmp_path / "canary.txt"
+    canary.write_text("a secret")
+    paths = [str(canary), "/etc/passwd", "/proc/self/environ", "pyproject.toml", "../pyproject.toml", "app.py"]
+    for path in paths:
+        answer = httpx.get(f"{url}/gradio_api/file={path}", timeout=30)
+        assert answer.status_code in (403, 404), path
+        for payload in (
+            {"path": path, "meta": {"_type": "gradio.FileData"}},
+            {"path": path},
+            {"url": f"file://{path}", "path": path},
+        ):
+            assert "secret" not in submit(url, payload)
+
+
+def test_web_addresses_are_not_followed(url):
+    hits = []
+    server = Canary(hits)
+    try:
+        for payload in (
+            {"path": server.url, "meta": {"_type": "gradio.FileData"}},
+            {"path": "photo.png", "url": server.url, "meta": {"_type": "gradio.FileData"}},
+        ):
+            submit(url, payload)
+        httpx.get(f"{url}/gradio_api/file={server.url}", timeout=30)
+        httpx.get(f"{url}/gradio_api/proxy={server.url}", timeout=30)
+    finally:
+        server.close()
+    assert hits == []
+
+
+def test_large_requests_are_refused(url):
+    inline = "data:image/png;base64," + "A" * 400_000
+    body = json.dumps({"data": [{"url": inline, "path": "x"}]})
+    answer = httpx.post(f"{url}/gradio_api/call/predict_depth", content=body, headers=JSON, timeout=30)
+    assert answer.status_code == 413
+    answer = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"0" * 42_000_000)}, timeout=60)
+    assert answer.status_code == 413
+
+
+def test_the_page_is_private_and_fetches_nothing_from_outside(url):
+    page = httpx.get(url, timeout=30)
+    assert "frame-ancestors" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert "fonts.googleapis" not in page.text and "cdnjs" not in page.text
+    icon = httpx.get(f"{url}/favicon.ico", timeout=30)
+    assert icon.status_code == 200 and icon.content[:4] == b"\x89PNG"
+    foreign = httpx.get(url, headers={"origin": "https://evil.example"}, timeout=30)
+    assert "evil" not in foreign.headers.get("access-control-allow-origin", "")
+
+
+def submit(url: str, photo: dict) -> str:
+    """Submit a photo payload and return everything that the server says about it."""
+    arguments = [photo, 1, 1, None, 0, None, None, ["npy"], "Spectral"]
+    answer = httpx.post(f"{url}/gradio_api/call/predict_depth", json={"data": arguments}, timeout=30)
+    if answer.status_code != 200:
+        return answer.text
+    event = answer.json()["event_id"]
+    return httpx.get(f"{url}/gradio_api/call/predict_depth/{event}", timeout=60).text
+
+
+class Canary:
+    """A web server that notes who asks."""
+
+    def __init__(self, hits: list[str]) -> None:
+        from http.server import BaseHTTPRequestHandler, HTTPServer
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hits.append(self.path)
+                self.send_error(404)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/photo.png"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()

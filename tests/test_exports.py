@@ -1,0 +1,140 @@
+"""One statement of each fact: public names, defaults, constants, requirements; and the sizes that were agreed."""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from source_tree import CORE, PRODUCT, ROOT, checked_in, outer, show
+
+import marigold_core
+from marigold_core.settings import Frozen
+
+# Constants that state how data are scaled stand where the scaling is defined; elsewhere they would be a copy of it.
+LITERALS = {
+    r"18215": set(),
+    r"DDPMScheduler": set(),
+    r"\b127\.5\b": {"marigold_core/colorize.py", "training/rasterizer.py"},
+    r'= "Spectral"|, "Spectral"': {"marigold_core/settings.py"},
+}
+
+INDIRECT = {"accelerate", "safetensors", "python-multipart"}  # diffusers and gradio import them for us
+OPTIONAL = {"OpenEXR", "spaces", "moderngl"}
+IMPORT_NAMES = {"pillow": "PIL", "pi-heif": "pi_heif", "fast-simplification": "fast_simplification"}
+
+
+# ------------------------------------------------------------------------------- public names, defaults, constants
+
+
+def test_all_is_what_the_package_offers() -> None:
+    offered = {name for name in vars(marigold_core) if not name.startswith("_")}
+    modules = {path.stem for path in CORE} | {"ui"}
+    assert sorted(marigold_core.__all__) == sorted(offered - modules - {"Path", "TYPE_CHECKING"})
+    assert all(hasattr(marigold_core, name) for name in marigold_core.__all__)
+
+
+@pytest.mark.parametrize("path", [*CORE, ROOT / "app.py"], ids=show)
+def test_every_default_of_a_setting_is_stated_in_its_model_alone(path: Path) -> None:
+    from marigold_core.settings import MeshSettings, Settings
+
+    fields = {**Settings.model_fields, **MeshSettings.model_fields}
+    copies = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = node.args
+            positional = [*arguments.posonlyargs, *arguments.args]
+            pairs = [
+                *zip(positional[len(positional) - len(arguments.defaults) :], arguments.defaults, strict=True),
+                *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+            ]
+            copies += [
+                f"{node.name}({argument.arg}={value.value!r})"
+                for argument, value in pairs
+                if argument.arg in fields and isinstance(value, ast.Constant) and value.value is not None
+            ]
+    assert copies == []
+
+
+@pytest.mark.parametrize("pattern", LITERALS)
+def test_constants_stand_where_they_are_defined(pattern: str) -> None:
+    found = {show(path) for path in PRODUCT if re.search(pattern, path.read_text(encoding="utf-8"))}
+    assert found <= LITERALS[pattern]
+
+
+def models(base: type) -> Iterator[type]:
+    for model in base.__subclasses__():
+        yield model
+        yield from models(model)
+
+
+def test_every_model_is_frozen_strict_and_closed() -> None:
+    for name in ("settings", "manifest", "cli"):
+        import_module(f"marigold_core.{name}")
+    ours = [model for model in models(Frozen) if model.__module__.startswith("marigold_core.")]
+    assert len(ours) >= 3
+    for model in ours:
+        config = model.model_config
+        assert (config["frozen"], config["strict"], config["extra"]) == (True, True, "forbid")
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=show)
+def test_nothing_swallows_every_exception_or_validation(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bare = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
+    silent = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+        and node.type is not None
+        and ast.unparse(node.type) in ("Exception", "BaseException")
+        and all(isinstance(line, ast.Pass) for line in node.body)
+    ]
+    assert bare == silent == []
+    assert "model_copy(" not in ast.unparse(tree)  # it would skip validation
+
+
+# ------------------------------------------------------------------------------- what is declared and how large it is
+
+
+def requirements() -> dict[str, Requirement]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    return {wanted.name: wanted for wanted in map(Requirement, filter(None, lines))}
+
+
+def test_every_requirement_is_used_and_every_import_is_required() -> None:
+    imported = {top for path in [*CORE, ROOT / "app.py"] for top in outer(path)}
+    required = {IMPORT_NAMES.get(name, name) for name in requirements()}
+    assert required - imported == INDIRECT
+    assert imported - required - OPTIONAL == {"gradio_client"}  # gradio pins it
+
+
+@pytest.mark.parametrize("wanted", requirements().values(), ids=str)
+def test_the_tests_run_on_the_versions_that_are_required(wanted: Requirement) -> None:
+    from importlib.metadata import version
+
+    assert wanted.specifier.contains(version(wanted.name), prereleases=True)
+    assert any(part.operator in (">=", "==") for part in wanted.specifier)
+
+
+def test_sizes_stay_within_the_plan() -> None:
+    files = checked_in()
+    assert len(files) > 50
+    assert [show(path) for path in files if path.stat().st_size > 9e6] == []
+    assert sum(path.stat().st_size for path in files) < 32e6
+    weights = [path for path in files if path.suffix == ".safetensors" and path.is_relative_to(ROOT / "assets")]
+    assert sum(path.stat().st_size for path in weights) < 24e6
+
+
+def test_the_top_level_is_the_planned_one() -> None:
+    planned = {"app.py", "marigold_core", "training", "assets", "tests", "requirements.txt", "README.md"}
+    planned |= {"Makefile", "pyproject.toml", "CHANGELOG.md", "LICENSE", ".gitignore", ".ci"}
+    assert {path.relative_to(ROOT).parts[0] for path in checked_in()} <= planned
+
+
+def test_no_file_is_a_drawer_for_everything() -> None:
+    assert [show(path) for path in PRODUCT if path.stem in ("utils", "helpers", "misc", "common")] == []
+    long = {show(path): len(path.read_text(encoding="utf-8").splitlines()) for path in [*CORE, ROOT / "app.py"]}
+    assert {name: lines for name, lines in long.items() if lines > 270} == {}

@@ -1,0 +1,127 @@
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marigold_core.errors import SettingsError
+from marigold_core.settings import PRESETS, MeshSettings, Settings, bounds, default, help_text
+
+NUMBERS = [(model, name) for model in (Settings, MeshSettings) for name in model.model_fields]
+NULLABLE = {"num_inference_steps", "processing_resolution", "batch_size", "fov_x_deg"}
+
+
+def test_defaults_are_the_published_ones() -> None:
+    assert Settings().model_dump() == {
+        "num_inference_steps": None,
+        "ensemble_size": 1,
+        "processing_resolution": None,
+        "seed": 0,
+        "batch_size": None,
+    }
+
+
+@pytest.mark.parametrize(("model", "name"), NUMBERS)
+def test_both_ends_of_a_range_are_accepted_and_the_next_values_are_not(model: type, name: str) -> None:
+    low, high = bounds(model, name)
+    step = 8 if name == "processing_resolution" else 1
+    for value in (low, high):
+        assert getattr(model(**{name: value}), name) == value
+    for value in (low - step, high + step):
+        with pytest.raises(SettingsError, match=f"^{name} must be .* but got {value}"):
+            model(**{name: value})
+
+
+@pytest.mark.parametrize(("model", "name"), NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, False, "4", "four", [4], b"4", {}, 1j])
+def test_other_types_are_refused_in_one_sentence(model: type, name: str, value: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        model(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} must be ")
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("model", "name"), NUMBERS)
+def test_none_stands_for_the_default_only_where_there_is_one_elsewhere(model: type, name: str) -> None:
+    if name in NULLABLE:
+        assert getattr(model(**{name: None}), name) is None
+    else:
+        with pytest.raises(SettingsError, match=name):
+            model(**{name: None})
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_whole_numbers_are_not_made_from_fractions(name: str) -> None:
+    for value in (4.7, 4.0):
+        with pytest.raises(SettingsError, match=f"{name} must be a valid integer, but got {value}"):
+            Settings(**{name: value})
+
+
+@pytest.mark.parametrize(("value", "good"), [(0, True), (8, False), (16, True), (17, False), (768, True), (772, False)])
+def test_resolution_is_native_or_a_usable_multiple_of_eight(value: int, good: bool) -> None:
+    if good:
+        assert Settings(processing_resolution=value).processing_resolution == value
+    else:
+        with pytest.raises(SettingsError, match="processing_resolution must be"):
+            Settings(processing_resolution=value)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(SettingsError, match="Unknown setting 'denoise_steps'"):
+        Settings(denoise_steps=4)
+
+
+@pytest.mark.parametrize("value", ["x" * 10**6, np.zeros((200, 200)), list(range(10**5)), "two\nlines", "\x1b[31mred"])
+def test_a_message_stays_one_short_printable_line(value: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(seed=value)
+    message = str(caught.value)
+    assert len(message) < 300
+    assert message.isprintable()
+
+
+def test_settings_never_change() -> None:
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert hash(settings) == hash(Settings())
+
+
+@given(
+    st.builds(
+        Settings,
+        num_inference_steps=st.none() | st.integers(1, 50),
+        ensemble_size=st.integers(1, 20),
+        processing_resolution=st.none() | st.just(0) | st.integers(2, 256).map(lambda k: 8 * k),
+        seed=st.integers(0, 2**32 - 1),
+        batch_size=st.none() | st.integers(1, 20),
+    )
+)
+def test_settings_survive_json(settings: Settings) -> None:
+    assert Settings(**json.loads(settings.model_dump_json())) == settings
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_settings(name: str) -> None:
+    assert Settings(**PRESETS[name]).model_dump(include=set(PRESETS[name])) == PRESETS[name]
+
+
+@pytest.mark.parametrize(("model", "name"), NUMBERS)
+def test_every_setting_explains_itself_and_its_default_is_within_its_range(model: type, name: str) -> None:
+    assert len(help_text(model, name)) > 10
+    low, high = bounds(model, name)
+    value = default(model, name)
+    assert value is None or low <= value <= high
+
+
+def test_a_field_without_range_has_no_bounds() -> None:
+    class Named(Settings):
+        name: str = "a"
+
+    with pytest.raises(KeyError, match="Named.name has no range"):
+        bounds(Named, "name")

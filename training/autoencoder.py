@@ -1,0 +1,149 @@
+"""Stage 1: the autoencoder, ``python -m training.autoencoder --out runs/ae --data data/scenes``.
+
+It learns to pack photographs, depth maps and normal maps of a quarter of the width into four channels each, and is
+then frozen. The latents are scaled to unit variance by one factor, which goes into its configuration as in diffusers.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, cast
+
+import numpy as np
+import torch
+import tyro
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+from marigold_core import load
+from marigold_core.image import load_rgb
+from marigold_core.modalities import Depth, Normals
+from marigold_core.weights import CHECKSUMS, write_json
+from training import checkpoint
+from training.augment import crop_nearest, crop_picture, draw_crop, photographic
+from training.loop import run_loop
+from training.noise import stream
+from training.recipe import AutoencoderRecipe
+from training.scene_store import RenderedScenes
+from training.start import new_checkpoint
+
+MEASURED = 128  # pictures that the scaling factor is measured on
+
+
+class Pictures:
+    """What the autoencoder sees: crops of renders, photographs, depth and normal maps, a function of (seed, step)."""
+
+    def __init__(self, recipe: AutoencoderRecipe, scenes: RenderedScenes, photos: list[np.ndarray]):
+        self.recipe, self.scenes, self.photos = recipe, scenes, photos
+
+    def batch(self, step: int) -> Tensor:
+        """Draw [B, 3, S, S] in [-1, 1], the batch of one step."""
+        rng = np.random.default_rng([self.recipe.seed, step])
+        size = (self.recipe.crop_px, self.recipe.crop_px)
+        maps, pictures = [], []
+        for kind in rng.random(self.recipe.batch_size):
+            sample = self.scenes[int(rng.integers(len(self.scenes)))]
+            rgb = sample.rgb
+            if self.photos and rng.random() < 0.6:
+                rgb = self.photos[int(rng.integers(len(self.photos)))]
+            box = draw_crop(sample.depth_m.shape[0], sample.depth_m.shape[1], 1.0, rng)
+            if kind < self.recipe.depth_share:
+                maps.append(self._depth(crop_nearest(sample.depth_m, box, size)))
+            elif kind < self.recipe.depth_share + self.recipe.normals_share:
+                normals = torch.from_numpy(crop_nearest(sample.normals, box, size)).permute(2, 0, 1)[None]
+                maps.append(Normals().to_vae(normals, normals.norm(dim=1, keepdim=True) > 0.5))
+            else:
+                box = draw_crop(rgb.shape[0], rgb.shape[1], 1.0, rng)
+                pictures.append(torch.from_numpy(crop_picture(rgb, box, size).copy()).permute(2, 0, 1))
+        if pictures:
+            seen = photographic(torch.stack(pictures).float() / 255, stream(self.recipe.seed, step))
+            maps.append(seen * 2 - 1)
+        return torch.cat(maps)
+
+    @staticmethod
+    def _depth(depth_m: np.ndarray) -> Tensor:
+        depth = torch.from_numpy(depth_m)[None, None]
+        return Depth().to_vae(depth, depth.isfinite())
+
+
+def autoencoder_losses(vae: AutoencoderKL, pictures: Tensor, recipe: AutoencoderRecipe, step: int) -> dict[str, Tensor]:
+    """Score reconstruction of [B, 3, H, W] in [-1, 1]: absolute error, the same of neighbour differences, KL."""
+    posterior = vae.encode(pictures, return_dict=False)[0]
+    random = stream(recipe.seed, step, 1)
+    noise = torch.randn(posterior.mean.shape, generator=random).to(posterior.mean)
+    latent = cast(torch.FloatTensor, posterior.mean + posterior.std * noise)
+    decoded = vae.decode(latent, return_dict=False)[0].float()
+    error = (decoded - pictures).abs().mean()
+    edges = decoded.new_zeros(())
+    for scale in (1, 2):
+        fine, truth = (F.avg_pool2d(x, scale) for x in (decoded, pictures))
+        edges = edges + sum((fine.diff(dim=axis) - truth.diff(dim=axis)).abs().mean() for axis in (-1, -2))
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return {"loss": error + recipe.gradient_weight * edges + recipe.kl_weight * kl, "error": error, "kl": kl}
+
+
+@torch.no_grad()
+def settle(folder: Path, pictures: Pictures) -> dict[str, float]:
+    """Write the factor that brings the latents to unit variance into the folder -> what the autoencoder loses.
+
+    Photographs: PSNR in dB. Depth: mean absolute error in [-1, 1] after the mean over channels.
+    """
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
+    batches = -(-MEASURED // pictures.recipe.batch_size)
+    seen = [pictures.batch(pictures.recipe.steps + number) for number in range(batches)]
+    latents = torch.cat([vae.encode(batch, return_dict=False)[0].mode().flatten() for batch in seen])
+    factor = round(1 / latents.std().item(), 5)
+    path = folder / "vae" / "config.json"
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"scaling_factor": factor})
+    decoded, truth = torch.cat([vae(batch, return_dict=False)[0] for batch in seen]).clamp(-1, 1), torch.cat(seen)
+    grey = (truth == truth[:, :1]).flatten(1).all(dim=1)
+    squares = (decoded - truth)[~grey].square().mean(dim=(1, 2, 3)) / 4
+    depth_error = (decoded[grey].mean(dim=1) - truth[grey][:, 0]).abs().mean()
+    return {
+        "scaling_factor": factor,
+        "picture_psnr_db": (-10 * squares.log10()).mean().item(),
+        "depth_mae": depth_error.item(),
+    }
+
+
+def main(
+    out: Path,
+    data: Path,
+    photos: Path | None = None,
+    shape: str = "nano",
+    minutes: float | None = None,
+    recipe: Annotated[AutoencoderRecipe, tyro.conf.arg(name="")] = AutoencoderRecipe(),  # noqa: B008 (frozen)
+) -> None:
+    """Train the autoencoder of a new checkpoint; the same command goes on with a run that was stopped.
+
+    Args:
+        out: folder of the run; its newest step_* folder is a whole checkpoint.
+        data: rendered scenes, from training.render.
+        photos: folder of photographs (JPEG or PNG) to learn natural pictures from.
+        shape: layer sizes, a name in training.shapes.
+        minutes: stop after this time.
+        recipe: see training.recipe.
+    """
+    base = out / "start"
+    if not (base / CHECKSUMS).exists():
+        new_checkpoint(base, shape, seed=recipe.seed)
+    natural = sorted(path for path in photos.iterdir() if path.suffix in (".jpg", ".png")) if photos else []
+    pictures = Pictures(recipe, RenderedScenes(data), [load_rgb(path) for path in natural])
+    vae = AutoencoderKL.from_pretrained(base, subfolder="vae").train()
+    folder = run_loop(
+        vae,
+        lambda step: autoencoder_losses(vae, pictures.batch(step), recipe, step),
+        recipe,
+        run=out,
+        base=base,
+        part="vae",
+        minutes=minutes,
+    )
+    figures = settle(folder, pictures)
+    checkpoint.write_line(out / "metrics.jsonl", {"step": checkpoint.step_of(folder), **figures})
+    load(folder)  # proves that the folder is whole
+    print(f"{folder}: {figures}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

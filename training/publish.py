@@ -1,0 +1,86 @@
+"""A run becomes a checkpoint to ship, ``python -m training.publish RUN assets/marigold-nano``.
+
+Half precision, files small enough for an ordinary repository, checksums, a model card; nothing of the training state.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+import tyro
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel
+
+from marigold_core import load
+from marigold_core.errors import MarigoldError
+from marigold_core.weights import write_checksums, write_json
+from training import checkpoint
+
+SHARD = "8MB"
+CARD = "README.md"
+
+
+def publish(source: Path, out: Path, card: Path | None = None, resolution_px: int | None = None) -> Path:
+    """Write the checkpoint folder ``source`` in half precision to ``out``, whose older content it replaces.
+
+    Without ``card`` the model card that is there stays; ``resolution_px`` is the default processing resolution.
+
+    Raises: CheckpointError when the result does not load.
+    """
+    aside = out.with_name(f".{out.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name in ("scheduler", "tokenizer"):
+        shutil.copytree(source / name, aside / name)
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    if resolution_px is not None:
+        index["default_processing_resolution"] = resolution_px
+    write_json(aside / "model_index.json", index)
+    half = torch.float16
+    unet = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=half)
+    vae = AutoencoderKL.from_pretrained(source / "vae", torch_dtype=half)
+    # diffusers loads half precision as single by default, transformers as stored: this small part is stored single
+    text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)
+    unet.save_pretrained(aside / "unet", max_shard_size=SHARD)
+    vae.save_pretrained(aside / "vae", max_shard_size=SHARD)
+    text.save_pretrained(aside / "text_encoder", max_shard_size=SHARD)
+    for path in aside.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes for the owner alone
+    card = card or out / CARD
+    if card.exists():
+        shutil.copyfile(card, aside / CARD)
+    write_checksums(aside)
+    load(aside)
+    shutil.rmtree(out, ignore_errors=True)
+    aside.rename(out)
+    return out
+
+
+def main(
+    run: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    card: Path | None = None,
+    resolution_px: int | None = None,
+) -> None:
+    """Publish the newest checkpoint of a run.
+
+    Args:
+        run: folder of a run, or one of its step_* folders.
+        out: folder to write; an older one is replaced.
+        card: Markdown file that becomes the model card; by default the one in the folder stays.
+        resolution_px: default processing resolution; by default that of the run.
+    """
+    source = run if (run / "model_index.json").exists() else checkpoint.latest(run)
+    if source is None:
+        raise MarigoldError(f"The run {run.name} has no checkpoint yet.")
+    publish(source, out, card, resolution_px)
+    files = sorted(out.rglob("*.safetensors"), key=lambda path: -path.stat().st_size)
+    print(
+        f"{out}: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB, largest file "
+        f"{files[0].stat().st_size / 1e6:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,167 @@
+"""Renders scenes into shards: ``python -m training.render --out data/scenes --count 24000 --seed 1``.
+
+A shard is a function of (seed, its number, the settings, the assets folder), so a killed run continues with the shards
+that are missing, several processes can share the work, and a larger ``--count`` adds shards to the same folder. Every
+sixth shard holds portrait pictures.
+"""
+
+import argparse
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from marigold_core.errors import MarigoldError
+from training.rasterizer import rasterizer
+from training.scene_assets import Assets
+from training.scene_store import View, write_shard
+from training.scene_types import Camera
+from training.scenes import make_scene
+
+PORTRAIT_EVERY = 6
+CLOSE_M, CLOSE_SHARE = 0.28, 0.02
+SKY_SHARE = 0.7
+PATIENCE = 100  # scenes without a good view before the renderer is taken to be broken
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What a shard depends on, beside its number."""
+
+    seed: int
+    width: int
+    height: int
+    views_per_scene: int
+    assets: str | None
+    shard_samples: int = 256
+
+    def size(self, shard: int) -> tuple[int, int]:
+        """Shard number -> (width, height) of its pictures."""
+        portrait = shard % PORTRAIT_EVERY == PORTRAIT_EVERY - 1
+        return (self.height, self.width) if portrait else (self.width, self.height)
+
+
+def worth_keeping(view: View) -> bool:
+    """Say whether a view shows something: not the inside of a thing, an empty sky, a bare wall or the dark."""
+    depth = view.depth_m
+    seen = depth[np.isfinite(depth)]
+    if len(seen) < (1 - SKY_SHARE) * depth.size or np.mean(depth < CLOSE_M) > CLOSE_SHARE:
+        return False
+    near, far = np.quantile(seen[::7], [0.02, 0.98])
+    sky = len(seen) < 0.98 * depth.size
+    bright = view.rgb[::4, ::4].mean()
+    contrast = view.rgb[::4, ::4].std()
+    return (sky or far / near > 1.15) and 25 < bright < 235 and contrast > 10
+
+
+class Painter:
+    """Renders pictures scene after scene with one set of loaded assets."""
+
+    def __init__(self, settings: RenderSettings):
+        self.settings = settings
+        self.assets = Assets(Path(settings.assets) if settings.assets else None)
+        self.rasterizer = rasterizer()
+
+    def pictures(
+        self, seed: tuple[int, ...], size: tuple[int, int], kind: str | None = None
+    ) -> list[tuple[str, Camera, View]]:
+        """Seed numbers and (width, height) -> up to ``views_per_scene`` good views of one scene."""
+        scene = make_scene(seed, self.assets, kind)
+        kept = []
+        for camera, view in self.rasterizer.views(scene, size):
+            if worth_keeping(view):
+                kept.append((scene.kind, camera, view))
+                if len(kept) == self.settings.views_per_scene:
+                    break
+        return kept
+
+    def shard(self, out: Path, number: int) -> None:
+        """Render and write one shard."""
+        size, samples = self.settings.size(number), self.settings.shard_samples
+        rows, scenes, scene = [], [], 0
+        while len(rows) < samples:
+            if scene > PATIENCE + len(rows):
+                raise RuntimeError(
+                    f"{scene} scenes gave {len(rows)} pictures worth keeping: the renderer draws nothing"
+                )
+            for row in self.pictures((self.settings.seed, number, scene), size)[: samples - len(rows)]:
+                rows.append(row)
+                scenes.append(scene)
+            scene += 1
+        spans = [2 * np.degrees(np.arctan(size[0] / 2 / camera.focal_px(*size))) for _, camera, _ in rows]
+        meta = {
+            "shard": number,
+            "settings": asdict(self.settings) | {"assets": self.settings.assets is not None},
+            "kinds": [kind for kind, _, _ in rows],
+            "scenes": scenes,
+            "fov_x_deg": spans,
+        }
+        write_shard(out / f"shard_{number:05d}", [view for _, _, view in rows], meta)
+
+
+def render_some(settings: RenderSettings, out: Path, numbers: list[int], announce: bool) -> None:
+    """Render the shards of the given numbers, one after another, in this process."""
+    painter, start = Painter(settings), time.monotonic()
+    for done, number in enumerate(numbers, start=1):
+        painter.shard(out, number)
+        if announce:
+            spent = time.monotonic() - start
+            rate, left = done * settings.shard_samples / spent, spent / done * (len(numbers) - done)
+            print(f"shard {number}: {done}/{len(numbers)}, {rate:.1f} pictures/s, {left / 60:.1f} min left", flush=True)
+
+
+def render(settings: RenderSettings, out: Path, count: int, workers: int = 1) -> int:
+    """Fill a folder with at least ``count`` pictures in whole shards; returns how many shards were made now.
+
+    Raises: MarigoldError without EGL.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    missing = [k for k in range(-(-count // settings.shard_samples)) if not (out / f"shard_{k:05d}").exists()]
+    if workers == 1:
+        render_some(settings, out, missing, announce=True)
+    else:
+        shares = [missing[k::workers] for k in range(workers)]
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = [pool.submit(render_some, settings, out, share, k == 0) for k, share in enumerate(shares)]
+            for job in jobs:
+                job.result()
+    return len(missing)
+
+
+def picture_size(text: str) -> tuple[int, int]:
+    """'256x192' -> (256, 192); both multiples of 32."""
+    width, height = (int(part) for part in text.split("x"))
+    if width <= 0 or height <= 0 or width % 32 or height % 32:
+        raise argparse.ArgumentTypeError(f"{text}: both sides must be positive multiples of 32")
+    return width, height
+
+
+def main() -> None:
+    """Read the command line and render."""
+    parser = argparse.ArgumentParser(prog="python -m training.render", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--count", type=int, default=24_000, help="pictures, rounded up to whole shards of 256")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--size", type=picture_size, default=(256, 192), help="width x height, multiples of 32")
+    parser.add_argument(
+        "--assets", type=Path, help="folder with index.json, models and textures; none: primitives only"
+    )
+    parser.add_argument("--views-per-scene", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    given = parser.parse_args()
+    if given.assets and not (given.assets / "index.json").is_file():
+        parser.error(f"{given.assets} has no index.json; leave --assets out to render from primitives")
+    assets = str(given.assets) if given.assets else None
+    settings = RenderSettings(given.seed, given.size[0], given.size[1], given.views_per_scene, assets)
+    try:
+        made = render(settings, given.out, given.count, given.workers)
+    except MarigoldError as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{made} shards made")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing s
 
 import copy
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -146,28 +147,23 @@ class MarigoldPipeline:
         """
         photo = load_photo(photo)
         latent, size = None, (0, 0)
-        for seed in seeds:
-            for count in steps:
-                settings = self.resolve(
-                    Settings(
-                        num_inference_steps=count,
-                        ensemble_size=max(sizes),
-                        seed=seed,
-                        processing_resolution=processing_resolution,
-                    )
-                )
-                if latent is None:
-                    latent, size = self._encode_photo(photo, settings)
-                members: list[Tensor] = []
-                seconds, began = 0.0, perf_counter()
-                for event in run_members(self, latent, size, settings, first=0):
-                    if isinstance(event, Progress):
-                        continue
-                    members.append(event)
-                    if len(members) in sizes:
-                        seconds += perf_counter() - began
-                        yield Cell(self._prediction(photo, settings, members), seconds)
-                        began = perf_counter()  # what the caller does with a cell is not the cell's time
+        for seed, n in product(seeds, steps):
+            asked = Settings(
+                num_inference_steps=n, ensemble_size=max(sizes), seed=seed, processing_resolution=processing_resolution
+            )
+            settings = self.resolve(asked)
+            if latent is None:
+                latent, size = self._encode_photo(photo, settings)
+            members: list[Tensor] = []
+            seconds, began = 0.0, perf_counter()
+            for event in run_members(self, latent, size, settings, first=0):
+                if isinstance(event, Progress):
+                    continue
+                members.append(event)
+                if len(members) in sizes:
+                    seconds += perf_counter() - began
+                    yield Cell(self._prediction(photo, settings, members), seconds)
+                    began = perf_counter()  # what the caller does with a cell is not the cell's time
 
     def member_noise(self, photo: PhotoSource, settings: Settings, k: int) -> Tensor:
         """Return the latent [1, 4, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
@@ -230,13 +226,12 @@ class MarigoldPipeline:
         values = self.modality.resize(values, size)
         if self.modality.kind == "affine":
             values = values.clamp(0, 1)
-        enough = len(members) >= 3
         return Prediction(
             modality=self.modality.name,
             kind=self.modality.kind,
             space=self.checkpoint.space,
             values=_array(values),
-            uncertainty=_array(Depth().resize(spread, size)) if enough else None,
+            uncertainty=_array(Depth().resize(spread, size)) if len(members) >= 3 else None,
             members=np.stack([_array(member) for member in members]).astype(np.float16),
             photo=photo.pixels,
             fov_x_deg=photo.fov_x_deg,

@@ -27,12 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
-            _sync(path.parent)
+            sync(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -70,7 +70,7 @@ def _refusals(name: str) -> Iterator[None]:
         raise ExportError(text) from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file's content or a folder's list of names is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

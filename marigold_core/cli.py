@@ -1,40 +1,27 @@
-"""The command line: ``predict``, ``models``, ``doctor``. Every option is a field of a settings model.
+"""The command line: ``predict``, ``compare``, ``calibrate``, ``replay``, ``models``, ``doctor``.
 
+Every option is a field of a settings model.
 Exit status: 0 all done, 1 some photos failed, 2 usage, 3 checkpoint. Help and usage errors import no torch.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from pydantic import Field
 
 from . import batch, load
+from .again import compare, replay
+from .console import ALL_DONE, CHECKPOINT, INTERRUPTED, SOME_FAILED, USAGE, Run, table, watch
 from .errors import CheckpointError, MarigoldError
+from .metres import calibrate
 from .options import dispatch
-from .prediction import Prediction, Progress
-from .settings import DEFAULT_COLORMAP, Colormap, Dtype, Format, Frozen, MeshSettings, Settings
+from .settings import MeshSettings, Settings
 
 if TYPE_CHECKING:
     from .pipeline import MarigoldPipeline
-
-ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED = 0, 1, 2, 3, 130
-
-
-class Run(Frozen):
-    """Which checkpoint runs where, and what is written."""
-
-    model: str | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
-    device: str = Field("auto", description="cpu, cuda, cuda:1 or mps; auto takes the best one")
-    dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
-    formats: tuple[Format, ...] | None = Field(None, description="files to write; by default all that suit the result")
-    colormap: Colormap = Field(DEFAULT_COLORMAP, description="colours of depth_color.png")
-    overwrite: bool = Field(False, description="replace results that are there already")
-    quiet: bool = Field(False, description="print nothing but what failed")
-
 
 # ------------------------------------------------------------------------------- commands
 
@@ -91,7 +78,7 @@ def models() -> int:
         size = f"{entry.size_bytes / 1e9:.1f} GB" if entry.size_bytes else "bundled"
         name = f"{entry.name} (default)" if entry.name == default_checkpoint() else entry.name
         rows.append((name, entry.description, size, "yes" if entry.available else "no", entry.hub_id or ""))
-    print(_table(rows))
+    print(table(rows))
     return ALL_DONE
 
 
@@ -111,12 +98,14 @@ def doctor() -> int:
 def main(words: Sequence[str]) -> int:
     """Run one command line, without the program's name -> exit status. Help and usage errors raise SystemExit."""
     try:
-        return dispatch((predict, models, doctor), words, "python -m marigold_core", "Photos become depth and meshes.")
+        commands = (predict, compare, calibrate, replay, models, doctor)
+        return dispatch(commands, words, "python -m marigold_core", "Photos become depth and meshes.")
     except MarigoldError as error:
         print(error, file=sys.stderr)
         return CHECKPOINT if isinstance(error, CheckpointError) else USAGE
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on where this one ended.", file=sys.stderr)
+        goes_on = " The same command goes on where this one ended." if words[0] == "predict" else ""
+        print(f"Stopped.{goes_on}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -135,31 +124,13 @@ def _predict_one(
         if not run.overwrite and batch.is_done(job.folder, photo.pixels, order):
             return "kept", f"{job.folder} was finished by an earlier run"
         with batch.appearing(job.folder, output, run.overwrite) as folder:
-            prediction = _watch(pipe.stream(photo, order.settings), job.photo.name, run.quiet)
+            prediction = watch(pipe.stream(photo, order.settings), job.photo.name, run.quiet)
             save(prediction, folder, order.formats, mesh=order.mesh, colormap=order.colormap)
     except CheckpointError:
         raise  # it would fail the next photo as well
     except MarigoldError as error:
         return "failed", str(error)
     return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
-
-
-def _watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Prediction:
-    """Drain a stream behind a progress bar, which shows on terminals only."""
-    from tqdm import tqdm
-
-    prediction = None
-    with tqdm(
-        desc=name, leave=False, disable=quiet or None, bar_format="{desc}: {percentage:3.0f}% {bar} {postfix}"
-    ) as bar:
-        for event in events:
-            if isinstance(event, Prediction):
-                prediction = event
-            else:
-                bar.total, bar.n = event.total, event.done
-                bar.set_postfix_str(event.stage)
-    assert prediction is not None
-    return prediction
 
 
 class Report:
@@ -185,10 +156,4 @@ class Report:
             sums = ", ".join(
                 f"{self.count(state)} {state}" for state in ("done", "kept", "failed") if self.count(state)
             )
-            print(_table([("photo", "state", "where or why"), *self._rows]), sums, sep="\n\n")
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+            print(table([("photo", "state", "where or why"), *self._rows]), sums, sep="\n\n")

@@ -5,7 +5,7 @@ import their libraries themselves: trimesh alone takes half a second, and a colo
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -67,6 +67,11 @@ def file_names(formats: Sequence[Format] | None, modality: str, ensemble_size: i
         if refusal := _refusal(name, modality, ensemble_size >= 3):
             raise ExportError(refusal)
     return [_FILES[name][0] for name in _names(formats)]
+
+
+def formats_of(files: Collection[str]) -> tuple[Format, ...]:
+    """The formats that wrote files of these names."""
+    return tuple(name for name in get_args(Format) if _FILES[name][0] in files)
 
 
 def save(
@@ -180,14 +185,15 @@ def _mesh_glb(job: _Job) -> bytes:
 
     mesh = geometry.build_mesh(job.prediction, job.mesh)
     mesh.apply_transform(np.diag([1.0, -1.0, -1.0, 1.0]))
-    return export_glb(mesh.scene(), include_normals=False, tree_postprocessor=_unlit)
 
+    def finish(tree: dict) -> None:
+        """Have viewers show the photo's own colours, which are lit already, and say what the unit is."""
+        for material in tree["materials"]:
+            material["extensions"] = {"KHR_materials_unlit": {}}
+        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
+        tree["asset"]["extras"] = {"depth": manifest.claim(job.prediction)}
 
-def _unlit(tree: dict) -> None:
-    """Have viewers show the photo's own colours: it is lit already."""
-    for material in tree["materials"]:
-        material["extensions"] = {"KHR_materials_unlit": {}}
-    tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
+    return export_glb(mesh.scene(), include_normals=False, tree_postprocessor=finish)
 
 
 def _points_ply(job: _Job) -> bytes:
@@ -195,7 +201,9 @@ def _points_ply(job: _Job) -> bytes:
 
     from . import geometry
 
-    return export_ply(geometry.point_cloud(job.prediction, job.mesh))
+    content = export_ply(geometry.point_cloud(job.prediction, job.mesh))
+    comment = f"\ncomment depth is {manifest.claim(job.prediction)}\nelement vertex"
+    return content.replace(b"\nelement vertex", comment.encode("ascii"), 1)
 
 
 def _relief_stl(job: _Job) -> bytes:
@@ -211,7 +219,8 @@ def _depth_exr(job: _Job) -> bytes:
     import OpenEXR
 
     file = BytesIO()
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    comments = manifest.claim(job.prediction)
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, "comments": comments}
     OpenEXR.File(header, {"Z": np.ascontiguousarray(job.prediction.values, np.float32)}).write(file)
     return file.getvalue()
 

@@ -12,11 +12,12 @@ from typing import Literal
 from pydantic import BaseModel
 
 from . import __version__
+from .calibrate import Calibrated
 from .colorize import value_range
 from .prediction import Kind, Prediction, Space
 from .settings import Colormap, Frozen, MeshSettings, Settings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2 added ``how``, device, dtype and machine; a manifest of version 1 has none and is read as before
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
 _MEANING = {
@@ -52,24 +53,28 @@ class PhotoRecord(_Record):
 class Manifest(_Record):
     """One run. ``Manifest.model_validate_json(text)`` reads it back."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     checkpoint: str
     checkpoint_sha256: str
     modality: str
     kind: Kind
     space: Space
     convention: str
+    how: str | None = None  # the hints that ``kind`` rests on; None: it is what the checkpoint itself claims
     axes: str = _AXES
     value_range: Range  # least and greatest value of the map
     png16_range: Range | None  # the depths of pixels 0 and 65535 in depth_16bit.png
     colormap: Colormap  # of depth_color.png
     settings: Settings
     mesh: MeshSettings
-    fov_x_deg: float | None  # from EXIF
+    fov_x_deg: float | None  # from EXIF, or as given for a calibration
     photo: PhotoRecord
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
     torch_threads: int | None  # None where torch is not loaded
+    device: str | None = None  # "cpu", "cuda" or "mps"
+    dtype: str | None = None  # of the weights
+    machine: str | None = None  # system and processor, which decide the last bits
 
 
 def describe(prediction: Prediction, mesh: MeshSettings, colormap: Colormap, files: dict[str, str]) -> Manifest:
@@ -84,6 +89,7 @@ def describe(prediction: Prediction, mesh: MeshSettings, colormap: Colormap, fil
         kind=prediction.kind,
         space=prediction.space,
         convention=_MEANING[prediction.kind],
+        how=_how(prediction),
         value_range=Range(low=float(prediction.values.min()), high=float(prediction.values.max())),
         png16_range=Range(low=low, high=high) if prediction.modality == "depth" else None,
         colormap=colormap,
@@ -94,13 +100,36 @@ def describe(prediction: Prediction, mesh: MeshSettings, colormap: Colormap, fil
         files=files,
         versions=versions(),
         torch_threads=torch.get_num_threads() if torch else None,
+        device=prediction.device,
+        dtype=prediction.dtype,
+        machine=machine(prediction.device),
     )
+
+
+def claim(prediction: Prediction) -> str:
+    """What the numbers of a prediction mean and what that rests on: one line for files with room for a comment."""
+    how = _how(prediction)
+    return f"{prediction.kind}: {_MEANING[prediction.kind]}" + (f"; {how}" if how else "")
+
+
+def _how(prediction: Prediction) -> str | None:
+    return prediction.how if isinstance(prediction, Calibrated) else None
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of the libraries that decide its numbers; imports none of them."""
     found = {"python": platform.python_version(), "marigold_core": __version__}
     return found | {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def machine(device: str | None) -> str:
+    """Name what decides the last bits of a result beside versions and threads: system, processor, its vectors, GPU."""
+    parts = [f"{platform.system()} {platform.machine()}"]
+    if torch := sys.modules.get("torch"):
+        parts.append(torch.backends.cpu.get_cpu_capability())
+        if device == "cuda":
+            parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
 
 
 def sha256(content: bytes) -> str:

@@ -1,6 +1,8 @@
 """The members of one ensemble: each a random stream of its own, denoised in batches as large as memory allows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +29,40 @@ def noise(stream: torch.Generator, h: int, w: int) -> Tensor:
     return torch.randn(1, 4, h, w, generator=stream)
 
 
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # as ``MarigoldPipeline.predict_velocity``
+
+
+class FirstSteps:
+    """Velocities of first steps, for runs of other step counts to share: the same noise at the same timestep.
+
+    Whatever timesteps follow, the first is nearly always the last of training, so that its velocity is needed once.
+    """
+
+    def __init__(self, pipe: "MarigoldPipeline") -> None:
+        self._pipe = pipe
+        self._known: dict[tuple[int, range, int], tuple[Tensor, float]] = {}
+        self._saved_s = 0.0
+
+    def predict(self, seed: int, rows: range, image_latent: Tensor, start: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity [B, 4, h, w] of the members ``rows`` at ``t``, where they are their noise ``start``."""
+        key = (seed, rows, int(t))
+        if key in self._known:
+            velocity, seconds = self._known[key]
+            self._saved_s += seconds
+            return velocity
+        began = perf_counter()
+        velocity = self._pipe.predict_velocity(image_latent, start, t)
+        if velocity.is_cuda:
+            torch.cuda.synchronize(velocity.device)  # or the time would be that of asking
+        self._known[key] = velocity, perf_counter() - began
+        return velocity
+
+    def take_saved_s(self) -> float:
+        """Return the seconds that sharing has saved since the last call."""
+        saved, self._saved_s = self._saved_s, 0.0
+        return saved
+
+
 def restore_members(
     pipe: "MarigoldPipeline", photo: Photo, settings: Settings, start: Prediction | None
 ) -> list[Tensor]:
@@ -50,7 +86,12 @@ def restore_members(
 
 
 def run_members(
-    pipe: "MarigoldPipeline", latent: Tensor, size: tuple[int, int], settings: Settings, first: int
+    pipe: "MarigoldPipeline",
+    latent: Tensor,
+    size: tuple[int, int],
+    settings: Settings,
+    first: int,
+    shared: FirstSteps | None = None,
 ) -> Iterator[Progress | Tensor]:
     """Yield a ``Progress`` each step and each finished member [1, C, PH, PW], from member ``first`` on.
 
@@ -65,7 +106,7 @@ def run_members(
     while k < members:
         rows = range(k, min(k + batch, members))
         try:
-            for event in _batch(pipe, latent, size, settings, rows, first):
+            for event in _batch(pipe, latent, size, settings, rows, first, shared):
                 k += isinstance(event, Tensor)
                 yield event
             continue
@@ -88,13 +129,20 @@ def run_members(
 
 
 def _batch(
-    pipe: "MarigoldPipeline", latent: Tensor, size: tuple[int, int], settings: Settings, rows: range, first: int
+    pipe: "MarigoldPipeline",
+    latent: Tensor,
+    size: tuple[int, int],
+    settings: Settings,
+    rows: range,
+    first: int,
+    shared: FirstSteps | None,
 ) -> Iterator[Progress | Tensor]:
     """Denoise the members ``rows`` together, then decode and yield them one by one."""
     steps, members = settings.num_inference_steps or pipe.checkpoint.default_steps, settings.ensemble_size
     streams = [generator(settings.seed, k) for k in rows]
     start = torch.cat([noise(stream, *latent.shape[-2:]) for stream in streams]).to(pipe.device, pipe.dtype)
-    denoising = pipe.denoise(latent.expand(len(rows), -1, -1, -1), start, steps, streams)
+    first_step = partial(shared.predict, settings.seed, rows) if shared else None
+    denoising = pipe.denoise(latent.expand(len(rows), -1, -1, -1), start, steps, streams, first_step)
     clean = start  # [B, 4, h, w]
     who = f"member {rows.start + 1}" if len(rows) == 1 else f"members {rows.start + 1} to {rows.stop}"
     for step in range(1, steps + 1):

@@ -6,6 +6,7 @@ because both directions stand in one class they cannot drift apart.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,7 +36,8 @@ class Depth:
             plane = torch.ones_like(depth)  # [1, H, W]
             known = depth[mask]
             if known.numel():
-                near, far = torch.quantile(_thin(known), known.new_tensor([NEAR_QUANTILE, FAR_QUANTILE])).tolist()
+                # numpy selects where torch sorts: a sixth of the time, and no limit of 16 million values
+                near, far = np.quantile(known.cpu().numpy(), (NEAR_QUANTILE, FAR_QUANTILE)).tolist()
                 if far > near:
                     plane = torch.where(mask, ((depth - near) / (far - near) * 2 - 1).clamp(-1, 1), plane)
             planes.append(plane)
@@ -97,8 +99,3 @@ def _bilinear(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _unit(vectors: Tensor, eps: float = 1e-6) -> Tensor:
     return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_min(eps)
-
-
-def _thin(known: Tensor, limit: int = 4_000_000) -> Tensor:
-    """Every n-th value once there are too many: torch.quantile refuses inputs above 16 million."""
-    return known[:: -(-known.numel() // limit)]

@@ -4,11 +4,12 @@ Words are turned into plain values, and whether they are good is for the model a
 gets the same sentence on every surface.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, cast
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
-from pydantic import BaseModel
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -17,7 +18,38 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from .errors import SettingsError
 from .settings import Frozen
+
+Result = TypeVar("Result")
+NUMBERS = ("integer", "number")  # in JSON schemas
+AUTO = "auto"  # the word for None
+
+
+@dataclass(frozen=True)
+class Presets:
+    """Values under a name: the option ``--option NAME`` gives the defaults of all options that the values have."""
+
+    option: str
+    values: Mapping[str, Frozen]
+    default: str  # the name that holds when none is given
+    description: str
+
+    def pick(self, words: Sequence[str]) -> Frozen:
+        """Read the chosen name ahead of all other options -> its values.
+
+        Raises: SettingsError for a name that there is not.
+        """
+        reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        reader.add_argument(f"--{self.option}", nargs="?", dest="name")  # without a name: usage, as for any option
+        name = reader.parse_known_args(words)[0].name or self.default
+        if name not in self.values:
+            raise SettingsError(f"{self.option} must be one of {', '.join(self.values)}, but got {name!r}.")
+        return self.values[name]
+
+    def choice(self) -> StructFieldSpec:
+        """Describe the option itself."""
+        return StructFieldSpec(self.option, _words("|".join(self.values), str), self.default, self.description)
 
 
 def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], program: str, description: str) -> int:
@@ -29,47 +61,99 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
     app = tyro.extras.SubcommandApp()
     for command in commands:
         app.command(command)
-    rules = ConstructorRegistry()
-    rules.struct_rule(_fields)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return app.cli(prog=program, description=description, args=words, registry=rules, config=config)
+    return app.cli(prog=program, description=description, args=words, registry=_rules(), config=config)
 
 
-def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Make options of the fields of our models; anything else is left to tyro."""
-    model = info.type
-    if not (isinstance(model, type) and issubclass(model, Frozen)):
-        return None
-    return StructConstructorSpec(model, tuple(_option(model, name) for name in model.model_fields))
+def call(function: Callable[..., Result], words: Sequence[str], program: str, presets: Presets | None = None) -> Result:
+    """Call a function with what a command line says -> its result.
+
+    Parameters are treated as by ``dispatch``. A model that ``presets`` has values for takes its defaults from the
+    chosen preset, and may be a part of it: a base class of the preset's.
+
+    Raises: SettingsError for a value that the model refuses, and for an unknown preset; SystemExit as ``dispatch``.
+    """
+    config = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(function, prog=program, args=words, registry=_rules(presets, words), config=config)
 
 
-def _option(model: type[BaseModel], name: str) -> StructFieldSpec:
-    field = model.model_fields[name]
-    schema = model.model_json_schema()["properties"][name]
-    kind = schema.get("anyOf", [schema])[0]
-    if kind["type"] == "boolean":
-        return StructFieldSpec(name, bool, field.default, field.description)
-    if kind["type"] == "array":
-        form, read = ",".join(kind["items"]["enum"]), _split
-    elif "enum" in kind:
-        form, read = "|".join(kind["enum"]), str
-    elif "minimum" in kind:
-        form, read = f"{kind['minimum']}..{kind['maximum']}", _number
-    else:
-        form, read = name.upper(), str
-    optional = field.default is None
+def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> ConstructorRegistry:
+    """Make options of the fields of our models; any other type is left to tyro."""
+    chosen = presets.pick(words) if presets else None
+
+    def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
+        model = info.type
+        if not (isinstance(model, type) and issubclass(model, Frozen)):
+            return None
+        if presets is None or not isinstance(chosen, model):
+            given = info.default if isinstance(info.default, model) else None
+            return StructConstructorSpec(model, _options(model, given))
+
+        choice = presets.choice()
+
+        def make(**values: Any) -> Frozen:
+            del values[choice.name]  # it has done its work: the other values
+            return model(**values)
+
+        return StructConstructorSpec(make, (choice, *_options(model, chosen)))
+
+    rules = ConstructorRegistry()
+    rules.struct_rule(fields)
+    return rules
+
+
+def _options(model: type[Frozen], given: Frozen | None) -> tuple[StructFieldSpec, ...]:
+    """Describe every field of a model, its default taken from ``given`` where that is there."""
+    properties = model.model_json_schema()["properties"]
+    return tuple(
+        StructFieldSpec(
+            name, _type(name, properties[name]), getattr(given, name) if given else field.default, field.description
+        )
+        for name, field in model.model_fields.items()
+    )
+
+
+def _type(name: str, schema: dict[str, Any]) -> type:
+    """Turn the JSON schema of a field into a type for tyro: which words it takes, and how a default is shown."""
+    kinds = schema.get("anyOf", [schema])
+    if kinds[0]["type"] == "boolean":
+        return bool
+    return _words(_form(name, kinds[0]), _reader(kinds[0]), optional={"type": "null"} in kinds)
+
+
+def _words(form: str, read: Callable[[str], object], optional: bool = False) -> type:
+    """Make a type whose values are one word each; ``form`` stands for the word in help texts."""
     spec = PrimitiveConstructorSpec(
         nargs=1,
         metavar=form,
-        instance_from_str=lambda words: None if optional and words[0] == "auto" else read(words[0]),
+        instance_from_str=lambda words: None if optional and words[0] == AUTO else read(words[0]),
         is_instance=lambda _: True,
-        str_from_instance=lambda value: ["auto" if value is None else str(value)],
+        str_from_instance=lambda value: [_shown(value)],
     )
-    return StructFieldSpec(name, cast(type, Annotated[Any, spec]), field.default, field.description)
+    return cast(type, Annotated[Any, spec])
 
 
-def _split(word: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in word.split(","))
+def _form(name: str, kind: dict[str, Any]) -> str:
+    """Show what is accepted: the words, or the range: 1..20, 1.. without an end, 0..<1 without its end."""
+    if kind["type"] == "array":
+        if "prefixItems" in kind:
+            return ",".join(_form(name, item) for item in kind["prefixItems"])
+        item = _form(name, kind["items"])
+        return item.replace("|", ",") if "enum" in kind["items"] else f"{item},..."
+    if "enum" in kind:
+        return "|".join(kind["enum"])
+    if kind["type"] not in NUMBERS:
+        return name.upper()
+    low = f">{kind['exclusiveMinimum']}" if "exclusiveMinimum" in kind else kind.get("minimum", "")
+    high = f"<{kind['exclusiveMaximum']}" if "exclusiveMaximum" in kind else kind.get("maximum", "")
+    return f"{low}..{high}" if (low, high) != ("", "") else "NUMBER"
+
+
+def _reader(kind: dict[str, Any]) -> Callable[[str], object]:
+    if kind["type"] == "array":
+        read = _reader(kind["prefixItems"][0] if "prefixItems" in kind else kind["items"])
+        return lambda word: tuple(read(part.strip()) for part in word.split(","))
+    return _number if kind["type"] in NUMBERS else str
 
 
 def _number(word: str) -> int | float | str:
@@ -79,3 +163,9 @@ def _number(word: str) -> int | float | str:
         except ValueError:
             pass
     return word
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return AUTO if value is None else str(value)

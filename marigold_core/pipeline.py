@@ -21,7 +21,7 @@ from torch import Tensor
 from .checkpoints import Checkpoint
 from .components import load_components
 from .image import Photo, load_photo, to_network
-from .members import generator, noise, restore_members, run_members
+from .members import FirstSteps, Velocity, generator, noise, restore_members, run_members
 from .memory import is_out_of_memory, release
 from .modalities import Depth, Modality, Normals
 from .prediction import Cell, Prediction, Progress
@@ -95,18 +95,24 @@ class MarigoldPipeline:
         return self.unet(condition, t, encoder_hidden_states=prompt, return_dict=False)[0]
 
     def denoise(
-        self, image_latent: Tensor, noise: Tensor, steps: int, generators: list[torch.Generator] | None = None
+        self,
+        image_latent: Tensor,
+        noise: Tensor,
+        steps: int,
+        generators: list[torch.Generator] | None = None,
+        first_step: Velocity | None = None,
     ) -> Iterator[Tensor]:
         """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
 
-        ``generators``, one a row, feed the noise that an LCM checkpoint injects between steps.
+        ``generators``, one a row, feed the noise that LCM injects between steps; ``first_step`` predicts the first one.
         Source: Song et al. 2021, equation 12 with eta = 0; Luo et al. 2023, algorithm 2.
         """
         scheduler = self._scheduler(steps)
         random: dict[str, Any] = {} if generators is None else {"generator": generators}
         latent = noise
         for number, t in enumerate(scheduler.timesteps, start=1):
-            velocity = self.predict_velocity(image_latent, latent, t)
+            predict = first_step if first_step and number == 1 else self.predict_velocity
+            velocity = predict(image_latent, latent, t)
             previous, clean = scheduler.step(velocity, int(t), latent, return_dict=False, **random)
             latent = clean if self.final_clean and number == steps else previous
             yield latent
@@ -115,9 +121,7 @@ class MarigoldPipeline:
 
     def __call__(self, photo: PhotoSource, settings: Settings | None = None) -> Prediction:
         """Predict from a photo (path, bytes, PIL image or [H, W, 3] uint8); see ``stream`` to watch and stop."""
-        result = None
-        for event in self._run(photo, settings, None, every_member=False):
-            result = event
+        *_, result = self._run(photo, settings, None, every_member=False)
         assert isinstance(result, Prediction)
         return result
 
@@ -143,25 +147,21 @@ class MarigoldPipeline:
     ) -> Iterator[Cell]:
         """Yield one ``Cell`` for every (seed, steps, size), sizes ascending.
 
-        The photo is encoded once, and members 1..5 are the first of 1..10: a row costs what its largest cell costs.
+        The photo is encoded once, members 1..5 are the first of 1..10, and the rows of a seed share their first step.
         """
         photo = load_photo(photo)
-        latent, size = None, (0, 0)
+        latent, size, shared = None, (0, 0), FirstSteps(self)
         for seed, n in product(seeds, steps):
-            asked = Settings(
-                num_inference_steps=n, ensemble_size=max(sizes), seed=seed, processing_resolution=processing_resolution
-            )
-            settings = self.resolve(asked)
+            choice = {"num_inference_steps": n, "seed": seed, "processing_resolution": processing_resolution}
+            settings = self.resolve(Settings(**choice, ensemble_size=max(sizes)))
             if latent is None:
                 latent, size = self._encode_photo(photo, settings)
-            members: list[Tensor] = []
-            seconds, began = 0.0, perf_counter()
-            for event in run_members(self, latent, size, settings, first=0):
-                if isinstance(event, Progress):
-                    continue
-                members.append(event)
+            members, seconds, began = list[Tensor](), 0.0, perf_counter()
+            events = run_members(self, latent, size, settings, first=0, shared=shared)
+            for member in (event for event in events if isinstance(event, Tensor)):
+                members.append(member)
                 if len(members) in sizes:
-                    seconds += perf_counter() - began
+                    seconds += perf_counter() - began + shared.take_saved_s()
                     yield Cell(self._prediction(photo, settings, members), seconds)
                     began = perf_counter()  # what the caller does with a cell is not the cell's time
 
@@ -173,8 +173,7 @@ class MarigoldPipeline:
     def resolve(self, settings: Settings | None) -> Settings:
         """Fill in what the checkpoint decides: denoising steps and processing resolution."""
         given = (settings or Settings()).model_dump()
-        if given["num_inference_steps"] is None:
-            given["num_inference_steps"] = self.checkpoint.default_steps
+        given["num_inference_steps"] = given["num_inference_steps"] or self.checkpoint.default_steps
         given["processing_resolution"] = self._resolution(Settings(**given))
         return Settings(**given)
 
@@ -238,6 +237,8 @@ class MarigoldPipeline:
             settings=Settings(**{**settings.model_dump(), "ensemble_size": len(members)}),
             checkpoint=self.checkpoint.name,
             checkpoint_sha256=self.checkpoint.sha256,
+            device=self.device.type,
+            dtype=str(self.dtype).removeprefix("torch."),
         )
 
     def _resolution(self, settings: Settings) -> int:

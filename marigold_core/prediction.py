@@ -30,6 +30,8 @@ class Prediction:
     settings: Settings  # as resolved: steps and processing resolution filled in
     checkpoint: str  # short name, hub id or the folder's name
     checkpoint_sha256: str
+    device: str | None = None  # "cpu", "cuda" or "mps"; None where that was not kept
+    dtype: str | None = None  # of the weights: "float32", "float16" or "bfloat16"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -167,10 +167,10 @@ def read_checksums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def write_checksums(folder: Path) -> None:
-    """Write ``checksums.json`` over all safetensors of the three components, for a folder that was just saved.
+def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Write ``checksums.json`` over all safetensors of a folder that was just saved; those in ``known`` are not read.
 
     Raises: ExportError when the folder is full or read-only.
     """
-    files = sorted(path for component in STEMS for path in (folder / component).glob("*.safetensors"))
-    write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): digest(path) for path in files})
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
+    write_json(folder / CHECKSUMS, {name: (known or {}).get(name) or digest(folder / name) for name in names})

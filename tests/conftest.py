@@ -54,6 +54,17 @@ def tiny_normals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _tiny(tmp_path_factory, "tiny-normals", modality="normals")
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For runs that are compared to the last bit, which depends on the number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def photo() -> Photo:
     """``photo(h, w, seed)`` -> [h, w, 3] uint8: sky, lit ground, a few solid shapes and some grain."""

@@ -15,14 +15,19 @@ ORDER = """
 errors __version__
 settings
 prediction
-image ensemble colorize geometry atomic memory options
+image ensemble colorize geometry atomic memory options compare console
+hints patches
+solver
+calibrate
 relief modalities weights manifest layout
-export hub
+export hub sheet
 checkpoints
 components members
 pipeline
 load
 examples service batch doctor
+replay
+again metres
 cli ui
 app __main__
 """
@@ -40,7 +45,10 @@ PLACES = {
     "gradio_client": {"ui"},
     "starlette": {"ui", "app"},
     "spaces": {"app"},
-    "torch": {"ensemble", "modalities", "memory", "members", "components", "pipeline", "image", "doctor", "training"},
+    "torch": {
+        *("ensemble", "modalities", "memory", "members", "components", "pipeline", "image", "doctor", "replay"),
+        "training",
+    },
     "diffusers": {"components", "pipeline", "training"},
     "transformers": {"components", "training"},
     "tokenizers": {"training"},
@@ -49,17 +57,25 @@ PLACES = {
     "huggingface_hub": {"hub"},
     "trimesh": {"geometry", "relief", "export", "training"},
     "fast_simplification": {"geometry"},
-    "PIL": {"image", "colorize", "geometry", "export", "examples", "ui", "training"},
+    "PIL": {"image", "colorize", "geometry", "export", "examples", "compare", "sheet", "ui", "training"},
     "pi_heif": {"image"},
     "OpenEXR": {"export"},
     "matplotlib": {"colorize", "training"},
-    "pydantic": {"settings", "manifest", "options", "cli", "training"},
-    "tyro": {"options", "cli", "training"},
-    "tqdm": {"cli", "training"},
+    "pydantic": {"settings", "manifest", "options", "compare", "console", "replay", "again", "metres", "training"},
+    "tyro": {"options", "cli", "again", "metres", "training"},
+    "tqdm": {"console", "again", "training"},
+    "accelerate": {"training"},
+    "filelock": {"training"},
+    "h5py": {"training"},
+    "scipy": {"training"},
     "packaging": {"doctor"},
 }
 EVERYWHERE = {"numpy"}
-LIGHT = {"__init__", "__main__", "errors", "settings", "prediction", "options", "batch", "cli", "checkpoints", "layout"}
+LIGHT = {
+    *("__init__", "__main__", "errors", "settings", "prediction", "options", "batch", "checkpoints", "layout"),
+    *("cli", "again", "compare", "console"),
+    *("hints", "patches", "solver", "calibrate", "metres"),
+}
 
 
 def inner(path: Path) -> set[str]:
@@ -137,7 +153,11 @@ def loaded_modules(code: str, *words: str) -> set[str]:
         "import marigold_core.cli, marigold_core.checkpoints, marigold_core.batch, marigold_core.options",
         "from marigold_core.cli import main; main(['--help'])",
         "from marigold_core.cli import main; main(['predict', '--help'])",
+        "from marigold_core.cli import main; main(['calibrate', '--help'])",
         "from marigold_core.cli import main; main(['predict', 'x.jpg', '-o', 'y', '--seed', 'x'])",
+        "from marigold_core.cli import main; main(['compare', 'x.jpg', '-o', 'y', '--steps', '0'])",
+        "from marigold_core.cli import main; main(['replay', '--help'])",
+        "from marigold_core.cli import main; main(['compare', '--help'])",
         "from marigold_core.cli import main; main(['models'])",
     ],
 )

@@ -17,7 +17,7 @@ from marigold_core.settings import Frozen
 LITERALS = {
     r"18215": set(),
     r"DDPMScheduler": set(),
-    r"\b127\.5\b": {"marigold_core/colorize.py", "training/rasterizer.py"},
+    r"\b127\.5\b": {"marigold_core/colorize.py", "training/scenes/rasterizer.py"},
     r'= "Spectral"|, "Spectral"': {"marigold_core/settings.py"},
 }
 

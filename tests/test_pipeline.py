@@ -1,5 +1,7 @@
 """The pipeline by itself: streams, seeds, batches, memory, continuation and grids."""
 
+from time import sleep
+
 import numpy as np
 import pytest
 import torch
@@ -121,12 +123,26 @@ def test_grid_shares_the_encoding_and_the_members(pipe, picture, monkeypatch):
     monkeypatch.setattr(pipe.vae, "encode", lambda *a, **k: encodes.append(1) or encode(*a, **k))
     monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: steps.append(1) or forward(*a, **k))
     cells = list(pipe.grid(picture, steps=[1, 2], sizes=[3, 1], seeds=[0, 7], processing_resolution=48))
-    assert len(encodes) == 1 and len(steps) == 2 * (3 * 1 + 3 * 2)
+    assert len(encodes) == 1 and len(steps) == 2 * 3 * (1 + 1)  # the first of two steps is that of one step
     told = [(c.settings.seed, c.settings.num_inference_steps, c.settings.ensemble_size) for c in cells]
     assert told == [(s, n, e) for s in (0, 7) for n in (1, 2) for e in (1, 3)]
     alone = pipe(picture, Settings(num_inference_steps=2, ensemble_size=3, seed=7, processing_resolution=48))
     assert np.array_equal(cells[-1].prediction.values, alone.values)
     assert cells[1].seconds > cells[0].seconds > 0
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_depth", "tiny_depth_leading", "tiny_depth_lcm"])
+def test_sharing_changes_no_bit(checkpoint, picture, request):
+    pipe = load(request.getfixturevalue(checkpoint), device="cpu")
+    for cell in pipe.grid(picture, steps=[3, 1, 2], sizes=[2, 1], seeds=[5, 6], processing_resolution=48):
+        assert np.array_equal(cell.prediction.members, pipe(picture, cell.settings).members)
+
+
+def test_the_time_of_a_cell_counts_the_step_it_was_spared(pipe, picture, monkeypatch):
+    waits = pipe.predict_velocity
+    monkeypatch.setattr(pipe, "predict_velocity", lambda *a: (sleep(0.05), waits(*a))[1])
+    first, second = pipe.grid(picture, steps=[2, 2], sizes=[1], processing_resolution=48)
+    assert first.seconds >= 0.1 and second.seconds >= 0.1
 
 
 def test_leading_checkpoints_run_with_trailing_spacing(tiny_depth_leading):

@@ -2,6 +2,8 @@
 
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -49,14 +51,37 @@ def test_python_blocks_run(block: str, copy: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "line",
-    [line for block in blocks("bash") for line in block.splitlines() if line.startswith("python -m marigold_core")],
-)
-def test_command_lines_run(line: str, copy: Path) -> None:
-    command = re.sub(r"^python", sys.executable, line).partition(" #")[0].split()
-    ended = run(command, copy)
-    assert ended.returncode == 0, ended.stderr + ended.stdout
+@pytest.mark.parametrize("block", [block for block in blocks("bash") if "python -m marigold_core" in block])
+def test_command_lines_run_one_after_the_other(block: str, copy: Path) -> None:
+    for line in block.splitlines():
+        _, *words = shlex.split(line, comments=True)
+        ended = run([sys.executable, *words], copy)
+        assert ended.returncode == 0, f"{line}\n{ended.stderr}{ended.stdout}"
+
+
+def training_commands() -> dict[str, set[str]]:
+    """What both pages tell people to type for training: module -> its options."""
+    text = README + (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    found: dict[str, set[str]] = {}
+    for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for module, words in re.findall(r"^python -m (training\.\w+)(.*)$", block.replace("\\\n", " "), re.MULTILINE):
+            found.setdefault(module, set()).update(re.findall(r"--[a-z][a-z-]+", words.partition("#")[0]))
+    return found
+
+
+@pytest.mark.parametrize(("module", "options"), training_commands().items())
+def test_training_commands_have_the_options_that_are_shown(
+    module: str, options: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # run as a program, it must not be imported already
+    with pytest.raises(SystemExit):
+        runpy.run_module(module, run_name="__main__")
+    assert options <= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+
+
+def test_the_pages_show_every_stage_of_training() -> None:
+    assert len(training_commands()) >= 8
 
 
 def test_the_host_installs_the_gradio_that_is_tested() -> None:

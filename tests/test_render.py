@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from marigold_core.errors import MarigoldError
-from training import meshes, rasterizer, render, scene_store
+from training import render
 from training.render import Painter, RenderSettings, worth_keeping
-from training.scene_store import RenderedScenes, View
-from training.scene_types import LABELS, Camera, Lighting, Look, Scene, place
-from training.textures import Texture
+from training.scenes import meshes, rasterizer
+from training.scenes.textures import Texture
+from training.scenes.types import LABELS, Camera, Lighting, Look, Scene, place
+from training.sets import rendered
+from training.sets.rendered import RenderedScenes, View
 
 SIZE = (96, 64)
 LIGHT = Lighting(
@@ -182,9 +184,9 @@ def test_a_shard_is_whole_or_absent(tmp_path, monkeypatch):
         if "depth" in str(path):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(scene_store.np, "save", interrupt)
+    monkeypatch.setattr(rendered.np, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        scene_store.write_shard(tmp_path / "shard_00000", [a_view(np.ones((32, 32)))], {})
+        rendered.write_shard(tmp_path / "shard_00000", [a_view(np.ones((32, 32)))], {})
     assert not (tmp_path / "shard_00000").exists()
     with pytest.raises(MarigoldError, match="no rendered shard"):
         RenderedScenes(tmp_path)
@@ -208,19 +210,3 @@ def test_samples_come_back_as_they_were_rendered(draw, tmp_path):
     np.testing.assert_array_equal(sample.valid, ~sample.sky)
     np.testing.assert_allclose(sample.depth_m, view.depth_m, rtol=2**-11)
     np.testing.assert_allclose(sample.normals, view.normals, atol=0.005)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--size", "250x192"], "multiples of 32"),
-        (["--size", "big"], "--size"),
-        (["--assets", "nowhere"], "no index.json"),
-    ],
-)
-def test_wrong_arguments_are_refused(arguments, sentence, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["render", "--out", str(tmp_path / "data"), *arguments])
-    with pytest.raises(SystemExit) as stop:
-        render.main()
-    assert stop.value.code == 2 and sentence in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()

@@ -7,13 +7,13 @@ import pytest
 import trimesh
 from PIL import Image
 
-from training import meshes, textures
-from training import scene_models as furniture
-from training import scene_small as small
-from training.scene_assets import Assets, roles
-from training.scene_furnish import Room
-from training.scene_types import CANDIDATES, LABELS, Camera, Model, model, place, tumble
-from training.scenes import KINDS, make_scene
+from training.scenes import meshes, textures
+from training.scenes import models as furniture
+from training.scenes import small as small
+from training.scenes.assets import Assets, roles
+from training.scenes.furnish import Room
+from training.scenes.types import CANDIDATES, LABELS, Camera, Model, model, place, tumble
+from training.scenes.worlds import KINDS, make_scene
 
 BARE = Assets()
 

@@ -4,6 +4,7 @@ The renderer's pictures are sharp, evenly lit and white balanced; photographs ar
 seen the former does not carry over (figures: training/README.md). Random numbers come from the callers' generators.
 """
 
+import math
 from io import BytesIO
 
 import numpy as np
@@ -13,6 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SMALLEST_CROP = 0.45  # share of the view that the smallest crop keeps
+BLUR_SIGMA = 1 / 160  # of the long edge: the widest Gaussian blur, 4 px of 640
+MOTION_PX = (3, 11)  # shortest and longest motion blur, odd
+MOTION_LONG_EDGE_PX = 640  # of pictures that get the longest; smaller ones get less in proportion
+HUE_TURN = 0.2  # largest turn of all hues, of a full circle
 
 
 def draw_crop(height: int, width: int, aspect: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -39,44 +44,107 @@ def crop_nearest(values: np.ndarray, box: tuple[float, float, float, float], siz
     return values[rows[:, None], columns]
 
 
-def photographic(pictures: Tensor, generator: torch.Generator, looks: Tensor | None = None) -> Tensor:
-    """Give pictures [B, 3, H, W] in [0, 1] the faults of photographs -> the same shape and range.
+def photographic(
+    pictures: Tensor, generator: torch.Generator, looks: Tensor | None = None, share: float = 1.0
+) -> Tensor:
+    """Give a ``share`` of the pictures [B, 3, H, W] in [0, 1] the faults of photographs -> the same shape and range.
 
+    Colour: that of a real photograph, saturation, hue, cast, exposure, contrast, gamma, haze, vignetting. Sharpness:
+    Gaussian and motion blur. Sensor and file: white or blotchy noise, JPEG. Every picture draws its own.
     ``looks`` [L, 3, 2] are colour statistics of real photographs (``colour_look``); about half of the pictures take
-    one over. Then saturation, colour cast, exposure, contrast, gamma, haze and vignetting, blur, noise and JPEG.
+    one over. Source: the kinds of blur, the lengths of motion and the turns of hue are those of the authors' released
+    normals configuration (Ke et al. 2025); other ranges are ours.
     """
-    batch = len(pictures)
+    chosen = torch.rand(len(pictures), generator=generator) < share
+    if not chosen.any():
+        return pictures
+    draw = _Draw(int(chosen.sum()), generator)
+    faulty = _sensor(_soften(_colour(pictures[chosen], draw, looks), draw), draw)
+    result = pictures.clone()
+    result[chosen] = faulty
+    return result
 
-    def even(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch, 1, 1, 1, generator=generator)
 
-    def normal(std: float, channels: int = 1) -> Tensor:
-        return std * torch.randn(batch, channels, 1, 1, generator=generator)
+class _Draw:
+    """Random numbers for the pictures of a batch, one [B, 1, 1, 1] at a time."""
 
-    def sometimes(share: float) -> Tensor:
-        return torch.rand(batch, 1, 1, 1, generator=generator) < share
+    def __init__(self, batch: int, generator: torch.Generator) -> None:
+        self.batch, self.generator = batch, generator
 
-    x = pictures
+    def even(self, low: float, high: float) -> Tensor:
+        """Draw from an interval."""
+        return low + (high - low) * torch.rand(self.batch, 1, 1, 1, generator=self.generator)
+
+    def normal(self, std: float, channels: int = 1) -> Tensor:
+        """Draw around 0, for each of ``channels``."""
+        return std * torch.randn(self.batch, channels, 1, 1, generator=self.generator)
+
+    def sometimes(self, share: float) -> Tensor:
+        """Draw True for a share of the pictures."""
+        return torch.rand(self.batch, 1, 1, 1, generator=self.generator) < share
+
+
+def _colour(x: Tensor, draw: _Draw, looks: Tensor | None) -> Tensor:
+    """Change the colours of [B, 3, H, W] in [0, 1], each picture as a whole; vignetting is the one that has a place."""
     if looks is not None:
-        chosen = looks[torch.randint(len(looks), (batch,), generator=generator)]  # [B, 3, 2]
+        chosen = looks[torch.randint(len(looks), (len(x),), generator=draw.generator)]  # [B, 3, 2]
         mean, std = x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3), keepdim=True)
         moved = (x - mean) / (std + 1e-3) * chosen[:, :, 1, None, None] + chosen[:, :, 0, None, None]
-        x = torch.where(sometimes(0.5), torch.lerp(x, moved, even(0.2, 1)), x).clamp(0, 1)
+        x = torch.where(draw.sometimes(0.5), torch.lerp(x, moved, draw.even(0.2, 1)), x).clamp_(0, 1)
     grey = x.mean(dim=1, keepdim=True)
-    x = torch.lerp(grey.expand_as(x), x, torch.where(sometimes(0.08), torch.zeros(()), even(0.4, 1.3)))
-    x = x * torch.exp(normal(0.08, 3)) * torch.exp(normal(0.2))
-    x = (x - 0.5) * even(0.7, 1.25) + 0.5 + normal(0.04)
-    x = x.clamp(0, 1) ** torch.exp(normal(0.2))
-    x = torch.lerp(x, x.amax(dim=(2, 3), keepdim=True), even(-0.1, 0.15).clamp_min(0))
+    x = torch.lerp(grey, x, torch.where(draw.sometimes(0.08), torch.zeros(()), draw.even(0.4, 1.3)))
+    x = turn_hue(x, torch.where(draw.sometimes(0.3), draw.even(-HUE_TURN, HUE_TURN), torch.zeros(())))
+    x = x * (torch.exp(draw.normal(0.08, 3)) * torch.exp(draw.normal(0.2)))
+    x = x.sub_(0.5).mul_(draw.even(0.7, 1.25)).add_(0.5 + draw.normal(0.04))
+    x = x.clamp_(0, 1).pow_(torch.exp(draw.normal(0.2)))
+    x = torch.lerp(x, x.amax(dim=(2, 3), keepdim=True), draw.even(-0.1, 0.15).clamp_min(0))
     rows, columns = torch.linspace(-1, 1, x.shape[2])[:, None], torch.linspace(-1, 1, x.shape[3])
-    x = x * (1 - even(-0.3, 0.4).clamp_min(0) * (rows**2 + columns**2) / 2)
-    x = _blur(x, even(-0.6, 1.2).clamp_min(0))
-    noise = torch.randn(x.shape, generator=generator)
-    noise = torch.where(sometimes(0.3), _blur(noise, torch.full_like(even(0, 1), 0.8)) * 2, noise)
-    x = x + noise * even(-0.02, 0.06).clamp_min(0)
-    x = x.clamp(0, 1)
-    quality = even(20, 95).flatten().tolist()
-    compressed = sometimes(0.4).flatten().tolist()
+    return x.mul_(1 - draw.even(-0.3, 0.4).clamp_min(0) * (rows**2 + columns**2) / 2)
+
+
+def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn all hues of [B, 3, H, W] by ``turn`` [B, 1, 1, 1], in circles; grey and the mean of the channels stay."""
+    angle = turn.flatten() * 2 * math.pi
+    grey = torch.full((3, 3), 1 / 3)
+    across = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    matrices = cos * torch.eye(3) + (1 - cos) * grey + sin * across  # [B, 3, 3], rotation about the grey axis
+    return (matrices @ x.flatten(2)).view_as(x)
+
+
+def _soften(x: Tensor, draw: _Draw) -> Tensor:
+    """Blur two thirds of the pictures [B, 3, H, W] evenly, and a fifth along a line, as a moved camera does."""
+    long_edge = max(x.shape[2:])
+    x = _blur(x, draw.even(-0.5, 1).clamp_min(0) * BLUR_SIGMA * long_edge)
+    shortest, longest = MOTION_PX
+    longest = max(shortest, min(longest, longest * long_edge // MOTION_LONG_EDGE_PX))
+    lengths = shortest + 2 * torch.floor(draw.even(0, (longest - shortest) // 2 + 1)).flatten()
+    angles = draw.even(0, math.pi).flatten()
+    moved = draw.sometimes(0.2).flatten()
+    if moved.any():
+        x[moved] = motion_blur(x[moved], lengths[moved], angles[moved])
+    return x
+
+
+def motion_blur(x: Tensor, length_px: Tensor, angle: Tensor) -> Tensor:
+    """Blur each picture of [B, C, H, W] along a line of odd ``length_px`` [B] at ``angle`` [B] in radians."""
+    reach = int(length_px.max()) // 2
+    v, u = torch.meshgrid(torch.arange(-reach, reach + 1.0), torch.arange(-reach, reach + 1.0), indexing="ij")
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    along, across = (u * cos + v * sin).abs(), (v * cos - u * sin).abs()  # [B, K, K]
+    kernel = (1 - across).clamp_min(0) * ((length_px[:, None, None] + 1) / 2 - along).clamp(0, 1)
+    return _convolve(x, kernel / kernel.sum(dim=(1, 2), keepdim=True))
+
+
+def _sensor(x: Tensor, draw: _Draw) -> Tensor:
+    """Add noise, white or blotchy, and JPEG's blocks to [B, 3, H, W] -> the same shape in [0, 1]."""
+    noise = torch.randn(x.shape, generator=draw.generator)
+    blotchy = draw.sometimes(0.3).flatten()
+    if blotchy.any():
+        noise[blotchy] = _blur(noise[blotchy], torch.full((int(blotchy.sum()), 1, 1, 1), 0.8)) * 2
+    x = x.addcmul_(noise, draw.even(-0.02, 0.06).clamp_min(0)).clamp_(0, 1)
+    quality = draw.even(20, 95).flatten().tolist()
+    compressed = draw.sometimes(0.4).flatten().tolist()
     return torch.stack([_jpeg(p, int(q)) if c else p for p, q, c in zip(x, quality, compressed, strict=True)])
 
 
@@ -88,14 +156,20 @@ def colour_look(pixels: np.ndarray) -> np.ndarray:
 
 def _blur(x: Tensor, sigma_px: Tensor) -> Tensor:
     """Blur each picture of [B, C, H, W] by its own ``sigma_px`` [B, 1, 1, 1]; 0 leaves it as it is."""
+    reach = max(1, math.ceil(2.5 * sigma_px.max().item()))
+    steps = torch.arange(-reach, reach + 1.0)
+    kernel = torch.exp(-(steps**2) / (2 * sigma_px.view(-1, 1).clamp_min(1e-2) ** 2))
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)  # [B, K]
+    return _convolve(_convolve(x, kernel[:, None, :]), kernel[:, :, None])
+
+
+def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
+    """Filter all channels of each picture of [B, C, H, W] with its own kernel of [B, K, L]; the border is repeated."""
     batch, channels, height, width = x.shape
-    reach = torch.arange(-3, 4, dtype=x.dtype)
-    kernel = torch.exp(-(reach**2) / (2 * sigma_px.view(-1, 1).clamp_min(1e-2) ** 2))
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)  # [B C, 7]
-    x = F.pad(x.reshape(1, batch * channels, height, width), (3, 3, 3, 3), mode="replicate")
-    x = F.conv2d(x, kernel[:, None, None, :], groups=batch * channels)
-    x = F.conv2d(x, kernel[:, None, :, None], groups=batch * channels)
-    return x.view(batch, channels, height, width)
+    rows, columns = (side // 2 for side in kernels.shape[1:])
+    x = F.pad(x.reshape(1, batch * channels, height, width), (columns, columns, rows, rows), mode="replicate")
+    kernels = kernels.repeat_interleave(channels, dim=0)[:, None]  # [B C, 1, K, L]
+    return F.conv2d(x, kernels, groups=batch * channels).view(batch, channels, height, width)
 
 
 def _jpeg(picture: Tensor, quality: int) -> Tensor:

@@ -5,29 +5,63 @@ then frozen. The latents are scaled to unit variance by one factor, which goes i
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
-import tyro
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marigold_core import load
+from marigold_core.errors import MarigoldError
 from marigold_core.image import load_rgb
 from marigold_core.modalities import Depth, Normals
-from marigold_core.weights import CHECKSUMS, write_json
+from marigold_core.weights import write_json
 from training import checkpoint
 from training.augment import crop_nearest, crop_picture, draw_crop, photographic
-from training.loop import run_loop
+from training.command import run
+from training.domains import photographs
+from training.identity import facts
+from training.journal import Journal
+from training.loop import Losses, Run, run_loop
 from training.noise import stream
+from training.processes import accelerator_for
 from training.recipe import AutoencoderRecipe
-from training.scene_store import RenderedScenes
-from training.start import new_checkpoint
+from training.sets.rendered import RenderedScenes
+from training.start import prepare_start
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is given beside its recipe."""
+
+    out: Path
+    """folder of the run; its newest step_* folder is a whole checkpoint"""
+    data: Path
+    """rendered scenes, from training.render"""
+    photos: Path | None = None
+    """folder of photographs (JPEG or PNG) to learn natural pictures from"""
+    shape: str = "nano"
+    """layer sizes, a name in training.shapes"""
+    minutes: float | None = None
+    """stop after this time"""
+    device: Literal["auto", "cpu"] = "auto"
+    """where to train"""
+
 
 MEASURED = 128  # pictures that the scaling factor is measured on
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch, [B, 3, S, S] in [-1, 1]."""
+
+    pictures: Tensor
+    names: tuple[str, ...] = ()  # made of too many to name
 
 
 class Pictures:
@@ -35,6 +69,11 @@ class Pictures:
 
     def __init__(self, recipe: AutoencoderRecipe, scenes: RenderedScenes, photos: list[np.ndarray]):
         self.recipe, self.scenes, self.photos = recipe, scenes, photos
+
+    def __call__(self, steps: range) -> Iterator[Crops]:
+        """Yield the batches of some steps."""
+        for step in steps:
+            yield Crops(self.batch(step))
 
     def batch(self, step: int) -> Tensor:
         """Draw [B, 3, S, S] in [-1, 1], the batch of one step."""
@@ -106,44 +145,38 @@ def settle(folder: Path, pictures: Pictures) -> dict[str, float]:
     }
 
 
-def main(
-    out: Path,
-    data: Path,
-    photos: Path | None = None,
-    shape: str = "nano",
-    minutes: float | None = None,
-    recipe: Annotated[AutoencoderRecipe, tyro.conf.arg(name="")] = AutoencoderRecipe(),  # noqa: B008 (frozen)
-) -> None:
-    """Train the autoencoder of a new checkpoint; the same command goes on with a run that was stopped.
+def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]:
+    """Train the autoencoder of a new checkpoint -> its scaling factor and what it loses, see ``settle``.
 
-    Args:
-        out: folder of the run; its newest step_* folder is a whole checkpoint.
-        data: rendered scenes, from training.render.
-        photos: folder of photographs (JPEG or PNG) to learn natural pictures from.
-        shape: layer sizes, a name in training.shapes.
-        minutes: stop after this time.
-        recipe: see training.recipe.
+    Raises: MarigoldError for unusable data, and what ``loop.run_loop`` raises.
     """
-    base = out / "start"
-    if not (base / CHECKSUMS).exists():
-        new_checkpoint(base, shape, seed=recipe.seed)
-    natural = sorted(path for path in photos.iterdir() if path.suffix in (".jpg", ".png")) if photos else []
-    pictures = Pictures(recipe, RenderedScenes(data), [load_rgb(path) for path in natural])
+    accelerator = accelerator_for(recipe, task.device)
+    if accelerator.num_processes > 1:
+        raise MarigoldError("The autoencoder is small and is trained by one process; start it without a launcher.")
+    scenes = RenderedScenes(task.data)
+    natural = [load_rgb(path) for path in photographs(task.photos)] if task.photos else []
+    pictures = Pictures(recipe, scenes, natural)
+    base = prepare_start(f"new:{task.shape}", task.out / "start", seed=recipe.seed)
     vae = AutoencoderKL.from_pretrained(base, subfolder="vae").train()
+
+    def loss(network: nn.Module, step: int, crops: Crops) -> Losses:
+        return autoencoder_losses(cast(AutoencoderKL, network), crops.pictures.to(vae.device), recipe, step)
+
+    data = [f"{len(scenes)} pictures, {len(natural)} photographs"]
+    begun_with = facts(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
     folder = run_loop(
-        vae,
-        lambda step: autoencoder_losses(vae, pictures.batch(step), recipe, step),
-        recipe,
-        run=out,
-        base=base,
-        part="vae",
-        minutes=minutes,
+        vae, loss, pictures, recipe, Run(task.out, base, "vae", begun_with), accelerator, minutes=task.minutes
     )
     figures = settle(folder, pictures)
-    checkpoint.write_line(out / "metrics.jsonl", {"step": checkpoint.step_of(folder), **figures})
+    Journal(task.out / "metrics.jsonl").add({"step": checkpoint.step_of(folder), "event": "settled", **figures})
     load(folder)  # proves that the folder is whole
-    print(f"{folder}: {figures}")
+    return figures
+
+
+def main(task: Task, recipe: AutoencoderRecipe = AutoencoderRecipe()) -> None:  # noqa: B008 (frozen)
+    """Train the autoencoder of a new checkpoint; the same command goes on with a run that was stopped."""
+    print(train_autoencoder(task, recipe))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main, "python -m training.autoencoder")

@@ -1,73 +1,198 @@
-"""Scores on photographs with measured depth, ``python -m training.evaluate CHECKPOINT DATA``.
+"""Scores on pictures with measured depth, ``python -m training.evaluate CHECKPOINT DATA``.
 
-DATA holds a folder a photograph: ``NAME/rgb.png`` and ``NAME/depth.npz`` with ``depth`` [H, W] float32, metres along
-the optical axis, NaN where nothing was measured. Anything that gives a map for a photo can be scored.
+DATA is a data set, ``KIND:FOLDER`` or a folder that is recognised; CHECKPOINT is a checkpoint or a folder of maps
+``NAME.npy``, so that whatever gives a map for a photo can be scored. What is compared with what is the protocol that
+was published for the kind of data, unless another is named.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
-from marigold_core import Settings, load
+from marigold_core import Prediction, Settings, load
+from marigold_core.errors import MarigoldError
+from marigold_core.pipeline import MarigoldPipeline
 from marigold_core.weights import write_json
-from training.honesty import check_honesty
-from training.protocol import BASELINES, Protocol, averages, evaluate
-from training.readers import read_measured
+from training.checkpoint import in_run
+from training.command import run
+from training.scoring.figures import draw_comparison, draw_sparsification
+from training.scoring.honesty import HonestyCheck
+from training.scoring.maps import check_maps, holds_maps, read_map, write_map
+from training.scoring.protocol import PRESETS, Overrides, Protocol, choose_protocol
+from training.scoring.scores import BASELINES, Comparison, Row, averages, compare
+from training.scoring.uncertainty import REMOVED
+from training.sets import open_set
+from training.sets.sample import Sample, spread
+
+PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
+SPLIT = "test"
 
 
-def table(scores: dict[str, dict[str, float]]) -> str:
-    """Write rows of metrics as aligned text."""
-    names = list(next(iter(scores.values())))
-    lines = [f"{'':32s}" + "".join(f"{name:>10s}" for name in names)]
-    for label, row in scores.items():
-        lines.append(f"{label:32s}" + "".join(f"{row[name]:10.3f}" for name in names))
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Source:
+    """Where predictions come from: a checkpoint, or a folder of maps."""
+
+    name: str
+    pipeline: MarigoldPipeline | None
+    settings: Settings | None  # as resolved, of a checkpoint
+    folder: Path | None
+
+    def predict(self, sample: Sample) -> np.ndarray | Prediction:
+        """Predict depth from the photo of a sample, or look its map up."""
+        if self.pipeline is not None:
+            return self.pipeline(sample.rgb, self.settings)
+        assert self.folder is not None
+        height, width = sample.depth_m.shape
+        return read_map(self.folder, sample.name, (height, width))
+
+
+@dataclass
+class Tally:
+    """What is kept of all pictures: numbers."""
+
+    rows: dict[str, Row] = field(default_factory=dict)  # by name
+    baselines: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in BASELINES})
+    curves: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, sample: Sample, comparison: Comparison, protocol: Protocol) -> None:
+        """Note the scores of one picture, and what the guesses score on it."""
+        self.rows[sample.name] = comparison.row
+        if comparison.curves is not None:
+            self.curves.append(comparison.curves)
+        for name, guess in BASELINES.items():
+            self.baselines[name].append(compare(guess(sample.rgb), sample.depth_m, protocol).row)
+
+    def means(self, name: str, protocol: Protocol) -> dict[str, Row]:
+        """Average the scores of the predictions, called ``name``, and of the guesses."""
+        groups = {name: list(self.rows.values()), **self.baselines}
+        return {label: averages(rows, protocol.averaging) for label, rows in groups.items()}
+
+
+def open_source(checkpoint: str, settings: Settings, protocol: Protocol) -> Source:
+    """Open a checkpoint, or a folder of maps; the protocol says at which resolution, unless the settings do.
+
+    Raises: CheckpointError as ``load``, MarigoldError when it predicts something else than depth.
+    """
+    if holds_maps(checkpoint):
+        folder = Path(checkpoint)
+        return Source(folder.resolve().name, None, None, folder)
+    pipeline = load(in_run(checkpoint))
+    name = pipeline.checkpoint.name
+    if pipeline.modality.name != "depth":
+        raise MarigoldError(f"{name} predicts {pipeline.modality.name}; only depth is scored.")
+    given = settings.model_dump()
+    if given["processing_resolution"] is None:
+        given["processing_resolution"] = protocol.processing_resolution
+    return Source(name, pipeline, pipeline.resolve(Settings(**given)), None)
+
+
+def table(scores: dict[str, Row]) -> str:
+    """Write rows of metrics as aligned text; a dash stands for what a row does not have."""
+    names = list(dict.fromkeys(name for row in scores.values() for name in row))
+    lines = [["", *names]]
+    lines += [[label, *(_short(row[name]) if name in row else "-" for name in names)] for label, row in scores.items()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    first, *rest = widths
+    return "\n".join(
+        f"{line[0]:{first}s}" + "".join(f"{word:>{wide + 2}s}" for word, wide in zip(line[1:], rest, strict=True))
+        for line in lines
+    )
 
 
 def main(
     checkpoint: tyro.conf.Positional[str],
-    data: tyro.conf.Positional[Path],
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings(num_inference_steps=4, ensemble_size=4),  # noqa: B008
-    protocol: Annotated[Protocol, tyro.conf.arg(name="")] = Protocol(),  # noqa: B008
+    data: tyro.conf.Positional[str],
+    settings: Settings = Settings(num_inference_steps=4, ensemble_size=4),  # noqa: B008
+    overrides: Overrides = Overrides(),  # noqa: B008
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None,
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    figures: Path | None = None,
+    save_maps: Path | None = None,
     honesty: Path | None = None,
     json_out: Path | None = None,
 ) -> None:
-    """Score a checkpoint on photographs with measured depth, beside guesses that do not look at the photo.
+    """Score a checkpoint, or any maps, on pictures with measured depth, beside guesses that do not look at the photo.
 
     Args:
-        checkpoint: short name, diffusers folder or hub id.
-        data: folder of NAME/rgb.png and NAME/depth.npz.
+        checkpoint: short name, diffusers folder, hub id, or a folder of maps NAME.npy.
+        data: KIND:FOLDER, KIND/SPLIT:FOLDER, or a folder that is recognised.
         settings: how to predict; see marigold_core.Settings.
-        protocol: what is compared.
+        overrides: single fields of the protocol.
+        protocol: what is compared, by name; by default what was published for the kind of data.
+        limit: score only this many pictures, evenly spread.
+        figures: folder for a picture of photo, truth, prediction and error of each.
+        save_maps: folder for the predictions, NAME.npy.
         honesty: folder of example photographs; adds checks that the network looks at the photo and can be random.
         json_out: file for all numbers.
     """
-    pipeline = load(checkpoint)
-    photos = read_measured(data)
-    maps = {photo.name: pipeline(photo.pixels, settings).values for photo in tqdm(photos, unit="photo", disable=None)}
-    rows = {photo.name: protocol.score(maps[photo.name], photo.depth_m) for photo in photos}
-    means = {pipeline.checkpoint.name: averages(list(rows.values()))}
-    means |= {name: averages(evaluate(guess, photos, protocol)) for name, guess in BASELINES.items()}
-    print(table({**rows, **{f"mean, {name}": row for name, row in means.items()}}))
-    report: dict[str, object] = {
-        "checkpoint": pipeline.checkpoint.name,
-        "sha256": pipeline.checkpoint.sha256,
-        "settings": pipeline.resolve(settings).model_dump(),
-        "protocol": protocol.model_dump(),
-        "photos": rows,
-        "means": means,
-    }
-    if honesty is not None:
-        checks = check_honesty(pipeline, photos, maps, settings, protocol, honesty)
-        print(json.dumps(asdict(checks), indent=2))
-        report["honesty"] = asdict(checks)
+    if limit is not None and limit < 1:
+        raise MarigoldError(f"limit must be at least 1 picture, but got {limit}.")
+    a_set = open_set(data, SPLIT)
+    chosen = choose_protocol(a_set.kind, protocol, overrides)
+    source = open_source(checkpoint, settings, chosen)
+    check = open_check(source, chosen, honesty) if honesty else None
+    indices = spread(a_set, limit)
+    if source.folder is not None:
+        check_maps(source.folder, map(a_set.name, indices))
+    tally = Tally()
+    for index in tqdm(indices, unit="picture", disable=None):
+        sample = a_set[index]
+        prediction = source.predict(sample)
+        comparison = compare(prediction, sample.depth_m, chosen)
+        tally.add(sample, comparison, chosen)
+        if check is not None and isinstance(prediction, Prediction):
+            check.add(sample, prediction)
+        if figures is not None:
+            draw_comparison(sample, comparison, figures / f"{sample.name}.png")
+        if save_maps is not None:
+            values = prediction.values if isinstance(prediction, Prediction) else prediction
+            write_map(save_maps, sample.name, values)
+    if figures is not None and tally.curves:
+        draw_sparsification(np.mean(tally.curves, axis=0), figures / "sparsification.png")
+    report = {"data": {"kind": a_set.kind, "folder": a_set.folder.name}, **summary(source, chosen, tally)}
+    if check is not None:
+        report["honesty"] = asdict(check.finish())
+        print(json.dumps(report["honesty"], indent=2))
     if json_out is not None:
         write_json(json_out, report)
 
 
+def open_check(source: Source, protocol: Protocol, examples: Path) -> HonestyCheck:
+    """Prepare the honesty checks. Raises: MarigoldError for a folder of maps, or one without examples."""
+    if source.pipeline is None or source.settings is None:
+        raise MarigoldError("The honesty checks ask for more predictions: give a checkpoint, not a folder of maps.")
+    return HonestyCheck(source.pipeline, source.settings, protocol, examples)
+
+
+def summary(source: Source, protocol: Protocol, tally: Tally) -> dict[str, object]:
+    """Average and print what was scored -> all numbers, ready for JSON."""
+    means = tally.means(source.name, protocol)
+    listed = tally.rows if len(tally.rows) <= PRINTED_ROWS else {}
+    print("Protocol: " + ", ".join(f"{name} {value}" for name, value in protocol))
+    print(table({**listed, **{f"mean, {name}": row for name, row in means.items()}}))
+    content: dict[str, object] = {
+        "checkpoint": source.name,
+        "sha256": source.pipeline.checkpoint.sha256 if source.pipeline else None,
+        "settings": source.settings.model_dump() if source.settings else None,
+        "protocol": json.loads(protocol.model_dump_json()),  # knows what to write for no limit
+        "photos": tally.rows,
+        "means": means,
+    }
+    if tally.curves:
+        by_uncertainty, oracle = np.mean(tally.curves, axis=0).tolist()
+        content["sparsification"] = {"removed": REMOVED.tolist(), "error": by_uncertainty, "oracle": oracle}
+    return content
+
+
+def _short(value: float) -> str:
+    """Four digits or so."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    run(main, "python -m training.evaluate")

@@ -1,145 +1,232 @@
-"""Stage 2: pictures and depth maps encoded once, ``python -m training.latents --checkpoint ... --data ... --out ...``.
+"""Pictures and depth maps encoded once, ``python -m training.latents --checkpoint ... --data ... --out ...``.
 
-The autoencoder is frozen while the U-Net learns, so every augmented variant of a picture is encoded once and the U-Net
-reads latents alone. The output folder holds shards, each complete or absent, so the same command goes on where it was
-stopped and picks up newly rendered scenes:
-
-    shard_00000_192px_v0/image.npy   [N, 4, h, w] float16  scaled latent of the augmented picture
-    shard_00000_192px_v0/target.npy  [N, 4, h, w] float16  scaled latent of its depth map
-    shard_00000_192px_v0/valid.npy   [N, 1, h, w] bool     cells whose depth is known
+The autoencoder is frozen while the U-Net learns, so every variant of a picture is encoded once and the U-Net reads
+latents alone (``training.cache``). The same command goes on where it was stopped and picks up pictures that were added:
+what a shard holds is a function of (seed, number of its first picture, variant).
 """
 
-import os
-import shutil
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
+from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from marigold_core import load
-from marigold_core.image import load_rgb
+from marigold_core.errors import MarigoldError
 from marigold_core.pipeline import MarigoldPipeline
-from training.augment import colour_look, crop_nearest, crop_picture, draw_crop, photographic
-from training.noise import stream
-from training.scene_store import RenderedScenes, Shard
+from marigold_core.settings import Frozen
+from training import command
+from training.cache import autoencoder_sha256, holds, settle, write_latents
+from training.checkpoint import in_run
+from training.domains import colour_looks
+from training.framing import Batch, choose_size, frame
+from training.recipe import PRESETS, Framing, Precision
+from training.sets import open_set
+from training.sets.sample import DepthSet
 
-ASPECTS = (4 / 3, 3 / 2, 16 / 9, 5 / 2, 1.0)  # width / height of landscape crops; portrait shards take the inverse
-ASPECT_SHARES = (0.55, 0.15, 0.1, 0.1, 0.1)
-BATCH = 16
-ROUND_PX = 16
+SHARD = 256  # pictures
+EVEN = 0.5  # share of flips at which both orientations are seen alike
+VARIANTS = 4  # of a picture, where chance makes any number of them
+BATCH, BATCH_PX = 16, 450_000  # pictures and pixels that are encoded at once, whichever is less
+AUTOCAST: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
-def crop_size(long_edge_px: int, aspect: float) -> tuple[int, int]:
-    """Choose (h, w) of ``aspect`` = w / h with the pixels of a 4:3 picture of that long edge, in steps of 16."""
-    area = long_edge_px**2 * 3 / 4
-    height, width = (area / aspect) ** 0.5, (area * aspect) ** 0.5
-    return round(height / ROUND_PX) * ROUND_PX, round(width / ROUND_PX) * ROUND_PX
+class Encoding(Frozen):
+    """How often, how exactly and by whom pictures are encoded."""
+
+    variants: int | None = Field(
+        default=None, ge=1, description="of each picture; auto: 4, or both orientations where only the flip is random"
+    )
+    precision: Precision | None = Field(
+        default=None, description="of the autoencoder; auto: bfloat16 on a CPU, three times as fast, float32 elsewhere"
+    )
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="all choices are a function of (seed, shard, variant)")
+    workers: int = Field(default=0, ge=0, description="processes that read and frame pictures beside the encoder")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pictures that are stored together, all in one variant."""
+
+    indices: tuple[int, ...]
+    variant: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder; stays the same when pictures are added behind."""
+        return f"shard_{self.indices[0]:08d}_v{self.variant}"
+
+
+def plan(a_set: DepthSet, framing: Framing, variants: int) -> list[Shard]:
+    """Divide a data set into shards, those of the first variant first; random crops keep orientations apart."""
+    groups = [list(range(len(a_set)))]
+    if framing.long_edge_px is not None:
+        portrait = np.array([height > width for height, width in a_set.sizes()], dtype=bool)
+        groups = [np.flatnonzero(~portrait).tolist(), np.flatnonzero(portrait).tolist()]
+    chunks = [tuple(group[at : at + SHARD]) for group in groups for at in range(0, len(group), SHARD)]
+    return [Shard(chunk, variant) for variant in range(variants) for chunk in sorted(chunks)]
+
+
+def count_variants(framing: Framing, asked: int | None) -> int:
+    """Decide how many variants of each picture there are.
+
+    Where nothing but an even flip is left to chance they are the two orientations: what training draws from the cache
+    is then what it would have framed itself. Raises: MarigoldError when more are asked for than there are.
+    """
+    most = (2 if framing.flip == EVEN else 1) if _settled(framing) else None
+    if most is not None and asked is not None and asked > most:
+        raise MarigoldError(
+            f"A picture has no more than {most} variants where nothing but the flip is left to chance, but {asked} "
+            "were asked for; leave out --variants, or give --long-edge-px or --photographic."
+        )
+    return asked or most or VARIANTS
+
+
+def framing_of(framing: Framing, variant: int) -> Framing:
+    """Choose the framing of a variant: as it is, or upright first and mirrored second where only the flip is random."""
+    if count_variants(framing, None) != 2:
+        return framing
+    given: dict[str, Any] = framing.model_dump(include=set(Framing.model_fields))
+    return Framing(**{**given, "flip": float(variant)})
+
+
+def _settled(framing: Framing) -> bool:
+    """Tell whether nothing is left to chance, but for an even flip."""
+    still = framing.long_edge_px is None and framing.photographic == 0
+    return still and framing.flip in (0, EVEN, 1) and framing.upside_down in (0, 1)
+
+
+class _Framed(Dataset[Batch | MarigoldError]):
+    """The batches of some shards in order, framed and not yet encoded, as a data loader wants them.
+
+    An error comes as a value: the loader would bury its sentence in the worker's trace.
+    """
+
+    def __init__(
+        self, a_set: DepthSet, shards: Sequence[Shard], framing: Framing, factor: int, looks: Tensor | None, seed: int
+    ) -> None:
+        self.a_set, self.framing, self.factor, self.looks, self.seed = a_set, framing, factor, looks, seed
+        self.parts: list[tuple[Shard, tuple[int, int], slice]] = []
+        for shard in shards:
+            rng = np.random.default_rng([seed, shard.indices[0], shard.variant])
+            size = choose_size(a_set, shard.indices[0], framing, rng)
+            count = max(1, min(BATCH, BATCH_PX // (size[0] * size[1])))
+            self.parts += [(shard, size, slice(at, at + count)) for at in range(0, len(shard.indices), count)]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, number: int) -> Batch | MarigoldError:
+        shard, size, rows = self.parts[number]
+        place = (self.seed, shard.indices[0], shard.variant, rows.start)
+        framing = framing_of(self.framing, shard.variant)
+        try:
+            samples = [self.a_set[index] for index in shard.indices[rows]]
+            return frame(samples, self.a_set, size, framing, self.factor, place, self.looks)
+        except MarigoldError as error:
+            return error
+
+
+def encode_set(
+    pipeline: MarigoldPipeline,
+    a_set: DepthSet,
+    folder: Path,
+    framing: Framing,
+    encoding: Encoding,
+    looks: Tensor | None = None,
+) -> None:
+    """Encode all variants of a data set into ``folder``, but for the shards that are there.
+
+    Raises: MarigoldError for a damaged picture, and for a folder that was made with other choices or pictures.
+    """
+    precision = encoding.precision or ("bfloat16" if pipeline.device.type == "cpu" else "float32")
+    shards = plan(a_set, framing, count_variants(framing, encoding.variants))
+    made_with = {
+        "kind": a_set.kind,
+        "autoencoder_sha256": autoencoder_sha256(pipeline),
+        "framing": framing.model_dump(mode="json"),
+        "photos_sha256": None if looks is None else hashlib.sha256(looks.numpy().tobytes()).hexdigest(),
+        "precision": precision,
+        "seed": encoding.seed,
+    }
+    settle(folder, made_with, pictures=len(a_set))
+    missing = [
+        shard for shard in shards if not holds(folder / shard.name, [a_set.name(index) for index in shard.indices])
+    ]
+    framed = _Framed(a_set, missing, framing, pipeline.factor, looks, encoding.seed)
+    total, left = (sum(len(shard.indices) for shard in some) for some in (shards, missing))
+    parts: list[dict[str, np.ndarray]] = []
+    names: list[str] = []
+    with tqdm(total=total, initial=total - left, unit="picture", desc=a_set.kind, disable=None) as bar:
+        loader = DataLoader(framed, batch_size=None, num_workers=encoding.workers)
+        for (shard, _, _), batch in zip(framed.parts, loader, strict=True):
+            if isinstance(batch, MarigoldError):
+                raise batch
+            parts.append(encode(pipeline, batch, precision))
+            names += batch.names
+            bar.update(len(batch.names))
+            if len(names) == len(shard.indices):
+                arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+                write_latents(folder / shard.name, arrays, names)
+                parts, names = [], []
 
 
 @torch.inference_mode()
-def encode_shard(
-    pipeline: MarigoldPipeline,
-    shard: Shard,
-    number: int,
-    *,
-    variant: int,
-    long_edge_px: int,
-    far_m: float,
-    upside_down: float,
-    looks: Tensor | None,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Augment and encode one variant of one shard -> image and target latents [N, 4, h, w], valid [N, 1, h, w].
+def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> dict[str, np.ndarray]:
+    """Encode a batch of pictures -> image and target latents [B, 4, h, w] float16, valid [B, 1, h, w] bool.
 
-    Every choice is a function of (seed, shard number, variant). Sky and what lies beyond ``far_m`` metres go to the
-    far plane and count as known.
+    Raises: MarigoldError when a latent is no number that float16 can hold.
     """
-    rng = np.random.default_rng([seed, number, variant])
-    random = stream(seed, number, variant)
-    aspect = float(rng.choice(ASPECTS, p=ASPECT_SHARES))
-    height, width = shard.size
-    size = crop_size(long_edge_px, aspect if width >= height else 1 / aspect)
-    images, targets, valid = [], [], []
-    for first in range(0, len(shard), BATCH):
-        rgb, depth = [], []
-        for index in range(first, min(first + BATCH, len(shard))):
-            box = draw_crop(height, width, size[1] / size[0], rng)
-            turn = -1 if rng.random() < upside_down else 1
-            mirror = -1 if rng.random() < 0.5 else 1
-            rgb.append(crop_picture(shard.rgb[index], box, size)[::turn, ::mirror])
-            depth.append(crop_nearest(shard.depth[index].astype(np.float32), box, size)[::turn, ::mirror])
-        pictures = torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).float() / 255
-        pictures = photographic(pictures, random, looks) * 2 - 1
-        depth_m = torch.from_numpy(np.stack(depth))[:, None]  # [B, 1, H, W]
-        maps = pipeline.modality.to_vae(depth_m, depth_m < far_m)
-        known = F.max_pool2d(depth_m.isnan().float(), pipeline.factor) == 0  # one unknown pixel spoils its cell
-        with torch.autocast(pipeline.device.type, torch.bfloat16):  # three times as fast on a CPU that has it
-            images.append(pipeline.encode(pictures).half().numpy())
-            targets.append(pipeline.encode(maps).half().numpy())
-        valid.append(known.numpy())
-    return {"image": np.concatenate(images), "target": np.concatenate(targets), "valid": np.concatenate(valid)}
-
-
-def write_latents(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write one shard aside and rename it, so that it is whole or absent."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(aside / f"{name}.npy", array)
-    aside.rename(path)
+    arrays = {"valid": batch.valid.numpy()}
+    dtype = AUTOCAST[precision]
+    with torch.autocast(pipeline.device.type, dtype, enabled=dtype is not torch.float32):
+        for name, picture in (("image", batch.image), ("target", batch.target)):
+            latent = pipeline.encode(picture.to(pipeline.device)).half()
+            if not latent.isfinite().all():
+                raise MarigoldError(
+                    f"The autoencoder gave numbers beyond float16 for {batch.names[0]} or its neighbours in "
+                    f"{precision}; give --precision float32, or another checkpoint."
+                )
+            arrays[name] = latent.cpu().numpy()
+    return arrays
 
 
 def main(
     checkpoint: Path,
-    data: Path,
+    data: tuple[str, ...],
     out: Path,
-    long_edge_px: int = 192,
-    variants: int = 4,
-    far_m: float = 80.0,
-    upside_down: float = 0.25,
+    framing: Framing,
+    encoding: Encoding,
     photos: Path | None = None,
-    seed: int = 0,
 ) -> None:
-    """Encode rendered scenes for training.train; the same command goes on where it was stopped.
+    """Encode data sets for training.train; the same command goes on where it was stopped.
 
     Args:
-        checkpoint: folder with the trained autoencoder, from training.autoencoder.
-        data: rendered scenes, from training.render.
-        out: folder for the latents.
-        long_edge_px: long edge of a 4:3 training picture; other shapes have as many pixels.
-        variants: crops and photographic looks made of each picture.
-        far_m: depths beyond this are the far plane, as the sky.
-        upside_down: share of pictures turned upside down, so that the network looks before it calls the bottom near.
-        photos: folder of photographs whose colours are lent to the pictures.
-        seed: all choices are a function of (seed, shard, variant).
+        checkpoint: folder or name of a checkpoint with the autoencoder, such as a run of training.autoencoder.
+        data: data sets, as KIND:FOLDER or a folder that tells its kind.
+        out: folder for the latents; of several data sets each gets a folder of its own in it, 1_KIND, 2_KIND ...
+        framing: see training.recipe.
+        encoding: how often, how exactly and by whom.
+        photos: folder of photographs whose colours are lent to pictures with --photographic.
     """
-    pipeline = load(checkpoint, dtype="float32")
-    natural = sorted(path for path in photos.iterdir() if path.suffix in (".jpg", ".png")) if photos else []
-    looks = torch.from_numpy(np.stack([colour_look(load_rgb(path)) for path in natural])) if natural else None
-    shards = RenderedScenes(data).shards
-    work = [(number, variant) for variant in range(variants) for number in range(len(shards))]
-    for number, variant in tqdm(work, unit="shard"):
-        path = out / f"{shards[number].path.name}_{long_edge_px}px_v{variant}"
-        if path.exists():
-            continue
-        arrays = encode_shard(
-            pipeline,
-            shards[number],
-            int(shards[number].path.name.removeprefix("shard_")),
-            variant=variant,
-            long_edge_px=long_edge_px,
-            far_m=far_m,
-            upside_down=upside_down,
-            looks=looks,
-            seed=seed,
-        )
-        write_latents(path, arrays)
+    sets = [open_set(spec) for spec in data]
+    looks = colour_looks(photos) if photos else None
+    pipeline = load(in_run(checkpoint), dtype="float32")
+    for number, a_set in enumerate(sets, start=1):
+        folder = out if len(sets) == 1 else out / f"{number}_{a_set.kind}"
+        encode_set(pipeline, a_set, folder, framing, encoding, looks)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command.run(main, "python -m training.latents", presets=PRESETS)

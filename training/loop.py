@@ -1,152 +1,254 @@
 """The loop that both networks are trained with: steps, rate, running mean, checkpoints, signals.
 
-A step is a function of (seed, step) and the weights. So a run that was stopped, or killed, and started again by the
-same command ends with the same weights as one that was not.
+A step is a function of (seed, step) and the weights, whoever makes it: its ``micro_batches`` are numbered through the
+run, and every process makes each n-th of them. So a run that was stopped, or killed, and started again by the same
+command ends with the same weights as one that was not, and many processes draw what one would.
 """
 
 import copy
+import math
 import signal
+import sys
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar, cast
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from diffusers import ModelMixin
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from marigold_core.errors import MarigoldError
 from training import checkpoint
+from training.identity import Facts, settle
+from training.journal import Journal
+from training.pace import Pace
+from training.processes import agree
 from training.recipe import Schedule
+from training.stopping import locked, stop_signals
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is logged
-MAY_CHANGE = {"steps", "cooldown_steps", "save_minutes"}
-LOG_EVERY = 20
+PATIENCE = 3  # steps in a row that may be skipped
+SCALER = "scaler."  # of float16 training, in the training state
+
+
+class Diverged(MarigoldError):
+    """Loss or gradient were not finite ``PATIENCE`` times in a row; the last good checkpoint is kept."""
+
+    exit_code = 4
+
+
+class HasNames(Protocol):
+    """What a micro-batch is made from; ``names`` tells whom to blame."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its pictures."""
+        ...
+
+
+Item = TypeVar("Item", bound=HasNames)
+Feed = Callable[[range], Iterator[Item]]  # numbers of micro-batches -> what they are made from, in this order
+Loss = Callable[[nn.Module, int, Item], Losses]  # the network as prepared for this machine, micro-batch number, item
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run is kept and what it trains."""
+
+    folder: Path
+    base: Path  # the checkpoint it begins with
+    part: str  # the component that is trained: "unet", "vae"
+    begun_with: Facts
+    allow_change: bool = False
+
+
+@dataclass
+class Weights:
+    """The network in its three forms, and what moves it."""
+
+    raw: ModelMixin
+    wrapped: nn.Module  # as the accelerator prepared it: gradients are shared between processes
+    mean: ModelMixin  # what is saved, validated and used: the running mean, or the weights themselves
+    optimizer: torch.optim.Optimizer
+    pace: Pace
+    skipped: int = 0  # steps in a row
+
+
+# Looks at the weights after some steps and writes what it sees; gives up, to look again later, once it is told to stop.
+Watch = Callable[[ModelMixin, int, Journal, Callable[[], bool]], None]
 
 
 def run_loop(
     network: ModelMixin,
-    losses: Callable[[int], Losses],
+    loss: Loss[Item],
+    feed: Feed[Item],
     schedule: Schedule,
+    run: Run,
+    accelerator: Accelerator,
     *,
-    run: Path,
-    base: Path,
-    part: str,
+    watch: Watch | None = None,
     minutes: float | None = None,
 ) -> Path:
-    """Train ``network``, the component ``part`` of the checkpoint ``base``, in the folder ``run`` -> newest checkpoint.
+    """Train ``network`` -> the newest checkpoint of the run.
 
-    ``losses`` maps a step number to the losses of its batch. Goes on from the run's newest checkpoint. Ends after the
-    schedule's steps, after ``minutes``, or at SIGINT and SIGTERM; always with a checkpoint.
-    Raises: MarigoldError when the run was begun with other settings.
+    Goes on from the newest checkpoint that is whole. Ends after the schedule's steps, after ``minutes``, or at SIGTERM
+    and SIGINT; always with a checkpoint. After SIGINT it raises KeyboardInterrupt.
+    Raises: MarigoldError when another process trains in the folder or the run was begun with something else,
+    Diverged, and SaveError when the last checkpoint could not be written.
     """
-    with _stop_signals() as stopped:
-        run.mkdir(parents=True, exist_ok=True)
-        _settle_recipe(run / "recipe.json", schedule)
-        mean = copy.deepcopy(network).requires_grad_(False)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True
-        )
-        step = _resume(run, part, network, mean, optimizer)
-        log = _Log(run / "metrics.jsonl")
-        began = saved = time.monotonic()
-        ended = False
-        with tqdm(total=schedule.steps, initial=step, unit="step", mininterval=5) as bar:
-            while step < schedule.steps and not ended:
-                log.add(step, _step(network, mean, optimizer, losses, schedule, step))
+    began = time.monotonic()
+    with stop_signals() as asked, locked(run.folder) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            settle(run.folder, run.begun_with, run.allow_change)
+            checkpoint.clear(run.folder)
+        accelerator.wait_for_everyone()
+        weights = _prepare(network, schedule, accelerator)
+        step = _resume(run, weights, accelerator)
+        journal = Journal(run.folder / "metrics.jsonl", accelerator.is_main_process)
+        journal.rewind(step)
+        first, saved, failure = step, time.monotonic(), None
+        kept = step if checkpoint.latest(run.folder) else -1
+        numbers = feed(_numbers(step, schedule, accelerator))
+        bar = tqdm(total=schedule.steps, initial=step, unit="step", mininterval=5, disable=not journal.active or None)
+        with bar:
+            while True:
+                if watch is not None and journal.active:
+                    watch(weights.mean, step, journal, lambda: bool(asked))
+                now = time.monotonic()
+                late = minutes is not None and step > first and now - began > minutes * 60
+                due = now - saved > schedule.save_minutes * 60 or journal.best_step == step
+                over, due = agree(accelerator, bool(asked) or late, due)
+                over = over or step >= schedule.steps
+                if (due or over) and step > kept:
+                    failure = _save(run, weights, step, journal, accelerator)
+                    kept, saved = kept if failure else step, time.monotonic()
+                if over:
+                    break
+                with weights.pace.step():
+                    journal.add(_step(weights, loss, numbers, schedule, step, journal, accelerator))
                 step += 1
                 bar.update()
-                now = time.monotonic()
-                ended = stopped() or step == schedule.steps or (minutes is not None and now - began > minutes * 60)
-                if ended or now - saved > schedule.save_minutes * 60:
-                    checkpoint.save(run, base, part, mean, step, checkpoint.pack(network, optimizer))
-                    saved = now
-    newest = checkpoint.latest(run)
-    assert newest is not None  # a schedule has a step at least
-    return newest
+    if failure is not None:
+        raise failure
+    if signal.SIGINT in asked:
+        raise KeyboardInterrupt
+    return checkpoint.folder_of(run.folder, kept)
 
 
-class _Log:
-    """``metrics.jsonl``: the mean of every ``LOG_EVERY`` steps as a line."""
+def _numbers(step: int, schedule: Schedule, accelerator: Accelerator) -> range:
+    """Number the micro-batches that this process makes from ``step`` on."""
+    each = schedule.micro_batches
+    return range(step * each + accelerator.process_index, schedule.steps * each, accelerator.num_processes)
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.began, self.window = path, time.monotonic(), list[dict[str, float]]()
 
-    def add(self, step: int, numbers: dict[str, float]) -> None:
-        """Take the numbers of one step, and write a line when there are enough."""
-        self.window.append(numbers)
-        if len(self.window) == LOG_EVERY:
-            means = {name: sum(entry[name] for entry in self.window) / LOG_EVERY for name in numbers}
-            seconds = time.monotonic() - self.began
-            checkpoint.write_line(self.path, {"step": step + 1, "seconds": seconds, **means})
-            self.window.clear()
+def _prepare(network: ModelMixin, schedule: Schedule, accelerator: Accelerator) -> Weights:
+    network.to(accelerator.device)
+    mean = copy.deepcopy(network).requires_grad_(False).eval() if schedule.ema_decay else network
+    made = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+    wrapped, optimizer = accelerator.prepare(network, made)
+    return Weights(network, wrapped, mean, optimizer, Pace(schedule.batch_size))
 
 
 def _step(
-    network: ModelMixin,
-    mean: ModelMixin,
-    optimizer: torch.optim.Optimizer,
-    losses: Callable[[int], Losses],
+    weights: Weights,
+    loss: Loss[Item],
+    items: Iterator[Item],
     schedule: Schedule,
     step: int,
-) -> dict[str, float]:
-    """Make one optimiser step -> the numbers to log. A loss or gradient that is not finite changes nothing."""
-    for group in optimizer.param_groups:
+    journal: Journal,
+    accelerator: Accelerator,
+) -> dict[str, object]:
+    """Make one optimiser step -> the line to log. A loss or gradient that is not finite changes nothing.
+
+    Raises: Diverged after ``PATIENCE`` such steps in a row.
+    """
+    for group in weights.optimizer.param_groups:
         group["lr"] = schedule.rate(step)
-    with torch.autocast(network.device.type, torch.bfloat16, enabled=schedule.bfloat16):
-        found = losses(step)
-    found["loss"].backward()
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip_norm)
-    usable = bool(torch.isfinite(norm)) and bool(torch.isfinite(found["loss"]))
-    if usable:
-        optimizer.step()
+    share = schedule.micro_batches // accelerator.num_processes
+    sums: dict[str, Tensor] = {}
+    names: list[str] = []
+    for place in range(share):
+        with weights.pace.wait():
+            item = next(items)
+        names += item.names
+        number = step * schedule.micro_batches + place * accelerator.num_processes + accelerator.process_index
+        last = place == share - 1
+        with nullcontext() if last else accelerator.no_sync(weights.wrapped):
+            with accelerator.autocast():
+                found = loss(weights.wrapped, number, item)
+            accelerator.backward(found["loss"] / share)
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0) + value.detach().float() / share
+    norm = accelerator.clip_grad_norm_(weights.raw.parameters(), schedule.clip_norm or float("inf"))
+    gradient = float(cast(Tensor, norm))
+    means = {name: float(cast(Tensor, accelerator.reduce(value, "mean"))) for name, value in sums.items()}
+    finite = math.isfinite(means["loss"])
+    usable = finite and math.isfinite(gradient)
+    if usable or (finite and accelerator.scaler is not None):  # float16 finds its scale by overflowing
+        weights.optimizer.step()
+        weights.skipped = 0
+    if usable and weights.mean is not weights.raw:
         decay = min(schedule.ema_decay, (step + 1) / (step + 10))  # follow closely while the weights are still far off
-        torch._foreach_lerp_(list(mean.parameters()), list(network.parameters()), 1 - decay)
-    optimizer.zero_grad(set_to_none=True)
-    numbers = {name: value.item() for name, value in found.items()} if usable else dict.fromkeys(found, float("nan"))
-    return {**numbers, "gradient": norm.item(), "lr": schedule.rate(step), "skipped": float(not usable)}
+        torch._foreach_lerp_(list(weights.mean.parameters()), list(weights.raw.parameters()), 1 - decay)
+    weights.optimizer.zero_grad(set_to_none=True)
+    if not finite or (not usable and accelerator.scaler is None):
+        _blame(weights, step, names, journal)
+    return {"step": step + 1, **means, "gradient": gradient, "lr": schedule.rate(step), "skipped": not usable}
 
 
-def _resume(run: Path, part: str, network: ModelMixin, mean: ModelMixin, optimizer: torch.optim.Optimizer) -> int:
-    """Go on from the newest checkpoint of the run -> the number of steps made so far."""
-    newest = checkpoint.latest(run)
+def _blame(weights: Weights, step: int, names: list[str], journal: Journal) -> None:
+    """Note a skipped step and its pictures; give up after too many."""
+    weights.skipped += 1
+    names = gather_object(names)  # of all processes, which skip together
+    print(f"Step {step + 1} is skipped: loss or gradient is not finite ({', '.join(names)}).", file=sys.stderr)
+    journal.add({"step": step + 1, "event": "skipped", "names": names})
+    if weights.skipped >= PATIENCE:
+        raise Diverged(
+            f"Training stopped: {PATIENCE} steps in a row up to {step + 1} were not finite, the last on "
+            f"{', '.join(names[:4])}; the last good checkpoint is kept. Look at these pictures or lower --lr."
+        )
+
+
+def _save(
+    run: Run, weights: Weights, step: int, journal: Journal, accelerator: Accelerator
+) -> checkpoint.SaveError | None:
+    """Save in the main process -> None, or what stood in the way: training goes on without."""
+    failure = None
+    if accelerator.is_main_process:
+        began = time.monotonic()
+        state = checkpoint.pack(weights.raw, weights.optimizer)
+        if accelerator.scaler is not None:
+            scaler = accelerator.scaler.state_dict()
+            state |= {f"{SCALER}{name}": torch.tensor(float(scaler[name])) for name in ("scale", "_growth_tracker")}
+        try:
+            checkpoint.save(run.folder, run.base, run.part, weights.mean, step, state, keep=journal.best_step)
+            seconds = round(time.monotonic() - began, 3)
+            journal.add({"step": step, "event": "saved", "seconds": seconds, **weights.pace.read()})
+        except checkpoint.SaveError as error:
+            print(f"NOT SAVED at step {step}: {error}", file=sys.stderr, flush=True)
+            failure = error
+    accelerator.wait_for_everyone()
+    return failure
+
+
+def _resume(run: Run, weights: Weights, accelerator: Accelerator) -> int:
+    """Go on from the newest checkpoint of the run that is whole -> the number of steps made so far."""
+    newest = checkpoint.intact(run.folder)
     if newest is None:
         return 0
-    checkpoint.unpack(checkpoint.load_state(newest), network, optimizer)
-    mean.load_state_dict(type(mean).from_pretrained(newest, subfolder=part).state_dict())
+    state = checkpoint.load_state(newest)
+    scaler = {name: state.pop(name).item() for name in [*state] if name.startswith(SCALER)}
+    checkpoint.unpack(state, weights.raw, weights.optimizer)
+    if scaler and accelerator.scaler is not None:
+        found = {name.removeprefix(SCALER): value for name, value in scaler.items()}
+        found["_growth_tracker"] = int(found["_growth_tracker"])
+        accelerator.scaler.load_state_dict(accelerator.scaler.state_dict() | found)
+    if weights.mean is not weights.raw:
+        weights.mean.load_state_dict(type(weights.mean).from_pretrained(newest, subfolder=run.part).state_dict())
     return checkpoint.step_of(newest)
-
-
-def _settle_recipe(path: Path, schedule: Schedule) -> None:
-    """Keep the settings a run was begun with; refuse others, except those that do not change the steps made so far."""
-    if path.exists():
-        begun = type(schedule).model_validate_json(path.read_text(encoding="utf-8"))
-        changed = [
-            name
-            for name in type(schedule).model_fields
-            if name not in MAY_CHANGE and getattr(begun, name) != getattr(schedule, name)
-        ]
-        if changed:
-            raise MarigoldError(
-                f"The run {path.parent.name} was begun with another {', '.join(changed)}; "
-                "use the same settings, or another folder."
-            )
-    path.write_text(schedule.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _stop_signals():
-    """Turn SIGINT and SIGTERM into a question that the loop asks after each step."""
-    asked = False
-
-    def ask(signum: int, frame: object) -> None:
-        nonlocal asked
-        asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

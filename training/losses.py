@@ -24,18 +24,19 @@ def velocity_loss(
     valid: Tensor,
     *,
     recipe: Recipe,
-    step: int,
+    micro: int,
 ) -> Tensor:
     """Score the U-Net on image and target latents [B, 4, h, w], usable cells [B, 1, h, w] bool -> scalar.
 
-    Noise and timesteps are drawn from (recipe.seed, step). A batch without a usable cell gives 0 and no gradient.
+    Noise and timesteps are drawn from (recipe.seed, micro), the number of the micro-batch in the run. A batch without
+    a usable cell gives 0 and no gradient.
     Source: Ke et al. 2024, section 3.2; v-prediction as in Salimans and Ho 2022.
     """
     # 1. Noise and timesteps, on the CPU.
-    random = stream(recipe.seed, step)
+    random = stream(recipe.seed, micro)
     length = len(pipeline.scheduler.alphas_cumprod)
     t = draw_timesteps(len(clean), recipe.timestep_power, length, random)  # [B]
-    strength = recipe.noise_strength * t / length
+    strength = recipe.noise_strength * (t / length if recipe.noise_annealed else torch.ones(len(clean)))  # [B]
     noise = multi_resolution_noise(clean.shape, strength, random, recipe.noise_levels)  # [B, 4, h, w]
     grain = recipe.image_noise * torch.rand(len(clean), 1, 1, 1, generator=random)
     grain = grain * torch.randn(image_latent.shape, generator=random)

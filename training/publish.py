@@ -3,7 +3,6 @@
 Half precision, files small enough for an ordinary repository, checksums, a model card; nothing of the training state.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,10 +11,13 @@ import tyro
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from marigold_core import load
+from marigold_core import Settings, load
+from marigold_core.checkpoints import find
 from marigold_core.errors import MarigoldError
+from marigold_core.layout import INDEX, read_config
 from marigold_core.weights import write_checksums, write_json
-from training import checkpoint
+from training import checkpoint, command
+from training.folders import appearing
 
 SHARD = "8MB"
 CARD = "README.md"
@@ -26,34 +28,33 @@ def publish(source: Path, out: Path, card: Path | None = None, resolution_px: in
 
     Without ``card`` the model card that is there stays; ``resolution_px`` is the default processing resolution.
 
-    Raises: CheckpointError when the result does not load.
+    Raises: CheckpointError when the source is no whole checkpoint; SettingsError for a resolution that cannot be;
+    ExportError when the result cannot be written.
     """
-    aside = out.with_name(f".{out.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for name in ("scheduler", "tokenizer"):
-        shutil.copytree(source / name, aside / name)
-    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
-    if resolution_px is not None:
-        index["default_processing_resolution"] = resolution_px
-    write_json(aside / "model_index.json", index)
-    half = torch.float16
-    unet = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=half)
-    vae = AutoencoderKL.from_pretrained(source / "vae", torch_dtype=half)
-    # diffusers loads half precision as single by default, transformers as stored: this small part is stored single
-    text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)
-    unet.save_pretrained(aside / "unet", max_shard_size=SHARD)
-    vae.save_pretrained(aside / "vae", max_shard_size=SHARD)
-    text.save_pretrained(aside / "text_encoder", max_shard_size=SHARD)
-    for path in aside.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes for the owner alone
-    card = card or out / CARD
-    if card.exists():
-        shutil.copyfile(card, aside / CARD)
-    write_checksums(aside)
-    load(aside)
-    shutil.rmtree(out, ignore_errors=True)
-    aside.rename(out)
+    Settings(processing_resolution=resolution_px)  # a wrong one is refused before the work
+    find(source)
+    with appearing(out, replace=True) as aside:
+        for name in ("scheduler", "tokenizer"):
+            shutil.copytree(source / name, aside / name)
+        index = read_config(source, INDEX)
+        if resolution_px is not None:
+            index["default_processing_resolution"] = resolution_px
+        write_json(aside / INDEX, index)
+        half = torch.float16
+        unet = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=half)
+        vae = AutoencoderKL.from_pretrained(source / "vae", torch_dtype=half)
+        # diffusers loads half precision as single by default, transformers as stored: this small part is stored single
+        text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)
+        unet.save_pretrained(aside / "unet", max_shard_size=SHARD)
+        vae.save_pretrained(aside / "vae", max_shard_size=SHARD)
+        text.save_pretrained(aside / "text_encoder", max_shard_size=SHARD)
+        for path in aside.rglob("*.safetensors"):
+            path.chmod(0o644)  # safetensors writes for the owner alone
+        card = card or out / CARD
+        if card.exists():
+            shutil.copyfile(card, aside / CARD)
+        write_checksums(aside)
+        load(aside)
     return out
 
 
@@ -71,10 +72,9 @@ def main(
         card: Markdown file that becomes the model card; by default the one in the folder stays.
         resolution_px: default processing resolution; by default that of the run.
     """
-    source = run if (run / "model_index.json").exists() else checkpoint.latest(run)
-    if source is None:
-        raise MarigoldError(f"The run {run.name} has no checkpoint yet.")
-    publish(source, out, card, resolution_px)
+    if card is not None and not card.is_file():
+        raise MarigoldError(f"There is no model card {card}.")
+    publish(Path(checkpoint.in_run(run)), out, card, resolution_px)
     files = sorted(out.rglob("*.safetensors"), key=lambda path: -path.stat().st_size)
     print(
         f"{out}: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB, largest file "
@@ -83,4 +83,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    command.run(main, "python -m training.publish")

@@ -1,33 +1,95 @@
 """Every choice of a training run, stated once; the command line options are made from these models."""
 
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
 from pydantic import Field
 
+from marigold_core.options import Presets
 from marigold_core.settings import Frozen
 from training.noise import Levels
 
+Decay = Literal["linear", "exponential"]
+Precision = Literal["float32", "bfloat16", "float16"]
+NoiseSchedule = Literal["start", "v1-0", "v1-1"]
+
 
 class Schedule(Frozen):
-    """How long and how fast a network learns. The rate rises, stays, and falls to zero at the last step."""
+    """How long and how fast a network learns."""
 
     steps: int = Field(default=5000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
-    batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step")
+    batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step, over all processes")
+    micro_batch_size: int | None = Field(
+        default=None, ge=1, description="pictures a forward pass; the rest is accumulated; auto: the whole batch"
+    )
     lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
     warmup_steps: int = Field(default=200, ge=0, description="steps in which the rate rises")
-    cooldown_steps: int = Field(
-        default=1000, ge=0, description="last steps, in which the rate falls; may be changed on resume"
+    decay: Decay = Field(
+        default="linear", description="how the rate falls: linear over the cool-down, or exponential as published"
     )
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decay of the weights")
-    clip_norm: float = Field(default=1.0, gt=0, description="longest gradient; longer ones are shortened")
-    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="the saved weights are a running mean this slow")
-    bfloat16: bool = Field(default=True, description="compute in bfloat16; weights and loss stay float32")
+    cooldown_steps: int = Field(
+        default=1000, ge=0, description="last steps, in which a linear rate falls to 0; may be changed on resume"
+    )
+    decay_steps: int = Field(default=25_000, ge=1, description="step at which an exponential rate has fallen to 1 %")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    clip_norm: float = Field(default=1.0, ge=0, description="longest gradient; longer ones are shortened; 0: any")
+    ema_decay: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="the saved weights are a running mean this slow; 0: the weights themselves",
+    )
+    precision: Precision = Field(default="bfloat16", description="of the computations; weights and loss stay float32")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="all randomness is a function of (seed, step)")
-    save_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints")
+    save_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints; may be changed on resume")
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of step ``step``, counted from 0."""
+        """Return the learning rate of step ``step``, counted from 0.
+
+        "exponential" is the published law: step / warm-up, so that the very first step changes nothing, then a fall
+        to 1 % at ``decay_steps``. Source: the authors' released training code, as in ``paper``.
+        """
+        if self.decay == "exponential":
+            if step < self.warmup_steps:
+                return self.lr * step / self.warmup_steps
+            fallen = min(1.0, (step - self.warmup_steps) / max(1, self.decay_steps - self.warmup_steps))
+            return self.lr * math.exp(fallen * math.log(FINAL_RATE))
         rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
         fall = min(1.0, (self.steps - step) / max(1, self.cooldown_steps))
         return self.lr * min(rise, fall)
+
+    @property
+    def micro_batches(self) -> int:
+        """Count the forward passes of an optimiser step, over all processes."""
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+
+FINAL_RATE = 0.01  # where the exponential law ends
+
+
+class Framing(Frozen):
+    """How a picture and its depth map become network input: size, augmentation, and which depths count."""
+
+    long_edge_px: int | None = Field(
+        default=None,
+        ge=32,
+        description="random crops with the pixels of a 4:3 picture this long; auto: the published size",
+    )
+    flip: float = Field(default=0.5, ge=0, le=1, description="share of pictures mirrored left to right")
+    upside_down: float = Field(
+        default=0.0, ge=0, le=1, description="share turned upside down, against calling the bottom near unseen"
+    )
+    photographic: float = Field(
+        default=0.0, ge=0, le=1, description="share given the faults of photographs: colour, blur, noise, JPEG"
+    )
+    nearest_rgb: bool = Field(default=False, description="shrink photos without antialiasing, as the authors did")
+    far_m: float | None = Field(
+        default=None, gt=0, description="sky and depths beyond are the far plane and count; auto: they do not count"
+    )
+    min_known: float = Field(
+        default=1.0, gt=0, le=1, description="share of known pixels from which a latent cell counts; 1 as published"
+    )
 
 
 class AutoencoderRecipe(Schedule):
@@ -49,12 +111,17 @@ class AutoencoderRecipe(Schedule):
     normals_share: float = Field(default=0.1, ge=0, le=1, description="share of normal maps among the pictures")
 
 
-class Recipe(Schedule):
+class Recipe(Schedule, Framing):
     """Stage 3: the U-Net."""
 
-    noise_strength: float = Field(
-        default=0.9, ge=0, le=1, description="annealed multi-resolution noise; 0 is white noise"
+    shares: tuple[float, ...] | None = Field(
+        default=None, description="share of micro-batches drawn from each data set, in their order; auto: by size"
     )
+    noise_schedule: NoiseSchedule = Field(
+        default="start", description="v1-0: Stable Diffusion 2's; v1-1: zero terminal SNR, trailing; start: as it is"
+    )
+    noise_strength: float = Field(default=0.9, ge=0, le=1, description="multi-resolution noise; 0 is white noise")
+    noise_annealed: bool = Field(default=True, description="the strength falls with the timestep, as published")
     noise_levels: Levels = Field(default="published", description="how its scales shrink; halving suits small latents")
     image_noise: float = Field(
         default=0.0, ge=0, description="up to this much noise on the photo's latent, against overfitting"
@@ -62,19 +129,98 @@ class Recipe(Schedule):
     timestep_power: float = Field(
         default=1.0, gt=0, description="1 draws timesteps evenly as published; 2 prefers noisy ones"
     )
+    align_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="pull of middle features of rendered and unlabelled real photos to each other",
+    )
+    validate_steps: int = Field(default=500, ge=1, description="steps between validations; may be changed on resume")
+    validate_px: int | None = Field(
+        default=0, ge=0, description="longest edge in validation; 0: the photos' own; auto: the checkpoint's"
+    )
+    figure_steps: int = Field(default=1000, ge=1, description="steps between sample pictures; may be changed on resume")
 
 
-RECIPES: dict[str, Recipe] = {
-    # the bundled checkpoint: from random weights, on two CPU cores
-    "nano": Recipe(
-        steps=5000,
-        cooldown_steps=1500,
-        lr=7e-4,
-        weight_decay=1e-2,
-        noise_levels="halving",
-        image_noise=0.3,
-        timestep_power=2.0,
-    ),
-    # a few steps, to see that everything runs
-    "smoke": Recipe(steps=4, batch_size=4, warmup_steps=1, cooldown_steps=1, bfloat16=False),
+@dataclass(frozen=True)
+class Named:
+    """A recipe under the name of what it reproduces, with what to expect of it."""
+
+    recipe: Recipe
+    reproduces: str
+    start: str  # what to begin with
+    data: str  # what to train on
+    expected: str  # figures, with where they come from
+
+
+_PUBLISHED: dict[str, Any] = {
+    "steps": 18_000,
+    "batch_size": 32,
+    "micro_batch_size": 2,
+    "lr": 3e-5,
+    "warmup_steps": 100,
+    "decay": "exponential",
+    "clip_norm": 0.0,
+    "ema_decay": 0.0,
+    "precision": "float32",
+    "nearest_rgb": True,
+    "shares": (0.9, 0.1),
+    "seed": 2024,
 }
+_V1_1: dict[str, Any] = _PUBLISHED | {"steps": 20_000, "noise_schedule": "v1-1", "photographic": 0.3}
+RECIPES: dict[str, Named] = {
+    "paper": Named(
+        Recipe(**_PUBLISHED, noise_schedule="v1-0"),
+        reproduces="marigold-depth-v1-0 (Ke et al., CVPR 2024)",
+        start="a Stable Diffusion 2 folder",
+        data="hypersim and vkitti",
+        expected="AbsRel of 50 steps, 10 members (1 member): NYUv2 .055 (.060), KITTI .099 (.105), ETH3D .065 (.071), "
+        "ScanNet .064 (.069), DIODE .308 (.310); table 1 of the paper. 2.5 days on an RTX 4090.",
+    ),
+    "v1-1": Named(
+        Recipe(**_V1_1),
+        reproduces="marigold-depth-v1-1 (TPAMI 2025): zero terminal SNR, trailing timesteps, photometric augmentation",
+        start="a Stable Diffusion 2 folder",
+        data="hypersim and vkitti",
+        expected="AbsRel on NYUv2 of 4 steps, 10 members .055, of 1 step, 1 member .059 (as reported for the release; "
+        "which augmentation the released weights saw is not published)",
+    ),
+    "nano": Named(
+        Recipe(
+            cooldown_steps=1500,
+            lr=7e-4,
+            weight_decay=1e-2,
+            noise_levels="halving",
+            image_noise=0.3,
+            timestep_power=2.0,
+            long_edge_px=192,
+            upside_down=0.25,
+            photographic=1.0,
+            far_m=80.0,
+            validate_px=None,
+        ),
+        reproduces="the bundled marigold-nano: from random weights, on two CPU cores",
+        start="the run of training.autoencoder, whose U-Net is still random",
+        data="rendered scenes",
+        expected="AbsRel .137 on the twelve photographs of training/README.md (vertical ramp .162), 4 steps, 4 members",
+    ),
+    "smoke": Named(
+        Recipe(
+            steps=4,
+            batch_size=4,
+            micro_batch_size=2,
+            warmup_steps=1,
+            cooldown_steps=1,
+            precision="float32",
+            long_edge_px=64,
+            far_m=80.0,
+            validate_px=None,
+            validate_steps=2,
+            figure_steps=4,
+        ),
+        reproduces="nothing: a few steps, to see that everything runs",
+        start="new:tiny",
+        data="anything",
+        expected="ends within a minute",
+    ),
+}
+PRESETS = Presets("recipe", {name: named.recipe for name, named in RECIPES.items()}, "nano", "what to reproduce")

@@ -5,21 +5,22 @@ that are missing, several processes can share the work, and a larger ``--count``
 sixth shard holds portrait pictures.
 """
 
-import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
-from marigold_core.errors import MarigoldError
-from training.rasterizer import rasterizer
-from training.scene_assets import Assets
-from training.scene_store import View, write_shard
-from training.scene_types import Camera
-from training.scenes import make_scene
+from marigold_core.errors import SettingsError
+from marigold_core.settings import Frozen
+from training.command import run
+from training.scenes.assets import Assets
+from training.scenes.rasterizer import rasterizer
+from training.scenes.types import Camera
+from training.scenes.worlds import make_scene
+from training.sets.rendered import View, write_shard
 
 PORTRAIT_EVERY = 6
 CLOSE_M, CLOSE_SHARE = 0.28, 0.02
@@ -27,21 +28,29 @@ SKY_SHARE = 0.7
 PATIENCE = 100  # scenes without a good view before the renderer is taken to be broken
 
 
-@dataclass(frozen=True)
-class RenderSettings:
+class RenderSettings(Frozen):
     """What a shard depends on, beside its number."""
 
-    seed: int
-    width: int
-    height: int
-    views_per_scene: int
-    assets: str | None
-    shard_samples: int = 256
+    seed: int = Field(default=1, ge=0, description="shards are a function of it, of their number and of these settings")
+    width: int = Field(default=256, ge=32, multiple_of=32, description="of landscape pictures, pixels")
+    height: int = Field(default=192, ge=32, multiple_of=32, description="of landscape pictures, pixels")
+    views_per_scene: int = Field(default=4, ge=1, description="pictures of one scene, at most")
+    assets: str | None = Field(
+        default=None, description="folder with index.json, models and textures; auto: primitives only"
+    )
+    shard_samples: int = Field(default=256, ge=1, description="pictures a shard")
 
     def size(self, shard: int) -> tuple[int, int]:
         """Shard number -> (width, height) of its pictures."""
         portrait = shard % PORTRAIT_EVERY == PORTRAIT_EVERY - 1
         return (self.height, self.width) if portrait else (self.width, self.height)
+
+
+class Work(Frozen):
+    """How much is rendered, by how many."""
+
+    count: int = Field(default=24_000, ge=1, description="pictures, rounded up to whole shards")
+    workers: int = Field(default=1, ge=1, description="processes")
 
 
 def worth_keeping(view: View) -> bool:
@@ -94,7 +103,7 @@ class Painter:
         spans = [2 * np.degrees(np.arctan(size[0] / 2 / camera.focal_px(*size))) for _, camera, _ in rows]
         meta = {
             "shard": number,
-            "settings": asdict(self.settings) | {"assets": self.settings.assets is not None},
+            "settings": self.settings.model_dump() | {"assets": self.settings.assets is not None},
             "kinds": [kind for kind, _, _ in rows],
             "scenes": scenes,
             "fov_x_deg": spans,
@@ -131,37 +140,18 @@ def render(settings: RenderSettings, out: Path, count: int, workers: int = 1) ->
     return len(missing)
 
 
-def picture_size(text: str) -> tuple[int, int]:
-    """'256x192' -> (256, 192); both multiples of 32."""
-    width, height = (int(part) for part in text.split("x"))
-    if width <= 0 or height <= 0 or width % 32 or height % 32:
-        raise argparse.ArgumentTypeError(f"{text}: both sides must be positive multiples of 32")
-    return width, height
+def main(out: Path, work: Work, settings: RenderSettings) -> None:
+    """Render scenes for training; the same command goes on where it was stopped, a larger count adds shards.
 
-
-def main() -> None:
-    """Read the command line and render."""
-    parser = argparse.ArgumentParser(prog="python -m training.render", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--count", type=int, default=24_000, help="pictures, rounded up to whole shards of 256")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--size", type=picture_size, default=(256, 192), help="width x height, multiples of 32")
-    parser.add_argument(
-        "--assets", type=Path, help="folder with index.json, models and textures; none: primitives only"
-    )
-    parser.add_argument("--views-per-scene", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    given = parser.parse_args()
-    if given.assets and not (given.assets / "index.json").is_file():
-        parser.error(f"{given.assets} has no index.json; leave --assets out to render from primitives")
-    assets = str(given.assets) if given.assets else None
-    settings = RenderSettings(given.seed, given.size[0], given.size[1], given.views_per_scene, assets)
-    try:
-        made = render(settings, given.out, given.count, given.workers)
-    except MarigoldError as error:
-        parser.exit(1, f"{error}\n")
-    print(f"{made} shards made")
+    Args:
+        out: folder for the shards.
+        work: how much.
+        settings: what a shard depends on.
+    """
+    if settings.assets is not None and not (Path(settings.assets) / "index.json").is_file():
+        raise SettingsError(f"{settings.assets} has no index.json; leave --assets out to render from primitives.")
+    print(f"{render(settings, out, work.count, work.workers)} shards made")
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "python -m training.render")

@@ -1,179 +1,204 @@
-"""New checkpoints with random weights: complete folders that training, tests and the benchmark start from.
+"""What training begins with: a whole Marigold folder out of Stable Diffusion 2, another checkpoint, or random weights.
+
+    python -m training.start stable-diffusion-2 runs/start --noise-schedule v1-1
 
 Every folder opens in ``marigold_core.load`` and in diffusers' own Marigold pipelines.
 """
 
-import argparse
-import json
-from contextlib import contextmanager
+import os
+import shutil
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
-import diffusers
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+import tyro
 
-from marigold_core.layout import Modality
-from marigold_core.weights import write_checksums
+from marigold_core.checkpoints import KNOWN, find
+from marigold_core.errors import CheckpointError
+from marigold_core.layout import CLASSES, INDEX, MODALITIES, Config, read_config, read_index
+from marigold_core.weights import choose, write_checksums, write_json
+from training import checkpoint
+from training.command import run
+from training.folders import appearing, link
+from training.networks import PIPELINE_CLASSES, STEPS, Spacing, new_checkpoint, new_scheduler
+from training.recipe import NoiseSchedule
+from training.shapes import SHAPES
+from training.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
 
-from .shapes import SHAPES, Shape
-
-Scheduler = Literal["ddim", "lcm"]
-Spacing = Literal["trailing", "leading"]
-
-LATENT_CHANNELS = 4
-PIPELINE_CLASSES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
-
-
-def new_unet(shape: Shape) -> UNet2DConditionModel:
-    """Build the denoiser, [B, 8, h, w] photo latent then noisy latent -> [B, 4, h, w] velocity."""
-    down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in shape.unet.attends]
-    up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(shape.unet.attends)]
-    config = {
-        "sample_size": shape.resolution // shape.factor,
-        "in_channels": 2 * LATENT_CHANNELS,
-        "out_channels": LATENT_CHANNELS,
-        "block_out_channels": shape.unet.channels,
-        "layers_per_block": shape.unet.layers,
-        "down_block_types": down,
-        "up_block_types": up,
-        "attention_head_dim": shape.unet.heads,  # diffusers reads this as the number of heads
-        "cross_attention_dim": shape.text.width,
-        "use_linear_projection": True,
-        "norm_num_groups": shape.unet.groups,
-    }
-    return cast(UNet2DConditionModel, UNet2DConditionModel.from_config(config))
+SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
+VARIANTS = (None, "fp16")  # weights in full precision rather than in half
+RECORD = "start.json"  # in a start folder: what it was made from
 
 
-def new_vae(shape: Shape) -> AutoencoderKL:
-    """Build the autoencoder, [B, 3, H, W] in [-1, 1] <-> [B, 4, H / factor, W / factor]."""
-    levels = len(shape.vae.channels)
-    config = {
-        "sample_size": shape.resolution,
-        "block_out_channels": shape.vae.channels,
-        "layers_per_block": shape.vae.layers,
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "latent_channels": LATENT_CHANNELS,
-        "norm_num_groups": shape.vae.groups,
-        "mid_block_add_attention": shape.vae.attends,
-    }
-    return cast(AutoencoderKL, AutoencoderKL.from_config(config))
+def prepare_start(source: str | Path, out: Path, *, noise_schedule: NoiseSchedule = "start", seed: int = 0) -> Path:
+    """Make the checkpoint folder ``out`` that a run begins with, or find it as an earlier call made it -> ``out``.
 
+    ``source`` is a Stable Diffusion 2 folder, a Marigold depth checkpoint as for ``marigold_core.load``, a run, whose
+    newest checkpoint is taken, or ``new:SHAPE`` for random weights drawn from ``seed`` (SHAPE as in ``SHAPES``).
+    ``noise_schedule`` "start" is the source's own. Weights that stay as they are become hard links. Memory: one
+    component at a time.
 
-def new_scheduler(scheduler: Scheduler = "ddim", spacing: Spacing = "trailing") -> DDIMScheduler | LCMScheduler:
-    """Build the noise schedule of the published checkpoints: trailing as v1-1, leading as v1-0, or LCM.
-
-    Source: "Common Diffusion Noise Schedules and Sample Steps are Flawed" (arXiv 2305.08891) for trailing, zero SNR.
+    Raises: CheckpointError, before anything is written, when the source is missing, damaged or does not fit, or
+    ``out`` was made from another; ExportError when it cannot be written.
     """
-    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    shared = {**betas, "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": False}
-    if scheduler == "lcm":
-        return LCMScheduler(**shared, original_inference_steps=50, timestep_scaling=10.0, steps_offset=1)
-    trailing = spacing == "trailing"
-    return DDIMScheduler(**shared, timestep_spacing=spacing, steps_offset=1, rescale_betas_zero_snr=trailing)
+    record: Config = {"source": _label(source, seed), "noise_schedule": noise_schedule}
+    if (out / RECORD).exists():
+        made = read_config(out, RECORD)
+        if made != record:
+            raise CheckpointError(
+                f"{out} was made from {made.get('source')} with noise schedule {made.get('noise_schedule')}, not from "
+                f"{record['source']} with {noise_schedule}: ask for the same again, or give another folder."
+            )
+        find(out)
+        return out
+    shape = _new_shape(source)
+    folder = None if shape else find_start(source)
+    with appearing(out) as aside:
+        if shape:
+            new_checkpoint(aside, shape, seed=seed)
+        else:
+            assert folder is not None
+            _copy_components(folder, aside)
+            is_marigold = _pipeline(folder) in MODALITIES
+            (_finish_marigold if is_marigold else finish_stable_diffusion)(folder, aside)
+        if noise_schedule != "start":
+            _replace_schedule(aside, SPACINGS[noise_schedule])
+        write_json(aside / RECORD, record)
+        write_checksums(aside)
+        find(aside)
+    return out
 
 
-def write_text(folder: Path, shape: Shape) -> None:
-    """Write ``tokenizer`` and ``text_encoder``: one token a byte, so that the empty prompt is begin and end of text."""
-    letters = sorted(ByteLevel.alphabet())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokens = folder / "tokenizer"
-    tokens.mkdir(parents=True)
-    (tokens / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
-    (tokens / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    tokenizer = CLIPTokenizer.from_pretrained(tokens, model_max_length=77)
-    tokenizer.save_pretrained(tokens)
-    config = CLIPTextConfig(
-        vocab_size=shape.text.vocabulary,
-        hidden_size=shape.text.width,
-        intermediate_size=4 * shape.text.width,
-        projection_dim=shape.text.width,
-        num_hidden_layers=shape.text.layers,
-        num_attention_heads=shape.text.heads,
-        hidden_act="gelu",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+def find_start(source: str | Path) -> Path:
+    """Find a start model that has weights already -> its folder, checked.
 
-
-def write_model_index(
-    folder: Path, modality: Modality, scheduler: Scheduler, default_steps: int, default_resolution: int
-) -> None:
-    """Write ``model_index.json``, the file that makes a folder of components a Marigold pipeline."""
-    index: dict[str, object] = {
-        "_class_name": PIPELINE_CLASSES[modality],
-        "_diffusers_version": diffusers.__version__,
-        "default_denoising_steps": default_steps,
-        "default_processing_resolution": default_resolution,
-        "prediction_type": modality,
-        "scheduler": ["diffusers", "LCMScheduler" if scheduler == "lcm" else "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    index |= {"scale_invariant": True, "shift_invariant": True} if modality == "depth" else {"use_full_z_range": True}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def seeded(seed: int, dtype: torch.dtype):
-    """Create layers straight in ``dtype`` from ``seed``; the caller's random state and default dtype come back."""
-    before = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_default_dtype(dtype)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
-
-
-def new_checkpoint(
-    folder: str | Path,
-    shape: str | Shape,
-    *,
-    modality: Modality = "depth",
-    scheduler: Scheduler = "ddim",
-    spacing: Spacing = "trailing",
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-) -> Path:
-    """Write a Marigold folder with random weights and return it; one component is in memory at a time."""
-    folder = Path(folder)
-    sizes = SHAPES[shape] if isinstance(shape, str) else shape
-    folder.mkdir(parents=True, exist_ok=True)
-    with seeded(seed, dtype):
-        new_unet(sizes).save_pretrained(folder / "unet", max_shard_size="1GB")
-        new_vae(sizes).save_pretrained(folder / "vae")
-        write_text(folder, sizes)
-    new_scheduler(scheduler, spacing).save_pretrained(folder / "scheduler")
-    steps = 1 if scheduler == "lcm" else 4 if spacing == "trailing" else 10
-    write_model_index(folder, modality, scheduler, steps, sizes.resolution)
-    write_checksums(folder)
+    Raises: CheckpointError when it is missing, damaged or does not fit.
+    """
+    folder = Path(source).expanduser()
+    if len(folder.parts) > 1 and folder.parent.is_dir() and not folder.exists():
+        raise CheckpointError(f"There is no folder {source} to start from.")  # nor is it meant as a hub id
+    if str(source) in KNOWN or not folder.is_dir():
+        folder = find(source).folder
+    elif not (folder / INDEX).exists():
+        folder = checkpoint.latest(folder) or folder
+    pipeline = _pipeline(folder)
+    if pipeline == PIPELINE:
+        check_stable_diffusion(folder, VARIANTS)
+    elif pipeline not in MODALITIES:
+        raise CheckpointError(
+            f"This is a {pipeline} checkpoint; training starts from Stable Diffusion 2 ({PIPELINE}) or from a Marigold "
+            "depth checkpoint."
+        )
+    elif find(folder).modality != "depth":
+        raise CheckpointError("The start model predicts normals; training starts from one that predicts depth.")
+    _check_text(folder)
     return folder
 
 
-def main() -> None:
-    """Write one random checkpoint by script, for the benchmark."""
-    parser = argparse.ArgumentParser(prog="python -m training.start", description=main.__doc__)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="public")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
-    parser.add_argument("--modality", choices=sorted(PIPELINE_CLASSES), default="depth")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    folder = new_checkpoint(
-        given.out, given.shape, modality=given.modality, seed=given.seed, dtype=getattr(torch, given.dtype)
-    )
-    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-    print(f"{folder}: {size / 1e6:,.0f} MB of random weights")
+def _new_shape(source: str | Path) -> str | None:
+    """Read ``new:SHAPE``, None for anything else. Raises: CheckpointError for a shape that there is not."""
+    kind, _, shape = str(source).partition(":")
+    if kind != "new":
+        return None
+    if shape not in SHAPES:
+        raise CheckpointError(f"There is no shape {shape!r}; choose new:{', new:'.join(SHAPES)}.")
+    return shape
+
+
+def _label(source: str | Path, seed: int) -> str:
+    """Say what a start was made from, the same for other ways to write a path, and when it has moved or gone."""
+    if shape := _new_shape(source):
+        return f"random weights of shape {shape}, seed {seed}"
+    if str(source) in KNOWN:
+        return str(source)
+    return "/".join(Path(os.path.abspath(Path(source).expanduser())).parts[-2:])  # "owner/name" of a hub id as well
+
+
+def _pipeline(folder: Path) -> str:
+    if not (folder / INDEX).is_file():
+        read_index(folder)  # raises: it says what the folder is instead
+    return str(read_config(folder, INDEX).get("_class_name"))
+
+
+def _check_text(folder: Path) -> None:
+    """See whether tokenizer, text encoder and U-Net are of one model."""
+    text, unet = read_config(folder, "text_encoder/config.json"), read_config(folder, "unet/config.json")
+    given, taken = text.get("hidden_size"), unet.get("cross_attention_dim")
+    if given != taken:
+        raise CheckpointError(
+            f"The start model's text encoder gives {given} numbers a word and its U-Net takes {taken}: they are of "
+            "different models."
+        )
+    words = _vocabulary(folder)
+    known = cast(int, text.get("vocab_size", 0))
+    if max(words.values(), default=known) >= known:
+        raise CheckpointError(
+            f"The start model's tokenizer has {len(words)} words and its text encoder {known}: they are of different "
+            "models."
+        )
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    """Read the tokenizer's words and their numbers, from either of the two layouts."""
+    if (folder / "tokenizer" / "vocab.json").exists():
+        return cast(dict[str, int], read_config(folder, "tokenizer/vocab.json"))
+    model = cast(Config, read_config(folder, "tokenizer/tokenizer.json").get("model") or {})
+    return cast(dict[str, int], model.get("vocab") or {})
+
+
+def _copy_components(folder: Path, out: Path) -> None:
+    """Link the weights of a checkpoint, under their names in full precision, and copy its configurations."""
+    variant, weights = choose([path.relative_to(folder).as_posix() for path in folder.glob("*/*")], VARIANTS)
+    mark = f".{variant}" if variant else ""
+    sharded = {name.partition("/")[0] for name in weights if "-of-" in name}
+    for path in sorted(path for part in CLASSES for path in (folder / part).glob("*")):
+        part, name = path.parent.name, f"{path.parent.name}/{path.name}"
+        target = out / (name.replace(mark, "") if mark else name)
+        target.parent.mkdir(exist_ok=True)
+        if name in weights:
+            link(path, target)
+        elif ".safetensors.index" in name:
+            if part in sharded and name.endswith(f".index{mark}.json"):
+                target.write_text(path.read_text(encoding="utf-8").replace(f"{mark}-", "-"), encoding="utf-8")
+        elif path.suffix in (".json", ".txt"):
+            shutil.copyfile(path, target)
+
+
+def _finish_marigold(folder: Path, out: Path) -> None:
+    """Write the pipeline index of a copied Marigold checkpoint, with what older ones leave unsaid."""
+    index, found = read_config(folder, INDEX), find(folder)
+    unsaid: Config = {"prediction_type": "depth", "scale_invariant": True, "shift_invariant": True}
+    stated: Config = {
+        "_class_name": PIPELINE_CLASSES["depth"],
+        "default_denoising_steps": found.default_steps,
+        "default_processing_resolution": found.default_resolution,
+    }
+    write_json(out / INDEX, unsaid | index | stated)
+
+
+def _replace_schedule(out: Path, spacing: Spacing) -> None:
+    """Give a checkpoint one of the two published noise schedules."""
+    new_scheduler("ddim", spacing).save_pretrained(out / "scheduler")
+    changed: Config = {"scheduler": ["diffusers", "DDIMScheduler"], "default_denoising_steps": STEPS[spacing]}
+    write_json(out / INDEX, read_config(out, INDEX) | changed)
+
+
+def main(
+    source: tyro.conf.Positional[str],
+    out: tyro.conf.Positional[Path],
+    noise_schedule: NoiseSchedule = "start",
+    seed: int = 0,
+) -> None:
+    """Make the checkpoint folder that training begins with.
+
+    Args:
+        source: Stable Diffusion 2 folder, Marigold checkpoint, run, or shape for random weights: tiny, nano, public.
+        out: folder to write.
+        noise_schedule: v1-0 as Stable Diffusion 2, v1-1 zero terminal SNR and trailing, start as the source has it.
+        seed: of random weights.
+    """
+    prepare_start(source, out, noise_schedule=noise_schedule, seed=seed)
+    print(f"{out}: {find(out).size_bytes / 1e6:,.0f} MB of weights from {_label(source, seed)}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "python -m training.start")

@@ -1,63 +1,153 @@
-"""Stage 3: the U-Net, ``python -m training.train --recipe nano --start ... --latents ... --out runs/nano``."""
+"""Stage 3: the U-Net, ``python -m training.train --recipe nano --start-from ... --latents ... --out runs/nano``.
 
-import argparse
+Several processes train together when ``accelerate launch`` or ``torchrun`` starts them.
+"""
+
+import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
 import torch
-import tyro
+from torch import nn
 
 from marigold_core import load
-from training.dataset import LatentBatches
-from training.loop import run_loop
+from marigold_core.errors import MarigoldError
+from marigold_core.pipeline import MarigoldPipeline
+from training.batches import Latents, Pictures, Plan, Source
+from training.cache import autoencoder_sha256
+from training.command import run
+from training.domains import Unlabelled, colour_looks, feature_distance
+from training.feed import SLOWEST_S, Delivery, Feeder, OnBadSample
+from training.identity import facts
+from training.journal import Journal
+from training.loop import Losses, Run, run_loop
 from training.losses import velocity_loss
-from training.recipe import RECIPES, Recipe
+from training.noise import stream
+from training.processes import accelerator_for
+from training.recipe import PRESETS, Recipe
+from training.sets import open_set
+from training.start import prepare_start
+from training.validation import Watcher
 
 
-def train(recipe: Recipe, start: Path, latents: Path, out: Path, minutes: float | None = None) -> Path:
-    """Train the U-Net of the checkpoint ``start`` on encoded pictures -> the newest checkpoint in ``out``.
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a micro-batch, through the pipeline that inference runs."""
 
-    Raises: MarigoldError for an unusable start, too few latents, or a run begun with other settings.
+    pipeline: MarigoldPipeline
+    recipe: Recipe
+    unlabelled: Unlabelled | None
+
+    def __call__(self, network: nn.Module, micro: int, delivery: Delivery) -> Losses:
+        """Score the network on a micro-batch -> "loss", which is minimised, and its parts."""
+        batch = delivery.batch
+        pipeline = copy.copy(self.pipeline)
+        pipeline.unet = network  # type: ignore (the same network, as the accelerator wrapped it)
+        image, target, valid = (part.to(self.pipeline.device) for part in (batch.image, batch.target, batch.valid))
+        if not batch.encoded:
+            with torch.no_grad():
+                image, target = self.pipeline.encode(image), self.pipeline.encode(target)
+        loss = velocity_loss(pipeline, image, target, valid, recipe=self.recipe, micro=micro)
+        if self.unlabelled is None:
+            return {"loss": loss}
+        size = (image.shape[2] * self.pipeline.factor, image.shape[3] * self.pipeline.factor)
+        with torch.no_grad():
+            real = self.pipeline.encode(self.unlabelled.batch(len(image), size, micro).to(image.device))
+        distance = feature_distance(self.pipeline, image, real, stream(self.recipe.seed, micro, 1))
+        return {"loss": loss + self.recipe.align_weight * distance, "velocity": loss, "features": distance}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is given beside its recipe."""
+
+    start_from: str
+    """what to begin with: a Stable Diffusion 2 folder, a Marigold folder or name, a run, or new:SHAPE"""
+    out: Path
+    """folder of the run; its newest step_* folder is a whole checkpoint"""
+    data: tuple[str, ...] = ()
+    """data sets, KIND:FOLDER each, encoded as they are seen"""
+    latents: tuple[Path, ...] = ()
+    """folders of encoded pictures, from training.latents with the start's autoencoder"""
+    validation: tuple[str, ...] = ()
+    """data sets, KIND:FOLDER each; the first one's AbsRel decides which checkpoint is kept as the best"""
+    validation_pictures: int = 80
+    """pictures of each validation set, spread evenly"""
+    photos: Path | None = None
+    """folder of photographs whose colours are lent to the pictures"""
+    unlabelled: Path | None = None
+    """folder of real photographs for --align-weight"""
+    workers: int = 0
+    """processes that read pictures ahead; the result is the same for any number"""
+    loader_timeout_s: float = SLOWEST_S
+    """a worker that delivers nothing for so long is taken for stuck"""
+    on_bad_sample: OnBadSample = "raise"
+    """what to do with a damaged picture: raise ends the run, skip takes the next one"""
+    minutes: float | None = None
+    """stop after this time"""
+    device: Literal["auto", "cpu"] = "auto"
+    """where to train"""
+    allow_change: bool = False
+    """go on although recipe, data or versions are not those the run was begun with"""
+
+
+def train(task: Task, recipe: Recipe) -> Path:
+    """Train the U-Net of a start model -> the newest checkpoint of the run.
+
+    Raises: MarigoldError for unusable starts, data or settings, and what ``loop.run_loop`` raises.
     """
-    pipeline = load(start, dtype="float32")
+    if not task.data and not task.latents:
+        raise MarigoldError("There is nothing to train on: give --data KIND:FOLDER or --latents FOLDER.")
+    if recipe.align_weight and task.unlabelled is None:
+        raise MarigoldError("--align-weight needs real photographs: give a folder of them with --unlabelled.")
+    # 1. Everything that can be wrong is opened before anything heavy is.
+    accelerator = accelerator_for(recipe, task.device)
+    validation = [open_set(spec, "val") for spec in task.validation]
+    pictures = [open_set(spec) for spec in task.data]
+    real = Unlabelled(task.unlabelled, recipe.seed) if task.unlabelled and recipe.align_weight else None
+    looks = colour_looks(task.photos) if task.photos else None
+    encoded = [Latents(folder) for folder in task.latents]
+    # 2. The start, and the pipeline object that inference runs.
+    with accelerator.main_process_first():
+        base = prepare_start(
+            task.start_from, task.out / "start", noise_schedule=recipe.noise_schedule, seed=recipe.seed
+        )
+    pipeline = load(base, device=str(accelerator.device), dtype="float32")
     pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
     pipeline.unet.train().requires_grad_(True)
-    batches = LatentBatches(latents, recipe.batch_size, recipe.seed)
-    print(f"{len(batches)} encoded pictures, {batches.steps_an_epoch} steps an epoch")
+    # 3. Which pictures make which step.
+    sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, looks) for a_set in pictures]
+    autoencoder = autoencoder_sha256(pipeline)
+    for latents in encoded:
+        latents.check(autoencoder)
+    sources += encoded
+    plan = Plan(sources, recipe.micro_batch_size or recipe.batch_size, recipe.shares, recipe.seed)
+    data = [source.fingerprint() for source in sources]
+    counts = ", ".join(f"{sum(map(len, source.groups()))} of {source.label}" for source in sources)
+    accelerator.print(f"Training on {counts}", flush=True)
+    examples = next(Feeder(plan, on_bad_sample=task.on_bad_sample)(range(1))).batch
+    # 4. The loop.
+    begun_with = facts(recipe, pipeline.checkpoint.sha256, data, accelerator.device.type)
+    newest = run_loop(
+        pipeline.unet,
+        Objective(pipeline, recipe, real),
+        Feeder(plan, task.workers, task.on_bad_sample, task.loader_timeout_s),
+        recipe,
+        Run(task.out, base, "unet", begun_with, task.allow_change),
+        accelerator,
+        watch=Watcher(pipeline, recipe, validation, task.validation_pictures, examples, task.out),
+        minutes=task.minutes,
+    )
+    best = Journal(task.out / "metrics.jsonl").best_step
+    accelerator.print(newest if best is None else f"{newest}; step {best} validated best")
+    return newest
 
-    def losses(step: int) -> dict[str, torch.Tensor]:
-        image, target, valid = (part.to(pipeline.device) for part in batches.batch(step))
-        return {"loss": velocity_loss(pipeline, image, target, valid, recipe=recipe, step=step)}
 
-    return run_loop(pipeline.unet, losses, recipe, run=out, base=start, part="unet", minutes=minutes)
-
-
-def main() -> None:
-    """Read ``--recipe NAME`` first: it gives the defaults of all other options."""
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--recipe", choices=sorted(RECIPES), default="nano")
-    name, rest = first.parse_known_args()
-
-    def run(
-        start: Path,
-        latents: Path,
-        out: Path,
-        minutes: float | None = None,
-        recipe: Annotated[Recipe, tyro.conf.arg(name="")] = RECIPES[name.recipe],
-    ) -> None:
-        """Train the U-Net; the same command goes on with a run that was stopped.
-
-        Args:
-            start: checkpoint to begin with: its autoencoder is kept, its U-Net trained.
-            latents: encoded pictures, from training.latents with that autoencoder.
-            out: folder of the run; its newest step_* folder is a whole checkpoint.
-            minutes: stop after this time.
-            recipe: see training.recipe; --recipe NAME chooses the defaults.
-        """
-        print(train(recipe, start, latents, out, minutes))
-
-    tyro.cli(run, prog="python -m training.train --recipe {" + ",".join(RECIPES) + "}", args=rest)
+def main(task: Task, recipe: Recipe) -> None:
+    """Train the U-Net; the same command goes on with a run that was stopped."""
+    train(task, recipe)
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "python -m training.train", presets=PRESETS)

@@ -16,12 +16,15 @@ from transformers.utils import logging as transformers_logging
 
 from training.start import new_checkpoint
 
+from .grid import measure_grid
 from .processes import ROOT, measure_fresh, measure_page
 from .stages import Rivals, measure_aligner, measure_stages
 from .timing import Row, machine, print_table
+from .training import measure_training
 
 NANO = ROOT / "assets" / "marigold-nano"
-SECTIONS = ("aligner", "tiny", "nano", "public", "page")
+SECTIONS = ("aligner", "tiny", "nano", "public", "grid", "page", "training")
+DEFAULT = [name for name in SECTIONS if name != "public"]
 
 
 def main() -> None:
@@ -63,30 +66,44 @@ def measure(given: argparse.Namespace, device: str, scratch: Path) -> Iterator[l
     for name in sections:
         if name not in ("tiny", "nano", "public"):
             continue
-        if name == "nano" and not NANO.exists():
-            print("nano is left out: assets/marigold-nano is not there")
+        rivals = open_rivals(name, given, device, scratch)
+        if rivals is None:
             continue
-        dtype = getattr(torch, given.dtype)
-        folder = NANO if name == "nano" else new_checkpoint(scratch / name, name, dtype=dtype)
-        rivals = Rivals(name, folder, device, given.dtype, given.batch_size)
         repeats = 1 if name == "public" and device == "cpu" else given.repeats  # minutes a sample
         yield measure_stages(rivals, repeats)
         yield measure_fresh(rivals, min(repeats, 3))
+    if "grid" in sections:
+        for name, repeats in (("tiny", min(given.repeats, 3)), ("nano", 1)):  # sixteen runs of nano take half a minute
+            if rivals := open_rivals(name, given, device, scratch / "grid"):
+                yield [measure_grid(rivals, repeats)]
     if "page" in sections:
         folder = NANO if NANO.exists() else new_checkpoint(scratch / "page", "tiny")
         yield [measure_page(folder, min(given.repeats, 3))]
+    if "training" in sections:
+        yield measure_training(scratch / "training", given.repeats)
+
+
+def open_rivals(name: str, given: argparse.Namespace, device: str, scratch: Path) -> Rivals | None:
+    """Make or find the checkpoint of a name; None, with a word, where it is not there."""
+    if name == "nano" and not NANO.exists():
+        print("nano is left out: assets/marigold-nano is not there")
+        return None
+    folder = NANO if name == "nano" else new_checkpoint(scratch / name, name, dtype=getattr(torch, given.dtype))
+    return Rivals(name, folder, device, given.dtype, given.batch_size)
 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="ours against diffusers, in one run")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description="ours against diffusers and a plain training loop, in one run"
+    )
     parser.add_argument("--json", type=Path, default=ROOT / "outputs" / "bench.json", help="file to write")
     parser.add_argument("--repeats", type=int, default=5, help="alternated runs of each part; the median is shown")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of both sides")
     parser.add_argument("--threads", type=int, help="of torch, on both sides; by default what torch chooses")
     parser.add_argument("--batch-size", type=int, default=1, help="members in one forward pass, of both sides")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=["aligner", "tiny", "nano", "page"])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=DEFAULT)
     parser.add_argument(
         "--public",
         action="append_const",

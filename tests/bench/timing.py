@@ -20,17 +20,20 @@ Work = Callable[[], object]
 
 @dataclass
 class Row:
-    """One measured part: every sample of ours and, where there is a counterpart, of diffusers."""
+    """One measured part: every sample of ours and, where there is a counterpart, of theirs.
+
+    Theirs is diffusers or, in training, a plain loop.
+    """
 
     checkpoint: str
     part: str
-    unit: str  # "s", "MB" or "RMSE"; less is better in all of them
+    unit: str  # "s", "MB", "%" or "RMSE"; less is better in all of them
     ours: list[float]
     theirs: list[float] = field(default_factory=list)
 
     @property
     def ratio(self) -> float | None:
-        """How many times diffusers' figure is ours."""
+        """How many times theirs is ours."""
         return median(self.theirs) / median(self.ours) if self.theirs else None
 
     def as_json(self) -> dict[str, object]:
@@ -83,7 +86,7 @@ def _wait() -> None:
 
 def print_table(rows: list[Row]) -> None:
     """Print the rows in columns."""
-    table = [("checkpoint", "part", "ours", "diffusers", "ratio"), *(row.cells() for row in rows)]
+    table = [("checkpoint", "part", "ours", "theirs", "ratio"), *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         texts, numbers = line[:2], line[2:]

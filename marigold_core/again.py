@@ -1,0 +1,194 @@
+"""The commands ``compare`` and ``replay``: one photo many times, and a recorded run once more."""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+from pydantic import Field
+
+from . import batch, load
+from .compare import COLUMNS, Comparison, Row, against_reference, check_minutes, in_words, measure, reduce, to_csv
+from .console import ALL_DONE, SOME_FAILED, Run, table, watch
+from .errors import ExportError, ImageError, SettingsError
+from .prediction import Cell, Prediction
+from .settings import Colormap, Format, Frozen, MeshSettings
+
+if TYPE_CHECKING:
+    from .pipeline import MarigoldPipeline
+
+SHEET, DIFFERENCES, TABLE = "compare.png", "compare_difference.png", "compare.csv"
+
+
+class ComparisonRun(Run):
+    """Which checkpoints run where, and what is written of each cell."""
+
+    model: tuple[str, ...] | None = Field(None, description="checkpoints to compare; by default the bundled one")
+    formats: tuple[Format, ...] | None = Field(None, description="files to write of each cell; by default none")
+
+
+class ReplayRun(Frozen):
+    """What a manifest does not say, and where its checkpoint runs."""
+
+    model: str | None = Field(None, description="the recorded checkpoint's folder, where its name is not enough")
+    device: str | None = Field(None, description="cpu, cuda, cuda:1 or mps; by default as recorded")
+    overwrite: bool = Field(False, description="replace results that are there already")
+    quiet: bool = Field(False, description="print nothing but what failed")
+
+
+# ------------------------------------------------------------------------------- compare
+
+
+def compare(
+    photo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO", help="what to predict from")],
+    /,
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to")],
+    comparison: Comparison,
+    run: ComparisonRun,
+    mesh: MeshSettings,
+) -> int:
+    """Compare denoising steps, numbers of members, seeds and checkpoints on one photo: a sheet and a table.
+
+    Members, first steps and the encoding are shared between cells. The time is predicted and bounded before it starts.
+    """
+    from .checkpoints import default_checkpoint
+    from .image import load_photo
+
+    job = _only_job(photo, output)
+    existing = [name for name in (SHEET, DIFFERENCES, TABLE) if (job.folder / name).exists()]
+    if existing and not run.overwrite:
+        raise ExportError(f"{job.folder / existing[0]} exists already; --overwrite replaces it.")
+    models = run.model or (default_checkpoint(),)
+    _check(models, comparison, run.formats)
+    opened = load_photo(job.photo)
+
+    @lru_cache(maxsize=1)  # one checkpoint at a time stays in memory
+    def pipe(model: str) -> "MarigoldPipeline":
+        return load(model, device=run.device, dtype=run.dtype)
+
+    resolution = comparison.processing_resolution
+    seconds = sum(measure(pipe(model), opened, resolution).predict_s(comparison) for model in models)
+    check_minutes(seconds, comparison)
+    count = len(models) * comparison.cells
+    if not run.quiet:
+        print(f"{count} cells, about {in_words(seconds)}", file=sys.stderr, flush=True)
+    tiles = []
+    for cell in _bar((cell for model in models for cell in comparison.run(pipe(model), opened)), count, run.quiet):
+        tiles.append(reduce(cell))
+        if run.formats:
+            _write_cell(cell.prediction, job.folder, output, run.formats, run.colormap, mesh)
+    rows = against_reference(tiles)
+    _write(rows, opened.pixels, run.colormap, job.folder)
+    if not run.quiet:
+        print(table([COLUMNS, *(row.figures() for row in rows)]), f"{job.folder / SHEET}", sep="\n\n")
+    return ALL_DONE
+
+
+def _only_job(photo: str, output: Path) -> batch.Job:
+    """Find the one photo. Raises: SettingsError and ImageError when there is none or another number."""
+    found = batch.find_jobs([photo], output)
+    for path, reason in found.refused:
+        raise ImageError(f"{path}: {reason}")
+    if len(found.jobs) > 1:
+        raise SettingsError(f"{photo} stands for {len(found.jobs)} photos; a comparison takes one.")
+    job = found.jobs[0]
+    if not job.folder.resolve().is_relative_to(output.resolve()):
+        raise ExportError(f"{job.folder} is a link that leads out of the output folder.")
+    return job
+
+
+def _check(models: Sequence[str], comparison: Comparison, formats: Sequence[Format] | None) -> None:
+    """Refuse checkpoints that cannot stand in one table, and formats that no cell has.
+
+    Raises: CheckpointError, SettingsError, ExportError.
+    """
+    from .checkpoints import find
+    from .export import file_names
+
+    records = [find(model) for model in models]
+    names = [record.name for record in records]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SettingsError(f"Two of the checkpoints are called {twice!r}; give one of them a folder of another name.")
+    if len({(record.modality, record.kind, record.space) for record in records}) > 1:
+        kinds = ", ".join(f"{record.name} gives {record.kind} {record.modality}" for record in records)
+        raise SettingsError(f"The checkpoints cannot be compared, as their results differ in meaning: {kinds}.")
+    if formats:
+        file_names(formats, records[0].modality, max(comparison.sizes))
+
+
+def _bar(cells: Iterator[Cell], count: int, quiet: bool) -> Iterator[Cell]:
+    """Pass the cells on behind a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm(total=count, leave=False, disable=quiet or None, unit="cell") as bar:
+        for cell in cells:
+            bar.update()
+            yield cell
+
+
+def _write(rows: Sequence[Row], pixels: np.ndarray, colormap: Colormap, folder: Path) -> None:
+    """Write the two sheets and, last, the table."""
+    from . import atomic
+    from .sheet import draw_differences, draw_maps
+
+    atomic.write_bytes(folder / SHEET, draw_maps(rows, pixels, colormap))
+    atomic.write_bytes(folder / DIFFERENCES, draw_differences(rows, pixels))
+    atomic.write_bytes(folder / TABLE, to_csv(rows))
+
+
+def _write_cell(
+    made: Prediction, parent: Path, output: Path, formats: Sequence[Format], colormap: Colormap, mesh: MeshSettings
+) -> None:
+    """Write the files of one cell that suit it, as ``predict`` would, into a folder named after it."""
+    from .export import formats_for, save
+
+    asked = made.settings
+    name = f"{made.checkpoint}_seed{asked.seed}_steps{asked.num_inference_steps}_members{asked.ensemble_size}"
+    suiting: list[Format] = [known for known in formats if known in formats_for(made)]
+    with batch.appearing(parent / name.replace("/", "-"), output, overwrite=True) as folder:
+        save(made, folder, suiting, mesh=mesh, colormap=colormap)
+
+
+# ------------------------------------------------------------------------------- replay
+
+
+def replay(
+    manifest: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="MANIFEST", help="manifest.json of a result, or the folder that holds it"),
+    ],
+    /,
+    run: ReplayRun,
+    output: Annotated[
+        Path | None,
+        tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to; without one nothing is kept"),
+    ] = None,
+    photo: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="PHOTO", help="the photo; by default one named as the manifest's folder, near it"),
+    ] = None,
+) -> int:
+    """Make a recorded result again, and say whether every file has the same bytes or what is different.
+
+    Exit status 1 says that a file has other bytes.
+    """
+    from . import replay as recorded
+
+    record = recorded.read(manifest)
+    opened = recorded.find_photo(manifest, record, photo)
+    recorded.find_checkpoint(record, run.model)
+    device, dtype = run.device or record.device or "auto", record.dtype or "auto"
+    name = (manifest if manifest.is_dir() else manifest.parent).resolve().name
+    place = batch.appearing(output / name, output, run.overwrite) if output else tempfile.TemporaryDirectory()
+    with place as folder:
+        pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
+        prediction = watch(recorded.stream(pipe, opened, record), name, run.quiet)
+        outcome = recorded.write(prediction, record, Path(folder))
+    if not run.quiet or outcome.fell_short:
+        print(outcome.in_words())
+    return SOME_FAILED if outcome.fell_short else ALL_DONE

@@ -1,0 +1,93 @@
+"""The command ``calibrate``: one photo to depth in metres, from what is known of it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import Field
+
+from . import batch, load
+from . import calibrate as metric
+from .calibrate import Calibration, Hints, check_claim, check_hints
+from .console import ALL_DONE, Run, table, watch
+from .errors import SettingsError
+from .hints import Anchor, Length, read_numbers
+from .patches import Patch
+from .settings import Frozen, MeshSettings, Settings
+
+
+class HintWords(Frozen):
+    """What is known of a photo in metres; positions are pixels of the upright photo, from its top left corner."""
+
+    anchors: str | None = Field(None, description='known depths, "x,y,metres; ..."')
+    along: Literal["axis", "ray"] = Field(
+        "axis", description="how these were measured: parallel to the view's axis, or straight from the camera"
+    )
+    lengths: str | None = Field(None, description='known lengths from pixel to pixel, "x1,y1,x2,y2,metres; ..."')
+    patch: str | None = Field(None, description='rectangles on a flat floor or wall, "x0,y0,x1,y1; ..."')
+    near_m: float | None = Field(None, description="distance of the plane where the map is 0, metres")
+
+    def read(self, fov_x_deg: float | None) -> Hints:
+        """Words -> hints. Raises: CalibrationError where they are not numbers."""
+        corners = read_numbers(self.patch, "x0,y0,x1,y1")
+        return Hints(
+            anchors=[Anchor(x, y, metres, self.along) for x, y, metres in read_numbers(self.anchors, "x,y,metres")],
+            lengths=[Length(*numbers) for numbers in read_numbers(self.lengths, "x1,y1,x2,y2,metres")],
+            patches=[Patch(((x0, y0), (x1, y1))) for x0, y0, x1, y1 in corners],
+            near_m=self.near_m,
+            fov_x_deg=fov_x_deg,
+        )
+
+
+def calibrate(
+    photo: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO", help="what to predict from", help_behavior_hint="")
+    ],
+    /,
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to")],
+    hints: HintWords,
+    run: Run,
+    settings: Settings,
+    mesh: MeshSettings,
+) -> int:
+    """Turn one photo into depth in metres, from what is known of it: depths, lengths, flat patches.
+
+    The files are those of ``predict``. Lengths, and depths along a ray, need the field of view: from EXIF, or as given.
+    """
+    from .checkpoints import default_checkpoint, find
+    from .export import file_names, save
+    from .image import load_photo
+
+    known = hints.read(mesh.fov_x_deg)
+    found = batch.find_jobs([photo], output)
+    if found.refused:
+        raise found.refused[0][1]
+    if len(found.jobs) != 1:
+        raise SettingsError(f"{photo} holds {len(found.jobs)} photos, but hints belong to one.")
+    (job,) = found.jobs
+    model = run.model or default_checkpoint()
+    find(model)  # what is wrong is told at once, not after the seconds that a prediction takes
+    source = load_photo(job.photo)
+    check_hints(known, source.pixels.shape[:2], source.fov_x_deg)
+    pipe = load(model, device=run.device, dtype=run.dtype)
+    check_claim(pipe.checkpoint.modality, pipe.checkpoint.kind)
+    settings = pipe.resolve(settings)
+    file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
+    with batch.appearing(job.folder, output, run.overwrite) as folder:
+        prediction = watch(pipe.stream(source, settings), job.photo.name, run.quiet)
+        calibration = metric.calibrate(prediction, known)
+        save(calibration.prediction, folder, run.formats, mesh=mesh, colormap=run.colormap)
+    if not run.quiet:
+        print(in_words(calibration), job.folder, sep="\n\n")
+    return ALL_DONE
+
+
+def in_words(calibration: Calibration) -> str:
+    """What was found, with error bars, and what each hint has become, as a table and a sentence."""
+    rows = [
+        ("", "given", "found", "+/-"),
+        ("scale", "", f"{calibration.scale:.5g}", f"{calibration.scale_error:.2g}"),
+        ("shift", "", f"{calibration.shift:.5g}", f"{calibration.shift_error:.2g}"),
+        *((f"{one.hint}, {one.unit}", f"{one.given:.5g}", f"{one.found:.5g}", "") for one in calibration.residuals),
+    ]
+    return f"{table(rows)}\n\n{calibration.prediction.kind}: {calibration.how}"

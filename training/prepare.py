@@ -1,0 +1,220 @@
+"""From data sets as they are published to what training reads, ``python -m training.prepare hypersim RAW OUT``.
+
+hypersim: HDF5 files become tone-mapped photos and maps of plane depth; OUT is then opened as ``hypersim:OUT``. Needs
+RAW/metadata_images_split_scene_v1.csv. Pictures of which more than ``--max-invalid`` shows no geometry are written but
+not listed: the paper leaves out incomplete pictures, without saying where it draws the line. The authors' own lists,
+``filename_list_SPLIT_filtered.txt``, go before ours when they are put into OUT.
+
+vkitti: nothing is converted. RAW holds ``rgb/`` and ``depth/`` unpacked; all pairs are counted and listed.
+"""
+
+import csv
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from pydantic import Field
+from tqdm import tqdm
+
+from marigold_core.atomic import replacing, write_bytes
+from marigold_core.errors import ExportError, MarigoldError
+from marigold_core.settings import Frozen
+from training.command import BAD_INPUT, run
+from training.sets.hypersim_raw import COLUMNS, Picture, Row, convert, read_index
+from training.sets.vkitti import CAMERAS, SCENE_PAIRS, VARIATIONS, VKITTI
+
+PUBLISHED = {"train": 53_885, "val": 7_370, "test": 7_682}  # lines of the authors' lists for Hypersim
+PAPER = "about 54,000 of 365 scenes"  # of Hypersim's training split, Ke et al. 2024, section 4.1
+SHOWN = 20  # faults that are printed
+
+
+class Preparation(Frozen):
+    """How to prepare."""
+
+    workers: int = Field(default=os.cpu_count() or 1, ge=1, description="processes")
+    verify: bool = Field(default=False, description="read everything again at the end")
+    max_invalid: float = Field(
+        default=0.05, ge=0, le=1, description="hypersim: list pictures with at most this share without geometry"
+    )
+
+
+Outcome = tuple[list[str], list[str]]  # faults, and the splits that were listed
+
+
+def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
+    """Convert what is not there yet and list it.
+
+    A picture is there when its two files are and ``filename_meta_SPLIT.csv`` has its row, so that a run that was
+    stopped goes on. Raises: MarigoldError when ``raw`` has no index, ExportError when ``out`` cannot be written.
+    """
+    pictures = read_index(raw)
+    splits = [split for split in PUBLISHED if any(picture.split == split for picture in pictures)]
+    rows = {split: _read_rows(_meta(out, split), out / split) for split in splits}
+    missing = [picture for picture in pictures if picture.paths[0] not in rows[picture.split]]
+    print(f"{len(pictures)} pictures in the index, {len(pictures) - len(missing)} done")
+    faults = []
+    if missing:
+        files = {split: _meta(out, split).open("a", newline="", encoding="utf-8") for split in rows}
+        try:
+            for picture, found in _convert_all(missing, raw, out, options.workers):
+                if isinstance(found, str):
+                    faults.append(found)
+                    continue
+                csv.DictWriter(files[picture.split], COLUMNS).writerow(found)
+                files[picture.split].flush()  # a run that is killed keeps what it has
+                rows[picture.split][picture.paths[0]] = found
+        except OSError as error:
+            raise ExportError(f"The table of pictures in {out} cannot be written: {error.strerror}.") from error
+        finally:
+            for file in files.values():
+                file.close()
+    done = [split for split in rows if rows[split]]
+    for split in done:
+        _list_hypersim(out, split, [row for _, row in sorted(rows[split].items())], options.max_invalid)
+    return faults, done
+
+
+def _convert_all(
+    pictures: Sequence[Picture], raw: Path, out: Path, workers: int
+) -> Iterator[tuple[Picture, Row | str]]:
+    """Yield every picture with its row or its fault, in order, as it is done."""
+    work = partial(convert, raw=raw, out=out)
+    if workers == 1:
+        yield from ((picture, work(picture)) for picture in tqdm(pictures, unit="picture", disable=None))
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_follow)
+    try:
+        results = zip(pictures, pool.map(work, pictures, chunksize=4), strict=True)
+        yield from tqdm(results, total=len(pictures), unit="picture", disable=None)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow() -> None:
+    """Make a worker leave Ctrl-C to the process that started it, and end when that one is killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _meta(out: Path, split: str) -> Path:
+    return out / split / f"filename_meta_{split}.csv"
+
+
+def _read_rows(path: Path, folder: Path) -> dict[str, Row]:
+    """Read the rows of pictures that are there, by photo, and write the file anew with these alone.
+
+    The last line of a run that was killed may be cut off: it does not count.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    there = {}
+    for stored in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+        row = {name: stored.get(name) or "" for name in COLUMNS}
+        if all(row.values()) and all((folder / row[name]).is_file() for name in ("rgb_path", "depth_path")):
+            there[row["rgb_path"]] = row
+    _write_rows(path, list(there.values()))
+    return there
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _list_hypersim(out: Path, split: str, rows: Sequence[Row], max_invalid: float) -> None:
+    """Write the sorted rows and the list of complete pictures, and say how many there should be."""
+    _write_rows(_meta(out, split), rows)
+    complete = [row for row in rows if float(row["invalid_ratio"]) <= max_invalid]
+    _write_list(out / split / f"filename_list_{split}.txt", [(row["rgb_path"], row["depth_path"]) for row in complete])
+    scenes = len({row["scene_name"] for row in complete})
+    paper = f"; the paper: {PAPER}" if split == "train" else ""
+    print(
+        f"{split}: {len(rows)} pictures, {len(complete)} of {scenes} scenes complete (the authors list "
+        f"{PUBLISHED[split]:,}{paper})"
+    )
+
+
+def prepare_vkitti(raw: Path, out: Path) -> Outcome:
+    """Count the pairs of Virtual KITTI 2 and list them in ``out``, which is ``raw`` or gets links to it.
+
+    Raises: MarigoldError when there is no pair at all, ExportError when ``out`` cannot be written.
+    """
+    faults = []
+    found = {split: VKITTI.search(raw, split) for split in SCENE_PAIRS}
+    if not any(found.values()):
+        raise MarigoldError(f"{raw} holds no pictures of vkitti: {VKITTI.photo} with {VKITTI.depth[0]}.")
+    for split, entries in found.items():
+        whole = [entry for entry in entries if all((raw / path).is_file() for path in entry)]
+        faults += [f"{raw / path} is missing." for entry in entries for path in entry if not (raw / path).is_file()]
+        counts = Counter(tuple(entry[0].split("/")[1:3]) for entry in whole)
+        print(f"{split}: {len(whole):,} of {sum(SCENE_PAIRS[split].values()):,} pairs")
+        for scene, pairs in SCENE_PAIRS[split].items():
+            for variation in VARIATIONS:
+                if counts[scene, variation] != pairs // len(VARIATIONS):
+                    there = f"{counts[scene, variation]} pairs of {pairs // len(VARIATIONS)}"
+                    faults.append(f"{scene}/{variation} has {there} ({' and '.join(CAMERAS)} together).")
+        _write_list(out / f"vkitti_{split}.txt", whole)
+    if out.resolve() != raw.resolve():
+        for name in ("rgb", "depth"):
+            if not (out / name).exists():
+                try:
+                    (out / name).symlink_to((raw / name).resolve(), target_is_directory=True)
+                except OSError as error:  # a disk, or a Windows account, without links
+                    raise ExportError(f"{out} cannot link to {raw}: {error.strerror}; give {raw} twice.") from error
+    return faults, [split for split in found if found[split]]
+
+
+def _write_list(path: Path, entries: Sequence[Sequence[str]]) -> None:
+    write_bytes(path, "".join(f"{' '.join(entry)}\n" for entry in entries).encode())
+
+
+def main(
+    data: tyro.conf.Positional[Literal["hypersim", "vkitti"]],
+    raw: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    options: Preparation,
+) -> int:
+    """Prepare a data set for training; the same command goes on where it was stopped.
+
+    Args:
+        data: which data set.
+        raw: folder with the data set as it is published.
+        out: folder for what training reads; for vkitti it may be the same.
+        options: how to prepare.
+    """
+    if not raw.is_dir():
+        raise MarigoldError(f"There is no folder {raw}.")
+    faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
+    if options.verify:
+        from training.doctor import examine  # brings torch, which the processes that convert would load too
+
+        for report in (examine(f"{data}/{split}:{out}", workers=options.workers) for split in splits):
+            print(report)
+            faults += [f"{fault.where}: {fault.what}" for fault in report.faults]
+    for fault in faults[:SHOWN]:
+        print(fault)
+    if len(faults) > SHOWN:
+        write_bytes(out / "faults.txt", "\n".join([*faults, ""]).encode())
+        print(f"and {len(faults) - SHOWN} more: see {out / 'faults.txt'}")
+    print(f"{len(faults)} faults" if faults else "no faults")
+    return BAD_INPUT if faults else 0
+
+
+if __name__ == "__main__":
+    run(main, "python -m training.prepare")

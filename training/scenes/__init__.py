@@ -1,0 +1,1 @@
+"""Seeded worlds, and the renderer that takes their pictures."""

@@ -1,0 +1,250 @@
+"""Draws a scene with OpenGL on EGL, on a GPU or in software: colour, exact z, normals and labels in one pass.
+
+A pixel's depth and normal come from one sample at its centre; its colour is the mean of 2x2 samples. Textures with
+holes are cut by ``discard`` in both. Invariant: a view depends on the scene, camera and size, not on earlier views.
+"""
+
+import atexit
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from weakref import WeakKeyDictionary
+
+import moderngl
+import numpy as np
+
+from marigold_core.errors import MarigoldError
+from training.scenes import shaders
+from training.scenes.meshes import Mesh
+from training.scenes.projection import SHADOW_PX, half_size, shadow_matrix, view_projection
+from training.scenes.textures import Texture
+from training.scenes.types import Camera, Item, Lighting, Look, Scene
+from training.sets.rendered import View
+
+INSTANCE_FLOATS = 20
+OCCLUSION_STRENGTH = 1.5
+
+
+@lru_cache(maxsize=1)
+def rasterizer() -> "Rasterizer":
+    """Start the process's one rasterizer, or return it: OpenGL objects freed under another context would harm it.
+
+    Raises: MarigoldError when the machine has no EGL driver.
+    """
+    atexit.register(rasterizer.cache_clear)  # moderngl cannot free what outlives its own module
+    return Rasterizer()
+
+
+class Rasterizer:
+    """Holds the OpenGL context, its programs and what was uploaded; made by ``rasterizer()``.
+
+    Raises: MarigoldError when the machine has no EGL driver.
+    """
+
+    def __init__(self) -> None:
+        try:
+            # moderngl annotates its keyword arguments as one dictionary
+            self.context = moderngl.create_context(
+                standalone=True,
+                require=330,
+                backend="egl",  # pyright: ignore[reportArgumentType]
+            )
+        except Exception as error:  # moderngl raises bare Exception for a missing driver
+            raise MarigoldError(
+                f"OpenGL on EGL could not be started ({error}); install libegl1 and libgl1-mesa-dri, or a GPU driver."
+            ) from error
+        self.context.gc_mode = "auto"
+        make = self.context.program
+        cut = {"": "", "holes": shaders.HOLES}
+        self.surface = {k: make(shaders.VERTEX, shaders.SURFACE.replace("CUTOUT", line)) for k, line in cut.items()}
+        self.shadow = {k: make(shaders.VERTEX, shaders.SHADOW.replace("CUTOUT", line)) for k, line in cut.items()}
+        self.sky = make(shaders.SCREEN, shaders.SKY)
+        self.resolve = make(shaders.SCREEN, shaders.RESOLVE)
+        self.sky_screen = self.context.vertex_array(self.sky, [])
+        self.resolve_screen = self.context.vertex_array(self.resolve, [])
+        self.shadow_map = self.context.depth_texture((SHADOW_PX, SHADOW_PX))
+        self.shadow_map.compare_func = "<="
+        self.shadow_map.filter = (moderngl.LINEAR, moderngl.LINEAR)
+        self.shadow_target = self.context.framebuffer(depth_attachment=self.shadow_map)
+        self.meshes: WeakKeyDictionary[Mesh, tuple[moderngl.Buffer, moderngl.Buffer]] = WeakKeyDictionary()
+        self.textures: WeakKeyDictionary[Texture, moderngl.Texture] = WeakKeyDictionary()
+        self.targets: dict[tuple[int, int], Targets] = {}
+        self.white = Texture(np.full((1, 1, 4), 255, np.uint8))
+
+    def views(self, scene: Scene, size: tuple[int, int]) -> Iterator[tuple[Camera, View]]:
+        """A scene and (width, height) in pixels -> each candidate camera with what it sees, drawn when asked for."""
+        batches = self._batches(scene.items)
+        shadow_matrix = self._draw_shadows(scene.lighting, batches)
+        for camera in scene.cameras:
+            yield camera, self._draw(scene.lighting, batches, shadow_matrix, camera, size)
+
+    def _batches(self, items: list[Item]) -> list["Batch"]:
+        grouped: dict[tuple[int, int, bool], list[Item]] = defaultdict(list)
+        for item in items:
+            grouped[id(item.mesh), id(item.look.texture), item.casts_shadow].append(item)
+        return [self._batch(group) for group in grouped.values()]
+
+    def _batch(self, group: list[Item]) -> "Batch":
+        shape, texture = group[0].mesh, group[0].look.texture or self.white
+        rows = np.empty((len(group), INSTANCE_FLOATS), np.float32)
+        for row, item in zip(rows, group, strict=True):
+            row[:12] = item.matrix[:3].ravel()
+            row[12:] = instance_look(item.look, item.label)
+        instances = self.context.buffer(rows.tobytes())
+        kind = "holes" if texture.has_holes else ""
+        drawn, shadow = (self._array(program[kind], shape, instances) for program in (self.surface, self.shadow))
+        return Batch(
+            drawn, shadow, self._texture(texture), rows[:, [3, 7, 11]], reach(shape, rows), group[0].casts_shadow
+        )
+
+    def _array(self, program: moderngl.Program, shape: Mesh, instances: moderngl.Buffer) -> moderngl.VertexArray:
+        if shape not in self.meshes:
+            vertices = np.hstack([shape.positions, shape.normals, shape.uvs]).astype(np.float32)
+            self.meshes[shape] = (self.context.buffer(vertices.tobytes()), self.context.buffer(shape.faces.tobytes()))
+        vertices, indices = self.meshes[shape]
+        names = ("in_position", "in_normal", "in_uv"), ("in_row0", "in_row1", "in_row2", "in_tint", "in_extra")
+        layout = [(vertices, "3f 3f 2f", *names[0]), (instances, "4f 4f 4f 4f 4f/i", *names[1])]
+        return self.context.vertex_array(program, layout, indices, skip_errors=True)
+
+    def _texture(self, texture: Texture) -> moderngl.Texture:
+        if texture not in self.textures:
+            height, width = texture.pixels.shape[:2]
+            uploaded = self.context.texture((width, height), 4, np.ascontiguousarray(texture.pixels).tobytes())
+            uploaded.build_mipmaps()
+            uploaded.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
+            self.textures[texture] = uploaded
+        return self.textures[texture]
+
+    def _draw_shadows(self, lighting: Lighting, batches: list["Batch"]) -> np.ndarray:
+        matrix = shadow_matrix(lighting)
+        self.shadow_target.use()
+        self.shadow_target.clear(depth=1.0)
+        self.context.enable_only(moderngl.DEPTH_TEST)
+        self.context.polygon_offset = (1.5, 2.0)
+        for program in self.shadow.values():
+            set_uniforms(program, view_projection=matrix)
+        for batch in batches:
+            if batch.casts_shadow:
+                batch.texture.use(0)
+                batch.shadow.render(instances=batch.count)
+        self.context.polygon_offset = (0.0, 0.0)
+        return matrix
+
+    def _draw(
+        self, lighting: Lighting, batches: list["Batch"], shadow: np.ndarray, camera: Camera, size: tuple[int, int]
+    ) -> View:
+        if size not in self.targets:
+            self.targets[size] = Targets(self.context, size)
+        targets = self.targets[size]
+        targets.samples.use()
+        targets.samples.clear(depth=1.0)
+        self.context.enable_only(moderngl.DEPTH_TEST)
+        rotation, half = camera.rotation(), half_size(camera, size)
+        texel_m = 2 * lighting.shadow_radius_m / SHADOW_PX
+        for program in self.surface.values():
+            set_uniforms(
+                program, view_projection=view_projection(camera, size), shadow_matrix=shadow, eye=camera.eye,
+                shadow_bias_m=1.5 * texel_m, to_camera=rotation, key=(*lighting.key, float(lighting.key_is_lamp)),
+                key_colour=lighting.key_colour, fill=lighting.fill, fill_colour=lighting.fill_colour,
+                ambient=lighting.ambient, haze=(*lighting.haze_colour, lighting.haze_per_m), shadow_map=1,
+            )  # fmt: skip
+        self.shadow_map.use(1)
+        for batch in sorted(batches, key=lambda batch: batch.nearness(camera.eye)):  # what is hidden is not shaded
+            batch.texture.use(0)
+            batch.surface.render(instances=batch.count)
+        self.context.depth_func = "<="
+        self._texture(lighting.sky or self.white).use(0)
+        set_uniforms(self.sky, to_world=rotation.T, half_size=half, gain=lighting.sky_gain)
+        self.sky_screen.render(moderngl.TRIANGLES, vertices=3)
+        self.context.depth_func = "<"
+        self.context.enable_only(moderngl.NOTHING)
+        targets.pixels.use()
+        for unit, texture in enumerate(targets.textures):
+            texture.use(unit)
+        set_uniforms(self.resolve, colours=0, depths=1, normals=2, half_size=half)
+        set_uniforms(self.resolve, reach_m=0.012 * lighting.shadow_radius_m + 0.15, strength=OCCLUSION_STRENGTH)
+        self.resolve_screen.render(moderngl.TRIANGLES, vertices=3)
+        return targets.read()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Instances of one mesh with one texture."""
+
+    surface: moderngl.VertexArray
+    shadow: moderngl.VertexArray
+    texture: moderngl.Texture
+    places: np.ndarray  # [N, 3] where the instances are
+    reach_m: float  # how far the largest of them extends from its place
+    casts_shadow: bool
+
+    @property
+    def count(self) -> int:
+        """Count the instances."""
+        return len(self.places)
+
+    def nearness(self, eye: tuple[float, float, float]) -> float:
+        """Estimate the order of drawing, in metres: small things close by first, walls and ground last."""
+        return float(np.linalg.norm(self.places - eye, axis=1).min()) + self.reach_m
+
+
+class Targets:
+    """Framebuffers of one picture size: 2x2 samples a pixel, and the pixels themselves."""
+
+    def __init__(self, context: moderngl.Context, size: tuple[int, int]):
+        self.size = size
+        double = (2 * size[0], 2 * size[1])
+        self.textures = attachments(context, double)
+        self.samples = context.framebuffer(self.textures, context.depth_renderbuffer(double))
+        self.pixels = context.framebuffer(attachments(context, size))
+
+    def read(self) -> View:
+        """Read the resolved picture back; row 0 is its top, as the projection draws upside down."""
+        width, height = self.size
+        colour = np.frombuffer(self.pixels.read(components=3, attachment=0, alignment=1), np.uint8)
+        depth = np.frombuffer(self.pixels.read(components=1, attachment=1, dtype="f4"), np.float32)
+        normal = np.frombuffer(self.pixels.read(components=4, attachment=2), np.uint8).reshape(height, width, 4)
+        depth = depth.reshape(height, width)
+        sky = depth == 0
+        directions = (normal[..., :3].astype(np.float32) / 127.5 - 1) * np.array([1, -1, -1], np.float32)
+        directions[sky] = 0
+        return View(
+            rgb=colour.reshape(height, width, 3),
+            depth_m=np.where(sky, np.inf, depth).astype(np.float32),
+            normals=directions,
+            labels=np.where(sky, 0, normal[..., 3]).astype(np.uint8),
+        )
+
+
+def reach(shape: Mesh, rows: np.ndarray) -> float:
+    """A mesh and [N, 20] instances of it -> the largest distance of a corner from an instance's place, in metres."""
+    span = np.abs(shape.positions).max(0)
+    return float(np.linalg.norm(np.abs(rows[:, :12].reshape(-1, 3, 4)[..., :3]) @ span, axis=1).max())
+
+
+def attachments(context: moderngl.Context, size: tuple[int, int]) -> list[moderngl.Texture]:
+    """Make colour, depth and normal textures of a size in pixels."""
+    made = [context.texture(size, 4), context.texture(size, 1, dtype="f4"), context.texture(size, 4)]
+    for texture in made:
+        texture.filter = (moderngl.NEAREST, moderngl.NEAREST)
+    return made
+
+
+def instance_look(look: Look, label: int) -> tuple[float, ...]:
+    """A look and a label -> the eight floats of an instance that the shaders name tint and extra."""
+    tiling = look.tile_m if look.tile_m > 0 else -look.repeat
+    return (*look.tint, look.glow, tiling, look.gloss, label, 0.0)
+
+
+def set_uniforms(program: moderngl.Program, **values: np.ndarray | tuple[float, ...] | float) -> None:
+    """Write uniforms, matrices row by row; those that the compiler dropped as unused are passed over."""
+    for name, value in values.items():
+        uniform = program.get(name, None)
+        if not isinstance(uniform, moderngl.Uniform):
+            continue
+        if isinstance(value, np.ndarray):
+            matrix = value.ndim == 2 and value.shape[0] == value.shape[1]
+            uniform.write(np.ascontiguousarray(value.T if matrix else value, np.float32).tobytes())
+        else:
+            uniform.value = value

@@ -1,0 +1,1 @@
+"""How far a depth map is from the truth."""

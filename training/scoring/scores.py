@@ -1,0 +1,114 @@
+"""A prediction beside the truth, and the guesses that every score should be read beside."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from marigold_core.errors import MarigoldError
+from marigold_core.prediction import Prediction
+from training.scoring.alignment import align, as_estimate
+from training.scoring.boundary import boundary_f1
+from training.scoring.metrics import METRICS
+from training.scoring.protocol import Averaging, Protocol
+from training.scoring.uncertainty import ause, rank_correlation, sparsification
+from training.sets.sample import Sample
+
+# photo [H, W, 3] uint8 -> map [h, w] that grows with depth (or falls with it, where disparity is fitted), or more
+Predictor = Callable[[np.ndarray], np.ndarray | Prediction]
+Row = dict[str, float]  # metrics of one picture, without those that say nothing about it; "pixels" is how many counted
+RANKED_PIXELS = 1_000_000  # of more pixels only every n-th is ranked: sorting 20 million takes seconds a picture
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prediction beside its truth."""
+
+    row: Row
+    aligned_m: np.ndarray  # [H, W] float64, fitted and clipped
+    counted: np.ndarray  # [H, W] bool
+    uncertainty: np.ndarray | None  # [H, W] >= 0, in the prediction's own units
+    curves: np.ndarray | None  # [2, N] sparsification by uncertainty and by the oracle
+
+
+def compare(prediction: np.ndarray | Prediction, truth_m: np.ndarray, protocol: Protocol) -> Comparison:
+    """Fit a prediction [h, w] to the truth [H, W] and measure all metrics over the pixels that count.
+
+    A picture without such pixels has no scores. Raises: MarigoldError when the prediction is not a finite map.
+    """
+    estimate = as_estimate(prediction)
+    if estimate.values.ndim != 2:
+        raise MarigoldError(f"Depth is a map [H, W], but the prediction has the shape {list(estimate.values.shape)}.")
+    if not np.isfinite(estimate.values).all():
+        raise MarigoldError("The prediction holds values that are not numbers (NaN or infinity).")
+    counted = protocol.counted(truth_m)
+    values = _resize(estimate.values, truth_m)
+    uncertainty = None if estimate.uncertainty is None else _resize(estimate.uncertainty, truth_m)
+    alignment = estimate.alignment if protocol.alignment == "auto" else protocol.alignment
+    aligned_m = align(values, truth_m, counted, alignment, protocol.alignment_max_px or None)
+    aligned_m = aligned_m.clip(protocol.near_m, protocol.far_m)
+    row, curves = _measure(aligned_m, truth_m, counted, uncertainty)
+    return Comparison(row, aligned_m, counted, uncertainty, curves)
+
+
+def _measure(
+    aligned_m: np.ndarray, truth_m: np.ndarray, counted: np.ndarray, uncertainty: np.ndarray | None
+) -> tuple[Row, np.ndarray | None]:
+    """Measure [H, W] over the pixels that count -> metrics and, where there is uncertainty, sparsification curves."""
+    found, truth = aligned_m[counted], truth_m[counted].astype(np.float64)
+    row: Row = {"pixels": float(truth.size)}
+    if not truth.size:
+        return row, None
+    row |= {name: metric(found, truth) for name, metric in METRICS.items()}
+    outlines = boundary_f1(aligned_m, truth_m, counted)
+    if outlines is not None:
+        row["boundary_f1"] = outlines
+    if uncertainty is None:
+        return row, None
+    every = -(-truth.size // RANKED_PIXELS)
+    error, doubt = np.abs(found - truth)[::every], uncertainty[counted][::every]
+    curves = np.stack([sparsification(error, doubt), sparsification(error, error)])
+    return row | {"spearman": rank_correlation(doubt, error), "ause": ause(*curves)}, curves
+
+
+def evaluate(predict: Predictor, samples: Iterable[Sample], protocol: Protocol) -> list[Row]:
+    """Score a predictor on every sample, one at a time -> a row of metrics each, in their order."""
+    return [compare(predict(sample.rgb), sample.depth_m, protocol).row for sample in samples]
+
+
+def averages(rows: Sequence[Row], averaging: Averaging = "pictures") -> Row:
+    """Average each metric over the pictures that have it, each counting the same or by its number of pixels.
+
+    Raises: MarigoldError when no picture has a pixel that counts.
+    """
+    if not any(row["pixels"] for row in rows):
+        raise MarigoldError("No picture has a pixel that counts: is the depth range of the protocol right, in metres?")
+    means = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        known = [row for row in rows if name in row]
+        weights = [row["pixels"] if averaging == "pixels" and name != "pixels" else 1.0 for row in known]
+        means[name] = float(np.average([row[name] for row in known], weights=weights))
+    return means
+
+
+def ramp(pixels: np.ndarray) -> np.ndarray:
+    """Guess without looking that depth grows from the bottom to the top."""
+    height, width = pixels.shape[:2]
+    return np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], width, axis=1)
+
+
+def constant(pixels: np.ndarray) -> np.ndarray:
+    """Guess without looking that all is equally far."""
+    return np.ones(pixels.shape[:2], np.float32)
+
+
+BASELINES: dict[str, Predictor] = {"vertical ramp": ramp, "constant": constant}
+
+
+def _resize(values: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
+    """Bring a map [h, w] to the size of the truth bilinearly -> [H, W]."""
+    if values.shape == truth_m.shape:
+        return values
+    height, width = truth_m.shape
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))

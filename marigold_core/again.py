@@ -14,7 +14,7 @@ from pydantic import Field
 from . import batch, load
 from .compare import COLUMNS, Comparison, Row, against_reference, check_minutes, in_words, measure, reduce, to_csv
 from .console import ALL_DONE, SOME_FAILED, Run, table, watch
-from .errors import ExportError, ImageError, SettingsError
+from .errors import ExportError, SettingsError
 from .prediction import Cell, Prediction
 from .settings import Colormap, Format, Frozen, MeshSettings
 
@@ -58,7 +58,7 @@ def compare(
     from .checkpoints import default_checkpoint
     from .image import load_photo
 
-    job = _only_job(photo, output)
+    job = batch.only_job(photo, output, "a comparison takes one")
     existing = [name for name in (SHEET, DIFFERENCES, TABLE) if (job.folder / name).exists()]
     if existing and not run.overwrite:
         raise ExportError(f"{job.folder / existing[0]} exists already; --overwrite replaces it.")
@@ -86,19 +86,6 @@ def compare(
     if not run.quiet:
         print(table([COLUMNS, *(row.figures() for row in rows)]), f"{job.folder / SHEET}", sep="\n\n")
     return ALL_DONE
-
-
-def _only_job(photo: str, output: Path) -> batch.Job:
-    """Find the one photo. Raises: SettingsError and ImageError when there is none or another number."""
-    found = batch.find_jobs([photo], output)
-    for path, reason in found.refused:
-        raise ImageError(f"{path}: {reason}")
-    if len(found.jobs) > 1:
-        raise SettingsError(f"{photo} stands for {len(found.jobs)} photos; a comparison takes one.")
-    job = found.jobs[0]
-    if not job.folder.resolve().is_relative_to(output.resolve()):
-        raise ExportError(f"{job.folder} is a link that leads out of the output folder.")
-    return job
 
 
 def _check(models: Sequence[str], comparison: Comparison, formats: Sequence[Format] | None) -> None:

@@ -77,6 +77,22 @@ def find_jobs(words: Sequence[str], out: Path) -> Found:
     return found
 
 
+def only_job(word: str, out: Path, why: str) -> Job:
+    """Turn the name of one photo into its job; ``why`` says in the sentence that refuses more why there is only one.
+
+    Raises: ImageError, SettingsError and ExportError when there is none, another number, or no place for its files.
+    """
+    found = find_jobs([word], out)
+    for path, reason in found.refused:
+        raise ImageError(f"{path}: {reason}")
+    if len(found.jobs) > 1:
+        raise SettingsError(f"{word} stands for {len(found.jobs)} photos; {why}.")
+    job = found.jobs[0]
+    if not job.folder.resolve().is_relative_to(out.resolve()):
+        raise ExportError(f"{job.folder} is a link that leads out of the output folder.")
+    return job
+
+
 def _walk(root: Path, out: Path, found: Found) -> Iterator[Path]:
     """Yield the photos below a folder in order; links that leave it are refused, not followed."""
     inside = root.resolve()

@@ -10,7 +10,6 @@ from . import batch, load
 from . import calibrate as metric
 from .calibrate import Calibration, Hints, check_claim, check_hints
 from .console import ALL_DONE, Run, table, watch
-from .errors import SettingsError
 from .hints import Anchor, Length, read_numbers
 from .patches import Patch
 from .settings import Frozen, MeshSettings, Settings
@@ -59,12 +58,7 @@ def calibrate(
     from .image import load_photo
 
     known = hints.read(mesh.fov_x_deg)
-    found = batch.find_jobs([photo], output)
-    if found.refused:
-        raise found.refused[0][1]
-    if len(found.jobs) != 1:
-        raise SettingsError(f"{photo} holds {len(found.jobs)} photos, but hints belong to one.")
-    (job,) = found.jobs
+    job = batch.only_job(photo, output, "hints belong to one")
     model = run.model or default_checkpoint()
     find(model)  # what is wrong is told at once, not after the seconds that a prediction takes
     source = load_photo(job.photo)

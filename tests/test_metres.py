@@ -149,7 +149,7 @@ def test_hints_belong_to_one_photo(folder: Path, out: Path, write, capsys: pytes
     for name in "ab":
         write(folder / f"{name}.png")
     assert run(folder, "-o", out, "--anchors", "1,1,1") == cli.USAGE
-    assert "holds 2 photos, but hints belong to one" in capsys.readouterr().err
+    assert "stands for 2 photos; hints belong to one" in capsys.readouterr().err
     assert run(folder / "c.png", "-o", out, "--anchors", "1,1,1") == cli.USAGE
     assert "no such file" in capsys.readouterr().err
 

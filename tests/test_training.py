@@ -166,5 +166,7 @@ def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: P
     assert error(newest) < 0.85 * error(task.out / "start")
     factor = json.loads((newest / "vae" / "config.json").read_text())["scaling_factor"]
     assert factor == lines(task.out)[-1]["scaling_factor"] != 0.18215
+    noted = lines(task.out)
     autoencoder.train_autoencoder(task, recipe)  # finished: nothing to do
     assert checkpoint.latest(task.out) == newest
+    assert lines(task.out) == noted

@@ -168,7 +168,10 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
         vae, loss, pictures, recipe, Run(task.out, base, "vae", begun_with), accelerator, minutes=task.minutes
     )
     figures = settle(folder, pictures)
-    Journal(task.out / "metrics.jsonl").add({"step": checkpoint.step_of(folder), "event": "settled", **figures})
+    journal = Journal(task.out / "metrics.jsonl")
+    record = {"step": checkpoint.step_of(folder), "event": "settled", **figures}
+    if record not in journal.read():  # a finished run that is asked for again comes here too
+        journal.add(record)
     load(folder)  # proves that the folder is whole
     return figures
 

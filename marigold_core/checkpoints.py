@@ -108,7 +108,8 @@ def _verified(folder: Path, name: str, published: dict[str, str]) -> Checkpoint:
     names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()}
     variant, files = choose(names, (None, "fp16"))
     shapes = {file: read_shapes(folder / file, file) for file in files}
-    _check_tensors({name: shape for file in files if file.startswith("unet/") for name, shape in shapes[file].items()})
+    unet = {name: shape for file in files if file.startswith("unet/") for name, shape in shapes[file].items()}
+    _check_tensors(unet, capabilities.prior)
     digests = [f"{verify(folder / file, file, published.get(file))} {file}" for file in files]
     return Checkpoint(
         **vars(capabilities),
@@ -120,8 +121,10 @@ def _verified(folder: Path, name: str, published: dict[str, str]) -> Checkpoint:
     )
 
 
-def _check_tensors(unet: dict[str, list[int]]) -> None:
-    """Compare the channels of the U-Net's first and last layer with Marigold's, whatever its configuration claims."""
+def _check_tensors(unet: dict[str, list[int]], prior: bool) -> None:
+    """Compare the U-Net's first and last layer and its projections of a prior with what its configuration claims."""
     first, last = unet.get("conv_in.weight", []), unet.get("conv_out.weight", [])
     whole = len(first) == len(last) == 4
     check_unet({"in_channels": first[1] if whole else None, "out_channels": last[0] if whole else None})
+    if prior and not any(name.startswith("prior_proj.") for name in unet):
+        raise CheckpointError("The U-Net has no weights for the image prior of its checkpoint; fetch or copy it again.")

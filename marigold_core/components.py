@@ -14,15 +14,22 @@ from transformers.utils import logging as transformers_logging
 
 from .checkpoints import Checkpoint, find
 from .errors import SettingsError
+from .layout import PRIOR
+from .prior import GuidedUNet, ImagePrior
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Components = tuple[
-    Checkpoint, UNet2DConditionModel, AutoencoderKL | AutoencoderTiny, DDIMScheduler | LCMScheduler, Tensor
+    Checkpoint,
+    UNet2DConditionModel,
+    AutoencoderKL | AutoencoderTiny,
+    DDIMScheduler | LCMScheduler,
+    Tensor,
+    ImagePrior | None,
 ]
 
 
 def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bool) -> Components:
-    """Find, verify and load a checkpoint -> its record, U-Net, autoencoder, scheduler and prompt embedding [1, 2, D].
+    """Find, verify and load a checkpoint -> its record and parts; the prompt embedding is [1, 2, D].
 
     Raises: CheckpointError from ``checkpoints.find``; SettingsError for an unknown device or dtype.
     """
@@ -39,13 +46,15 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         "low_cpu_mem_usage": True,  # the weights are read into place: never two copies
     }
     with _no_progress_bars():
-        unet = UNet2DConditionModel.from_pretrained(record.folder, subfolder="unet", **options)
+        unet_class = GuidedUNet if record.prior else UNet2DConditionModel
+        unet = unet_class.from_pretrained(record.folder, subfolder="unet", **options)
+        prior = ImagePrior.from_pretrained(record.folder, subfolder=PRIOR, **options) if record.prior else None
         vae = vae_class.from_pretrained(record.folder, subfolder="vae", **options)
-    parts: list[nn.Module] = [unet, vae]
+    parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
     for part in parts:
         part.eval().requires_grad_(False).to(target)
     scheduler: Any = scheduler_class.from_pretrained(record.folder, subfolder="scheduler")
-    return record, unet, vae, scheduler, empty_prompt(record, kind).to(target)
+    return record, unet, vae, scheduler, empty_prompt(record, kind).to(target), prior
 
 
 def pick_device(device: str) -> torch.device:

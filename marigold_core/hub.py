@@ -19,7 +19,7 @@ from .weights import cache_folder, choose, digest, write_json
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-CONFIG_FILES = re.compile(r"model_index\.json|(unet|vae|scheduler|text_encoder|tokenizer)/[\w.-]+\.(json|txt)")
+CONFIG_FILES = re.compile(r"model_index\.json|(unet|vae|prior|scheduler|text_encoder|tokenizer)/[\w.-]+\.(json|txt)")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def fetch(hub_id: str, check: Callable[[Path], object], refetch: bool = False) -
     Raises: CheckpointError when the hub or the checkpoint cannot be had, in one sentence with what to do.
     """
     with _client(hub_id):
-        fetched = None if refetch else _read_record(hub_id) or _adopt(hub_id)
+        fetched = None if refetch else _read_record(hub_id) or _adopt(hub_id, check)
         if fetched is None:
             fetched = _pin(hub_id, check)
         wanted = _drop_damaged(fetched, rehash=refetch)
@@ -85,13 +85,14 @@ def _pin(hub_id: str, check: Callable[[Path], object]) -> Fetched:
     return fetched
 
 
-def _adopt(hub_id: str) -> Fetched | None:
-    """Use what another program left in the hub's cache; its large files are named by their sha256."""
+def _adopt(hub_id: str, check: Callable[[Path], object]) -> Fetched | None:
+    """Use what another program left in the hub's cache, where it lacks nothing; large files are named by sha256."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns="model_index.json", local_files_only=True))
+        check(folder)  # diffusers, for one, leaves the image prior out
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         _, weights = choose(names, (None, "fp16"))
     except (LocalEntryNotFoundError, CheckpointError):

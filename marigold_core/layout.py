@@ -29,6 +29,9 @@ CLASSES = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
 INDEX = "model_index.json"
+PRIOR = "prior"  # folder of the image prior, which a checkpoint may do without
+PRIOR_CONFIG = f"{PRIOR}/config.json"
+GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's features that it takes
 CONFIGS = (INDEX, "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "text_encoder/config.json")
 OTHER_UNETS = {
     4: "a plain Stable Diffusion",
@@ -50,6 +53,7 @@ class Capabilities:
     full_z_range: bool  # normals: decoded z spans [-1, 1] rather than [0, 1]
     default_steps: int
     default_resolution: int  # longest edge the network sees, pixels
+    prior: bool  # whether it has an image prior of its own (``prior``)
 
 
 def describe(folder: Path) -> Capabilities:
@@ -81,6 +85,7 @@ def describe(folder: Path) -> Capabilities:
         full_z_range=index.get("use_full_z_range", True) is not False,
         default_steps=steps,
         default_resolution=resolution,
+        prior=_has_prior(folder),
     )
 
 
@@ -142,8 +147,25 @@ def canonical(config: Config) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Hash all configuration files of a checkpoint -> sha256 in hex, the same for equal content."""
-    text = "\n".join(f"{name} {canonical(read_config(folder, name))}" for name in CONFIGS)
+    names = (*CONFIGS, PRIOR_CONFIG) if (folder / PRIOR_CONFIG).exists() else CONFIGS
+    text = "\n".join(f"{name} {canonical(read_config(folder, name))}" for name in names)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _has_prior(folder: Path) -> bool:
+    """Tell whether there is an image prior. Raises: CheckpointError when the U-Net takes none or another."""
+    taken = read_config(folder, "unet/config.json").get(GUIDED)
+    if taken is None and not (folder / PRIOR_CONFIG).exists():
+        return False
+    prior = read_config(folder, PRIOR_CONFIG)
+    try:
+        blocks, taps = cast(list[list[int]], prior["block_sizes"]), cast(list[int], prior["taps"])
+        given = [blocks[tap][2] for tap in taps]
+    except (KeyError, IndexError, TypeError):
+        given = None
+    if given is None or given != taken:
+        raise CheckpointError("The checkpoint has an image prior that its U-Net does not take; fetch or copy it again.")
+    return True
 
 
 def _component_class(index: Config, part: str) -> str:

@@ -1,6 +1,7 @@
 """The members of one ensemble: each a random stream of its own, denoised in batches as large as memory allows."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, MarigoldError, SettingsError
-from .image import Photo
+from .image import Photo, to_network
 from .memory import is_out_of_memory, members_that_fit, release
 from .prediction import Prediction, Progress
+from .prior import Features
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +31,35 @@ def noise(stream: torch.Generator, h: int, w: int) -> Tensor:
     return torch.randn(1, 4, h, w, generator=stream)
 
 
-Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # as ``MarigoldPipeline.predict_velocity``
+Velocity = Callable[[Tensor, Tensor, Tensor, Features], Tensor]  # as ``MarigoldPipeline.predict_velocity``
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is known of a photo while its members are denoised, computed once for all of them."""
+
+    latent: Tensor  # [1, 4, h, w], the encoded photo
+    features: Features  # of the image prior, [1, C, h', w'] each; none without one
+    size: tuple[int, int]  # (PH, PW), processing size without padding
+
+    def rows(self, count: int) -> tuple[Tensor, Features]:
+        """Repeat latent and features for ``count`` members, without copying."""
+        return self.latent.expand(count, -1, -1, -1), tuple(f.expand(count, -1, -1, -1) for f in self.features)
+
+
+@torch.inference_mode()
+def look_at(pipe: "MarigoldPipeline", photo: Photo, resolution: int) -> Condition:
+    """Encode a photo and look at the result, in tiles when memory runs out."""
+    x, size = to_network(photo.pixels, resolution, pipe.factor)  # [1, 3, PPH, PPW]
+    try:
+        latent = pipe.encode(x.to(pipe.device, pipe.dtype))
+        return Condition(latent, pipe.features(latent), size)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or pipe.vae.use_tiling:
+            raise
+    release(pipe.device)
+    pipe.vae.enable_tiling()
+    return look_at(pipe, photo, resolution)
 
 
 class FirstSteps:
@@ -43,7 +73,9 @@ class FirstSteps:
         self._known: dict[tuple[int, range, int], tuple[Tensor, float]] = {}
         self._saved_s = 0.0
 
-    def predict(self, seed: int, rows: range, image_latent: Tensor, start: Tensor, t: Tensor) -> Tensor:
+    def predict(
+        self, seed: int, rows: range, image_latent: Tensor, start: Tensor, t: Tensor, features: Features
+    ) -> Tensor:
         """Return the velocity [B, 4, h, w] of the members ``rows`` at ``t``, where they are their noise ``start``."""
         key = (seed, rows, int(t))
         if key in self._known:
@@ -51,7 +83,7 @@ class FirstSteps:
             self._saved_s += seconds
             return velocity
         began = perf_counter()
-        velocity = self._pipe.predict_velocity(image_latent, start, t)
+        velocity = self._pipe.predict_velocity(image_latent, start, t, features)
         if velocity.is_cuda:
             torch.cuda.synchronize(velocity.device)  # or the time would be that of asking
         self._known[key] = velocity, perf_counter() - began
@@ -87,26 +119,24 @@ def restore_members(
 
 def run_members(
     pipe: "MarigoldPipeline",
-    latent: Tensor,
-    size: tuple[int, int],
+    condition: Condition,
     settings: Settings,
     first: int,
     shared: FirstSteps | None = None,
 ) -> Iterator[Progress | Tensor]:
     """Yield a ``Progress`` each step and each finished member [1, C, PH, PW], from member ``first`` on.
 
-    ``latent`` [1, 4, h, w] is the encoded photo, ``size`` the processing size without padding. When memory runs
-    out the batch is halved, then the autoencoder works in tiles, and the events say so.
+    When memory runs out the batch is halved, then the autoencoder works in tiles, and the events say so.
     Raises: MarigoldError when one member in tiles is still too large; CheckpointError for numbers not finite.
     """
     steps, members = settings.num_inference_steps or pipe.checkpoint.default_steps, settings.ensemble_size
     channels = pipe.unet.config["block_out_channels"][0]
-    batch = settings.batch_size or members_that_fit(pipe.device, latent, channels, members - first)
+    batch = settings.batch_size or members_that_fit(pipe.device, condition.latent, channels, members - first)
     k = first
     while k < members:
         rows = range(k, min(k + batch, members))
         try:
-            for event in _batch(pipe, latent, size, settings, rows, first, shared):
+            for event in _batch(pipe, condition, settings, rows, first, shared):
                 k += isinstance(event, Tensor)
                 yield event
             continue
@@ -130,8 +160,7 @@ def run_members(
 
 def _batch(
     pipe: "MarigoldPipeline",
-    latent: Tensor,
-    size: tuple[int, int],
+    condition: Condition,
     settings: Settings,
     rows: range,
     first: int,
@@ -140,9 +169,11 @@ def _batch(
     """Denoise the members ``rows`` together, then decode and yield them one by one."""
     steps, members = settings.num_inference_steps or pipe.checkpoint.default_steps, settings.ensemble_size
     streams = [generator(settings.seed, k) for k in rows]
-    start = torch.cat([noise(stream, *latent.shape[-2:]) for stream in streams]).to(pipe.device, pipe.dtype)
+    start = torch.cat([noise(stream, *condition.latent.shape[-2:]) for stream in streams]).to(pipe.device, pipe.dtype)
     first_step = partial(shared.predict, settings.seed, rows) if shared else None
-    denoising = pipe.denoise(latent.expand(len(rows), -1, -1, -1), start, steps, streams, first_step)
+    height, width = condition.size
+    latent, features = condition.rows(len(rows))
+    denoising = pipe.denoise(latent, start, steps, streams, first_step, features)
     clean = start  # [B, 4, h, w]
     who = f"member {rows.start + 1}" if len(rows) == 1 else f"members {rows.start + 1} to {rows.stop}"
     for step in range(1, steps + 1):
@@ -152,7 +183,7 @@ def _batch(
         yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
     for row in range(len(rows)):
         with torch.inference_mode():
-            member = pipe.modality.from_vae(pipe.decode(clean[row : row + 1]))[..., : size[0], : size[1]].float()
+            member = pipe.modality.from_vae(pipe.decode(clean[row : row + 1]))[..., :height, :width].float()
             if not torch.isfinite(member).all():
                 raise CheckpointError(
                     f"The checkpoint {pipe.checkpoint.name} gives numbers that are not finite with"

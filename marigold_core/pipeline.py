@@ -21,10 +21,10 @@ from torch import Tensor
 from .checkpoints import Checkpoint
 from .components import load_components
 from .image import Photo, load_photo, to_network
-from .members import FirstSteps, Velocity, generator, noise, restore_members, run_members
-from .memory import is_out_of_memory, release
+from .members import FirstSteps, Velocity, generator, look_at, noise, restore_members, run_members
 from .modalities import Depth, Modality, Normals
 from .prediction import Cell, Prediction, Progress
+from .prior import Features, ImagePrior
 from .settings import Settings
 
 PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see image.load_photo
@@ -43,10 +43,12 @@ class MarigoldPipeline:
         vae: AutoencoderKL | AutoencoderTiny,
         scheduler: DDIMScheduler | LCMScheduler,
         prompt: Tensor,
+        prior: ImagePrior | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
-        self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only condition Marigold uses
+        self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only text Marigold is given
+        self.prior = prior  # looks at the photo for a U-Net that was no image generator before; None: published models
         self.modality: Modality = (
             Normals(checkpoint.full_z_range) if checkpoint.modality == "normals" else Depth(checkpoint.kind)
         )
@@ -85,14 +87,24 @@ class MarigoldPipeline:
         """Decode a scaled latent [B, 4, h, w] -> picture [B, 3, PPH, PPW], about [-1, 1]."""
         return self.vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
 
-    def predict_velocity(self, image_latent: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+    def features(self, image_latent: Tensor) -> Features:
+        """Show what photo latents [B, 4, h, w] hold to the image prior -> [B, C, h', w'] each; none without a prior."""
+        return () if self.prior is None else self.prior(self.decode(image_latent).clamp(-1, 1))
+
+    def predict_velocity(
+        self, image_latent: Tensor, noisy: Tensor, t: Tensor, features: Features | None = None
+    ) -> Tensor:
         """Run the U-Net: image latent and noisy target latent [B, 4, h, w], timestep [] or [B] -> v [B, 4, h, w].
 
+        ``features`` are those of the photo latent where they are known already.
         v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean. Source: Salimans and Ho 2022, section 2.4.
         """
         condition = torch.cat([image_latent, noisy], dim=1)  # photo first [B, 8, h, w]
         prompt = self.prompt.expand(len(condition), -1, -1)
-        return self.unet(condition, t, encoder_hidden_states=prompt, return_dict=False)[0]
+        if features is None:
+            features = self.features(image_latent)
+        guidance = {"features": features} if features else {}
+        return self.unet(condition, t, encoder_hidden_states=prompt, return_dict=False, **guidance)[0]
 
     def denoise(
         self,
@@ -101,18 +113,21 @@ class MarigoldPipeline:
         steps: int,
         generators: list[torch.Generator] | None = None,
         first_step: Velocity | None = None,
+        features: Features | None = None,
     ) -> Iterator[Tensor]:
         """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
 
-        ``generators``, one a row, feed the noise that LCM injects between steps; ``first_step`` predicts the first one.
+        ``generators``, one a row, feed the noise that LCM injects between steps; ``first_step`` predicts the first one,
+        ``features`` are the photo latent's where they are known already.
         Source: Song et al. 2021, equation 12 with eta = 0; Luo et al. 2023, algorithm 2.
         """
+        features = self.features(image_latent) if features is None else features
         scheduler = self._scheduler(steps)
         random: dict[str, Any] = {} if generators is None else {"generator": generators}
         latent = noise
         for number, t in enumerate(scheduler.timesteps, start=1):
             predict = first_step if first_step and number == 1 else self.predict_velocity
-            velocity = predict(image_latent, latent, t)
+            velocity = predict(image_latent, latent, t, features)
             previous, clean = scheduler.step(velocity, int(t), latent, return_dict=False, **random)
             latent = clean if self.final_clean and number == steps else previous
             yield latent
@@ -150,14 +165,13 @@ class MarigoldPipeline:
         The photo is encoded once, members 1..5 are the first of 1..10, and the rows of a seed share their first step.
         """
         photo = load_photo(photo)
-        latent, size, shared = None, (0, 0), FirstSteps(self)
+        condition, shared = None, FirstSteps(self)
         for seed, n in product(seeds, steps):
             choice = {"num_inference_steps": n, "seed": seed, "processing_resolution": processing_resolution}
             settings = self.resolve(Settings(**choice, ensemble_size=max(sizes)))
-            if latent is None:
-                latent, size = self._encode_photo(photo, settings)
+            condition = condition or look_at(self, photo, self._resolution(settings))
             members, seconds, began = list[Tensor](), 0.0, perf_counter()
-            events = run_members(self, latent, size, settings, first=0, shared=shared)
+            events = run_members(self, condition, settings, first=0, shared=shared)
             for member in (event for event in events if isinstance(event, Tensor)):
                 members.append(member)
                 if len(members) in sizes:
@@ -192,29 +206,15 @@ class MarigoldPipeline:
             return
         # 2. Encode the photo once for all members.
         yield Progress(0, 1, "reading the photo")
-        latent, size = self._encode_photo(photo, settings)  # [1, 4, h, w]
+        condition = look_at(self, photo, self._resolution(settings))
         # 3. Denoise and decode, member by member, fusing what is there.
-        for event in run_members(self, latent, size, settings, first=len(members)):
+        for event in run_members(self, condition, settings, first=len(members)):
             if isinstance(event, Progress):
                 yield event
                 continue
             members.append(event)  # [1, C, PH, PW]
             if every_member or len(members) == total:
                 yield self._prediction(photo, settings, members)
-
-    @torch.inference_mode()
-    def _encode_photo(self, photo: Photo, settings: Settings) -> tuple[Tensor, tuple[int, int]]:
-        """Encode a photo -> (image latent [1, 4, h, w], unpadded processing size (PH, PW))."""
-        x, size = to_network(photo.pixels, self._resolution(settings), self.factor)  # [1, 3, PPH, PPW]
-        x = x.to(self.device, self.dtype)
-        try:
-            return self.encode(x), size
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or self.vae.use_tiling:
-                raise
-        release(self.device)
-        self.vae.enable_tiling()
-        return self.encode(x), size
 
     @torch.inference_mode()
     def _prediction(self, photo: Photo, settings: Settings, members: list[Tensor]) -> Prediction:

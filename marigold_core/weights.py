@@ -16,7 +16,11 @@ from . import atomic
 from .errors import CheckpointError, ExportError
 
 CHECKSUMS = "checksums.json"  # in a folder of ours: {"unet/diffusion_pytorch_model.safetensors": sha256, ...}
-STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+STEMS = {
+    **dict.fromkeys(("unet", "vae", "prior"), "diffusion_pytorch_model"),
+    "text_encoder": "model",
+}
+OPTIONAL = {"prior"}  # components that a checkpoint may do without
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")
 REMEMBERED_BYTES = 64 * 2**20  # the digests of larger files are kept on disk between starts
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -31,17 +35,19 @@ def cache_folder() -> Path:
 
 
 def choose(names: Collection[str], preference: tuple[str | None, ...]) -> tuple[str | None, list[str]]:
-    """Pick one set of weights among file names relative to the folder -> (variant, files of all three components).
+    """Pick one set of weights among file names relative to the folder -> (variant, files of all components).
 
     ``preference`` lists the variants, None for full precision, "fp16" for half; the first complete one is taken.
 
     Raises: CheckpointError when no variant is complete, with a hint where only pickles are offered.
     """
+    offered = {name.partition("/")[0] for name in names}
+    components = [component for component in STEMS if component not in OPTIONAL or component in offered]
     for variant in preference:
-        found = [_component_files(names, component, variant) for component in STEMS]
+        found = [_component_files(names, component, variant) for component in components]
         if all(found):
             return variant, [name for files in found for name in files]
-    for component in STEMS:
+    for component in components:
         if not any(_component_files(names, component, variant) for variant in preference):
             own = [name for name in names if name.startswith(f"{component}/")]
             if any(name.endswith(PICKLES) for name in own):

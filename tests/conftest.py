@@ -54,6 +54,14 @@ def tiny_normals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _tiny(tmp_path_factory, "tiny-normals", modality="normals")
 
 
+@pytest.fixture(scope="session")
+def tiny_guided(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The DDIM, trailing one with an image prior."""
+    from tiny_prior import with_prior
+
+    return with_prior(tiny_depth, tmp_path_factory.mktemp("checkpoints") / "tiny-guided")
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For runs that are compared to the last bit, which depends on the number of threads."""

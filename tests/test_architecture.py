@@ -22,6 +22,7 @@ calibrate
 relief modalities weights manifest layout
 export hub sheet
 checkpoints
+prior
 components members
 pipeline
 load
@@ -46,10 +47,21 @@ PLACES = {
     "starlette": {"ui", "app"},
     "spaces": {"app"},
     "torch": {
-        *("ensemble", "modalities", "memory", "members", "components", "pipeline", "image", "doctor", "replay"),
+        *(
+            "ensemble",
+            "modalities",
+            "memory",
+            "members",
+            "components",
+            "pipeline",
+            "image",
+            "doctor",
+            "replay",
+            "prior",
+        ),
         "training",
     },
-    "diffusers": {"components", "pipeline", "training"},
+    "diffusers": {"components", "pipeline", "prior", "training"},
     "transformers": {"components", "training"},
     "tokenizers": {"training"},
     "safetensors": {"training"},

@@ -1,5 +1,6 @@
 """Micro-batches as a function of their number."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from training_runs import write_latents
 from marigold_core import load
 from marigold_core.errors import MarigoldError
 from training.batches import Latents, Pictures, Plan
-from training.cache import autoencoder_sha256
+from training.cache import INDEX, autoencoder_sha256, prior_sha256, read_index
 from training.recipe import Framing
 
 FRAMING = Framing(flip=0.0)
@@ -135,6 +136,24 @@ def test_latents_of_another_autoencoder_are_refused(tiny_depth: Path, tmp_path: 
     source.check(autoencoder_sha256(load(tiny_depth, dtype="float32")))
     with pytest.raises(MarigoldError, match="another autoencoder"):
         source.check("0" * 64)
+
+
+def test_features_are_read_where_the_starts_prior_made_them(tiny_guided: Path, tmp_path: Path) -> None:
+    folder = write_latents(tmp_path / "latents", tiny_guided, count=6)
+    start = load(tiny_guided, dtype="float32")
+    autoencoder, prior = autoencoder_sha256(start), prior_sha256(start)
+    Latents(folder).check(autoencoder, prior)  # made without one: the training computes them
+    stored = np.random.default_rng(0).normal(size=(6, 8, 2, 3)).astype(np.float16)
+    np.save(folder / "shard_00000000_v0" / "features_0.npy", stored)
+    (folder / INDEX).write_text(json.dumps(read_index(folder) | {"prior_sha256": prior}))
+    source = Latents(folder)
+    source.check(autoencoder)  # a start without a prior
+    assert source.read([4, 1], (0,)).features == ()
+    source.check(autoencoder, prior)
+    (found,) = source.read([4, 1], (0,)).features
+    assert torch.equal(found, torch.from_numpy(stored[[4, 1]]).float())
+    with pytest.raises(MarigoldError, match="The features in latents were made by another image prior"):
+        source.check(autoencoder, "0" * 64)
 
 
 def test_a_folder_without_latents_is_refused(tmp_path: Path) -> None:

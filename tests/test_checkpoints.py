@@ -275,6 +275,68 @@ def test_other_families_are_refused_in_one_sentence(folder: Path, spoil, words: 
     assert words in refusal(folder)
 
 
+# checkpoints with an image prior
+
+PRIOR = "prior/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def guided(tiny_guided: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_guided, tmp_path / "guided"))
+
+
+def test_an_image_prior_is_part_of_a_checkpoint(guided: Path, tiny_depth: Path) -> None:
+    from tiny_prior import tiny_prior
+
+    found = find(guided)
+    assert found.prior and not find(tiny_depth).prior
+    assert found.size_bytes == sum(path.stat().st_size for path in guided.rglob("*.safetensors"))
+    edit(guided / "prior" / "config.json", enlarge=1.0)
+    enlarged = find(guided).sha256
+    tiny_prior(seed=1).save_pretrained(guided / "prior")
+    weights.write_checksums(guided)
+    assert len({found.sha256, enlarged, find(guided).sha256}) == 3
+
+
+def flip_a_bit(folder: Path) -> None:
+    body = (folder / PRIOR).read_bytes()
+    (folder / PRIOR).write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+
+
+def cut_unlisted(folder: Path) -> None:
+    (folder / "checksums.json").unlink()
+    (folder / PRIOR).write_bytes((folder / PRIOR).read_bytes()[:-1])
+
+
+def plain_unet(folder: Path) -> None:
+    """Weights that were saved without the projections, beside a configuration with them."""
+    from diffusers import UNet2DConditionModel
+
+    config = (folder / "unet" / "config.json").read_text()
+    UNet2DConditionModel.from_config(json.loads(config)).save_pretrained(folder / "unet")
+    (folder / "unet" / "config.json").write_text(config)
+    weights.write_checksums(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: shutil.rmtree(folder / "prior"), "incomplete: prior/config.json is missing"),
+        (lambda folder: (folder / PRIOR).unlink(), "The folder prior has no complete set of safetensors weights"),
+        (flip_a_bit, f"The weights {PRIOR} are damaged"),
+        (cut_unlisted, f"The weights {PRIOR} are damaged"),
+        (lambda folder: (folder / "prior" / "config.json").write_text("{"), "prior/config.json of the checkpoint is"),
+        (lambda folder: edit(folder / "prior" / "config.json", taps=[3]), "prior that its U-Net does not take"),
+        (lambda folder: edit(folder / "prior" / "config.json", taps=None), "prior that its U-Net does not take"),
+        (lambda folder: edit(folder / "unet" / "config.json", prior_channels=None), "prior that its U-Net does not"),
+        (plain_unet, "The U-Net has no weights for the image prior"),
+    ],
+)
+def test_an_image_prior_that_is_not_whole_or_does_not_fit_is_refused(guided: Path, spoil, words: str) -> None:
+    spoil(guided)
+    assert words in refusal(guided)
+
+
 def test_garbled_configuration(folder: Path) -> None:
     for text in ("", "[]", "{", "\xff"):
         (folder / "vae" / "config.json").write_bytes(text.encode("latin-1"))

@@ -79,7 +79,7 @@ def check_all(run: Path) -> None:
 
 
 def pause_before_writing(run: Path) -> None:
-    _pause_after(run, checkpoint, "_link")
+    _pause_after(run, checkpoint, "link_parts")
 
 
 def pause_in_a_half_written_file(run: Path) -> None:

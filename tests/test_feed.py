@@ -1,12 +1,15 @@
 """Micro-batches on their way to the network."""
 
+import multiprocessing
 import signal
+import time
 from collections.abc import Sequence
 
 import pytest
 from drawn_sets import DrawnSet
 
 from marigold_core.errors import MarigoldError
+from training import feed
 from training.batches import Pictures, Plan
 from training.feed import Feeder, OnBadSample
 from training.recipe import Framing
@@ -95,3 +98,16 @@ def test_the_death_of_a_worker_interrupts_nothing_else() -> None:
     deliveries = feeder(workers=1)(range(6))
     next(deliveries)
     assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_a_worker_that_dies_amid_handing_over_is_named() -> None:
+    alive, killed = (multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)) for _ in range(2))
+    alive.start()
+    killed.start()
+    try:
+        broken = ConnectionResetError("Connection reset by peer")
+        assert feed._death([alive], broken) is None  # a file that cannot be read, say: not the worker's fault
+        killed.kill()
+        assert feed._death([alive, killed], broken) == f"worker (pid(s) {killed.pid}) exited"
+    finally:
+        alive.kill()

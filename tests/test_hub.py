@@ -45,6 +45,12 @@ def test_fetch_once_then_never_ask_again(serving: FakeHub, tiny_depth: Path) -> 
     assert find(HUB_ID) == found and len(serving.requests) == asked
 
 
+def test_the_image_prior_is_fetched_too(serving: FakeHub, tiny_guided: Path) -> None:
+    serving.folders[HUB_ID] = tiny_guided
+    found = find(HUB_ID)
+    assert found.prior and found.sha256 == find(tiny_guided).sha256
+
+
 def test_half_precision_is_preferred(serving: FakeHub) -> None:
     for path in sorted(serving.folders[HUB_ID].rglob("*.safetensors")):
         shutil.copy(path, path.with_name(path.name.replace(WEIGHTS, ".fp16.safetensors")))
@@ -250,18 +256,34 @@ def test_runs_offline_from_the_cache(
     assert no_network == [] and len(serving.requests) == asked
 
 
-def test_what_other_programs_fetched_is_used_offline(
-    serving: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from huggingface_hub import snapshot_download
-
-    expected = find(HUB_ID).sha256
+def forget(tmp_path: Path) -> hub.Fetched:
+    """Leave what was fetched as another program would, without our record."""
     snapshot = hub._read_record(HUB_ID)
     assert snapshot is not None
     refs = tmp_path / "home" / "hf" / "models--someone--tiny-depth" / "refs"
     refs.mkdir(exist_ok=True)
     (refs / "main").write_text(snapshot.revision)  # as snapshot_download leaves it
     hub._record_path(HUB_ID).unlink()
+    return snapshot
+
+
+def test_a_copy_of_another_program_without_the_image_prior_is_completed(
+    serving: FakeHub, tiny_guided: Path, tmp_path: Path
+) -> None:
+    serving.folders[HUB_ID] = tiny_guided
+    found = find(HUB_ID)
+    shutil.rmtree(found.folder / "prior")
+    forget(tmp_path)
+    assert find(HUB_ID) == found
+
+
+def test_what_other_programs_fetched_is_used_offline(
+    serving: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    expected = find(HUB_ID).sha256
+    snapshot = forget(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert snapshot_download(HUB_ID, local_files_only=True) == snapshot.folder
     assert find(HUB_ID).sha256 == expected

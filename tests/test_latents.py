@@ -10,7 +10,7 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.options import Presets
 from training import cache, command, latents
-from training.cache import INDEX, autoencoder_sha256, read_index, write_latents
+from training.cache import INDEX, autoencoder_sha256, prior_sha256, read_index, write_latents
 from training.framing import frame
 from training.latents import Encoding, count_variants, encode_set, framing_of, plan
 from training.recipe import RECIPES, Framing
@@ -75,6 +75,27 @@ def test_latents_are_what_the_pipeline_encodes(pipeline, pairs: Path, out: Path,
                 assert np.abs(stored - pipeline.encode(picture).numpy()).max() < 2e-3
         assert np.array_equal(np.load(shard / "valid.npy"), wanted.valid.numpy())
         assert json.loads((shard / "names.json").read_text()) == [sample.name for sample in samples]
+
+
+def test_features_of_an_image_prior_lie_beside_its_latents(
+    tiny_guided: Path, pairs: Path, out: Path, small_shards: None
+) -> None:
+    pipeline, a_set = load(tiny_guided), open_set(f"pairs:{pairs}")
+    encode_set(pipeline, a_set, out, PUBLISHED, EXACT)
+    for shard in out.glob("shard_*"):
+        image = torch.from_numpy(np.load(shard / "image.npy")).float()
+        with torch.inference_mode():
+            features = pipeline.features(image)
+        assert len(list(shard.glob("features_*.npy"))) == len(features) == 2
+        for number, found in enumerate(features):
+            stored = np.load(shard / f"features_{number}.npy")
+            assert stored.dtype == np.float16
+            np.testing.assert_allclose(stored, found, atol=5e-3)
+    assert read_index(out)["prior_sha256"] == prior_sha256(pipeline)
+    assert pipeline.prior is not None
+    pipeline.prior.get_buffer("mean_0").add_(1e-3)
+    with pytest.raises(MarigoldError, match="The latents in out were made with another prior;"):
+        encode_set(pipeline, a_set, out, PUBLISHED, EXACT)
 
 
 def test_shards_are_a_function_of_seed_and_variant(pipeline, pairs: Path, tmp_path: Path, small_shards: None) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, MarigoldDepthPipeline, MarigoldNormalsPipeline
+from diffusers.utils import logging
 from PIL import Image
 
 from marigold_core import Settings, load
@@ -90,6 +91,28 @@ def test_normals_equal_diffusers(opened, tiny_normals, photo, height, width, ste
     ours, expected = run_both(*opened(tiny_normals, MarigoldNormalsPipeline), photo(height, width), steps, resolution)
     assert ours.shape == (height, width, 3)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+@pytest.fixture
+def untold():
+    """Keep diffusers from telling which weights and settings it leaves out."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    yield
+    logging.set_verbosity(before)
+
+
+@pytest.mark.parametrize(("height", "width", "steps", "resolution"), [(50, 71, 2, 0), (33, 200, 1, 64)])
+def test_diffusers_leaves_an_image_prior_out(
+    opened, tiny_guided, photo, untold, monkeypatch, height, width, steps, resolution
+):
+    ours, oracle = opened(tiny_guided)
+    picture = photo(height, width)
+    heeding, expected = run_both(ours, oracle, picture, steps, resolution)
+    assert np.abs(heeding - expected).mean() > 1e-3
+    monkeypatch.setattr(ours, "prior", None)
+    without, expected = run_both(ours, oracle, picture, steps, resolution)
+    np.testing.assert_allclose(without, expected, atol=1e-4)
 
 
 def test_a_normals_ensemble_equals_diffusers(opened, tiny_normals, photo):

@@ -82,8 +82,9 @@ def test_members_depend_on_seed_and_index_alone(pipe, picture):
     assert not torch.equal(torch.randn(4, generator=generator(1, 2)), torch.randn(4, generator=generator(2, 1)))
 
 
-def test_lcm_members_do_not_depend_on_the_batch(tiny_depth_lcm, picture):
-    pipe = load(tiny_depth_lcm, device="cpu")
+@pytest.mark.parametrize("checkpoint", ["tiny_depth_lcm", "tiny_guided"])
+def test_members_of_other_kinds_do_not_depend_on_the_batch(checkpoint, picture, request):
+    pipe = load(request.getfixturevalue(checkpoint), device="cpu")
     runs = [pipe(picture, Settings(**QUICK, ensemble_size=3, batch_size=b)).members.astype(float) for b in (1, 3)]
     np.testing.assert_allclose(*runs, atol=6e-4)
 
@@ -94,6 +95,37 @@ def test_the_photo_is_encoded_once_for_all_members(pipe, picture, monkeypatch):
     monkeypatch.setattr(pipe.vae, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
     pipe(picture, Settings(**QUICK, ensemble_size=3, batch_size=1))
     assert len(calls) == 1
+
+
+def test_the_image_prior_looks_once_at_a_photo(tiny_guided, picture, monkeypatch):
+    pipe = load(tiny_guided, device="cpu")
+    looks = []
+    forward = pipe.prior.forward
+    monkeypatch.setattr(pipe.prior, "forward", lambda seen: looks.append(1) or forward(seen))
+    part = pipe(picture, Settings(**QUICK, ensemble_size=2, batch_size=1))
+    assert len(looks) == 1
+    *_, whole = pipe.stream(picture, Settings(**QUICK, ensemble_size=3, batch_size=1), start=part)
+    assert len(looks) == 2
+    list(pipe.stream(picture, Settings(**QUICK, ensemble_size=2), start=whole))  # nothing is left to do
+    assert len(looks) == 2
+    list(pipe.grid(picture, steps=[1, 2], sizes=[1, 2], seeds=[0, 7], processing_resolution=48))
+    assert len(looks) == 3
+    assert np.array_equal(whole.members, pipe(picture, Settings(**QUICK, ensemble_size=3, batch_size=1)).members)
+
+
+def test_an_image_prior_without_enough_memory_is_shown_tiles(tiny_guided, picture, monkeypatch):
+    pipe = load(tiny_guided, device="cpu")
+    forward, tiling = pipe.prior.forward, []
+
+    def starved(seen):
+        tiling.append(pipe.vae.use_tiling)
+        if len(tiling) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(seen)
+
+    monkeypatch.setattr(pipe.prior, "forward", starved)
+    assert pipe(picture, Settings(**QUICK)).values.shape == (50, 70)
+    assert tiling == [False, True]
 
 
 def test_a_prediction_can_be_continued(pipe, picture, monkeypatch):
@@ -131,7 +163,7 @@ def test_grid_shares_the_encoding_and_the_members(pipe, picture, monkeypatch):
     assert cells[1].seconds > cells[0].seconds > 0
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_depth", "tiny_depth_leading", "tiny_depth_lcm"])
+@pytest.mark.parametrize("checkpoint", ["tiny_depth", "tiny_depth_leading", "tiny_depth_lcm", "tiny_guided"])
 def test_sharing_changes_no_bit(checkpoint, picture, request):
     pipe = load(request.getfixturevalue(checkpoint), device="cpu")
     for cell in pipe.grid(picture, steps=[3, 1, 2], sizes=[2, 1], seeds=[5, 6], processing_resolution=48):

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 from training_runs import RECIPE, begin, changed, end, lines, log, newest, write_latents
 
 from training import checkpoint
@@ -11,6 +12,8 @@ from training.processes import accelerator_for
 from training.recipe import Recipe
 from training.train import Task
 
+# "auto" must do on a machine without a GPU; with one, these tests are still about the CPU
+DEVICE = "cpu" if torch.cuda.is_available() else "auto"
 SHARED = changed(RECIPE, micro_batch_size=1)  # 4 micro-batches a step, 2 for each process: accumulation too
 
 
@@ -23,7 +26,7 @@ def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def task_for(out: Path, tiny_depth: Path, data: Path) -> Task:
-    return Task(str(tiny_depth), out, latents=(data,), device="cpu")
+    return Task(str(tiny_depth), out, latents=(data,), device=DEVICE)
 
 
 def train_alone(task: Task, recipe: Recipe) -> list[dict]:

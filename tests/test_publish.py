@@ -8,6 +8,7 @@ import pytest
 import torch
 from command_line import fingerprints
 from diffusers import MarigoldDepthPipeline
+from safetensors.torch import load_file
 
 from marigold_core import load
 from marigold_core.checkpoints import find
@@ -27,6 +28,18 @@ def test_a_published_checkpoint_is_half_precision_and_predicts_the_same(tiny_dep
     assert opened.dtype == opened.unet.dtype == torch.float32  # as diffusers does by default: a CPU cannot run half
     difference = np.abs(load(out)(photo).values - load(tiny_depth)(photo).values)
     assert difference.max() < 0.02
+
+
+def test_an_image_prior_is_published_in_half_precision_too(tiny_guided: Path, tmp_path: Path) -> None:
+    out = publish(tiny_guided, tmp_path / "out")
+    for part in ("unet", "prior"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        kept, published = load_file(tiny_guided / name), load_file(out / name)
+        assert kept.keys() == published.keys()
+        assert {value.dtype for value in published.values()} == {torch.float16}
+        assert name in json.loads((out / "checksums.json").read_text())
+    photo = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    assert np.abs(load(out)(photo).values - load(tiny_guided)(photo).values).max() < 0.02
 
 
 def test_a_newer_one_replaces_the_older_but_its_card_and_nothing_of_the_run_is_shipped(tmp_path: Path) -> None:

@@ -254,6 +254,19 @@ def test_a_marigold_checkpoint_is_linked_and_keeps_its_defaults(tmp_path: Path) 
     assert not (start / "README.md").exists()
 
 
+@pytest.mark.parametrize("mark", ["", ".fp16"])
+def test_an_image_prior_is_linked_too(mark: str, tiny_guided: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(tiny_guided, tmp_path / "guided")
+    (source / "checksums.json").unlink()
+    for path in sorted(source.rglob("*.safetensors")):
+        path.rename(path.with_suffix(f"{mark}.safetensors"))
+    start = prepare_start(source, tmp_path / "start")
+    weights = start / "prior" / "diffusion_pytorch_model.safetensors"
+    assert weights.samefile(source / "prior" / f"diffusion_pytorch_model{mark}.safetensors")
+    pipeline = load(start)
+    assert pipeline.prior is not None and "prior_proj.0.weight" in pipeline.unet.state_dict()
+
+
 def test_an_lcm_checkpoint_stays_one_or_becomes_ddim(tiny_depth_lcm: Path, tmp_path: Path) -> None:
     kept = load(prepare_start(tiny_depth_lcm, tmp_path / "kept"), device="cpu")
     assert isinstance(kept.scheduler, LCMScheduler) and kept.checkpoint.default_steps == 1

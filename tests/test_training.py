@@ -1,20 +1,28 @@
 """What training optimises, and that it learns: the loss, and both networks from rendered pictures to a checkpoint."""
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from training_runs import lines
+from drawn_sets import DrawnSet
+from training_runs import RECIPE as SHORT
+from training_runs import changed, curve, lines, newest, unwatched, weights
 
 from marigold_core import load
 from marigold_core.pipeline import MarigoldPipeline
+from marigold_core.prior import Features, GuidedUNet, ImagePrior
 from training import autoencoder, checkpoint
+from training import train as train_module
+from training.cache import INDEX, read_index
+from training.latents import Encoding, encode_set
 from training.losses import draw_timesteps, velocity_loss
 from training.noise import stream
-from training.recipe import AutoencoderRecipe, Recipe
+from training.recipe import AutoencoderRecipe, Framing, Recipe
 from training.sets.rendered import RenderedScenes, View, write_shard
 from training.train import Task, train
 
@@ -119,6 +127,93 @@ def test_noise_and_timesteps_are_those_of_the_micro_batch(tiny_depth: Path) -> N
     assert losses[0] == losses[2] != losses[1]
 
 
+# ------------------------------------------------------------------------------------------- with an image prior
+
+
+@torch.no_grad()
+def test_some_pictures_do_without_the_prior(tiny_guided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load(tiny_guided)
+    image, clean = torch.randn(2, 8, 4, 8, 8, generator=stream(0)).unbind()
+    features = pipeline.features(image)
+    forward = pipeline.unet.forward
+    seen: list[tuple[torch.Tensor, Features]] = []
+
+    def keep(sample: torch.Tensor, t: torch.Tensor, features: Features = (), **named) -> tuple[torch.Tensor]:
+        seen.append((sample, features))
+        return forward(sample, t, features=features, **named)
+
+    def loss(given: Features, dropout: float) -> float:
+        recipe, valid = changed(RECIPE, prior_dropout=dropout), torch.ones(8, 1, 8, 8, dtype=torch.bool)
+        return velocity_loss(pipeline, image, clean, valid, recipe=recipe, micro=3, features=given).item()
+
+    monkeypatch.setattr(pipeline.unet, "forward", keep)
+    whole, half, dropped = (loss(features, dropout) for dropout in (0.0, 0.5, 0.999999))
+    assert len({whole, half, dropped}) == 3
+    assert loss((), 0.5) == dropped
+    assert all(torch.equal(sample, seen[0][0]) for sample, _ in seen)  # the same noise, whatever is dropped
+    kept = seen[1][1][0].flatten(1).any(dim=1)
+    assert 0 < kept.sum() < 8
+    for found, given in zip(seen[1][1], features, strict=True):
+        assert torch.equal(found[kept], given[kept])
+        assert not found[~kept].any()
+
+
+@pytest.fixture(scope="module")
+def encoded(tiny_guided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures as latents, with what the prior sees in them."""
+    folder = tmp_path_factory.mktemp("encoded") / "latents"
+    framing = Framing(flip=0.0, long_edge_px=64)
+    encode_set(load(tiny_guided), DrawnSet(8), folder, framing, Encoding(variants=1, precision="float32"))
+    return folder
+
+
+def test_stored_features_train_as_those_computed_on_the_way(
+    tiny_guided: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Path(shutil.copytree(encoded, tmp_path / "bare"))
+    for path in bare.rglob("features_*.npy"):
+        path.unlink()
+    (bare / INDEX).write_text(json.dumps(read_index(bare) | {"prior_sha256": None}))
+    looks = []
+    look = ImagePrior.forward
+    monkeypatch.setattr(ImagePrior, "forward", lambda prior, seen: looks.append(len(seen)) or look(prior, seen))
+    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    losses = []
+    for latents, asked in ((encoded, []), (bare, [2] * 6)):
+        task = Task(str(tiny_guided), tmp_path / f"run_{latents.name}", latents=(latents,), device="cpu")
+        train(task, changed(SHORT, steps=3, prior_dropout=0.2))
+        losses.append([line["loss"] for line in lines(task.out) if "loss" in line])
+        assert looks == asked
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_a_run_with_a_prior_goes_on_to_the_last_bit(
+    tiny_guided: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    recipe = changed(SHORT, steps=4, prior_dropout=0.3)
+    whole, parts = (Task(str(tiny_guided), tmp_path / n, latents=(encoded,), device="cpu") for n in ("whole", "parts"))
+    folder = train(whole, recipe)
+
+    def stop(*words, micro: int, **named) -> torch.Tensor:
+        if micro == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return velocity_loss(*words, micro=micro, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "velocity_loss", stop)
+        assert checkpoint.step_of(train(parts, recipe)) == 2
+    train(parts, recipe)
+    assert curve(parts.out) == curve(whole.out)
+    assert weights(newest(parts.out)) == weights(folder)
+    start, trained = load(tiny_guided), load(folder)
+    assert isinstance(start.unet, GuidedUNet) and isinstance(trained.unet, GuidedUNet)
+    for before, after in zip(start.unet.prior_proj.parameters(), trained.unet.prior_proj.parameters(), strict=True):
+        assert not torch.equal(before, after)
+    assert start.prior is not None and trained.prior is not None
+    assert all(torch.equal(*pair) for pair in zip(start.prior.parameters(), trained.prior.parameters(), strict=True))
+
+
 # ------------------------------------------------------------------------------------------- both networks
 
 
@@ -154,8 +249,7 @@ def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: P
     )
     task = autoencoder.Task(tmp_path / "ae", scenes, shape="tiny", device="cpu")
     autoencoder.train_autoencoder(task, recipe)
-    newest = checkpoint.latest(task.out)
-    assert newest is not None
+    trained = newest(task.out)
     unseen = torch.cat([autoencoder.Pictures(recipe, RenderedScenes(scenes), []).batch(place) for place in (101, 102)])
 
     @torch.no_grad()
@@ -163,10 +257,10 @@ def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: P
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
         return (vae(unseen, return_dict=False)[0] - unseen).abs().mean().item()
 
-    assert error(newest) < 0.85 * error(task.out / "start")
-    factor = json.loads((newest / "vae" / "config.json").read_text())["scaling_factor"]
+    assert error(trained) < 0.85 * error(task.out / "start")
+    factor = json.loads((trained / "vae" / "config.json").read_text())["scaling_factor"]
     assert factor == lines(task.out)[-1]["scaling_factor"] != 0.18215
     noted = lines(task.out)
     autoencoder.train_autoencoder(task, recipe)  # finished: nothing to do
-    assert checkpoint.latest(task.out) == newest
+    assert newest(task.out) == trained
     assert lines(task.out) == noted

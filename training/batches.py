@@ -87,20 +87,31 @@ class Latents:
         self.paths = sorted(folder.glob("shard_*"))
         if not self.paths:
             raise MarigoldError(f"{folder.name} holds no encoded pictures; make some with: python -m training.latents")
-        self.shards = [{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in PARTS} for path in self.paths]
+        self.shards = [_open(path, PARTS) for path in self.paths]
+        self._features: list[dict[str, np.ndarray]] = []
         self._names = [json.loads((path / NAMES).read_text(encoding="utf-8")) for path in self.paths]
         self._ends = np.cumsum([len(shard["image"]) for shard in self.shards])
 
-    def check(self, autoencoder: str) -> None:
-        """Compare the autoencoder that made the latents with one of this sha256 (``cache.autoencoder_sha256``).
+    def check(self, autoencoder: str, prior: str | None = None) -> None:
+        """Compare what made the latents with networks of these sha256 (``cache.autoencoder_sha256``, ``prior_sha256``).
 
-        Raises: MarigoldError when it was another.
+        Features of the image prior are read with the latents where they are its own; where there are none, the
+        training computes them. Raises: MarigoldError when autoencoder or prior was another.
         """
         if self.made_with["autoencoder_sha256"] != autoencoder:
             raise MarigoldError(
                 f"The latents in {self.label} were made by another autoencoder than the start's; encode the pictures "
                 "again with: python -m training.latents --checkpoint START"
             )
+        made_by = self.made_with.get("prior_sha256")
+        if prior is not None and made_by not in (None, prior):
+            raise MarigoldError(
+                f"The features in {self.label} were made by another image prior than the start's; encode the pictures "
+                "again with: python -m training.latents --checkpoint START"
+            )
+        if prior is not None and made_by == prior:
+            names = sorted(path.stem for path in self.paths[0].glob("features_*.npy"))
+            self._features = [_open(path, names) for path in self.paths]
 
     def groups(self) -> list[np.ndarray]:
         """Keep every latent size apart."""
@@ -117,10 +128,10 @@ class Latents:
     def read(self, items: Sequence[int], place: tuple[int, ...]) -> Batch:
         """Read latents; nothing is left to chance."""
         places = [self._place(item) for item in items]
-        image, target, valid = (
-            torch.from_numpy(np.stack([self.shards[shard][name][row] for shard, row in places])) for name in PARTS
-        )
-        return Batch(image.float(), target.float(), valid, self.names(items), encoded=True)
+        image, target, valid = (_pick(self.shards, name, places) for name in PARTS)
+        names = self._features[0] if self._features else ()
+        features = tuple(_pick(self._features, name, places).float() for name in names)
+        return Batch(image.float(), target.float(), valid, self.names(items), encoded=True, features=features)
 
     def fingerprint(self) -> str:
         """Sum up shards and what they were made with."""
@@ -130,6 +141,15 @@ class Latents:
     def _place(self, item: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, item, side="right"))
         return shard, item - (int(self._ends[shard - 1]) if shard else 0)
+
+
+def _open(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in names}
+
+
+def _pick(shards: Sequence[dict[str, np.ndarray]], name: str, places: Sequence[tuple[int, int]]) -> Tensor:
+    """Gather rows of one array, each from its shard -> [B, ...]."""
+    return torch.from_numpy(np.stack([shards[shard][name][row] for shard, row in places]))
 
 
 def _sum_up(label: str, names: Sequence[str], sizes: Sequence[tuple[int, ...]]) -> str:

@@ -6,6 +6,7 @@ A folder holds the latents of one data set. ``latents.json`` says what they are 
     shard_00000256_v0/target.npy  [N, 4, h, w] float16  scaled latents of their depth maps
     shard_00000256_v0/valid.npy   [N, 1, h, w] bool     cells whose depth is known
     shard_00000256_v0/names.json  N names
+    shard_00000256_v0/features_0.npy ...   [N, C, h', w'] float16  of the image prior, where the checkpoint has one
 
 A shard is complete or absent.
 """
@@ -24,6 +25,8 @@ from marigold_core.errors import MarigoldError
 from marigold_core.weights import write_json
 
 if TYPE_CHECKING:  # the doctor starts without torch
+    from torch import nn
+
     from marigold_core.pipeline import MarigoldPipeline
 
 INDEX, NAMES = "latents.json", "names.json"
@@ -106,8 +109,17 @@ def write_latents(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[
 
 def autoencoder_sha256(pipeline: "MarigoldPipeline") -> str:
     """Hash what latents depend on, the autoencoder's weights and its scaling factor; training.train compares it."""
-    found = hashlib.sha256(repr(pipeline.vae.config["scaling_factor"]).encode())
-    for name, weight in sorted(pipeline.vae.state_dict().items()):
+    return _sha256(pipeline.vae, pipeline.vae.config["scaling_factor"])
+
+
+def prior_sha256(pipeline: "MarigoldPipeline") -> str | None:
+    """Hash the image prior, which features are made by; None without one."""
+    return None if pipeline.prior is None else _sha256(pipeline.prior, pipeline.prior.config["enlarge"])
+
+
+def _sha256(network: "nn.Module", setting: object) -> str:
+    found = hashlib.sha256(repr(setting).encode())
+    for name, weight in sorted(network.state_dict().items()):
         found.update(name.encode())
         found.update(weight.float().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

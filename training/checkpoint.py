@@ -100,7 +100,7 @@ def save(
     _check_room(run, sum(t.nbytes for t in (*state.values(), *network.state_dict().values())))
     try:
         with appearing(folder, replace=True) as aside:
-            linked = _link(base, aside, part)
+            linked = link_parts(base, aside, part)
             network.save_pretrained(aside / part, max_shard_size="1GB")
             save_file(state, aside / STATE)
             write_checksums(aside, linked)
@@ -155,7 +155,7 @@ def unpack(state: dict[str, Tensor], network: nn.Module, optimizer: Optimizer) -
         }
 
 
-def _link(base: Path, aside: Path, part: str) -> dict[str, str]:
+def link_parts(base: Path, aside: Path, part: str) -> dict[str, str]:
     """Link all of ``base`` but ``part`` into ``aside`` -> the sha256 that is known of these files."""
     files = [path.relative_to(base) for path in base.rglob("*") if path.is_file()]
     names = [path.as_posix() for path in files if path.parts[0] not in (part, STATE, CHECKSUMS, "README.md")]

@@ -3,9 +3,10 @@
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from multiprocessing.process import BaseProcess
 from typing import Literal
 
 from torch.utils.data import DataLoader, Dataset
@@ -104,18 +105,20 @@ class Feeder:
         )
         before = signal.getsignal(signal.SIGCHLD)
         deliveries = iter(loader)
+        workers = multiprocessing.active_children() if self.workers else []
         if self.workers:  # the loader raises where a worker's death finds it, be it amid saving; next() tells too
             signal.signal(signal.SIGCHLD, before)
         for number in numbers:
             try:
                 delivery = next(deliveries)
-            except RuntimeError as error:  # the loader's own words for a worker that was killed, or does not answer
-                if not self.workers:
+            except (RuntimeError, OSError, EOFError) as error:
+                reason = _death(workers, error)
+                if reason is None:
                     raise
                 for worker in multiprocessing.active_children():
                     worker.kill()  # one that is stuck would be waited for at the end of the program
                 awaited = ", ".join(self.plan.names(number))
-                raise MarigoldError(f"A data loader worker failed, {awaited} being awaited: {error}") from error
+                raise MarigoldError(f"A data loader worker failed, {awaited} being awaited: {reason}") from error
             if isinstance(delivery, str):
                 raise MarigoldError(delivery)
             self._count(delivery)
@@ -131,6 +134,20 @@ class Feeder:
                 f"{len(self.damaged)} of {self.plan.pictures} pictures are damaged so far, more than "
                 f"{MOST_BAD:.0%}; list them with: python -m training.doctor"
             )
+
+
+def _death(workers: Sequence[BaseProcess], error: Exception) -> str | None:
+    """Say what the loader's error tells of its workers; None when the error is not about them.
+
+    The loader has words of its own for a worker that was killed or does not answer. One that is killed amid handing
+    over a micro-batch shows as a broken connection.
+    """
+    if isinstance(error, RuntimeError):
+        return str(error) if workers else None
+    for worker in workers:
+        worker.join(timeout=1)
+    dead = [str(worker.pid) for worker in workers if not worker.is_alive()]
+    return f"worker (pid(s) {', '.join(dead)}) exited" if dead else None
 
 
 def _outlive_signals(worker: int) -> None:

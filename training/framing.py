@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from marigold_core.errors import MarigoldError
 from marigold_core.modalities import Depth
+from marigold_core.prior import Features
 from training.augment import crop_nearest, crop_picture, draw_crop, photographic
 from training.noise import stream
 from training.recipe import Framing
@@ -37,6 +38,7 @@ class Batch:
     valid: Tensor  # [B, 1, h, w] bool, latent cells whose depth is known
     names: tuple[str, ...]
     encoded: bool  # True: image and target are latents
+    features: Features = ()  # of the image prior, where they were computed with the latents
 
 
 def crop_size(long_edge_px: int, aspect: float) -> Size:

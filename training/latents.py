@@ -23,7 +23,7 @@ from marigold_core.errors import MarigoldError
 from marigold_core.pipeline import MarigoldPipeline
 from marigold_core.settings import Frozen
 from training import command
-from training.cache import autoencoder_sha256, holds, settle, write_latents
+from training.cache import autoencoder_sha256, holds, prior_sha256, settle, write_latents
 from training.checkpoint import in_run
 from training.domains import colour_looks
 from training.framing import Batch, choose_size, frame
@@ -155,6 +155,7 @@ def encode_set(
     made_with = {
         "kind": a_set.kind,
         "autoencoder_sha256": autoencoder_sha256(pipeline),
+        "prior_sha256": prior_sha256(pipeline),
         "framing": framing.model_dump(mode="json"),
         "photos_sha256": None if looks is None else hashlib.sha256(looks.numpy().tobytes()).hexdigest(),
         "precision": precision,
@@ -186,6 +187,7 @@ def encode_set(
 def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> dict[str, np.ndarray]:
     """Encode a batch of pictures -> image and target latents [B, 4, h, w] float16, valid [B, 1, h, w] bool.
 
+    With an image prior also its features of the stored image latents, [B, C, h', w'] float16 each.
     Raises: MarigoldError when a latent is no number that float16 can hold.
     """
     arrays = {"valid": batch.valid.numpy()}
@@ -199,6 +201,9 @@ def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> di
                     f"{precision}; give --precision float32, or another checkpoint."
                 )
             arrays[name] = latent.cpu().numpy()
+            if name == "image":
+                features = pipeline.features(latent.float())
+                arrays |= {f"features_{number}": found.half().cpu().numpy() for number, found in enumerate(features)}
     return arrays
 
 

@@ -16,7 +16,9 @@ def accelerator_for(schedule: Schedule, device: str = "auto") -> Accelerator:
     Raises: MarigoldError when the batch cannot be shared out, or the precision is not to be had.
     """
     AcceleratorState._reset_state()  # the library keeps the precision of a process's first run for all that follow
-    accelerator = Accelerator(mixed_precision=MIXED[schedule.precision], cpu=device == "cpu")
+    without = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    # accelerate must be told even where there is nothing else: it would let each process train on its own
+    accelerator = Accelerator(mixed_precision=MIXED[schedule.precision], cpu=device == "cpu" or without)
     if schedule.precision == "float16" and accelerator.device.type != "cuda":
         raise MarigoldError("float16 training needs a CUDA GPU; use --precision bfloat16 or float32 here.")
     if schedule.batch_size % (schedule.micro_batch_size or schedule.batch_size):

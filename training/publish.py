@@ -14,7 +14,8 @@ from transformers import CLIPTextModel
 from marigold_core import Settings, load
 from marigold_core.checkpoints import find
 from marigold_core.errors import MarigoldError
-from marigold_core.layout import INDEX, read_config
+from marigold_core.layout import INDEX, PRIOR, read_config
+from marigold_core.prior import GuidedUNet, ImagePrior
 from marigold_core.weights import write_checksums, write_json
 from training import checkpoint, command
 from training.folders import appearing
@@ -32,7 +33,7 @@ def publish(source: Path, out: Path, card: Path | None = None, resolution_px: in
     ExportError when the result cannot be written.
     """
     Settings(processing_resolution=resolution_px)  # a wrong one is refused before the work
-    find(source)
+    found = find(source)
     with appearing(out, replace=True) as aside:
         for name in ("scheduler", "tokenizer"):
             shutil.copytree(source / name, aside / name)
@@ -41,7 +42,12 @@ def publish(source: Path, out: Path, card: Path | None = None, resolution_px: in
             index["default_processing_resolution"] = resolution_px
         write_json(aside / INDEX, index)
         half = torch.float16
-        unet = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=half)
+        unet_class = UNet2DConditionModel
+        if found.prior:
+            unet_class = GuidedUNet
+            prior = ImagePrior.from_pretrained(source / PRIOR, torch_dtype=half)
+            prior.save_pretrained(aside / PRIOR, max_shard_size=SHARD)
+        unet = unet_class.from_pretrained(source / "unet", torch_dtype=half)
         vae = AutoencoderKL.from_pretrained(source / "vae", torch_dtype=half)
         # diffusers loads half precision as single by default, transformers as stored: this small part is stored single
         text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)

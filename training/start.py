@@ -14,7 +14,7 @@ import tyro
 
 from marigold_core.checkpoints import KNOWN, find
 from marigold_core.errors import CheckpointError
-from marigold_core.layout import CLASSES, INDEX, MODALITIES, Config, read_config, read_index
+from marigold_core.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.weights import choose, write_checksums, write_json
 from training import checkpoint
 from training.command import run
@@ -150,7 +150,7 @@ def _copy_components(folder: Path, out: Path) -> None:
     variant, weights = choose([path.relative_to(folder).as_posix() for path in folder.glob("*/*")], VARIANTS)
     mark = f".{variant}" if variant else ""
     sharded = {name.partition("/")[0] for name in weights if "-of-" in name}
-    for path in sorted(path for part in CLASSES for path in (folder / part).glob("*")):
+    for path in sorted(path for part in (*CLASSES, PRIOR) for path in (folder / part).glob("*")):
         part, name = path.parent.name, f"{path.parent.name}/{path.name}"
         target = out / (name.replace(mark, "") if mark else name)
         target.parent.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline import MarigoldPipeline
 from training.batches import Latents, Pictures, Plan, Source
-from training.cache import autoencoder_sha256
+from training.cache import autoencoder_sha256, prior_sha256
 from training.command import run
 from training.domains import Unlabelled, colour_looks, feature_distance
 from training.feed import SLOWEST_S, Delivery, Feeder, OnBadSample
@@ -45,10 +45,11 @@ class Objective:
         pipeline = copy.copy(self.pipeline)
         pipeline.unet = network  # type: ignore (the same network, as the accelerator wrapped it)
         image, target, valid = (part.to(self.pipeline.device) for part in (batch.image, batch.target, batch.valid))
-        if not batch.encoded:
-            with torch.no_grad():
+        with torch.no_grad():
+            if not batch.encoded:
                 image, target = self.pipeline.encode(image), self.pipeline.encode(target)
-        loss = velocity_loss(pipeline, image, target, valid, recipe=self.recipe, micro=micro)
+            features = tuple(found.to(image.device) for found in batch.features) or self.pipeline.features(image)
+        loss = velocity_loss(pipeline, image, target, valid, recipe=self.recipe, micro=micro, features=features)
         if self.unlabelled is None:
             return {"loss": loss}
         size = (image.shape[2] * self.pipeline.factor, image.shape[3] * self.pipeline.factor)
@@ -118,9 +119,9 @@ def train(task: Task, recipe: Recipe) -> Path:
     pipeline.unet.train().requires_grad_(True)
     # 3. Which pictures make which step.
     sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, looks) for a_set in pictures]
-    autoencoder = autoencoder_sha256(pipeline)
+    made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline)
     for latents in encoded:
-        latents.check(autoencoder)
+        latents.check(*made_by)
     sources += encoded
     plan = Plan(sources, recipe.micro_batch_size or recipe.batch_size, recipe.shares, recipe.seed)
     data = [source.fingerprint() for source in sources]

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from marigold_core.errors import MarigoldError
 from marigold_core.modalities import Depth
-from training.framing import ASPECTS, choose_size, crop_size, fill_unknown, frame, which_count
+from training.framing import ASPECTS, WIDE_ASPECTS, choose_size, crop_size, fill_unknown, frame, which_count
 from training.noise import stream
 from training.recipe import Framing
 from training.sets.sample import Sample
@@ -79,6 +79,15 @@ def test_crops_keep_the_orientation_and_vary_in_aspect() -> None:
     assert len(landscape) == len(ASPECTS)
     assert all(width >= height for height, width in landscape)
     assert portrait == {(width, height) for height, width in landscape}
+
+
+def test_wide_pictures_keep_wide_crops() -> None:
+    a_set, rng = Shelf([sample(32, 80), sample(80, 32)]), np.random.default_rng(0)
+    framing = Framing(long_edge_px=640)
+    landscape = {choose_size(a_set, 0, framing, rng) for _ in range(100)}
+    portrait = {choose_size(a_set, 1, framing, rng) for _ in range(100)}
+    assert landscape == {crop_size(640, aspect) for aspect in WIDE_ASPECTS}
+    assert portrait == {crop_size(640, 1 / aspect) for aspect in WIDE_ASPECTS}
 
 
 def test_without_crops_the_size_is_the_published_one_or_the_one_that_all_have() -> None:

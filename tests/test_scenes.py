@@ -80,7 +80,7 @@ def test_noise_has_no_seam():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_built_without_assets(kind):
-    scene, again, other = make_scene(4, BARE, kind), make_scene(4, BARE, kind), make_scene(5, BARE, kind)
+    scene, again, other = make_scene(4, BARE, [kind]), make_scene(4, BARE, [kind]), make_scene(5, BARE, [kind])
     matrices = np.stack([item.matrix for item in scene.items])
     np.testing.assert_array_equal(matrices, np.stack([item.matrix for item in again.items]))
     assert scene.cameras == again.cameras != other.cameras
@@ -92,6 +92,7 @@ def test_every_kind_is_built_without_assets(kind):
 def test_kinds_mix_by_weight():
     assert sum(weight for _, weight in KINDS.values()) == pytest.approx(1)
     assert len({make_scene((8, k), BARE).kind for k in range(16)}) >= 4
+    assert {make_scene((8, k), BARE, ["street", "drive"]).kind for k in range(16)} <= {"street", "drive"}
 
 
 def test_furniture_does_not_overlap_and_stays_in_the_room():
@@ -200,8 +201,8 @@ def test_a_folder_of_assets_is_used(folder):
 
 def test_a_scene_does_not_depend_on_what_was_loaded_before(folder):
     warm = Assets(folder)
-    make_scene(1, warm, "room")
-    fresh, reused = make_scene(2, Assets(folder), "room"), make_scene(2, warm, "room")
+    make_scene(1, warm, ["room"])
+    fresh, reused = make_scene(2, Assets(folder), ["room"]), make_scene(2, warm, ["room"])
     assert fresh.cameras == reused.cameras and len(fresh.items) == len(reused.items)
     for a, b in zip(fresh.items, reused.items, strict=True):
         np.testing.assert_array_equal(a.matrix, b.matrix)

@@ -23,6 +23,9 @@ from training.sets.sample import DepthSet, Sample
 
 ASPECTS = (4 / 3, 3 / 2, 16 / 9, 5 / 2, 1.0)  # width / height of landscape crops; portraits take the inverse
 ASPECT_SHARES = (0.55, 0.15, 0.1, 0.1, 0.1)
+WIDE = 2.0  # from this width / height on, crops stay wide, as the pictures of cameras in cars are
+WIDE_ASPECTS = (16 / 9, 5 / 2, 10 / 3)
+WIDE_SHARES = (0.4, 0.3, 0.3)
 ROUND_PX = 16
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -51,13 +54,14 @@ def crop_size(long_edge_px: int, aspect: float) -> Size:
 def choose_size(a_set: DepthSet, index: int, framing: Framing, rng: np.random.Generator) -> Size:
     """Choose the (height, width) in pixels of the micro-batch that begins with picture ``index``.
 
-    With ``long_edge_px`` the aspect is drawn and the picture's orientation kept; without it, it is the set's published
-    size, or the one size that all its pictures have.
+    With ``long_edge_px`` the aspect is drawn, wide for wide pictures, and the orientation kept; without it, it is the
+    set's published size, or the one size that all its pictures have.
     Raises: MarigoldError when the pictures have several sizes and none was asked for.
     """
     if framing.long_edge_px is not None:
-        aspect = float(rng.choice(ASPECTS, p=ASPECT_SHARES))
         height, width = a_set.sizes()[index]
+        wide = max(width / height, height / width) >= WIDE
+        aspect = float(rng.choice(WIDE_ASPECTS, p=WIDE_SHARES) if wide else rng.choice(ASPECTS, p=ASPECT_SHARES))
         return crop_size(framing.long_edge_px, aspect if width >= height else 1 / aspect)
     if a_set.size is not None:
         return a_set.size

@@ -19,7 +19,7 @@ from training.command import run
 from training.scenes.assets import Assets
 from training.scenes.rasterizer import rasterizer
 from training.scenes.types import Camera
-from training.scenes.worlds import make_scene
+from training.scenes.worlds import KINDS, Kind, make_scene
 from training.sets.rendered import View, write_shard
 
 PORTRAIT_EVERY = 6
@@ -38,6 +38,7 @@ class RenderSettings(Frozen):
     assets: str | None = Field(
         default=None, description="folder with index.json, models and textures; auto: primitives only"
     )
+    kinds: tuple[Kind, ...] = Field(default=tuple(KINDS), min_length=1, description="of scenes, by their weights")
     shard_samples: int = Field(default=256, ge=1, description="pictures a shard")
 
     def size(self, shard: int) -> tuple[int, int]:
@@ -74,11 +75,9 @@ class Painter:
         self.assets = Assets(Path(settings.assets) if settings.assets else None)
         self.rasterizer = rasterizer()
 
-    def pictures(
-        self, seed: tuple[int, ...], size: tuple[int, int], kind: str | None = None
-    ) -> list[tuple[str, Camera, View]]:
+    def pictures(self, seed: tuple[int, ...], size: tuple[int, int]) -> list[tuple[str, Camera, View]]:
         """Seed numbers and (width, height) -> up to ``views_per_scene`` good views of one scene."""
-        scene = make_scene(seed, self.assets, kind)
+        scene = make_scene(seed, self.assets, self.settings.kinds)
         kept = []
         for camera, view in self.rasterizer.views(scene, size):
             if worth_keeping(view):

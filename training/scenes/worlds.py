@@ -5,7 +5,8 @@ The kinds and their weights are stated here once. Each is built in ``rooms``, ``
 assets folder, the models and textures in ``assets``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Literal
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from training.scenes.rooms import make_objects, make_room, make_table
 from training.scenes.street import make_street
 from training.scenes.types import Scene
 
-KINDS: dict[str, tuple[Callable[[np.random.Generator, Assets], Scene], float]] = {
+Kind = Literal["room", "table", "street", "drive", "landscape", "objects"]
+KINDS: dict[Kind, tuple[Callable[[np.random.Generator, Assets], Scene], float]] = {
     "room": (make_room, 0.36),
     "table": (make_table, 0.24),
     "street": (make_street, 0.12),
@@ -26,10 +28,8 @@ KINDS: dict[str, tuple[Callable[[np.random.Generator, Assets], Scene], float]] =
 """What is built, and its share of all scenes."""
 
 
-def make_scene(seed: int | tuple[int, ...], assets: Assets, kind: str | None = None) -> Scene:
-    """Seed numbers -> one world of a kind (drawn by weight when None); 5 to 40 ms once its assets are loaded."""
+def make_scene(seed: int | tuple[int, ...], assets: Assets, kinds: Collection[Kind] = tuple(KINDS)) -> Scene:
+    """Seed numbers -> one world, its kind drawn by weight among ``kinds``; 5 to 40 ms once its assets are loaded."""
     rng = np.random.default_rng(seed)
-    weights = np.array([weight for _, weight in KINDS.values()])
-    drawn = list(KINDS)[int(rng.choice(len(KINDS), p=weights / weights.sum()))]
-    build, _ = KINDS[kind or drawn]
-    return build(rng, assets)
+    builders, weights = zip(*(choice for kind, choice in KINDS.items() if kind in kinds), strict=True)
+    return builders[int(rng.choice(len(builders), p=np.array(weights) / sum(weights)))](rng, assets)

@@ -7,21 +7,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import tyro
 from pydantic import Field
 
 from . import batch, load
-from .compare import COLUMNS, Comparison, Row, against_reference, check_minutes, in_words, measure, reduce, to_csv
+from .compare import (
+    COLUMNS,
+    DIFFERENCES,
+    SHEET,
+    TABLE,
+    Comparison,
+    against_reference,
+    check_alike,
+    check_minutes,
+    in_words,
+    measure,
+    reduce,
+)
 from .console import ALL_DONE, SOME_FAILED, Run, table, watch
-from .errors import ExportError, SettingsError
+from .errors import ExportError
 from .prediction import Cell, Prediction
 from .settings import Colormap, Format, Frozen, MeshSettings
 
 if TYPE_CHECKING:
     from .pipeline import MarigoldPipeline
-
-SHEET, DIFFERENCES, TABLE = "compare.png", "compare_difference.png", "compare.csv"
 
 
 class ComparisonRun(Run):
@@ -57,6 +66,7 @@ def compare(
     """
     from .checkpoints import default_checkpoint
     from .image import load_photo
+    from .sheet import write
 
     job = batch.only_job(photo, output, "a comparison takes one")
     existing = [name for name in (SHEET, DIFFERENCES, TABLE) if (job.folder / name).exists()]
@@ -77,12 +87,13 @@ def compare(
     if not run.quiet:
         print(f"{count} cells, about {in_words(seconds)}", file=sys.stderr, flush=True)
     tiles = []
-    for cell in _bar((cell for model in models for cell in comparison.run(pipe(model), opened)), count, run.quiet):
+    events = (event for model in models for event in comparison.run(pipe(model), opened))
+    for cell in _bar((event for event in events if isinstance(event, Cell)), count, run.quiet):
         tiles.append(reduce(cell))
         if run.formats:
             _write_cell(cell.prediction, job.folder, output, run.formats, run.colormap, mesh)
     rows = against_reference(tiles)
-    _write(rows, opened.pixels, run.colormap, job.folder)
+    write(rows, opened.pixels, run.colormap, job.folder)
     if not run.quiet:
         print(table([COLUMNS, *(row.figures() for row in rows)]), f"{job.folder / SHEET}", sep="\n\n")
     return ALL_DONE
@@ -97,12 +108,7 @@ def _check(models: Sequence[str], comparison: Comparison, formats: Sequence[Form
     from .export import file_names
 
     records = [find(model) for model in models]
-    names = [record.name for record in records]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise SettingsError(f"Two of the checkpoints are called {twice!r}; give one of them a folder of another name.")
-    if len({(record.modality, record.kind, record.space) for record in records}) > 1:
-        kinds = ", ".join(f"{record.name} gives {record.kind} {record.modality}" for record in records)
-        raise SettingsError(f"The checkpoints cannot be compared, as their results differ in meaning: {kinds}.")
+    check_alike(records)
     if formats:
         file_names(formats, records[0].modality, max(comparison.sizes))
 
@@ -115,16 +121,6 @@ def _bar(cells: Iterator[Cell], count: int, quiet: bool) -> Iterator[Cell]:
         for cell in cells:
             bar.update()
             yield cell
-
-
-def _write(rows: Sequence[Row], pixels: np.ndarray, colormap: Colormap, folder: Path) -> None:
-    """Write the two sheets and, last, the table."""
-    from . import atomic
-    from .sheet import draw_differences, draw_maps
-
-    atomic.write_bytes(folder / SHEET, draw_maps(rows, pixels, colormap))
-    atomic.write_bytes(folder / DIFFERENCES, draw_differences(rows, pixels))
-    atomic.write_bytes(folder / TABLE, to_csv(rows))
 
 
 def _write_cell(
@@ -174,7 +170,8 @@ def replay(
     place = batch.appearing(output / name, output, run.overwrite) if output else tempfile.TemporaryDirectory()
     with place as folder:
         pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
-        prediction = watch(recorded.stream(pipe, opened, record), name, run.quiet)
+        events = recorded.stream(pipe.stream(opened, record.settings), record)
+        prediction = watch(events, name, run.quiet)
         outcome = recorded.write(prediction, record, Path(folder))
     if not run.quiet or outcome.fell_short:
         print(outcome.in_words())

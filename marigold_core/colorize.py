@@ -35,10 +35,14 @@ def uncertainty_to_rgb(
     ``maximum`` takes the last colour; by default it is the map's own 95th percentile. Give one ``maximum`` to pictures
     that are to be compared. A map of zeros is all first colour.
     """
-    top = float(np.percentile(uncertainty, 95)) if maximum is None else maximum
-    if top <= 0:  # nearly all zero: whatever is not stands out
-        top = float(uncertainty.max()) or 1.0
-    return depth_to_rgb(uncertainty / top, colormap)
+    top = uncertainty_top(uncertainty) if maximum is None else maximum
+    return depth_to_rgb(uncertainty / (top if top > 0 else 1.0), colormap)
+
+
+def uncertainty_top(uncertainty: np.ndarray) -> float:
+    """[H, W] spread >= 0 -> the value that takes the last colour; 1 for a map of zeros."""
+    top = float(np.percentile(uncertainty, 95))
+    return top if top > 0 else float(uncertainty.max()) or 1.0  # nearly all zero: whatever is not stands out
 
 
 def normals_to_rgb(normals: np.ndarray) -> np.ndarray:
@@ -55,8 +59,12 @@ def value_range(prediction: Prediction) -> tuple[float, float]:
 
 def to_unit(prediction: Prediction) -> np.ndarray:
     """Depth prediction -> [H, W] float32 in [0, 1] over its ``value_range``; a constant map of another kind is 0."""
-    low, high = value_range(prediction)
-    return np.clip((prediction.values - low) / ((high - low) or 1.0), 0, 1).astype(np.float32)
+    return stretch(prediction.values, *value_range(prediction))
+
+
+def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """[H, W] -> [H, W] float32 in [0, 1], from ``low`` to ``high``; all 0 or 1 where these are the same."""
+    return np.clip((values - low) / ((high - low) or 1e-9), 0, 1).astype(np.float32)
 
 
 def to_rgb(prediction: Prediction, colormap: Colormap = DEFAULT_COLORMAP, *, invert: bool = False) -> np.ndarray:

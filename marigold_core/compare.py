@@ -7,27 +7,44 @@ here prints, draws or writes; ``sheet`` makes pictures of the rows.
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import StringIO
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self, TypedDict
 
 import numpy as np
-from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
+from .distance import difference, shrink
 from .errors import SettingsError
-from .prediction import Cell, Kind, Prediction
+from .prediction import Cell, Kind, Prediction, Progress
 from .settings import Frozen, Settings, bounds, help_text
 
 if TYPE_CHECKING:
+    from .checkpoints import Checkpoint
     from .pipeline import MarigoldPipeline, PhotoSource
 
 COMPARED_PX = 512  # longest edge of the maps that are compared and shown
 MOST_CELLS = 200  # of one checkpoint: a sheet of more could not be read
-COLUMNS = (
-    *("checkpoint", "seed", "steps", "members", "seconds"),
-    *("uncertainty", "difference", "difference_p95", "reference"),
-)
+SHEET, DIFFERENCES, TABLE = "compare.png", "compare_difference.png", "compare.csv"
+PLACES = {"seconds": 3, "uncertainty": 4, "difference": 4, "difference_p95": 4}  # decimal places in tables
+
+
+class Record(TypedDict):
+    """The figures of one cell."""
+
+    checkpoint: str
+    seed: int
+    steps: int
+    members: int
+    seconds: float  # its members alone, without encoding
+    uncertainty: float | None  # mean over the photo; None below three members
+    difference: float  # mean over the photo, to the reference
+    difference_p95: float
+    reference: bool
+
+
+COLUMNS = tuple(Record.__annotations__)
 
 
 def _range(name: str) -> object:
@@ -52,6 +69,8 @@ class Comparison(Frozen):
     @field_validator("steps", "sizes", "seeds")
     @classmethod
     def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if not values:
+            raise ValueError("choose at least one number of steps, one size and one seed")
         return tuple(sorted(set(values)))
 
     @model_validator(mode="after")
@@ -66,15 +85,19 @@ class Comparison(Frozen):
         """Number of cells of one checkpoint."""
         return len(self.steps) * len(self.sizes) * len(self.seeds)
 
-    def run(self, pipe: "MarigoldPipeline", photo: "PhotoSource") -> Iterator[Cell]:
+    def run(self, pipe: "MarigoldPipeline", photo: "PhotoSource") -> Iterator[Progress | Cell]:
         """Yield every cell of one checkpoint, members and encodes shared; sizes ascend fastest, then steps."""
-        return pipe.grid(
-            photo,
-            steps=self.steps,
-            sizes=self.sizes,
-            seeds=self.seeds,
-            processing_resolution=self.processing_resolution,
-        )
+        return pipe.stream_grid(photo, self.steps, self.sizes, self.seeds, self.processing_resolution)
+
+
+def check_alike(checkpoints: Sequence["Checkpoint"]) -> None:
+    """Refuse checkpoints that cannot stand in one table. Raises: SettingsError."""
+    names = [checkpoint.name for checkpoint in checkpoints]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SettingsError(f"Two of the checkpoints are called {twice!r}; give one of them a folder of another name.")
+    if len({(checkpoint.modality, checkpoint.kind, checkpoint.space) for checkpoint in checkpoints}) > 1:
+        kinds = ", ".join(f"{one.name} gives {one.kind} {one.modality}" for one in checkpoints)
+        raise SettingsError(f"The checkpoints cannot be compared, as their results differ in meaning: {kinds}.")
 
 
 # ------------------------------------------------------------------------------- what it costs
@@ -94,6 +117,12 @@ class Pace:
         steps = 1 + sum(asked.steps) - len(asked.steps)
         return self.encode_s + members * (steps * self.step_s + len(asked.steps) * self.decode_s)
 
+    def separate_s(self, asked: Comparison) -> float:
+        """Predict the seconds of all cells as runs of their own, which share nothing."""
+        members = len(asked.steps) * sum(asked.sizes) * len(asked.seeds)
+        steps = sum(asked.steps) * sum(asked.sizes) * len(asked.seeds)
+        return asked.cells * self.encode_s + steps * self.step_s + members * self.decode_s
+
 
 def measure(pipe: "MarigoldPipeline", photo: "PhotoSource", processing_resolution: int | None) -> Pace:
     """Run one member of two steps and time its parts; the first step, which warms the machine up, is not trusted."""
@@ -111,7 +140,7 @@ def check_minutes(seconds: float, asked: Comparison) -> None:
     if seconds > asked.most_minutes * 60:
         raise SettingsError(
             f"This comparison would take about {in_words(seconds)}, more than the {in_words(asked.most_minutes * 60)}"
-            " it may; choose fewer steps, sizes or seeds, or raise most_minutes."
+            " it may; choose fewer or smaller values."
         )
 
 
@@ -157,42 +186,46 @@ class Row:
     difference: np.ndarray  # [h, w] >= 0, see ``difference``
     is_reference: bool
 
-    def figures(self) -> tuple[str, ...]:
-        """The row of the table, as ``COLUMNS``; what is not known is empty."""
+    @cached_property
+    def record(self) -> Record:
+        """Gather the figures of the cell."""
         tile = self.tile
-        doubt = "" if tile.uncertainty is None else f"{tile.uncertainty:.4f}"
-        apart = f"{self.difference.mean():.4f}", f"{np.percentile(self.difference, 95):.4f}"
-        which = tile.checkpoint, str(tile.settings.seed), str(tile.steps), str(tile.members)
-        return (*which, f"{tile.seconds:.3f}", doubt, *apart, "yes" if self.is_reference else "")
+        return {
+            "checkpoint": tile.checkpoint,
+            "seed": tile.settings.seed,
+            "steps": tile.steps,
+            "members": tile.members,
+            "seconds": tile.seconds,
+            "uncertainty": tile.uncertainty,
+            "difference": float(self.difference.mean()),
+            "difference_p95": float(np.percentile(self.difference, 95)),
+            "reference": self.is_reference,
+        }
+
+    def figures(self) -> tuple[str, ...]:
+        """Write the figures as they stand in the table; what is not known is empty."""
+        return tuple(_figure(name, value) for name, value in self.record.items())
 
 
 def reduce(cell: Cell) -> Tile:
     """Keep of a cell what its row and its picture need."""
     made = cell.prediction
     doubt = None if made.uncertainty is None else float(made.uncertainty.mean())
-    return Tile(made.checkpoint, made.settings, cell.seconds, made.modality, made.kind, _shrink(made.values), doubt)
+    return Tile(
+        made.checkpoint, made.settings, cell.seconds, made.modality, made.kind, shrink(made.values, COMPARED_PX), doubt
+    )
 
 
-def against_reference(tiles: Sequence[Tile]) -> list[Row]:
-    """Measure every tile against the one of most steps and members, among equals the first -> rows in the same order.
+def against_reference(tiles: Sequence[Tile], reference: Tile | None = None) -> list[Row]:
+    """Measure every tile against one of them -> rows in the same order.
 
+    By default the reference is the tile of most steps, then members, among equals the first.
     Raises: SettingsError when the tiles are not all of one modality and kind.
     """
     if len({(tile.modality, tile.kind) for tile in tiles}) > 1:
         raise SettingsError("Only results of one kind can be compared: all depth, or all normals.")
-    reference = max(tiles, key=lambda tile: (tile.steps, tile.members))
+    reference = reference or max(tiles, key=lambda tile: (tile.steps, tile.members))
     return [Row(tile, difference(tile.values, reference.values, tile.kind), tile is reference) for tile in tiles]
-
-
-def difference(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:
-    """Two maps [h, w] or [h, w, 3] of one kind -> how far they lie apart at each pixel, [h, w] float32 >= 0.
-
-    Depth: what remains after a least squares fit of what the kind leaves open, scale and shift or scale alone, in the
-    reference's units. A fit never turns a map over. Normals: the angle between them over pi.
-    """
-    if kind == "unit-vector":
-        return (np.arccos(np.clip((values * reference).sum(-1), -1, 1)) / np.pi).astype(np.float32)
-    return np.abs(_fit(values.astype(np.float64), reference.astype(np.float64), kind) - reference).astype(np.float32)
 
 
 def to_csv(rows: Iterable[Row]) -> bytes:
@@ -204,29 +237,7 @@ def to_csv(rows: Iterable[Row]) -> bytes:
     return file.getvalue().encode()
 
 
-def _fit(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:
-    if kind == "metric":
-        return values
-    centre = values.mean() if kind == "affine" else 0.0
-    target = reference.mean() if kind == "affine" else 0.0
-    offset = values - centre
-    spread = float((offset**2).sum())
-    scale = max(0.0, float((offset * (reference - target)).sum()) / spread) if spread else 0.0
-    return scale * offset + target
-
-
-def _shrink(values: np.ndarray) -> np.ndarray:
-    """[H, W] or [H, W, 3] float32 -> the same map with its longest edge at most COMPARED_PX; vectors stay unit."""
-    height, width = values.shape[:2]
-    scale = min(1.0, COMPARED_PX / max(height, width))
-    if scale == 1:
-        return values
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    planes = [
-        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BOX))
-        for plane in np.moveaxis(np.atleast_3d(values), -1, 0)
-    ]
-    if values.ndim == 2:
-        return planes[0]
-    vectors = np.stack(planes, axis=-1)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
+def _figure(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return "" if value is None else f"{value:.{PLACES[name]}f}" if name in PLACES else str(value)

@@ -181,16 +181,16 @@ def _mesh_glb(job: _Job) -> bytes:
     """Textured mesh in glTF's axes: y up, the camera at the origin looking along -z."""
     from trimesh.exchange.gltf import export_glb
 
-    from . import geometry
+    from . import geometry, preview
 
     mesh = geometry.build_mesh(job.prediction, job.mesh)
-    mesh.apply_transform(np.diag([1.0, -1.0, -1.0, 1.0]))
+    mesh.apply_transform(preview.TO_GLTF)
 
     def finish(tree: dict) -> None:
         """Have viewers show the photo's own colours, which are lit already, and say what the unit is."""
         for material in tree["materials"]:
-            material["extensions"] = {"KHR_materials_unlit": {}}
-        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
+            material["extensions"] = {preview.UNLIT: {}}
+        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), preview.UNLIT]
         tree["asset"]["extras"] = {"depth": manifest.claim(job.prediction)}
 
     return export_glb(mesh.scene(), include_normals=False, tree_postprocessor=finish)

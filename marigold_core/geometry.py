@@ -9,6 +9,7 @@ the unit of length. Scale and metric depth are used as they are.
 
 import math
 import threading
+from dataclasses import replace
 
 import fast_simplification
 import numpy as np
@@ -17,15 +18,17 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
+from .colorize import to_unit, value_range
 from .errors import ExportError
-from .prediction import Prediction
+from .prediction import Prediction, Space
 from .settings import MeshSettings
+from .surface import cut_faces, edge_mask, sample_grid, sharpen, smooth, without_specks
 
 DEFAULT_FOV_X_DEG = 55.0  # a phone's or camera's usual wide lens; stated to people in MeshSettings.fov_x_deg
-GRID_PX = 1024  # longest side of the grid that geometry is made on
 TEXTURE_PX = 2048  # longest side of the mesh's texture
 
 _GRID_SHARES = (4, 2, 1)  # triangles of the grid for one of the mesh; the last needs no simplification
+_NOTHING_LEFT = "The cuts leave nothing; give edge_cut 0, uncertainty_cut 0, near_clip 0 and far_clip 1 to keep all."
 _SIMPLIFIER = threading.Lock()  # the library keeps its one mesh in global variables
 
 
@@ -33,7 +36,7 @@ def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
     """Depth prediction -> [H, W] float32 z > 0 along the optical axis: metres for kind "metric", else of unknown unit.
 
     Affine values are straight lines in the quantity the model thinks in: depth, log depth or disparity, from
-    ``near_ratio`` at 0 to 1 at 1.
+    ``near_ratio`` at 0 to 1 at 1. ``smoothing`` is a share of the depth, so the filter sees its logarithm.
 
     Raises:
         ExportError: the prediction is not depth or holds values that are not numbers.
@@ -43,16 +46,8 @@ def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
     values = prediction.values.astype(np.float32)
     if not np.isfinite(values).all():
         raise ExportError("The depth map holds values that are not numbers; run again with dtype float32.")
-    if prediction.kind != "affine":
-        farthest = float(values.max())
-        return np.maximum(values, 1e-3 * farthest) if farthest > 0 else np.ones_like(values)
-    near = settings.near_ratio
-    values = np.clip(values, 0, 1)
-    if prediction.space == "log":
-        return np.exp(math.log(near) * (1 - values))
-    if prediction.space == "disparity":
-        return 1 / (1 / near + (1 - 1 / near) * values)
-    return near + (1 - near) * values
+    z = _placed(values, prediction.space, settings.near_ratio) if prediction.kind == "affine" else _positive(values)
+    return np.exp(smooth(np.log(z), settings.smoothing)) if settings.smoothing else z
 
 
 def field_of_view(prediction: Prediction, settings: MeshSettings) -> float:
@@ -91,30 +86,17 @@ def normals(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
     return normals_from_depth(metric_z(prediction, settings), field_of_view(prediction, settings))
 
 
-def edge_mask(z: np.ndarray, edge_cut: float) -> np.ndarray:
-    """[H, W] z > 0 -> [H, W] bool: True where z jumps by more than the share ``edge_cut`` within 3x3; 0 finds none."""
-    if edge_cut == 0:
-        return np.zeros(z.shape, bool)
-    padded = np.pad(z, 1, mode="edge")
-    rows = padded[:-2], padded[1:-1], padded[2:]
-    high, low = np.maximum.reduce(rows), np.minimum.reduce(rows)
-    high = np.maximum.reduce([high[:, :-2], high[:, 1:-1], high[:, 2:]])
-    low = np.minimum.reduce([low[:, :-2], low[:, 1:-1], low[:, 2:]])
-    return high - low > edge_cut * z
-
-
 def build_mesh(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimesh:
     """Depth prediction -> textured perspective mesh, OpenCV axes, front faces toward the camera.
 
     At most ``max_triangles`` triangles; none spans a depth jump. Cost: about a second for the default 200,000.
 
     Raises:
-        ExportError: as ``metric_z``, or ``edge_cut`` leaves no triangle.
+        ExportError: as ``metric_z``, the cuts leave nothing, or ``uncertainty_cut`` is given but no uncertainty.
     """
-    z = metric_z(prediction, settings)
     fov_x_deg = field_of_view(prediction, settings)
-    height, width = z.shape
-    surfaces = (_surface(z, fov_x_deg, share * settings.max_triangles, settings) for share in _GRID_SHARES)
+    height, width = prediction.values.shape[:2]
+    surfaces = (_surface(prediction, share * settings.max_triangles, settings) for share in _GRID_SHARES)
     seen, faces = next(surface for surface in surfaces if len(surface[1]) <= settings.max_triangles)
     x, y, z = seen[:, 0], seen[:, 1], np.exp(seen[:, 2])
     focal_px = _focal_px(width, fov_x_deg)
@@ -130,38 +112,33 @@ def build_mesh(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimes
 def point_cloud(prediction: Prediction, settings: MeshSettings) -> trimesh.PointCloud:
     """Depth prediction -> coloured points, OpenCV axes, without those that float at depth jumps.
 
+    At most twice ``max_triangles`` points: the grid that a mesh of so many triangles is simplified from.
+
     Raises:
         ExportError: as ``build_mesh``.
     """
-    z = metric_z(prediction, settings)
-    grid = np.ix_(*sample_grid(z.shape, None))
-    points = unproject(z, field_of_view(prediction, settings))[grid]
-    kept = ~edge_mask(z[grid], settings.edge_cut)
+    grid, z, kept = _seen(prediction, _GRID_SHARES[0] * settings.max_triangles, settings)
+    kept = without_specks(kept & ~edge_mask(z, settings.edge_cut))
     if not kept.any():
-        raise ExportError("edge_cut leaves no points; raise it, or give 0 to keep them all.")
-    return trimesh.PointCloud(points[kept], colors=prediction.photo[grid][kept])
+        raise ExportError(_NOTHING_LEFT)
+    x, y = (plane[grid] for plane in _rays(prediction.values.shape, field_of_view(prediction, settings)))
+    points = np.stack([x * z, y * z, z], axis=-1)[kept]
+    return trimesh.PointCloud(points, colors=prediction.photo[grid][kept])
 
 
-def sample_grid(shape: tuple[int, ...], max_triangles: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and columns of a map that geometry is made on: at most ``GRID_PX`` a side and ``max_triangles`` in all.
-
-    Pixels are picked, never averaged: an average across a depth jump would be a point in mid-air.
-    """
-    height, width = shape[:2]
-    scale = min(1.0, GRID_PX / max(height, width))
-    if max_triangles is not None:
-        scale = min(scale, math.sqrt(max_triangles / (2 * height * width)))
-    rows, cols = (np.linspace(0, side - 1, max(2, int(side * scale))) for side in (height, width))
-    return np.rint(rows).astype(int), np.rint(cols).astype(int)
+def _placed(values: np.ndarray, space: Space, near: float) -> np.ndarray:
+    """Affine values, near = 0 and far = 1 -> z from ``near`` to 1."""
+    values = np.clip(values, 0, 1)
+    if space == "log":
+        return np.exp(math.log(near) * (1 - values))
+    if space == "disparity":
+        return 1 / (1 / near + (1 - 1 / near) * values)
+    return near + (1 - near) * values
 
 
-def grid_faces(height: int, width: int) -> np.ndarray:
-    """[2 (h - 1)(w - 1), 3] int32 triangles of a row-major grid of vertices, turned toward the camera."""
-    index = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    top_left, top_right = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
-    low_left, low_right = index[1:, :-1].ravel(), index[1:, 1:].ravel()
-    upper, lower = (top_left, low_left, top_right), (top_right, low_left, low_right)
-    return np.concatenate([np.stack(upper, axis=1), np.stack(lower, axis=1)])
+def _positive(values: np.ndarray) -> np.ndarray:
+    farthest = float(values.max())
+    return np.maximum(values, 1e-3 * farthest) if farthest > 0 else np.ones_like(values)
 
 
 def _focal_px(width: int, fov_x_deg: float) -> float:
@@ -169,12 +146,12 @@ def _focal_px(width: int, fov_x_deg: float) -> float:
 
 
 def _rays(shape: tuple[int, ...], fov_x_deg: float) -> tuple[np.ndarray, np.ndarray]:
-    """x/z [1, W] and y/z [H, 1] of the pixel centres."""
-    height, width = shape
+    """x/z and y/z of the pixel centres, each [H, W], as views of a row and a column."""
+    height, width = shape[:2]
     focal_px = _focal_px(width, fov_x_deg)
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / focal_px
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / focal_px
-    return x[None, :], y[:, None]
+    return np.broadcast_to(x[None, :], (height, width)), np.broadcast_to(y[:, None], (height, width))
 
 
 def _slope(values: np.ndarray, axis: int) -> np.ndarray:
@@ -187,21 +164,34 @@ def _slope(values: np.ndarray, axis: int) -> np.ndarray:
     return (before * square_after + after * square_before) / (square_before + square_after)
 
 
-def _surface(
-    z: np.ndarray, fov_x_deg: float, grid_triangles: int, settings: MeshSettings
-) -> tuple[np.ndarray, np.ndarray]:
+def _seen(
+    prediction: Prediction, grid_triangles: int, settings: MeshSettings
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+    """Depth on a grid of so many triangles -> (index of the grid, its z [h, w], which pixels are wanted [h, w])."""
+    grid = np.ix_(*sample_grid(prediction.values.shape, grid_triangles))
+    part = replace(prediction, values=prediction.values[grid])
+    z = sharpen(metric_z(part, settings), settings.edge_cut)
+    unit = to_unit(part)
+    wanted = (unit >= settings.near_clip) & (unit <= settings.far_clip)
+    if settings.uncertainty_cut:
+        if prediction.uncertainty is None:
+            raise ExportError("uncertainty_cut needs an uncertainty; raise ensemble_size to 3 or more.")
+        low, high = value_range(prediction)
+        wanted &= prediction.uncertainty[grid] <= settings.uncertainty_cut * (high - low)
+    return grid, z, wanted
+
+
+def _surface(prediction: Prediction, grid_triangles: int, settings: MeshSettings) -> tuple[np.ndarray, np.ndarray]:
     """Depth on a grid of so many triangles -> (vertices [N, 3], faces [M, 3]), cut and simplified.
 
     Vertices are (x/z, y/z, log z): simplified there, an error looks equally large near and far, and the first two
     say where on the photo a vertex lies.
     """
-    grid = np.ix_(*sample_grid(z.shape, grid_triangles))
-    x, y = (plane[grid] for plane in np.broadcast_arrays(*_rays(z.shape, fov_x_deg)))
-    z = z[grid]
-    faces = grid_faces(*z.shape)
-    faces = faces[~edge_mask(z, settings.edge_cut).ravel()[faces].any(axis=1)]
+    grid, z, wanted = _seen(prediction, grid_triangles, settings)
+    faces = cut_faces(z, wanted, settings.edge_cut)
     if not len(faces):
-        raise ExportError("edge_cut leaves nothing of the mesh; raise it, or give 0 to keep every triangle.")
+        raise ExportError(_NOTHING_LEFT)
+    x, y = (plane[grid] for plane in _rays(prediction.values.shape, field_of_view(prediction, settings)))
     used = np.zeros(z.size, bool)
     used[faces] = True
     vertices = np.stack([x, y, np.log(z)], axis=-1).reshape(-1, 3)[used]

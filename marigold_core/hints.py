@@ -6,6 +6,7 @@ logarithm or its inverse. Values always grow with distance, so the scale of a di
 
 import math
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,8 +16,12 @@ import numpy as np
 from .errors import CalibrationError
 from .prediction import Space
 
+ANCHOR_FORM, LENGTH_FORM, PATCH_FORM = "x,y,metres", "x1,y1,x2,y2,metres", "x0,y0,x1,y1"  # as people write hints
 LEAST_NOISE = 1e-3  # of the map's range: what half precision and the photo's own grain leave uncertain anywhere
 _WINDOW = 3  # pixels to each side that the noise of a map is read from
+
+
+Along = Literal["axis", "ray"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Anchor:
     x: float
     y: float
     metres: float
-    along: Literal["axis", "ray"] = "axis"
+    along: Along = "axis"
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class Reader:
     def ray(self, x: float, y: float, name: str) -> np.ndarray:
         """Position on the photo -> its ray [3] with z = 1. Raises: CalibrationError without a field of view."""
         if self._fov_x_deg is None:
-            raise CalibrationError(f"The {name} needs the camera's field of view, which the photo lacks: fov_x_deg.")
+            raise CalibrationError(f"The {name} needs the camera's field of view (fov_x_deg), which the photo lacks.")
         if not 0 < self._fov_x_deg < 180:
             raise CalibrationError(f"fov_x_deg must lie between 0 and 180 degrees, but got {self._fov_x_deg:g}.")
         if self._rays is None:
@@ -175,10 +180,30 @@ def read_numbers(text: str | None, form: str) -> list[tuple[float, ...]]:
     numbers = []
     for group in groups:
         try:
-            found = tuple(map(float, group.split(",")))
+            numbers.append(tuple(map(float, group.split(","))))
         except ValueError:
-            found = ()
-        if len(found) != form.count(",") + 1:
+            numbers.append(())
+        if len(numbers[-1]) != _count(form):
             raise CalibrationError(f"Expected numbers like {form}, groups parted by a semicolon, but got {group!r}.")
-        numbers.append(found)
     return numbers
+
+
+def check_numbers(name: str, groups: object, form: str) -> list[tuple[float, ...]]:
+    """Decoded JSON, [[1, 2, 3], [4, 5, 6]] or null for the form "x,y,m" -> one tuple a group.
+
+    Raises: CalibrationError, with the ``name`` of the value, where a group is not as the form says.
+    """
+    numbers = []
+    for group in groups if isinstance(groups, list) else [] if groups is None else [groups]:
+        if (
+            not isinstance(group, list)
+            or len(group) != _count(form)
+            or not all(type(number) in (int, float) for number in group)  # a bool is no number
+        ):
+            raise CalibrationError(f"{name} must be a list of [{form}], but got {reprlib.repr(group)}.")
+        numbers.append(tuple(map(float, group)))
+    return numbers
+
+
+def _count(form: str) -> int:
+    return form.count(",") + 1

@@ -95,23 +95,41 @@ def load_rgb(source: str | Path | bytes | Image.Image | np.ndarray | Photo) -> n
     return load_photo(source).pixels
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Read the size of a photo file -> (height, width) before it is turned upright; only HEIC is decoded for it.
+
+    Raises:
+        ImageError: as ``load_photo``.
+    """
+    image, _ = _open(_read(path))
+    return image.height, image.width
+
+
+def network_size(height: int, width: int, resolution: int) -> tuple[int, int]:
+    """Size of a photo -> the (height, width) at which the network sees it, without padding; ``resolution`` 0 keeps it.
+
+    Source: the integer rounding of diffusers.
+    """
+    longest = max(height, width)
+    if not resolution:
+        return height, width
+    return max(1, height * resolution // longest), max(1, width * resolution // longest)
+
+
 def to_network(pixels: np.ndarray, resolution: int, factor: int) -> "tuple[torch.Tensor, tuple[int, int]]":
     """[H, W, 3] uint8 -> ([1, 3, PPH, PPW] float32 in [-1, 1], (PH, PW)): resized, then padded.
 
     The longest edge becomes ``resolution`` (0 keeps the photo's size); then both sides are padded to multiples of
-    ``factor``. Padding repeats the last row and column, so
-    ``[..., :PH, :PW]`` of any output undoes it. The numbers are those of diffusers' ``MarigoldImageProcessor``.
+    ``factor``. Padding repeats the last row and column, so ``[..., :PH, :PW]`` of any output undoes it. The numbers
+    are those of diffusers' ``MarigoldImageProcessor``.
 
-    Source: arXiv 2312.02145 section 3.3; the integer rounding follows diffusers.
+    Source: arXiv 2312.02145 section 3.3.
     """
     import torch
     from torch.nn import functional
 
     height, width = pixels.shape[:2]
-    size = (height, width)
-    if resolution:
-        longest = max(size)
-        size = (max(1, height * resolution // longest), max(1, width * resolution // longest))
+    size = network_size(height, width, resolution)
     padding = (0, -size[1] % factor, 0, -size[0] % factor)
     planes = []
     for channel in range(3):  # a plane at a time: a 64-megapixel photo costs 256 MB here instead of 768

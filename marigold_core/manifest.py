@@ -7,17 +7,17 @@ import hashlib
 import platform
 import sys
 from importlib import metadata
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from . import __version__
-from .calibrate import Calibrated
+from .calibrate import Calibrated, Hints
 from .colorize import value_range
 from .prediction import Kind, Prediction, Space
 from .settings import Colormap, Frozen, MeshSettings, Settings
 
-SCHEMA_VERSION = 2  # 2 added ``how``, device, dtype and machine; a manifest of version 1 has none and is read as before
+SCHEMA_VERSION = 3  # 2 added ``how``, device, dtype and machine, 3 added ``hints``; older ones are read as before
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
 _MEANING = {
@@ -53,7 +53,7 @@ class PhotoRecord(_Record):
 class Manifest(_Record):
     """One run. ``Manifest.model_validate_json(text)`` reads it back."""
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     checkpoint: str
     checkpoint_sha256: str
     modality: str
@@ -61,13 +61,14 @@ class Manifest(_Record):
     space: Space
     convention: str
     how: str | None = None  # the hints that ``kind`` rests on; None: it is what the checkpoint itself claims
+    hints: Hints | None = None  # the same to be read again: a replay solves them anew
     axes: str = _AXES
     value_range: Range  # least and greatest value of the map
     png16_range: Range | None  # the depths of pixels 0 and 65535 in depth_16bit.png
     colormap: Colormap  # of depth_color.png
     settings: Settings
     mesh: MeshSettings
-    fov_x_deg: float | None  # from EXIF, or as given for a calibration
+    fov_x_deg: Annotated[float, Field(gt=0, lt=180)] | None  # from EXIF, or as given for a calibration
     photo: PhotoRecord
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
@@ -90,6 +91,7 @@ def describe(prediction: Prediction, mesh: MeshSettings, colormap: Colormap, fil
         space=prediction.space,
         convention=_MEANING[prediction.kind],
         how=_how(prediction),
+        hints=prediction.hints if isinstance(prediction, Calibrated) else None,
         value_range=Range(low=float(prediction.values.min()), high=float(prediction.values.max())),
         png16_range=Range(low=low, high=high) if prediction.modality == "depth" else None,
         colormap=colormap,

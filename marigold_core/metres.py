@@ -1,38 +1,37 @@
 """The command ``calibrate``: one photo to depth in metres, from what is known of it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from pydantic import Field
 
 from . import batch, load
 from . import calibrate as metric
-from .calibrate import Calibration, Hints, check_claim, check_hints
+from .calibrate import Calibrated, Hints, check_claim, check_hints, hints_of
 from .console import ALL_DONE, Run, table, watch
-from .hints import Anchor, Length, read_numbers
-from .patches import Patch
+from .hints import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, read_numbers
 from .settings import Frozen, MeshSettings, Settings
 
 
 class HintWords(Frozen):
     """What is known of a photo in metres; positions are pixels of the upright photo, from its top left corner."""
 
-    anchors: str | None = Field(None, description='known depths, "x,y,metres; ..."')
-    along: Literal["axis", "ray"] = Field(
+    anchors: str | None = Field(None, description=f'known depths, "{ANCHOR_FORM}; ..."')
+    along: Along = Field(
         "axis", description="how these were measured: parallel to the view's axis, or straight from the camera"
     )
-    lengths: str | None = Field(None, description='known lengths from pixel to pixel, "x1,y1,x2,y2,metres; ..."')
-    patch: str | None = Field(None, description='rectangles on a flat floor or wall, "x0,y0,x1,y1; ..."')
+    lengths: str | None = Field(None, description=f'known lengths from pixel to pixel, "{LENGTH_FORM}; ..."')
+    patch: str | None = Field(None, description=f'rectangles on a flat floor or wall, "{PATCH_FORM}; ..."')
     near_m: float | None = Field(None, description="distance of the plane where the map is 0, metres")
 
     def read(self, fov_x_deg: float | None) -> Hints:
         """Words -> hints. Raises: CalibrationError where they are not numbers."""
-        corners = read_numbers(self.patch, "x0,y0,x1,y1")
-        return Hints(
-            anchors=[Anchor(x, y, metres, self.along) for x, y, metres in read_numbers(self.anchors, "x,y,metres")],
-            lengths=[Length(*numbers) for numbers in read_numbers(self.lengths, "x1,y1,x2,y2,metres")],
-            patches=[Patch(((x0, y0), (x1, y1))) for x0, y0, x1, y1 in corners],
+        return hints_of(
+            read_numbers(self.anchors, ANCHOR_FORM),
+            read_numbers(self.lengths, LENGTH_FORM),
+            read_numbers(self.patch, PATCH_FORM),
+            along=self.along,
             near_m=self.near_m,
             fov_x_deg=fov_x_deg,
         )
@@ -68,20 +67,19 @@ def calibrate(
     settings = pipe.resolve(settings)
     file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
     with batch.appearing(job.folder, output, run.overwrite) as folder:
-        prediction = watch(pipe.stream(source, settings), job.photo.name, run.quiet)
-        calibration = metric.calibrate(prediction, known)
-        save(calibration.prediction, folder, run.formats, mesh=mesh, colormap=run.colormap)
+        found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
+        save(found, folder, run.formats, mesh=mesh, colormap=run.colormap)
     if not run.quiet:
-        print(in_words(calibration), job.folder, sep="\n\n")
+        print(in_words(found), job.folder, sep="\n\n")
     return ALL_DONE
 
 
-def in_words(calibration: Calibration) -> str:
+def in_words(found: Calibrated) -> str:
     """What was found, with error bars, and what each hint has become, as a table and a sentence."""
     rows = [
         ("", "given", "found", "+/-"),
-        ("scale", "", f"{calibration.scale:.5g}", f"{calibration.scale_error:.2g}"),
-        ("shift", "", f"{calibration.shift:.5g}", f"{calibration.shift_error:.2g}"),
-        *((f"{one.hint}, {one.unit}", f"{one.given:.5g}", f"{one.found:.5g}", "") for one in calibration.residuals),
+        ("scale", "", f"{found.scale:.5g}", f"{found.scale_error:.2g}"),
+        ("shift", "", f"{found.shift:.5g}", f"{found.shift_error:.2g}"),
+        *((f"{one.hint}, {one.unit}", f"{one.given:.5g}", f"{one.found:.5g}", "") for one in found.residuals),
     ]
-    return f"{table(rows)}\n\n{calibration.prediction.kind}: {calibration.how}"
+    return f"{table(rows)}\n\n{found.kind}: {found.how}"

@@ -8,9 +8,7 @@ Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing s
 
 import copy
 from collections.abc import Iterator, Sequence
-from itertools import product
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,9 @@ from torch import Tensor
 
 from .checkpoints import Checkpoint
 from .components import load_components
+from .grid import run_grid
 from .image import Photo, load_photo, to_network
-from .members import FirstSteps, Velocity, generator, look_at, noise, restore_members, run_members
+from .members import Velocity, generator, look_at, noise, restore_members, run_members
 from .modalities import Depth, Modality, Normals
 from .prediction import Cell, Prediction, Progress
 from .prior import Features, ImagePrior
@@ -160,24 +159,20 @@ class MarigoldPipeline:
         seeds: Sequence[int] = (0,),
         processing_resolution: int | None = None,
     ) -> Iterator[Cell]:
-        """Yield one ``Cell`` for every (seed, steps, size), sizes ascending.
+        """Yield one ``Cell`` for every (seed, steps, size), sizes ascending; see ``stream_grid`` to watch and stop."""
+        events = self.stream_grid(photo, steps, sizes, seeds, processing_resolution)
+        return (event for event in events if isinstance(event, Cell))
 
-        The photo is encoded once, members 1..5 are the first of 1..10, and the rows of a seed share their first step.
-        """
-        photo = load_photo(photo)
-        condition, shared = None, FirstSteps(self)
-        for seed, n in product(seeds, steps):
-            choice = {"num_inference_steps": n, "seed": seed, "processing_resolution": processing_resolution}
-            settings = self.resolve(Settings(**choice, ensemble_size=max(sizes)))
-            condition = condition or look_at(self, photo, self._resolution(settings))
-            members, seconds, began = list[Tensor](), 0.0, perf_counter()
-            events = run_members(self, condition, settings, first=0, shared=shared)
-            for member in (event for event in events if isinstance(event, Tensor)):
-                members.append(member)
-                if len(members) in sizes:
-                    seconds += perf_counter() - began + shared.take_saved_s()
-                    yield Cell(self._prediction(photo, settings, members), seconds)
-                    began = perf_counter()  # what the caller does with a cell is not the cell's time
+    def stream_grid(
+        self,
+        photo: PhotoSource,
+        steps: Sequence[int],
+        sizes: Sequence[int],
+        seeds: Sequence[int],
+        processing_resolution: int | None,
+    ) -> Iterator[Progress | Cell]:
+        """Yield a ``Progress`` each step and every ``Cell`` as it is there; closing stops before the next step."""
+        return run_grid(self, load_photo(photo), steps, sizes, seeds, processing_resolution)
 
     def member_noise(self, photo: PhotoSource, settings: Settings, k: int) -> Tensor:
         """Return the latent [1, 4, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
@@ -191,7 +186,7 @@ class MarigoldPipeline:
         given["processing_resolution"] = self._resolution(Settings(**given))
         return Settings(**given)
 
-    # ------------------------------------------------------------------------------- the nine stops
+    # ------------------------------------------------------------------------------- one run, from checks to result
 
     def _run(
         self, photo: PhotoSource, settings: Settings | None, start: Prediction | None, every_member: bool
@@ -202,7 +197,7 @@ class MarigoldPipeline:
         members = restore_members(self, photo, settings, start)
         total = settings.ensemble_size
         if len(members) >= total:
-            yield self._prediction(photo, settings, members[:total])
+            yield self.fuse_members(photo, settings, members[:total])
             return
         # 2. Encode the photo once for all members.
         yield Progress(0, 1, "reading the photo")
@@ -214,10 +209,10 @@ class MarigoldPipeline:
                 continue
             members.append(event)  # [1, C, PH, PW]
             if every_member or len(members) == total:
-                yield self._prediction(photo, settings, members)
+                yield self.fuse_members(photo, settings, members)
 
     @torch.inference_mode()
-    def _prediction(self, photo: Photo, settings: Settings, members: list[Tensor]) -> Prediction:
+    def fuse_members(self, photo: Photo, settings: Settings, members: list[Tensor]) -> Prediction:
         """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size."""
         stack = torch.cat(members)  # [E, C, PH, PW]
         values, spread = self.modality.fuse(stack)

@@ -3,22 +3,39 @@
 Axes for printing: x right, y up in the photo, z up from the plate; millimetres.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import trimesh
 
+from .colorize import to_unit
 from .errors import ExportError
-from .geometry import grid_faces, sample_grid
 from .prediction import Prediction
 from .settings import MeshSettings
+from .surface import grid_faces, sample_grid, smooth
 
-HEIGHT_SHARE = 0.2  # from the farthest to the nearest point, of the longest edge
-PLATE_SHARE = 0.03  # thickness under the farthest point, of the longest edge
+PLA_G_PER_CM3 = 1.24  # the usual plastic of home printers
+
+
+@dataclass(frozen=True)
+class Solid:
+    """What somebody who prints a solid wants to know of it, as the library measures it."""
+
+    watertight: bool  # closed, and every face turned outward
+    size_mm: tuple[float, float, float]  # x, y, and z up from the plate
+    volume_cm3: float
+
+    @property
+    def weight_g(self) -> float:
+        """Weight when printed full, in PLA."""
+        return self.volume_cm3 * PLA_G_PER_CM3
 
 
 def relief(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimesh:
     """Depth prediction -> watertight solid, longest edge ``relief_mm``, near parts high.
 
-    At most ``max_triangles`` triangles.
+    At most ``max_triangles`` triangles. What lies outside the clips is level with them: a solid has no holes, so the
+    cuts of the mesh do not apply, and the whole height goes to what lies between.
 
     Raises:
         ExportError: the prediction is not depth or holds values that are not numbers.
@@ -29,14 +46,20 @@ def relief(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimesh:
     rows, cols = sample_grid(values.shape, settings.max_triangles)
     sides_and_bottom = 6 * (len(rows) + len(cols))  # triangles
     rows, cols = sample_grid(values.shape, settings.max_triangles - sides_and_bottom)
-    values = values[np.ix_(rows, cols)].astype(np.float64)
-    span = float(values.max() - values.min()) or 1.0
-    height = PLATE_SHARE + HEIGHT_SHARE * (values.max() - values) / span
+    depth = smooth(to_unit(prediction)[np.ix_(rows, cols)].astype(np.float64), settings.smoothing)
+    depth = np.clip(depth, settings.near_clip, settings.far_clip)
+    span = float(depth.max() - depth.min()) or 1.0
+    height_mm = settings.relief_base_mm + settings.relief_height_mm * (depth.max() - depth) / span
     mm_per_px = settings.relief_mm / max(rows[-1], cols[-1])
     x, y = np.meshgrid(cols * mm_per_px, (rows[-1] - rows) * mm_per_px)
-    top = np.stack([x, y, height * settings.relief_mm], axis=-1).reshape(-1, 3)
-    vertices, faces = _close(top, *values.shape)
+    vertices, faces = _close(np.stack([x, y, height_mm], axis=-1).reshape(-1, 3), *depth.shape)
     return trimesh.Trimesh(vertices, faces, process=False)
+
+
+def measure(solid: trimesh.Trimesh) -> Solid:
+    """Examine a solid in millimetres, however it was made; a hole or a face turned inward is found."""
+    x, y, z = (float(side) for side in solid.extents)
+    return Solid(solid.is_volume, (x, y, z), float(solid.volume) / 1000)
 
 
 def _close(top: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

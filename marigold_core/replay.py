@@ -8,21 +8,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from . import examples
+from .calibrate import calibrate
 from .checkpoints import Checkpoint, find
 from .errors import CheckpointError, ImageError, SettingsError
 from .export import MANIFEST, formats_of, save
 from .image import Photo, load_photo
 from .manifest import Manifest, sha256
 from .prediction import Prediction, Progress
-
-if TYPE_CHECKING:
-    from .pipeline import MarigoldPipeline
-
 
 _READABLE = get_args(Manifest.model_fields["schema_version"].annotation)
 
@@ -61,7 +59,7 @@ class Outcome:
             return f"{'; '.join(parts)}. Different from the recorded run: {', '.join(self.causes)}."
         return (
             f"{'; '.join(parts)}. Nothing that the manifest records is different: the result was continued from an"
-            " earlier one, or the machine is another."
+            " earlier one or is a stored example, or the machine is another."
         )
 
 
@@ -69,27 +67,38 @@ def read(path: Path) -> Manifest:
     """Read a manifest, or the one in a folder.
 
     Raises: SettingsError when there is none, it is damaged, of a schema that this version does not read, or of a
-    calibrated result: it holds the hints in words alone.
+    calibrated result from before schema 3: it holds the hints in words alone.
     """
     path = path / MANIFEST if path.is_dir() else path
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"There is no manifest {path}: {error.strerror}.") from None
+    return parse(content, str(path))
+
+
+def parse(content: bytes, name: str) -> Manifest:
+    """Read the content of a manifest; ``name`` says in a refusal what it is the content of.
+
+    Raises: SettingsError as ``read``.
+    """
+    try:
+        text = content.decode()
         version = _Version.model_validate_json(text).schema_version
         if version not in _READABLE:
             read = " and ".join(map(str, _READABLE))
-            raise SettingsError(f"{path} has schema version {version}, but this version of marigold_core reads {read}.")
+            raise SettingsError(f"{name} has schema version {version}, but this version of marigold_core reads {read}.")
         record = Manifest.model_validate_json(text)
-    except OSError as error:
-        raise SettingsError(f"There is no manifest {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not a manifest: it is not a text.") from None
+        raise SettingsError(f"{name} is not a manifest: it is not a text.") from None
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "the text"
-        raise SettingsError(f"{path} is not a manifest that can be replayed; {where}: {fault['msg']}.") from None
-    if record.how is not None:
+        raise SettingsError(f"{name} is not a manifest that can be replayed; {where}: {fault['msg']}.") from None
+    if record.how is not None and record.hints is None:
         raise SettingsError(
-            f"{path} is of a calibrated result, which cannot be replayed; calibrate again ({record.how})."
+            f"{name} is of a calibrated result of an earlier version, which cannot be replayed; calibrate again"
+            f" ({record.how})."
         )
     return record
 
@@ -103,7 +112,7 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
     """
     if given is not None:
         photo = load_photo(given)
-        if sha256(photo.pixels.tobytes()) != record.photo.sha256:
+        if not shows(record, photo.pixels):
             height, width = photo.pixels.shape[:2]
             raise ImageError(
                 f"{given} is another photo than the recorded one: its {width} x {height} pixels have another hash"
@@ -123,6 +132,11 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
     raise ImageError(f"The photo of {folder.name} was not found beside the manifest; name it with --photo.")
 
 
+def shows(record: Manifest, pixels: np.ndarray) -> bool:
+    """Whether [H, W, 3] uint8 pixels are the recorded photo."""
+    return sha256(pixels.tobytes()) == record.photo.sha256
+
+
 def find_checkpoint(record: Manifest, given: str | None = None) -> Checkpoint:
     """Verify the checkpoint of a record: the ``given`` one, else by the recorded name.
 
@@ -137,22 +151,35 @@ def find_checkpoint(record: Manifest, given: str | None = None) -> Checkpoint:
         raise CheckpointError(f"{error} The manifest names {name!r}; give its folder with --model.") from None
     if checkpoint.sha256 != record.checkpoint_sha256:
         raise CheckpointError(
-            f"The checkpoint {name!r} has other weights than the recorded run: {checkpoint.sha256[:12]} instead of"
-            f" {record.checkpoint_sha256[:12]}."
+            f"The checkpoint {checkpoint.name!r} has other weights than the recorded run: {checkpoint.sha256[:12]}"
+            f" instead of {record.checkpoint_sha256[:12]}."
         )
     return checkpoint
 
 
-def stream(pipe: "MarigoldPipeline", photo: Photo, record: Manifest) -> Iterator[Progress | Prediction]:
-    """Run the recorded settings again, with as many threads as the record says where there are as many processors."""
+def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterator[Progress | Prediction]:
+    """Pass on the events of a run, each made with as many threads as recorded where there are as many processors.
+
+    The number is set for one event at a time: it is the calling thread's, and a server may ask for each event from
+    another one. The last prediction is the result; recorded hints are put to it and make one more of it.
+    Raises: CalibrationError where the map has become another one, which the hints do not fit.
+    """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(record.torch_threads or before, os.cpu_count() or before))
-    try:
-        yield from pipe.stream(photo, record.settings)
-    finally:
-        torch.set_num_threads(before)
+    last = None
+    while True:
+        before = torch.get_num_threads()
+        torch.set_num_threads(min(record.torch_threads or before, os.cpu_count() or before))
+        try:
+            event = next(events)
+        except StopIteration:
+            break
+        finally:
+            torch.set_num_threads(before)
+        last = event if isinstance(event, Prediction) else last
+        yield event
+    if record.hints is not None and last is not None:
+        yield calibrate(last, record.hints)
 
 
 def write(prediction: Prediction, record: Manifest, folder: Path) -> Outcome:

@@ -10,15 +10,17 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import load
+from . import archive, load
 from .errors import ExportError, SettingsError
+from .forecast import Forecast, forecast
 from .image import load_photo
+from .pace import timed, timed_load
 from .prediction import Prediction, Progress
 from .settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings
 
@@ -82,40 +84,81 @@ class Service:
         return future
 
     def run(
-        self, photo: "PhotoSource", settings: Settings | None = None, checkpoint: str = "nano"
+        self,
+        photo: "PhotoSource",
+        settings: Settings | None = None,
+        checkpoint: str = "nano",
+        start: Prediction | None = None,
     ) -> Iterator[Progress | Prediction]:
         """Run one job, yielding progress and a ``Prediction`` after each member; the last one is the result.
 
-        Closing the iterator stops the job before its next step and gives the turn to the next.
+        Closing the iterator stops the job before its next step and gives the turn to the next. ``start`` continues the
+        members of an earlier prediction, as ``MarigoldPipeline.stream``.
         Raises: ImageError, SettingsError, CheckpointError.
         """
         photo = load_photo(photo)
+        pipe = yield from self.loaded(checkpoint)
+        settings = pipe.resolve(settings)
+        check_cost(settings, photo.pixels.shape[:2])
+        yield from self.take_turn()
+        try:
+            yield from timed(pipe.stream(photo, settings, start), checkpoint)
+        finally:
+            self.end_turn()
+
+    def loaded(self, checkpoint: str) -> "Generator[Progress, None, MarigoldPipeline]":
+        """Load a checkpoint unless it is loaded, yielding while that takes time -> its pipeline."""
         loading = self.warm(checkpoint)
         while not _finished(loading):
             yield Progress(0, 0, "loading the checkpoint")
-        pipe = loading.result()
-        settings = pipe.resolve(settings)
-        check_cost(settings, photo.pixels.shape[:2])
+        return loading.result()
+
+    def take_turn(self) -> Iterator[Progress]:
+        """Wait for the turn at the model; whoever has taken it ends it with ``end_turn``."""
         while not self._turn.acquire(timeout=WAIT_S):
             yield Progress(0, 0, "waiting for another job to finish")
-        try:
-            yield from pipe.stream(photo, settings)
-        finally:
-            self._turn.release()
+
+    def end_turn(self) -> None:
+        """Let the next job in."""
+        self._turn.release()
+
+    def forecast(self, settings: Settings, photo_size: tuple[int, int], checkpoint: str) -> Forecast:
+        """Predict how long ``run`` will take on a photo [H, W], once it is its turn; loads nothing.
+
+        Raises: CheckpointError.
+        """
+        with self._books:
+            loading = self._pipelines.get(checkpoint)
+        loaded = loading is not None and loading.done() and loading.exception() is None
+        return forecast(checkpoint, settings, photo_size, loading.result() if loading and loaded else None)
 
     # ------------------------------------------------------------------------------- results
 
-    def keep(self, prediction: Prediction) -> str:
-        """Keep a prediction for later exports -> its id; the longest unused ones make room."""
+    def keep(self, prediction: Prediction, outdated: str | None = None) -> str:
+        """Keep a prediction for later exports -> its id; the longest unused ones make room.
+
+        One that is kept already, the very same object, keeps its id. ``outdated`` is the id of one that it replaces.
+        """
         key = secrets.token_hex(16)
         with self._books:
+            known = next((known for known, kept in self._kept.items() if kept.prediction is prediction), None)
+            if known is not None:
+                self._kept.move_to_end(known)
+                return known
+            gone = [self._kept.pop(outdated)] if outdated in self._kept else []
             self._kept[key] = Kept(prediction, self._folder / key)
             held = sum(kept.size_bytes for kept in self._kept.values())
             while held > self._kept_bytes and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                held -= dropped.size_bytes
-                shutil.rmtree(dropped.folder, ignore_errors=True)
+                gone.append(self._kept.popitem(last=False)[1])
+                held -= gone[-1].size_bytes
+        for kept in gone:
+            shutil.rmtree(kept.folder, ignore_errors=True)
         return key
+
+    def keeps(self, key: str) -> bool:
+        """Tell whether a result is still kept; asking does not count as a use."""
+        with self._books:
+            return key in self._kept
 
     def prediction(self, key: str) -> Prediction:
         """Return a kept prediction. Raises: ExportError when it had to make room."""
@@ -145,6 +188,28 @@ class Service:
                 )
             return kept.files[choice]
 
+    def archive(
+        self,
+        key: str,
+        formats: Sequence[Format],
+        mesh: MeshSettings | None = None,
+        colormap: Colormap = DEFAULT_COLORMAP,
+    ) -> Path:
+        """Write the files of ``export`` into one ZIP, unless it was written before -> its path.
+
+        Raises: ExportError as ``export``, and when they are too large for it.
+        """
+        files = self.export(key, formats, mesh, colormap)
+        bundle = files["manifest"].with_name(archive.EVERYTHING)
+        with self._find(key).lock:
+            if not bundle.exists():
+                archive.write(files.values(), bundle)
+        return bundle
+
+    def new_folder(self) -> Path:
+        """Name a folder for files that are removed with the service, if not before."""
+        return self._folder / secrets.token_hex(16)
+
     def close(self) -> None:
         """Remove every exported file."""
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -160,7 +225,9 @@ class Service:
 
     def _load(self, checkpoint: str, future: "Future[MarigoldPipeline]") -> None:
         try:
-            future.set_result(self._loader(checkpoint))
+            with timed_load(checkpoint):
+                pipeline = self._loader(checkpoint)
+            future.set_result(pipeline)
         except BaseException as error:  # whoever waits for the checkpoint receives it
             future.set_exception(error)
 

@@ -63,14 +63,41 @@ class MeshSettings(Frozen):
         default=0.25, ge=0.01, le=0.95, description="nearest depth over farthest depth, for affine depth"
     )
     edge_cut: float = Field(
-        default=0.08, ge=0, le=1, description="cut triangles at depth jumps above this share; 0 keeps all"
+        default=0.2, ge=0, le=1, description="cut triangles at depth jumps above this share; 0 keeps all"
+    )
+    near_clip: float = Field(
+        default=0.0, ge=0, le=0.95, description="leave out what is nearer, as a share of the depth range"
+    )
+    far_clip: float = Field(
+        default=1.0, ge=0.05, le=1, description="leave out what is farther, as a share of the depth range"
+    )
+    smoothing: float = Field(
+        default=0.0, ge=0, le=0.2, description="level bumps below this share of the depth, edges stay; 0 is none"
+    )
+    uncertainty_cut: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="leave out where members differ by more of the depth range; 0 keeps all",
     )
     max_triangles: int = Field(
-        default=200_000, ge=1_000, le=4_000_000, description="simplify the mesh to this many triangles"
+        default=200_000, ge=1_000, le=4_000_000, description="simplify to this many triangles; points: twice as many"
     )
     relief_mm: float = Field(
         default=100.0, ge=10, le=1000, description="longest edge of the printed relief, millimetres"
     )
+    relief_height_mm: float = Field(
+        default=20.0, ge=1, le=200, description="from its farthest to its nearest point, millimetres"
+    )
+    relief_base_mm: float = Field(
+        default=3.0, ge=0.5, le=20, description="plate under the relief's farthest point, millimetres"
+    )
+
+    @model_validator(mode="after")
+    def _something_between_the_clips(self) -> Self:
+        if self.near_clip >= self.far_clip:
+            raise ValueError(f"near_clip must be below far_clip, but got {self.near_clip:g} and {self.far_clip:g}")
+        return self
 
 
 PRESETS: dict[str, dict[str, int]] = {

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .colorize import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
-from .compare import Row, in_words
-from .settings import DEFAULT_COLORMAP, Colormap
+from . import atomic
+from .compare import DIFFERENCES, SHEET, TABLE, Row, in_words, to_csv
+from .paint import Bar, Paint, paint_differences, paint_maps
+from .settings import Colormap
 
 WIDEST_PX = 2400  # of all columns together; more columns get smaller pictures
 TILE_PX = 120, 320  # longest edge of a picture, least and most
@@ -30,15 +32,6 @@ _UNITS = {
 }
 TITLE, HEADING, LABEL, CAPTION = 26, 19, 16, 14  # font sizes
 CAPTION_LINE = CAPTION + 4
-
-
-@dataclass(frozen=True)
-class _Bar:
-    """What the colours mean."""
-
-    colours: np.ndarray  # [256, 3] uint8, from the left end to the right
-    left: str
-    right: str
 
 
 @dataclass(frozen=True)
@@ -80,42 +73,24 @@ class _Plan:
         return x, y
 
 
-def draw_maps(rows: Sequence[Row], photo: np.ndarray, colormap: Colormap = DEFAULT_COLORMAP) -> bytes:
-    """Rows and the photo [H, W, 3] uint8 -> PNG file with the map of every cell, as ``predict`` colours it.
-
-    Depth of a kind other than "affine" is coloured over the common range of all cells.
-    """
-    maps = [row.tile.values for row in rows]
-    kind = rows[0].tile.kind
-    if kind == "unit-vector":
-        return _draw("Surface normals", rows, [normals_to_rgb(values) for values in maps], photo, None)
-    low, high = (0.0, 1.0) if kind == "affine" else (float(min(map(np.min, maps))), float(max(map(np.max, maps))))
-    pictures = [depth_to_rgb((values - low) / ((high - low) or 1.0), colormap) for values in maps]
-    bar = _Bar(depth_to_rgb(np.linspace(0, 1, 256), colormap), f"near {low:.3g}", f"{high:.3g} far")
-    return _draw("Depth", rows, pictures, photo, bar)
+def write(rows: Sequence[Row], photo: np.ndarray, colormap: Colormap, folder: Path) -> list[Path]:
+    """Write the sheet of maps, the sheet of differences and, last, the table -> the files in this order."""
+    files = {
+        SHEET: draw(rows, photo, paint_maps(rows, colormap)),
+        DIFFERENCES: draw(rows, photo, paint_differences(rows)),
+        TABLE: to_csv(rows),
+    }
+    for name, content in files.items():
+        atomic.write_bytes(folder / name, content)
+    return [folder / name for name in files]
 
 
-def draw_differences(rows: Sequence[Row], photo: np.ndarray) -> bytes:
-    """Rows and the photo [H, W, 3] uint8 -> PNG file with every cell's difference to the reference, on one scale.
-
-    The scale ends at the 99th percentile over all cells.
-    """
-    top = float(np.percentile(np.concatenate([row.difference.ravel() for row in rows]), 99)) or 1.0
-    pictures = [uncertainty_to_rgb(row.difference, top) for row in rows]
-    bar = _Bar(uncertainty_to_rgb(np.linspace(0, 1, 256), 1.0), "0", f"{top:.2g} or more")
-    return _draw("Difference to the reference", rows, pictures, photo, bar)
-
-
-# ------------------------------------------------------------------------------- drawing
-
-
-def _draw(
-    title: str, rows: Sequence[Row], pictures: Sequence[np.ndarray], photo: np.ndarray, bar: _Bar | None
-) -> bytes:
-    plan = _plan(title, rows)
+def draw(rows: Sequence[Row], photo: np.ndarray, paint: Paint) -> bytes:
+    """Rows and the photo [H, W, 3] uint8 -> PNG file with a picture of every cell."""
+    plan = _plan(paint.title, rows)
     sheet = Image.new("RGB", plan.size(), "white")
     pen = ImageDraw.Draw(sheet)
-    _draw_head(sheet, pen, plan.head, photo, bar)
+    _draw_head(sheet, pen, plan.head, photo, paint.bar)
     for number, (checkpoint, seed) in enumerate(plan.blocks):
         y = plan.top + number * plan.block
         pen.text((MARGIN, y), f"{checkpoint}, seed {seed}", INK, _font(HEADING))
@@ -125,15 +100,18 @@ def _draw(
         for line, steps in enumerate(plan.steps):
             middle = y + HEADING + LABEL + 2 * GAP + line * plan.line + plan.tile[1] // 2
             pen.text((MARGIN, middle), _count(steps, "step"), INK, _font(LABEL), anchor="lm")
-    for row, picture in zip(rows, pictures, strict=True):
-        _draw_cell(sheet, pen, plan, row, picture)
+    for row in rows:
+        _draw_cell(sheet, pen, plan, row, paint.picture(row))
     file = BytesIO()
     sheet.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
+# ------------------------------------------------------------------------------- drawing
+
+
 def _draw_head(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, head: tuple[str, str], photo: np.ndarray, bar: _Bar | None
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, head: tuple[str, str], photo: np.ndarray, bar: Bar | None
 ) -> None:
     """Draw the photo in the corner, and beside it the title, the reference and what the colours mean."""
     thumb = Image.fromarray(photo)
@@ -159,15 +137,25 @@ def _draw_cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, plan: _Plan, row: R
     sheet.paste(Image.fromarray(picture).resize(plan.tile, Image.Resampling.BILINEAR), (x, y))
     if row.is_reference:
         pen.rectangle((x - 4, y - 4, x + width + 3, y + height + 3), outline=MARK, width=3)
-    for line, text in enumerate(_caption(row)):
+    for line, text in enumerate(caption(row)):
         ink = MARK if text == REFERENCE else QUIET
         pen.text((x, y + height + 6 + line * CAPTION_LINE), text, ink, _font(CAPTION))
 
 
-def _caption(row: Row) -> tuple[str, ...]:
+def caption(row: Row) -> tuple[str, ...]:
+    """Say what stands under a cell, in two or three lines: time, difference, uncertainty."""
     apart = REFERENCE if row.is_reference else f"difference {row.difference.mean():.3f}"
     doubt = row.tile.uncertainty
     return in_words(row.tile.seconds), apart, *(() if doubt is None else (f"uncertainty {doubt:.3f}",))
+
+
+def reference_in_words(rows: Sequence[Row]) -> str:
+    """Say which cell the others are measured against, and how."""
+    reference = next(row.tile for row in rows if row.is_reference)
+    return (
+        f"reference: {reference.checkpoint}, seed {reference.settings.seed}, {_count(reference.steps, 'step')},"
+        f" {_count(reference.members, 'member')}; difference: {_UNITS[reference.kind]}"
+    )
 
 
 def _plan(title: str, rows: Sequence[Row]) -> _Plan:
@@ -177,16 +165,11 @@ def _plan(title: str, rows: Sequence[Row]) -> _Plan:
     edge = min(max(WIDEST_PX // len(sizes), TILE_PX[0]), TILE_PX[1])
     scale = edge / max(height, width)
     tile = max(1, round(width * scale)), max(1, round(height * scale))
-    texts = [*(text for row in rows for text in _caption(row)), _count(sizes[-1], "member")]
+    texts = [*(text for row in rows for text in caption(row)), _count(sizes[-1], "member")]
     widest = max(_font(CAPTION).getlength(text) for text in texts)
     column = max(tile[0], int(widest) + 1) + GAP
     blocks = list(dict.fromkeys((row.tile.checkpoint, row.tile.settings.seed) for row in rows))
-    reference = next(row.tile for row in rows if row.is_reference)
-    said = (
-        f"reference: {reference.checkpoint}, seed {reference.settings.seed}, {_count(reference.steps, 'step')},"
-        f" {_count(reference.members, 'member')}; difference: {_UNITS[reference.kind]}"
-    )
-    return _Plan(steps, sizes, blocks, tile, column, (title, said), MARGIN + THUMB_PX[1] + 2 * GAP)
+    return _Plan(steps, sizes, blocks, tile, column, (title, reference_in_words(rows)), MARGIN + THUMB_PX[1] + 2 * GAP)
 
 
 def _count(number: int, what: str) -> str:

@@ -11,6 +11,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported; child processes inherit it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach the real hub
 
+pytest_plugins = ["app_server"]  # a page in Chromium
+
 Photo = Callable[..., np.ndarray]
 
 

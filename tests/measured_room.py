@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from marigold_core import Settings
-from marigold_core.calibrate import Calibration
+from marigold_core.calibrate import Calibrated
 from marigold_core.geometry import unproject
 from marigold_core.hints import Anchor, Length
 from marigold_core.patches import Patch
@@ -65,5 +65,5 @@ def length(z: np.ndarray, a: tuple[int, int], b: tuple[int, int]) -> Length:
     return Length(*a, *b, float(np.linalg.norm(points[a[1], a[0]] - points[b[1], b[0]])))
 
 
-def abs_rel(found: Calibration, z: np.ndarray) -> float:
-    return float(np.mean(np.abs(found.prediction.values - z) / z))
+def abs_rel(found: Calibrated, z: np.ndarray) -> float:
+    return float(np.mean(np.abs(found.values - z) / z))

@@ -64,6 +64,41 @@ def test_a_mesh_opens_elsewhere(client, picture):
     assert answer["manifest"]["mesh"]["fov_x_deg"] == 60
 
 
+def test_what_is_known_gives_metres(client, picture, tiny_depth):
+    settings = {"num_inference_steps": 1, "processing_resolution": 64}
+    values = load(tiny_depth)(picture, Settings(**settings)).values
+    (near_y, near_x), (far_y, far_x) = (divmod(int(at), values.shape[1]) for at in (values.argmin(), values.argmax()))
+    known = [[near_x, near_y, 1.5], [far_x, far_y, 4]]
+    answer = client.predict(handle_file(picture), anchors=known, formats=["npy"], **settings, api_name="/calibrate")
+    depth_m = np.load(answer["npy"])
+    assert (depth_m.min(), depth_m.max()) == pytest.approx((1.5, 4), rel=1e-3)
+    found = answer["calibration"]
+    assert (found["kind"], found["how"]) == ("metric", answer["manifest"]["how"])
+    assert found["scale_error"] > 0 and found["shift_error"] > 0
+    assert [(one["given"], one["unit"]) for one in found["residuals"]] == [(1.5, "m"), (4, "m")]
+    assert answer["manifest"]["hints"]["anchors"][0] == {"x": near_x, "y": near_y, "metres": 1.5, "along": "axis"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"anchors": [[1, 2]]}, r"anchors must be a list of \[x,y,metres\], but got \[1, 2\]"),
+        ({"anchors": [[1, 2, True]]}, r"anchors must be a list of \[x,y,metres\]"),
+        ({"lengths": "1,2,3,4,5"}, r"lengths must be a list of \[x1,y1,x2,y2,metres\]"),
+        ({"patch": [[1, 2, 3, "4"]]}, r"patch must be a list of \[x0,y0,x1,y1\]"),
+        ({"near_m": "2"}, "near_m must be a number of metres"),
+        ({"along": "way"}, "along has no 'way'; choose from axis, ray"),
+        ({"fov_x_deg": 200}, "fov_x_deg must be"),
+        ({}, "Give a known depth, a known length or a flat patch"),
+        ({"anchors": [[64, 1, 2]]}, "lies outside the photo, which has 64 x 48 pixels"),
+        ({"lengths": [[1, 1, 9, 9, 2]]}, "needs the camera's field of view"),
+    ],
+)
+def test_hints_that_are_none_are_refused_before_the_model_runs(client, picture, words, sentence):
+    with pytest.raises((ValidationError, AppError), match=sentence):
+        client.predict(handle_file(picture), **words, num_inference_steps=50, ensemble_size=20, api_name="/calibrate")
+
+
 def test_progress_is_seen_on_the_way(client, picture):
     job = client.submit(handle_file(picture), num_inference_steps=3, api_name="/predict_depth")
     job.result(60)
@@ -95,6 +130,8 @@ def test_only_the_endpoints_are_public(client):
     assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {
         "/predict_depth",
         "/build_mesh",
+        "/calibrate",
+        "/compare",
     }
 
 

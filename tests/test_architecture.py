@@ -15,28 +15,33 @@ ORDER = """
 errors __version__
 settings
 prediction
-image ensemble colorize geometry atomic memory options compare console
-hints patches
-solver
+image ensemble surface preview atomic memory options console
+colorize distance shelf archive patches
+compare geometry modalities weights
+relief votes paint hints
+convergence solver sheet board hub
 calibrate
-relief modalities weights manifest layout
-export hub sheet
-checkpoints
-prior
+manifest layout
+export checkpoints
+prior pace
 components members
+forecast grid
 pipeline
 load
 examples service batch doctor
 replay
-again metres
+comparisons again metres
 cli ui
 app __main__
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.strip().splitlines()) for name in line.split()}
 
 UI_SEES = {
-    *("service", "examples", "settings", "export", "colorize", "geometry", "image"),
+    *("service", "examples", "settings", "export", "colorize", "geometry", "image", "atomic"),
     *("checkpoints", "prediction", "errors", "load", "ui"),
+    *("forecast", "convergence", "votes", "relief", "preview"),
+    *("compare", "comparisons", "board", "paint", "sheet", "distance"),
+    *("hints", "patches", "calibrate", "manifest", "replay"),
 }
 TRAINING_NEVER_SEES = {"ui", "service", "cli", "batch", "doctor"}
 
@@ -58,6 +63,8 @@ PLACES = {
             "doctor",
             "replay",
             "prior",
+            "convergence",
+            "votes",
         ),
         "training",
     },
@@ -67,9 +74,9 @@ PLACES = {
     "safetensors": {"training"},
     "moderngl": {"training"},
     "huggingface_hub": {"hub"},
-    "trimesh": {"geometry", "relief", "export", "training"},
+    "trimesh": {"geometry", "relief", "preview", "export", "training"},
     "fast_simplification": {"geometry"},
-    "PIL": {"image", "colorize", "geometry", "export", "examples", "compare", "sheet", "ui", "training"},
+    "PIL": {"image", "colorize", "geometry", "export", "examples", "distance", "sheet", "ui", "training"},
     "pi_heif": {"image"},
     "OpenEXR": {"export"},
     "matplotlib": {"colorize", "training"},

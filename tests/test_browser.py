@@ -1,69 +1,11 @@
 """A person at the page, in a real Chromium: what they see, turn, stop and take home."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
-import pytest
 import trimesh
-from app_server import serve
+from app_server import choose, in_chromium, looking, unfold, upload
 from PIL import Image
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-PATIENCE_MS = 60_000  # software rendering on a busy machine
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def url(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve(str(tiny_depth), tmp_path_factory.mktemp("app")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser, url):
-    """An open page that fails the test when anything leaves this machine or is logged as an error."""
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
-    context.set_default_timeout(PATIENCE_MS)
-    opened = context.new_page()
-    outside, errors = [], []
-    own = (url, "data:", "blob:")
-    opened.on("request", lambda request: outside.append(request.url) if not request.url.startswith(own) else None)
-    opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto(url)
-    opened.get_by_text("An example, computed beforehand").wait_for()
-    yield opened
-    context.close()
-    assert outside == []
-    assert errors == []
-
-
-@pytest.fixture(scope="module")
-def picture(photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    Image.fromarray(photo(90, 120)).save(path)
-    return path
-
-
-def upload(page, picture: Path) -> None:
-    page.locator("#photo input[type=file]").set_input_files(picture)
+pytestmark = in_chromium
 
 
 def pixels(page, selector: str) -> np.ndarray:
@@ -100,6 +42,7 @@ def test_a_dropped_photo_becomes_depth_a_mesh_and_a_file(page, picture, tmp_path
     page.wait_for_timeout(1500)
     assert np.abs(pixels(page, "#scene canvas") - facing).mean() > 0.5  # it was turned
 
+    page.get_by_role("tab", name="Files").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="3D mesh GLB").click()
     saved = tmp_path / "mesh.glb"
@@ -108,7 +51,7 @@ def test_a_dropped_photo_becomes_depth_a_mesh_and_a_file(page, picture, tmp_path
 
 
 def test_a_long_run_stops_and_the_next_one_works(page, picture):
-    page.locator("#settings button").first.click()
+    unfold(page, page.locator("#settings button").first)
     page.get_by_label("number input for Denoising steps").fill("50")
     page.get_by_label("number input for Ensemble size").fill("20")
     page.get_by_label("number input for Ensemble size").press("Tab")
@@ -117,7 +60,7 @@ def test_a_long_run_stops_and_the_next_one_works(page, picture):
     page.locator(".status b i").first.wait_for(state="attached")
     page.locator("#stop").click()
     page.get_by_text("Stopped.").wait_for()
-    page.get_by_label("Fast").check()
+    choose(page, "fast")
     page.locator("#run:not([disabled])").click()
     page.get_by_text("1 member, 1 step").wait_for()
 
@@ -127,7 +70,7 @@ def test_uncertainty_needs_members_and_shows_them(page, picture):
     page.get_by_text("1 member, 4 steps").wait_for()
     page.get_by_role("tab", name="Uncertainty").click()
     page.get_by_text("at least 3 of them").wait_for()
-    page.get_by_label("Careful").check()
+    choose(page, "careful")
     page.locator("#run:not([disabled])").click()
     page.get_by_text("Bright is where the 10 members disagree").wait_for()
     assert page.locator("#views .comparison:visible img.fixed").count() == 1
@@ -151,12 +94,10 @@ def test_a_run_without_a_photo_says_what_to_do(page):
 
 def test_a_phone_sees_everything_in_its_width(browser, url):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    page.goto(url)
-    page.get_by_text("An example, computed beforehand").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for selector in ("#photo", "#run", "#views .comparison", "#downloads"):
-        box = page.locator(selector).first.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
-    context.close()
+    with looking(context, url) as page:
+        seen = ["#photo", "#run", "#views .comparison"]
+        for selector, tab in [*((selector, "Depth") for selector in seen), ("#downloads", "Files"), ("#link", "Files")]:
+            page.get_by_role("tab", name=tab).click()
+            box = page.locator(selector).first.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -34,9 +34,9 @@ from marigold_core.prediction import Prediction, Space
 def test_exact_depths_give_the_metres_back(space: Space, count: int, size: float) -> None:
     z = room() * size
     found = calibrate(planted(z, space), Hints(anchors=anchors(z, count)))
-    np.testing.assert_allclose(found.prediction.values, z, rtol=1e-5)
+    np.testing.assert_allclose(found.values, z, rtol=1e-5)
     np.testing.assert_allclose((found.scale, found.shift), unknowns(z, space), rtol=1e-5)
-    assert (found.prediction.kind, found.prediction.space, found.prediction.members) == ("metric", "depth", None)
+    assert (found.kind, found.space, found.members) == ("metric", "depth", None)
     assert found.scale_error > 0 and found.shift_error > 0
     assert [one.found for one in found.residuals] == pytest.approx([one.given for one in found.residuals])
 
@@ -66,7 +66,7 @@ def test_any_two_depths_far_enough_apart_give_any_scale_and_shift_back(seed: int
 )
 def test_lengths_and_the_near_plane_give_the_metres_back(space: Space, make: Callable[[np.ndarray], Hints]) -> None:
     z = room()
-    np.testing.assert_allclose(calibrate(planted(z, space), make(z)).prediction.values, z, rtol=1e-4)
+    np.testing.assert_allclose(calibrate(planted(z, space), make(z)).values, z, rtol=1e-4)
 
 
 def test_a_depth_along_the_ray_is_not_one_along_the_axis() -> None:
@@ -74,8 +74,8 @@ def test_a_depth_along_the_ray_is_not_one_along_the_axis() -> None:
     slant = np.linalg.norm(unproject(z.astype(np.float32), FOV_DEG), axis=-1)
     rays = [Anchor(x, y, float(slant[y, x]), "ray") for x, y in SPOTS[:2]]
     found = calibrate(planted(z, fov_x_deg=None), Hints(anchors=rays, fov_x_deg=FOV_DEG))
-    assert found.prediction.fov_x_deg == FOV_DEG
-    np.testing.assert_allclose(found.prediction.values, z, rtol=1e-5)
+    assert found.fov_x_deg == FOV_DEG
+    np.testing.assert_allclose(found.values, z, rtol=1e-5)
     as_axis = Hints(anchors=[replace(one, along="axis") for one in rays])
     assert abs_rel(calibrate(planted(z), as_axis), z) > 0.03
     with pytest.raises(CalibrationError, match="needs the camera's field of view"):
@@ -87,7 +87,7 @@ def test_a_map_up_to_scale_needs_one_hint() -> None:
     shared = replace(planted(z), kind="scale", values=(z / 40).astype(np.float32))
     for hints in (Hints(anchors=anchors(z, 1)), Hints(lengths=[length(z, (30, 115), (130, 20))])):
         found = calibrate(shared, hints)
-        np.testing.assert_allclose(found.prediction.values, z, rtol=1e-5)
+        np.testing.assert_allclose(found.values, z, rtol=1e-5)
         assert (found.shift, found.shift_error) == (0, 0)
     with pytest.raises(CalibrationError, match="knows its shift already"):
         calibrate(shared, Hints(patches=[FLOOR]))
@@ -98,7 +98,7 @@ def test_uncertainty_becomes_metres(space: Space) -> None:
     z = room()
     scale, shift = unknowns(z, space)
     prediction = replace(planted(z, space), uncertainty=np.full(z.shape, 1e-4, np.float32))
-    found = calibrate(prediction, Hints(anchors=anchors(z, 2))).prediction
+    found = calibrate(prediction, Hints(anchors=anchors(z, 2)))
     moved = scale * (prediction.values.astype(np.float64) + 1e-4) + shift
     expected = {"depth": lambda: moved, "log": lambda: np.exp(moved), "disparity": lambda: 1 / moved}[space]() - z
     assert found.uncertainty is not None and found.uncertainty.dtype == np.float32
@@ -138,9 +138,7 @@ def test_error_bars_hold_what_they_say() -> None:
         for seed in range(60):
             found = calibrate(noisy(planted(z), 0.005, seed), hints)
             if hints.patches:
-                scores.append(
-                    (found.shift - found.prediction.values.max() * shift / (scale + shift)) / found.shift_error
-                )
+                scores.append((found.shift - found.values.max() * shift / (scale + shift)) / found.shift_error)
             else:
                 scores += [(found.scale - scale) / found.scale_error, (found.shift - shift) / found.shift_error]
         assert 0.5 < np.sqrt(np.mean(np.square(scores))) < 1.7
@@ -194,7 +192,7 @@ def test_what_is_not_determined_is_refused_with_the_reason(make: Callable[[np.nd
 def test_depths_that_noise_cannot_tell_apart_are_refused() -> None:
     near = Hints(anchors=[Anchor(60, 92, 6.39), Anchor(60, 94, 6.02)])
     z = room()
-    np.testing.assert_allclose(calibrate(planted(z), near).prediction.values, z, rtol=0.02)
+    np.testing.assert_allclose(calibrate(planted(z), near).values, z, rtol=0.02)
     smooth = replace(planted(z), uncertainty=np.full(z.shape, 0.2, np.float32))
     with pytest.raises(CalibrationError, match="too alike to fix the shift"):
         calibrate(smooth, near)
@@ -221,7 +219,7 @@ def test_two_lengths_with_two_answers_are_refused() -> None:
         except CalibrationError as refusal:
             seen.add(str(refusal)[:11])
             continue
-        np.testing.assert_allclose(found.prediction.values, z, rtol=0.05)
+        np.testing.assert_allclose(found.values, z, rtol=0.05)
     assert "Two answers" in seen
 
 
@@ -237,7 +235,7 @@ def test_exact_hints_are_solved_or_refused_and_never_wrong() -> None:
             found = calibrate(prediction, Hints(anchors=known, lengths=across))
         except CalibrationError:
             continue
-        np.testing.assert_allclose(found.prediction.values, z, rtol=0.02)
+        np.testing.assert_allclose(found.values, z, rtol=0.02)
         solved += 1
     assert solved > 50
 

@@ -27,8 +27,9 @@ from marigold_core.compare import (
     reduce,
     to_csv,
 )
+from marigold_core.paint import paint_differences, paint_maps
 from marigold_core.prediction import Kind
-from marigold_core.sheet import draw_differences, draw_maps
+from marigold_core.sheet import draw
 
 QUICK = ["--steps", "1,2", "--sizes", "1,3", "--processing-resolution", "32", "--device", "cpu"]
 Compare = Callable[..., int]
@@ -182,7 +183,7 @@ def test_every_cell_is_in_its_row_and_column() -> None:
     shape = (40, 60)
     levels = {(steps, size): 0.1 * steps + 0.2 * size for steps in (1, 2) for size in (1, 3)}
     rows = against_reference([tile(np.full(shape, level), *cell) for cell, level in levels.items()])
-    sheet = opened(draw_maps(rows, np.full((*shape, 3), 200, np.uint8), "viridis"))
+    sheet = opened(draw(rows, np.full((*shape, 3), 200, np.uint8), paint_maps(rows, "viridis")))
     found = {}
     for cell, level in levels.items():
         colour = depth_to_rgb(np.array([[level]]), "viridis")[0, 0].astype(int)
@@ -200,7 +201,7 @@ def test_nothing_is_drawn_over_the_edge(shape: tuple[int, int], sizes: tuple[int
     values = np.random.default_rng(0).random(shape)
     rows = against_reference([tile(values**size, 50, size, name=name) for size in sizes])
     photo = np.zeros((*shape, 3), np.uint8)
-    for content in (draw_maps(rows, photo), draw_differences(rows, photo)):
+    for content in (draw(rows, photo, paint_maps(rows)), draw(rows, photo, paint_differences(rows))):
         sheet = opened(content)
         inner = sheet[20:-4, 20:-20]
         assert inner.min() == 0  # the photo
@@ -211,14 +212,14 @@ def test_nothing_is_drawn_over_the_edge(shape: tuple[int, int], sizes: tuple[int
 def test_differences_share_one_scale(hills: np.ndarray) -> None:
     noise = np.random.default_rng(0).normal(0, 0.02, hills.shape)
     rows = against_reference([tile(hills + noise * size, 1, size) for size in (1, 9)] + [tile(hills, 2, 1)])
-    sheet = opened(draw_differences(rows, np.zeros((8, 8, 3), np.uint8)))
+    sheet = opened(draw(rows, np.zeros((8, 8, 3), np.uint8), paint_differences(rows)))
     left, right = sheet[220:400, 130:400].mean(), sheet[220:400, 470:700].mean()
     assert left < right
 
 
 def test_depth_of_a_known_scale_is_coloured_over_the_common_range(hills: np.ndarray) -> None:
     rows = against_reference([tile(hills * 0 + metres, 1, size, kind="metric") for size, metres in ((1, 2), (2, 6))])
-    sheet = opened(draw_maps(rows, np.full((8, 8, 3), 255, np.uint8), "gray")).min(axis=-1)
+    sheet = opened(draw(rows, np.full((8, 8, 3), 255, np.uint8), paint_maps(rows, "gray"))).min(axis=-1)
     assert sheet[300, 200] == 0 and sheet[300, 550] == 255
 
 
@@ -292,7 +293,7 @@ def test_bad_requests_end_in_a_sentence_and_write_nothing(
         (
             [photo, "--most-minutes", "0.00001"],
             cli.USAGE,
-            r"This comparison would take about .* raise most_minutes\.\n",
+            r"This comparison would take about .*; choose fewer or smaller values\.\n",
         ),
         ([photo, "--formats", "uncertainty", "--sizes", "1,2"], cli.USAGE, "needs 3 or more members"),
         ([photo, "--model", f"{tiny_depth},{tiny_normals}"], cli.USAGE, "gives affine depth, .* gives unit-vector"),

@@ -181,7 +181,7 @@ def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> N
     paths = save(depth, tmp_path, ["npy", "glb"], mesh=MESH, colormap="magma")
     text = paths["manifest"].read_text()
     record = Manifest.model_validate_json(text)
-    assert record.schema_version == 2 and json.loads(text)["schema_version"] == 2
+    assert record.schema_version == 3 and json.loads(text)["schema_version"] == 3
     assert (record.settings, record.mesh, record.colormap) == (depth.settings, MESH, "magma")
     assert (record.checkpoint, record.checkpoint_sha256) == ("tiny", "ab" * 32)
     assert (record.modality, record.kind, record.space, record.fov_x_deg) == ("depth", "affine", "depth", 61.5)
@@ -207,7 +207,7 @@ def test_the_manifest_counts_torch_s_threads_only_where_torch_runs(depth: Predic
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema_version": 3},
+        {"schema_version": 4},
         {"surprise": 1},
         {"kind": "sure"},
         {"settings": {"seed": -1}},

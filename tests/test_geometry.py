@@ -12,20 +12,18 @@ from hypothesis import strategies as st
 from marigold_core.errors import ExportError
 from marigold_core.geometry import (
     DEFAULT_FOV_X_DEG,
-    GRID_PX,
     build_mesh,
-    edge_mask,
     field_of_view,
     metric_z,
     normals,
     normals_from_depth,
     point_cloud,
-    sample_grid,
     unproject,
 )
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.relief import HEIGHT_SHARE, PLATE_SHARE, relief
+from marigold_core.relief import PLA_G_PER_CM3, measure, relief
 from marigold_core.settings import MeshSettings, Settings
+from marigold_core.surface import GRID_PX, edge_mask, sample_grid, sharpen, smooth, without_specks
 
 COARSE = MeshSettings(max_triangles=2000)
 
@@ -165,6 +163,45 @@ def test_the_same_jump_in_share_is_cut_near_and_far() -> None:
     np.testing.assert_array_equal(edge_mask(z * 100, 0.04), edge_mask(z, 0.04))
 
 
+def test_ramps_become_steps_and_slopes_stay() -> None:
+    ramp = np.interp(np.arange(400), [0, 197, 203, 399], [1, 1, 2, 2])
+    sharp = sharpen(np.tile(ramp, (20, 1)), 0.2)
+    assert set(np.unique(sharp)) == {1, 2} and (np.diff(sharp[0]) != 0).sum() == 1
+    slope = 1 / np.tile(np.linspace(1, 0.02, 400), (20, 1))  # a floor up to near its horizon
+    inner = np.s_[:, 8:-8]  # beside the photo's border nothing tells a slope from a jump
+    np.testing.assert_array_equal(sharpen(slope, 0.02)[inner], slope[inner])
+    np.testing.assert_array_equal(sharpen(np.tile(ramp, (20, 1)), 0), np.tile(ramp, (20, 1)))
+
+
+def test_smoothing_levels_noise_and_keeps_edges_and_planes() -> None:
+    rng = np.random.default_rng(0)
+    wall = np.where(np.arange(300) < 150, 0.2, 0.8) + rng.normal(0, 0.01, (200, 300))
+    even = smooth(wall, 0.05)
+    assert even[:, :140].std() < 0.25 * wall[:, :140].std()
+    assert even[:, :149].mean() == pytest.approx(0.2, abs=5e-3) and even[:, 151:].mean() == pytest.approx(0.8, abs=5e-3)
+    assert (even[:, 150] - even[:, 149]).mean() > 0.55
+    plane = np.add.outer(np.arange(200), np.arange(300)) / 500
+    np.testing.assert_allclose(smooth(plane, 0.05)[10:-10, 10:-10], plane[10:-10, 10:-10], atol=1e-9)
+    assert smooth(wall, 0) is wall
+
+
+def test_specks_go_and_pieces_stay() -> None:
+    mask = np.zeros((80, 100), bool)
+    mask[5:75, 5:60] = True
+    mask[6:74, 20:22] = False
+    mask[70, 20:22] = True  # a bridge: still one piece
+    mask[20:30, 70:90] = True
+    winding = np.zeros_like(mask)
+    winding[40:60:4, 65:95] = winding[40:57, 65] = True
+    expected = mask | winding
+    mask = expected.copy()
+    mask[0, 0] = mask[35, 70] = True
+    np.testing.assert_array_equal(without_specks(mask), expected)
+    mask[expected] = False
+    np.testing.assert_array_equal(without_specks(mask), mask)  # all are equally small
+    assert not without_specks(np.zeros((4, 5), bool)).any()
+
+
 # ------------------------------------------------------------------------------- mesh
 
 
@@ -215,11 +252,59 @@ def test_torn_surfaces_keep_the_budget_too() -> None:
         assert 0 < len(mesh.faces) <= 1000
 
 
-def test_a_cut_that_leaves_nothing_is_said() -> None:
-    noise = prediction(np.random.default_rng(0).uniform(0, 1, (40, 40)))
+def test_cuts_that_leave_nothing_are_said() -> None:
+    flat = prediction(np.full((40, 40), 0.5))
     for function in (build_mesh, point_cloud):
-        with pytest.raises(ExportError, match="edge_cut leaves"):
-            function(noise, MeshSettings(edge_cut=0.001))
+        with pytest.raises(ExportError, match="cuts leave nothing; give edge_cut 0"):
+            function(flat, MeshSettings(near_clip=0.6))
+
+
+def test_a_blurred_jump_is_cut_along_one_line_and_leaves_no_ramp() -> None:
+    y, x = np.mgrid[0:100, 0:200]
+    inside = np.clip((40 - np.hypot(x - 100, y - 50)) / 3 + 0.5, 0, 1)  # a disc, its rim soft over three pixels
+    mesh = build_mesh(prediction(0.9 - 0.8 * inside), MeshSettings(edge_cut=0.2))
+    z = mesh.vertices[:, 2]
+    near, far = 0.25 + 0.75 * 0.1, 0.25 + 0.75 * 0.9
+    assert np.minimum(abs(z - near), abs(z - far)).max() < 1e-3
+    assert len(mesh.split(only_watertight=False)) == 2
+    assert len(mesh.faces) > 0.94 * 2 * 99 * 199  # the gap is one triangle wide
+
+
+def test_what_lies_outside_the_clips_is_left_out() -> None:
+    source = prediction(hills())
+    clips = MeshSettings(near_clip=0.3, far_clip=0.7, edge_cut=0)
+    low, high = 0.25 + 0.75 * 0.3, 0.25 + 0.75 * 0.7
+    for vertices in (build_mesh(source, clips).vertices, point_cloud(source, clips).vertices):
+        assert vertices[:, 2].min() >= low - 1e-6 and vertices[:, 2].max() <= high + 1e-6
+    metres = prediction(hills() * 8 + 2, "metric")  # 4 to 8 metres: the share is of that
+    z = point_cloud(metres, MeshSettings(far_clip=0.5, edge_cut=0)).vertices[:, 2]
+    middle = float(metres.values.min() + metres.values.max()) / 2
+    assert middle - 0.1 < z.max() <= middle
+
+
+def test_what_the_members_disagree_on_is_left_out() -> None:
+    doubt = np.zeros((48, 64), np.float32)
+    doubt[:, :32] = 0.2
+    source = replace(prediction(hills()), uncertainty=doubt)
+    cut = MeshSettings(uncertainty_cut=0.1, edge_cut=0, fov_x_deg=60)
+    assert len(point_cloud(source, cut).vertices) == 48 * 32
+    assert build_mesh(source, cut).vertices[:, 0].min() > 0  # the right half of the photo
+    assert len(build_mesh(source, MeshSettings(uncertainty_cut=0.3, edge_cut=0)).faces) == 2 * 47 * 63
+    metres = replace(source, kind="metric", values=hills().astype(np.float32) * 10, uncertainty=doubt * 1.5)
+    assert len(point_cloud(metres, cut).vertices) == 48 * 64  # 0.3 m of 5 m: a share of the depth range here as well
+    for function in (build_mesh, point_cloud):
+        with pytest.raises(ExportError, match="raise ensemble_size to 3"):
+            function(prediction(hills()), cut)
+
+
+def test_smoothing_is_part_of_every_shape() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, (48, 64))
+    rough, even = prediction(np.full((48, 64), 0.5) + noise), MeshSettings(smoothing=0.1, edge_cut=0)
+    plain = MeshSettings(edge_cut=0)
+    for make in (build_mesh, point_cloud):
+        assert make(rough, even).vertices[:, 2].std() < 0.7 * make(rough, plain).vertices[:, 2].std()
+    assert normals(rough, even)[..., 2].mean() > normals(rough, plain)[..., 2].mean()
+    assert relief(rough, even).area < relief(rough, plain).area
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 320), (320, 16), (1200, 90)])
@@ -280,12 +365,13 @@ def test_points_carry_the_photo_s_colours_and_none_floats_between() -> None:
 
 @pytest.mark.parametrize("values", [hills(), hills(64, 48), step(), np.eye(40)])
 def test_reliefs_are_closed_solids_of_the_asked_size(values: np.ndarray) -> None:
-    solid = relief(prediction(values), MeshSettings(relief_mm=150, max_triangles=20_000))
+    asked = MeshSettings(relief_mm=150, relief_height_mm=12, relief_base_mm=2.5, max_triangles=20_000)
+    solid = relief(prediction(values), asked)
     assert solid.is_watertight and solid.is_winding_consistent and solid.is_volume
     width, depth, height = solid.extents
     assert max(width, depth) == pytest.approx(150)
     assert width / depth == pytest.approx((values.shape[1] - 1) / (values.shape[0] - 1))
-    assert height == pytest.approx(150 * (HEIGHT_SHARE + PLATE_SHARE))
+    assert height == pytest.approx(12 + 2.5)
     assert solid.bounds[0] == pytest.approx([0, 0, 0])
     assert len(solid.faces) <= 20_000
 
@@ -294,11 +380,30 @@ def test_near_parts_of_a_relief_are_high_and_right_way_round() -> None:
     values = np.ones((20, 30))
     values[:5, :6] = 0  # near, at the photo's top left
     solid = relief(prediction(values), MeshSettings(relief_mm=290))  # 10 mm a pixel
-    top = solid.vertices[solid.vertices[:, 2] > 290 * (PLATE_SHARE + HEIGHT_SHARE / 2)]
+    top = solid.vertices[solid.vertices[:, 2] > 3 + 20 / 2]
     assert top[:, 0].max() == pytest.approx(50) and top[:, 1].min() == pytest.approx(190 - 40)
 
 
 def test_flat_reliefs_are_plates() -> None:
     solid = relief(prediction(np.full((16, 320), 0.4)), MeshSettings(relief_mm=100, max_triangles=1000))
-    assert solid.is_volume and len(solid.faces) <= 1000
-    assert solid.volume == pytest.approx(100 * (100 * 15 / 319) * 100 * PLATE_SHARE)
+    found = measure(solid)
+    assert found.watertight and len(solid.faces) <= 1000
+    assert found.size_mm == pytest.approx((100, 100 * 15 / 319, 3))
+    assert found.volume_cm3 == pytest.approx(10 * (10 * 15 / 319) * 0.3)
+    assert found.weight_g == pytest.approx(found.volume_cm3 * PLA_G_PER_CM3)
+
+
+def test_a_hole_or_a_turned_face_is_not_called_watertight() -> None:
+    solid = relief(prediction(hills()), COARSE)
+    holed, turned = solid.copy(), solid.copy()
+    holed.update_faces(np.arange(len(solid.faces)) != 7)
+    turned.faces[7] = turned.faces[7][::-1]
+    assert [measure(body).watertight for body in (solid, holed, turned)] == [True, False, False]
+
+
+def test_clips_give_the_whole_height_of_a_relief_to_what_lies_between() -> None:
+    ramp = prediction(np.tile(np.linspace(0, 1, 101), (20, 1)))
+    z = relief(ramp, MeshSettings(near_clip=0.2, far_clip=0.6)).vertices[: 20 * 101, 2].reshape(20, 101)
+    np.testing.assert_allclose(z[:, :21], 23)
+    np.testing.assert_allclose(z[:, 60:], 3, atol=1e-5)
+    assert z[0, 40] == pytest.approx(13, abs=1e-4)

@@ -32,14 +32,15 @@ def test_distances_between_pixels_with_error_bars() -> None:
     for seed in range(60):
         found = calibrate(noisy(planted(z), 0.01, seed), Hints(anchors=anchors(z, 5)))
         measured = distance_m(found, (25, 25), (130, 110))
-        plain = distance_m(found.prediction, (25, 25), (130, 110))
+        bare = Prediction(**{field.name: getattr(found, field.name) for field in fields(Prediction)})
+        plain = distance_m(bare, (25, 25), (130, 110))
         assert measured.metres == plain.metres and measured.error_m > plain.error_m > 0
         scores.append((measured.metres - length(z, (25, 25), (130, 110)).metres) / measured.error_m)
     assert 0.6 < np.sqrt(np.mean(np.square(scores))) < 1.5
     with pytest.raises(CalibrationError, match="need a map in metres"):
         distance_m(planted(z), (1, 1), (5, 5))
     with pytest.raises(CalibrationError, match="needs the camera's field of view"):
-        distance_m(replace(exact.prediction, fov_x_deg=None), (1, 1), (9, 9))
+        distance_m(replace(exact, fov_x_deg=None), (1, 1), (9, 9))
 
 
 # ------------------------------------------------------------------------------- files
@@ -49,12 +50,14 @@ def test_every_file_with_room_for_words_says_metric_and_how(tmp_path: Path) -> N
     z = room()
     found = calibrate(planted(z), Hints(anchors=anchors(z, 2), patches=[FLOOR]))
     claims = ["metric", "in metres", "depth at (80, 112)", "flat patch at (12, 88)", found.how]
-    paths = save(found.prediction, tmp_path)
+    paths = save(found, tmp_path)
     record = Manifest.model_validate_json(paths["manifest"].read_text())
     assert (record.kind, record.how) == ("metric", found.how) and "metres" in record.convention
+    assert record.hints is not None
+    np.testing.assert_array_equal(calibrate(planted(z), record.hints).values, found.values)
     assert record.png16_range is not None
     assert (record.png16_range.low, record.png16_range.high) == pytest.approx((z.min(), z.max()), rel=1e-5)
-    np.testing.assert_array_equal(np.load(paths["npy"]), found.prediction.values)
+    np.testing.assert_array_equal(np.load(paths["npy"]), found.values)
     content = paths["glb"].read_bytes()
     told = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])["asset"]["extras"]["depth"]
     head = paths["ply"].read_bytes().partition(b"end_header")[0].decode("ascii")
@@ -73,16 +76,16 @@ def test_a_relative_map_says_so_and_old_manifests_are_read(tmp_path: Path) -> No
     paths = save(planted(room()), tmp_path, ["npy", "ply"])
     assert b"comment depth is affine: 0 = near plane" in paths["ply"].read_bytes()
     stored = json.loads(paths["manifest"].read_text())
-    assert (stored["schema_version"], stored["kind"], stored["how"]) == (2, "affine", None)
-    del stored["how"]
+    assert (stored["schema_version"], stored["kind"], stored["how"]) == (3, "affine", None)
+    del stored["how"], stored["hints"]
     assert Manifest.model_validate_json(json.dumps(stored | {"schema_version": 1})).how is None
 
 
 def test_what_came_from_hints_cannot_lose_its_reason() -> None:
-    found = calibrate(planted(room()), Hints(anchors=anchors(room(), 2))).prediction
+    found = calibrate(planted(room()), Hints(anchors=anchors(room(), 2)))
     later = replace(found, fov_x_deg=50.0)
     assert isinstance(later, Calibrated) and later.how == found.how
-    assert {field.name for field in fields(Calibrated)} - {field.name for field in fields(Prediction)} == {"how"}
+    assert later.relative.kind == "affine" and later.hints == found.hints
     assert b"depth at (80, 112)" in build(later, "ply")
 
 

@@ -3,17 +3,19 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import fingerprints, fresh
+from command_line import QUICK, fingerprints, fresh
 from PIL import Image
 
-from marigold_core import MeshSettings, SettingsError, cli, load
+from marigold_core import MeshSettings, Settings, SettingsError, cli, load
 from marigold_core.export import save
 from marigold_core.manifest import Manifest
+from marigold_core.prediction import Progress
 from marigold_core.replay import against, read, stream
 
 Replay = Callable[..., int]
@@ -64,25 +66,24 @@ def test_another_process_with_other_threads_writes_the_same(done: Path, folder: 
     assert (ended.returncode, ended.stdout, ended.stderr) == (cli.ALL_DONE, "Same bytes: 11 files.\n", "")
 
 
-def test_threads_are_those_of_the_record_and_put_back(
-    done: Path, folder: Path, tiny_depth: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_event_is_made_with_the_threads_of_the_record(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the calling thread's, and a server asks for each event from another one."""
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     before = torch.get_num_threads()
-    pipe = load(tiny_depth, device="cpu")
+
+    def events() -> Iterator[Progress]:
+        for number in range(4):
+            yield Progress(torch.get_num_threads(), number, "denoising")
+
     for recorded, used in ((3, 3), (64, 4), (None, before)):
         record = read(done).model_copy(update={"torch_threads": recorded})
-        events = stream(pipe, pipe_photo(folder), record)
-        next(events)
-        assert torch.get_num_threads() == used
-        events.close()  # type: ignore[attr-defined]
+        replayed = stream(events(), record)
+        for _ in range(4):
+            with ThreadPoolExecutor(1) as other:
+                event, after = other.submit(lambda events=replayed: (next(events), torch.get_num_threads())).result()
+            assert isinstance(event, Progress) and (event.done, after) == (used, before)
         assert torch.get_num_threads() == before
-
-
-def pipe_photo(folder: Path):
-    from marigold_core.image import load_photo
-
-    return load_photo(folder / "a.png")
+        assert next(replayed, None) is None
 
 
 @pytest.mark.parametrize("words", [["--dtype", "bfloat16"], ["--batch-size", "2", "--ensemble-size", "2"]])
@@ -103,6 +104,20 @@ def test_normals_are_replayed_too(
     assert predict(write(folder / "a.png"), "--model", tiny_normals, "--quiet", formats="normals") == cli.ALL_DONE
     assert replay(out / "a", "--model", tiny_normals) == cli.ALL_DONE
     assert capsys.readouterr().out == "Same bytes: 2 files.\n"
+
+
+def test_metres_are_made_again_from_their_hints(
+    folder: Path, out: Path, tmp_path: Path, tiny_depth: Path, write, replay: Replay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = Settings(num_inference_steps=1, processing_resolution=32)
+    values = load(tiny_depth, device="cpu")(write(folder / "a.png"), quick).values
+    (y1, x1), (y2, x2) = (divmod(int(at), values.shape[1]) for at in (values.argmin(), values.argmax()))
+    hints = f"{x1},{y1},2; {x2},{y2},3.5"
+    words = ["-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy,ply", "--anchors", hints, *QUICK]
+    assert cli.main([str(word) for word in ("calibrate", folder / "a.png", *words, "--quiet")]) == cli.ALL_DONE
+    assert replay(out / "a") == cli.ALL_DONE
+    assert capsys.readouterr().out == "Same bytes: 2 files.\n"
+    assert read(tmp_path / "again" / "a").hints == read(out / "a").hints
 
 
 def test_without_an_output_nothing_is_kept(done: Path, folder: Path, tiny_depth: Path, tmp_path: Path) -> None:
@@ -195,7 +210,7 @@ def test_refusals_are_a_sentence(
         ({"schema_version": "new"}, "schema_version"),
         ({"photo": None}, "photo: "),
         ({"settings": {"seed": -1}}, "seed must be greater"),
-        ({"how": "metric from one length"}, "calibrate again"),
+        ({"schema_version": 2, "how": "metric from one length"}, "calibrate again"),
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_said(values: dict[str, object], message: str, done: Path) -> None:
@@ -211,7 +226,7 @@ def test_records_of_the_first_schema_are_replayed(
     done: Path, replay: Replay, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = json.loads((done / "manifest.json").read_text())
-    old = {name: value for name, value in text.items() if name not in ("device", "dtype", "machine", "how")}
+    old = {name: value for name, value in text.items() if name not in ("device", "dtype", "machine", "how", "hints")}
     (done / "manifest.json").write_text(json.dumps(old | {"schema_version": 1}))
     assert replay(done) == cli.ALL_DONE
     assert capsys.readouterr().out == "Same bytes: 11 files.\n"

@@ -27,7 +27,7 @@ class SlowPipeline:
         given = (settings or Settings()).model_dump()
         return Settings(**{**given, "num_inference_steps": given["num_inference_steps"] or 4})
 
-    def stream(self, photo, settings: Settings) -> Iterator[Progress | Prediction]:
+    def stream(self, photo, settings: Settings, start: Prediction | None = None) -> Iterator[Progress | Prediction]:
         with self.books:
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -105,7 +105,7 @@ def test_a_waiting_job_can_be_closed(tmp_path):
 
 def test_a_failed_job_frees_the_model(tmp_path):
     class Broken(SlowPipeline):
-        def stream(self, photo, settings):
+        def stream(self, photo, settings, start=None):
             yield Progress(1, 2, "denoising")
             raise ZeroDivisionError
 
@@ -193,6 +193,16 @@ def test_results_are_kept_apart_and_make_room(tmp_path):
     assert not (tmp_path / keys[1]).exists()
     assert rooms.prediction(keys[0]).values.max() == pytest.approx(0.1)
     assert len(set(keys)) == 3 and all(len(key) == 32 for key in keys)
+
+
+def test_a_result_takes_the_place_of_an_outdated_one(tmp_path):
+    rooms = service(tmp_path)
+    other, first = rooms.keep(prediction(0.1)), rooms.keep(prediction(0.2))
+    rooms.export(first, ["npy"])
+    second = rooms.keep(prediction(0.3), outdated=first)
+    assert rooms.keeps(other) and rooms.keeps(second) and not rooms.keeps(first)
+    assert not (tmp_path / first).exists()
+    assert rooms.keeps(rooms.keep(prediction(0.4), outdated=first))  # which is gone already
 
 
 def test_exports_are_made_once_for_each_choice(tmp_path):

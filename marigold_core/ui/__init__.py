@@ -1,11 +1,17 @@
 """The browser's room, and the only one that imports Gradio: ``build`` draws the page around a ``Service``."""
 
+import json
+
 import gradio as gr
 
+from .. import examples
+from ..comparisons import Comparisons
 from ..service import Service
 from . import text
 from .api import add_endpoints
+from .lab import Lab
 from .studio import Studio
+from .theme import SCRIPT
 
 KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
 
@@ -13,7 +19,22 @@ KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every te
 def build(service: Service) -> gr.Blocks:
     """Draw the page and declare the HTTP endpoints; nothing is loaded or started."""
     with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT_S)) as page:
-        Studio(service).connect(page)
-        add_endpoints(page, service)
+        gr.HTML(f"<h1>{text.TITLE}</h1><p>{text.TAGLINE}</p>", elem_id="masthead")
+        comparisons = Comparisons(service)
+        with gr.Tabs(elem_id="pages"):
+            with gr.Tab(text.STUDIO_TAB):
+                studio = Studio(service)
+            with gr.Tab(text.LAB_TAB):
+                lab = Lab(comparisons)
+        studio.connect(page)
+        lab.connect(page, studio.photo)
+        add_endpoints(page, service, comparisons)
+        page.load(None, js=_script())
     page.queue(max_size=20, default_concurrency_limit=1, api_open=False)
     return page
+
+
+def _script() -> str:
+    """Give the page's script the words it puts in."""
+    photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
+    return f"() => ({SCRIPT.read_text(encoding='utf-8')})({json.dumps(photos)})"

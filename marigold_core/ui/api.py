@@ -5,44 +5,25 @@ private. An endpoint is a generator, so that a client which goes away or cancels
 """
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypedDict, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import gradio as gr
 from gradio.components.api_component import Api
-from gradio.data_classes import FileData
 from gradio_client.utils import python_type_to_json_schema
 
-from ..checkpoints import default_checkpoint
+from ..comparisons import Comparisons
 from ..errors import MarigoldError
-from ..prediction import Prediction
+from ..hints import Along
 from ..service import Service
 from ..settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
 from . import text
+from .answers import DEFAULT_FORMATS, DepthResult, files_of, run
+from .api_compare import ARGUMENTS, CompareEndpoint, CompareResult, read_comparison
+from .api_metres import MetresEndpoint, MetresResult, read_hints
 from .events import MODEL
 from .faults import plain, telling
 from .inputs import check_checkpoint, draw_photo
-
-DEFAULT_FORMATS: tuple[Format, ...] = ("npy", "png16", "color")
-
-
-class DepthResult(TypedDict, total=False):
-    """Files by format name, as asked, and the manifest; while a job runs only ``progress``."""
-
-    npy: FileData
-    png16: FileData
-    color: FileData
-    uncertainty: FileData
-    uncertainty_npy: FileData
-    normals: FileData
-    normals_npy: FileData
-    glb: FileData
-    ply: FileData
-    stl: FileData
-    exr: FileData
-    manifest: dict
-    progress: str
 
 
 class Endpoints:
@@ -92,8 +73,14 @@ class Endpoints:
         fov_x_deg: float | None = default(MeshSettings, "fov_x_deg"),
         near_ratio: float = default(MeshSettings, "near_ratio"),
         edge_cut: float = default(MeshSettings, "edge_cut"),
+        near_clip: float = default(MeshSettings, "near_clip"),
+        far_clip: float = default(MeshSettings, "far_clip"),
+        smoothing: float = default(MeshSettings, "smoothing"),
+        uncertainty_cut: float = default(MeshSettings, "uncertainty_cut"),
         max_triangles: int = default(MeshSettings, "max_triangles"),
         relief_mm: float = default(MeshSettings, "relief_mm"),
+        relief_height_mm: float = default(MeshSettings, "relief_height_mm"),
+        relief_base_mm: float = default(MeshSettings, "relief_base_mm"),
     ) -> Iterator[dict[str, Any]]:
         """Estimate the depth of a photo and build geometry from it: by default a textured mesh as GLB.
 
@@ -109,16 +96,28 @@ class Endpoints:
             fov_x_deg: horizontal field of view, degrees; by default from EXIF, else 55.
             near_ratio: nearest depth over farthest depth, for relative depth.
             edge_cut: triangles are cut at depth jumps above this share; 0 keeps all.
-            max_triangles: the mesh is simplified to this many triangles.
+            near_clip: what is nearer is left out, as a share of the depth range.
+            far_clip: what is farther is left out, as a share of the depth range.
+            smoothing: bumps below this share of the depth are levelled, edges stay; 0 is none.
+            uncertainty_cut: what members disagree on by more of the depth range is left out; 0 keeps all.
+            max_triangles: the mesh is simplified to this many triangles, points are at most twice as many.
             relief_mm: longest edge of the printed relief, millimetres.
+            relief_height_mm: the relief from its farthest to its nearest point, millimetres.
+            relief_base_mm: the plate under the relief's farthest point, millimetres.
         """
         settings = _settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
         mesh = MeshSettings(
             fov_x_deg=fov_x_deg,
             near_ratio=near_ratio,
             edge_cut=edge_cut,
+            near_clip=near_clip,
+            far_clip=far_clip,
+            smoothing=smoothing,
+            uncertainty_cut=uncertainty_cut,
             max_triangles=max_triangles,
             relief_mm=relief_mm,
+            relief_height_mm=relief_height_mm,
+            relief_base_mm=relief_base_mm,
         )
         yield from self._answer(photo, settings, checkpoint, formats or ["glb"], mesh, DEFAULT_COLORMAP)
 
@@ -132,29 +131,20 @@ class Endpoints:
         colormap: Colormap,
     ) -> Iterator[dict[str, Any]]:
         with telling():
-            result = None
-            for event in self.service.run(photo, settings, check_checkpoint(checkpoint or default_checkpoint())):
-                if isinstance(event, Prediction):
-                    result = event
-                else:
-                    yield {"progress": event.stage}
-            assert result is not None  # a run ends with its prediction or raises
-            files = self.service.export(self.service.keep(result), formats, mesh, colormap)
-            answer: dict[str, Any] = {"manifest": json.loads(files["manifest"].read_text())}
-            for name, path in files.items():
-                if name != "manifest":
-                    answer[name] = FileData(path=str(path), orig_name=path.name).model_dump()
-            yield answer
+            prediction = yield from run(self.service, photo, settings, checkpoint)
+            yield files_of(self.service, prediction, formats, mesh, colormap)
 
 
-def add_endpoints(page: gr.Blocks, service: Service) -> None:
+def add_endpoints(page: gr.Blocks, service: Service, comparisons: Comparisons) -> None:
     """Declare the endpoints on a page that is being drawn."""
     endpoints = Endpoints(service)
-    for handler in (endpoints.predict_depth, endpoints.build_mesh):
-        _declare(page, handler)
+    _declare(page, endpoints.predict_depth, DepthResult)
+    _declare(page, endpoints.build_mesh, DepthResult)
+    _declare(page, MetresEndpoint(service).calibrate, MetresResult)
+    _declare(page, CompareEndpoint(comparisons).compare, CompareResult)
 
 
-def _declare(page: gr.Blocks, handler: Callable[..., Iterator[dict[str, Any]]]) -> None:
+def _declare(page: gr.Blocks, handler: Callable[..., Iterator[dict[str, Any]]], result: type) -> None:
     """Do what ``gr.api`` does, but with our photo input and a validator."""
     hints = get_type_hints(handler)
     names = list(inspect.signature(handler).parameters)
@@ -172,7 +162,7 @@ def _declare(page: gr.Blocks, handler: Callable[..., Iterator[dict[str, Any]]]) 
         [],
         handler,
         inputs,
-        Api(None, python_type_to_json_schema(DepthResult), "result"),
+        Api(None, python_type_to_json_schema(result), "result"),
         postprocess=False,
         show_progress="hidden",
         api_name=handler.__name__,
@@ -187,11 +177,16 @@ def fault(values: dict[str, Any]) -> str | None:
     try:
         for model in (Settings, MeshSettings):
             model(**{name: value for name, value in values.items() if name in model.model_fields})
+        if "anchors" in values:
+            read_hints(values)
+        if "sizes" in values:
+            read_comparison(*(values[name] for name in ARGUMENTS))
         if values.get("checkpoint") is not None:
             check_checkpoint(values["checkpoint"])
     except MarigoldError as error:
         return plain(str(error))
-    for name, known in (("formats", get_args(Format)), ("colormap", get_args(Colormap))):
+    choices = {"formats": get_args(Format), "colormap": get_args(Colormap), "along": get_args(Along)}
+    for name, known in choices.items():
         given = values.get(name)
         for value in given if isinstance(given, list) else [] if given is None else [given]:
             if value not in known:

@@ -18,7 +18,7 @@ from .text import BUSY_CLIENT, TOO_LARGE
 JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
 UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one photo of 40 MB and its multipart frame
 BODY_TIME_S = 60.0
-BURST, REFILL_PER_S, MAX_CLIENTS = 60, 2.0, 10_000  # submissions of one client
+BURST, REFILL_PER_S, MAX_CLIENTS = 120, 8.0, 10_000  # submissions of one client; a slider sends some every second
 
 UPLOAD = "/gradio_api/upload"
 SUBMISSIONS = ("/gradio_api/queue/join", "/gradio_api/call/", UPLOAD)
@@ -56,12 +56,12 @@ class Guard:
         if not allowed(path):
             await refuse(send, 404, "Not found.")
             return
-        if path.startswith(SUBMISSIONS) and scope["method"] == "POST" and not self.admit(client(scope)):
-            await refuse(send, 429, BUSY_CLIENT)
-            return
         limit = UPLOAD_LIMIT if path == UPLOAD else JSON_LIMIT
         if declared_length(scope) > limit:
             await refuse(send, 413, TOO_LARGE)
+            return
+        if path.startswith(SUBMISSIONS) and scope["method"] == "POST" and not self.admit(client(scope)):
+            await refuse(send, 429, BUSY_CLIENT)
             return
         body = LimitedBody(receive, limit)
         answer = Answer(send)

@@ -1,10 +1,12 @@
 """The controls on the left: the photo, the presets, and one widget for every field of ``Settings``."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
-from gradio.data_classes import ImageData
+from gradio.components import Component
+from gradio.data_classes import FileData, ImageData
 
 from ..checkpoints import Known, default_checkpoint, known
 from ..errors import CheckpointError
@@ -15,13 +17,15 @@ from .events import LIGHT, QUIET
 DEFAULT_PRESET = "balanced"
 OWN_RESOLUTION = "own"  # a drop-down has no choice for None
 RESOLUTIONS_PX = (256, 384, 512, 768, 1024)
+PRESET_VALUES = {name: [values["num_inference_steps"], values["ensemble_size"]] for name, values in PRESETS.items()}
+OFFERED_PX = (*RESOLUTIONS_PX, 0)  # 0: the photo's own size
 
 
-def draw_photo(*, visible: bool = True) -> gr.Image:
+def draw_photo(elem_id: str = "photo", *, visible: bool = True) -> gr.Image:
     """Draw an image input that hands on the uploaded file as it is, for ``image.load_photo`` to decode.
 
     Gradio's own reading would try every plug-in of Pillow, refuse HEIC without a word, and follow web addresses and
-    pictures written into the request. Its two methods are replaced on the object, not in a subclass, because Gradio
+    pictures written into the request. Its methods are replaced on the object, not in a subclass, because Gradio
     writes a stub file beside the source of every subclass.
     """
     photo = gr.Image(
@@ -34,21 +38,26 @@ def draw_photo(*, visible: bool = True) -> gr.Image:
         height=250,
         buttons=[],
         visible=visible,
-        elem_id="photo" if visible else None,
+        elem_id=elem_id if visible else None,
     )
-    to_cache = photo.async_move_resource_to_block_cache
+    photo.preprocess = uploaded_path
+    keep_local(photo)
+    return photo
+
+
+def keep_local(widget: Component) -> None:
+    """Let an input of files take uploads alone: Gradio would fetch a web address that stands in their place."""
+    to_cache = widget.async_move_resource_to_block_cache
 
     async def local_to_cache(url_or_file_path: str | Path | None) -> str | None:
         if str(url_or_file_path).lower().startswith(("http:", "https:")):
             raise gr.Error(text.INLINE_PHOTO, print_exception=False)
         return await to_cache(url_or_file_path)
 
-    photo.preprocess = uploaded_path
-    photo.async_move_resource_to_block_cache = local_to_cache
-    return photo
+    widget.async_move_resource_to_block_cache = local_to_cache
 
 
-def uploaded_path(payload: ImageData | None) -> str | None:
+def uploaded_path(payload: FileData | ImageData | None) -> str | None:
     """Return the path of an uploaded file."""
     if payload is None:
         return None
@@ -66,11 +75,33 @@ class SettingsInputs:
     resolution: gr.Dropdown
     seed: gr.Number
     checkpoint: gr.Dropdown
+    preset: gr.Radio
 
     @property
-    def values(self) -> list[gr.components.Component]:
+    def values(self) -> list[Component]:
         """What an event lists as inputs."""
         return [self.steps, self.members, self.resolution, self.seed, self.checkpoint]
+
+    @property
+    def outputs(self) -> list[Component]:
+        """What ``restored`` changes."""
+        return [*self.values, self.preset]
+
+    def restored(self, asked: Settings, checkpoint: str) -> dict[Component, object]:
+        """Show settings in the widgets; what they do not offer leaves them as they are."""
+        steps, pixels = asked.num_inference_steps, asked.processing_resolution
+        update: dict[Component, object] = {
+            self.members: asked.ensemble_size,
+            self.seed: asked.seed,
+            self.checkpoint: checkpoint,
+        }
+        if steps is not None:
+            update |= {self.steps: steps, self.preset: matching_preset(steps, asked.ensemble_size)}
+        if pixels is None:
+            update[self.resolution] = OWN_RESOLUTION
+        elif pixels in OFFERED_PX:
+            update[self.resolution] = pixels
+        return update
 
 
 def settings(steps: int, members: int, resolution: int | str, seed: int) -> Settings:
@@ -119,13 +150,8 @@ def draw_settings(preset: gr.Radio) -> SettingsInputs:
                 min_width=140,
             )
         checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
-    preset.input(
-        lambda name: [PRESETS[name]["num_inference_steps"], PRESETS[name]["ensemble_size"]],
-        preset,
-        [steps, members],
-        **LIGHT,
-        **QUIET,
-    )
+    # In the browser, so that no run can begin with the values of the preset before.
+    preset.input(None, preset, [steps, members], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
     gr.on(
         [steps.input, members.input],
         matching_preset,
@@ -134,13 +160,12 @@ def draw_settings(preset: gr.Radio) -> SettingsInputs:
         **LIGHT,
         **QUIET,
     )
-    return SettingsInputs(steps, members, resolution, seed, checkpoint)
+    return SettingsInputs(steps, members, resolution, seed, checkpoint, preset)
 
 
 def matching_preset(steps: int, members: int) -> str | None:
     """Name the preset that has these values, so that the row never shows one that does not apply."""
-    wanted = {"num_inference_steps": steps, "ensemble_size": members}
-    return next((name for name, values in PRESETS.items() if values == wanted), None)
+    return next((name for name, values in PRESET_VALUES.items() if values == [steps, members]), None)
 
 
 def checkpoint_choices() -> list[tuple[str, str]]:

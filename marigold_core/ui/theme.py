@@ -6,6 +6,8 @@ import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CSS = ASSETS / "app.css"
+SCRIPT = ASSETS / "page.js"
+LAB_SCRIPT = ASSETS / "lab.js"
 FAVICON = ASSETS / "favicon.png"
 
 # The 3D viewer tries WebGPU wherever it is announced and fails loudly where no adapter is; WebGL draws the same.
@@ -28,6 +30,8 @@ def theme() -> gr.themes.Base:
         body_background_fill_dark="#0d1117",
         body_text_color_subdued="#586474",
         body_text_color_subdued_dark="#9aa5b4",
+        block_title_text_color="#586474",
+        block_title_text_color_dark="#d5dbe3",
         block_info_text_color="#586474",
         block_info_text_color_dark="#9aa5b4",
         block_background_fill="white",
@@ -37,7 +41,7 @@ def theme() -> gr.themes.Base:
         block_shadow="none",
         button_primary_background_fill="#0f766e",
         button_primary_background_fill_hover="#115e59",
-        button_primary_background_fill_dark="#0d9488",
-        button_primary_background_fill_hover_dark="#14b8a6",
+        button_primary_background_fill_dark="#0f766e",
+        button_primary_background_fill_hover_dark="#115e59",
         button_primary_text_color="white",
     )

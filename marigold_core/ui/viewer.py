@@ -1,235 +1,126 @@
-"""The result on the right: photo against depth or uncertainty, the 3D scene, downloads.
+"""Two looks at a photo side by side. Nothing here runs the model: everything is painted from the kept prediction."""
 
-Nothing here runs the model. The page holds only the id of a result; colours, mesh and files are made from the kept
-prediction, so a change of colour costs milliseconds and works while somebody else's job is in the model.
-"""
-
-import math
-from functools import partial
-from importlib.util import find_spec
 from typing import get_args
 
 import gradio as gr
-import numpy as np
+from gradio.components import Component
 from gradio.events import Dependency
-from gradio.processing_utils import save_pil_to_cache
-from PIL import Image
 
-from ..colorize import depth_to_rgb, to_rgb, uncertainty_to_rgb
-from ..errors import ExportError
-from ..export import formats_for
-from ..geometry import DEFAULT_FOV_X_DEG, field_of_view, metric_z
+from ..image import network_size
 from ..prediction import Prediction
-from ..service import Service
-from ..settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, bounds, default, help_text
+from ..settings import DEFAULT_COLORMAP, Colormap
 from . import text
-from .events import LIGHT, QUIET, SHOWN
+from .events import LIGHT, QUIET
 from .faults import telling
+from .layers import DEPTH, PHOTO, Look, main_layer, offered, paint
+from .legend import draw_keys, draw_readout, readings
+from .pictures import draw_comparison
+from .stage import Stage, Update, Values
 
-PICTURE_HEIGHT_PX = 560
-SCENE_TRIANGLES = 100_000  # half of a download's: built in half a second, turned smoothly on a phone
-PREVIEW_PX = 1280  # longest edge of what the page shows; downloads have the photo's size
-FORMATS: tuple[Format, ...] = get_args(Format)
 COLORMAPS: tuple[Colormap, ...] = get_args(Colormap)
-VIEW_ASPECT = 1.3  # the 3D viewer is at least this much wider than high, but for phones
-VIEW_TANGENT = 0.37  # of half the 3D viewer's own field of view, less a margin
-DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#file-link a, a#file-link, #file-link')?.click(), 60)"
-
-Update = dict[gr.components.Component, object]
+HANDLE = 50  # per cent of the picture's width
 
 
 class Viewer:
-    """Draws the result column inside the current layout and makes the updates for it."""
+    """The screen one sees first."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.result = gr.State(None)  # id of the result on show
-        self.scene_open = gr.State(False)  # the mesh is built when somebody looks at it
-        with gr.Tabs(elem_id="views"):
-            with gr.Tab(text.DEPTH_TAB) as depth_tab:
-                self.depth = _comparison(text.DEPTH)
-                with gr.Row(elem_classes="under"):
-                    self.legend = gr.HTML(legend(DEFAULT_COLORMAP), elem_id="legend")
-                    self.colormap = gr.Dropdown(
-                        [(text.COLORMAPS.get(name, name.capitalize()), name) for name in COLORMAPS],
-                        value=DEFAULT_COLORMAP,
-                        label=text.COLORMAP,
-                        container=False,
-                        scale=0,
-                        min_width=220,
-                    )
-            with gr.Tab(text.UNCERTAINTY_TAB) as doubt_tab:
-                self.doubt = _comparison(text.UNCERTAINTY)
-                self.doubt_note = gr.HTML(elem_classes="note")
-            with gr.Tab(text.SCENE_TAB) as scene_tab:
-                self.scene = gr.Model3D(
-                    label=text.SCENE,
-                    show_label=False,
-                    interactive=False,
-                    display_mode="solid",
-                    height=PICTURE_HEIGHT_PX,
-                    clear_color=(0.07, 0.08, 0.1, 1.0),
-                    elem_id="scene",
-                )
-                self.scene_note = gr.HTML(text.SCENE_HINT, elem_classes="note")
-                with gr.Row(elem_classes="under"):
-                    self.mesh = [
-                        _mesh_slider("fov_x_deg", text.FIELD_OF_VIEW, 1, DEFAULT_FOV_X_DEG),
-                        _mesh_slider("near_ratio", text.NEAR_RATIO, 0.01),
-                        _mesh_slider("edge_cut", text.EDGE_CUT, 0.01),
-                    ]
-        with gr.Row(elem_id="downloads"):
-            gr.HTML(text.DOWNLOADS, elem_classes="label")
-            self.buttons: dict[Format, gr.Button] = {
-                name: gr.Button(text.FORMATS[name], size="sm", min_width=60, interactive=False)
-                for name in FORMATS
-                if name != "exr" or find_spec("OpenEXR")
-            }
-        self.file = gr.DownloadButton(visible="hidden", elem_id="file-link")
-        self._listen()
-        for tab in (depth_tab, doubt_tab):
-            tab.select(lambda: False, None, self.scene_open, **LIGHT, **QUIET)
-        scene_tab.select(self.open_scene, *self._scene_ends, **LIGHT, **SHOWN)
-
-    # ------------------------------------------------------------------------------- what the page shows
-
-    def pictures(self, prediction: Prediction, colormap: Colormap) -> Update:
-        """Make the two comparisons for a prediction, finished or on its way."""
-        photo = self._photo(prediction)
-        update: Update = {self.depth: (photo, preview(to_rgb(prediction, colormap)))}
-        if prediction.uncertainty is None:
-            update[self.doubt] = gr.ImageSlider(value=None, visible=False)
-            update[self.doubt_note] = f"<div class='empty'><p>{text.UNCERTAINTY_NEEDS_MORE}</p></div>"
-        else:
-            picture = preview(uncertainty_to_rgb(prediction.uncertainty))
-            update[self.doubt] = gr.ImageSlider(value=(photo, picture), visible=True)
-            update[self.doubt_note] = text.UNCERTAINTY_ABOUT.format(
-                members=prediction.settings.ensemble_size, mean=float(prediction.uncertainty.mean())
+    def __init__(self, stage: Stage) -> None:
+        """Draw the comparison, what its colours and numbers mean, and one row of controls; the rest is in a fold."""
+        self.stage = stage
+        with gr.Column(elem_id="look"):
+            self.pictures = draw_comparison(text.DEPTH)
+        self.keys = gr.HTML(elem_id="keys")
+        self.readout = draw_readout()
+        with gr.Row(elem_classes="under"):
+            self.left = self._draw_side(text.LEFT, PHOTO)
+            self.right = self._draw_side(text.RIGHT, DEPTH)
+            self.colormap = gr.Dropdown(
+                [(text.COLORMAPS.get(name, name.capitalize()), name) for name in COLORMAPS],
+                value=DEFAULT_COLORMAP,
+                label=text.COLORMAP,
+                min_width=150,
             )
-        return update
-
-    def finished(self, prediction: Prediction) -> Update:
-        """Set the field of view to what the photo says about its camera, and offer the files that suit."""
-        suitable = formats_for(prediction)
-        update: Update = {button: gr.Button(interactive=name in suitable) for name, button in self.buttons.items()}
-        return {**update, self.mesh[0]: round(field_of_view(prediction, MeshSettings()))}
+        with gr.Accordion(text.ADJUST, open=False, elem_id="adjust"):
+            with gr.Row():
+                self.near = gr.Slider(0, 1, value=0, step=0.01, label=text.NEAR_END, info=text.NEAR_END_INFO)
+                self.far = gr.Slider(0, 1, value=1, step=0.01, label=text.FAR_END, info=text.FAR_END_INFO)
+            with gr.Row():
+                self.invert = gr.Checkbox(False, label=text.INVERT, info=text.INVERT_INFO)
+                self.handle = gr.Slider(0, 100, value=HANDLE, step=1, label=text.HANDLE, info=text.HANDLE_INFO)
+        self.sizes = gr.HTML(elem_classes="note", elem_id="sizes")
 
     @property
-    def result_outputs(self) -> list[gr.components.Component]:
-        """The components that ``pictures`` and ``finished`` update."""
-        return [self.depth, self.doubt, self.doubt_note, self.mesh[0], *self.buttons.values()]
-
-    def build_scene(
-        self, is_open: bool, result: str | None, fov_x_deg: float, near_ratio: float, edge_cut: float
-    ) -> Update:
-        """Make the textured mesh of the result on show, if its tab is open; the viewer cannot start while hidden."""
-        if result is None or not is_open:
-            return {self.scene: None}
-        with telling():
-            prediction = self.service.prediction(result)
-            if prediction.modality != "depth":
-                return {self.scene: None, self.scene_note: text.SCENE_ONLY_DEPTH}
-            mesh = MeshSettings(
-                fov_x_deg=fov_x_deg, near_ratio=near_ratio, edge_cut=edge_cut, max_triangles=SCENE_TRIANGLES
-            )
-            file = self.service.export(result, ["glb"], mesh)["glb"]
-            return {
-                self.scene: gr.Model3D(str(file), camera_position=camera_position(prediction, mesh)),
-                self.scene_note: text.SCENE_HINT,
-            }
-
-    def open_scene(
-        self, is_open: bool, result: str | None, fov_x_deg: float, near_ratio: float, edge_cut: float
-    ) -> Update:
-        """Remember that the tab is open and make what it shows."""
-        return {self.scene_open: True, **self.build_scene(True, result, fov_x_deg, near_ratio, edge_cut)}
-
-    def recolour(self, result: str | None, colormap: Colormap) -> Update:
-        """Paint the result on show in other colours."""
-        update: Update = {self.legend: legend(colormap)}
-        if result is not None:
-            with telling():
-                prediction = self.service.prediction(result)
-                update[self.depth] = (self._photo(prediction), preview(to_rgb(prediction, colormap)))
-        return update
-
-    def write(
-        self, name: Format, result: str | None, colormap: Colormap, fov_x_deg: float, near_ratio: float, edge_cut: float
-    ) -> str:
-        """Write one format of the result on show -> its path, which the hidden link then downloads."""
-        with telling():
-            if result is None:
-                raise ExportError(text.NO_RESULT)
-            mesh = MeshSettings(fov_x_deg=fov_x_deg, near_ratio=near_ratio, edge_cut=edge_cut)
-            return str(self.service.export(result, [name], mesh, colormap)[name])
-
-    # ------------------------------------------------------------------------------- events
-
-    def scene_after(self, event: Dependency) -> None:
-        """Build the mesh whenever ``event`` has brought a new result or opened the tab."""
-        event.success(self.build_scene, *self._scene_ends, **LIGHT, **SHOWN)
+    def inputs(self) -> list[Component]:
+        """List the widgets of the two sides and of the colours."""
+        return [self.left, self.right, self.colormap, self.near, self.far, self.invert]
 
     @property
-    def _scene_ends(self) -> tuple[list[gr.components.Component], list[gr.components.Component]]:
-        return [self.scene_open, self.result, *self.mesh], [self.scene, self.scene_note, self.scene_open]
+    def outputs(self) -> list[Component]:
+        """List what a new result changes."""
+        return [self.pictures, self.keys, self.readout, self.left, self.right, self.sizes]
 
-    def _listen(self) -> None:
-        self.colormap.input(self.recolour, [self.result, self.colormap], [self.depth, self.legend], **LIGHT, **SHOWN)
-        for slider in self.mesh:
-            slider.release(self.build_scene, *self._scene_ends, **LIGHT, **SHOWN)
-        for name, button in self.buttons.items():
-            inputs = [self.result, self.colormap, *self.mesh]
-            button.click(partial(self.write, name), inputs, self.file, **LIGHT, **SHOWN).success(None, js=DOWNLOAD_JS)
+    def show(self, prediction: Prediction, values: Values) -> Update:
+        """Paint a prediction, finished or on its way."""
+        return {**self.draw(prediction, values), self.readout: readings(prediction)}
 
-    def _photo(self, prediction: Prediction) -> str:
-        """Write the photo as the page shows it; the same photo gives the same file."""
-        return save_pil_to_cache(preview(prediction.photo), self.depth.GRADIO_CACHE, name="photo", format="jpeg")
+    def finish(self, prediction: Prediction, values: Values) -> Update:
+        """Offer what the result can show, and say at which sizes it was made."""
+        height, width = prediction.photo.shape[:2]
+        seen = network_size(height, width, prediction.settings.processing_resolution or 0)
+        line = text.SIZES.format(width=width, height=height, network_width=seen[1], network_height=seen[0])
+        return {**self.offer(prediction, values), self.sizes: line}
 
+    def listen(self) -> None:
+        """Paint again when a side or a colour changes; move the handle as the slider says."""
+        changes = [widget.input for widget in (self.left, self.right, self.colormap, self.near, self.far, self.invert)]
+        gr.on(changes, self.repaint, *self._repainted, trigger_mode="always_last", **LIGHT, **QUIET)
+        self.handle.input(
+            lambda position: gr.ImageSlider(slider_position=position),
+            self.handle,
+            self.pictures,
+            trigger_mode="always_last",
+            **LIGHT,
+            **QUIET,
+        )
 
-def preview(picture: np.ndarray) -> Image.Image:
-    """[H, W, 3] uint8 -> a picture for the page, its longest edge at most ``PREVIEW_PX``."""
-    image = Image.fromarray(picture)
-    image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.LANCZOS)
-    return image
+    def after(self, event: Dependency) -> None:
+        """Paint once more: a side or a colour may have been changed while the job went on."""
+        event.success(self.repaint, *self._repainted, **LIGHT, **QUIET)
 
+    def repaint(self, values: Values) -> Update:
+        """Paint the result on show as the widgets say."""
+        result = values[self.stage.result]
+        if result is None:
+            return {}
+        with telling():
+            prediction = self.stage.service.prediction(result)
+            return {**self.draw(prediction, values), **self.offer(prediction, values)}
 
-def legend(colormap: Colormap) -> str:
-    """Draw the colours from near to far, with what they mean in words."""
-    stops = depth_to_rgb(np.linspace(0, 1, 24, dtype=np.float32)[None], colormap)[0]
-    colours = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops)
-    return (
-        f"<div class='legend'><span>{text.NEAR}</span>"
-        f"<i style='background: linear-gradient(90deg, {colours})'></i><span>{text.FAR}</span>"
-        f"<small>{text.RELATIVE}</small></div>"
-    )
+    def draw(self, prediction: Prediction, values: Values) -> Update:
+        """Paint both sides and their legend; a side that the prediction does not have shows what it is about."""
+        look = Look(values[self.colormap], values[self.near], values[self.far], values[self.invert])
+        layers = self._chosen(prediction, values).values()
+        left, right = (paint(prediction, layer, look) for layer in layers)
+        return {self.pictures: (left, right), self.keys: draw_keys(prediction, layers, look)}
 
+    def offer(self, prediction: Prediction, values: Values) -> Update:
+        """List what can stand on either side; a choice that is none any more is replaced."""
+        choices = offered(prediction)
+        return {
+            side: gr.Dropdown(choices=choices) if layer == values[side] else gr.Dropdown(choices=choices, value=layer)
+            for side, layer in self._chosen(prediction, values).items()
+        }
 
-def camera_position(prediction: Prediction, mesh: MeshSettings) -> tuple[float, float, float]:
-    """Place the viewer's camera behind the photo's, so far that the whole scene fits -> degrees around, from the
-    zenith, and the distance to the middle of the scene in the mesh's unit."""
-    z = metric_z(prediction, mesh)
-    near, far = float(z.min()), float(z.max())
-    height, width = z.shape
-    tangent = math.tan(math.radians(field_of_view(prediction, mesh)) / 2) * max(1 / VIEW_ASPECT, height / width)
-    behind = far * max(0.35, tangent / VIEW_TANGENT - 1)
-    return 90, 86, (near + far) / 2 + behind
+    @property
+    def _repainted(self) -> tuple[set[Component], list[Component]]:
+        return {self.stage.result, *self.inputs}, [self.pictures, self.keys, self.left, self.right]
 
+    def _chosen(self, prediction: Prediction, values: Values) -> dict[Component, str]:
+        names = [name for _, name in offered(prediction)]
+        instead = {self.left: PHOTO, self.right: main_layer(prediction)}
+        return {side: values[side] if values[side] in names else layer for side, layer in instead.items()}
 
-def _comparison(label: str) -> gr.ImageSlider:
-    return gr.ImageSlider(
-        label=label,
-        show_label=False,
-        format="png",
-        interactive=False,
-        max_height=PICTURE_HEIGHT_PX,
-        buttons=["fullscreen"],
-        elem_classes="comparison",
-    )
-
-
-def _mesh_slider(name: str, label: str, step: float, value: float | None = None) -> gr.Slider:
-    low, high = bounds(MeshSettings, name)
-    value = default(MeshSettings, name) if value is None else value
-    return gr.Slider(
-        low, high, value=value, step=step, label=label, info=text.capital(help_text(MeshSettings, name)), min_width=180
-    )
+    @staticmethod
+    def _draw_side(label: str, layer: str) -> gr.Dropdown:
+        choices = [(text.LAYERS[name], name) for name in (PHOTO, DEPTH)]  # more of them with the first result
+        return gr.Dropdown(choices, value=layer, label=label, min_width=150)

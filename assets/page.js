@@ -1,0 +1,61 @@
+// What Gradio's widgets lack: words for the example pictures, arrow keys for tabs, a status line that is read out, a page
+// to drop files on.
+(examplePhotos) => {
+  // Screen readers follow an element that stays, but Gradio replaces the whole status line with every step. It is in a
+  // closed shadow, so that the page's own text has every sentence once.
+  const host = document.createElement("div");
+  host.className = "spoken";
+  const spoken = document.createElement("div");
+  spoken.setAttribute("role", "status");
+  host.attachShadow({ mode: "closed" }).append(spoken);
+  document.body.append(host);
+  const said = new Map(["status", "lab-status"].map((id) => [id, null]));
+
+  const attend = () => {
+    document.querySelectorAll("#examples img").forEach((picture, index) => (picture.alt = examplePhotos[index]));
+    document.querySelectorAll("footer img:not([alt=''])").forEach((icon) => (icon.alt = "")); // beside the same word
+    document.querySelectorAll("canvas[tabindex='1']").forEach((scene) => (scene.tabIndex = 0)); // in its own turn
+    for (const radios of document.querySelectorAll("fieldset")) {
+      // One name for all choices, as arrow keys and "2 of 3" need; Gradio gives each its own.
+      const [first, ...others] = radios.querySelectorAll("input[type=radio]");
+      for (const radio of others) if (radio.name !== first.name) radio.name = first.name;
+    }
+    for (const [id, before] of said) {
+      const sentence = document.querySelector(`#${id} .status span`)?.textContent;
+      if (!sentence || sentence === before) continue;
+      if (before !== null) spoken.textContent = sentence; // the first one is read with the page
+      said.set(id, sentence);
+    }
+  };
+  const changes = { childList: true, subtree: true, attributes: true, attributeFilter: ["tabindex"] };
+  new MutationObserver(attend).observe(document.body, changes); // widgets come and go with their tabs
+  attend();
+
+  // Arrow keys walk through a row of tabs, as people who use the keyboard expect; Enter opens one.
+  document.addEventListener("keydown", (event) => {
+    const way = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const tabs = [...(event.target.closest("[role=tablist]")?.querySelectorAll("[role=tab]") ?? [])];
+    if (!way || !tabs.includes(event.target)) return;
+    event.preventDefault();
+    tabs[(tabs.indexOf(event.target) + way + tabs.length) % tabs.length].focus();
+  });
+
+  // A manifest may be dropped anywhere, also on the field for photos, which would refuse it. Any other file that
+  // misses a field does not make the browser leave the page.
+  const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => holdsFiles(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => holdsFiles(event) && event.preventDefault());
+  document.addEventListener(
+    "drop",
+    (event) => {
+      const files = [...(event.dataTransfer?.files ?? [])];
+      if (!files.some((file) => file.name.toLowerCase().endsWith(".json"))) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const input = document.getElementById("replay").previousElementSibling; // the button's own field of files
+      input.files = event.dataTransfer.files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    },
+    true,
+  );
+}

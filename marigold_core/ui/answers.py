@@ -1,0 +1,60 @@
+"""What the HTTP endpoints share: running a job for a caller, and the files of its result as an answer."""
+
+import json
+from collections.abc import Generator, Sequence
+from typing import Any, TypedDict
+
+from gradio.data_classes import FileData
+
+from ..checkpoints import default_checkpoint
+from ..image import Photo
+from ..prediction import Prediction
+from ..service import Service
+from ..settings import Colormap, Format, MeshSettings, Settings
+from .inputs import check_checkpoint
+
+DEFAULT_FORMATS: tuple[Format, ...] = ("npy", "png16", "color")
+
+
+class DepthResult(TypedDict, total=False):
+    """Files by format name, as asked, and the manifest; while a job runs only ``progress``."""
+
+    npy: FileData
+    png16: FileData
+    color: FileData
+    uncertainty: FileData
+    uncertainty_npy: FileData
+    normals: FileData
+    normals_npy: FileData
+    glb: FileData
+    ply: FileData
+    stl: FileData
+    exr: FileData
+    manifest: dict
+    progress: str
+
+
+def run(
+    service: Service, photo: str | Photo, settings: Settings, checkpoint: str | None
+) -> Generator[dict[str, Any], None, Prediction]:
+    """Run a job, yielding its progress -> its prediction; closing this stops the job."""
+    result = None
+    for event in service.run(photo, settings, check_checkpoint(checkpoint or default_checkpoint())):
+        if isinstance(event, Prediction):
+            result = event
+        else:
+            yield {"progress": event.stage}
+    assert result is not None  # a run ends with its prediction or raises
+    return result
+
+
+def files_of(
+    service: Service, prediction: Prediction, formats: Sequence[Format], mesh: MeshSettings, colormap: Colormap
+) -> dict[str, Any]:
+    """Keep a prediction and write its files -> the answer that names them."""
+    files = service.export(service.keep(prediction), formats, mesh, colormap)
+    answer: dict[str, Any] = {"manifest": json.loads(files["manifest"].read_text())}
+    for name, path in files.items():
+        if name != "manifest":
+            answer[name] = FileData(path=str(path), orig_name=path.name).model_dump()
+    return answer

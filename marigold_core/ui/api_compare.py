@@ -1,0 +1,98 @@
+"""The HTTP endpoint ``compare``: the grid of the compare lab as files and rows."""
+
+from collections.abc import Iterator
+from typing import Any, TypedDict
+
+from gradio.data_classes import FileData
+
+from ..checkpoints import default_checkpoint
+from ..compare import Comparison
+from ..comparisons import Comparisons, ask, check_cells
+from ..errors import SettingsError
+from ..prediction import Progress
+from ..settings import DEFAULT_COLORMAP, Colormap, default
+from . import text
+from .faults import telling
+from .inputs import check_checkpoint
+from .text import lab as lab_text
+
+ARGUMENTS = ("steps", "sizes", "seeds", "processing_resolution", "checkpoints")
+NAMES = ("sheet", "differences", "table")  # in the order in which ``Comparisons.export`` gives them
+
+
+class CompareResult(TypedDict, total=False):
+    """The sheets as PNG, the table as CSV, and its rows; while a job runs only ``progress``."""
+
+    sheet: FileData
+    differences: FileData
+    table: FileData
+    rows: list[dict]
+    progress: str
+
+
+class CompareEndpoint:
+    """The function behind the endpoint; Gradio shows its docstring to callers."""
+
+    def __init__(self, comparisons: Comparisons) -> None:
+        self.comparisons = comparisons
+
+    def compare(
+        self,
+        photo: str,
+        steps: list[int] | None = None,
+        sizes: list[int] | None = None,
+        seeds: list[int] | None = None,
+        processing_resolution: int | None = default(Comparison, "processing_resolution"),
+        checkpoints: list[str] | None = None,
+        colormap: Colormap = DEFAULT_COLORMAP,
+    ) -> Iterator[dict[str, Any]]:
+        """Compare denoising steps, numbers of members, seeds and checkpoints on one photo, side by side.
+
+        Members, first steps and the encoding are shared between cells. What is too much for one comparison is refused.
+
+        Args:
+            photo: the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB.
+            steps: denoising steps to compare, 1 to 50 each: the rows; by default 1, 2, 4, 10.
+            sizes: numbers of members to compare, 1 to 20 each: the columns; by default 1, 3, 5, 10.
+            seeds: seeds to compare; by default 0.
+            processing_resolution: longest edge the network sees, pixels; 0 is the photo's own size.
+            checkpoints: names that the page offers; by default the server's own.
+            colormap: the colours of the sheet.
+        """
+        with telling():
+            asked, names = read_comparison(steps, sizes, seeds, processing_resolution, checkpoints)
+            _, board = self.comparisons.begin(photo, asked, names)
+            board.colormap = colormap
+            for event in self.comparisons.run(board):
+                if isinstance(event, Progress):
+                    yield {"progress": event.stage}
+                else:
+                    done, cells = len(board.tiles), text.count(len(board.places()), "cell")
+                    yield {"progress": lab_text.CELLS.format(done=done, cells=cells)}
+            files = zip(NAMES, self.comparisons.export(board), strict=True)
+            answer: dict[str, Any] = {
+                name: FileData(path=str(path), orig_name=path.name).model_dump() for name, path in files
+            }
+            yield {**answer, "rows": [row.record for row in board.rows()]}
+
+
+def read_comparison(
+    steps: list[int] | None,
+    sizes: list[int] | None,
+    seeds: list[int] | None,
+    processing_resolution: int | None,
+    checkpoints: list[str] | None,
+) -> tuple[Comparison, list[str]]:
+    """Read the arguments of the endpoint -> what to compare, and with which checkpoints.
+
+    Raises: SettingsError, CheckpointError.
+    """
+    axes = {"steps": steps, "sizes": sizes, "seeds": seeds}
+    given = {name: values for name, values in axes.items() if values is not None}
+    asked = ask(**given, processing_resolution=processing_resolution)
+    names = [default_checkpoint()] if checkpoints is None else checkpoints
+    if not isinstance(names, list):
+        raise SettingsError("checkpoints must be a list of names.")
+    names = [check_checkpoint(name) for name in names]
+    check_cells(asked, names)
+    return asked, names

@@ -1,0 +1,80 @@
+"""Pictures as the page shows them: never larger than a screen, files in Gradio's own cache."""
+
+import hashlib
+import os
+from io import BytesIO
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from .. import atomic
+from ..prediction import Prediction
+
+PICTURE_HEIGHT_PX = 560
+PREVIEW_PX = 1280  # longest edge of what the page shows; downloads have the photo's size
+
+
+# The box that a picture fills on the screen, inside an element that is wider or higher; null before it is loaded.
+BOX_JS = """
+function box(picture) {
+  if (!picture?.naturalWidth) return null;
+  const outer = picture.getBoundingClientRect();
+  const scale = Math.min(outer.width / picture.naturalWidth, outer.height / picture.naturalHeight);
+  const width = picture.naturalWidth * scale, height = picture.naturalHeight * scale;
+  return {left: outer.left + (outer.width - width) / 2, top: outer.top + (outer.height - height) / 2, width, height};
+}
+"""
+
+
+def preview_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Size [H, W] of a photo -> (width, height) of its pictures on the page, the longest edge at most PREVIEW_PX."""
+    height, width = shape[:2]
+    scale = min(1.0, PREVIEW_PX / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def preview(picture: np.ndarray) -> str:
+    """[H, W, 3] uint8 -> the file of a picture for the page. Raises: ExportError as ``atomic.write_bytes``."""
+    return _write(_shrunk(picture), "picture.png")
+
+
+def photo_file(prediction: Prediction) -> str:
+    """Write the photo as the page shows it -> its file. Raises: ExportError as ``atomic.write_bytes``."""
+    return _write(_shrunk(prediction.photo), "photo.jpeg")
+
+
+def _shrunk(picture: np.ndarray) -> Image.Image:
+    image, size = Image.fromarray(picture), preview_size(picture.shape)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def _write(image: Image.Image, name: str) -> str:
+    """Write a picture under the hash of its content -> its path.
+
+    The same picture is never written twice, as Gradio's own functions do: a browser may be reading it.
+    """
+    content = BytesIO()
+    image.save(content, Path(name).suffix[1:])
+    path = Path(get_upload_folder()) / hashlib.sha256(content.getvalue()).hexdigest() / name
+    try:
+        os.utime(path)  # in use again: Gradio deletes by age
+    except FileNotFoundError:
+        atomic.write_bytes(path, content.getvalue())
+    return str(path)
+
+
+def draw_comparison(label: str, *, visible: bool = True) -> gr.ImageSlider:
+    """Draw two pictures with a handle between them."""
+    return gr.ImageSlider(
+        label=label,
+        show_label=False,
+        format="png",
+        interactive=False,
+        max_height=PICTURE_HEIGHT_PX,
+        buttons=["fullscreen"],
+        elem_classes="comparison",
+        visible=visible,
+    )

@@ -1,0 +1,240 @@
+"""Every English sentence of the page and of the HTTP answers, in one place; long screens have a file of their own here.
+
+A translation is another package with these names. Gradio's own ``I18n`` is not used: it translates what widgets are
+labelled with when the page is drawn, but none of the sentences that a handler makes, so a page would be half done.
+"""
+
+TITLE = "Marigold Depth Studio"
+TAGLINE = "One photo becomes a depth map, a measure of its doubt, and a 3D scene you can turn."
+
+STUDIO_TAB = "Studio"
+LAB_TAB = "Compare"
+PHOTO = "Your photo"
+PHOTO_PLACEHOLDER = "Drop a photo here\n- or -\nClick to choose one"
+EXAMPLES = "Or try one of these"
+RUN = "Estimate depth"
+STOP = "Stop"
+
+PRESET = "Quality"
+PRESETS = {"fast": "Fast", "balanced": "Balanced", "careful": "Careful"}
+ADVANCED = "Settings"
+STEPS = "Denoising steps"
+MEMBERS = "Ensemble size"
+RESOLUTION = "Resolution"
+RESOLUTION_OWN = "Automatic"
+RESOLUTION_NATIVE = "Photo's own size"
+SEED = "Seed"
+CHECKPOINT = "Checkpoint"
+BUNDLED = "bundled"
+ON_DISK = "on this machine"
+DOWNLOAD = "downloads {size:.1f} GB"
+
+DEPTH_TAB = "Depth"
+DEPTH = "Photo and depth"
+UNCERTAINTY_TAB = "Uncertainty"
+UNCERTAINTY = "Photo and uncertainty"
+UNCERTAINTY_NEEDS_MORE = (
+    "Uncertainty is how much independent members disagree, so it needs at least 3 of them. "
+    "Raise the ensemble size, or choose <b>Careful</b>, and run again."
+)
+
+COLORMAP = "Colours"
+COLORMAPS = {"Spectral": "Spectral", "cividis": "Cividis (colour-blind safe)"}
+NEAR, FAR = "near", "far"
+
+READY = "Drop a photo, or pick an example."
+EXAMPLE = "An example, computed beforehand with {name}. Now try a photo of your own."
+STARTING = "Starting"
+DONE = "{members}, {steps}, {seconds:.1f} s &middot; {width} &times; {height} &middot; seed {seed} &middot; {name}"
+STOPPED = "Stopped. Your settings are as you left them."
+STOPPED_WITH = "Stopped. On show is a result of {members}."
+
+NO_PHOTO = "Add a photo first: drop one on the page, paste it, use the webcam or pick an example."
+NO_RESULT = "Run a photo first."
+UNKNOWN_CHECKPOINT = "There is no checkpoint {name!r} here; choose one of {names}."
+UNKNOWN_VALUE = "{name} has no {value!r}; choose from {known}."
+UNEXPECTED = "Something unexpected happened; the reference is {reference}. Please try again."
+BUSY_CLIENT = "Too many requests in a short time; wait a few seconds and try again."
+TOO_LARGE = "That is too large; a photo may have up to 40 MB."
+INLINE_PHOTO = "Upload the photo as a file; pictures written into the request are not read."
+
+# Files
+METRES_TAB = "Metres"
+FILES_TAB = "Files"
+EVERYTHING = "Everything ZIP"
+EVERYTHING_USE = "All of the files below in one, with the manifest."
+MANIFEST = "Manifest"
+MANIFEST_USE = "The record of the run: settings, checkpoint, versions, and a hash of every file."
+FORMATS = {  # name, what the file is good for
+    "npy": ("NumPy", "The depth values themselves, 32-bit, for your own programs."),
+    "png16": ("16-bit PNG", "Depth as a grey picture of 65,536 levels, for image and 3D software."),
+    "color": ("Colour PNG", "Depth in colours, to look at and to show."),
+    "uncertainty": ("Uncertainty", "Where the members disagree, as a picture."),
+    "normals": ("Normals", "The direction that each surface faces, as a picture for relighting."),
+    "glb": ("3D mesh GLB", "The photo as a textured mesh, for Blender, game engines and web pages."),
+    "ply": ("Points PLY", "One coloured point a pixel, for point cloud software."),
+    "stl": ("Relief STL", "A solid relief, for a 3D printer."),
+    "exr": ("EXR", "The depth values as a Z channel, for compositing."),
+}
+WRITTEN = "written, {size}"
+NEEDS_DEPTH = "Only a depth checkpoint has it."
+NEEDS_MEMBERS = "It needs 3 members or more."
+
+# Link and manifest
+LINK = "Copy link"
+LINK_USE = "The settings, and the example if it is one, as a web address. A photo of your own is never part of it."
+LINK_COPIED = "Copied. It brings back the settings, and the example if it is one; your own photo stays here."
+LINK_SHOWN = "Your browser does not let pages copy; take the address from the field."
+LINK_ADDRESS = "Address"
+LINK_RESTORED = "The settings are those of the link. "
+LINK_REFUSED = "The link could not be used: {reason} "
+REPLAY = "Run a manifest again"
+REPLAY_USE = "Choose a manifest.json, or drop it anywhere on the page, with its photo unless that is here already."
+REPLAYED = "Made again. {outcome}"
+ONE_MANIFEST = "Give one manifest.json, alone or with the photo that it belongs to."
+NO_MANIFEST = "This file is larger than any manifest."
+THE_MANIFEST = "The file"
+OTHER_PHOTO = "The photo of this manifest, {width} x {height} pixels, is not here; drop it together with the manifest."
+CHECKPOINT_ELSEWHERE = "The manifest was made with the checkpoint {name!r}, which is not on this machine."
+
+# Examples, in words for those who cannot see them
+EXAMPLE_PHOTOS = {
+    "street": "A cobbled street between brick houses",
+    "stream": "A stream that falls over rocks in a forest",
+    "temple": "A pagoda above trees and a lake",
+    "lounge": "A drum on a beanbag before a low table",
+    "mountains": "A path up a meadow to rocky mountains",
+    "coffee": "A cup of coffee on a wooden table",
+    "cat": "The face of a tabby cat",
+    "astronaut": "An astronaut in an orange suit with her helmet",
+}
+
+# Uncertainty and convergence
+UNCERTAINTY_ABOUT = (
+    "Bright is where the {members} members disagree, by {mean} on average. It shows doubt, not a calibrated error."
+)
+OF_RANGE = " of the depth range"
+CURVE_MOVED = "Change with each new member"
+CURVE_DOUBT = "Mean uncertainty"
+CURVE_MEMBERS = "number of members"
+CURVE_NONE = "This result kept no members. Run the photo to watch its map settle."
+CURVE_ONE = "The curve begins with the second member: it shows how much each one changes the map."
+CURVE_LAST = "Member {number} moved the map by {moved}"
+CURVE_SPREAD = "; the members disagree by {doubt} on average"
+CURVE_SETTLED = "The map settled at {number} members: the last two had moved it by less than {below} each."
+VOTES = "What each member says about one pixel"
+PIXEL, PIXEL_FORM = "Pixel: from the left, from the top", "312, 200"
+VOTES_NONE = "Click a pixel of the picture, or type where it is, to see what each member says about it."
+VOTES_FEW = "With 3 members or more, a click on the picture shows what each of them says about that pixel."
+VOTES_NOT_KEPT = "This result kept no members. Run the photo, then click a pixel to see what each of them says."
+VOTES_ONLY_DEPTH = "This checkpoint predicts surface normals; only depths can be compared at one pixel."
+VOTES_OUTSIDE = "There is no such pixel: the photo has {width} &times; {height}."
+VOTES_FLAT = "The members found no depth in this photo."
+VOTES_ONE = "{count} between {low} and {high}; the map takes {fused}."
+VOTES_CAMPS = (
+    "Two camps: {nearer} of {members} members say about {near} (nearer), {farther} say about {far} (farther);"
+    " the map takes {fused}."
+)
+VOTES_LEFT_OUT = " Left out of the vote: {count}, at odds with all others."
+STOPS = "Stop when the map has settled"
+STOPS_INFO = "Spares members that would change little; the ensemble size is then the most it may use."
+BELOW = "Settled: two members in a row move it by less than (% of the depth range)"
+SETTLED = "Stopped after {used} of {asked} members: the map had settled. About {seconds:.1f} s saved."
+MORE = "Add {number} more members"
+MORE_NONE = "This result kept no members to add to; run the photo first."
+MORE_FULL = "{most} members are the most that one result may have."
+
+# Viewer
+LEFT, RIGHT = "Left", "Right"
+LAYERS = {
+    "photo": "Photo",
+    "depth": "Depth in colour",
+    "grey": "Depth in grey",
+    "uncertainty": "Uncertainty",
+    "normals": "Surface normals",
+}
+LAYER_MEMBER = "Member {number}"
+ADJUST = "Adjust"
+NEAR_END, NEAR_END_INFO = "Range from", "Share of the depth range; all that is nearer takes the first colour."
+FAR_END, FAR_END_INFO = "Range to", "All that is farther takes the last colour."
+INVERT, INVERT_INFO = "Swap near and far", "Near takes the last colour and far the first."
+HANDLE, HANDLE_INFO = "Handle", "Where the two sides meet, in per cent of the width."
+SIZES = (
+    "Photo {width}&times;{height} &rarr; processed at {network_width}&times;{network_height}"
+    " &rarr; output {width}&times;{height}"
+)
+KEY_KINDS = {
+    "affine": "Depth, relative: 0 is the nearest and 1 the farthest, not metres",
+    "scale": "Depth, relative: the farthest is 1, not metres",
+    "metric": "Depth in metres",
+}
+KEY_DOUBT = "Uncertainty: how far the members lie apart"
+KEY_MORE = "{tick} or more"
+KEY_NORMALS = "Surface normals: the more red the more it faces right, green up, blue toward you"
+READOUT = "Values of the map; move with the arrow keys, in larger steps with Shift"
+READOUT_HINT = "Point at the picture to read its values, or come here with Tab and use the arrow keys."
+READ_DEPTH, READ_NORMAL, READ_DOUBT, READ_AT = "Depth", "Turned away from you by", "uncertainty", "at pixel"
+
+# Cost, and the runs of this visit
+COST = "{steps}, {members}: about {time}{photo}."
+COST_GUESS = "{steps}, {members}: roughly {time}{photo}, a first guess."
+COST_USUAL = " for 12 megapixels"
+COST_DOWNLOAD = " Before that, {size:.1f} GB are downloaded, once."
+RUNS = "Runs of this visit"
+NO_RUNS = "The runs of this visit line up here."
+RUN_SEED, RUN_METRES = "seed {seed}", "in metres"
+RUN_BACK = "An earlier run: {made}."
+RUN_GONE = "The result of this run had to make room for later ones; run the photo again."
+RUN_GONE_SHORT = "made room"
+
+# 3D
+SCENE_TAB = "3D"
+SCENE_HINT = "Drag to turn, scroll to zoom, hold Ctrl and drag to move."
+SCENE_ONLY_DEPTH = "This checkpoint predicts surface normals; shapes need depth."
+SHAPE = "Shape"
+SHAPES = {"mesh": "Textured mesh", "relief": "Relief to print", "points": "Points", "normals": "Surface normals"}
+SHAPE_MORE = "More about the shape"
+MESH_LABELS = {
+    "fov_x_deg": "Field of view",
+    "near_ratio": "Nearest / farthest",
+    "edge_cut": "Cut at depth jumps",
+    "near_clip": "Leave out nearer than",
+    "far_clip": "Leave out farther than",
+    "smoothing": "Smoothing",
+    "uncertainty_cut": "Cut at doubt",
+    "max_triangles": "Triangles at most",
+    "relief_mm": "Longest edge",
+    "relief_height_mm": "Height of the relief",
+    "relief_base_mm": "Thickness of the plate",
+}
+FOV_EXIF = "from the photo's EXIF data"
+FOV_MEASURED = "as the measurement had it"
+FOV_KNOWN = "Horizontal, degrees; {origin}"
+FOV_ASSUMED = "Horizontal, degrees; the photo does not say, 55 is a usual wide lens"
+FOV_GIVEN = "Horizontal, degrees; as you set it, the photo does not say"
+FOV_CHANGED = "Horizontal, degrees; as you set it, {known:.1f} {origin}"
+MESH_FACTS = "{triangles:,} triangles &middot; {file}"
+POINTS_FACTS = "{points:,} points &middot; {file}"
+RELIEF_FACTS = (
+    "{closed} &middot; {width:.0f} &times; {height:.0f} &times; {thickness:.1f} mm &middot; "
+    "{volume:.0f} cm&sup3;, {weight:.0f} g of PLA if printed full &middot; {triangles:,} triangles &middot; {file}"
+)
+WATERTIGHT, NOT_WATERTIGHT = "Watertight", "<b>Not watertight</b>"
+NORMALS_ABOUT = (
+    "Which way each surface looks: red to the right, green up, blue toward you. Tilt depends on the field of view."
+)
+
+
+def count(number: int, singular: str) -> str:
+    """Say "1 member" or "4 members"."""
+    return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
+
+
+def capital(sentence: str) -> str:
+    """Begin with a capital and leave the rest as it is."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def size(size_bytes: int) -> str:
+    """Say "412 kB" or "3.1 MB"."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{max(size_bytes / 1e3, 1):.0f} kB"

@@ -77,8 +77,9 @@ def _wait(server: subprocess.Popen, url: str, log: Path) -> None:
 # ------------------------------------------------------------------------------- fixtures
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server for all who do not start their own, as one serves many visitors."""
     with serve(str(tiny_depth), tmp_path_factory.mktemp("app")) as address:
         yield address
 

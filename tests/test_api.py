@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import pytest
 import trimesh
-from app_server import serve
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
@@ -17,12 +16,6 @@ from PIL import Image
 from marigold_core import Settings, load
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def url(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory):
-    with serve(str(tiny_depth), tmp_path_factory.mktemp("app")) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import pytest
-from app_server import serve
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import ValidationError
 from PIL import Image
@@ -15,9 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def client(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory):
-    with serve(str(tiny_depth), tmp_path_factory.mktemp("app")) as url:
-        yield Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
 
 
 @pytest.fixture(scope="module")

@@ -91,10 +91,9 @@ def test_a_link_brings_settings_and_example_and_no_photo(page, browser, url, pic
     upload_after_clearing(page, picture)
     page.get_by_role("button", name="Copy link").click()
     page.wait_for_function(
-        "old => !document.querySelector('#link-address textarea, #link-address input').value.includes('coffee')",
-        arg=link,
+        "wanted => document.querySelector('#link-address textarea, #link-address input').value === wanted",
+        arg=f"{url}/?num_inference_steps=4&ensemble_size=10&seed=0",
     )
-    assert address.input_value() == f"{url}/?num_inference_steps=4&ensemble_size=10&seed=0"
 
     with looking(browser.new_context(), link.replace("seed=0", "seed=41")) as other:
         other.get_by_text("The settings are those of the link.").wait_for()

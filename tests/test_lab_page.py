@@ -1,64 +1,24 @@
 """The compare lab in a real Chromium: a grid fills, zooms as one, is measured anew, and is taken home."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from app_server import serve
+from app_server import in_chromium
 from PIL import Image
 
-CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE_MS = 60_000  # a busy machine
 CELLS = "#lab-grid button.cell"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def url(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve(str(tiny_depth), tmp_path_factory.mktemp("app")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+pytestmark = in_chromium
 
 
 @pytest.fixture
-def page(browser, url):
-    """The lab, open and told its photo; fails the test when anything is logged as an error or leaves this machine."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(PATIENCE_MS)
-    opened = context.new_page()
-    errors, own = [], (url, "data:", "blob:")
-    opened.on("request", lambda request: None if request.url.startswith(own) else errors.append(request.url))
-    opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto(url)
-    opened.get_by_role("tab", name="Compare").click()
-    opened.locator("#lab-photo img").wait_for()
-    opened.locator("#lab-cost").get_by_text("6 cells").wait_for()
-    yield opened
-    context.close()
-    assert errors == []
-
-
-@pytest.fixture(scope="module")
-def picture(photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    Image.fromarray(photo(90, 120)).save(path)
-    return path
+def page(page):
+    """The lab, open and told its photo."""
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#lab-photo img").wait_for()
+    page.locator("#lab-cost").get_by_text("6 cells").wait_for()
+    return page
 
 
 def compare(page, picture: Path) -> None:

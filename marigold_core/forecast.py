@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WORK_TFLOP = Pace(4.1, 2.6, 9.5)  # a megapixel through the network
 SPEED_TFLOP_S = {"cpu": 0.05 * (os.cpu_count() or 1), "cuda": 30.0, "mps": 3.0}
 LEAST_S = 0.015
-PHOTO_S = 0.02  # a megapixel of the photo, to read it and to bring a member to its size
+PHOTO_S = 0.15  # a megapixel of the photo, to read it, and to bring a member to its size and onto a page
 IMPORT_S, READ_BYTES_S = 5.0, 500e6
 PUBLIC_RESOLUTION_PX = 768
 

@@ -19,6 +19,7 @@ from PIL import Image
 from marigold_core import PRESETS
 
 if TYPE_CHECKING:
+    from gradio_client import Client
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,6 +83,14 @@ def url(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """One server for all who do not start their own, as one serves many visitors."""
     with serve(str(tiny_depth), tmp_path_factory.mktemp("app")) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> "Client":
+    """A program that calls the endpoints."""
+    from gradio_client import Client
+
+    return Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,6 @@ from marigold_core.compare import COLUMNS
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def client(url: str, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
-
-
-@pytest.fixture(scope="module")
-def picture(photo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    Image.fromarray(photo(48, 64)).save(path)
-    return path
-
-
 def test_sheet_table_and_rows_say_the_same(client: Client, picture: Path, tiny_depth: Path) -> None:
     asked = {"steps": [2, 1], "sizes": [1, 3], "processing_resolution": 32}
     job = client.submit(handle_file(picture), **asked, api_name="/compare")

@@ -146,9 +146,10 @@ def choose(page: "Page", preset: str) -> None:
 
 
 def unfold(page: "Page", fold: "Locator") -> None:
-    """Open a fold of the page; what is typed in the moment in which its widgets appear is lost."""
+    """Open a fold and let the page draw what is in it: what is typed while its widgets appear is lost."""
     fold.click()
-    page.wait_for_timeout(500)
+    # The time is counted in the page, behind what it has to draw, so that a busy machine waits longer.
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 500)))")
 
 
 def upload(page: "Page", picture: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import trimesh
-from app_server import in_chromium
+from app_server import in_chromium, unfold
 from playwright.sync_api import Page
 
 pytestmark = in_chromium
@@ -61,7 +61,7 @@ def test_points_normals_and_the_mesh_follow_one_another(page: Page) -> None:
 
 def test_a_value_that_is_refused_is_explained_and_can_be_put_right(page: Page) -> None:
     open_scene(page)
-    page.locator("#shape-more button").first.click()
+    unfold(page, page.locator("#shape-more button").first)
     enter(page, "Leave out nearer than", "0.8")
     said(page, "triangles · GLB")
     enter(page, "Leave out farther than", "0.5")

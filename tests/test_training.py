@@ -20,7 +20,7 @@ from training import autoencoder, checkpoint
 from training import train as train_module
 from training.cache import INDEX, read_index
 from training.latents import Encoding, encode_set
-from training.losses import draw_timesteps, velocity_loss
+from training.losses import ask, draw_timesteps, picture_loss, velocity_loss
 from training.noise import stream
 from training.recipe import AutoencoderRecipe, Framing, Recipe
 from training.sets.rendered import RenderedScenes, View, write_shard
@@ -125,6 +125,77 @@ def test_noise_and_timesteps_are_those_of_the_micro_batch(tiny_depth: Path) -> N
     clean, valid = torch.randn(2, 4, 8, 8, generator=stream(0)), torch.ones(2, 1, 8, 8, dtype=torch.bool)
     losses = [loss_of(pipeline, clean, valid, micro).item() for micro in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
+
+
+@torch.no_grad()
+def test_from_its_own_estimate_the_network_is_asked_for_the_truth(tiny_depth: Path) -> None:
+    pipeline = load(tiny_depth)
+    image, clean = torch.randn(2, 16, 4, 8, 8, generator=stream(0)).unbind()
+    plain, own, half = (
+        ask(pipeline, image, clean, changed(RECIPE, own_estimate=share), micro=1, features=())
+        for share in (0.0, 1.0, 0.5)
+    )
+    signal = pipeline.scheduler.alphas_cumprod[own.t].view(-1, 1, 1, 1)
+    assert torch.equal(own.t, plain.t)
+    assert torch.equal(own.image_latent, plain.image_latent)
+    reached = signal.sqrt() * own.noisy - (1 - signal).sqrt() * own.velocity
+    noisy_enough = own.t > 20
+    torch.testing.assert_close(reached[noisy_enough], clean[noisy_enough], rtol=0, atol=1e-3)
+    # What it is shown is what a first step of inference leaves: its estimate from noise alone, and the same noise.
+    noise = (plain.noisy - signal.sqrt() * clean) / (1 - signal).sqrt()
+    last = torch.full_like(own.t, 999)
+    velocity = pipeline.predict_velocity(image_latent=own.image_latent, noisy=noise, t=last)
+    end = pipeline.scheduler.alphas_cumprod[-1]
+    estimate = end.sqrt() * noise - (1 - end).sqrt() * velocity
+    shown = signal.sqrt() * estimate + (1 - signal).sqrt() * noise
+    torch.testing.assert_close(own.noisy[noisy_enough], shown[noisy_enough], rtol=0, atol=1e-2)
+    mixed = (half.noisy == own.noisy).flatten(1).all(dim=1)
+    assert 0 < mixed.sum() < 16
+    assert torch.equal(half.noisy[~mixed], plain.noisy[~mixed])
+    assert torch.equal(half.velocity[~mixed], plain.velocity[~mixed])
+
+
+def ramp_with_a_step(blur: bool = False) -> torch.Tensor:
+    """[1, 1, 32, 32] in [-1, 1]: a slope with a box before it, sharp or soft."""
+    picture = torch.linspace(-0.5, 0.8, 32).repeat(32, 1)[None, None]
+    picture[..., 8:24, 8:24] = -0.9
+    return torch.nn.functional.avg_pool2d(picture, 5, 1, 2, count_include_pad=False) if blur else picture
+
+
+def test_a_picture_is_scored_up_to_scale_and_shift_by_nearness_and_outlines() -> None:
+    truth, known = ramp_with_a_step(), torch.ones(1, 1, 32, 32)
+    assert picture_loss(truth, truth, known).item() == pytest.approx(0, abs=0.02)
+    assert picture_loss(0.5 * truth + 0.2, truth, known).item() == pytest.approx(0, abs=0.03)
+    assert picture_loss(-truth, truth, known) > 1  # a scale is fitted, not a mirror
+    near, far = truth.clone(), truth.clone()
+    near[..., 10:22, 10:22] += 0.2
+    far[..., 10:22, 26:] += 0.2
+    known_middle = known.clone()
+    known_middle[..., 10:22, 10:22] = 0
+    assert picture_loss(near, truth, known_middle).item() == pytest.approx(0, abs=0.02)
+    assert picture_loss(near, truth, known) > 2 * picture_loss(far, truth, known)
+    flat = (truth - ramp_with_a_step(blur=True)).abs().mean()  # as large an error without harm to the outline
+    assert picture_loss(ramp_with_a_step(blur=True), truth, known) > 2 * picture_loss(
+        truth + flat * torch.linspace(-2, 2, 32), truth, known
+    )
+    nothing = torch.zeros_like(known)
+    assert picture_loss(near, truth, nothing) == 0
+
+
+def test_the_loss_of_the_picture_reaches_the_network(tiny_depth: Path) -> None:
+    pipeline = load(tiny_depth)
+    pipeline.prompt = pipeline.prompt.clone()
+    pipeline.unet.requires_grad_(True)
+    image, clean = torch.randn(2, 2, 4, 8, 8, generator=stream(0)).unbind()
+    valid = torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    gradients = []
+    for weight in (0.0, 1.0):
+        recipe = changed(RECIPE, picture_weight=weight)
+        loss = velocity_loss(pipeline, image, clean, valid, recipe=recipe, micro=0)
+        found = torch.autograd.grad(loss, list(pipeline.unet.parameters()), allow_unused=True)
+        gradients.append(torch.cat([part.flatten() for part in found if part is not None]))
+    assert gradients[1].isfinite().all()
+    assert (gradients[1] - gradients[0]).norm() > 0.01 * gradients[0].norm()
 
 
 # ------------------------------------------------------------------------------------------- with an image prior

@@ -129,6 +129,17 @@ class Recipe(Schedule, Framing):
     timestep_power: float = Field(
         default=1.0, gt=0, description="1 draws timesteps evenly as published; 2 prefers noisy ones"
     )
+    own_estimate: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of pictures whose noisy target is the network's own estimate, as from the second step on",
+    )
+    picture_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the error of the decoded estimate and of its outlines",
+    )
     prior_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of pictures that do without the image prior, where there is one"
     )

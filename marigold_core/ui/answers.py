@@ -34,6 +34,23 @@ class DepthResult(TypedDict, total=False):
     progress: str
 
 
+def read_settings(
+    num_inference_steps: int | None,
+    ensemble_size: int,
+    processing_resolution: int | None,
+    seed: int,
+    batch_size: int | None,
+) -> Settings:
+    """Arguments of an endpoint -> settings. Raises: SettingsError."""
+    return Settings(
+        num_inference_steps=num_inference_steps,
+        ensemble_size=ensemble_size,
+        processing_resolution=processing_resolution,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
 def run(
     service: Service, photo: str | Photo, settings: Settings, checkpoint: str | None
 ) -> Generator[dict[str, Any], None, Prediction]:

@@ -18,7 +18,7 @@ from ..hints import Along
 from ..service import Service
 from ..settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
 from . import text
-from .answers import DEFAULT_FORMATS, DepthResult, files_of, run
+from .answers import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
 from .api_compare import ARGUMENTS, CompareEndpoint, CompareResult, read_comparison
 from .api_metres import MetresEndpoint, MetresResult, read_hints
 from .events import MODEL
@@ -57,7 +57,7 @@ class Endpoints:
             formats: files to return: npy, png16, color, uncertainty, normals, glb, ply, stl, exr.
             colormap: the colours of the picture.
         """
-        settings = _settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
+        settings = read_settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
         yield from self._answer(photo, settings, checkpoint, formats or DEFAULT_FORMATS, MeshSettings(), colormap)
 
     def build_mesh(
@@ -105,7 +105,7 @@ class Endpoints:
             relief_height_mm: the relief from its farthest to its nearest point, millimetres.
             relief_base_mm: the plate under the relief's farthest point, millimetres.
         """
-        settings = _settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
+        settings = read_settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
         mesh = MeshSettings(
             fov_x_deg=fov_x_deg,
             near_ratio=near_ratio,
@@ -192,19 +192,3 @@ def fault(values: dict[str, Any]) -> str | None:
             if value not in known:
                 return plain(text.UNKNOWN_VALUE.format(name=name, value=value, known=", ".join(known)))
     return None if values["photo"] else text.NO_PHOTO
-
-
-def _settings(
-    num_inference_steps: int | None,
-    ensemble_size: int,
-    processing_resolution: int | None,
-    seed: int,
-    batch_size: int | None,
-) -> Settings:
-    return Settings(
-        num_inference_steps=num_inference_steps,
-        ensemble_size=ensemble_size,
-        processing_resolution=processing_resolution,
-        seed=seed,
-        batch_size=batch_size,
-    )

@@ -9,7 +9,7 @@ from ..hints import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
 from ..image import load_photo
 from ..service import Service
 from ..settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
-from .answers import DEFAULT_FORMATS, DepthResult, files_of, run
+from .answers import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
 from .faults import telling
 from .text import metres as metres_text
 
@@ -88,13 +88,7 @@ class MetresEndpoint:
             colormap: the colours of the picture.
         """
         with telling():
-            settings = Settings(
-                num_inference_steps=num_inference_steps,
-                ensemble_size=ensemble_size,
-                processing_resolution=processing_resolution,
-                seed=seed,
-                batch_size=batch_size,
-            )
+            settings = read_settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
             known = read_hints(
                 {"anchors": anchors, "lengths": lengths, "patch": patch, "near_m": near_m}, along, fov_x_deg
             )

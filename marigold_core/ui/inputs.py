@@ -106,8 +106,29 @@ class SettingsInputs:
 
 def settings(steps: int, members: int, resolution: int | str, seed: int) -> Settings:
     """Make ``Settings`` from widget values. Raises: SettingsError."""
-    pixels = resolution if isinstance(resolution, int) else default(Settings, "processing_resolution")
+    pixels = chosen_px(resolution)
     return Settings(num_inference_steps=steps, ensemble_size=members, processing_resolution=pixels, seed=seed)
+
+
+def chosen_px(resolution: int | str) -> int | None:
+    """Read the choice of ``draw_resolution``; None is the checkpoint's own."""
+    return resolution if isinstance(resolution, int) else None
+
+
+def draw_resolution(elem_id: str) -> gr.Dropdown:
+    """Draw the choice of how large the network sees a photo; ``chosen_px`` reads it."""
+    return gr.Dropdown(
+        [
+            (text.RESOLUTION_OWN, OWN_RESOLUTION),
+            *((f"{px} px", px) for px in RESOLUTIONS_PX),
+            (text.RESOLUTION_NATIVE, 0),
+        ],
+        value=OWN_RESOLUTION,
+        label=text.RESOLUTION,
+        info=text.RESOLUTION_INFO,
+        min_width=140,
+        elem_id=elem_id,
+    )
 
 
 def draw_presets() -> gr.Radio:
@@ -128,17 +149,7 @@ def draw_settings(preset: gr.Radio) -> SettingsInputs:
         steps = _slider("num_inference_steps", text.STEPS, chosen["num_inference_steps"])
         members = _slider("ensemble_size", text.MEMBERS, chosen["ensemble_size"])
         with gr.Row():
-            resolution = gr.Dropdown(
-                [
-                    (text.RESOLUTION_OWN, OWN_RESOLUTION),
-                    *((f"{px} px", px) for px in RESOLUTIONS_PX),
-                    (text.RESOLUTION_NATIVE, 0),
-                ],
-                value=OWN_RESOLUTION,
-                label=text.RESOLUTION,
-                info=_info("processing_resolution"),
-                min_width=140,
-            )
+            resolution = draw_resolution("resolution")
             low, high = bounds(Settings, "seed")
             seed = gr.Number(
                 default(Settings, "seed"),

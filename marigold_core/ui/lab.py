@@ -23,7 +23,7 @@ from .api_compare import NAMES
 from .cost import USUAL_SIZE, size_of
 from .events import LIGHT, MODEL, QUIET, SHOWN
 from .faults import plain, telling
-from .inputs import check_checkpoint, checkpoint_choices, draw_photo
+from .inputs import check_checkpoint, checkpoint_choices, chosen_px, draw_photo, draw_resolution
 from .lab_grid import Grid, draw_table
 from .stage import Update, Values, said, said_progress
 from .text import lab as lab_text
@@ -65,6 +65,7 @@ class Lab:
             label=lab_text.CHECKPOINTS,
             elem_classes="choices",
         )
+        self.resolution = draw_resolution("lab-resolution")
         self.gallery = gr.Dataset(
             components=[gr.Image(render=False)],
             samples=[[str(path)] for path in examples.photos()],
@@ -104,7 +105,7 @@ class Lab:
 
     def connect(self, page: gr.Blocks, photo: gr.Image) -> None:
         """Wire the events; ``photo`` is the studio's, which comes along when it changes."""
-        choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints}
+        choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution}
         looks = {self.board, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
@@ -123,8 +124,15 @@ class Lab:
         for number, button in enumerate(self.buttons):
             written = button.click(partial(self.on_write, number), self.board, self.file, **LIGHT, **SHOWN)
             written.success(None, js=DOWNLOAD_JS)
-        changes = [widget.change for widget in (self.photo, self.steps, self.sizes, self.seeds, self.checkpoints)]
-        gr.on(changes, self.tell_cost, choices, self.cost, trigger_mode="always_last", **LIGHT, **QUIET)
+        gr.on(
+            [widget.change for widget in choices],
+            self.tell_cost,
+            choices,
+            self.cost,
+            trigger_mode="always_last",
+            **LIGHT,
+            **QUIET,
+        )
         job.success(self.tell_cost, choices, self.cost, **LIGHT, **QUIET)  # its times are known now
         photo.change(None, photo, self.photo, js="(studios) => studios", **QUIET)
         self.gallery.click(self.on_example, self.gallery, self.photo, **LIGHT, **QUIET)
@@ -209,7 +217,8 @@ class Lab:
     # ------------------------------------------------------------------------------- inside
 
     def _asked(self, values: Values) -> Comparison:
-        return ask(values[self.steps], values[self.sizes], values[self.seeds])
+        size = chosen_px(values[self.resolution])
+        return ask(values[self.steps], values[self.sizes], values[self.seeds], size)
 
     def _drawn(self, board: Board) -> Update:
         return {self.grid: self.grids.draw(board), self.table: draw_table(board.rows())}

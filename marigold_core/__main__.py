@@ -3,5 +3,6 @@
 import sys
 
 from .cli import main
+from .console import for_a_reader
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(for_a_reader(lambda: main(sys.argv[1:])))

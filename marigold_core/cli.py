@@ -1,7 +1,8 @@
 """The command line: ``predict``, ``compare``, ``calibrate``, ``replay``, ``models``, ``doctor``.
 
 Every option is a field of a settings model.
-Exit status: 0 all done, 1 some photos failed, 2 usage, 3 checkpoint. Help and usage errors import no torch.
+Exit status: 0 all done, 1 some photos failed, 2 usage, 3 checkpoint, 141 nobody reads on. Help and usage errors import
+no torch.
 """
 
 import sys

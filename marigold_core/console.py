@@ -3,14 +3,16 @@
 The bar goes to stderr and shows on terminals only; tables go to stdout.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import Field
 
 from .prediction import Prediction, Progress
 from .settings import DEFAULT_COLORMAP, Colormap, Dtype, Format, Frozen
 
-ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED = 0, 1, 2, 3, 130
+ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
 
 
 class Run(Frozen):
@@ -23,6 +25,18 @@ class Run(Frozen):
     colormap: Colormap = Field(DEFAULT_COLORMAP, description="colours of depth_color.png")
     overwrite: bool = Field(False, description="replace results that are there already")
     quiet: bool = Field(False, description="print nothing but what failed")
+
+
+def for_a_reader(command: Callable[[], int | None]) -> int | None:
+    """Run a command that may be piped -> its status; ``NO_READER`` when the reader has gone, as ``head`` goes."""
+    try:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        return NO_READER
 
 
 def watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Prediction:

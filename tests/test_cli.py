@@ -1,12 +1,14 @@
 """The command line as a person uses it: options, exit status, and what is written where."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import QUICK, Predict, fingerprints
+from command_line import QUICK, ROOT, Predict, fingerprints
 from PIL import Image
 
 from marigold_core import MeshSettings, Settings, cli, load
@@ -185,3 +187,14 @@ def test_the_doctor_says_what_is_missing(capsys: pytest.CaptureFixture[str], mon
     assert re.search(r"fail +numpy \S+ is outside >=99\n +pip install 'numpy>=99'", report)
     assert re.search(r"fail +no-such-package-at-all is missing", report)
     assert re.search(r"fail +the bundled checkpoint nano cannot be used: .*\n +Get a fresh copy", report)
+
+
+@pytest.mark.parametrize(
+    "words", [["marigold_core", "models"], ["marigold_core", "predict", "--help"], ["training.render", "--help"]]
+)
+def test_a_reader_that_goes_away_gets_no_trace(words: list[str]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    ended = subprocess.run([sys.executable, "-m", *words], stdout=writes, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (141, "")

@@ -1,13 +1,14 @@
 """The command line of a training command, the same for all: options, sentences instead of traces, exit status.
 
-0 done; 2 bad input, or what ``exit_code`` of the error says; 130 stopped with Ctrl-C. Whatever is a fault of the
-program keeps its trace.
+0 done; 2 bad input, or what ``exit_code`` of the error says; 130 stopped with Ctrl-C; 141 nobody reads on. Whatever is
+a fault of the program keeps its trace.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from marigold_core.console import for_a_reader
 from marigold_core.errors import MarigoldError
 from marigold_core.options import Presets, call
 
@@ -26,7 +27,8 @@ def run(
     """
     try:
         _without_bars()
-        sys.exit(call(function, sys.argv[1:] if words is None else words, prog, presets))
+        given = sys.argv[1:] if words is None else words
+        sys.exit(for_a_reader(lambda: call(function, given, prog, presets)))
     except MarigoldError as error:
         print(error, file=sys.stderr)
         sys.exit(getattr(error, "exit_code", BAD_INPUT))

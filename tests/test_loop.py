@@ -13,7 +13,7 @@ from training_runs import ALWAYS, RECIPE, changed, curve, lines, newest, unwatch
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from training import checkpoint, command, identity
+from training import checkpoint, command, identity, stopping
 from training import train as train_module
 from training.loop import Diverged
 from training.losses import velocity_loss
@@ -76,7 +76,8 @@ def from_on(first: int, what: Callable[[Tensor], Tensor]) -> Callable[..., Tenso
 
 
 def terminate(value: Tensor) -> Tensor:
-    signal.raise_signal(signal.SIGTERM)
+    for _ in range(2):  # torchrun passes on a signal that its processes got as well
+        signal.raise_signal(signal.SIGTERM)
     return value
 
 
@@ -144,15 +145,25 @@ def test_any_number_of_workers_gives_the_same_run(
     assert weights(newest(tmp_path / "run")) == weights(newest(whole))
 
 
-def test_sigint_saves_and_is_passed_on(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(value: Tensor) -> Tensor:
+def interrupt(value: Tensor) -> Tensor:
+    for _ in range(2):
         signal.raise_signal(signal.SIGINT)
-        return value
+    return value
 
+
+def test_sigint_saves_and_is_passed_on(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_module, "velocity_loss", at(2, interrupt))
     with pytest.raises(KeyboardInterrupt):
         train(task, RECIPE)
     assert checkpoint.step_of(newest(task.out)) == 2
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_checkpoint(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "velocity_loss", at(2, interrupt))
+    monkeypatch.setattr(stopping, "ECHO_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(task, RECIPE)
+    assert not list(task.out.glob("step_*"))
 
 
 # ------------------------------------------------------------------------------------------- not finite

@@ -136,17 +136,9 @@ def picture_loss(guess: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     for step in SCALES:
         far, seen = error[..., ::step, ::step], known[..., ::step, ::step]
         for dim in (-1, -2):
-            both = _later(seen, dim) * _earlier(seen, dim)
-            loss = loss + _mean((_later(far, dim) - _earlier(far, dim)).abs(), both)
+            both = seen.unfold(dim, 2, 1).amin(dim=-1)
+            loss = loss + _mean(far.diff(dim=dim).abs(), both)
     return loss
-
-
-def _later(x: Tensor, dim: int) -> Tensor:
-    return x.narrow(dim, 1, x.shape[dim] - 1)
-
-
-def _earlier(x: Tensor, dim: int) -> Tensor:
-    return x.narrow(dim, 0, x.shape[dim] - 1)
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import trimesh
 from app_server import in_chromium, unfold
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 pytestmark = in_chromium
 
@@ -70,3 +70,15 @@ def test_a_value_that_is_refused_is_explained_and_can_be_put_right(page: Page) -
     enter(page, "Field of view", "70")
     page.get_by_text("as you set it, the photo does not say").wait_for()
     said(page, "triangles · GLB")
+
+
+def test_a_visitor_who_comes_back_before_the_viewer_is_loaded_still_sees_the_shape(page: Page) -> None:
+    def late(route: Route) -> None:
+        page.wait_for_timeout(3000)
+        route.continue_()
+
+    page.route("**/Canvas3D-*.js", late)  # as over a slow line
+    open_scene(page)
+    page.get_by_role("tab", name="Depth").click()
+    open_scene(page)
+    page.locator("#scene canvas").wait_for(timeout=30_000)

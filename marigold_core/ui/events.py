@@ -1,4 +1,4 @@
-"""The two lines in which events wait, and what all of the page's own events have in common.
+"""The lines in which events wait, and what all of the page's own events have in common.
 
 Every event goes through the queue, also the quick ones: the other way in is the route that skips it, which is shut.
 """
@@ -21,7 +21,8 @@ class Private(TypedDict):
 
 
 MODEL = Line(concurrency_id="model", concurrency_limit=1)  # the lock itself is the service's
-LIGHT = Line(concurrency_id="light", concurrency_limit=4)  # colours, meshes, files: beside whatever the model does
+LIGHT = Line(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does
+SHAPING = Line(concurrency_id="shaping", concurrency_limit=1)  # shapes: each event finds what the one before it left
 
 QUIET = Private(api_visibility="private", show_progress="hidden")
 SHOWN = Private(api_visibility="private", show_progress="minimal")

@@ -15,7 +15,7 @@ from ..preview import points_glb, read_vertices, relief_glb
 from ..relief import measure, relief
 from ..settings import MeshSettings, bounds, default, help_text
 from . import text
-from .events import LIGHT, QUIET, SHOWN
+from .events import LIGHT, QUIET, SHAPING, SHOWN
 from .faults import telling
 from .pictures import PICTURE_HEIGHT_PX, draw_comparison, photo_file, preview
 from .shapes import FILES, RELIEF_FROM, Shape, camera_position, facts, fov_source
@@ -46,6 +46,7 @@ class Scene:
         """Draw the scene and the controls of its shape; ``tab`` is the one it is drawn in."""
         self.stage, self.tab = stage, tab
         self.is_open = gr.State(False)  # shapes are built when somebody looks at them
+        self.file = gr.State(None)  # what is in the viewer, which stays empty if given the same again while it loads
         self.shape = gr.Radio(
             [(label, name) for name, label in text.SHAPES.items()],
             value="mesh",
@@ -103,21 +104,21 @@ class Scene:
             self._given,
             self._changed,
             trigger_mode="always_last",  # a control moved while another's shape is made counts as well
-            **LIGHT,
+            **SHAPING,
             **SHOWN,
         )
         fov = self.mesh["fov_x_deg"]
         fov.release(self.explain, [self.stage.result, fov], fov, **LIGHT, **QUIET)
         self.after(self.shape.input(self.choose, self.shape, list(self.mesh.values()), **LIGHT, **QUIET))
-        self.tab.select(self.open, {*self._given}, [*self._changed, self.is_open], **LIGHT, **SHOWN)
+        self.tab.select(self.open, {*self._given}, [*self._changed, self.is_open], **SHAPING, **SHOWN)
 
     def closed_by(self, tab: gr.Tab) -> None:
         """Remember that another tab hides the scene; its viewer cannot start while hidden."""
-        tab.select(lambda: False, None, self.is_open, **LIGHT, **QUIET)
+        tab.select(lambda: False, None, self.is_open, **SHAPING, **QUIET)
 
     def after(self, event: Dependency) -> None:
         """Build the shape of a new result."""
-        event.success(self.build, self._given, self._changed, **LIGHT, **SHOWN)
+        event.success(self.build, self._given, self._changed, **SHAPING, **SHOWN)
 
     def choose(self, shape: Shape) -> Update:
         """Show the controls that change a shape, and no others."""
@@ -134,17 +135,15 @@ class Scene:
         """Make the chosen shape of the result on show, if its tab is open."""
         result, shape = values[self.stage.result], values[self.shape]
         if result is None or not values[self.is_open]:
-            return {self.scene: None}
+            return {self.scene: None, self.file: None}
         with telling():
             prediction, mesh = self.stage.service.prediction(result), self.settings(values)
             if shape == "normals":
                 return self._facing(prediction, mesh)
-            front: Update = {
-                self.scene: gr.Model3D(None, visible=True),
-                self.normals: gr.ImageSlider(None, visible=False),
-            }
+            front: Update = {self.normals: gr.ImageSlider(None, visible=False)}
             if prediction.modality != "depth":
-                return {**front, self.note: text.SCENE_ONLY_DEPTH}
+                empty: Update = {self.scene: gr.Model3D(None, visible=True), self.file: None}
+                return {**front, **empty, self.note: text.SCENE_ONLY_DEPTH}
             file = self.stage.service.export(result, [FILES[shape]], mesh)[FILES[shape]]
             glb, solid = file.read_bytes() if shape == "mesh" else b"", None
             if shape == "relief":
@@ -154,13 +153,13 @@ class Scene:
                 glb = points_glb(point_cloud(prediction, mesh))
             vertices, triangles = read_vertices(glb)
             shown = save_bytes_to_cache(glb, f"{shape}.glb", self.scene.GRADIO_CACHE)
-            camera = camera_position(vertices, RELIEF_FROM if shape == "relief" else None)
+            scene = gr.Model3D(visible=True)
+            if shown != values[self.file]:
+                camera = camera_position(vertices, RELIEF_FROM if shape == "relief" else None)
+                scene = gr.Model3D(shown, camera_position=camera, visible=True)
             about = facts(shape, len(vertices), triangles, solid, file.stat().st_size)
-            return {
-                **front,
-                self.scene: gr.Model3D(shown, camera_position=camera, visible=True),
-                self.note: f"<p>{about}</p><p>{text.SCENE_HINT}</p>",
-            }
+            note = f"<p>{about}</p><p>{text.SCENE_HINT}</p>"
+            return {**front, self.scene: scene, self.file: shown, self.note: note}
 
     def explain(self, result: str | None, fov_x_deg: float) -> Update:
         """Say where the field of view comes from, after it was moved."""
@@ -185,11 +184,11 @@ class Scene:
 
     @property
     def _given(self) -> set[Component]:
-        return {self.is_open, self.stage.result, self.shape, *self.mesh.values()}
+        return {self.is_open, self.file, self.stage.result, self.shape, *self.mesh.values()}
 
     @property
     def _changed(self) -> list[Component]:
-        return [self.scene, self.normals, self.note]
+        return [self.scene, self.file, self.normals, self.note]
 
 
 def _slider(name: str) -> gr.Slider:

@@ -238,6 +238,7 @@ def test_a_flat_floor_and_a_length_need_and_take_the_field_of_view(visitor: Visi
         visitor.screen.on_add(visitor.values)
     visitor.type(fov=FOV_DEG)
     visitor.take(visitor.screen.on_view(visitor.values))
+    assert visitor.screen.on_view(visitor.values) == {visitor.screen.marks: gr.skip()}  # the field was only left
     visitor.take(visitor.screen.on_mode(visitor.values))
     for x, y in ((30, 15), (130, 15)):
         visitor.type(x=x, y=y, metres=known.metres)

@@ -23,6 +23,7 @@ class Private(TypedDict):
 MODEL = Line(concurrency_id="model", concurrency_limit=1)  # the lock itself is the service's
 LIGHT = Line(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does
 SHAPING = Line(concurrency_id="shaping", concurrency_limit=1)  # shapes: each event finds what the one before it left
+MARKING = Line(concurrency_id="marking", concurrency_limit=1)  # points and hints: the same
 
 QUIET = Private(api_visibility="private", show_progress="hidden")
 SHOWN = Private(api_visibility="private", show_progress="minimal")

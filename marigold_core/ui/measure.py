@@ -14,7 +14,7 @@ from ..errors import CalibrationError, ExportError
 from ..prediction import Prediction
 from ..settings import MeshSettings, bounds
 from . import text
-from .events import LIGHT, QUIET
+from .events import MARKING, QUIET
 from .faults import telling
 from .findings import findings
 from .marks import MODES, Marks, Mode, Point
@@ -97,14 +97,14 @@ class Measure:
         asked = [self.mode, self.x, self.y, self.metres, self.tape, self.fov]
         given = {self.marks, stage.result, *asked, *stage.inputs}
         drawn = [self.picture, self.found, self.marks]
-        self.picture.select(self.on_click, given, [*drawn, self.x, self.y], **LIGHT, **QUIET)
-        gr.on([self.point.click, self.y.submit], self.on_point, given, drawn, **LIGHT, **QUIET)
-        self.mode.input(self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], **LIGHT, **QUIET)
+        self.picture.select(self.on_click, given, [*drawn, self.x, self.y], **MARKING, **QUIET)
+        gr.on([self.point.click, self.y.submit], self.on_point, given, drawn, **MARKING, **QUIET)
+        self.mode.input(self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], **MARKING, **QUIET)
         for event in (
-            gr.on([self.add.click, self.metres.submit], self.on_add, given, stage.outputs, **LIGHT, **QUIET),
-            gr.on([self.fov.submit, self.fov.blur], self.on_view, given, stage.outputs, **LIGHT, **QUIET),
-            self.found.click(self.on_remove, given, stage.outputs, **LIGHT, **QUIET),
-            self.clear.click(self.on_clear, given, stage.outputs, **LIGHT, **QUIET),
+            gr.on([self.add.click, self.metres.submit], self.on_add, given, stage.outputs, **MARKING, **QUIET),
+            gr.on([self.fov.submit, self.fov.blur], self.on_view, given, stage.outputs, **MARKING, **QUIET),
+            self.found.click(self.on_remove, given, stage.outputs, **MARKING, **QUIET),
+            self.clear.click(self.on_clear, given, stage.outputs, **MARKING, **QUIET),
         ):
             stage.after(event)
 
@@ -177,7 +177,7 @@ class Measure:
             marks: Marks = values[self.marks]
             typed = values[self.fov]
             if values[self.stage.result] is None or typed == _view(self._on_show(values), marks):
-                return {self.marks: marks}  # the field was left as it was
+                return {self.marks: gr.skip()}  # the field was left as it was
             return self._settle(values, replace(marks, hints=replace(marks.hints, fov_x_deg=typed)))
 
     def on_remove(self, values: Values, event: gr.EventData) -> Update:

@@ -164,7 +164,7 @@ class Scene:
     def explain(self, result: str | None, fov_x_deg: float) -> Update:
         """Say where the field of view comes from, after it was moved."""
         if result is None:
-            return {}
+            return {self.mesh["fov_x_deg"]: gr.skip()}
         with telling():
             source = fov_source(self.stage.service.prediction(result), fov_x_deg)
             return {self.mesh["fov_x_deg"]: gr.Slider(info=source)}

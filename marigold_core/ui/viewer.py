@@ -91,7 +91,7 @@ class Viewer:
         """Paint the result on show as the widgets say."""
         result = values[self.stage.result]
         if result is None:
-            return {}
+            return {self.pictures: gr.skip()}  # nothing at all would be an error to Gradio
         with telling():
             prediction = self.stage.service.prediction(result)
             return {**self.draw(prediction, values), **self.offer(prediction, values)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from .errors import CheckpointError, SettingsError
-from .prediction import Kind, Space
+from .prediction import Curve, Kind, Space
 from .settings import Settings
 
 Modality = Literal["depth", "normals"]
@@ -48,6 +48,7 @@ class Capabilities:
     modality: Modality
     kind: Kind
     space: Space
+    curve: Curve  # depth: how grey it is painted
     scheduler: Literal["ddim", "lcm"]
     vae_class: Literal["AutoencoderKL", "AutoencoderTiny"]
     full_z_range: bool  # normals: decoded z spans [-1, 1] rather than [0, 1]
@@ -80,6 +81,7 @@ def describe(folder: Path) -> Capabilities:
         modality=modality,
         kind=_kind(index, modality),
         space=_space(index, modality),
+        curve=_curve(index, modality),
         scheduler=scheduler,
         vae_class=cast(Literal["AutoencoderKL", "AutoencoderTiny"], classes["vae"]),
         full_z_range=index.get("use_full_z_range", True) is not False,
@@ -200,6 +202,14 @@ def _space(index: Config, modality: Modality) -> Space:
     if predicted == "disparity":
         return "disparity"
     return "log" if index.get("depth_space") == "log" else "depth"
+
+
+def _curve(index: Config, modality: Modality) -> Curve:
+    """``depth_curve`` is a key of ours; diffusers passes it over and shows the picture as it was painted."""
+    curve = index.get("depth_curve", "linear")
+    if curve not in ("linear", "root") or (modality == "normals" and curve != "linear"):
+        raise CheckpointError(f"The checkpoint paints {modality} on a curve {curve!r} that this version does not know.")
+    return curve
 
 
 def _defaults(index: Config, steps: int) -> tuple[int, int]:

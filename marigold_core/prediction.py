@@ -9,6 +9,7 @@ from .settings import Settings
 
 Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values
 Space = Literal["depth", "log", "disparity"]  # the quantity the network thinks in; values always grow with distance
+Curve = Literal["linear", "root"]  # how grey the network paints a depth; no matter of the values
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,17 @@ def test_latents_of_another_autoencoder_are_refused(tiny_depth: Path, tmp_path: 
         source.check("0" * 64)
 
 
+def test_latents_of_another_depth_curve_are_refused(tiny_depth: Path, tmp_path: Path) -> None:
+    folder = write_latents(tmp_path / "latents", tiny_depth)
+    autoencoder = autoencoder_sha256(load(tiny_depth, dtype="float32"))
+    with pytest.raises(MarigoldError, match="painted on a linear curve and the start's on a root one; encode"):
+        Latents(folder).check(autoencoder, curve="root")
+    (folder / INDEX).write_text(json.dumps(read_index(folder) | {"depth_curve": "root"}))
+    Latents(folder).check(autoencoder, curve="root")
+    with pytest.raises(MarigoldError, match="painted on a root curve and the start's on a linear one; encode"):
+        Latents(folder).check(autoencoder)
+
+
 def test_features_are_read_where_the_starts_prior_made_them(tiny_guided: Path, tmp_path: Path) -> None:
     folder = write_latents(tmp_path / "latents", tiny_guided, count=6)
     start = load(tiny_guided, dtype="float32")

@@ -68,6 +68,17 @@ def test_space_follows_prediction_type(folder: Path) -> None:
     assert find(folder).space == "log"
 
 
+def test_a_curve_is_read_and_an_unknown_one_refused(folder: Path, tiny_normals: Path, tmp_path: Path) -> None:
+    assert find(folder).curve == "linear"
+    edit(folder / "model_index.json", depth_curve="root")
+    assert find(folder).curve == "root"
+    edit(folder / "model_index.json", depth_curve="cube")
+    assert "paints depth on a curve 'cube' that this version does not know" in refusal(folder)
+    normals = Path(shutil.copytree(tiny_normals, tmp_path / "normals"))
+    edit(normals / "model_index.json", depth_curve="root")
+    assert "paints normals on a curve" in refusal(normals)
+
+
 def test_old_index_without_defaults(tiny_depth_leading: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_depth_leading, tmp_path / "old"))
     absent = ("prediction_type", "scale_invariant", "shift_invariant", "default_denoising_steps")

@@ -15,6 +15,7 @@ from training.framing import frame
 from training.latents import Encoding, count_variants, encode_set, framing_of, plan
 from training.recipe import RECIPES, Framing
 from training.sets import open_set
+from training.start import prepare_start
 
 CROPS = Framing(long_edge_px=64, upside_down=0.5, photographic=0.5, far_m=80.0)
 PUBLISHED = Framing(nearest_rgb=True)
@@ -75,6 +76,22 @@ def test_latents_are_what_the_pipeline_encodes(pipeline, pairs: Path, out: Path,
                 assert np.abs(stored - pipeline.encode(picture).numpy()).max() < 2e-3
         assert np.array_equal(np.load(shard / "valid.npy"), wanted.valid.numpy())
         assert json.loads((shard / "names.json").read_text()) == [sample.name for sample in samples]
+
+
+def test_targets_are_painted_as_the_checkpoint_paints(
+    pipeline, tiny_depth: Path, pairs: Path, tmp_path: Path, small_shards: None
+) -> None:
+    rooted, a_set = load(prepare_start(tiny_depth, tmp_path / "start", depth_curve="root")), open_set(f"pairs:{pairs}")
+    for made_by, name in ((pipeline, "linear"), (rooted, "root")):
+        encode_set(made_by, a_set, tmp_path / name, PUBLISHED, EXACT)
+        assert read_index(tmp_path / name)["depth_curve"] == name
+    linear, root = (np.load(tmp_path / name / "shard_00000000_v0" / "target.npy") for name in ("linear", "root"))
+    assert np.abs(linear - root).max() > 0.01
+    with pytest.raises(MarigoldError, match="The latents in root were made with another depth_curve;"):
+        encode_set(pipeline, a_set, tmp_path / "root", PUBLISHED, EXACT)
+    older = {name: value for name, value in read_index(tmp_path / "linear").items() if name != "depth_curve"}
+    (tmp_path / "linear" / INDEX).write_text(json.dumps(older))
+    encode_set(pipeline, a_set, tmp_path / "linear", PUBLISHED, EXACT)  # made when there was no choice
 
 
 def test_features_of_an_image_prior_lie_beside_its_latents(

@@ -1,5 +1,6 @@
 """Into the autoencoder and out of it again."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,20 @@ def test_depth_round_trip_is_affine(seed, scale, shift):
         expected = ((one - near) / (far - near)).clamp(0, 1)
         torch.testing.assert_close(got[mask], expected[mask], atol=1e-4, rtol=0)
         assert (got[~mask] == 1).all()  # invalid pixels go to the far plane
+
+
+def test_a_root_curve_paints_near_depth_finer_and_is_read_back_as_depth():
+    depth = torch.linspace(0, 1, 401).view(1, 1, 1, 401)
+    root = Depth(curve="root")
+    picture = root.to_vae(depth, torch.ones_like(depth).bool())
+    middle = picture[0, 0, 0, 200].item()
+    assert middle == pytest.approx(2 * 0.5**0.5 - 1, abs=1e-4)  # half way to the far plane, seven tenths of the greys
+    linear = Depth().from_vae(Depth().to_vae(depth, torch.ones_like(depth).bool()))
+    torch.testing.assert_close(root.from_vae(picture), linear, atol=1e-5, rtol=0)
+    beyond = torch.tensor([-1.2, 1.2]).view(1, 1, 1, 2).expand(-1, 3, -1, -1)
+    below, above = root.read(beyond).flatten().tolist()
+    assert below < 0 < 1 < above  # what a loss sees; a map ends at its planes
+    assert root.from_vae(beyond).flatten().tolist() == [0, 1]
 
 
 def test_depth_without_range_or_without_valid_pixels_is_far():

@@ -24,7 +24,9 @@ from safetensors.torch import load_file, save_file
 from marigold_core import load
 from marigold_core.checkpoints import BUNDLED, find
 from marigold_core.errors import CheckpointError, ExportError
+from marigold_core.modalities import Depth
 from training.networks import new_checkpoint, new_scheduler, new_unet, new_vae
+from training.publish import publish
 from training.shapes import SHAPES
 from training.start import prepare_start
 
@@ -308,12 +310,23 @@ def test_a_start_is_made_once_even_if_its_source_goes(tiny_depth: Path, tmp_path
     assert {path: path.stat().st_mtime_ns for path in start.rglob("*")} == before
 
 
+def test_a_curve_is_chosen_at_the_start_and_stays(tiny_depth: Path, tmp_path: Path) -> None:
+    start = prepare_start(tiny_depth, tmp_path / "start", depth_curve="root")
+    assert find(start).curve == "root" and find(tiny_depth).curve == "linear"
+    assert load(start).modality == Depth(curve="root")
+    assert find(prepare_start(start, tmp_path / "next")).curve == "root"
+    assert find(prepare_start(start, tmp_path / "back", depth_curve="linear")).curve == "linear"
+    assert find(publish(start, tmp_path / "published")).curve == "root"
+
+
 def test_another_source_or_schedule_in_the_same_folder_is_refused(tiny_depth: Path, tmp_path: Path) -> None:
     start = prepare_start(tiny_depth, tmp_path / "start")
     with pytest.raises(CheckpointError, match="was made from .*tiny-depth with noise schedule start, not from"):
         prepare_start(tiny_depth, start, noise_schedule="v1-0")
-    with pytest.raises(CheckpointError, match="not from random weights of shape tiny, seed 0 with start"):
+    with pytest.raises(CheckpointError, match="not from random weights of shape tiny, seed 0 with noise schedule st"):
         prepare_start("new:tiny", start)
+    with pytest.raises(CheckpointError, match="not from .* start and depth curve root: ask"):
+        prepare_start(tiny_depth, start, depth_curve="root")
     weights = start / UNET
     weights.unlink()
     weights.write_bytes(b"damaged")

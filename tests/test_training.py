@@ -156,20 +156,20 @@ def test_from_its_own_estimate_the_network_is_asked_for_the_truth(tiny_depth: Pa
 
 
 def ramp_with_a_step(blur: bool = False) -> torch.Tensor:
-    """[1, 1, 32, 32] in [-1, 1]: a slope with a box before it, sharp or soft."""
-    picture = torch.linspace(-0.5, 0.8, 32).repeat(32, 1)[None, None]
-    picture[..., 8:24, 8:24] = -0.9
+    """[1, 1, 32, 32] in [0, 1]: a slope with a box before it, sharp or soft."""
+    picture = torch.linspace(0.25, 0.9, 32).repeat(32, 1)[None, None]
+    picture[..., 8:24, 8:24] = 0.05
     return torch.nn.functional.avg_pool2d(picture, 5, 1, 2, count_include_pad=False) if blur else picture
 
 
 def test_a_picture_is_scored_up_to_scale_and_shift_by_nearness_and_outlines() -> None:
     truth, known = ramp_with_a_step(), torch.ones(1, 1, 32, 32)
     assert picture_loss(truth, truth, known).item() == pytest.approx(0, abs=0.02)
-    assert picture_loss(0.5 * truth + 0.2, truth, known).item() == pytest.approx(0, abs=0.03)
-    assert picture_loss(-truth, truth, known) > 1  # a scale is fitted, not a mirror
+    assert picture_loss(0.5 * truth + 0.35, truth, known).item() == pytest.approx(0, abs=0.03)
+    assert picture_loss(1 - truth, truth, known) > 1  # a scale is fitted, not a mirror
     near, far = truth.clone(), truth.clone()
-    near[..., 10:22, 10:22] += 0.2
-    far[..., 10:22, 26:] += 0.2
+    near[..., 10:22, 10:22] += 0.1
+    far[..., 10:22, 26:] += 0.1
     known_middle = known.clone()
     known_middle[..., 10:22, 10:22] = 0
     assert picture_loss(near, truth, known_middle).item() == pytest.approx(0, abs=0.02)

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from marigold_core.errors import MarigoldError
-from training.cache import NAMES, read_index
-from training.framing import Batch, choose_size, frame
+from marigold_core.modalities import Depth
+from marigold_core.prediction import Curve
+from training.cache import NAMES, UNSAID, read_index
+from training.framing import PUBLISHED, Batch, choose_size, frame
 from training.recipe import Framing
 from training.sets.sample import DepthSet, Sample
 
@@ -50,8 +52,10 @@ class Source(Protocol):
 class Pictures:
     """A data set whose pictures are framed anew each time they are seen."""
 
-    def __init__(self, a_set: DepthSet, framing: Framing, factor: int, looks: Tensor | None = None) -> None:
-        self.a_set, self.framing, self.factor, self.looks = a_set, framing, factor, looks
+    def __init__(
+        self, a_set: DepthSet, framing: Framing, factor: int, looks: Tensor | None = None, modality: Depth = PUBLISHED
+    ) -> None:
+        self.a_set, self.framing, self.factor, self.looks, self.modality = a_set, framing, factor, looks, modality
         self.label = a_set.kind
 
     def groups(self) -> list[np.ndarray]:
@@ -67,7 +71,7 @@ class Pictures:
         """Read and frame pictures. Raises: MarigoldError naming the first that is damaged."""
         samples: list[Sample] = [self.a_set[item] for item in items]
         size = choose_size(self.a_set, items[0], self.framing, np.random.default_rng(place))
-        return frame(samples, self.a_set, size, self.framing, self.factor, place, self.looks)
+        return frame(samples, self.a_set, size, self.framing, self.factor, place, self.looks, self.modality)
 
     def fingerprint(self) -> str:
         """Sum up kind, names and sizes; the recipe tells the rest."""
@@ -92,12 +96,18 @@ class Latents:
         self._names = [json.loads((path / NAMES).read_text(encoding="utf-8")) for path in self.paths]
         self._ends = np.cumsum([len(shard["image"]) for shard in self.shards])
 
-    def check(self, autoencoder: str, prior: str | None = None) -> None:
+    def check(self, autoencoder: str, prior: str | None = None, curve: Curve = "linear") -> None:
         """Compare what made the latents with networks of these sha256 (``cache.autoencoder_sha256``, ``prior_sha256``).
 
         Features of the image prior are read with the latents where they are its own; where there are none, the
-        training computes them. Raises: MarigoldError when autoencoder or prior was another.
+        training computes them. Raises: MarigoldError when autoencoder, prior or the curve of the depths was another.
         """
+        painted = (UNSAID | self.made_with)["depth_curve"]
+        if painted != curve:
+            raise MarigoldError(
+                f"The depths in {self.label} are painted on a {painted} curve and the start's on a {curve} one; encode "
+                "the pictures again with: python -m training.latents --checkpoint START"
+            )
         if self.made_with["autoencoder_sha256"] != autoencoder:
             raise MarigoldError(
                 f"The latents in {self.label} were made by another autoencoder than the start's; encode the pictures "

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the doctor starts without torch
     from marigold_core.pipeline import MarigoldPipeline
 
 INDEX, NAMES = "latents.json", "names.json"
+UNSAID: dict[str, object] = {"depth_curve": "linear"}  # what was no choice when older folders were made
 
 
 def read_index(folder: Path) -> dict[str, object]:
@@ -51,7 +52,7 @@ def settle(folder: Path, made_with: Mapping[str, object], pictures: int) -> None
     Raises: MarigoldError naming what differs; pictures may have been added, but not taken away.
     """
     if (folder / INDEX).exists():
-        begun = read_index(folder)
+        begun = UNSAID | read_index(folder)
         if changed := _changed(begun, made_with):
             raise MarigoldError(
                 f"The latents in {folder.name} were made with another {', '.join(changed)}; "

@@ -28,6 +28,8 @@ WIDE_ASPECTS = (16 / 9, 5 / 2, 10 / 3)
 WIDE_SHARES = (0.4, 0.3, 0.3)
 ROUND_PX = 16
 
+PUBLISHED = Depth()  # how depths are painted unless a checkpoint says otherwise
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Size = tuple[int, int]  # height, width in pixels
 
@@ -83,7 +85,7 @@ def frame(
     factor: int,
     place: tuple[int, ...],
     looks: Tensor | None = None,
-    modality: Depth = Depth(),  # noqa: B008 (frozen)
+    modality: Depth = PUBLISHED,
 ) -> Batch:
     """Turn pictures with depth in metres into a batch of ``size``, cut to multiples of the autoencoder's ``factor``.
 

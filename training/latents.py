@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
+from marigold_core.modalities import Depth
 from marigold_core.pipeline import MarigoldPipeline
 from marigold_core.settings import Frozen
 from training import command
@@ -114,9 +115,16 @@ class _Framed(Dataset[Batch | MarigoldError]):
     """
 
     def __init__(
-        self, a_set: DepthSet, shards: Sequence[Shard], framing: Framing, factor: int, looks: Tensor | None, seed: int
+        self,
+        a_set: DepthSet,
+        shards: Sequence[Shard],
+        framing: Framing,
+        pipeline: MarigoldPipeline,
+        looks: Tensor | None,
+        seed: int,
     ) -> None:
-        self.a_set, self.framing, self.factor, self.looks, self.seed = a_set, framing, factor, looks, seed
+        self.a_set, self.framing, self.looks, self.seed = a_set, framing, looks, seed
+        self.factor, self.modality = pipeline.factor, cast(Depth, pipeline.modality)
         self.parts: list[tuple[Shard, tuple[int, int], slice]] = []
         for shard in shards:
             rng = np.random.default_rng([seed, shard.indices[0], shard.variant])
@@ -133,7 +141,7 @@ class _Framed(Dataset[Batch | MarigoldError]):
         framing = framing_of(self.framing, shard.variant)
         try:
             samples = [self.a_set[index] for index in shard.indices[rows]]
-            return frame(samples, self.a_set, size, framing, self.factor, place, self.looks)
+            return frame(samples, self.a_set, size, framing, self.factor, place, self.looks, self.modality)
         except MarigoldError as error:
             return error
 
@@ -156,6 +164,7 @@ def encode_set(
         "kind": a_set.kind,
         "autoencoder_sha256": autoencoder_sha256(pipeline),
         "prior_sha256": prior_sha256(pipeline),
+        "depth_curve": pipeline.checkpoint.curve,
         "framing": framing.model_dump(mode="json"),
         "photos_sha256": None if looks is None else hashlib.sha256(looks.numpy().tobytes()).hexdigest(),
         "precision": precision,
@@ -165,7 +174,7 @@ def encode_set(
     missing = [
         shard for shard in shards if not holds(folder / shard.name, [a_set.name(index) for index in shard.indices])
     ]
-    framed = _Framed(a_set, missing, framing, pipeline.factor, looks, encoding.seed)
+    framed = _Framed(a_set, missing, framing, pipeline, looks, encoding.seed)
     total, left = (sum(len(shard.indices) for shard in some) for some in (shards, missing))
     parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []

@@ -7,6 +7,7 @@ import torch
 from torch import IntTensor, Tensor
 from torch.nn import functional as F
 
+from marigold_core.modalities import Depth
 from marigold_core.pipeline import MarigoldPipeline
 from marigold_core.prior import Features
 from training.noise import multi_resolution_noise, stream
@@ -14,9 +15,10 @@ from training.recipe import Recipe
 
 SMALLEST_SPREAD = 1e-4  # share of noise in a latent below which a velocity is not asked to undo an estimate
 NEAREST = 0.15  # distance of the near plane, of the range of depths: what relative errors are relative to
+RANGE = 2.0  # of depth maps as the loss measures them, as of pictures
 SCALES = (1, 2, 4, 8)  # distances between the neighbours whose differences are compared, pixels
 FIT = (0.3, 3.0)  # how far the scale of a picture is fitted; beyond, its contrast is at fault
-FLAT = 1e-4  # variance of a decoded map below which there is nothing to fit
+FLAT = 2.5e-5  # variance of a decoded map below which there is nothing to fit
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ def velocity_loss(
     if not recipe.picture_weight:
         return loss
     estimate = _clean(pipeline, asked.noisy, velocity, asked.t)[::2]  # decoding costs more than the U-Net
-    guess = pipeline.decode(estimate).float().mean(dim=1, keepdim=True)  # [B/2, 1, H, W]
+    modality = cast(Depth, pipeline.modality)  # no start predicts anything else
+    guess = modality.read(pipeline.decode(estimate).float())  # [B/2, 1, H, W]
     with torch.no_grad():
-        truth = pipeline.decode(clean[::2]).float().mean(dim=1, keepdim=True).clamp(-1, 1)
+        truth = modality.from_vae(pipeline.decode(clean[::2]).float())
     known = F.interpolate(valid[::2].float(), truth.shape[-2:])
     return loss + recipe.picture_weight * picture_loss(guess, truth, known)
 
@@ -119,7 +122,7 @@ def ask(
 
 
 def picture_loss(guess: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """Score depth maps [B, 1, H, W] against true ones in [-1, 1], ``known`` 1 where that is known, else 0 -> scalar.
+    """Score depth maps [B, 1, H, W] against true ones in [0, 1], ``known`` 1 where that is known, else 0 -> scalar.
 
     Scale and shift of every picture are fitted, since no more is promised of them. The absolute error counts more the
     nearer a pixel is, as AbsRel has it; errors of the differences between neighbours, at four distances, keep
@@ -131,8 +134,8 @@ def picture_loss(guess: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     covariance = ((guess - middle) * (truth - true_middle) * known).sum(dims, keepdim=True) / count
     variance = ((guess - middle).square() * known).sum(dims, keepdim=True) / count
     scale = (covariance / (variance + FLAT)).clamp(*FIT)
-    error = scale * (guess - middle) + true_middle - truth
-    loss = _mean(error.abs() / ((truth + 1) / 2 + NEAREST), known)
+    error = RANGE * (scale * (guess - middle) + true_middle - truth)
+    loss = _mean(error.abs() / (truth + NEAREST), known)
     for step in SCALES:
         far, seen = error[..., ::step, ::step], known[..., ::step, ::step]
         for dim in (-1, -2):

@@ -8,13 +8,14 @@ Every folder opens in ``marigold_core.load`` and in diffusers' own Marigold pipe
 import os
 import shutil
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import tyro
 
 from marigold_core.checkpoints import KNOWN, find
 from marigold_core.errors import CheckpointError
 from marigold_core.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
+from marigold_core.prediction import Curve
 from marigold_core.weights import choose, write_checksums, write_json
 from training import checkpoint
 from training.command import run
@@ -24,29 +25,39 @@ from training.recipe import NoiseSchedule
 from training.shapes import SHAPES
 from training.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
 
+DepthCurve = Curve | Literal["start"]
 SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
 VARIANTS = (None, "fp16")  # weights in full precision rather than in half
 RECORD = "start.json"  # in a start folder: what it was made from
 
 
-def prepare_start(source: str | Path, out: Path, *, noise_schedule: NoiseSchedule = "start", seed: int = 0) -> Path:
+def prepare_start(
+    source: str | Path,
+    out: Path,
+    *,
+    noise_schedule: NoiseSchedule = "start",
+    depth_curve: DepthCurve = "start",
+    seed: int = 0,
+) -> Path:
     """Make the checkpoint folder ``out`` that a run begins with, or find it as an earlier call made it -> ``out``.
 
     ``source`` is a Stable Diffusion 2 folder, a Marigold depth checkpoint as for ``marigold_core.load``, a run, whose
     newest checkpoint is taken, or ``new:SHAPE`` for random weights drawn from ``seed`` (SHAPE as in ``SHAPES``).
-    ``noise_schedule`` "start" is the source's own. Weights that stay as they are become hard links. Memory: one
-    component at a time.
+    ``noise_schedule`` and ``depth_curve`` "start" are the source's own. Weights that stay as they are become hard
+    links. Memory: one component at a time.
 
     Raises: CheckpointError, before anything is written, when the source is missing, damaged or does not fit, or
     ``out`` was made from another; ExportError when it cannot be written.
     """
     record: Config = {"source": _label(source, seed), "noise_schedule": noise_schedule}
+    if depth_curve != "start":
+        record["depth_curve"] = depth_curve
     if (out / RECORD).exists():
         made = read_config(out, RECORD)
         if made != record:
             raise CheckpointError(
-                f"{out} was made from {made.get('source')} with noise schedule {made.get('noise_schedule')}, not from "
-                f"{record['source']} with {noise_schedule}: ask for the same again, or give another folder."
+                f"{out} was made from {_said(made)}, not from {_said(record)}: ask for the same again, or give another "
+                "folder."
             )
         find(out)
         return out
@@ -62,10 +73,18 @@ def prepare_start(source: str | Path, out: Path, *, noise_schedule: NoiseSchedul
             (_finish_marigold if is_marigold else finish_stable_diffusion)(folder, aside)
         if noise_schedule != "start":
             _replace_schedule(aside, SPACINGS[noise_schedule])
+        if depth_curve != "start":
+            write_json(aside / INDEX, read_config(aside, INDEX) | {"depth_curve": depth_curve})
         write_json(aside / RECORD, record)
         write_checksums(aside)
         find(aside)
     return out
+
+
+def _said(record: Config) -> str:
+    """Say what a start was made from."""
+    curve = f" and depth curve {record['depth_curve']}" if "depth_curve" in record else ""
+    return f"{record.get('source')} with noise schedule {record.get('noise_schedule')}{curve}"
 
 
 def find_start(source: str | Path) -> Path:
@@ -186,6 +205,7 @@ def main(
     source: tyro.conf.Positional[str],
     out: tyro.conf.Positional[Path],
     noise_schedule: NoiseSchedule = "start",
+    depth_curve: DepthCurve = "start",
     seed: int = 0,
 ) -> None:
     """Make the checkpoint folder that training begins with.
@@ -194,9 +214,10 @@ def main(
         source: Stable Diffusion 2 folder, Marigold checkpoint, run, or shape for random weights: tiny, nano, public.
         out: folder to write.
         noise_schedule: v1-0 as Stable Diffusion 2, v1-1 zero terminal SNR and trailing, start as the source has it.
+        depth_curve: linear as published; root paints the square root of depth, finer where it is near; start as it is.
         seed: of random weights.
     """
-    prepare_start(source, out, noise_schedule=noise_schedule, seed=seed)
+    prepare_start(source, out, noise_schedule=noise_schedule, depth_curve=depth_curve, seed=seed)
     print(f"{out}: {find(out).size_bytes / 1e6:,.0f} MB of weights from {_label(source, seed)}")
 
 

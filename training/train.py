@@ -6,13 +6,14 @@ Several processes train together when ``accelerate launch`` or ``torchrun`` star
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
+from marigold_core.modalities import Depth
 from marigold_core.pipeline import MarigoldPipeline
 from training.batches import Latents, Pictures, Plan, Source
 from training.cache import autoencoder_sha256, prior_sha256
@@ -118,8 +119,9 @@ def train(task: Task, recipe: Recipe) -> Path:
     pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
     pipeline.unet.train().requires_grad_(True)
     # 3. Which pictures make which step.
-    sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, looks) for a_set in pictures]
-    made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline)
+    depth = cast(Depth, pipeline.modality)  # no start predicts anything else
+    sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, looks, depth) for a_set in pictures]
+    made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline), depth.curve
     for latents in encoded:
         latents.check(*made_by)
     sources += encoded

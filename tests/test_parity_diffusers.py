@@ -12,6 +12,7 @@ from PIL import Image
 
 from marigold_core import Settings, load
 from marigold_core.members import generator
+from training.start import prepare_start
 
 # (height, width, steps, processing resolution)
 CASES = [
@@ -66,6 +67,12 @@ def test_depth_equals_diffusers(opened, tiny_depth, photo, height, width, steps,
     ours, expected = run_both(*opened(tiny_depth), photo(height, width), steps, resolution)
     assert ours.shape == (height, width) and expected.std() > 0.01
     np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_what_diffusers_shows_of_a_root_curve_is_the_root_of_depth(opened, tiny_depth, photo, tmp_path):
+    folder = prepare_start(tiny_depth, tmp_path / "root", depth_curve="root")
+    ours, painted = run_both(*opened(folder), photo(48, 64), 4, 0)  # nothing is resized, which would not commute
+    np.testing.assert_allclose(ours, painted**2, atol=2e-4)
 
 
 @pytest.mark.parametrize(

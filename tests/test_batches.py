@@ -12,6 +12,7 @@ from training_runs import write_latents
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
+from marigold_core.modalities import Depth
 from training.batches import Latents, Pictures, Plan
 from training.cache import INDEX, autoencoder_sha256, prior_sha256, read_index
 from training.recipe import Framing
@@ -62,6 +63,15 @@ def test_what_does_not_fill_a_micro_batch_waits_for_another_epoch() -> None:
     epochs = [{item for number in (first, first + 1) for item in plan(number)[1]} for first in range(0, 40, 2)]
     assert {len(items) for items in epochs} == {8}
     assert set.union(*epochs) == set(range(10))
+
+
+def test_pictures_that_are_framed_as_they_are_seen_have_their_depth_on_the_curve() -> None:
+    linear = pictures(4)
+    root = Pictures(linear.a_set, linear.framing, linear.factor, modality=Depth(curve="root"))
+    one, other = (source.read([0, 1], (0, 7)) for source in (linear, root))
+    assert torch.equal(one.image, other.image)
+    torch.testing.assert_close((other.target + 1) / 2, ((one.target + 1) / 2).sqrt(), atol=1e-5, rtol=0)
+    assert not torch.equal(one.target, other.target)
 
 
 def test_any_order_of_looking_gives_the_same() -> None:

@@ -1,6 +1,7 @@
 # make demo    set up and open the app               make lint      style, format, types
 # make test    set up and run the tests              make examples  recompute the results shown with the examples
 # make bench   ours against diffusers, in one run    make space OUT=dir   write the folder for a hosted Space
+# make test-portable   the tests of numbers once more, as a CPU without AVX-512 (torch: without AVX2) rounds
 #
 # Everything is installed into .venv; a second call installs nothing.
 
@@ -9,7 +10,7 @@ BIN := .venv/bin
 OUT ?= space
 ARGS ?=
 
-.PHONY: demo test bench lint examples space
+.PHONY: demo test test-portable bench lint examples space
 .DELETE_ON_ERROR:
 
 demo: .venv/.runtime
@@ -17,6 +18,9 @@ demo: .venv/.runtime
 
 test: .venv/.test
 	$(BIN)/python -m pytest -q $(ARGS)
+
+test-portable: .venv/.test
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m numeric $(ARGS)
 
 bench: .venv/.test
 	$(BIN)/python -m tests.bench $(ARGS)

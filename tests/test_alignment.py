@@ -12,6 +12,8 @@ from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import Settings
 from training.scoring.alignment import Alignment, align, as_estimate
 
+pytestmark = pytest.mark.numeric
+
 TRUTH = np.array([[1.0, 2.0], [4.0, 8.0]])
 ALL = np.ones_like(TRUTH, bool)
 CLAIMS: dict[Alignment, np.ndarray] = {  # maps that know the truth up to what is fitted

@@ -7,6 +7,9 @@ import torch
 from training.augment import colour_look, crop_nearest, crop_picture, draw_crop, motion_blur, photographic, turn_hue
 from training.noise import stream
 
+pytestmark = pytest.mark.numeric
+
+
 # ------------------------------------------------------------------------------------------- crops
 
 
@@ -64,28 +67,28 @@ def test_motion_blurs_along_a_line() -> None:
     point = torch.zeros(3, 1, 15, 15)
     point[:, :, 7, 7] = 1
     along, down, slanted = motion_blur(point, torch.tensor([5.0, 3, 11]), torch.tensor([0, math.pi / 2, math.pi / 4]))
-    assert along[0, 7].tolist() == pytest.approx([0] * 5 + [0.2] * 5 + [0] * 5, abs=1e-6)
-    assert down[0, :, 7].tolist() == pytest.approx([0] * 6 + [1 / 3] * 3 + [0] * 6, abs=1e-6)
+    assert along[0, 7].tolist() == pytest.approx([0] * 5 + [0.2] * 5 + [0] * 5, abs=1e-5)
+    assert down[0, :, 7].tolist() == pytest.approx([0] * 6 + [1 / 3] * 3 + [0] * 6, abs=1e-5)
     rows, columns = slanted[0].nonzero(as_tuple=True)
     assert ((rows - columns).abs() <= 1).all()
     assert (rows.max() - rows.min()).item() in (8, 10)  # 11 long at 45 degrees
-    assert slanted.sum().item() == pytest.approx(1)
+    assert slanted.sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_motion_leaves_an_even_picture_as_it_is() -> None:
     even = torch.full((16, 3, 9, 9), 0.7)
     lengths = torch.tensor([3.0, 5, 7, 11]).repeat(4)
-    assert torch.allclose(motion_blur(even, lengths, torch.linspace(0, math.pi, 16)), even, atol=1e-6)
+    assert torch.allclose(motion_blur(even, lengths, torch.linspace(0, math.pi, 16)), even, atol=1e-5)
 
 
 def test_hues_turn_and_grey_stays() -> None:
     colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.4, 0.4, 0.4]]).T.reshape(1, 3, 1, 3)
     turned = turn_hue(colours, torch.tensor([1 / 3]).view(1, 1, 1, 1))
-    assert torch.allclose(turned[0, :, 0, 0], torch.tensor([0.0, 1, 0]), atol=1e-6)  # red becomes green
-    assert torch.allclose(turned[0, :, 0, 1], torch.tensor([0.0, 0, 1]), atol=1e-6)  # green becomes blue
-    assert torch.allclose(turned[..., 2], colours[..., 2], atol=1e-6)
+    assert torch.allclose(turned[0, :, 0, 0], torch.tensor([0.0, 1, 0]), atol=1e-5)  # red becomes green
+    assert torch.allclose(turned[0, :, 0, 1], torch.tensor([0.0, 0, 1]), atol=1e-5)  # green becomes blue
+    assert torch.allclose(turned[..., 2], colours[..., 2], atol=1e-5)
     back = turn_hue(turn_hue(colours, torch.full((1, 1, 1, 1), 0.17)), torch.full((1, 1, 1, 1), -0.17))
-    assert torch.allclose(back, colours, atol=1e-6)
+    assert torch.allclose(back, colours, atol=1e-5)
 
 
 def test_pictures_take_over_the_colours_of_a_real_one() -> None:

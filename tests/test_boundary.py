@@ -5,6 +5,8 @@ import pytest
 
 from training.scoring.boundary import JUMPS, boundary_f1
 
+pytestmark = pytest.mark.numeric
+
 SIZE = (12, 16)
 ALL = np.ones(SIZE, bool)
 

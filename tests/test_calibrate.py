@@ -25,6 +25,9 @@ from marigold_core.geometry import unproject
 from marigold_core.hints import Anchor, Length, depth_of
 from marigold_core.prediction import Prediction, Space
 
+pytestmark = pytest.mark.numeric
+
+
 # ------------------------------------------------------------------------------- exact hints
 
 

@@ -12,6 +12,8 @@ from marigold_core.convergence import FEWEST, Point, Settling, curve, enough, se
 from marigold_core.prediction import Kind
 from marigold_core.service import Service
 
+pytestmark = pytest.mark.numeric
+
 SIZE = (60, 80)
 QUICK = Settings(num_inference_steps=1, processing_resolution=32)
 

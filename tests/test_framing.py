@@ -13,6 +13,8 @@ from training.noise import stream
 from training.recipe import Framing
 from training.sets.sample import Sample
 
+pytestmark = pytest.mark.numeric
+
 PLAIN = Framing(flip=0.0)
 CROPS = Framing(long_edge_px=64, photographic=0.5, upside_down=0.5)
 FACTOR = 8

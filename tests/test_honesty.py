@@ -17,6 +17,8 @@ from training.scoring.protocol import Protocol
 from training.scoring.scores import ramp
 from training.sets.sample import Sample
 
+pytestmark = pytest.mark.numeric
+
 SIZE = (24, 32)
 Guess = Callable[[np.ndarray], np.ndarray]
 

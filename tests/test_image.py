@@ -462,7 +462,7 @@ def test_network_input_has_the_numbers_of_diffusers(height: int, width: int, res
     ours, size = to_network(pixels, resolution, factor)
     assert ours.dtype == torch.float32 and ours.shape == theirs.shape
     assert size == (theirs.shape[2] - padding[0], theirs.shape[3] - padding[1])
-    assert (ours - theirs).abs().max() <= 1e-6
+    assert (ours - theirs).abs().max() <= 1e-5  # a level of 8 bits is 8e-3
 
 
 def test_the_narrowest_photo_at_the_lowest_resolution_keeps_a_row() -> None:

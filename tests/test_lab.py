@@ -207,7 +207,7 @@ def test_a_pinned_cell_is_what_the_others_are_measured_against() -> None:
     assert board.rows() is board.rows()  # measured once
     board.pin(1)
     assert [row.is_reference for row in board.rows()] == [False, True, False, False]
-    assert board.rows()[1].difference.max() < 1e-6 < board.rows()[3].difference.mean()
+    assert board.rows()[1].difference.max() < 1e-5 < board.rows()[3].difference.mean()
     for nowhere in (-1, 4):
         board.pin(nowhere)
     assert board.pinned == 1

@@ -257,8 +257,8 @@ def test_a_step_is_the_mean_of_its_micro_batches(task: Task, tiny_depth: Path, d
     mean.backward()
     squares = [parameter.grad.square().sum() for parameter in pipeline.unet.parameters() if parameter.grad is not None]
     first = lines(whole)[0]
-    assert first["loss"] == pytest.approx(mean.item(), rel=1e-6)
-    assert first["gradient"] == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-5)
+    assert first["loss"] == pytest.approx(mean.item(), rel=1e-5)
+    assert first["gradient"] == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-4)
 
 
 def unet(folder: Path) -> dict[str, Tensor]:

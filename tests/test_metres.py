@@ -19,6 +19,9 @@ from marigold_core.hints import Anchor, Length, read_numbers
 from marigold_core.manifest import Manifest
 from marigold_core.prediction import Prediction
 
+pytestmark = pytest.mark.numeric
+
+
 # ------------------------------------------------------------------------------- distances
 
 

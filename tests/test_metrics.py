@@ -3,6 +3,8 @@ import pytest
 
 from training.scoring.metrics import METRICS, correlation, delta
 
+pytestmark = pytest.mark.numeric
+
 TRUTH = np.array([1.0, 2.0, 4.0, 8.0])
 PREDICTION = np.array([1.1, 2.0, 3.0, 8.0])
 LN = np.log([1.1, 1, 0.75, 1])

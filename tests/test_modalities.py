@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from marigold_core.modalities import Depth, Normals
 
+pytestmark = pytest.mark.numeric
+
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 100), shift=st.floats(0, 50))
@@ -15,9 +17,11 @@ def test_depth_round_trip_is_affine(seed, scale, shift):
     valid = torch.rand(2, 1, 8, 9, generator=torch.Generator().manual_seed(seed + 1)) > 0.2
     back = Depth().from_vae(Depth().to_vae(depth, valid))
     for one, got, mask in zip(depth, back, valid, strict=True):
-        near, far = torch.quantile(one[mask], torch.tensor([0.02, 0.98]))
-        expected = ((one - near) / (far - near)).clamp(0, 1)
-        torch.testing.assert_close(got[mask], expected[mask], atol=1e-4, rtol=0)
+        exact = one.double()
+        near, far = torch.quantile(exact[mask], torch.tensor([0.02, 0.98]).double())
+        expected = ((exact - near) / (far - near)).clamp(0, 1).float()
+        rounding = torch.finfo(torch.float32).eps * (exact.max() / (far - near)).item()  # of depth far from 0
+        torch.testing.assert_close(got[mask], expected[mask], atol=1e-5 + 4 * rounding, rtol=0)
         assert (got[~mask] == 1).all()  # invalid pixels go to the far plane
 
 

@@ -3,6 +3,8 @@ import torch
 
 from training.noise import Levels, gaussian_noise, multi_resolution_noise, stream
 
+pytestmark = pytest.mark.numeric
+
 SHAPE = (8, 4, 24, 32)
 
 

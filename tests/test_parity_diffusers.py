@@ -14,6 +14,8 @@ from marigold_core import Settings, load
 from marigold_core.members import generator
 from training.start import prepare_start
 
+pytestmark = pytest.mark.numeric
+
 # (height, width, steps, processing resolution)
 CASES = [
     (48, 64, 1, 0),
@@ -97,7 +99,7 @@ def test_lcm_equals_diffusers_with_its_injected_noise(opened, tiny_depth_lcm, ph
 def test_normals_equal_diffusers(opened, tiny_normals, photo, height, width, steps, resolution):
     ours, expected = run_both(*opened(tiny_normals, MarigoldNormalsPipeline), photo(height, width), steps, resolution)
     assert ours.shape == (height, width, 3)
-    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    np.testing.assert_allclose(ours, expected, atol=1e-3)  # unit length magnifies the rounding of short vectors
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from marigold_core.hints import Anchor
 from marigold_core.patches import MAX_PX, Patch, steepness_of
 from marigold_core.prediction import Space
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("tilt", [(0.0, 0.9), (0.5, 0.0), (-0.4, 0.5), (0.0, 2.0)])
 @pytest.mark.parametrize("half_fov_deg", [15, 35, 60])

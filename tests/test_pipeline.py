@@ -9,6 +9,8 @@ import torch
 from marigold_core import CheckpointError, MarigoldError, Prediction, Progress, Settings, SettingsError, load
 from marigold_core.members import generator
 
+pytestmark = pytest.mark.numeric
+
 QUICK = {"num_inference_steps": 2, "processing_resolution": 48}
 
 

@@ -25,6 +25,8 @@ from training.noise import stream
 from training.prior import add_prior, classifier_weights, new_prior, standardise
 from training.shapes import SHAPES, Shape, Unet
 
+pytestmark = pytest.mark.numeric
+
 SIZES = [(8, 8), (5, 25), (3, 7)]  # of latents; most pyramids are odd somewhere
 
 

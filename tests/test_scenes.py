@@ -138,8 +138,8 @@ def test_a_models_size_is_that_of_its_parts(make):
         points = np.concatenate(
             [part.mesh.positions @ part.matrix[:3, :3].T + part.matrix[:3, 3] for part in thing.parts]
         )
-        assert points[:, 1].min() > -1e-6 and points[:, 1].max() == pytest.approx(thing.size[1], rel=1e-5)
-        assert (np.abs(points[:, [0, 2]]) <= thing.size[[0, 2]] / 2 + 1e-6).all()
+        assert points[:, 1].min() > -1e-5 and points[:, 1].max() == pytest.approx(thing.size[1], rel=1e-5)
+        assert (np.abs(points[:, [0, 2]]) <= thing.size[[0, 2]] / 2 + 1e-5).all()
     assert model(list(thing.parts)).faces == sum(len(part.mesh.faces) for part in thing.parts)
 
 

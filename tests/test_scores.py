@@ -13,6 +13,8 @@ from training.scoring.protocol import PRESETS, Protocol
 from training.scoring.scores import averages, compare, constant, evaluate, ramp
 from training.sets.sample import Sample
 
+pytestmark = pytest.mark.numeric
+
 HEIGHT, WIDTH = 48, 64
 
 
@@ -28,7 +30,9 @@ def test_a_perfect_map_is_perfect_in_every_metric_whatever_its_scale() -> None:
     depth[:, 30:] += 2  # an outline
     row = compare(3 * depth - 2, depth, Protocol()).row
     for name in (*METRICS, "boundary_f1"):
-        assert row[name] == pytest.approx(float(name.startswith(("delta", "boundary"))), abs=2e-5), name
+        assert row[name] == pytest.approx(float(name.startswith(("delta", "boundary"))), abs=1e-4), (
+            name
+        )  # silog is in per cent of a logarithm
     assert row["pixels"] == HEIGHT * WIDTH
 
 

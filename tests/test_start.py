@@ -91,8 +91,8 @@ def test_schedules() -> None:
         scheduler.set_timesteps(4)
         assert scheduler.timesteps.tolist() == expected
     assert trailing.alphas_cumprod[-1] == pytest.approx(0, abs=1e-9)
-    assert float(leading.alphas_cumprod[-1]) == pytest.approx(0.004660, abs=1e-6)
-    assert float(trailing.alphas_cumprod[499]) == pytest.approx(0.242359, abs=1e-6)
+    assert float(leading.alphas_cumprod[-1]) == pytest.approx(0.004660, abs=1e-5)
+    assert float(trailing.alphas_cumprod[499]) == pytest.approx(0.242359, abs=1e-5)
 
 
 # ------------------------------------------------------------------------------- Stable Diffusion
@@ -197,7 +197,7 @@ def test_every_sampler_becomes_ddim_with_the_chosen_schedule(
     zero = [0.99915, 0.998233, 0.654189, 0.242359, 0.033171, 0.0]
     expected = zero if choice == "v1-1" else plain
     found = scheduler.alphas_cumprod[[0, 1, 249, 499, 749, 999]]
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-5)  # six digits, 1000 float32 factors
     assert (scheduler.alphas_cumprod[999] == 0) == (choice == "v1-1")
     scheduler.set_timesteps(4)
     assert scheduler.timesteps.tolist() == ([999, 749, 499, 249] if choice == "v1-1" else [751, 501, 251, 1])

@@ -29,7 +29,7 @@ from training.train import Task, train
 RECIPE = Recipe(precision="float32")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ import pytest
 
 from training.scoring.uncertainty import REMOVED, ause, rank_correlation, sparsification
 
+pytestmark = pytest.mark.numeric
+
 ERROR = np.arange(100.0)
 
 

@@ -28,10 +28,11 @@ bench: .venv/.test
 lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/pyright
 
 examples: .venv/.runtime
-	$(BIN)/python -m marigold_core.examples $(ARGS)
+	$(BIN)/python -m marigold_core.files.examples $(ARGS)
 
 # Hosted GPUs run torch 2.11, and the host installs gradio itself from sdk_version in README.md.
 space:

@@ -28,8 +28,8 @@ PHOTO_LIMIT = "40mb"
 
 def main() -> None:
     """Start loading the default checkpoint, draw the page and serve it until interrupted."""
-    from marigold_core.checkpoints import default_checkpoint
-    from marigold_core.service import Service
+    from marigold_core.checkpoints.registry import default_checkpoint
+    from marigold_core.serving.jobs import Service
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside cleans up as Ctrl-C does
     service = Service(Path(os.environ["GRADIO_TEMP_DIR"]) / "results")
@@ -38,7 +38,7 @@ def main() -> None:
     from starlette.middleware import Middleware
 
     from marigold_core.ui import build
-    from marigold_core.ui.guard import Guard
+    from marigold_core.ui.middleware import Guard
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
     build(service).launch(

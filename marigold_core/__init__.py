@@ -10,12 +10,19 @@ Importing the package costs no torch; ``load`` does.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CalibrationError, CheckpointError, ExportError, ImageError, MarigoldError, SettingsError
-from .prediction import Cell, Prediction, Progress
-from .settings import PRESETS, MeshSettings, Settings
+from marigold_core.errors import (
+    CalibrationError,
+    CheckpointError,
+    ExportError,
+    ImageError,
+    MarigoldError,
+    SettingsError,
+)
+from marigold_core.prediction import Cell, Prediction, Progress
+from marigold_core.settings import PRESETS, MeshSettings, Settings
 
 if TYPE_CHECKING:
-    from .pipeline import MarigoldPipeline
+    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,8 +51,8 @@ def load(
     one, or what the environment variable MARIGOLD_MODEL names. A hub id is downloaded on first use.
     Raises: CheckpointError, SettingsError.
     """
-    from .checkpoints import default_checkpoint
-    from .pipeline import MarigoldPipeline
+    from marigold_core.checkpoints.registry import default_checkpoint
+    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
     return MarigoldPipeline.from_pretrained(
         checkpoint or default_checkpoint(), device=device, dtype=dtype, refetch=refetch

@@ -2,7 +2,7 @@
 
 import sys
 
-from .cli import main
-from .console import for_a_reader
+from marigold_core.cli import main
+from marigold_core.options import for_a_reader
 
 sys.exit(for_a_reader(lambda: main(sys.argv[1:])))

@@ -5,6 +5,8 @@ gets the same sentence on every surface.
 """
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
@@ -18,12 +20,13 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from .errors import SettingsError
-from .settings import Frozen
+from marigold_core.errors import SettingsError
+from marigold_core.settings import Frozen
 
 Result = TypeVar("Result")
 NUMBERS = ("integer", "number")  # in JSON schemas
 AUTO = "auto"  # the word for None
+NO_READER = 141  # exit status when the reader of a pipe has gone, as shells report it
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,18 @@ def call(function: Callable[..., Result], words: Sequence[str], program: str, pr
     """
     config = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(function, prog=program, args=words, registry=_rules(presets, words), config=config)
+
+
+def for_a_reader(command: Callable[[], int | None]) -> int | None:
+    """Run a command that may be piped -> its status; ``NO_READER`` when the reader has gone, as ``head`` goes."""
+    try:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        return NO_READER
 
 
 def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> ConstructorRegistry:

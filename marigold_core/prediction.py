@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from .settings import Settings
+from marigold_core.settings import Settings
 
 Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values
 Space = Literal["depth", "log", "disparity"]  # the quantity the network thinks in; values always grow with distance

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import SettingsError
+from marigold_core.errors import SettingsError
 
 Format = Literal["npy", "png16", "color", "uncertainty", "normals", "glb", "ply", "stl", "exr"]
 Colormap = Literal["Spectral", "cividis", "viridis", "inferno", "magma", "turbo", "gray"]

@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported; child processes inherit it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach the real hub
 
-pytest_plugins = ["app_server"]  # a page in Chromium
+pytest_plugins = ["tests.helpers.app_server"]  # a page in Chromium
 
 Photo = Callable[..., np.ndarray]
 
@@ -59,7 +59,7 @@ def tiny_normals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_guided(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The DDIM, trailing one with an image prior."""
-    from tiny_prior import with_prior
+    from tests.helpers.tiny_prior import with_prior
 
     return with_prior(tiny_depth, tmp_path_factory.mktemp("checkpoints") / "tiny-guided")
 
@@ -154,9 +154,8 @@ def predict(tiny_depth: Path, out: Path) -> Callable[..., int]:
     """``predict(photos..., options)`` runs the command on the tiny checkpoint and returns the exit status."""
 
     def predict(*words: object, formats: str = "npy") -> int:
-        from command_line import QUICK
-
         from marigold_core import cli
+        from tests.helpers.command_line import QUICK
 
         options = ["-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", formats, *QUICK]
         return cli.main(["predict", *map(str, options), *map(str, words)])  # of an option given twice, the last counts

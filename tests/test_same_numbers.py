@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import QUICK, fingerprints, fresh
 
 from marigold_core import ImageError, Settings, SettingsError, cli, load
-from marigold_core.manifest import Manifest
+from marigold_core.files.manifest import Manifest
+from tests.helpers.command_line import QUICK, fingerprints, fresh
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_fresh_processes_write_the_same_bytes(folder: Path, out: Path, tiny_dept
 
 
 def test_four_threads_get_what_one_gets(tiny_depth: Path, photo) -> None:
-    from marigold_core.service import Service
+    from marigold_core.serving.jobs import Service
 
     pipe = load(tiny_depth, device="cpu")
     service = Service(loader=lambda _: pipe)

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import tyro
 
-from marigold_core import atomic, load
+from marigold_core import load, storage
+from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
-from marigold_core.weights import write_json
-from training.ablations import ABLATIONS, Ablation, Name, Variant
-from training.checkpoint import step_of
-from training.command import run
+from training.data.sets import open_set
+from training.data.sets.sample import DepthSet, spread
+from training.engine.checkpoints import step_of
+from training.engine.command import run
 from training.recipe import PRESETS, Recipe
+from training.scoring.ablations import ABLATIONS, Ablation, Name, Variant
 from training.scoring.grids import Score, Ways, score_grid
-from training.sets import open_set
-from training.sets.sample import DepthSet, spread
 from training.start import find_start
 from training.train import Task, train
 
@@ -67,7 +67,7 @@ def main(
         lines += _score(ablation, variant, source, sets, task, ways, folder)
     table = markdown(ablation, lines, seeds)
     print(table)
-    atomic.write_bytes(task.out / f"{name}.md", table.encode())
+    storage.write_bytes(task.out / f"{name}.md", table.encode())
     rows = [asdict(line) for line in lines]
     write_json(task.out / f"{name}.json", {"title": ablation.title, "source": ablation.source, "rows": rows})
 

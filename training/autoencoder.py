@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marigold_core import load
+from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
-from marigold_core.image import load_rgb
-from marigold_core.modalities import Depth, Normals
-from marigold_core.weights import write_json
-from training import checkpoint
-from training.augment import crop_nearest, crop_picture, draw_crop, photographic
-from training.command import run
-from training.domains import photographs
-from training.identity import facts
-from training.journal import Journal
-from training.loop import Losses, Run, run_loop
-from training.noise import stream
-from training.processes import accelerator_for
+from marigold_core.images.photo import load_rgb
+from marigold_core.pipeline.modalities import Depth, Normals
+from training.data.augmentation import crop_nearest, crop_picture, draw_crop, photographic
+from training.data.photographs import photographs
+from training.data.random_streams import stream
+from training.data.sets.rendered import RenderedScenes
+from training.engine import checkpoints
+from training.engine.command import run
+from training.engine.fingerprint import facts
+from training.engine.loop import Losses, Run, run_loop
+from training.engine.metrics_log import Journal
+from training.engine.processes import accelerator_for
 from training.recipe import AutoencoderRecipe
-from training.sets.rendered import RenderedScenes
 from training.start import prepare_start
 
 
@@ -169,7 +169,7 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
     )
     figures = settle(folder, pictures)
     journal = Journal(task.out / "metrics.jsonl")
-    record = {"step": checkpoint.step_of(folder), "event": "settled", **figures}
+    record = {"step": checkpoints.step_of(folder), "event": "settled", **figures}
     if record not in journal.read():  # a finished run that is asked for again comes here too
         journal.add(record)
     load(folder)  # proves that the folder is whole

@@ -1,7 +1,7 @@
 """Finds every damaged file of data sets before a run does, ``python -m training.doctor DATA...``.
 
-Every picture is read once, as training would read it. DATA is what training takes (``training.sets.open_set``) or a
-folder of latents (``training.latents``). Shards are opened one by one, because a single damaged one keeps the whole
+Every picture is read once, as training would read it. DATA is what training takes (``training.data.sets.open_set``) or
+a folder of latents (``training.latents``). Shards are opened one by one, because a single damaged one keeps the whole
 folder from opening.
 """
 
@@ -18,10 +18,9 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
-from marigold_core.weights import write_json
-from training.command import run
-from training.looks import (
+from training.data.dataset_checks import (
     Fault,
     Seen,
     holds_latents,
@@ -30,7 +29,8 @@ from training.looks import (
     look_at_picture,
     look_at_rendered,
 )
-from training.sets import open_set
+from training.data.sets import open_set
+from training.engine.command import run
 
 Part = TypeVar("Part")  # what is looked at in one go
 FAULTY = 1  # exit status

@@ -15,19 +15,19 @@ import tyro
 from tqdm import tqdm
 
 from marigold_core import Prediction, Settings, load
+from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
-from marigold_core.pipeline import MarigoldPipeline
-from marigold_core.weights import write_json
-from training.checkpoint import in_run
-from training.command import run
-from training.scoring.figures import draw_comparison, draw_sparsification
-from training.scoring.honesty import HonestyCheck
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from training.data.sets import open_set
+from training.data.sets.sample import Sample, spread
+from training.engine.checkpoints import in_run
+from training.engine.command import run
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
-from training.scoring.protocol import PRESETS, Overrides, Protocol, choose_protocol
+from training.scoring.plots import draw_comparison, draw_sparsification
+from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
+from training.scoring.sanity_checks import HonestyCheck
 from training.scoring.scores import BASELINES, Comparison, Row, averages, compare
 from training.scoring.uncertainty import REMOVED
-from training.sets import open_set
-from training.sets.sample import Sample, spread
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"

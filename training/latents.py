@@ -1,7 +1,8 @@
 """Pictures and depth maps encoded once, ``python -m training.latents --checkpoint ... --data ... --out ...``.
 
 The autoencoder is frozen while the U-Net learns, so every variant of a picture is encoded once and the U-Net reads
-latents alone (``training.cache``). The same command goes on where it was stopped and picks up pictures that were added:
+latents alone (``training.data.latent_cache``). The same command goes on where it was stopped and picks up pictures
+that were added:
 what a shard holds is a function of (seed, number of its first picture, variant).
 """
 
@@ -20,17 +21,17 @@ from tqdm import tqdm
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from marigold_core.modalities import Depth
-from marigold_core.pipeline import MarigoldPipeline
+from marigold_core.pipeline.modalities import Depth
+from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Frozen
-from training import command
-from training.cache import autoencoder_sha256, holds, prior_sha256, settle, write_latents
-from training.checkpoint import in_run
-from training.domains import colour_looks
-from training.framing import Batch, choose_size, frame
+from training.data.framing import Batch, choose_size, frame
+from training.data.latent_cache import autoencoder_sha256, holds, prior_sha256, settle, write_latents
+from training.data.photographs import colour_looks
+from training.data.sets import open_set
+from training.data.sets.sample import DepthSet
+from training.engine import command
+from training.engine.checkpoints import in_run
 from training.recipe import PRESETS, Framing, Precision
-from training.sets import open_set
-from training.sets.sample import DepthSet
 
 SHARD = 256  # pictures
 EVEN = 0.5  # share of flips at which both orientations are seen alike

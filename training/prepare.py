@@ -24,12 +24,12 @@ import tyro
 from pydantic import Field
 from tqdm import tqdm
 
-from marigold_core.atomic import replacing, write_bytes
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.settings import Frozen
-from training.command import BAD_INPUT, run
-from training.sets.hypersim_raw import COLUMNS, Picture, Row, convert, read_index
-from training.sets.vkitti import CAMERAS, SCENE_PAIRS, VARIATIONS, VKITTI
+from marigold_core.storage import replacing, write_bytes
+from training.data.sets.hypersim_raw import COLUMNS, Picture, Row, convert, read_index
+from training.data.sets.vkitti import CAMERAS, SCENE_PAIRS, VARIATIONS, VKITTI
+from training.engine.command import BAD_INPUT, run
 
 PUBLISHED = {"train": 53_885, "val": 7_370, "test": 7_682}  # lines of the authors' lists for Hypersim
 PAPER = "about 54,000 of 365 scenes"  # of Hypersim's training split, Ke et al. 2024, section 4.1
@@ -202,7 +202,7 @@ def main(
         raise MarigoldError(f"There is no folder {raw}.")
     faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
     if options.verify:
-        from training.doctor import examine  # brings torch, which the processes that convert would load too
+        from training.doctor import examine
 
         for report in (examine(f"{data}/{split}:{out}", workers=options.workers) for split in splits):
             print(report)

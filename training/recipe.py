@@ -8,11 +8,11 @@ from pydantic import Field
 
 from marigold_core.options import Presets
 from marigold_core.settings import Frozen
-from training.noise import Levels
 
 Decay = Literal["linear", "exponential"]
 Precision = Literal["float32", "bfloat16", "float16"]
 NoiseSchedule = Literal["start", "v1-0", "v1-1"]
+Levels = Literal["published", "halving"]
 
 
 class Schedule(Frozen):

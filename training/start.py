@@ -12,18 +12,18 @@ from typing import Literal, cast
 
 import tyro
 
-from marigold_core.checkpoints import KNOWN, find
+from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
+from marigold_core.checkpoints.registry import KNOWN, find
+from marigold_core.checkpoints.weights import choose, write_checksums, write_json
 from marigold_core.errors import CheckpointError
-from marigold_core.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.prediction import Curve
-from marigold_core.weights import choose, write_checksums, write_json
-from training import checkpoint
-from training.command import run
-from training.folders import appearing, link
-from training.networks import PIPELINE_CLASSES, STEPS, Spacing, new_checkpoint, new_scheduler
+from training.engine import checkpoints
+from training.engine.command import run
+from training.engine.folders import appearing, link
+from training.models.networks import PIPELINE_CLASSES, STEPS, Spacing, new_checkpoint, new_scheduler
+from training.models.shapes import SHAPES
+from training.models.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
 from training.recipe import NoiseSchedule
-from training.shapes import SHAPES
-from training.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
 
 DepthCurve = Curve | Literal["start"]
 SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
@@ -98,7 +98,7 @@ def find_start(source: str | Path) -> Path:
     if str(source) in KNOWN or not folder.is_dir():
         folder = find(source).folder
     elif not (folder / INDEX).exists():
-        folder = checkpoint.latest(folder) or folder
+        folder = checkpoints.latest(folder) or folder
     pipeline = _pipeline(folder)
     if pipeline == PIPELINE:
         check_stable_diffusion(folder, VARIANTS)

@@ -13,23 +13,23 @@ from torch import nn
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from marigold_core.modalities import Depth
-from marigold_core.pipeline import MarigoldPipeline
-from training.batches import Latents, Pictures, Plan, Source
-from training.cache import autoencoder_sha256, prior_sha256
-from training.command import run
-from training.domains import Unlabelled, colour_looks, feature_distance
-from training.feed import SLOWEST_S, Delivery, Feeder, OnBadSample
-from training.identity import facts
-from training.journal import Journal
-from training.loop import Losses, Run, run_loop
-from training.losses import velocity_loss
-from training.noise import stream
-from training.processes import accelerator_for
+from marigold_core.pipeline.modalities import Depth
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from training.data.latent_cache import autoencoder_sha256, prior_sha256
+from training.data.loader import SLOWEST_S, Delivery, Feeder, OnBadSample
+from training.data.photographs import Unlabelled, colour_looks, feature_distance
+from training.data.random_streams import stream
+from training.data.sampling import Latents, Pictures, Plan, Source
+from training.data.sets import open_set
+from training.engine.command import run
+from training.engine.fingerprint import facts
+from training.engine.loop import Losses, Run, run_loop
+from training.engine.losses import velocity_loss
+from training.engine.metrics_log import Journal
+from training.engine.processes import accelerator_for
+from training.engine.validation import Watcher
 from training.recipe import PRESETS, Recipe
-from training.sets import open_set
 from training.start import prepare_start
-from training.validation import Watcher
 
 
 @dataclass(frozen=True)

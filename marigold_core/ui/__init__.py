@@ -4,14 +4,14 @@ import json
 
 import gradio as gr
 
-from .. import examples
-from ..comparisons import Comparisons
-from ..service import Service
-from . import text
-from .api import add_endpoints
-from .lab import Lab
-from .studio import Studio
-from .theme import SCRIPT
+from marigold_core.files import examples
+from marigold_core.serving.comparison_jobs import Comparisons
+from marigold_core.serving.jobs import Service
+from marigold_core.ui import text
+from marigold_core.ui.api import add_endpoints
+from marigold_core.ui.screens.compare import Lab
+from marigold_core.ui.studio import Studio
+from marigold_core.ui.theme import SCRIPT
 
 KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
 

@@ -12,18 +12,18 @@ import gradio as gr
 from gradio.components.api_component import Api
 from gradio_client.utils import python_type_to_json_schema
 
-from ..comparisons import Comparisons
-from ..errors import MarigoldError
-from ..hints import Along
-from ..service import Service
-from ..settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
-from . import text
-from .answers import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
-from .api_compare import ARGUMENTS, CompareEndpoint, CompareResult, read_comparison
-from .api_metres import MetresEndpoint, MetresResult, read_hints
-from .events import MODEL
-from .faults import plain, telling
-from .inputs import check_checkpoint, draw_photo
+from marigold_core.calibration.anchors import Along
+from marigold_core.errors import MarigoldError
+from marigold_core.serving.comparison_jobs import Comparisons
+from marigold_core.serving.jobs import Service
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
+from marigold_core.ui import text
+from marigold_core.ui.api_compare import ARGUMENTS, CompareEndpoint, CompareResult, read_comparison
+from marigold_core.ui.api_metres import MetresEndpoint, MetresResult, read_hints
+from marigold_core.ui.api_responses import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
+from marigold_core.ui.controls.settings import check_checkpoint, draw_photo
+from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.events import MODEL
 
 
 class Endpoints:

@@ -5,16 +5,16 @@ from typing import Any, TypedDict
 
 from gradio.data_classes import FileData
 
-from ..checkpoints import default_checkpoint
-from ..compare import Comparison
-from ..comparisons import Comparisons, ask, check_cells
-from ..errors import SettingsError
-from ..prediction import Progress
-from ..settings import DEFAULT_COLORMAP, Colormap, default
-from . import text
-from .faults import telling
-from .inputs import check_checkpoint
-from .text import lab as lab_text
+from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.comparison.sweep import Comparison
+from marigold_core.errors import SettingsError
+from marigold_core.prediction import Progress
+from marigold_core.serving.comparison_jobs import Comparisons, ask, check_cells
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, default
+from marigold_core.ui import text
+from marigold_core.ui.controls.settings import check_checkpoint
+from marigold_core.ui.error_messages import telling
+from marigold_core.ui.text import lab as lab_text
 
 ARGUMENTS = ("steps", "sizes", "seeds", "processing_resolution", "checkpoints")
 NAMES = ("sheet", "differences", "table")  # in the order in which ``Comparisons.export`` gives them

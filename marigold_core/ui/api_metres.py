@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
-from ..calibrate import Calibrated, Hints, calibrate, check_hints, hints_of
-from ..errors import CalibrationError
-from ..hints import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
-from ..image import load_photo
-from ..service import Service
-from ..settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
-from .answers import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
-from .faults import telling
-from .text import metres as metres_text
+from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
+from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, check_hints, hints_of
+from marigold_core.errors import CalibrationError
+from marigold_core.images.photo import load_photo
+from marigold_core.serving.jobs import Service
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
+from marigold_core.ui.api_responses import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
+from marigold_core.ui.error_messages import telling
+from marigold_core.ui.text import metres as metres_text
 
 
 class HintResult(TypedDict):

@@ -10,8 +10,8 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from .. import atomic
-from ..prediction import Prediction
+from marigold_core import storage
+from marigold_core.prediction import Prediction
 
 PICTURE_HEIGHT_PX = 560
 PREVIEW_PX = 1280  # longest edge of what the page shows; downloads have the photo's size
@@ -62,7 +62,7 @@ def _write(image: Image.Image, name: str) -> str:
     try:
         os.utime(path)  # in use again: Gradio deletes by age
     except FileNotFoundError:
-        atomic.write_bytes(path, content.getvalue())
+        storage.write_bytes(path, content.getvalue())
     return str(path)
 
 

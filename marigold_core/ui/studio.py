@@ -4,23 +4,23 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from ..errors import ImageError
-from ..service import Service
-from . import text
-from .cost import Cost
-from .events import LIGHT, MODEL, QUIET
-from .faults import telling
-from .files import Files
-from .gallery import Gallery
-from .history import History
-from .inputs import check_checkpoint, draw_photo, draw_presets, draw_settings, settings
-from .link import Link
-from .measure import Measure
-from .replaying import Replaying
-from .scene import Scene
-from .stage import Stage, Update, Values
-from .uncertainty import Uncertainty
-from .viewer import Viewer
+from marigold_core.errors import ImageError
+from marigold_core.serving.jobs import Service
+from marigold_core.ui import text
+from marigold_core.ui.controls.examples import Gallery
+from marigold_core.ui.controls.replay import Replaying
+from marigold_core.ui.controls.runtime import Cost
+from marigold_core.ui.controls.settings import check_checkpoint, draw_photo, draw_presets, draw_settings, settings
+from marigold_core.ui.controls.share_link import Link
+from marigold_core.ui.error_messages import telling
+from marigold_core.ui.events import LIGHT, MODEL, QUIET
+from marigold_core.ui.run_controller import Stage, Update, Values
+from marigold_core.ui.screens.depth import Viewer
+from marigold_core.ui.screens.files import Files
+from marigold_core.ui.screens.history import History
+from marigold_core.ui.screens.mesh import Scene
+from marigold_core.ui.screens.metres import Measure
+from marigold_core.ui.screens.uncertainty import Uncertainty
 
 
 class Studio:

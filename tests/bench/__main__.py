@@ -14,13 +14,12 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from tests.bench.grid import measure_grid
+from tests.bench.processes import ROOT, measure_fresh, measure_page
+from tests.bench.stages import Rivals, measure_aligner, measure_stages
+from tests.bench.timing import Row, machine, print_table
+from tests.bench.training import measure_training
 from training.start import new_checkpoint
-
-from .grid import measure_grid
-from .processes import ROOT, measure_fresh, measure_page
-from .stages import Rivals, measure_aligner, measure_stages
-from .timing import Row, machine, print_table
-from .training import measure_training
 
 NANO = ROOT / "assets" / "marigold-nano"
 SECTIONS = ("aligner", "tiny", "nano", "public", "grid", "page", "training")

@@ -3,10 +3,9 @@
 from itertools import product
 
 from marigold_core import Settings, load
-from marigold_core.compare import Comparison
-
-from .stages import Rivals, photo
-from .timing import Row, compare
+from marigold_core.comparison.sweep import Comparison
+from tests.bench.stages import Rivals, photo
+from tests.bench.timing import Row, compare
 
 
 def measure_grid(rivals: Rivals, repeats: int) -> Row:

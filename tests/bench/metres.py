@@ -14,15 +14,14 @@ import numpy as np
 import torch
 
 from marigold_core import Prediction, Settings, load
-from marigold_core.calibrate import Hints, calibrate
-from marigold_core.console import table
+from marigold_core.calibration.anchors import Anchor
+from marigold_core.calibration.calibrate import Hints, calibrate
+from marigold_core.cli.console import table
 from marigold_core.errors import CalibrationError
-from marigold_core.hints import Anchor
-from training.scoring.protocol import choose_protocol
+from tests.bench.timing import machine
+from training.data.sets import open_set
+from training.scoring.protocols import choose_protocol
 from training.scoring.scores import compare
-from training.sets import open_set
-
-from .timing import machine
 
 COUNTS = (2, 3, 5, 10)
 DRAWS = 20

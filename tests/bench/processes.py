@@ -11,8 +11,8 @@ import urllib.request
 from pathlib import Path
 from time import perf_counter, sleep
 
-from .stages import Rivals
-from .timing import Row
+from tests.bench.stages import Rivals
+from tests.bench.timing import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE_LIMIT_S = 120

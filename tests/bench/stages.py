@@ -11,10 +11,9 @@ from PIL import Image
 
 from marigold_core import Settings, load
 from marigold_core.ensemble import fuse_affine
-from marigold_core.image import to_network
-
-from ..planted import disturb, fit_error, generator, plant
-from .timing import Row, Work, compare
+from marigold_core.images.photo import to_network
+from tests.bench.timing import Row, Work, compare
+from tests.helpers.planted import disturb, fit_error, generator, plant
 
 STEPS = 4
 MEMBERS = 10

@@ -15,17 +15,17 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from marigold_core import Cell, Prediction, Settings, examples, load
-from marigold_core.compare import difference, reduce
-from marigold_core.console import table
-from marigold_core.convergence import Point, curve, settled_at
-from marigold_core.image import load_photo
-from marigold_core.pipeline import MarigoldPipeline
-from training.scoring.protocol import Protocol, choose_protocol
+from marigold_core import Cell, Prediction, Settings, load
+from marigold_core.cli.console import table
+from marigold_core.comparison.sweep import difference, reduce
+from marigold_core.files import examples
+from marigold_core.images.photo import load_photo
+from marigold_core.pipeline.convergence import Point, curve, settled_at
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from tests.bench.timing import machine
+from training.data.sets import open_set
+from training.scoring.protocols import Protocol, choose_protocol
 from training.scoring.scores import compare
-from training.sets import open_set
-
-from .timing import machine
 
 THRESHOLDS = (0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02)
 SIZES = (4, 6, 8, 10)

@@ -20,14 +20,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from marigold_core import load
+from tests.bench.timing import Row, seconds
+from tests.helpers.set_writers import picture, write_pairs
+from training.data.sets import open_set
 from training.latents import Encoding, encode_set
-from training.networks import new_checkpoint
+from training.models.networks import new_checkpoint
 from training.recipe import RECIPES
-from training.sets import open_set
 from training.train import Task, train
-
-from ..set_writers import picture, write_pairs
-from .timing import Row, seconds
 
 NANO = RECIPES["nano"].recipe
 PICTURES = 64

@@ -3,11 +3,11 @@
 import numpy as np
 
 from training.scenes import models as furniture
-from training.scenes import small as small
+from training.scenes import small
 from training.scenes.assets import Assets
-from training.scenes.figures import person
 from training.scenes.light import indoor_light
 from training.scenes.models import BOX, CARD, PLANE, surface
+from training.scenes.outdoor_objects import person
 from training.scenes.types import Look, Model, Scene, place, triple
 
 

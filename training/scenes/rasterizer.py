@@ -15,12 +15,12 @@ import moderngl
 import numpy as np
 
 from marigold_core.errors import MarigoldError
+from training.data.sets.rendered import View
 from training.scenes import shaders
 from training.scenes.meshes import Mesh
 from training.scenes.projection import SHADOW_PX, half_size, shadow_matrix, view_projection
 from training.scenes.textures import Texture
 from training.scenes.types import Camera, Item, Lighting, Look, Scene
-from training.sets.rendered import View
 
 INSTANCE_FLOATS = 20
 OCCLUSION_STRENGTH = 1.5

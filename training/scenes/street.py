@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from training.scenes import figures as figures
 from training.scenes import meshes
+from training.scenes import outdoor_objects as figures
 from training.scenes.assets import Assets
 from training.scenes.light import outdoor_light
 from training.scenes.models import BOX, PLANE, surface

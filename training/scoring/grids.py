@@ -11,13 +11,13 @@ import numpy as np
 from diffusers import DDIMScheduler
 from tqdm import tqdm
 
+from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
-from marigold_core.pipeline import MarigoldPipeline
-from marigold_core.weights import write_json
-from training.networks import Spacing
-from training.scoring.protocol import choose_protocol
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from training.data.sets.sample import DepthSet
+from training.models.networks import Spacing
+from training.scoring.protocols import choose_protocol
 from training.scoring.scores import Row, averages, compare
-from training.sets.sample import DepthSet
 
 KEPT = ("pixels", "abs_rel", "delta1")  # of the metrics of a picture
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from marigold_core.atomic import replacing
+from marigold_core.checkpoints.layout import INDEX
 from marigold_core.errors import MarigoldError
-from marigold_core.layout import INDEX
+from marigold_core.storage import replacing
 
 STRETCH = 1.03  # networks round sizes; KITTI before its benchmark crop is 4 % off
 

@@ -8,12 +8,12 @@ from PIL import Image
 
 from marigold_core.errors import MarigoldError
 from marigold_core.prediction import Prediction
+from training.data.sets.sample import Sample
 from training.scoring.alignment import align, as_estimate
 from training.scoring.boundary import boundary_f1
 from training.scoring.metrics import METRICS
-from training.scoring.protocol import Averaging, Protocol
+from training.scoring.protocols import Averaging, Protocol
 from training.scoring.uncertainty import ause, rank_correlation, sparsification
-from training.sets.sample import Sample
 
 # photo [H, W, 3] uint8 -> map [h, w] that grows with depth (or falls with it, where disparity is fitted), or more
 Predictor = Callable[[np.ndarray], np.ndarray | Prediction]

@@ -1,0 +1,1 @@
+"""Metres for relative depth, from known depths, lengths and flat surfaces."""

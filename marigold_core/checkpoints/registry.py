@@ -1,0 +1,130 @@
+"""Which checkpoint: short name, folder or hub id -> a verified local folder and what it can do.
+
+Everything is checked before a weight is loaded: the kind of pipeline, every component's class and shape, whole and
+unchanged safetensors. No code from a checkpoint is ever run. Importing this module costs no torch.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from marigold_core.checkpoints import hub
+from marigold_core.checkpoints.layout import INDEX, Capabilities, Modality, check_unet, describe, fingerprint
+from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
+from marigold_core.errors import CheckpointError
+
+BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "marigold-nano"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PUBLIC_BYTES = 2_600_000_000  # U-Net, autoencoder and text encoder of Stable Diffusion 2 in half precision
+
+
+@dataclass(frozen=True)
+class Checkpoint(Capabilities):
+    """A folder that was verified, and what it can do."""
+
+    name: str  # short name, hub id or the folder's name
+    folder: Path
+    variant: Literal["fp16"] | None  # the set of weights that was verified; None is full precision
+    sha256: str  # over weights and configurations
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """A checkpoint that has a short name."""
+
+    name: str
+    hub_id: str | None  # None: bundled
+    modality: Modality
+    description: str
+    size_bytes: int  # to download; 0 when bundled
+    available: bool = False  # already on this machine
+
+
+KNOWN = {
+    entry.name: entry
+    for entry in (
+        Known("nano", None, "depth", "small and bundled: works at once, offline, on a CPU", 0),
+        Known("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps", PUBLIC_BYTES),
+        Known("lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024", PUBLIC_BYTES),
+        Known("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps", PUBLIC_BYTES),
+        Known(
+            "normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps", PUBLIC_BYTES
+        ),
+    )
+}
+
+
+def default_checkpoint() -> str:
+    """Name the checkpoint to use when none is asked for: ``$MARIGOLD_MODEL``, else the bundled one."""
+    return os.environ.get("MARIGOLD_MODEL") or "nano"
+
+
+def known() -> list[Known]:
+    """List the checkpoints with a short name for pickers, each with ``available``; asks the disk, never the network."""
+    return [
+        replace(entry, available=hub.is_complete(entry.hub_id) if entry.hub_id else (BUNDLED / INDEX).exists())
+        for entry in KNOWN.values()
+    ]
+
+
+def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
+    """Locate, fetch if needed, and verify a checkpoint: short name, local folder or hub id "owner/name" -> its record.
+
+    Cost: the sha256 of all weights once, a few seconds for the published models. The process remembers it, and for
+    large files ``digests.json`` in the user's cache does, as long as size, inode and times of the file stay.
+    ``refetch`` asks the hub for the newest revision and replaces damaged files.
+
+    Raises: CheckpointError when it is missing, unreachable, damaged, unsafe or of a kind this library does not run.
+    """
+    name = str(checkpoint)
+    entry = KNOWN.get(name)
+    if entry is not None and entry.hub_id is None:
+        if not BUNDLED.is_dir():
+            raise CheckpointError(
+                "The bundled checkpoint is missing: run from a full checkout, or name another checkpoint."
+            )
+        return _verified(BUNDLED, name, read_checksums(BUNDLED))
+    path = os.path.expanduser(name)
+    if entry is None and os.path.isdir(path):
+        folder = Path(path).resolve()
+        return _verified(folder, folder.name, read_checksums(folder))
+    hub_id = entry.hub_id if entry and entry.hub_id else name
+    if not HUB_ID.fullmatch(hub_id) or os.path.isfile(path):
+        raise CheckpointError(
+            f"There is no checkpoint {name!r}: give one of {', '.join(KNOWN)}, a folder in diffusers' layout, "
+            'or a hub id such as "prs-eth/marigold-depth-v1-1".'
+        )
+    fetched = hub.fetch(hub_id, describe, refetch=refetch)
+    return _verified(Path(fetched.folder), name, fetched.sha256)
+
+
+def _verified(folder: Path, name: str, published: dict[str, str]) -> Checkpoint:
+    """Check a local folder against the sha256 published for its files -> its record."""
+    capabilities = describe(folder)
+    names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()}
+    variant, files = choose(names, (None, "fp16"))
+    shapes = {file: read_shapes(folder / file, file) for file in files}
+    unet = {name: shape for file in files if file.startswith("unet/") for name, shape in shapes[file].items()}
+    _check_tensors(unet, capabilities.prior)
+    digests = [f"{verify(folder / file, file, published.get(file))} {file}" for file in files]
+    return Checkpoint(
+        **vars(capabilities),
+        name=name,
+        folder=folder,
+        variant="fp16" if variant else None,
+        sha256=hashlib.sha256("\n".join([fingerprint(folder), *digests]).encode()).hexdigest(),
+        size_bytes=sum((folder / file).stat().st_size for file in files),
+    )
+
+
+def _check_tensors(unet: dict[str, list[int]], prior: bool) -> None:
+    """Compare the U-Net's first and last layer and its projections of a prior with what its configuration claims."""
+    first, last = unet.get("conv_in.weight", []), unet.get("conv_out.weight", [])
+    whole = len(first) == len(last) == 4
+    check_unet({"in_channels": first[1] if whole else None, "out_channels": last[0] if whole else None})
+    if prior and not any(name.startswith("prior_proj.") for name in unet):
+        raise CheckpointError("The U-Net has no weights for the image prior of its checkpoint; fetch or copy it again.")

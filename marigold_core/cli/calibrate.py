@@ -1,0 +1,86 @@
+"""The command ``calibrate``: one photo to depth in metres, from what is known of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from marigold_core import load
+from marigold_core.calibration import calibrate as metric
+from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, read_numbers
+from marigold_core.calibration.calibrate import Calibrated, Hints, check_claim, check_hints, hints_of
+from marigold_core.cli import photo_folders
+from marigold_core.cli.console import ALL_DONE, Run, table, watch
+from marigold_core.settings import Frozen, MeshSettings, Settings
+
+
+class HintWords(Frozen):
+    """What is known of a photo in metres; positions are pixels of the upright photo, from its top left corner."""
+
+    anchors: str | None = Field(None, description=f'known depths, "{ANCHOR_FORM}; ..."')
+    along: Along = Field(
+        "axis", description="how these were measured: parallel to the view's axis, or straight from the camera"
+    )
+    lengths: str | None = Field(None, description=f'known lengths from pixel to pixel, "{LENGTH_FORM}; ..."')
+    patch: str | None = Field(None, description=f'rectangles on a flat floor or wall, "{PATCH_FORM}; ..."')
+    near_m: float | None = Field(None, description="distance of the plane where the map is 0, metres")
+
+    def read(self, fov_x_deg: float | None) -> Hints:
+        """Words -> hints. Raises: CalibrationError where they are not numbers."""
+        return hints_of(
+            read_numbers(self.anchors, ANCHOR_FORM),
+            read_numbers(self.lengths, LENGTH_FORM),
+            read_numbers(self.patch, PATCH_FORM),
+            along=self.along,
+            near_m=self.near_m,
+            fov_x_deg=fov_x_deg,
+        )
+
+
+def calibrate(
+    photo: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO", help="what to predict from", help_behavior_hint="")
+    ],
+    /,
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to")],
+    hints: HintWords,
+    run: Run,
+    settings: Settings,
+    mesh: MeshSettings,
+) -> int:
+    """Turn one photo into depth in metres, from what is known of it: depths, lengths, flat patches.
+
+    The files are those of ``predict``. Lengths, and depths along a ray, need the field of view: from EXIF, or as given.
+    """
+    from marigold_core.checkpoints.registry import default_checkpoint, find
+    from marigold_core.files.writers import file_names, save
+    from marigold_core.images.photo import load_photo
+
+    known = hints.read(mesh.fov_x_deg)
+    job = photo_folders.only_job(photo, output, "hints belong to one")
+    model = run.model or default_checkpoint()
+    find(model)  # what is wrong is told at once, not after the seconds that a prediction takes
+    source = load_photo(job.photo)
+    check_hints(known, source.pixels.shape[:2], source.fov_x_deg)
+    pipe = load(model, device=run.device, dtype=run.dtype)
+    check_claim(pipe.checkpoint.modality, pipe.checkpoint.kind)
+    settings = pipe.resolve(settings)
+    file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
+    with photo_folders.appearing(job.folder, output, run.overwrite) as folder:
+        found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
+        save(found, folder, run.formats, mesh=mesh, colormap=run.colormap)
+    if not run.quiet:
+        print(in_words(found), job.folder, sep="\n\n")
+    return ALL_DONE
+
+
+def in_words(found: Calibrated) -> str:
+    """What was found, with error bars, and what each hint has become, as a table and a sentence."""
+    rows = [
+        ("", "given", "found", "+/-"),
+        ("scale", "", f"{found.scale:.5g}", f"{found.scale_error:.2g}"),
+        ("shift", "", f"{found.shift:.5g}", f"{found.shift_error:.2g}"),
+        *((f"{one.hint}, {one.unit}", f"{one.given:.5g}", f"{one.found:.5g}", "") for one in found.residuals),
+    ]
+    return f"{table(rows)}\n\n{found.kind}: {found.how}"

@@ -1,0 +1,114 @@
+"""Looks at the machine and says, line by line, what works, what does not and what to do about it."""
+
+import ctypes.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from marigold_core.errors import CheckpointError
+
+PYTHON_FLOOR = (3, 11)
+FREE_DISK_GB = 5  # a public checkpoint in half precision takes half of it
+_REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. "fail" stops predictions, "note" limits them."""
+
+    state: Literal["ok", "note", "fail"]
+    what: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Yield the findings one by one; the last ones import torch and read the bundled checkpoint."""
+    yield _python()
+    yield from _packages()
+    yield _disk()
+    yield _heic()
+    yield _egl()
+    if find_spec("torch"):
+        yield _device()
+        yield from _bundled_checkpoints()
+
+
+def _python() -> Finding:
+    what = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info >= PYTHON_FLOOR:
+        return Finding("ok", what)
+    return Finding("fail", what, f"Python {'.'.join(map(str, PYTHON_FLOOR))} or newer is needed.")
+
+
+def _packages() -> Iterator[Finding]:
+    """Compare what is installed with requirements.txt, or with the installed package's own list."""
+    if _REQUIREMENTS.exists():
+        lines = [line.partition("#")[0].strip() for line in _REQUIREMENTS.read_text().splitlines()]
+    else:
+        lines = [line for line in metadata.requires("marigold-depth-studio") or [] if "extra ==" not in line]
+    for wanted in (Requirement(line) for line in lines if line):
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            yield Finding("fail", f"{wanted.name} is missing", f"pip install '{wanted}'")
+            continue
+        if wanted.specifier.contains(version, prereleases=True):
+            yield Finding("ok", f"{wanted.name} {version}")
+        else:
+            yield Finding("fail", f"{wanted.name} {version} is outside {wanted.specifier}", f"pip install '{wanted}'")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    what = f"{free:.0f} GB free on the disk of this folder"
+    return Finding("ok", what) if free >= FREE_DISK_GB else Finding("note", what, "Public checkpoints may not fit.")
+
+
+def _heic() -> Finding:
+    if find_spec("pi_heif"):
+        return Finding("ok", "HEIC photos can be read")
+    return Finding("note", "HEIC photos cannot be read", "pip install pi-heif")
+
+
+def _egl() -> Finding:
+    if ctypes.util.find_library("EGL"):
+        return Finding("ok", "EGL is there: training can render scenes")
+    return Finding("note", "EGL is missing: training cannot render scenes", "Install libegl1 and libgl1-mesa-dri.")
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        return Finding("ok", f"{torch.cuda.get_device_name()}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free")
+    if torch.backends.mps.is_available():
+        return Finding("ok", "Apple GPU (mps)")
+    memory = ""
+    if hasattr(os, "sysconf"):
+        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB of memory"
+    what = f"no GPU; CPU with {os.cpu_count()} cores{memory}"
+    return Finding("note", what, "The bundled checkpoint is quick here; the public ones take minutes a photo.")
+
+
+def _bundled_checkpoints() -> Iterator[Finding]:
+    from marigold_core.checkpoints.registry import KNOWN, find
+
+    for name in (entry.name for entry in KNOWN.values() if entry.hub_id is None):
+        try:
+            checkpoint = find(name)
+        except CheckpointError as error:
+            yield Finding(
+                "fail", f"the bundled checkpoint {name} cannot be used: {error}", "Get a fresh copy of assets/."
+            )
+        else:
+            yield Finding("ok", f"checkpoint {name}: {checkpoint.size_bytes / 1e6:.0f} MB, every file verified")

@@ -1,0 +1,232 @@
+"""Which photos a command line means, and which folder the files of each go to.
+
+No two photos share a folder, no folder lies outside the output folder, and what a folder holds appears all at
+once: it is written aside and renamed, so that a run that was killed leaves nothing that looks finished.
+"""
+
+import glob
+import mimetypes
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
+from marigold_core.settings import Colormap, Format, MeshSettings, Settings
+
+if TYPE_CHECKING:
+    from marigold_core.files.manifest import Manifest
+
+_TYPES = mimetypes.MimeTypes()  # the built-in table, not the machine's
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo and the folder of its own that its files go to."""
+
+    photo: Path
+    folder: Path
+
+
+@dataclass
+class Found:
+    """What the words of a command line stand for: jobs in order, and paths that cannot be jobs with the reason."""
+
+    jobs: list[Job] = field(default_factory=list)
+    refused: list[tuple[Path, MarigoldError]] = field(default_factory=list)
+
+
+def find_jobs(words: Sequence[str], out: Path) -> Found:
+    """Turn photos, folders (with sub-folders, which are kept below ``out``) and globs into jobs.
+
+    Raises: SettingsError when the words name no photo, or ``out`` is one of the folders or cannot be written to.
+    """
+    if not words:
+        raise SettingsError("Name a photo, a folder of photos or a quoted glob.")
+    found = Found()
+    roots: dict[Path, Path] = {}  # photo -> the folder its name is relative to
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            if path.resolve() == out.resolve():
+                raise SettingsError(f"The output folder {word} is also the input folder; give another with -o.")
+            roots.update(dict.fromkeys(_walk(path, out, found), path))
+        elif not os.path.lexists(path) and glob.escape(word) != word:
+            matches = (Path(match) for match in sorted(glob.glob(word, recursive=True)))
+            photos = (match for match in matches if match.is_file() and _is_photo(match) and not _within(match, out))
+            roots.update(dict.fromkeys(photos, _fixed_part(word)))
+        elif os.path.lexists(path):
+            roots[path] = path.parent
+        else:
+            found.refused.append((path, ImageError("There is no such file.")))
+    if not roots and not found.refused:
+        raise SettingsError(f"There is no photo in {', '.join(words)}.")
+    found.jobs = [Job(photo, out / name) for photo, name in _names(roots).items()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The output folder {out} cannot be made: {error.strerror}.") from None
+    if not os.access(out, os.W_OK):
+        raise SettingsError(f"The output folder {out} does not allow writing.")
+    return found
+
+
+def only_job(word: str, out: Path, why: str) -> Job:
+    """Turn the name of one photo into its job; ``why`` says in the sentence that refuses more why there is only one.
+
+    Raises: ImageError, SettingsError and ExportError when there is none, another number, or no place for its files.
+    """
+    found = find_jobs([word], out)
+    for path, reason in found.refused:
+        raise ImageError(f"{path}: {reason}")
+    if len(found.jobs) > 1:
+        raise SettingsError(f"{word} stands for {len(found.jobs)} photos; {why}.")
+    job = found.jobs[0]
+    if not job.folder.resolve().is_relative_to(out.resolve()):
+        raise ExportError(f"{job.folder} is a link that leads out of the output folder.")
+    return job
+
+
+def _walk(root: Path, out: Path, found: Found) -> Iterator[Path]:
+    """Yield the photos below a folder in order; links that leave it are refused, not followed."""
+    inside = root.resolve()
+    for parent, folders, files in os.walk(root):
+        here = Path(parent)
+        for name in sorted(folders):
+            if (here / name).is_symlink():
+                found.refused.append((here / name, ImageError("A link to a folder is not followed.")))
+        folders[:] = sorted(name for name in folders if name[0] != "." and not _within(here / name, out))
+        for path in (here / name for name in sorted(files) if name[0] != "." and _is_photo(Path(name))):
+            if path.resolve().is_relative_to(inside):
+                yield path
+            else:
+                found.refused.append((path, ImageError("The link leads out of the input folder.")))
+
+
+def _is_photo(path: Path) -> bool:
+    kind = _TYPES.guess_type(path.name, strict=False)[0]
+    return kind is not None and kind.startswith("image/")
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _fixed_part(pattern: str) -> Path:
+    """Return the folder before the first wildcard: ``scenes/*/rgb.png`` -> ``scenes``."""
+    parts = Path(pattern).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.escape(part) != part)
+    return Path(*parts[:fixed])
+
+
+def _names(roots: dict[Path, Path]) -> dict[Path, Path]:
+    """Name each photo's folder: its path below its root without the extension, which is kept where two would clash.
+
+    Names that differ only in case clash, because some file systems do not tell them apart.
+    Raises: SettingsError when photos clash although the extensions are kept.
+    """
+    distinct = {photo.resolve(): photo for photo in reversed(roots)}.values()
+    full = {photo: photo.relative_to(roots[photo]) for photo in roots if photo in distinct}
+    names = {photo: name.with_suffix("") for photo, name in full.items()}
+    while clashing := _clashing(names):
+        if all(names[photo] == full[photo] for photo in clashing):
+            raise SettingsError(
+                f"{' and '.join(map(str, clashing[:2]))} would both be written to {names[clashing[0]]}; "
+                "give the folder above them or a quoted glob, which keep sub-folders apart."
+            )
+        names.update({photo: full[photo] for photo in clashing})
+    return names
+
+
+def _clashing(names: dict[Path, Path]) -> list[Path]:
+    counts = Counter(str(name).casefold() for name in names.values())
+    return [photo for photo, name in names.items() if counts[str(name).casefold()] > 1]
+
+
+@contextmanager
+def appearing(folder: Path, within: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder to write to; on success its files appear in ``folder``, else they are removed.
+
+    The remains of a run that was killed are cleared by the next one for the same photo.
+    Raises: ExportError when ``folder`` holds files and ``overwrite`` is false, leaves ``within`` through a link, or
+    cannot be written.
+    """
+    aside = folder.parent / f".{folder.name}.unfinished"
+    try:
+        if not _within(folder, within):
+            raise ExportError("Its output folder is a link that leads out of the output folder.")
+        if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ExportError(f"{folder} exists already; --overwrite replaces what it holds.")
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir(parents=True)
+        yield aside
+        _publish(aside, folder)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(aside: Path, folder: Path) -> None:
+    """Rename a finished folder, or where there is one already, let its files take the place of those it lists."""
+    from marigold_core.files.writers import MANIFEST
+
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(aside, folder)
+        return
+    recorded = _recorded(folder)
+    for name in (MANIFEST, *(recorded.files if recorded else ())):  # first the list, which vouches for the others
+        (folder / name).unlink(missing_ok=True)
+    for file in sorted(aside.iterdir(), key=lambda file: file.name == MANIFEST):
+        os.replace(file, folder / file.name)
+
+
+# ------------------------------------------------------------------------------- what is there already
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run asks for each photo, with the settings resolved."""
+
+    checkpoint_sha256: str
+    settings: Settings
+    mesh: MeshSettings
+    colormap: Colormap
+    formats: tuple[Format, ...] | None  # None: all that suit
+    files: list[str]  # what the formats are called, the manifest aside
+
+
+def is_done(folder: Path, pixels: np.ndarray, order: Order) -> bool:
+    """Say whether ``folder`` holds all that an order would make of a photo [H, W, 3] uint8."""
+    from marigold_core.files.manifest import sha256
+
+    recorded = _recorded(folder)
+    if recorded is None:
+        return False
+    return (
+        all(name in recorded.files and (folder / name).is_file() for name in order.files)
+        and recorded.checkpoint_sha256 == order.checkpoint_sha256
+        and recorded.settings == order.settings
+        and recorded.mesh == order.mesh
+        and recorded.colormap == order.colormap
+        and recorded.how is None  # metres of an earlier calibration are not what was ordered
+        and recorded.photo.sha256 == sha256(pixels.tobytes())
+    )
+
+
+def _recorded(folder: Path) -> "Manifest | None":
+    """Read what a finished folder says of itself; None where no run of ours finished."""
+    from marigold_core.files.manifest import Manifest
+    from marigold_core.files.writers import MANIFEST
+
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Denoising steps, ensemble sizes, seeds and checkpoints side by side."""

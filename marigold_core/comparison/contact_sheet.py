@@ -1,0 +1,181 @@
+"""The sheet of a comparison: every cell a labelled picture, rows of steps and columns of members, drawn with Pillow.
+
+One block for each checkpoint and seed, the photo in the corner, and a colour bar that holds for all pictures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from marigold_core import storage
+from marigold_core.comparison.paint import Bar, Paint, paint_differences, paint_maps
+from marigold_core.comparison.sweep import DIFFERENCES, SHEET, TABLE, Row, in_words, to_csv
+from marigold_core.settings import Colormap
+
+WIDEST_PX = 2400  # of all columns together; more columns get smaller pictures
+TILE_PX = 120, 320  # longest edge of a picture, least and most
+MARGIN, GAP, LABEL_W = 28, 14, 92
+REFERENCE = "reference"
+BAR_W, BAR_H = 260, 14
+THUMB_PX = 170, 102  # the photo at most
+INK, QUIET, MARK = "#1d1d1f", "#5c5c61", "#0a66c2"
+_UNITS = {
+    "affine": "mean after fitting scale and shift",
+    "scale": "mean after fitting scale",
+    "metric": "mean, metres",
+    "unit-vector": "mean angle over pi",
+}
+TITLE, HEADING, LABEL, CAPTION = 26, 19, 16, 14  # font sizes
+CAPTION_LINE = CAPTION + 4
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where things go; all in pixels."""
+
+    steps: list[int]
+    sizes: list[int]
+    blocks: list[tuple[str, int]]  # checkpoint and seed
+    tile: tuple[int, int]  # width, height of a picture
+    column: int  # width of a column, its gap included
+    head: tuple[str, str]  # title, and what is said below it
+    top: int  # where the blocks begin
+
+    @property
+    def line(self) -> int:
+        """Height of a row of cells: picture, three lines of caption, gap."""
+        return self.tile[1] + 3 * CAPTION_LINE + GAP + 4
+
+    @property
+    def block(self) -> int:
+        """Height of a block: heading, the columns' names, cells, gap."""
+        return HEADING + LABEL + 2 * GAP + len(self.steps) * self.line + GAP
+
+    def size(self) -> tuple[int, int]:
+        """Width and height of the sheet."""
+        columns = LABEL_W + len(self.sizes) * self.column - GAP
+        said = _font(TITLE).getlength(self.head[0]), _font(CAPTION).getlength(self.head[1]), BAR_W
+        return 2 * MARGIN + max(columns, THUMB_PX[0] + 2 * GAP + int(max(said)) + 1), self.top + len(
+            self.blocks
+        ) * self.block + MARGIN - GAP
+
+    def corner(self, row: Row) -> tuple[int, int]:
+        """Left and top of a row's picture."""
+        tile = row.tile
+        block = self.blocks.index((tile.checkpoint, tile.settings.seed))
+        x = MARGIN + LABEL_W + self.sizes.index(tile.members) * self.column
+        y = self.top + block * self.block + HEADING + LABEL + 2 * GAP + self.steps.index(tile.steps) * self.line
+        return x, y
+
+
+def write(rows: Sequence[Row], photo: np.ndarray, colormap: Colormap, folder: Path) -> list[Path]:
+    """Write the sheet of maps, the sheet of differences and, last, the table -> the files in this order."""
+    files = {
+        SHEET: draw(rows, photo, paint_maps(rows, colormap)),
+        DIFFERENCES: draw(rows, photo, paint_differences(rows)),
+        TABLE: to_csv(rows),
+    }
+    for name, content in files.items():
+        storage.write_bytes(folder / name, content)
+    return [folder / name for name in files]
+
+
+def draw(rows: Sequence[Row], photo: np.ndarray, paint: Paint) -> bytes:
+    """Rows and the photo [H, W, 3] uint8 -> PNG file with a picture of every cell."""
+    plan = _plan(paint.title, rows)
+    sheet = Image.new("RGB", plan.size(), "white")
+    pen = ImageDraw.Draw(sheet)
+    _draw_head(sheet, pen, plan.head, photo, paint.bar)
+    for number, (checkpoint, seed) in enumerate(plan.blocks):
+        y = plan.top + number * plan.block
+        pen.text((MARGIN, y), f"{checkpoint}, seed {seed}", INK, _font(HEADING))
+        for column, members in enumerate(plan.sizes):
+            x = MARGIN + LABEL_W + column * plan.column
+            pen.text((x, y + HEADING + GAP), _count(members, "member"), INK, _font(LABEL))
+        for line, steps in enumerate(plan.steps):
+            middle = y + HEADING + LABEL + 2 * GAP + line * plan.line + plan.tile[1] // 2
+            pen.text((MARGIN, middle), _count(steps, "step"), INK, _font(LABEL), anchor="lm")
+    for row in rows:
+        _draw_cell(sheet, pen, plan, row, paint.picture(row))
+    file = BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+# ------------------------------------------------------------------------------- drawing
+
+
+def _draw_head(
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, head: tuple[str, str], photo: np.ndarray, bar: Bar | None
+) -> None:
+    """Draw the photo in the corner, and beside it the title, the reference and what the colours mean."""
+    thumb = Image.fromarray(photo)
+    thumb.thumbnail(THUMB_PX, Image.Resampling.LANCZOS)
+    sheet.paste(thumb, (MARGIN, MARGIN))
+    x = MARGIN + thumb.width + 2 * GAP
+    pen.text((x, MARGIN - 4), head[0], INK, _font(TITLE))
+    pen.text((x, MARGIN + TITLE + 8), head[1], QUIET, _font(CAPTION))
+    if bar is None:
+        pen.text((x, MARGIN + 62), "red: right, green: up, blue: toward the viewer", QUIET, _font(CAPTION))
+        return
+    y = MARGIN + 64
+    strip = Image.fromarray(bar.colours[None]).resize((BAR_W, BAR_H), Image.Resampling.NEAREST)
+    sheet.paste(strip, (x, y))
+    pen.text((x, y + BAR_H + 4), bar.left, QUIET, _font(CAPTION))
+    pen.text((x + BAR_W, y + BAR_H + 4), bar.right, QUIET, _font(CAPTION), anchor="ra")
+
+
+def _draw_cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, plan: _Plan, row: Row, picture: np.ndarray) -> None:
+    """Draw one picture with its caption; the reference gets a frame."""
+    x, y = plan.corner(row)
+    width, height = plan.tile
+    sheet.paste(Image.fromarray(picture).resize(plan.tile, Image.Resampling.BILINEAR), (x, y))
+    if row.is_reference:
+        pen.rectangle((x - 4, y - 4, x + width + 3, y + height + 3), outline=MARK, width=3)
+    for line, text in enumerate(caption(row)):
+        ink = MARK if text == REFERENCE else QUIET
+        pen.text((x, y + height + 6 + line * CAPTION_LINE), text, ink, _font(CAPTION))
+
+
+def caption(row: Row) -> tuple[str, ...]:
+    """Say what stands under a cell, in two or three lines: time, difference, uncertainty."""
+    apart = REFERENCE if row.is_reference else f"difference {row.difference.mean():.3f}"
+    doubt = row.tile.uncertainty
+    return in_words(row.tile.seconds), apart, *(() if doubt is None else (f"uncertainty {doubt:.3f}",))
+
+
+def reference_in_words(rows: Sequence[Row]) -> str:
+    """Say which cell the others are measured against, and how."""
+    reference = next(row.tile for row in rows if row.is_reference)
+    return (
+        f"reference: {reference.checkpoint}, seed {reference.settings.seed}, {_count(reference.steps, 'step')},"
+        f" {_count(reference.members, 'member')}; difference: {_UNITS[reference.kind]}"
+    )
+
+
+def _plan(title: str, rows: Sequence[Row]) -> _Plan:
+    steps = sorted({row.tile.steps for row in rows})
+    sizes = sorted({row.tile.members for row in rows})
+    height, width = rows[0].tile.values.shape[:2]
+    edge = min(max(WIDEST_PX // len(sizes), TILE_PX[0]), TILE_PX[1])
+    scale = edge / max(height, width)
+    tile = max(1, round(width * scale)), max(1, round(height * scale))
+    texts = [*(text for row in rows for text in caption(row)), _count(sizes[-1], "member")]
+    widest = max(_font(CAPTION).getlength(text) for text in texts)
+    column = max(tile[0], int(widest) + 1) + GAP
+    blocks = list(dict.fromkeys((row.tile.checkpoint, row.tile.settings.seed) for row in rows))
+    return _Plan(steps, sizes, blocks, tile, column, (title, reference_in_words(rows)), MARGIN + THUMB_PX[1] + 2 * GAP)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number}  {what}" + "s" * (number != 1)  # two spaces: one of the default font is hardly seen after a 1
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,47 @@
+"""All files of a result in one: a ZIP with the very bytes that ``export.save`` wrote.
+
+The same files make the same archive: no times, no owners, no folders.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+from marigold_core import storage
+from marigold_core.errors import ExportError
+
+EVERYTHING = "everything.zip"
+LIMIT_BYTES = 2 * 10**9  # any program opens an archive below 2 GiB
+
+_CHUNK_BYTES = 2**20
+_COMPRESSED = {".png", ".exr"}  # would not get smaller
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
+_UNIX, _READABLE = 3, 0o644 << 16
+
+
+def write(files: Iterable[Path], archive: Path) -> None:
+    """Write files, in their order and each under its own name, into a ZIP, holding a piece of one in memory at a time.
+
+    Raises:
+        ExportError: together they are larger than ``LIMIT_BYTES``, or the disk refuses.
+    """
+    files = list(files)
+    total = sum(file.stat().st_size for file in files)
+    if total > LIMIT_BYTES:
+        raise ExportError(
+            f"The files are {total / 1e9:.1f} GB together, and {archive.name} holds up to {LIMIT_BYTES / 1e9:.0f} GB;"
+            " take them one by one."
+        )
+    with storage.replacing(archive) as temporary, ZipFile(temporary, "w") as bundle:
+        for file in files:
+            with file.open("rb") as content, bundle.open(_entry(file), "w") as entry:
+                shutil.copyfileobj(content, entry, _CHUNK_BYTES)
+
+
+def _entry(file: Path) -> ZipInfo:
+    """Describe a file by its name alone, the same on every system."""
+    entry = ZipInfo(file.name, _EPOCH)
+    entry.compress_type = ZIP_STORED if file.suffix in _COMPRESSED else ZIP_DEFLATED
+    entry.create_system, entry.external_attr = _UNIX, _READABLE
+    return entry

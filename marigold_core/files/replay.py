@@ -1,0 +1,215 @@
+"""Running again what a ``manifest.json`` records, and saying whether every file came out with the same bytes.
+
+On the machine of the record, with its versions and threads, they do. Elsewhere the last bits of floating point may
+differ, and what is different about the run is named.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from marigold_core.calibration.calibrate import calibrate
+from marigold_core.checkpoints.registry import Checkpoint, find
+from marigold_core.errors import CheckpointError, ImageError, SettingsError
+from marigold_core.files import examples
+from marigold_core.files.manifest import Manifest, sha256
+from marigold_core.files.writers import MANIFEST, formats_of, save
+from marigold_core.images.photo import Photo, load_photo
+from marigold_core.prediction import Prediction, Progress
+
+_READABLE = get_args(Manifest.model_fields["schema_version"].annotation)
+
+
+class _Version(BaseModel):
+    """The one field that every schema has."""
+
+    schema_version: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of each file, and what is different about this run."""
+
+    same: list[str]  # names of files
+    different: list[str]  # written with other bytes
+    missing: list[str]  # recorded, but not made by this version
+    causes: list[str]  # such as "torch 2.11.0 -> 2.12.0"; what may have changed the bytes
+
+    @property
+    def fell_short(self) -> bool:
+        """Whether any file came out otherwise or not at all."""
+        return bool(self.different or self.missing)
+
+    def in_words(self) -> str:
+        """One or two sentences."""
+        total = len(self.same) + len(self.different) + len(self.missing)
+        if len(self.same) == total:
+            return f"Same bytes: {_count(total)}."
+        parts = [f"{_count(len(self.same))} of {total} with the same bytes"]
+        if self.different:
+            parts.append(f"other bytes in {', '.join(self.different)}")
+        if self.missing:
+            parts.append(f"not made by this version: {', '.join(self.missing)}")
+        if self.causes:
+            return f"{'; '.join(parts)}. Different from the recorded run: {', '.join(self.causes)}."
+        return (
+            f"{'; '.join(parts)}. Nothing that the manifest records is different: the result was continued from an"
+            " earlier one or is a stored example, or the machine is another."
+        )
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest, or the one in a folder.
+
+    Raises: SettingsError when there is none, it is damaged, of a schema that this version does not read, or of a
+    calibrated result from before schema 3: it holds the hints in words alone.
+    """
+    path = path / MANIFEST if path.is_dir() else path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"There is no manifest {path}: {error.strerror}.") from None
+    return parse(content, str(path))
+
+
+def parse(content: bytes, name: str) -> Manifest:
+    """Read the content of a manifest; ``name`` says in a refusal what it is the content of.
+
+    Raises: SettingsError as ``read``.
+    """
+    try:
+        text = content.decode()
+        version = _Version.model_validate_json(text).schema_version
+        if version not in _READABLE:
+            read = " and ".join(map(str, _READABLE))
+            raise SettingsError(f"{name} has schema version {version}, but this version of marigold_core reads {read}.")
+        record = Manifest.model_validate_json(text)
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name} is not a manifest: it is not a text.") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the text"
+        raise SettingsError(f"{name} is not a manifest that can be replayed; {where}: {fault['msg']}.") from None
+    if record.how is not None and record.hints is None:
+        raise SettingsError(
+            f"{name} is of a calibrated result of an earlier version, which cannot be replayed; calibrate again"
+            f" ({record.how})."
+        )
+    return record
+
+
+def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> Photo:
+    """Load the photo of a record: the ``given`` one, else one named as the manifest's folder or the one above.
+
+    It is looked for in these folders, the one above them, the working folder and among the examples. The field of view
+    is the recorded one, as a copy of the photo may have lost it.
+    Raises: ImageError when it is not there, cannot be read, or is another photo.
+    """
+    if given is not None:
+        photo = load_photo(given)
+        if not shows(record, photo.pixels):
+            height, width = photo.pixels.shape[:2]
+            raise ImageError(
+                f"{given} is another photo than the recorded one: its {width} x {height} pixels have another hash"
+                f" than those {record.photo.width} x {record.photo.height}."
+            )
+        return Photo(photo.pixels, record.fov_x_deg, photo.note)
+    folder = (manifest if manifest.is_dir() else manifest.parent).resolve()
+    names = {folder.name, folder.parent.name}
+    for place in (folder, *folder.parents[:2], Path.cwd(), examples.FOLDER):
+        for path in sorted(place.glob("*")):
+            if not names & {path.stem, path.name} or not path.is_file():
+                continue
+            try:
+                return find_photo(manifest, record, path)
+            except ImageError:
+                continue  # a namesake
+    raise ImageError(f"The photo of {folder.name} was not found beside the manifest; name it with --photo.")
+
+
+def shows(record: Manifest, pixels: np.ndarray) -> bool:
+    """Whether [H, W, 3] uint8 pixels are the recorded photo."""
+    return sha256(pixels.tobytes()) == record.photo.sha256
+
+
+def find_checkpoint(record: Manifest, given: str | None = None) -> Checkpoint:
+    """Verify the checkpoint of a record: the ``given`` one, else by the recorded name.
+
+    Raises: CheckpointError when it is not there, or its weights are others.
+    """
+    name = given or record.checkpoint
+    try:
+        checkpoint = find(name)
+    except CheckpointError as error:
+        if given:
+            raise
+        raise CheckpointError(f"{error} The manifest names {name!r}; give its folder with --model.") from None
+    if checkpoint.sha256 != record.checkpoint_sha256:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint.name!r} has other weights than the recorded run: {checkpoint.sha256[:12]}"
+            f" instead of {record.checkpoint_sha256[:12]}."
+        )
+    return checkpoint
+
+
+def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterator[Progress | Prediction]:
+    """Pass on the events of a run, each made with as many threads as recorded where there are as many processors.
+
+    The number is set for one event at a time: it is the calling thread's, and a server may ask for each event from
+    another one. The last prediction is the result; recorded hints are put to it and make one more of it.
+    Raises: CalibrationError where the map has become another one, which the hints do not fit.
+    """
+    import torch
+
+    last = None
+    while True:
+        before = torch.get_num_threads()
+        torch.set_num_threads(min(record.torch_threads or before, os.cpu_count() or before))
+        try:
+            event = next(events)
+        except StopIteration:
+            break
+        finally:
+            torch.set_num_threads(before)
+        last = event if isinstance(event, Prediction) else last
+        yield event
+    if record.hints is not None and last is not None:
+        yield calibrate(last, record.hints)
+
+
+def write(prediction: Prediction, record: Manifest, folder: Path) -> Outcome:
+    """Write the recorded files of a prediction made again, and compare their bytes with the record's.
+
+    Raises: ExportError as ``export.save``.
+    """
+    paths = save(prediction, folder, formats_of(record.files), mesh=record.mesh, colormap=record.colormap)
+    return against(record, read(paths["manifest"]))
+
+
+def against(record: Manifest, made: Manifest) -> Outcome:
+    """Compare the record of a run with that of its replay, file by file."""
+    names = {name: made.files.get(name) for name in record.files}
+    return Outcome(
+        same=[name for name, found in names.items() if found == record.files[name]],
+        different=[name for name, found in names.items() if found not in (None, record.files[name])],
+        missing=[name for name, found in names.items() if found is None],
+        causes=[f"{what} {then} -> {now}" for what, then, now in _facts(record, made) if then != now],
+    )
+
+
+def _facts(record: Manifest, made: Manifest) -> Iterator[tuple[str, object, object]]:
+    """What decides the bytes beside the settings: (name, in the record, now)."""
+    for name in sorted(record.versions.keys() | made.versions.keys()):
+        yield name, record.versions.get(name), made.versions.get(name)
+    for name in ("torch_threads", "device", "dtype", "machine"):
+        if getattr(record, name) is not None:  # records of older versions lack some
+            yield name.replace("_", " "), getattr(record, name), getattr(made, name)
+
+
+def _count(number: int) -> str:
+    return f"{number} file" + "s" * (number != 1)

@@ -1,0 +1,1 @@
+"""Depth to shapes: camera rays, points, normals, meshes, printable reliefs."""

@@ -1,0 +1,1 @@
+"""Photos in, pictures out: decoding, colour maps, differences of maps."""

@@ -1,0 +1,74 @@
+"""Numbers to pictures: colour maps for depth and uncertainty, the usual colours for normals."""
+
+from typing import get_args
+
+import matplotlib
+import numpy as np
+
+from marigold_core.errors import SettingsError
+from marigold_core.prediction import Prediction
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap
+
+
+def depth_to_rgb(values: np.ndarray, colormap: Colormap = DEFAULT_COLORMAP, *, invert: bool = False) -> np.ndarray:
+    """[H, W] depth in [0, 1] -> [H, W, 3] uint8.
+
+    Near is the start of the map (red in Spectral), ``invert`` swaps the ends. Values outside [0, 1] take the colour
+    of the nearer end.
+
+    Raises:
+        SettingsError: no such colour map.
+    """
+    if colormap not in get_args(Colormap):
+        raise SettingsError(f"Unknown colormap {colormap!r}; choose from {', '.join(get_args(Colormap))}.")
+    table = matplotlib.colormaps[colormap](np.arange(256), bytes=True)[:, :3]
+    # A look-up of our own: the same colours as calling the map, without its float64 copies of the picture.
+    level = np.minimum(np.clip(values, 0, 1) * 256, 255).astype(np.uint8)
+    return (table[::-1] if invert else table)[level]
+
+
+def uncertainty_to_rgb(
+    uncertainty: np.ndarray, maximum: float | None = None, colormap: Colormap = "inferno"
+) -> np.ndarray:
+    """[H, W] spread >= 0 -> [H, W, 3] uint8, darkest at 0.
+
+    ``maximum`` takes the last colour; by default it is the map's own 95th percentile. Give one ``maximum`` to pictures
+    that are to be compared. A map of zeros is all first colour.
+    """
+    top = uncertainty_top(uncertainty) if maximum is None else maximum
+    return depth_to_rgb(uncertainty / (top if top > 0 else 1.0), colormap)
+
+
+def uncertainty_top(uncertainty: np.ndarray) -> float:
+    """[H, W] spread >= 0 -> the value that takes the last colour; 1 for a map of zeros."""
+    top = float(np.percentile(uncertainty, 95))
+    return top if top > 0 else float(uncertainty.max()) or 1.0  # nearly all zero: whatever is not stands out
+
+
+def normals_to_rgb(normals: np.ndarray) -> np.ndarray:
+    """[H, W, 3] unit vectors -> [H, W, 3] uint8: each axis from -1 to 1 becomes 0 to 255."""
+    return np.rint((np.clip(normals, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def value_range(prediction: Prediction) -> tuple[float, float]:
+    """The depths shown as 0 and 1: those themselves for kind "affine", else the map's least and greatest value."""
+    if prediction.kind == "affine":
+        return 0.0, 1.0
+    return float(prediction.values.min()), float(prediction.values.max())
+
+
+def to_unit(prediction: Prediction) -> np.ndarray:
+    """Depth prediction -> [H, W] float32 in [0, 1] over its ``value_range``; a constant map of another kind is 0."""
+    return stretch(prediction.values, *value_range(prediction))
+
+
+def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """[H, W] -> [H, W] float32 in [0, 1], from ``low`` to ``high``; all 0 or 1 where these are the same."""
+    return np.clip((values - low) / ((high - low) or 1e-9), 0, 1).astype(np.float32)
+
+
+def to_rgb(prediction: Prediction, colormap: Colormap = DEFAULT_COLORMAP, *, invert: bool = False) -> np.ndarray:
+    """Any prediction -> [H, W, 3] uint8; the colour map applies to depth only."""
+    if prediction.modality == "normals":
+        return normals_to_rgb(prediction.values)
+    return depth_to_rgb(to_unit(prediction), colormap, invert=invert)

@@ -1,0 +1,1 @@
+"""From photo to prediction: encoding, denoising, decoding, fusing."""

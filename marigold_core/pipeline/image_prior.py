@@ -1,0 +1,169 @@
+"""What a classifier of photographs knows, for a denoiser that never saw one: the image prior and the U-Net it guides.
+
+Marigold's prior is Stable Diffusion itself. A denoiser too small to have been an image generator can borrow one: the
+frozen trunk of an image classifier looks at the photo as the autoencoder keeps it, and its features are added inside
+the U-Net, as a T2I-Adapter's are (Mou et al. 2023). They are a function of the photo's latent, so the model is still
+p(depth | photo latent), and they are computed once for all steps and members.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from marigold_core.checkpoints.layout import GUIDED
+
+Features = tuple[Tensor, ...]  # [B, C, h', w'] each, fine to coarse
+Block = Sequence[int]  # channels in, expanded and out; kernel; stride; padding before and after
+
+FARTHEST = 6.0  # standard deviations; what lies beyond is an accident of one picture
+
+
+class ImagePrior(ModelMixin, ConfigMixin):
+    """The trunk of an EfficientNet-Lite, its norms folded into the convolutions, giving standardised features.
+
+    Source: Tan and Le 2019 (EfficientNet); the Lite variants have neither squeeze-and-excitation nor swish.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        stem_channels: int,
+        block_sizes: Sequence[Block],
+        taps: Sequence[int],
+        strides: Sequence[int] = (8, 16, 32),
+        enlarge: float = 1.5,
+    ) -> None:
+        """Lay out the trunk.
+
+        ``taps`` numbers the blocks whose outputs are given, ``strides`` are pixels of the picture from one feature to
+        the next; the trunk looks at the picture ``enlarge`` times as large, since it was made for larger ones.
+        """
+        super().__init__()
+        self.stem = _Convolution(3, stem_channels, kernel=3, stride=2, pads=(0, 1))
+        self.blocks = nn.ModuleList(_Bottleneck(*block) for block in block_sizes)
+        self.taps, self.strides, self.enlarge = tuple(taps), tuple(strides), enlarge
+        for number, tap in enumerate(taps):
+            self.register_buffer(f"mean_{number}", torch.zeros(block_sizes[tap][2]))
+            self.register_buffer(f"deviation_{number}", torch.ones(block_sizes[tap][2]))
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each of the features."""
+        return [len(self.get_buffer(f"mean_{number}")) for number in range(len(self.taps))]
+
+    def forward(self, picture: Tensor) -> Features:
+        """Look at pictures [B, 3, H, W] in [-1, 1] -> features [B, C, H / stride, W / stride], about unit variance."""
+        height, width = picture.shape[-2:]
+        features = []
+        for number, (found, stride) in enumerate(zip(self.look(picture), self.strides, strict=True)):
+            mean, deviation = (self.get_buffer(f"{name}_{number}")[:, None, None] for name in ("mean", "deviation"))
+            standard = ((found - mean) / deviation).clamp(-FARTHEST, FARTHEST)
+            features.append(_resize(standard, -(-height // stride), -(-width // stride)))
+        return tuple(features)
+
+    def look(self, picture: Tensor) -> Features:
+        """Run the trunk on pictures [B, 3, H, W] -> the outputs of the tapped blocks as they are."""
+        height, width = picture.shape[-2:]
+        x = _resize(picture, round(height * self.enlarge), round(width * self.enlarge))
+        x = F.relu6(self.stem(x))
+        found = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.taps:
+                found.append(x)
+        return tuple(found)
+
+
+class GuidedUNet(UNet2DConditionModel):
+    """Marigold's U-Net with a projection of an image prior's features into each level on its way down.
+
+    The folder opens in diffusers as a plain UNet2DConditionModel too, without the projections: trained with
+    ``prior_dropout``, it predicts depth there as well, only worse.
+    """
+
+    def guide(self, channels: Sequence[int]) -> None:
+        """Add projections for features of these channels; zero, so that nothing changes until they are trained."""
+        widths = cast(Sequence[int], self.config["block_out_channels"])
+        self.prior_proj = nn.ModuleList(
+            nn.Conv2d(channels[min(level, len(channels) - 1)], width, 1, bias=False)
+            for level, width in enumerate(widths)
+        )
+        for projection in self.prior_proj:
+            nn.init.zeros_(cast(Tensor, projection.weight))
+        self.register_to_config(**{GUIDED: list(channels)})
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """Build the U-Net of a configuration, guided where it says so."""
+        channels = config.get(GUIDED)
+        plain = {name: value for name, value in config.items() if name != GUIDED}
+        made: Any = super().from_config(plain, return_unused_kwargs, **kwargs)
+        if channels:
+            (made[0] if return_unused_kwargs else made).guide(channels)
+        return made
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        *,
+        features: Features = (),
+        **options: Any,
+    ) -> Any:
+        """Run as UNet2DConditionModel does on [B, 8, h, w], with ``features`` [B, C, h', w'] of the prior or none."""
+        if features:
+            options["down_intrablock_additional_residuals"] = self._residuals(features, *sample.shape[-2:])
+        return super().forward(sample, timestep, encoder_hidden_states, **options)
+
+    def _residuals(self, features: Features, height: int, width: int) -> list[Tensor]:
+        """Project features -> [B, C, h', w'] for each level, at the size at which diffusers adds them."""
+        residuals = []
+        for level, (block, projection) in enumerate(zip(self.down_blocks, self.prior_proj, strict=True)):
+            smaller = (-(-height // 2), -(-width // 2)) if block.downsamplers else (height, width)
+            attends = getattr(block, "has_cross_attention", False)  # then they are added before it shrinks
+            size = (height, width) if attends else smaller
+            residuals.append(_resize(projection(features[min(level, len(features) - 1)]), *size))
+            height, width = smaller
+        return residuals
+
+
+class _Convolution(nn.Module):
+    """Padding and convolution; paddings differ where TensorFlow, which trained the weights, made them differ."""
+
+    def __init__(self, given: int, out: int, kernel: int, stride: int, pads: tuple[int, int], groups: int = 1) -> None:
+        super().__init__()
+        before, after = pads
+        self.pad = (before, after, before, after)
+        self.conv = nn.Conv2d(given, out, kernel, stride, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, self.pad))
+
+
+class _Bottleneck(nn.Module):
+    """Mobile inverted bottleneck. Source: Sandler et al. 2018, figure 4."""
+
+    def __init__(self, given: int, expanded: int, out: int, kernel: int, stride: int, before: int, after: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(given, expanded, 1) if expanded != given else None
+        self.depthwise = _Convolution(expanded, expanded, kernel, stride, (before, after), groups=expanded)
+        self.project = nn.Conv2d(expanded, out, 1)
+        self.adds = stride == 1 and given == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.adds else y
+
+
+def _resize(x: Tensor, height: int, width: int) -> Tensor:
+    """Bring [B, C, H, W] to another size bilinearly -> [B, C, height, width]."""
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.interpolate(x, (height, width), mode="bilinear", align_corners=False)

@@ -1,0 +1,91 @@
+"""What each member of an ensemble says about one pixel: whether they agree, scatter or stand in two camps.
+
+Two camps mean that there are two surfaces to choose from, as at outlines, hair and glass; their mean would be neither.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from marigold_core.errors import SettingsError
+from marigold_core.prediction import Kind, Prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEWEST_FOR_CAMPS = 5  # members; two against one is no camp
+APART = 0.05  # of the depth range: camps that are closer are one opinion
+
+
+@dataclass(frozen=True)
+class Votes:
+    """One pixel of the photo, and its depth in every member, brought to the frame of the fused map."""
+
+    x: int  # pixels of the photo, from its top left corner
+    y: int
+    depths: np.ndarray  # [E] in the units of the map; NaN for a member that fusion left out
+    fused: float  # their median
+    low: float  # the map's nearest and farthest depth
+    high: float
+
+    def camps(self) -> list[np.ndarray]:
+        """Sort the voting depths into one or two groups, nearer first.
+
+        There are two where the widest gap between neighbours is wider than either group, and than ``APART``.
+        """
+        voting = np.sort(self.depths[~np.isnan(self.depths)])
+        if len(voting) < FEWEST_FOR_CAMPS:
+            return [voting]
+        gaps = np.diff(voting)
+        cut = int(gaps.argmax()) + 1
+        groups = [voting[:cut], voting[cut:]]
+        widest = max(APART * (self.high - self.low), *(float(np.ptp(group)) for group in groups))
+        return groups if gaps.max() > widest else [voting]
+
+
+def votes_at(prediction: Prediction, x: int, y: int) -> Votes:
+    """Read the pixel (x, y) of the photo in every member of a depth prediction -> its votes.
+
+    Members are as coarse as the network has seen the photo. Cost: one fusion, about 50 ms for ten members.
+    Raises: SettingsError for a pixel outside the photo, normals, or a prediction that kept fewer than two members.
+    """
+    import torch
+
+    from marigold_core.pipeline.modalities import Depth
+
+    height, width = prediction.photo.shape[:2]
+    if prediction.modality != "depth" or prediction.members is None or len(prediction.members) < 2:
+        raise SettingsError("Votes need a depth prediction that kept two or more members.")
+    if not (0 <= x < width and 0 <= y < height):
+        raise SettingsError(f"There is no pixel {x}, {y}: the photo has {width} x {height}.")
+    stack = torch.from_numpy(prediction.members.astype(np.float32)).unsqueeze(1)  # [E, 1, h, w]
+    fused = Depth(prediction.kind).fuse(stack)[0].flatten()
+    h, w = prediction.members.shape[1:]
+    pixel = int((y + 0.5) * h / height) * w + int((x + 0.5) * w / width)
+    low, high = float(fused.min()), float(fused.max())
+    depths = np.full(len(stack), np.nan)
+    if high > low:
+        depths = _in_its_frame(stack, prediction.kind, [pixel, int(fused.argmin()), int(fused.argmax())])
+    return Votes(x, y, depths, float(fused[pixel]), low, high)
+
+
+def _in_its_frame(stack: "Tensor", kind: Kind, pixels: list[int]) -> np.ndarray:
+    """Members [E, 1, h, w] -> depth [E] of the first of three pixels in units of the fused map; NaN where left out.
+
+    The other two are its nearest and its farthest pixel: the fused map is the median of the aligned members, stretched
+    so that these become 0 and 1. Of kind "scale" 0 stays 0, and metres stay metres.
+    """
+    from marigold_core.ensemble import align_affine
+
+    said = stack.flatten(1)[:, pixels].double().numpy()  # [E, 3]
+    if kind == "metric":
+        return said[:, 0]
+    if kind == "affine":
+        scale, shift = (one.numpy()[:, None] for one in align_affine(stack))
+        said = np.where(scale > 0, scale * said + shift, np.nan)
+    else:
+        said /= stack.flatten(1).double().square().mean(dim=1, keepdim=True).sqrt().numpy()
+    nearest, farthest = np.nanmedian(said[:, 1:], axis=0)
+    origin = nearest if kind == "affine" else 0.0
+    return (said[:, 0] - origin) / (farthest - origin)

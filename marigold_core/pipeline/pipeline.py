@@ -1,0 +1,254 @@
+"""From photo to prediction: the one place where anything is denoised.
+
+Every surface (command line, browser, HTTP, evaluation) drains ``MarigoldPipeline.stream``; training borrows
+``encode``, ``decode``, ``predict_velocity`` and ``scheduler``, so it cannot disagree with inference.
+
+Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing size, PPH PPW padded, h w latent.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from marigold_core.checkpoints.registry import Checkpoint
+from marigold_core.images.photo import Photo, load_photo, to_network
+from marigold_core.pipeline.grid import run_grid
+from marigold_core.pipeline.image_prior import Features, ImagePrior
+from marigold_core.pipeline.loading import load_components
+from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.pipeline.sampling import Velocity, generator, look_at, noise, restore_members, run_members
+from marigold_core.prediction import Cell, Prediction, Progress
+from marigold_core.settings import Settings
+
+PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see image.load_photo
+
+
+class MarigoldPipeline:
+    """A loaded checkpoint. Not thread-safe: run one job at a time (``service`` holds the lock for the surfaces)."""
+
+    final_clean = True  # the last step returns the predicted clean latent; False: diffusers' ending with 3 % noise left
+    respace = True  # leading-spaced DDIM checkpoints run with trailing spacing; False: as stored
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL | AutoencoderTiny,
+        scheduler: DDIMScheduler | LCMScheduler,
+        prompt: Tensor,
+        prior: ImagePrior | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.unet, self.vae, self.scheduler = unet, vae, scheduler
+        self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only text Marigold is given
+        self.prior = prior  # looks at the photo for a U-Net that was no image generator before; None: published models
+        depth = Depth(checkpoint.kind, checkpoint.curve)
+        self.modality: Modality = Normals(checkpoint.full_z_range) if checkpoint.modality == "normals" else depth
+        self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
+
+    @classmethod
+    def from_pretrained(
+        cls, checkpoint: str | Path, *, device: str = "auto", dtype: str = "auto", refetch: bool = False
+    ) -> "MarigoldPipeline":
+        """Load a short name, a diffusers folder or a hub id.
+
+        "auto" takes CUDA, then MPS, then the CPU, and float16 on CUDA, else float32.
+        Raises: CheckpointError when the checkpoint is missing, damaged or of another kind.
+        """
+        return cls(*load_components(checkpoint, device, dtype, refetch))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return self.unet.dtype
+
+    # ------------------------------------------------------------------------------- shared with training
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Encode a picture [B, 3, PPH, PPW] in [-1, 1] -> scaled latent [B, 4, h, w], the posterior's mode."""
+        encoded = self.vae.encode(x, return_dict=False)[0]
+        latent = encoded if isinstance(encoded, Tensor) else encoded.mode()
+        return latent * self.vae.config["scaling_factor"]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode a scaled latent [B, 4, h, w] -> picture [B, 3, PPH, PPW], about [-1, 1]."""
+        return self.vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
+
+    def features(self, image_latent: Tensor) -> Features:
+        """Show what photo latents [B, 4, h, w] hold to the image prior -> [B, C, h', w'] each; none without a prior."""
+        return () if self.prior is None else self.prior(self.decode(image_latent).clamp(-1, 1))
+
+    def predict_velocity(
+        self, image_latent: Tensor, noisy: Tensor, t: Tensor, features: Features | None = None
+    ) -> Tensor:
+        """Run the U-Net: image latent and noisy target latent [B, 4, h, w], timestep [] or [B] -> v [B, 4, h, w].
+
+        ``features`` are those of the photo latent where they are known already.
+        v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean. Source: Salimans and Ho 2022, section 2.4.
+        """
+        condition = torch.cat([image_latent, noisy], dim=1)  # photo first [B, 8, h, w]
+        prompt = self.prompt.expand(len(condition), -1, -1)
+        if features is None:
+            features = self.features(image_latent)
+        guidance = {"features": features} if features else {}
+        return self.unet(condition, t, encoder_hidden_states=prompt, return_dict=False, **guidance)[0]
+
+    def denoise(
+        self,
+        image_latent: Tensor,
+        noise: Tensor,
+        steps: int,
+        generators: list[torch.Generator] | None = None,
+        first_step: Velocity | None = None,
+        features: Features | None = None,
+    ) -> Iterator[Tensor]:
+        """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
+
+        ``generators``, one a row, feed the noise that LCM injects between steps; ``first_step`` predicts the first one,
+        ``features`` are the photo latent's where they are known already.
+        Source: Song et al. 2021, equation 12 with eta = 0; Luo et al. 2023, algorithm 2.
+        """
+        features = self.features(image_latent) if features is None else features
+        scheduler = self._scheduler(steps)
+        random: dict[str, Any] = {} if generators is None else {"generator": generators}
+        latent = noise
+        for number, t in enumerate(scheduler.timesteps, start=1):
+            predict = first_step if first_step and number == 1 else self.predict_velocity
+            velocity = predict(image_latent, latent, t, features)
+            previous, clean = scheduler.step(velocity, int(t), latent, return_dict=False, **random)
+            latent = clean if self.final_clean and number == steps else previous
+            yield latent
+
+    # ------------------------------------------------------------------------------- one photo
+
+    def __call__(self, photo: PhotoSource, settings: Settings | None = None) -> Prediction:
+        """Predict from a photo (path, bytes, PIL image or [H, W, 3] uint8); see ``stream`` to watch and stop."""
+        *_, result = self._run(photo, settings, None, every_member=False)
+        assert isinstance(result, Prediction)
+        return result
+
+    def stream(
+        self, photo: PhotoSource, settings: Settings | None = None, start: Prediction | None = None
+    ) -> Iterator[Progress | Prediction]:
+        """Yield a ``Progress`` each step and a ``Prediction`` after each member; the last one is the result.
+
+        Closing the iterator stops the work before the next step. ``start`` continues the members of an earlier
+        prediction of the same photo, steps, resolution and seed.
+        Raises: ImageError, SettingsError, and CheckpointError when the network's output is not finite.
+        """
+        return self._run(photo, settings, start, every_member=True)
+
+    def grid(
+        self,
+        photo: PhotoSource,
+        *,
+        steps: Sequence[int],
+        sizes: Sequence[int],
+        seeds: Sequence[int] = (0,),
+        processing_resolution: int | None = None,
+    ) -> Iterator[Cell]:
+        """Yield one ``Cell`` for every (seed, steps, size), sizes ascending; see ``stream_grid`` to watch and stop."""
+        events = self.stream_grid(photo, steps, sizes, seeds, processing_resolution)
+        return (event for event in events if isinstance(event, Cell))
+
+    def stream_grid(
+        self,
+        photo: PhotoSource,
+        steps: Sequence[int],
+        sizes: Sequence[int],
+        seeds: Sequence[int],
+        processing_resolution: int | None,
+    ) -> Iterator[Progress | Cell]:
+        """Yield a ``Progress`` each step and every ``Cell`` as it is there; closing stops before the next step."""
+        return run_grid(self, load_photo(photo), steps, sizes, seeds, processing_resolution)
+
+    def member_noise(self, photo: PhotoSource, settings: Settings, k: int) -> Tensor:
+        """Return the latent [1, 4, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
+        x, _ = to_network(load_photo(photo).pixels, self._resolution(settings), self.factor)
+        return noise(generator(settings.seed, k), x.shape[-2] // self.factor, x.shape[-1] // self.factor)
+
+    def resolve(self, settings: Settings | None) -> Settings:
+        """Fill in what the checkpoint decides: denoising steps and processing resolution."""
+        given = (settings or Settings()).model_dump()
+        given["num_inference_steps"] = given["num_inference_steps"] or self.checkpoint.default_steps
+        given["processing_resolution"] = self._resolution(Settings(**given))
+        return Settings(**given)
+
+    # ------------------------------------------------------------------------------- one run, from checks to result
+
+    def _run(
+        self, photo: PhotoSource, settings: Settings | None, start: Prediction | None, every_member: bool
+    ) -> Iterator[Progress | Prediction]:
+        # 1. Check everything before the first operation.
+        photo = load_photo(photo)
+        settings = self.resolve(settings)
+        members = restore_members(self, photo, settings, start)
+        total = settings.ensemble_size
+        if len(members) >= total:
+            yield self.fuse_members(photo, settings, members[:total])
+            return
+        # 2. Encode the photo once for all members.
+        yield Progress(0, 1, "reading the photo")
+        condition = look_at(self, photo, self._resolution(settings))
+        # 3. Denoise and decode, member by member, fusing what is there.
+        for event in run_members(self, condition, settings, first=len(members)):
+            if isinstance(event, Progress):
+                yield event
+                continue
+            members.append(event)  # [1, C, PH, PW]
+            if every_member or len(members) == total:
+                yield self.fuse_members(photo, settings, members)
+
+    @torch.inference_mode()
+    def fuse_members(self, photo: Photo, settings: Settings, members: list[Tensor]) -> Prediction:
+        """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size."""
+        stack = torch.cat(members)  # [E, C, PH, PW]
+        values, spread = self.modality.fuse(stack)
+        size = photo.pixels.shape[:2]
+        values = self.modality.resize(values, size)
+        if self.modality.kind == "affine":
+            values = values.clamp(0, 1)
+        return Prediction(
+            modality=self.modality.name,
+            kind=self.modality.kind,
+            space=self.checkpoint.space,
+            values=_array(values),
+            uncertainty=_array(Depth().resize(spread, size)) if len(members) >= 3 else None,
+            members=np.stack([_array(member) for member in members]).astype(np.float16),
+            photo=photo.pixels,
+            fov_x_deg=photo.fov_x_deg,
+            settings=Settings(**{**settings.model_dump(), "ensemble_size": len(members)}),
+            checkpoint=self.checkpoint.name,
+            checkpoint_sha256=self.checkpoint.sha256,
+            device=self.device.type,
+            dtype=str(self.dtype).removeprefix("torch."),
+        )
+
+    def _resolution(self, settings: Settings) -> int:
+        given = settings.processing_resolution
+        return self.checkpoint.default_resolution if given is None else given
+
+    def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:
+        """Return a scheduler of its own for this run (it holds state), with the timesteps set."""
+        scheduler = copy.deepcopy(self.scheduler)
+        if self.respace and isinstance(scheduler, DDIMScheduler) and scheduler.config["timestep_spacing"] == "leading":
+            scheduler = DDIMScheduler(**{**scheduler.config, "timestep_spacing": "trailing"})
+        scheduler.set_timesteps(steps, device=self.device)
+        return scheduler
+
+
+def _array(values: Tensor) -> np.ndarray:
+    """[1, C, H, W] tensor -> [H, W] for one channel, else [H, W, C], float32."""
+    array = values[0].permute(1, 2, 0).float().cpu().numpy()
+    return np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -1,0 +1,1 @@
+"""What a visitor sets: photo, settings, examples, links, replays."""

@@ -1,0 +1,58 @@
+"""The example photos: a result at the first click, made beforehand."""
+
+import filecmp
+from functools import partial
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+
+from marigold_core.files import examples
+from marigold_core.ui import text
+from marigold_core.ui.error_messages import telling
+from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.run_controller import Stage, Update, Values
+
+
+class Gallery:
+    """Pictures to pick from; each brings its photo and its stored result."""
+
+    def __init__(self, stage: Stage, photo: gr.Image) -> None:
+        """Draw the pictures; ``photo`` is the input that a picked one goes into."""
+        self.stage, self.photo = stage, photo
+        self.pictures = gr.Dataset(
+            components=[gr.Image(render=False)],
+            samples=[[str(path)] for path in examples.photos()],
+            label=text.EXAMPLES,
+            type="index",
+            samples_per_page=12,
+            elem_id="examples",
+        )
+
+    def listen(self) -> None:
+        """Show a picture's result when it is picked."""
+        for_show = {self.pictures, *self.stage.inputs}
+        picked = self.pictures.click(self.on_pick, for_show, [self.photo, *self.stage.outputs], **LIGHT, **QUIET)
+        self.stage.after(picked)
+
+    def on_pick(self, values: Values) -> Update:
+        """Put an example photo into the input and its stored result on show."""
+        name = examples.NAMES[values[self.pictures]]
+        return {**self.fill(name), **self.show(name, values)}
+
+    def fill(self, name: str) -> Update:
+        """Put an example photo into the input."""
+        return {self.photo: save_file_to_cache(examples.FOLDER / f"{name}.jpg", self.photo.GRADIO_CACHE)}
+
+    def show(self, name: str, values: Values, before: str = "") -> Update:
+        """Show the stored result of an example; ``before`` is said ahead of the sentence about it."""
+        with telling():
+            prediction = examples.load_result(examples.FOLDER / f"{name}.jpg")
+            return self.stage.present(prediction, before + text.EXAMPLE.format(name=prediction.checkpoint), values)
+
+    @staticmethod
+    def name_of(photo: str | None) -> str | None:
+        """Name the example that a photo file is a copy of, None for any other."""
+        if photo is None:
+            return None
+        same = partial(filecmp.cmp, photo, shallow=False)  # sizes first, then bytes
+        return next((path.stem for path in examples.photos() if same(path)), None)

@@ -1,0 +1,122 @@
+"""A manifest that is dropped on the page runs again, and the page says whether every file has the same bytes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from gradio.data_classes import FileData, ListFiles
+
+from marigold_core.checkpoints.registry import default_checkpoint, known
+from marigold_core.errors import CheckpointError, ImageError, SettingsError
+from marigold_core.files import examples, replay
+from marigold_core.files.manifest import Manifest
+from marigold_core.files.writers import formats_of
+from marigold_core.images.photo import Photo, load_photo
+from marigold_core.ui import text
+from marigold_core.ui.controls.settings import SettingsInputs, keep_local, uploaded_path
+from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.events import MODEL, QUIET
+from marigold_core.ui.run_controller import Stage, Update, Values, line, said
+
+MANIFEST_BYTES = 10**6  # ours are 3 kB
+
+
+class Replaying:
+    """The button that takes a manifest, which the page also presses for one that is dropped anywhere on it."""
+
+    def __init__(self, stage: Stage, photo: gr.Image, inputs: SettingsInputs) -> None:
+        """Draw the button; ``photo`` and ``inputs`` show what a manifest was made from."""
+        self.stage, self.photo, self.inputs = stage, photo, inputs
+        with gr.Row(elem_classes="take"):
+            self.manifest = gr.UploadButton(
+                text.REPLAY,
+                file_count="multiple",
+                file_types=[".json", "image"],
+                size="sm",
+                scale=0,
+                elem_id="replay",
+            )
+            gr.HTML(line(text.REPLAY_USE))
+        self.manifest.preprocess = _paths  # Gradio's own would copy every file
+        keep_local(self.manifest)
+
+    def listen(self) -> None:
+        """Run a manifest when it comes."""
+        given = {self.manifest, self.photo, self.stage.result, *self.stage.inputs}
+        changed = [*self.stage.outputs, self.photo, *self.inputs.outputs]
+        self.stage.jobs.append(
+            self.manifest.upload(self.on_upload, given, changed, trigger_mode="once", **MODEL, **QUIET)
+        )
+
+    def on_upload(self, values: Values) -> Iterator[Update]:
+        """Run the recorded settings on the recorded photo, put the result on show, and compare its files."""
+        with telling():
+            files = [Path(file) for file in values[self.manifest]]
+            record = read(files)
+            photo, file = self._find_photo(record, files, values)
+            checkpoint = find_checkpoint(record)
+            yield {**self.inputs.restored(record.settings, checkpoint), **({self.photo: str(file)} if file else {})}
+            events = self.stage.service.run(photo, record.settings, checkpoint)
+            result = None
+            for update in self.stage.follow(replay.stream(events, record), values):
+                result = update.get(self.stage.result)
+                yield update
+            assert isinstance(result, str)  # the last update of a job brings it
+            made = self.stage.service.export(result, formats_of(record.files), record.mesh, record.colormap)
+            outcome = replay.against(record, replay.read(made["manifest"]))
+            yield {self.stage.status: said(plain(text.REPLAYED.format(outcome=outcome.in_words())))}
+
+    def _find_photo(self, record: Manifest, files: list[Path], values: Values) -> tuple[Photo, Path | None]:
+        """Find the recorded photo among those at hand -> it, and its file if it came with the manifest.
+
+        Raises: ImageError.
+        """
+        for pixels, file in self._photos(files, values):
+            if replay.shows(record, pixels):
+                return Photo(pixels, record.fov_x_deg, None), file
+        raise ImageError(text.OTHER_PHOTO.format(width=record.photo.width, height=record.photo.height))
+
+    def _photos(self, files: list[Path], values: Values) -> Iterator[tuple[np.ndarray, Path | None]]:
+        """Yield the pixels of what came with the manifest, of the input, of the result on show, of the examples."""
+        for file in files:
+            if not _is_manifest(file):
+                yield load_photo(file).pixels, file
+        if values[self.photo] is not None:
+            yield load_photo(values[self.photo]).pixels, None
+        if values[self.stage.result] is not None:
+            yield self.stage.service.prediction(values[self.stage.result]).photo, None
+        for path in examples.photos():
+            yield load_photo(path).pixels, None
+
+
+def read(files: list[Path]) -> Manifest:
+    """Read the one manifest among uploaded files. Raises: SettingsError."""
+    manifests = [file for file in files if _is_manifest(file)]
+    if len(manifests) != 1:
+        raise SettingsError(text.ONE_MANIFEST)
+    if manifests[0].stat().st_size > MANIFEST_BYTES:
+        raise SettingsError(text.NO_MANIFEST)
+    return replay.parse(manifests[0].read_bytes(), text.THE_MANIFEST)
+
+
+def find_checkpoint(record: Manifest) -> str:
+    """Find the recorded checkpoint on this machine, fetching nothing -> the name that loads it.
+
+    Raises: CheckpointError when it is not there, or has other weights.
+    """
+    here = [default_checkpoint(), *(entry.name for entry in known() if entry.available)]
+    name = next((name for name in here if record.checkpoint in (name, Path(name).name)), None)
+    if name is None:
+        raise CheckpointError(text.CHECKPOINT_ELSEWHERE.format(name=record.checkpoint))
+    replay.find_checkpoint(record, name)
+    return name
+
+
+def _is_manifest(file: Path) -> bool:
+    return file.suffix.lower() == ".json"
+
+
+def _paths(payload: ListFiles | FileData | None) -> list[str]:
+    files = payload.root if isinstance(payload, ListFiles) else [payload]
+    return [path for path in map(uploaded_path, files) if path]

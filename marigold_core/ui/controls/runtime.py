@@ -1,0 +1,62 @@
+"""The line that says, before Run is pressed, how long the run will take."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import gradio as gr
+
+from marigold_core.errors import MarigoldError
+from marigold_core.images.photo import read_size
+from marigold_core.serving.runtime_estimate import Forecast
+from marigold_core.settings import Settings
+from marigold_core.ui import text
+from marigold_core.ui.controls.settings import SettingsInputs, check_checkpoint, settings
+from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.run_controller import Stage, Values
+
+USUAL_SIZE = (3024, 4032)  # of a phone's photo, until there is one
+
+
+class Cost:
+    """The predicted seconds under the presets."""
+
+    def __init__(self, stage: Stage) -> None:
+        """Draw the line."""
+        self.stage = stage
+        self.line = gr.HTML(elem_classes="note", elem_id="cost")
+
+    def follow(self, page: gr.Blocks, photo: gr.Image, inputs: SettingsInputs) -> None:
+        """Predict anew with every change of what counts, and after every run, which is one more that was timed."""
+
+        def tell(values: Values) -> str:
+            *chosen, checkpoint = (values[widget] for widget in inputs.values)
+            try:
+                asked = settings(*chosen)
+                size = size_of(values[photo]) if values[photo] else USUAL_SIZE
+                made = self.stage.service.forecast(asked, size, check_checkpoint(checkpoint))
+            except MarigoldError:
+                return ""  # the run itself says what is wrong
+            return in_words(asked, made, has_photo=bool(values[photo]))
+
+        given = {photo, *inputs.values}
+        changes = [page.load, inputs.steps.change, inputs.members.change, inputs.resolution.change]
+        changes += [inputs.checkpoint.change, photo.change]
+        # One event, so that a slow answer about earlier values never comes after that about the last ones.
+        gr.on(changes, tell, given, self.line, trigger_mode="always_last", **LIGHT, **QUIET)
+        for job in self.stage.jobs:
+            job.success(tell, given, self.line, **LIGHT, **QUIET)
+
+
+def in_words(asked: Settings, made: Forecast, *, has_photo: bool) -> str:
+    """Say a forecast, what it is of, and what it does not know."""
+    sentence = text.COST if made.measured else text.COST_GUESS
+    steps = text.count(asked.num_inference_steps or 0, "step")
+    members = text.count(asked.ensemble_size, "member")
+    said = sentence.format(steps=steps, members=members, time=made.time, photo="" if has_photo else text.COST_USUAL)
+    return said + (text.COST_DOWNLOAD.format(size=made.download_bytes / 1e9) if made.download_bytes else "")
+
+
+@lru_cache(maxsize=64)
+def size_of(path: str) -> tuple[int, int]:
+    """Read a photo's size; the page keeps uploads under the hash of their content, so a path stands for one photo."""
+    return read_size(Path(path))

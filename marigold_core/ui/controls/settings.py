@@ -1,0 +1,212 @@
+"""The controls on the left: the photo, the presets, and one widget for every field of ``Settings``."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+from gradio.components import Component
+from gradio.data_classes import FileData, ImageData
+
+from marigold_core.checkpoints.registry import Known, default_checkpoint, known
+from marigold_core.errors import CheckpointError
+from marigold_core.settings import PRESETS, Settings, bounds, default, help_text
+from marigold_core.ui import text
+from marigold_core.ui.events import LIGHT, QUIET
+
+DEFAULT_PRESET = "balanced"
+OWN_RESOLUTION = "own"  # a drop-down has no choice for None
+RESOLUTIONS_PX = (256, 384, 512, 768, 1024)
+PRESET_VALUES = {name: [values["num_inference_steps"], values["ensemble_size"]] for name, values in PRESETS.items()}
+OFFERED_PX = (*RESOLUTIONS_PX, 0)  # 0: the photo's own size
+
+
+def draw_photo(elem_id: str = "photo", *, visible: bool = True) -> gr.Image:
+    """Draw an image input that hands on the uploaded file as it is, for ``image.load_photo`` to decode.
+
+    Gradio's own reading would try every plug-in of Pillow, refuse HEIC without a word, and follow web addresses and
+    pictures written into the request. Its methods are replaced on the object, not in a subclass, because Gradio
+    writes a stub file beside the source of every subclass.
+    """
+    photo = gr.Image(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "webcam", "clipboard"],
+        label=text.PHOTO,
+        show_label=False,
+        placeholder=text.PHOTO_PLACEHOLDER,
+        height=250,
+        buttons=[],
+        visible=visible,
+        elem_id=elem_id if visible else None,
+    )
+    photo.preprocess = uploaded_path
+    keep_local(photo)
+    return photo
+
+
+def keep_local(widget: Component) -> None:
+    """Let an input of files take uploads alone: Gradio would fetch a web address that stands in their place."""
+    to_cache = widget.async_move_resource_to_block_cache
+
+    async def local_to_cache(url_or_file_path: str | Path | None) -> str | None:
+        if str(url_or_file_path).lower().startswith(("http:", "https:")):
+            raise gr.Error(text.INLINE_PHOTO, print_exception=False)
+        return await to_cache(url_or_file_path)
+
+    widget.async_move_resource_to_block_cache = local_to_cache
+
+
+def uploaded_path(payload: FileData | ImageData | None) -> str | None:
+    """Return the path of an uploaded file."""
+    if payload is None:
+        return None
+    if payload.path is None or (payload.url or "").startswith("data:"):
+        raise gr.Error(text.INLINE_PHOTO, print_exception=False)
+    return payload.path
+
+
+@dataclass(frozen=True)
+class SettingsInputs:
+    """The widgets of ``Settings`` in the order that ``settings`` takes their values, and the checkpoint."""
+
+    steps: gr.Slider
+    members: gr.Slider
+    resolution: gr.Dropdown
+    seed: gr.Number
+    checkpoint: gr.Dropdown
+    preset: gr.Radio
+
+    @property
+    def values(self) -> list[Component]:
+        """What an event lists as inputs."""
+        return [self.steps, self.members, self.resolution, self.seed, self.checkpoint]
+
+    @property
+    def outputs(self) -> list[Component]:
+        """What ``restored`` changes."""
+        return [*self.values, self.preset]
+
+    def restored(self, asked: Settings, checkpoint: str) -> dict[Component, object]:
+        """Show settings in the widgets; what they do not offer leaves them as they are."""
+        steps, pixels = asked.num_inference_steps, asked.processing_resolution
+        update: dict[Component, object] = {
+            self.members: asked.ensemble_size,
+            self.seed: asked.seed,
+            self.checkpoint: checkpoint,
+        }
+        if steps is not None:
+            update |= {self.steps: steps, self.preset: matching_preset(steps, asked.ensemble_size)}
+        if pixels is None:
+            update[self.resolution] = OWN_RESOLUTION
+        elif pixels in OFFERED_PX:
+            update[self.resolution] = pixels
+        return update
+
+
+def settings(steps: int, members: int, resolution: int | str, seed: int) -> Settings:
+    """Make ``Settings`` from widget values. Raises: SettingsError."""
+    pixels = chosen_px(resolution)
+    return Settings(num_inference_steps=steps, ensemble_size=members, processing_resolution=pixels, seed=seed)
+
+
+def chosen_px(resolution: int | str) -> int | None:
+    """Read the choice of ``draw_resolution``; None is the checkpoint's own."""
+    return resolution if isinstance(resolution, int) else None
+
+
+def draw_resolution(elem_id: str) -> gr.Dropdown:
+    """Draw the choice of how large the network sees a photo; ``chosen_px`` reads it."""
+    return gr.Dropdown(
+        [
+            (text.RESOLUTION_OWN, OWN_RESOLUTION),
+            *((f"{px} px", px) for px in RESOLUTIONS_PX),
+            (text.RESOLUTION_NATIVE, 0),
+        ],
+        value=OWN_RESOLUTION,
+        label=text.RESOLUTION,
+        info=text.RESOLUTION_INFO,
+        min_width=140,
+        elem_id=elem_id,
+    )
+
+
+def draw_presets() -> gr.Radio:
+    """Draw the row of presets."""
+    return gr.Radio(
+        [(label, name) for name, label in text.PRESETS.items()],
+        value=DEFAULT_PRESET,
+        label=text.PRESET,
+        show_label=False,
+        elem_id="preset",
+    )
+
+
+def draw_settings(preset: gr.Radio) -> SettingsInputs:
+    """Draw the fold with every setting, tied to the presets; ranges, defaults and help come from ``Settings``."""
+    chosen = PRESETS[DEFAULT_PRESET]
+    with gr.Accordion(text.ADVANCED, open=False, elem_id="settings"):
+        steps = _slider("num_inference_steps", text.STEPS, chosen["num_inference_steps"])
+        members = _slider("ensemble_size", text.MEMBERS, chosen["ensemble_size"])
+        with gr.Row():
+            resolution = draw_resolution("resolution")
+            low, high = bounds(Settings, "seed")
+            seed = gr.Number(
+                default(Settings, "seed"),
+                precision=0,
+                minimum=low,
+                maximum=high,
+                label=text.SEED,
+                info=_info("seed"),
+                min_width=140,
+            )
+        checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
+    # In the browser, so that no run can begin with the values of the preset before.
+    preset.input(None, preset, [steps, members], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
+    gr.on(
+        [steps.input, members.input],
+        matching_preset,
+        [steps, members],
+        preset,
+        **LIGHT,
+        **QUIET,
+    )
+    return SettingsInputs(steps, members, resolution, seed, checkpoint, preset)
+
+
+def matching_preset(steps: int, members: int) -> str | None:
+    """Name the preset that has these values, so that the row never shows one that does not apply."""
+    return next((name for name, values in PRESET_VALUES.items() if values == [steps, members]), None)
+
+
+def checkpoint_choices() -> list[tuple[str, str]]:
+    """List what can run here for the picker, as (label, name): the default first, downloads with their size."""
+    entries = [entry for entry in known() if entry.available or entry.hub_id]
+    choices = [(f"{entry.name} ({_where(entry)})", entry.name) for entry in entries]
+    own = default_checkpoint()
+    if own not in [name for _, name in choices]:
+        choices.insert(0, (own.rstrip("/").rsplit("/", 1)[-1], own))
+    return choices
+
+
+def check_checkpoint(name: str) -> str:
+    """Return a name that the picker offers; the web reaches no other folder or repository. Raises: CheckpointError."""
+    names = [choice for _, choice in checkpoint_choices()]
+    if name not in names:
+        raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=name, names=", ".join(names)))
+    return name
+
+
+def _slider(name: str, label: str, value: int) -> gr.Slider:
+    low, high = bounds(Settings, name)
+    return gr.Slider(low, high, value=value, step=1, precision=0, label=label, info=_info(name))
+
+
+def _info(name: str) -> str:
+    return text.capital(help_text(Settings, name))
+
+
+def _where(entry: Known) -> str:
+    if entry.hub_id is None:
+        return text.BUNDLED
+    return text.ON_DISK if entry.available else text.DOWNLOAD.format(size=entry.size_bytes / 1e9)

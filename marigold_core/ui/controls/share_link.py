@@ -1,0 +1,115 @@
+"""A link to this page as it is set: settings and example in its query, under the names of ``Settings``.
+
+It carries no photo of a visitor and no folder of the server, and nothing is stored for it, so it lasts as long as the
+page does. What comes in through a link is checked like any other value, and never starts the model by itself.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from marigold_core.checkpoints.registry import KNOWN, default_checkpoint
+from marigold_core.errors import MarigoldError, SettingsError
+from marigold_core.files import examples
+from marigold_core.settings import PRESETS, Settings
+from marigold_core.ui import text
+from marigold_core.ui.controls.examples import Gallery
+from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs, check_checkpoint, settings
+from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.run_controller import Stage, Update, Values, line
+
+NUMBERS = ("num_inference_steps", "ensemble_size", "processing_resolution", "seed")
+CHECKPOINT, EXAMPLE = "checkpoint", "example"
+COPY_JS = f"""async (query) => {{
+  const link = location.origin + location.pathname + query;
+  try {{ await navigator.clipboard.writeText(link); return [link, {json.dumps(line(text.LINK_COPIED))}]; }}
+  catch {{ return [link, {json.dumps(line(text.LINK_SHOWN))}]; }}
+}}"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a link brings back."""
+
+    settings: Settings
+    checkpoint: str
+    example: str | None
+
+
+def write(place: Place) -> str:
+    """Place -> the query of its link. A checkpoint without a short name is a matter of this machine and left out."""
+    words = {name: getattr(place.settings, name) for name in NUMBERS}
+    words[CHECKPOINT] = place.checkpoint if place.checkpoint in KNOWN else None
+    words[EXAMPLE] = place.example
+    return "?" + urlencode({name: value for name, value in words.items() if value is not None})
+
+
+def read(query: Mapping[str, str]) -> Place | None:
+    """Read the query of a link -> what it asks for, defaults where it is silent; None when none of it is ours.
+
+    Raises: SettingsError, CheckpointError for values that the page does not offer.
+    """
+    if not query.keys() & {*NUMBERS, CHECKPOINT, EXAMPLE}:
+        return None
+    given = {name: _number(query[name]) for name in NUMBERS if name in query}
+    asked = Settings(**{**PRESETS[DEFAULT_PRESET], **given})
+    if asked.processing_resolution not in (None, *OFFERED_PX):
+        raise _unknown("processing_resolution", asked.processing_resolution, map(str, OFFERED_PX))
+    example = query.get(EXAMPLE)
+    if example not in (None, *examples.NAMES):
+        raise _unknown(EXAMPLE, example, examples.NAMES)
+    return Place(asked, check_checkpoint(query.get(CHECKPOINT, default_checkpoint())), example)
+
+
+class Link:
+    """The button that makes a link, and the page's beginning, which follows one."""
+
+    def __init__(self, stage: Stage, inputs: SettingsInputs, gallery: Gallery) -> None:
+        """Draw the button and the field that the link appears in."""
+        self.stage, self.inputs, self.gallery = stage, inputs, gallery
+        with gr.Row(elem_classes="take"):
+            self.button = gr.Button(text.LINK, size="sm", scale=0, elem_id="link")
+            self.note = gr.HTML(line(text.LINK_USE))
+        self.address = gr.Textbox(label=text.LINK_ADDRESS, visible=False, elem_id="link-address")
+
+    def listen(self) -> None:
+        """Make a link when the button is pressed; the browser knows the page's address and has the clipboard."""
+        given = {self.gallery.photo, *self.inputs.values}
+        made = self.button.click(self.compose, given, self.address, **LIGHT, **QUIET)
+        made.success(None, self.address, [self.address, self.note], js=COPY_JS)
+
+    def compose(self, values: Values) -> gr.Textbox:
+        """Write the query of the settings that are in place."""
+        with telling():
+            *chosen, checkpoint = (values[widget] for widget in self.inputs.values)
+            example = self.gallery.name_of(values[self.gallery.photo])
+            return gr.Textbox(write(Place(settings(*chosen), checkpoint, example)), visible=True)
+
+    def follow(self, values: Values, request: gr.Request) -> Update:
+        """Begin with what the page's address asks for, else with the first example."""
+        first = examples.NAMES[0]
+        try:
+            place = read(dict(request.query_params))
+        except MarigoldError as error:
+            return self.gallery.show(first, values, text.LINK_REFUSED.format(reason=plain(str(error))))
+        if place is None:
+            return self.gallery.show(first, values)
+        photo = self.gallery.fill(place.example) if place.example else {}
+        shown = self.gallery.show(place.example or first, values, text.LINK_RESTORED)
+        return {**self.inputs.restored(place.settings, place.checkpoint), **photo, **shown}
+
+
+def _number(word: str) -> int | str:
+    """Read a whole number; any other word is left to ``Settings`` to refuse."""
+    try:
+        return int(word)
+    except ValueError:
+        return word
+
+
+def _unknown(name: str, value: object, known: Iterable[str]) -> SettingsError:
+    return SettingsError(text.UNKNOWN_VALUE.format(name=name, value=value, known=", ".join(known)))

@@ -1,0 +1,154 @@
+"""An ASGI layer before Gradio: what it does not know it refuses, and nothing is read without a limit.
+
+Gradio's own limits leave gaps: its size cap does not see pictures written into the JSON, its hidden routes answer,
+and its file route fetches web addresses for anybody. So the routes that the page and the clients need are listed
+here, and every other path is a 404, also those that a later Gradio may add.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections import OrderedDict
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from marigold_core.ui.text import BUSY_CLIENT, TOO_LARGE
+
+JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
+UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one photo of 40 MB and its multipart frame
+BODY_TIME_S = 60.0
+BURST, REFILL_PER_S, MAX_CLIENTS = 120, 8.0, 10_000  # submissions of one client; a slider sends some every second
+
+UPLOAD = "/gradio_api/upload"
+SUBMISSIONS = ("/gradio_api/queue/join", "/gradio_api/call/", UPLOAD)
+ALLOWED_EXACT = frozenset(
+    ["/", "/config", "/config/", "/favicon.ico", "/robots.txt", "/theme.css", "/manifest.json", "/gradio_api/theme.css"]
+    + [f"/gradio_api/{name}" for name in ("app_id", "cancel", "info", "openapi.json", "reset", "startup-events")]
+    + [f"/gradio_api/{name}" for name in ("queue/data", "queue/join", "upload", "upload_progress")]
+)
+ALLOWED_BELOW = ("/static/", "/assets/", "/svelte/", "/gradio_api/call/", "/gradio_api/file=", "/gradio_api/heartbeat/")
+
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self';"
+        b" frame-ancestors 'self' https://huggingface.co https://*.hf.space",
+    ),
+]
+
+
+class Guard:
+    """Wraps an ASGI application: allow-list of routes, body limits, a token bucket per client, headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> (tokens, when counted)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it here with 404, 413 or 429."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        if not allowed(path):
+            await refuse(send, 404, "Not found.")
+            return
+        limit = UPLOAD_LIMIT if path == UPLOAD else JSON_LIMIT
+        if declared_length(scope) > limit:
+            await refuse(send, 413, TOO_LARGE)
+            return
+        if path.startswith(SUBMISSIONS) and scope["method"] == "POST" and not self.admit(client(scope)):
+            await refuse(send, 429, BUSY_CLIENT)
+            return
+        body = LimitedBody(receive, limit)
+        answer = Answer(send)
+        try:
+            await self.app(scope, body, answer)
+        except BodyRefused:
+            if not answer.started:
+                await refuse(send, 413, TOO_LARGE)
+
+    def admit(self, client: str) -> bool:
+        """Take one token of this client's bucket; False when it is empty."""
+        now = time.monotonic()
+        tokens, counted = self.buckets.pop(client, (float(BURST), now))
+        tokens = min(BURST, tokens + (now - counted) * REFILL_PER_S)
+        self.buckets[client] = (max(0.0, tokens - 1), now)
+        if len(self.buckets) > MAX_CLIENTS:
+            self.buckets.popitem(last=False)
+        return tokens >= 1
+
+
+class BodyRefused(Exception):
+    """The body is over its limit or came too slowly."""
+
+
+class LimitedBody:
+    """A ``receive`` that counts bytes while they come in and gives the whole body a minute."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self.receive, self.left = receive, limit
+        self.deadline = time.monotonic() + BODY_TIME_S
+        self.complete = False
+
+    async def __call__(self) -> Message:
+        """Return the next message, or raise ``BodyRefused``; after the body, waiting (for a disconnect) is free."""
+        if self.complete:
+            return await self.receive()
+        try:
+            async with asyncio.timeout(max(0.0, self.deadline - time.monotonic())):
+                message = await self.receive()
+        except TimeoutError:
+            raise BodyRefused from None
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise BodyRefused
+        self.complete = not message.get("more_body", False)
+        return message
+
+
+class Answer:
+    """A ``send`` that adds our headers and knows whether the answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.started = send, False
+
+    async def __call__(self, message: Message) -> None:
+        """Send one message on."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+        await self.send(message)
+
+
+def allowed(path: str) -> bool:
+    """Tell whether the page or a client needs this path; web addresses behind the file route do not count."""
+    if path.lower().startswith("/gradio_api/file=http"):
+        return False
+    return path in ALLOWED_EXACT or path.startswith(ALLOWED_BELOW)
+
+
+def client(scope: Scope) -> str:
+    """Name the client of a request; behind a hosting proxy only its own (last) forwarding entry is trusted."""
+    if os.environ.get("SPACE_ID"):
+        forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1")
+        if forwarded:
+            return forwarded.split(",")[-1].strip()
+    return scope["client"][0] if scope.get("client") else ""
+
+
+def declared_length(scope: Scope) -> int:
+    """Return the Content-Length of a request, 0 when absent or not a number."""
+    value = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(value) if value.isdigit() else 0
+
+
+async def refuse(send: Send, status: int, sentence: str) -> None:
+    """Answer with a status and one sentence as JSON."""
+    body = json.dumps({"detail": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

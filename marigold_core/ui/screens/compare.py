@@ -1,0 +1,249 @@
+"""The compare lab: steps x members x seeds x checkpoints on one photo, in one grid that fills while it runs.
+
+Pinning a cell, other colours and the files are drawn from the kept board: nothing but Run reaches the model.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from time import perf_counter
+
+import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+
+from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.comparison.board import Board
+from marigold_core.comparison.sweep import Comparison, in_words
+from marigold_core.errors import ImageError, MarigoldError
+from marigold_core.files import examples
+from marigold_core.prediction import Progress
+from marigold_core.serving.comparison_jobs import Comparisons, ask
+from marigold_core.settings import DEFAULT_COLORMAP
+from marigold_core.ui import text
+from marigold_core.ui.api_compare import NAMES
+from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
+from marigold_core.ui.controls.settings import (
+    check_checkpoint,
+    checkpoint_choices,
+    chosen_px,
+    draw_photo,
+    draw_resolution,
+)
+from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.events import LIGHT, MODEL, QUIET, SHOWN
+from marigold_core.ui.run_controller import Update, Values, said, said_progress
+from marigold_core.ui.screens.compare_grid import Grid, draw_table
+from marigold_core.ui.screens.depth import COLORMAPS
+from marigold_core.ui.text import lab as lab_text
+from marigold_core.ui.theme import LAB_SCRIPT
+
+STEPS, STEPS_AT_FIRST = (1, 2, 4, 10, 20, 50), [1, 4, 10]
+SIZES, SIZES_AT_FIRST = (1, 2, 3, 5, 10, 20), [1, 5]
+SEEDS, SEEDS_AT_FIRST = (0, 1, 2, 3), [0]
+DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#lab-file a, a#lab-file, #lab-file')?.click(), 60)"
+
+
+class Lab:
+    """The second page."""
+
+    def __init__(self, comparisons: Comparisons) -> None:
+        """Draw it into the current tab."""
+        self.comparisons, self.grids = comparisons, Grid()
+        self.board = gr.State(None)  # id of the board on show
+        with gr.Row(elem_id="lab", equal_height=False):
+            with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
+                self._draw_controls()
+            with gr.Column(scale=1, min_width=320, elem_id="lab-results"):
+                self.status = gr.HTML(said(lab_text.READY), elem_id="lab-status")
+                self._draw_view()
+
+    def _draw_controls(self) -> None:
+        self.photo = draw_photo("lab-photo")
+        self.steps = _choices(STEPS, STEPS_AT_FIRST, lab_text.STEPS)
+        self.sizes = _choices(SIZES, SIZES_AT_FIRST, lab_text.SIZES)
+        self.seeds = _choices(SEEDS, SEEDS_AT_FIRST, lab_text.SEEDS)
+        self.cost = gr.HTML(elem_classes="note", elem_id="lab-cost")
+        with gr.Row(elem_id="lab-actions"):
+            self.run = gr.Button(lab_text.RUN, variant="primary", scale=3, elem_id="lab-run")
+            self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="lab-stop")
+        self.checkpoints = gr.CheckboxGroup(
+            checkpoint_choices(),
+            value=[default_checkpoint()],
+            label=lab_text.CHECKPOINTS,
+            elem_classes="choices",
+        )
+        self.resolution = draw_resolution("lab-resolution")
+        self.gallery = gr.Dataset(
+            components=[gr.Image(render=False)],
+            samples=[[str(path)] for path in examples.photos()],
+            label=text.EXAMPLES,
+            type="index",
+            samples_per_page=12,
+            elem_id="lab-examples",
+        )
+
+    def _draw_view(self) -> None:
+        with gr.Row(elem_classes="under", elem_id="lab-view"):
+            self.shown = gr.Radio(
+                [(label, name) for name, label in lab_text.SHOWS.items()],
+                value="maps",
+                label=lab_text.SHOWN,
+                show_label=False,
+                container=False,
+            )
+            self.colormap = gr.Dropdown(
+                [(text.COLORMAPS.get(name, name.capitalize()), name) for name in COLORMAPS],
+                value=DEFAULT_COLORMAP,
+                label=text.COLORMAP,
+                container=False,
+                scale=0,
+                min_width=220,
+            )
+        empty = f"<div class='lab-empty'><p>{lab_text.EMPTY}</p></div>"
+        script = LAB_SCRIPT.read_text(encoding="utf-8")
+        photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
+        self.grid = gr.HTML(empty, js_on_load=script, apply_default_css=False, elem_id="lab-grid", photos=photos)
+        self.table = gr.HTML(apply_default_css=False, elem_id="lab-table")
+        with gr.Row(elem_id="lab-files"):
+            self.buttons = [gr.Button(lab_text.FILES[name], size="sm", interactive=False) for name in NAMES]
+        self.file = gr.DownloadButton(visible="hidden", elem_id="lab-file")
+
+    # ------------------------------------------------------------------------------- events
+
+    def connect(self, page: gr.Blocks, photo: gr.Image) -> None:
+        """Wire the events; ``photo`` is the studio's, which comes along when it changes."""
+        choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution}
+        looks = {self.board, self.shown, self.colormap}
+        drawn = [self.grid, self.table]
+        at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
+        job = self.run.click(
+            self.on_run,
+            choices | looks,
+            [self.board, *at_rest],
+            trigger_mode="once",
+            **MODEL,
+            **QUIET,
+        )
+        self.stop.click(self.on_stop, self.board, at_rest, cancels=[job], **LIGHT, **QUIET)
+        job.failure(self.on_stop, self.board, at_rest, **LIGHT, **QUIET)  # a message has said why
+        gr.on([self.shown.input, self.colormap.input], self.on_look, looks, drawn, **LIGHT, **QUIET)
+        self.grid.select(self.on_pin, self.board, drawn, **LIGHT, **QUIET)
+        for number, button in enumerate(self.buttons):
+            written = button.click(partial(self.on_write, number), self.board, self.file, **LIGHT, **SHOWN)
+            written.success(None, js=DOWNLOAD_JS)
+        gr.on(
+            [widget.change for widget in choices],
+            self.tell_cost,
+            choices,
+            self.cost,
+            trigger_mode="always_last",
+            **LIGHT,
+            **QUIET,
+        )
+        job.success(self.tell_cost, choices, self.cost, **LIGHT, **QUIET)  # its times are known now
+        photo.change(None, photo, self.photo, js="(studios) => studios", **QUIET)
+        self.gallery.click(self.on_example, self.gallery, self.photo, **LIGHT, **QUIET)
+        page.load(partial(self.on_example, 0), None, self.photo, **LIGHT, **QUIET)
+
+    def on_run(self, values: Values) -> Iterator[Update]:
+        """Fill the grid cell by cell; Gradio closes this to stop it, and what is there stays."""
+        with telling():
+            if values[self.photo] is None:
+                raise ImageError(text.NO_PHOTO)
+            checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
+            key, board = self.comparisons.begin(values[self.photo], self._asked(values), checkpoints)
+            board.shows, board.colormap, board.is_running = values[self.shown], values[self.colormap], True
+            yield {
+                self.board: key,
+                self.status: said(text.STARTING, 0),
+                self.run: gr.Button(interactive=False),
+                self.stop: gr.Button(interactive=True),
+                **self._drawn(board),
+            }
+            began = perf_counter()
+            for event in self.comparisons.run(board):
+                if isinstance(event, Progress):
+                    yield {self.status: said_progress(event, stale=False)}
+                else:
+                    yield self._drawn(board)
+            cells = text.count(len(board.tiles), "cell")
+            yield self._rest(board, lab_text.DONE.format(cells=cells, time=in_words(perf_counter() - began)))
+
+    def on_stop(self, key: str | None) -> Update:
+        """Keep what was there when a comparison was stopped or failed."""
+        with telling():
+            if key is None:
+                return self._still(lab_text.READY)
+            board = self.comparisons.board(key)
+            places = len(board.places())
+            if len(board.tiles) == places:  # an earlier one: the new one was refused
+                return self._rest(board, lab_text.READY)
+            cells = text.count(places, "cell")
+            return self._rest(board, lab_text.STOPPED.format(done=len(board.tiles), cells=cells))
+
+    def on_look(self, values: Values) -> Update:
+        """Show the cells so far in another way; a comparison under way goes on in it."""
+        if values[self.board] is None:
+            return {self.grid: gr.skip(), self.table: gr.skip()}
+        with telling():
+            board = self.comparisons.board(values[self.board])
+            board.shows, board.colormap = values[self.shown], values[self.colormap]
+            return self._drawn(board)
+
+    def on_pin(self, key: str | None, event: gr.SelectData) -> Update:
+        """Measure all cells against the one that was picked."""
+        with telling():
+            board = self.comparisons.board(key)
+            if isinstance(event.index, int):  # it comes from the browser
+                board.pin(event.index)
+            return self._drawn(board)
+
+    def on_write(self, number: int, key: str | None) -> str:
+        """Write the sheets and the table -> the path of the one that was asked for."""
+        with telling():
+            return str(self.comparisons.export(self.comparisons.board(key))[number])
+
+    def on_example(self, index: int) -> str:
+        """Put an example photo into the input."""
+        return save_file_to_cache(examples.photos()[index], self.photo.GRADIO_CACHE)
+
+    def tell_cost(self, values: Values) -> str:
+        """Say what the choices will cost, or why they cannot be compared."""
+        photo = values[self.photo]
+        try:
+            checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
+            size = size_of(photo) if photo else USUAL_SIZE
+            cost = self.comparisons.cost(self._asked(values), checkpoints, size)
+        except MarigoldError as error:
+            return plain(str(error))
+        sentence = lab_text.COST if cost.measured else lab_text.COST_GUESS
+        cells, time = text.count(cost.cells, "cell"), in_words(cost.seconds)
+        fetching = text.COST_DOWNLOAD.format(size=cost.download_bytes / 1e9) if cost.download_bytes else ""
+        return sentence.format(cells=cells, time=time, share=cost.seconds / cost.separate_s) + fetching
+
+    # ------------------------------------------------------------------------------- inside
+
+    def _asked(self, values: Values) -> Comparison:
+        size = chosen_px(values[self.resolution])
+        return ask(values[self.steps], values[self.sizes], values[self.seeds], size)
+
+    def _drawn(self, board: Board) -> Update:
+        return {self.grid: self.grids.draw(board), self.table: draw_table(board.rows())}
+
+    def _rest(self, board: Board, sentence: str) -> Update:
+        """Say how a comparison ended and offer what it gave."""
+        board.is_running = False
+        files = {button: gr.Button(interactive=bool(board.tiles)) for button in self.buttons}
+        return {**self._still(sentence), **files, **self._drawn(board)}
+
+    def _still(self, sentence: str) -> Update:
+        return {
+            self.status: said(sentence),
+            self.run: gr.Button(interactive=True),
+            self.stop: gr.Button(interactive=False),
+        }
+
+
+def _choices(values: tuple[int, ...], at_first: list[int], label: str) -> gr.CheckboxGroup:
+    return gr.CheckboxGroup(
+        [(str(value), value) for value in values], value=at_first, label=label, elem_classes="choices"
+    )

@@ -1,0 +1,207 @@
+"""The result as a shape to turn or print, built when somebody looks at it and never by running the model again.
+
+Whatever a control does is in ``mesh``, so that the files are what is seen.
+"""
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
+from gradio.processing_utils import save_bytes_to_cache
+
+from marigold_core.geometry.mesh import DEFAULT_FOV_X_DEG, normals, point_cloud
+from marigold_core.geometry.preview import points_glb, read_vertices, relief_glb
+from marigold_core.geometry.relief import measure, relief
+from marigold_core.images.colormaps import normals_to_rgb
+from marigold_core.prediction import Prediction
+from marigold_core.settings import MeshSettings, bounds, default, help_text
+from marigold_core.ui import text
+from marigold_core.ui.error_messages import telling
+from marigold_core.ui.events import LIGHT, QUIET, SHAPING, SHOWN
+from marigold_core.ui.pictures import PICTURE_HEIGHT_PX, draw_comparison, photo_file, preview
+from marigold_core.ui.run_controller import Stage, Update, Values
+from marigold_core.ui.screens.shapes import FILES, RELIEF_FROM, Shape, camera_position, facts, fov_source
+
+SPACE, SURFACE = {"mesh", "points", "normals"}, {"mesh", "points"}
+FIELDS: dict[str, tuple[float, set[str]]] = {  # of MeshSettings: step of its slider, and the shapes it changes
+    "fov_x_deg": (0.1, SPACE),
+    "near_ratio": (0.01, SPACE),
+    "relief_mm": (5, {"relief"}),
+    "relief_height_mm": (1, {"relief"}),
+    "edge_cut": (0.01, SURFACE),
+    "uncertainty_cut": (0.005, SURFACE),
+    "near_clip": (0.01, {"mesh", "points", "relief"}),
+    "far_clip": (0.01, {"mesh", "points", "relief"}),
+    "smoothing": (0.005, {"mesh", "points", "relief", "normals"}),
+    "relief_base_mm": (0.5, {"relief"}),
+    "max_triangles": (1000, {"mesh", "points", "relief"}),
+}
+MAIN = ("fov_x_deg", "near_ratio", "relief_mm", "relief_height_mm")  # the others lie in the fold
+MOST_TRIANGLES = 500_000  # what a browser still turns smoothly; the command line makes more
+
+
+class Scene:
+    """The screen in three dimensions."""
+
+    def __init__(self, stage: Stage, tab: gr.Tab) -> None:
+        """Draw the scene and the controls of its shape; ``tab`` is the one it is drawn in."""
+        self.stage, self.tab = stage, tab
+        self.is_open = gr.State(False)  # shapes are built when somebody looks at them
+        self.file = gr.State(None)  # what is in the viewer, which stays empty if given the same again while it loads
+        self.shape = gr.Radio(
+            [(label, name) for name, label in text.SHAPES.items()],
+            value="mesh",
+            label=text.SHAPE,
+            show_label=False,
+            elem_id="shape",
+        )
+        self.scene = gr.Model3D(
+            label=text.SCENE_TAB,
+            show_label=False,
+            interactive=False,
+            display_mode="solid",
+            height=PICTURE_HEIGHT_PX,
+            clear_color=(0.07, 0.08, 0.1, 1.0),
+            elem_id="scene",
+        )
+        self.normals = draw_comparison(text.SHAPES["normals"], visible=False)
+        self.note = gr.HTML(text.SCENE_HINT, elem_classes="note", elem_id="shape-note")
+        with gr.Row(elem_id="shape-main"):
+            main = {name: _slider(name) for name in MAIN}
+        with gr.Accordion(text.SHAPE_MORE, open=False, elem_id="shape-more"), gr.Row():
+            self.mesh = {name: main[name] if name in main else _slider(name) for name in FIELDS}
+
+    @property
+    def inputs(self) -> list[Component]:
+        """List nothing: shapes are built by ``after``."""
+        return []
+
+    @property
+    def outputs(self) -> list[Component]:
+        """List what a new result changes at once."""
+        return [self.mesh[name] for name in ("fov_x_deg", "near_ratio", "uncertainty_cut")]
+
+    def show(self, prediction: Prediction, values: Values) -> Update:
+        """Change nothing: a shape waits for the last member."""
+        return {}
+
+    def finish(self, prediction: Prediction, values: Values) -> Update:
+        """Set the field of view to what is known of the camera, and offer the controls that suit the result."""
+        fov_x_deg = round(prediction.fov_x_deg or DEFAULT_FOV_X_DEG, 1)
+        cut = gr.Slider(interactive=True)
+        if prediction.uncertainty is None:
+            cut = gr.Slider(value=default(MeshSettings, "uncertainty_cut"), interactive=False)
+        return {
+            self.mesh["fov_x_deg"]: gr.Slider(value=fov_x_deg, info=fov_source(prediction, fov_x_deg)),
+            self.mesh["near_ratio"]: gr.Slider(interactive=prediction.kind == "affine"),
+            self.mesh["uncertainty_cut"]: cut,
+        }
+
+    def listen(self) -> None:
+        """Build when the tab is opened or a control moved; a closed tab costs nothing."""
+        gr.on(
+            [slider.release for slider in self.mesh.values()],
+            self.build,
+            self._given,
+            self._changed,
+            trigger_mode="always_last",  # a control moved while another's shape is made counts as well
+            **SHAPING,
+            **SHOWN,
+        )
+        fov = self.mesh["fov_x_deg"]
+        fov.release(self.explain, [self.stage.result, fov], fov, **LIGHT, **QUIET)
+        self.after(self.shape.input(self.choose, self.shape, list(self.mesh.values()), **LIGHT, **QUIET))
+        self.tab.select(self.open, {*self._given}, [*self._changed, self.is_open], **SHAPING, **SHOWN)
+
+    def closed_by(self, tab: gr.Tab) -> None:
+        """Remember that another tab hides the scene; its viewer cannot start while hidden."""
+        tab.select(lambda: False, None, self.is_open, **SHAPING, **QUIET)
+
+    def after(self, event: Dependency) -> None:
+        """Build the shape of a new result."""
+        event.success(self.build, self._given, self._changed, **SHAPING, **SHOWN)
+
+    def choose(self, shape: Shape) -> Update:
+        """Show the controls that change a shape, and no others."""
+        return {
+            self.mesh[name]: gr.Slider(visible=True if shape in shapes else "hidden")
+            for name, (_, shapes) in FIELDS.items()
+        }
+
+    def open(self, values: Values) -> Update:
+        """Remember that the tab is open and make what it shows."""
+        return {**self.build({**values, self.is_open: True}), self.is_open: True}
+
+    def build(self, values: Values) -> Update:
+        """Make the chosen shape of the result on show, if its tab is open."""
+        result, shape = values[self.stage.result], values[self.shape]
+        if result is None or not values[self.is_open]:
+            return {self.scene: None, self.file: None}
+        with telling():
+            prediction, mesh = self.stage.service.prediction(result), self.settings(values)
+            if shape == "normals":
+                return self._facing(prediction, mesh)
+            front: Update = {self.normals: gr.ImageSlider(None, visible=False)}
+            if prediction.modality != "depth":
+                empty: Update = {self.scene: gr.Model3D(None, visible=True), self.file: None}
+                return {**front, **empty, self.note: text.SCENE_ONLY_DEPTH}
+            file = self.stage.service.export(result, [FILES[shape]], mesh)[FILES[shape]]
+            glb, solid = file.read_bytes() if shape == "mesh" else b"", None
+            if shape == "relief":
+                body = relief(prediction, mesh)
+                glb, solid = relief_glb(body), measure(body)
+            elif shape == "points":
+                glb = points_glb(point_cloud(prediction, mesh))
+            vertices, triangles = read_vertices(glb)
+            shown = save_bytes_to_cache(glb, f"{shape}.glb", self.scene.GRADIO_CACHE)
+            scene = gr.Model3D(visible=True)
+            if shown != values[self.file]:
+                camera = camera_position(vertices, RELIEF_FROM if shape == "relief" else None)
+                scene = gr.Model3D(shown, camera_position=camera, visible=True)
+            about = facts(shape, len(vertices), triangles, solid, file.stat().st_size)
+            note = f"<p>{about}</p><p>{text.SCENE_HINT}</p>"
+            return {**front, self.scene: scene, self.file: shown, self.note: note}
+
+    def explain(self, result: str | None, fov_x_deg: float) -> Update:
+        """Say where the field of view comes from, after it was moved."""
+        if result is None:
+            return {self.mesh["fov_x_deg"]: gr.skip()}
+        with telling():
+            source = fov_source(self.stage.service.prediction(result), fov_x_deg)
+            return {self.mesh["fov_x_deg"]: gr.Slider(info=source)}
+
+    def settings(self, values: Values) -> MeshSettings:
+        """Read the controls. Raises: SettingsError."""
+        return MeshSettings(**{name: values[slider] for name, slider in self.mesh.items()})
+
+    def _facing(self, prediction: Prediction, mesh: MeshSettings) -> Update:
+        """Paint which way every surface looks."""
+        picture = preview(normals_to_rgb(normals(prediction, mesh)))
+        return {
+            self.scene: gr.Model3D(visible="hidden"),  # a viewer that was taken away is slow to come back
+            self.normals: gr.ImageSlider((photo_file(prediction), picture), visible=True),
+            self.note: f"<p>{text.NORMALS_ABOUT}</p>",
+        }
+
+    @property
+    def _given(self) -> set[Component]:
+        return {self.is_open, self.file, self.stage.result, self.shape, *self.mesh.values()}
+
+    @property
+    def _changed(self) -> list[Component]:
+        return [self.scene, self.file, self.normals, self.note]
+
+
+def _slider(name: str) -> gr.Slider:
+    step, shapes = FIELDS[name]
+    low, high = bounds(MeshSettings, name)
+    return gr.Slider(
+        low,
+        min(high, MOST_TRIANGLES),
+        value=DEFAULT_FOV_X_DEG if name == "fov_x_deg" else default(MeshSettings, name),
+        step=step,
+        precision=0 if step >= 1000 else None,
+        label=text.MESH_LABELS[name],
+        info=text.FOV_ASSUMED if name == "fov_x_deg" else text.capital(help_text(MeshSettings, name)),
+        min_width=300,
+        visible=True if "mesh" in shapes else "hidden",
+    )

@@ -1,0 +1,104 @@
+"""A person at the page, in a real Chromium: what they see, turn, stop and take home."""
+
+import numpy as np
+import trimesh
+from PIL import Image
+
+from tests.helpers.app_server import choose, in_chromium, looking, unfold, upload
+
+pytestmark = in_chromium
+
+
+def pixels(page, selector: str) -> np.ndarray:
+    from io import BytesIO
+
+    return np.asarray(Image.open(BytesIO(page.locator(selector).first.screenshot())).convert("RGB")).astype(float)
+
+
+def test_a_dropped_photo_becomes_depth_a_mesh_and_a_file(page, picture, tmp_path):
+    before = page.locator("#views .comparison img.fixed").first.get_attribute("src")
+    upload(page, picture)
+    page.get_by_text("120 × 90").wait_for()  # the summary of a finished run
+    page.wait_for_function(
+        "before => document.querySelector('#views .comparison img.fixed')?.src !== before", arg=before
+    )
+    page.wait_for_function("document.querySelector('#views .comparison img.fixed').naturalWidth === 120")
+
+    page.get_by_role("tab", name="3D").click()
+    page.locator("#scene canvas").wait_for()
+    page.wait_for_function(
+        """() => { const canvas = document.querySelector('#scene canvas'); return canvas && canvas.width > 300 }"""
+    )
+    for _ in range(60):
+        if pixels(page, "#scene canvas").std() > 3:  # the background alone is one colour
+            break
+        page.wait_for_timeout(500)
+    facing = pixels(page, "#scene canvas")
+    assert facing.std() > 3
+    box = page.locator("#scene canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 160, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(1500)
+    assert np.abs(pixels(page, "#scene canvas") - facing).mean() > 0.5  # it was turned
+
+    page.get_by_role("tab", name="Files").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="3D mesh GLB").click()
+    saved = tmp_path / "mesh.glb"
+    download.value.save_as(saved)
+    assert len(trimesh.load(saved, force="mesh").faces) > 100
+
+
+def test_a_long_run_stops_and_the_next_one_works(page, picture):
+    unfold(page, page.locator("#settings button").first)
+    page.get_by_label("number input for Denoising steps").fill("50")
+    page.get_by_label("number input for Ensemble size").fill("20")
+    page.get_by_label("number input for Ensemble size").press("Tab")
+    upload(page, picture)
+    page.locator("#stop:not([disabled])").wait_for()
+    page.locator(".status b i").first.wait_for(state="attached")
+    page.locator("#stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    choose(page, "fast")
+    page.locator("#run:not([disabled])").click()
+    page.get_by_text("1 member, 1 step").wait_for()
+
+
+def test_uncertainty_needs_members_and_shows_them(page, picture):
+    upload(page, picture)
+    page.get_by_text("1 member, 4 steps").wait_for()
+    page.get_by_role("tab", name="Uncertainty").click()
+    page.get_by_text("at least 3 of them").wait_for()
+    choose(page, "careful")
+    page.locator("#run:not([disabled])").click()
+    page.get_by_text("Bright is where the 10 members disagree").wait_for()
+    assert page.locator("#views .comparison:visible img.fixed").count() == 1
+
+
+def test_an_example_shows_its_result_at_once_and_colours_change_it(page):
+    page.get_by_role("button", name="coffee").click()
+    page.wait_for_function("document.querySelector('#photo img')?.src.includes('coffee')")
+    picture = "document.querySelector('#views .comparison img.fixed').src"
+    page.wait_for_function("document.querySelector('#views .comparison img.fixed').naturalWidth === 600")
+    before = page.evaluate(picture)
+    page.get_by_label("Colours").click()
+    page.get_by_role("option", name="Viridis").click()
+    page.wait_for_function(f"before => {picture} !== before", arg=before)
+
+
+def test_a_run_without_a_photo_says_what_to_do(page):
+    page.locator("#run").click()
+    page.get_by_text("Add a photo first").first.wait_for()
+
+
+def test_a_phone_sees_everything_in_its_width(browser, url):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    with looking(context, url) as page:
+        seen = ["#photo", "#run", "#views .comparison"]
+        for selector, tab in [*((selector, "Depth") for selector in seen), ("#downloads", "Files"), ("#link", "Files")]:
+            page.get_by_role("tab", name=tab).click()
+            box = page.locator(selector).first.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,200 @@
+"""The command line as a person uses it: options, exit status, and what is written where."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marigold_core import MeshSettings, Settings, cli, load
+from marigold_core.files.manifest import Manifest
+from marigold_core.settings import default, help_text
+from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints
+
+# ------------------------------------------------------------------------------- options
+
+
+def test_every_setting_is_an_option_with_its_help_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["predict", "--help"])
+    assert ended.value.code == 0
+    text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    for model in (cli.Run, Settings, MeshSettings):
+        for name in model.model_fields:
+            shown = text.partition(f"--{name.replace('_', '-')} ")[2]
+            value = default(model, name)
+            assert f"{help_text(model, name)} (default: {'auto' if value is None else value})" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "-1"], "seed must be greater than or equal to 0, but got -1."),
+        (["--seed", "4.7"], "seed must be a valid integer, but got 4.7."),
+        (["--seed", "True"], "seed must be a valid integer, but got 'True'."),
+        (["--seed", "auto"], "seed must be a valid integer, but got 'auto'."),
+        (["--ensemble-size", "21"], "ensemble_size must be less than or equal to 20, but got 21."),
+        (["--num-inference-steps", "four"], "num_inference_steps must be a valid integer, but got 'four'."),
+        (["--processing-resolution", "100"], "processing_resolution must be a multiple of 8, but got 100."),
+        (["--near-ratio", "nan"], "near_ratio must be less than or equal to 0.95, but got nan."),
+        (["--dtype", "int8"], "dtype must be 'auto', 'float32', 'float16' or 'bfloat16', but got 'int8'."),
+        (["--formats", "npy,jpg"], "formats must be 'npy', .* or 'exr', but got 'jpg'."),
+        (["--formats", ""], "formats must be 'npy', .* but got ''."),
+        ([], "There is no photo in .*empty."),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_and_usage(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["predict", str(tmp_path / "empty"), "-o", str(tmp_path / "out"), *words]) == cli.USAGE
+    captured = capsys.readouterr()
+    assert re.fullmatch(message, captured.err.rstrip("\n"))
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["predict"], ["predict", "a.jpg"], ["predict", "a", "-o", "b", "--sede", "1"], ["replay"]]
+)
+def test_an_incomplete_or_unknown_command_is_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == cli.USAGE
+    assert "--help" in capsys.readouterr().err
+
+
+def test_an_unknown_or_damaged_checkpoint_ends_with_its_own_status(folder: Path, out: Path, write) -> None:
+    write(folder / "a.png")
+    assert cli.main(["predict", str(folder), "-o", str(out), "--model", "no-such-checkpoint"]) == cli.CHECKPOINT
+    assert cli.main(["predict", str(folder), "-o", str(out), "--model", str(folder)]) == cli.CHECKPOINT
+    assert fingerprints(out) == {}
+
+
+def test_an_unknown_device_is_usage(folder: Path, out: Path, tiny_depth: Path, write) -> None:
+    write(folder / "a.png")
+    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "abacus"]
+    assert cli.main([str(word) for word in words]) == cli.USAGE
+
+
+def test_formats_that_cannot_be_are_refused_before_the_first_photo(
+    folder: Path, out: Path, tiny_normals: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "a.png")
+    assert predict(folder, formats="npy,uncertainty") == cli.USAGE
+    assert "needs 3 or more members" in capsys.readouterr().err
+    assert predict(folder, "--model", tiny_normals, formats="normals,glb") == cli.USAGE
+    assert "normals prediction has no glb" in capsys.readouterr().err
+    assert fingerprints(out) == {}
+
+
+# ------------------------------------------------------------------------------- results
+
+
+def test_the_files_are_those_of_the_library(folder: Path, out: Path, tiny_depth: Path, write, predict: Predict) -> None:
+    path = write(folder / "a.png")
+    assert predict(path, "--ensemble-size", 3, "--seed", 7, formats="npy,png16,color,uncertainty") == cli.ALL_DONE
+    settings = Settings(num_inference_steps=1, processing_resolution=32, ensemble_size=3, seed=7)
+    expected = load(tiny_depth, device="cpu")(path, settings)
+    np.testing.assert_array_equal(np.load(out / "a" / "depth.npy"), expected.values)
+    np.testing.assert_array_equal(np.load(out / "a" / "uncertainty.npy"), expected.uncertainty)
+    with Image.open(out / "a" / "depth_16bit.png") as image:
+        np.testing.assert_allclose(np.asarray(image) / 65535, expected.values, atol=1e-5)
+    recorded = Manifest.model_validate_json((out / "a" / "manifest.json").read_text())
+    assert recorded.settings == settings
+    assert fingerprints(out).keys() == {f"a/{name}" for name in [*recorded.files, "manifest.json"]}
+
+
+def test_without_formats_every_file_that_suits_is_written(folder: Path, out: Path, tiny_depth: Path, write) -> None:
+    write(folder / "a.png")
+    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", *QUICK]
+    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    names = {path.name for path in (out / "a").iterdir()}
+    assert {"depth.npy", "depth_color.png", "normals.png", "mesh.glb", "points.ply", "relief.stl"} < names
+    assert "uncertainty.png" not in names
+    before = fingerprints(out)
+    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert fingerprints(out) == before
+
+
+def test_folders_keep_their_sub_folders_and_globs_too(folder: Path, out: Path, write, predict: Predict) -> None:
+    for name in ("a.png", "deep/b.jpg", "deep/er/c.webp", ".hidden/d.png"):
+        write(folder / name)
+    (folder / "notes.txt").write_text("not a photo")
+    assert predict(folder) == cli.ALL_DONE
+    assert {path.parent.relative_to(out).as_posix() for path in out.rglob("depth.npy")} == {"a", "deep/b", "deep/er/c"}
+    for other, words in (("glob", folder / "**" / "*.*"), ("part", folder / "deep" / "*" / "c.webp")):
+        target = out.with_name(other)
+        assert predict(words, "-o", target) == cli.ALL_DONE
+    assert (out.with_name("glob") / "deep" / "er" / "c" / "depth.npy").exists()
+    assert (out.with_name("part") / "er" / "c" / "depth.npy").exists()
+
+
+def test_the_output_may_lie_inside_the_input_and_is_not_read_back(folder: Path, write, predict: Predict) -> None:
+    write(folder / "a.png")
+    for _ in range(2):
+        assert predict(folder, "-o", folder / "out", formats="color") == cli.ALL_DONE
+    assert [path.parent for path in folder.rglob("depth_color.png")] == [folder / "out" / "a"]
+
+
+def test_a_terminal_sees_a_bar_and_a_pipe_plain_lines(
+    folder: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder / "a.png")
+    predict(folder)
+    captured = capsys.readouterr()
+    assert "\r" not in captured.err
+    assert re.search(r"a\.png +done", captured.out)
+    assert captured.out.endswith("1 done\n")
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True)
+    predict(folder, "--overwrite")
+    assert "\r" in capsys.readouterr().err
+
+
+def test_quiet_prints_failures_only(folder: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder / "a.png")
+    (folder / "b.png").write_bytes(b"")
+    assert predict(folder, "--quiet") == cli.SOME_FAILED
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("failed: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_models_and_doctor(
+    tiny_depth: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("marigold_core.checkpoints.registry.BUNDLED", tiny_depth)
+    assert cli.main(["models"]) == cli.ALL_DONE
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("nano (default)", "v1-1", "prs-eth/marigold-depth-v1-1"))
+    assert cli.main(["doctor"]) == cli.ALL_DONE
+    report = capsys.readouterr().out
+    assert all(word in report for word in ("Python 3.", "torch 2.", "GB free", "every file verified", "HEIC"))
+    assert "fail" not in report
+
+
+def test_the_doctor_says_what_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path: Path) -> None:
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text("numpy>=99  # too new\nno-such-package-at-all>=1\n")
+    monkeypatch.setattr("marigold_core.cli.doctor._REQUIREMENTS", wanted)
+    monkeypatch.setattr("marigold_core.checkpoints.registry.BUNDLED", tmp_path / "absent")
+    assert cli.main(["doctor"]) == cli.SOME_FAILED
+    report = capsys.readouterr().out
+    assert re.search(r"fail +numpy \S+ is outside >=99\n +pip install 'numpy>=99'", report)
+    assert re.search(r"fail +no-such-package-at-all is missing", report)
+    assert re.search(r"fail +the bundled checkpoint nano cannot be used: .*\n +Get a fresh copy", report)
+
+
+@pytest.mark.parametrize(
+    "words", [["marigold_core", "models"], ["marigold_core", "predict", "--help"], ["training.render", "--help"]]
+)
+def test_a_reader_that_goes_away_gets_no_trace(words: list[str]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    ended = subprocess.run([sys.executable, "-m", *words], stdout=writes, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (141, "")

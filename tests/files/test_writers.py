@@ -1,0 +1,343 @@
+"""Every written file read back and compared; what does not suit, and what the disk refuses, said in a sentence."""
+
+import errno
+import hashlib
+import json
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from pydantic import ValidationError
+
+from marigold_core import storage
+from marigold_core.errors import ExportError, SettingsError
+from marigold_core.files.manifest import Manifest
+from marigold_core.files.writers import build, formats_for, save
+from marigold_core.geometry.mesh import build_mesh, metric_z, normals
+from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
+from marigold_core.images.photo import load_photo
+from marigold_core.prediction import Prediction
+from marigold_core.settings import Format, MeshSettings, Settings
+
+MESH = MeshSettings(max_triangles=3000, relief_mm=120, fov_x_deg=60)
+NAMES = {
+    "npy": "depth.npy",
+    "png16": "depth_16bit.png",
+    "color": "depth_color.png",
+    "uncertainty": "uncertainty.png",
+    "uncertainty_npy": "uncertainty.npy",
+    "normals": "normals.png",
+    "normals_npy": "normals.npy",
+    "glb": "mesh.glb",
+    "ply": "points.ply",
+    "stl": "relief.stl",
+    "exr": "depth.exr",
+    "manifest": "manifest.json",
+}
+
+
+@pytest.fixture
+def depth() -> Prediction:
+    y, x = np.mgrid[0:48, 0:64] / 64
+    values = (0.5 + 0.49 * np.sin(6 * x) * np.cos(5 * y)).astype(np.float32)
+    photo = np.stack([x * 250, y * 250, 250 - x * 250], axis=-1).astype(np.uint8)
+    settings = Settings(num_inference_steps=4, ensemble_size=5, processing_resolution=64, seed=7)
+    return Prediction("depth", "affine", "depth", values, values * 0.03, None, photo, 61.5, settings, "tiny", "ab" * 32)
+
+
+@pytest.fixture
+def vectors(depth: Prediction) -> Prediction:
+    return replace(depth, modality="normals", kind="unit-vector", values=normals(depth, MESH), uncertainty=None)
+
+
+def read_png(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.info == {} and len(image.getexif()) == 0
+        return np.asarray(image)
+
+
+def glb_tree(content: bytes) -> dict:
+    magic, version, length, json_length, kind = struct.unpack("<4sIII4s", content[:20])
+    assert (magic, version, length, kind) == (b"glTF", 2, len(content), b"JSON")
+    return json.loads(content[20 : 20 + json_length])
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+# ------------------------------------------------------------------------------- reading back
+
+
+def test_every_format_is_written_under_its_name(depth: Prediction, tmp_path: Path) -> None:
+    paths = save(depth, tmp_path / "new" / "photo", mesh=MESH)
+    assert {name: path.name for name, path in paths.items()} == NAMES
+    assert sorted(path.name for path in (tmp_path / "new" / "photo").iterdir()) == sorted(NAMES.values())
+    assert set(get_args(Format)) <= paths.keys()
+
+
+def test_depth_arrays_and_pictures(depth: Prediction, tmp_path: Path) -> None:
+    paths = save(depth, tmp_path, ["npy", "png16", "color"], colormap="cividis")
+    stored = np.load(paths["npy"], allow_pickle=False)
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, depth.values)
+    levels = read_png(paths["png16"])
+    assert levels.dtype == np.uint16 and len(np.unique(levels)) > 2000
+    np.testing.assert_allclose(levels / 65535, depth.values, atol=0.51 / 65535)
+    np.testing.assert_array_equal(read_png(paths["color"]), depth_to_rgb(depth.values, "cividis"))
+
+
+def test_16_bits_are_used_from_end_to_end(depth: Prediction, tmp_path: Path) -> None:
+    metres = replace(depth, kind="metric", values=depth.values * 7 + 1.5)
+    paths = save(metres, tmp_path / "metres", ["png16"])
+    levels = read_png(paths["png16"])
+    assert (levels.min(), levels.max()) == (0, 65535)
+    told = Manifest.model_validate_json(paths["manifest"].read_text()).png16_range
+    assert told is not None
+    np.testing.assert_allclose(told.low + (told.high - told.low) * levels / 65535.0, metres.values, atol=2e-4)
+    outside = replace(depth, values=depth.values * 1.5 - 0.2)  # clipped, not wrapped
+    levels = read_png(save(outside, tmp_path / "outside", ["png16"])["png16"])
+    assert (levels[outside.values > 1] == 65535).all() and (levels[outside.values < 0] == 0).all()
+
+
+def test_uncertainty_and_normals_come_as_array_and_picture(depth: Prediction, tmp_path: Path) -> None:
+    paths = save(depth, tmp_path, ["uncertainty", "normals"], mesh=MESH)
+    np.testing.assert_array_equal(np.load(paths["uncertainty_npy"]), depth.uncertainty)
+    np.testing.assert_array_equal(read_png(paths["uncertainty"]), uncertainty_to_rgb(depth.values * 0.03))
+    np.testing.assert_array_equal(np.load(paths["normals_npy"]), normals(depth, MESH))
+    np.testing.assert_array_equal(read_png(paths["normals"]), normals_to_rgb(normals(depth, MESH)))
+
+
+def test_the_glb_opens_unlit_textured_and_in_gltf_axes(depth: Prediction, tmp_path: Path) -> None:
+    content = save(depth, tmp_path, ["glb"], mesh=MESH)["glb"].read_bytes()
+    tree = glb_tree(content)
+    assert tree["extensionsUsed"] == ["KHR_materials_unlit"]
+    (material,) = tree["materials"]
+    assert material["extensions"] == {"KHR_materials_unlit": {}} and material["doubleSided"]
+    assert tree["images"][0]["mimeType"] == "image/jpeg"
+    opened = trimesh.load_mesh(BytesIO(content), file_type="glb")
+    expected = build_mesh(depth, MESH)
+    assert 0 < len(opened.faces) == len(expected.faces) <= 3000
+    np.testing.assert_allclose(opened.vertices, expected.vertices * (1, -1, -1), atol=1e-5)
+    assert opened.vertices[:, 2].max() < 0  # before a camera at the origin that looks along -z
+    np.testing.assert_allclose(opened.visual.uv, expected.visual.uv, atol=1e-5)
+    texture = opened.visual.material.baseColorTexture
+    assert texture.size == (64, 48) and len(texture.getexif()) == 0
+    assert np.abs(np.asarray(texture.convert("RGB")).astype(int) - depth.photo).mean() < 4
+
+
+def test_large_textures_are_capped(depth: Prediction) -> None:
+    wide = replace(depth, photo=np.zeros((300, 4000, 3), np.uint8), values=np.zeros((300, 4000), np.float32))
+    opened = trimesh.load_mesh(BytesIO(build(wide, "glb", mesh=MESH)), file_type="glb")
+    assert opened.visual.material.baseColorTexture.size == (2048, 154)
+
+
+def test_points_keep_their_colours(depth: Prediction, tmp_path: Path) -> None:
+    uncut = MeshSettings(fov_x_deg=60, edge_cut=0)
+    cloud = trimesh.load(save(depth, tmp_path, ["ply"], mesh=uncut)["ply"])
+    assert isinstance(cloud, trimesh.PointCloud)
+    np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], depth.photo.reshape(-1, 3))
+    np.testing.assert_allclose(cloud.vertices[:, 2], metric_z(depth, MESH).ravel(), atol=1e-5)
+
+
+def test_the_relief_opens_watertight_and_in_millimetres(depth: Prediction, tmp_path: Path) -> None:
+    solid = trimesh.load_mesh(save(depth, tmp_path, ["stl"], mesh=MESH)["stl"])
+    assert solid.is_watertight and solid.is_volume
+    assert solid.extents.max() == pytest.approx(120) and solid.bounds[0] == pytest.approx([0, 0, 0])
+
+
+def test_the_exr_holds_the_very_values(depth: Prediction, tmp_path: Path) -> None:
+    OpenEXR = pytest.importorskip("OpenEXR")
+    path = save(depth, tmp_path, ["exr"])["exr"]
+    with OpenEXR.File(str(path)) as file:
+        assert list(file.channels()) == ["Z"]
+        stored = file.channels()["Z"].pixels
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, depth.values)
+
+
+def test_without_openexr_the_sentence_says_what_to_install(
+    depth: Prediction, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(ExportError, match="pip install OpenEXR"):
+        build(depth, "exr")
+    assert "exr" not in save(depth, tmp_path, mesh=MESH)
+
+
+# ------------------------------------------------------------------------------- manifest
+
+
+def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> None:
+    paths = save(depth, tmp_path, ["npy", "glb"], mesh=MESH, colormap="magma")
+    text = paths["manifest"].read_text()
+    record = Manifest.model_validate_json(text)
+    assert record.schema_version == 3 and json.loads(text)["schema_version"] == 3
+    assert (record.settings, record.mesh, record.colormap) == (depth.settings, MESH, "magma")
+    assert (record.checkpoint, record.checkpoint_sha256) == ("tiny", "ab" * 32)
+    assert (record.modality, record.kind, record.space, record.fov_x_deg) == ("depth", "affine", "depth", 61.5)
+    assert "0 = near plane, 1 = far plane" in record.convention
+    assert record.value_range.low == depth.values.min() and record.value_range.high == depth.values.max()
+    assert (record.photo.width, record.photo.height) == (64, 48)
+    assert record.photo.sha256 == hashlib.sha256(depth.photo.tobytes()).hexdigest()
+    assert record.files == {name: hashes(tmp_path)[name] for name in ("depth.npy", "mesh.glb")}
+    assert {"python", "marigold_core", "torch", "diffusers", "transformers", "numpy"} <= record.versions.keys()
+    assert Manifest.model_validate_json(record.model_dump_json()) == record
+    assert str(tmp_path) not in text and str(Path.home()) not in text
+
+
+def test_the_manifest_counts_torch_s_threads_only_where_torch_runs(depth: Prediction, tmp_path: Path) -> None:
+    code = "import marigold_core.export, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    import torch
+
+    record = Manifest.model_validate_json(save(depth, tmp_path, ["npy"])["manifest"].read_text())
+    assert record.torch_threads == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": 4},
+        {"surprise": 1},
+        {"kind": "sure"},
+        {"settings": {"seed": -1}},
+        {"value_range": {"low": "0", "high": 1}},
+    ],
+)
+def test_a_changed_manifest_is_not_read(depth: Prediction, tmp_path: Path, change: dict[str, object]) -> None:
+    record = json.loads(save(depth, tmp_path, [])["manifest"].read_text())
+    with pytest.raises((ValidationError, SettingsError)):
+        Manifest.model_validate_json(json.dumps(record | change))
+
+
+def test_the_same_prediction_writes_the_same_bytes(depth: Prediction, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        save(depth, tmp_path / folder, mesh=MESH)
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+
+
+def test_no_metadata_of_the_photo_reaches_an_output(depth: Prediction, tmp_path: Path) -> None:
+    tags = Image.Exif()
+    tags[0x010F] = "SECRETCAMERA"
+    tags.get_ifd(0x8825)[29] = "SECRETPLACE"
+    file = BytesIO()
+    Image.fromarray(depth.photo).save(file, "JPEG", exif=tags, comment=b"SECRETWORDS")
+    assert file.getvalue().count(b"SECRET") == 3
+    photo = load_photo(file.getvalue())
+    for path in save(replace(depth, photo=photo.pixels), tmp_path, mesh=MESH).values():
+        assert b"SECRET" not in path.read_bytes() and b"Exif" not in path.read_bytes(), path.name
+
+
+# ------------------------------------------------------------------------------- what does not suit
+
+
+def test_normals_predictions_write_normals_only(vectors: Prediction, tmp_path: Path) -> None:
+    assert formats_for(vectors) == ("normals",)
+    assert formats_for(replace(vectors, uncertainty=np.zeros((48, 64), np.float32))) == ("uncertainty", "normals")
+    paths = save(vectors, tmp_path)
+    assert sorted(paths) == ["manifest", "normals", "normals_npy"]
+    np.testing.assert_array_equal(np.load(paths["normals_npy"]), vectors.values)
+    assert Manifest.model_validate_json(paths["manifest"].read_text()).png16_range is None
+    for name in ("npy", "png16", "color", "glb", "ply", "stl", "exr"):
+        with pytest.raises(ExportError, match=f"normals prediction has no {name}"):
+            build(vectors, name)
+
+
+def test_what_does_not_suit_is_refused_before_anything_is_written(depth: Prediction, tmp_path: Path) -> None:
+    lone = replace(depth, uncertainty=None)
+    assert "uncertainty" not in formats_for(lone)
+    holed = replace(depth, values=np.where(depth.values > 0.9, np.nan, depth.values))
+    cases = [
+        (lone, "uncertainty", "needs 3 or more members"),
+        (depth, "docx", "choose from npy"),
+        (holed, "npy", "numbers"),
+    ]
+    for prediction, name, words in cases:
+        with pytest.raises(ExportError, match=words):
+            save(prediction, tmp_path / "out", ["color", name])  # type: ignore[list-item]
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten_unasked(depth: Prediction, tmp_path: Path) -> None:
+    save(depth, tmp_path, ["npy"])
+    before = hashes(tmp_path)
+    other = replace(depth, values=depth.values * 0.5)
+    with pytest.raises(ExportError, match="depth.npy exists already"):
+        save(other, tmp_path, ["color", "npy"])
+    assert hashes(tmp_path) == before
+    paths = save(other, tmp_path, ["color", "npy"], overwrite=True)
+    np.testing.assert_array_equal(np.load(paths["npy"]), other.values)
+    assert Manifest.model_validate_json(paths["manifest"].read_text()).files.keys() == {"depth_color.png", "depth.npy"}
+
+
+# ------------------------------------------------------------------------------- the disk refuses
+
+
+def test_a_full_disk_leaves_no_partial_file_and_no_manifest(depth: Prediction, tmp_path: Path) -> None:
+    code = f"""
+import resource, signal
+import numpy as np
+from marigold_core.atomic import write_bytes
+from marigold_core.errors import ExportError
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+write_bytes(Path({str(tmp_path)!r}) / "small.npy", bytes(9_000))
+try:
+    write_bytes(Path({str(tmp_path)!r}) / "large.npy", bytes(20_000))
+except ExportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "disk is full" in result.stdout and "large.npy was not written" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["small.npy"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "does not allow writing"), (errno.EIO, "was not written")],
+)
+def test_refusals_keep_the_old_file_and_drop_the_manifest(
+    depth: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    save(depth, tmp_path, ["npy"])
+    old = (tmp_path / "depth.npy").read_bytes()
+
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ExportError, match=words) as refusal:
+        save(replace(depth, values=depth.values * 0.5), tmp_path, ["npy"], overwrite=True)
+    assert "depth.npy" in str(refusal.value) and str(tmp_path) not in str(refusal.value)
+    assert (tmp_path / "depth.npy").read_bytes() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["depth.npy"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(depth: Prediction, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ExportError, match="depth.npy was not written"):
+        save(depth, tmp_path / "out", ["npy"])
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), storage.replacing(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    storage.write_bytes(tmp_path / "a.bin", b"a")
+    (tmp_path / "b.bin").write_bytes(b"b")
+    assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "b.bin").stat().st_mode

@@ -1,0 +1,30 @@
+"""What the tests of the command line share beside the fixtures: fast options, fresh processes, hashes of a folder."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--num-inference-steps", "1", "--processing-resolution", "32"]
+Predict = Callable[..., int]
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def fresh(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, from the repository's folder."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )

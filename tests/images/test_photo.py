@@ -1,0 +1,475 @@
+"""Decoding: what is read, how it is toned and turned, and what is refused in which words."""
+
+import base64
+import math
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from marigold_core.errors import ImageError
+from marigold_core.images import photo as decoder
+from marigold_core.images.photo import Photo, load_photo, load_rgb, to_network
+
+# 40 x 24 before libheif turns it by 90 degrees: top left red, bottom right blue, the rest white.
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAcdtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
+    "ADRpbG9jAAAAAERAAAIAAQAAAAAB6wABAAAAAAAAAGgAAgAAAAACUwABAAAAAAAAACQAAAA4aWluZgAAAAAAAgAAABVpbmZlAgAA"
+    "AAABAABodmMxAAAAABVpbmZlAgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAABBmlwcnAAAADlaXBjbwAAAHVodmNDAQNwAAAA"
+    "kAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq"
+    "rprm4CGgwIAAAAyAAAADAIRiAAEABkQBwXPBiQAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFw"
+    "AAAAKAAAAAEAAAAYAAAAAf///+gAAAAC////2AAAAAIAAAAQcGl4aQAAAAADCAgIAAAACWlyb3QDAAAAGWlwbWEAAAAAAAAAAQAB"
+    "BoECAwWEhgAAABppcmVmAAAAAAAAAA5jZHNjAAIAAQABAAAAlG1kYXQAAABkKAGvGSG2UJj3lna+/TFcA/qYopaw6IkpHQN1djxD"
+    "zAqIh0L7CqdhKnqZJxzWEKWTXjfPAGJIBR0Qxd/ypjBg8GP407UG3xT0T1cN+YTkx1CywUnQo3IRZl65IVrqQKlJVo2xYAAAAAZF"
+    "eGlmAABNTQAqAAAACAABARIAAwAAAAEABgAAAAAAAA=="
+)
+RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
+
+
+def picture(height: int = 24, width: int = 40) -> np.ndarray:
+    """Top left red, bottom right blue, the rest white: no flip or turn maps it to itself."""
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    pixels[: height // 2, : width // 2] = RED
+    pixels[height // 2 :, width // 2 :] = BLUE
+    return pixels
+
+
+def smooth() -> Image.Image:
+    y, x = np.mgrid[0:48, 0:64]
+    return Image.fromarray(np.stack([x * 4, y * 5, 255 - x * 2 - y], axis=-1).astype(np.uint8))
+
+
+def encoded(image: Image.Image | np.ndarray, form: str, **options: object) -> bytes:
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    file = BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+# ------------------------------------------------------------------------------- sources
+
+
+def test_every_kind_of_source_gives_the_same_photo(tmp_path: Path) -> None:
+    pixels = picture()
+    content = encoded(pixels, "PNG")
+    path = tmp_path / "photo.jpg"  # the suffix lies and does not matter
+    path.write_bytes(content)
+    rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    for source in (path, str(path), content, Image.fromarray(pixels), pixels, rgba, load_photo(content)):
+        np.testing.assert_array_equal(load_rgb(source), pixels)
+    np.testing.assert_array_equal(load_rgb(pixels[..., 0]), np.repeat(pixels[..., :1], 3, axis=2))
+
+
+def test_the_photo_is_a_copy_and_the_caller_s_image_stays() -> None:
+    pixels = picture()
+    image = Image.fromarray(pixels)
+    image.getexif()[274] = 6
+    photo = load_photo(pixels)
+    photo.pixels[:] = 0
+    assert pixels.max() == 255
+    load_photo(image)
+    assert image.size == (40, 24) and image.getexif()[274] == 6
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (None, "got NoneType"),
+        (7, "got int"),
+        (np.zeros((20, 20, 3), np.float32), "got float32 [20, 20, 3]"),
+        (np.zeros((20, 20), np.uint16), "got uint16"),
+        (np.zeros((20, 20, 2), np.uint8), "[20, 20, 2]"),
+        (np.zeros((0, 20, 3), np.uint8), "too small: 20 x 0"),
+        ("nowhere.jpg", "no such file"),
+        ("/dev/zero", "no such file"),
+        (".", "no such file"),
+        ("a\0b", "no such file"),
+        (b"", "not a photo"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "not a photo"),
+    ],
+)
+def test_wrong_sources_are_refused_in_words(source: object, words: str) -> None:
+    with pytest.raises(ImageError) as refusal:
+        load_photo(source)  # type: ignore[arg-type]
+    assert words in str(refusal.value)
+
+
+# ------------------------------------------------------------------------------- limits (T01, T02)
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+
+
+def patched(content: bytes, offset: int, form: str, *values: int) -> bytes:
+    size = struct.calcsize(form)
+    return content[:offset] + struct.pack(form, *values) + content[offset + size :]
+
+
+def bombs() -> dict[str, bytes]:
+    flat = Image.new("1", (9000, 9000))
+    jpeg, bmp, gif = (encoded(picture(), form) for form in ("JPEG", "BMP", "GIF"))
+    lossless = encoded(picture(), "WEBP", lossless=True)
+    sof = jpeg.index(b"\xff\xc0") + 5
+    ispe = HEIC.index(b"ispe") + 8
+    return {
+        "png flat": encoded(flat, "PNG"),
+        "png 10^5": png_header(100_000, 100_000),
+        "png 12000": png_header(12_000, 12_000),
+        "png 9000": png_header(9_000, 9_000),
+        "jpeg": patched(jpeg, sof, ">HH", 9000, 9000),
+        "jpeg 65500": patched(jpeg, sof, ">HH", 65500, 65500),
+        "webp": patched(lossless, 21, "<I", (1 << 28) | 16382 << 14 | 16382),
+        "tiff": encoded(flat, "TIFF", compression="group4"),
+        "tiff tiles": encoded(flat, "TIFF", compression="tiff_adobe_deflate"),
+        "bmp": patched(bmp, 18, "<ii", 30_000, 30_000),
+        "gif": patched(gif, 6, "<HH", 65535, 65535),
+        "heic": patched(HEIC, ispe, ">II", 30_000, 30_000),
+    }
+
+
+def test_bombs_are_refused_before_they_are_decoded() -> None:
+    prepared = bombs()
+    process = psutil.Process()
+    for name, content in prepared.items():
+        before, start = process.memory_info().rss, time.process_time()
+        with pytest.raises(ImageError) as refusal:
+            load_photo(content)
+        if name != "heic":  # libheif has limits of its own
+            assert "too many pixels" in str(refusal.value), name
+        assert time.process_time() - start < 0.3, name
+        assert process.memory_info().rss - before < 50 * 2**20, name
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 20000), (20000, 1), (7, 7), (15, 100), (17, 341)])
+def test_narrow_and_small_photos_are_refused(width: int, height: int) -> None:
+    with pytest.raises(ImageError, match="too (narrow|small)"):
+        load_photo(np.zeros((height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 320), (320, 16), (16, 16)])
+def test_the_narrowest_photos_are_accepted(width: int, height: int) -> None:
+    assert load_rgb(np.zeros((height, width, 3), np.uint8)).shape == (height, width, 3)
+
+
+def test_a_file_without_height_is_refused() -> None:
+    with pytest.raises(ImageError):
+        load_photo(png_header(10, 0))
+
+
+def test_long_files_are_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    with path.open("wb") as file:
+        file.truncate(decoder.MAX_BYTES + 1)  # sparse
+    with pytest.raises(ImageError, match="limit is 40 MB"):
+        load_photo(path)
+
+
+def test_huge_jpegs_come_at_half_size_with_a_note() -> None:
+    content = encoded(Image.new("L", (6000, 5400), 77), "JPEG")
+    photo = load_photo(content)
+    assert photo.pixels.shape == (2700, 3000, 3) and photo.pixels[5, 5, 0] == 77
+    assert photo.note == "The photo of 6000 x 5400 pixels was read at half its size."
+
+
+# ------------------------------------------------------------------------------- damage and disguise (T03 - T07)
+
+
+SEEDS = [
+    encoded(smooth(), "JPEG"),
+    encoded(smooth(), "PNG"),
+    encoded(smooth(), "WEBP"),
+    encoded(smooth(), "TIFF", compression="tiff_lzw"),
+    encoded(smooth(), "BMP"),
+    encoded(smooth(), "GIF"),
+    HEIC,
+]
+
+
+def photo_or_refusal(content: bytes) -> Photo | None:
+    try:
+        return load_photo(content)
+    except ImageError:
+        return None
+
+
+@settings(max_examples=1500, deadline=None, derandomize=True, database=None)
+@given(
+    st.integers(0, len(SEEDS) - 1),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=12),
+)
+def test_mutated_files_are_read_or_refused(seed: int, changes: list[tuple[float, int]]) -> None:
+    content = bytearray(SEEDS[seed])
+    for place, value in changes:
+        content[int(place * min(len(content), 400))] = value  # headers are where it matters
+    start = time.process_time()
+    photo = photo_or_refusal(bytes(content))
+    assert time.process_time() - start < 2
+    assert photo is None or photo.pixels.ndim == 3
+
+
+@pytest.mark.parametrize("content", SEEDS, ids=["jpeg", "png", "webp", "tiff", "bmp", "gif", "heic"])
+def test_cut_files_are_refused(content: bytes) -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert photo_or_refusal(content) is not None
+    for percent in range(0, 100, 5):
+        photo = photo_or_refusal(content[: len(content) * percent // 100])
+        assert photo is None or percent > 50
+
+
+def disguises() -> dict[str, bytes]:
+    Image.init()
+    found = {
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='64' height='64'></svg>",
+        "html": b"<!DOCTYPE html><html><body>photo</body></html>",
+        "zip": b"PK\x03\x04" + bytes(60),
+        "elf": b"\x7fELF" + bytes(60),
+    }
+    for form in set(Image.SAVE) - set(decoder.FORMATS) - {"MPO"}:  # an MPO is a JPEG with more behind it
+        for mode in ("RGB", "L", "1"):
+            try:
+                found[form] = encoded(smooth().convert(mode), form)
+                break
+            except (OSError, ValueError, KeyError):  # this mode, or an encoder that Pillow lacks
+                continue
+    return found
+
+
+def test_other_formats_are_refused_whatever_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a decoder started a process")
+
+    files = disguises()
+    monkeypatch.setattr(subprocess, "Popen", forbidden)
+    assert {"EPS", "PDF", "PPM", "TGA", "ICO"} <= files.keys() and len(files) > 20
+    for name, content in files.items():
+        with pytest.raises(ImageError) as refusal:
+            load_photo(content)
+        assert "not a photo that can be read" in str(refusal.value) or name == "AVIF", name
+
+
+def test_heic_is_turned_upright_once() -> None:
+    pixels = load_rgb(HEIC)
+    expected = np.rot90(picture(), -1)
+    assert pixels.shape == expected.shape == (40, 24, 3)
+    assert np.abs(pixels.astype(int) - expected).mean() < 6
+
+
+def test_avif_is_refused_by_name() -> None:
+    with pytest.raises(ImageError) as refusal:
+        load_photo(encoded(smooth(), "AVIF"))
+    assert str(refusal.value) == "AVIF is not supported; save the photo as JPEG or PNG."
+
+
+# ------------------------------------------------------------------------------- frames and tones (T08 - T10)
+
+
+@pytest.mark.parametrize("frames", [2, 500])
+@pytest.mark.parametrize(
+    ("form", "options"), [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {"compression": "raw"})]
+)
+def test_the_first_frame_is_used_and_said(form: str, options: dict[str, object], frames: int) -> None:
+    first = Image.fromarray(picture(16, 16))
+    rest = [Image.new("RGB", (16, 16), (i % 256, 99, i // 2)) for i in range(1, frames)]
+    content = encoded(first, form, save_all=True, append_images=rest, **options)
+    start = time.process_time()
+    photo = load_photo(content)
+    assert time.process_time() - start < 0.5
+    np.testing.assert_array_equal(photo.pixels, picture(16, 16))
+    assert photo.note and "first one was used" in photo.note
+    assert load_photo(encoded(first, form, **options)).note is None
+
+
+def ramp() -> np.ndarray:
+    return np.linspace(0, 1, 600 * 32).reshape(32, 600)
+
+
+@pytest.mark.parametrize(
+    ("form", "array"),
+    [
+        ("PNG", np.rint(ramp() * 65535).astype(np.uint16)),
+        ("TIFF", np.rint(ramp() * 65535).astype(np.uint16)),
+        ("TIFF", np.rint(ramp() * 65535).astype(">u2")),
+        ("TIFF", np.rint(ramp() * 65535).astype(np.int32)),
+        ("TIFF", np.rint(ramp() * 255).astype(np.int32)),
+        ("TIFF", (ramp() * 1e6 - 5e5).astype(np.int32)),
+        ("TIFF", ramp().astype(np.float32)),
+        ("TIFF", (ramp() * 255).astype(np.float32)),
+        ("TIFF", (ramp() * 40 - 7).astype(np.float32)),
+    ],
+)
+def test_deep_tones_equal_their_8_bit_twin(form: str, array: np.ndarray) -> None:
+    pixels = load_rgb(encoded(array, form))
+    assert len(np.unique(pixels)) > 250
+    assert np.abs(pixels[..., 0] - ramp() * 255).max() <= 1
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_16_bit_is_never_stretched() -> None:
+    dark = np.full((16, 16), 6553, np.uint16)
+    assert (load_rgb(encoded(dark, "PNG")) == 25).all()
+
+
+def test_a_constant_float_photo_is_read() -> None:
+    assert (load_rgb(encoded(np.full((16, 16), -3.0, np.float32), "TIFF")) == 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_floats_that_are_no_numbers_are_refused(bad: float) -> None:
+    array = np.zeros((16, 16), np.float32)
+    array[3, 3] = bad
+    with pytest.raises(ImageError, match="not numbers"):
+        load_photo(encoded(array, "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [
+        *(("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+        *(("TIFF", mode) for mode in ("CMYK", "LAB", "YCbCr", "RGBA")),
+        *(("JPEG", mode) for mode in ("L", "RGB", "CMYK", "YCbCr")),
+        *(("GIF", "P"), ("BMP", "P"), ("WEBP", "RGBA")),
+    ],
+)
+def test_colour_modes_equal_their_rgb_twin(form: str, mode: str) -> None:
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+        converted = ImageCms.applyTransform(smooth(), to_lab)
+        assert converted is not None
+    else:
+        converted = smooth().quantize(256) if mode == "P" else smooth().convert(mode)
+    options = {"compression": "jpeg"} if (form, mode) == ("TIFF", "YCbCr") else {}  # Pillow misreads its own raw ones
+    twin = smooth().convert(mode if mode in ("1", "L") else "L" if mode == "LA" else "RGB").convert("RGB")
+    difference = np.abs(load_rgb(encoded(converted, form, **options)).astype(int) - np.asarray(twin)).mean()
+    assert difference <= (20 if mode == "CMYK" else 8)
+
+
+def transparent_palette() -> Image.Image:
+    image = Image.fromarray((np.arange(256).reshape(16, 16) // 128).astype(np.uint8), "L").convert("P")
+    image.putpalette([10, 20, 30, 0, 0, 0] + [0] * 762)
+    image.info["transparency"] = 1
+    return image
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_a_transparent_palette_colour_is_laid_on_white(form: str) -> None:
+    pixels = load_rgb(encoded(transparent_palette(), form, transparency=1))
+    assert (pixels[0] == (10, 20, 30)).all() and (pixels[-1] == 255).all()
+
+
+def test_alpha_is_laid_on_white() -> None:
+    rgba = np.zeros((16, 16, 4), np.uint8)
+    rgba[8:, :, 3] = 128
+    pixels = load_rgb(rgba)
+    assert (pixels[:8] == 255).all() and (pixels[8:] == 127).all()
+
+
+# ------------------------------------------------------------------------------- metadata (T11)
+
+
+def stored(orientation: int) -> Image.Image:
+    """``picture()`` as a camera stores it under an orientation tag."""
+    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    return Image.fromarray(np.ascontiguousarray(turns[orientation](picture())))
+
+
+def exif(orientation: int, focal_35mm: int | None = None) -> Image.Exif:
+    tags = Image.Exif()
+    tags[274] = orientation
+    if focal_35mm is not None:
+        tags.get_ifd(0x8769)[0xA405] = focal_35mm
+    return tags
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("form", "tolerance"), [("PNG", 0), ("TIFF", 0), ("WEBP", 0), ("JPEG", 4)])
+def test_every_orientation_comes_upright(form: str, tolerance: int, orientation: int) -> None:
+    options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
+    pixels = load_rgb(encoded(stored(orientation), form, exif=exif(orientation), **options))
+    assert pixels.shape == (24, 40, 3)
+    assert np.abs(pixels.astype(int) - picture()).mean() <= tolerance
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so, and goes on
+def test_damaged_metadata_does_not_cost_the_photo() -> None:
+    good = exif(6, 28).tobytes()
+    rng = np.random.default_rng(0)
+    blocks = [good[:cut] for cut in (7, 12, 20, 31)] + [good[:10] + rng.bytes(60), b"Exif\0\0" + rng.bytes(90)]
+    for block in blocks:
+        assert load_rgb(encoded(smooth(), "JPEG", exif=block)).size == 64 * 48 * 3
+    assert load_rgb(encoded(smooth(), "JPEG", exif=exif(99))).shape == (48, 64, 3)
+    for extra in ({"icc_profile": rng.bytes(200)}, {"xmp": rng.bytes(200)}, {"comment": rng.bytes(200)}):
+        assert load_rgb(encoded(smooth(), "JPEG", **extra)).shape == (48, 64, 3)
+    text = encoded(smooth(), "PNG")
+    text = text[:33] + chunk(b"tEXt", b"a\0b") * 100_000 + text[33:]
+    assert load_rgb(text).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(("orientation", "film_side_mm"), [(1, 36), (3, 36), (6, 24), (8, 24)])
+def test_the_field_of_view_belongs_to_the_upright_photo(orientation: int, film_side_mm: int) -> None:
+    landscape = Image.new("RGB", (300, 200))
+    photo = load_photo(encoded(landscape, "JPEG", exif=exif(orientation, 28)))
+    assert photo.fov_x_deg == pytest.approx(math.degrees(2 * math.atan(film_side_mm / 2 / 28)))
+
+
+@pytest.mark.parametrize("focal", [None, 0])
+def test_without_a_focal_length_there_is_no_field_of_view(focal: int | None) -> None:
+    assert load_photo(encoded(smooth(), "JPEG", exif=exif(1, focal))).fov_x_deg is None
+
+
+# ------------------------------------------------------------------------------- to the network
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resolution", "factor"),
+    [(48, 64, 0, 8), (33, 200, 96, 8), (61, 47, 128, 8), (100, 75, 64, 4), (16, 320, 48, 16), (200, 33, 0, 8)],
+)
+def test_network_input_has_the_numbers_of_diffusers(height: int, width: int, resolution: int, factor: int) -> None:
+    import torch
+    from diffusers.pipelines.marigold.marigold_image_processing import MarigoldImageProcessor
+
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+    theirs, padding, _ = MarigoldImageProcessor(vae_scale_factor=factor).preprocess(
+        Image.fromarray(pixels), processing_resolution=resolution
+    )
+    ours, size = to_network(pixels, resolution, factor)
+    assert ours.dtype == torch.float32 and ours.shape == theirs.shape
+    assert size == (theirs.shape[2] - padding[0], theirs.shape[3] - padding[1])
+    assert (ours - theirs).abs().max() <= 1e-5  # a level of 8 bits is 8e-3
+
+
+def test_the_narrowest_photo_at_the_lowest_resolution_keeps_a_row() -> None:
+    tensor, size = to_network(np.zeros((16, 320, 3), np.uint8), 16, 8)
+    assert size == (1, 16) and tensor.shape == (1, 3, 8, 16)
+
+
+def test_reading_photos_needs_no_torch() -> None:
+    code = "import sys, marigold_core.image; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

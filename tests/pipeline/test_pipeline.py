@@ -1,0 +1,251 @@
+"""The pipeline by itself: streams, seeds, batches, memory, continuation and grids."""
+
+from time import sleep
+
+import numpy as np
+import pytest
+import torch
+
+from marigold_core import CheckpointError, MarigoldError, Prediction, Progress, Settings, SettingsError, load
+from marigold_core.pipeline.sampling import generator
+
+pytestmark = pytest.mark.numeric
+
+QUICK = {"num_inference_steps": 2, "processing_resolution": 48}
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_depth):
+    return load(tiny_depth, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def picture(photo):
+    return photo(50, 70)
+
+
+def test_a_prediction_has_the_promised_shapes_and_ranges(pipe, picture):
+    prediction = pipe(picture, Settings(**QUICK, ensemble_size=3))
+    assert prediction.values.shape == prediction.uncertainty.shape == (50, 70)
+    assert prediction.values.dtype == prediction.uncertainty.dtype == np.float32
+    assert 0 <= prediction.values.min() < prediction.values.max() <= 1
+    assert prediction.uncertainty.min() >= 0 and prediction.uncertainty.max() > 0
+    assert prediction.members.shape == (3, 34, 48) and prediction.members.dtype == np.float16
+    assert (prediction.modality, prediction.kind, prediction.space) == ("depth", "affine", "depth")
+    assert np.array_equal(prediction.photo, picture)
+
+
+def test_normals_are_unit_vectors(tiny_normals, picture):
+    prediction = load(tiny_normals, device="cpu")(picture, Settings(**QUICK, ensemble_size=3))
+    assert prediction.values.shape == (50, 70, 3) and prediction.kind == "unit-vector"
+    np.testing.assert_allclose(np.linalg.norm(prediction.values, axis=-1), 1, atol=1e-5)
+    assert prediction.members.shape == (3, 34, 48, 3)
+
+
+def test_defaults_come_from_the_checkpoint_and_are_reported(pipe, picture):
+    prediction = pipe(picture)
+    assert prediction.settings == Settings(
+        num_inference_steps=pipe.checkpoint.default_steps, processing_resolution=pipe.checkpoint.default_resolution
+    )
+    assert prediction.uncertainty is None
+
+
+def test_stream_reports_each_step_and_a_prediction_after_each_member(pipe, picture):
+    events = list(pipe.stream(picture, Settings(**QUICK, ensemble_size=3, batch_size=1)))
+    predictions = [event for event in events if isinstance(event, Prediction)]
+    steps = [event for event in events if isinstance(event, Progress) and "step" in event.stage]
+    assert [p.settings.ensemble_size for p in predictions] == [1, 2, 3]
+    assert [(p.done, p.total) for p in steps] == [(i, 6) for i in range(1, 7)]
+    assert predictions[1].uncertainty is None and predictions[2].uncertainty is not None
+    assert np.array_equal(predictions[-1].values, pipe(picture, Settings(**QUICK, ensemble_size=3)).values)
+
+
+def test_closing_a_stream_stops_before_the_next_step(pipe, picture, monkeypatch):
+    calls = []
+    forward = pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    stream = pipe.stream(picture, Settings(num_inference_steps=10, processing_resolution=48))
+    for event in stream:
+        if isinstance(event, Progress) and "step 3 " in event.stage:
+            stream.close()
+    assert len(calls) == 3
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_members_depend_on_seed_and_index_alone(pipe, picture):
+    one = pipe(picture, Settings(**QUICK, ensemble_size=5, batch_size=1)).members.astype(np.float32)
+    for size in (2, 5):
+        other = pipe(picture, Settings(**QUICK, ensemble_size=5, batch_size=size)).members.astype(np.float32)
+        np.testing.assert_allclose(one, other, atol=6e-4)
+    prefix = pipe(picture, Settings(**QUICK, ensemble_size=2, batch_size=1)).members
+    assert np.array_equal(prefix.astype(np.float32), one[:2])
+    assert np.abs(pipe(picture, Settings(**QUICK, seed=1)).members[0] - one[0]).mean() > 1e-3
+    assert torch.equal(torch.randn(4, generator=generator(1, 2)), torch.randn(4, generator=generator(1, 2)))
+    assert not torch.equal(torch.randn(4, generator=generator(1, 2)), torch.randn(4, generator=generator(2, 1)))
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_depth_lcm", "tiny_guided"])
+def test_members_of_other_kinds_do_not_depend_on_the_batch(checkpoint, picture, request):
+    pipe = load(request.getfixturevalue(checkpoint), device="cpu")
+    runs = [pipe(picture, Settings(**QUICK, ensemble_size=3, batch_size=b)).members.astype(float) for b in (1, 3)]
+    np.testing.assert_allclose(*runs, atol=6e-4)
+
+
+def test_the_photo_is_encoded_once_for_all_members(pipe, picture, monkeypatch):
+    calls = []
+    encode = pipe.vae.encode
+    monkeypatch.setattr(pipe.vae, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
+    pipe(picture, Settings(**QUICK, ensemble_size=3, batch_size=1))
+    assert len(calls) == 1
+
+
+def test_the_image_prior_looks_once_at_a_photo(tiny_guided, picture, monkeypatch):
+    pipe = load(tiny_guided, device="cpu")
+    looks = []
+    forward = pipe.prior.forward
+    monkeypatch.setattr(pipe.prior, "forward", lambda seen: looks.append(1) or forward(seen))
+    part = pipe(picture, Settings(**QUICK, ensemble_size=2, batch_size=1))
+    assert len(looks) == 1
+    *_, whole = pipe.stream(picture, Settings(**QUICK, ensemble_size=3, batch_size=1), start=part)
+    assert len(looks) == 2
+    list(pipe.stream(picture, Settings(**QUICK, ensemble_size=2), start=whole))  # nothing is left to do
+    assert len(looks) == 2
+    list(pipe.grid(picture, steps=[1, 2], sizes=[1, 2], seeds=[0, 7], processing_resolution=48))
+    assert len(looks) == 3
+    assert np.array_equal(whole.members, pipe(picture, Settings(**QUICK, ensemble_size=3, batch_size=1)).members)
+
+
+def test_an_image_prior_without_enough_memory_is_shown_tiles(tiny_guided, picture, monkeypatch):
+    pipe = load(tiny_guided, device="cpu")
+    forward, tiling = pipe.prior.forward, []
+
+    def starved(seen):
+        tiling.append(pipe.vae.use_tiling)
+        if len(tiling) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(seen)
+
+    monkeypatch.setattr(pipe.prior, "forward", starved)
+    assert pipe(picture, Settings(**QUICK)).values.shape == (50, 70)
+    assert tiling == [False, True]
+
+
+def test_a_prediction_can_be_continued(pipe, picture, monkeypatch):
+    whole = pipe(picture, Settings(**QUICK, ensemble_size=5, seed=4))
+    part = pipe(picture, Settings(**QUICK, ensemble_size=3, seed=4))
+    calls = []
+    forward = pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    *_, last = pipe.stream(picture, Settings(**QUICK, ensemble_size=5, seed=4), start=part)
+    assert len(calls) == 4  # two more members of two steps
+    assert np.array_equal(last.members, whole.members)
+    np.testing.assert_allclose(last.values, whole.values, atol=5e-3)  # members are kept as float16
+
+
+def test_another_job_cannot_be_continued(pipe, picture, photo):
+    part = pipe(picture, Settings(**QUICK, ensemble_size=1))
+    for other in (Settings(**QUICK, seed=1), Settings(num_inference_steps=3, processing_resolution=48)):
+        with pytest.raises(SettingsError, match="same photo"):
+            list(pipe.stream(picture, other, start=part))
+    with pytest.raises(SettingsError, match="same photo"):
+        list(pipe.stream(photo(50, 70, 1), Settings(**QUICK), start=part))
+
+
+def test_grid_shares_the_encoding_and_the_members(pipe, picture, monkeypatch):
+    encodes, steps = [], []
+    encode, forward = pipe.vae.encode, pipe.unet.forward
+    monkeypatch.setattr(pipe.vae, "encode", lambda *a, **k: encodes.append(1) or encode(*a, **k))
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: steps.append(1) or forward(*a, **k))
+    cells = list(pipe.grid(picture, steps=[1, 2], sizes=[3, 1], seeds=[0, 7], processing_resolution=48))
+    assert len(encodes) == 1 and len(steps) == 2 * 3 * (1 + 1)  # the first of two steps is that of one step
+    told = [(c.settings.seed, c.settings.num_inference_steps, c.settings.ensemble_size) for c in cells]
+    assert told == [(s, n, e) for s in (0, 7) for n in (1, 2) for e in (1, 3)]
+    alone = pipe(picture, Settings(num_inference_steps=2, ensemble_size=3, seed=7, processing_resolution=48))
+    assert np.array_equal(cells[-1].prediction.values, alone.values)
+    assert cells[1].seconds > cells[0].seconds > 0
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_depth", "tiny_depth_leading", "tiny_depth_lcm", "tiny_guided"])
+def test_sharing_changes_no_bit(checkpoint, picture, request):
+    pipe = load(request.getfixturevalue(checkpoint), device="cpu")
+    for cell in pipe.grid(picture, steps=[3, 1, 2], sizes=[2, 1], seeds=[5, 6], processing_resolution=48):
+        assert np.array_equal(cell.prediction.members, pipe(picture, cell.settings).members)
+
+
+def test_the_time_of_a_cell_counts_the_step_it_was_spared(pipe, picture, monkeypatch):
+    waits = pipe.predict_velocity
+    monkeypatch.setattr(pipe, "predict_velocity", lambda *a: (sleep(0.05), waits(*a))[1])
+    first, second = pipe.grid(picture, steps=[2, 2], sizes=[1], processing_resolution=48)
+    assert first.seconds >= 0.1 and second.seconds >= 0.1
+
+
+def test_leading_checkpoints_run_with_trailing_spacing(tiny_depth_leading):
+    pipe = load(tiny_depth_leading, device="cpu")
+    assert pipe._scheduler(4).timesteps.tolist() == [999, 749, 499, 249]
+    pipe.respace = False
+    assert pipe._scheduler(4).timesteps.tolist() == [751, 501, 251, 1]
+
+
+def test_the_last_step_returns_the_clean_latent(pipe):
+    latent, noise = torch.randn(2, 1, 4, 6, 6, generator=torch.Generator().manual_seed(0)).unbind()
+    with torch.inference_mode():
+        velocity = pipe.predict_velocity(latent, noise, torch.tensor(999))
+        (clean,) = pipe.denoise(latent, noise, 1)
+    torch.testing.assert_close(clean, -velocity)  # zero terminal SNR: alpha_bar is 0 at t = 999
+
+
+@pytest.mark.parametrize("failures", range(1, 5))
+def test_running_out_of_memory_steps_down_and_says_so(tiny_depth, picture, monkeypatch, failures):
+    pipe = load(tiny_depth, device="cpu")
+    calls = []
+    forward = pipe.unet.forward
+
+    def starved(*args, **kwargs):
+        calls.append(len(args[0]))
+        if len(calls) <= failures:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **kwargs)
+
+    expected = pipe(picture, Settings(**QUICK, ensemble_size=4)).members.astype(np.float32)
+    monkeypatch.setattr(pipe.unet, "forward", starved)
+    settings = Settings(**QUICK, ensemble_size=4, batch_size=4)
+    if failures == 4:  # 4, 2, 1, then in tiles: nothing smaller is left
+        with pytest.raises(MarigoldError, match="lower processing resolution"):
+            list(pipe.stream(picture, settings))
+    else:
+        events = list(pipe.stream(picture, settings))
+        told = [event.stage for event in events if isinstance(event, Progress) and "memory" in event.stage]
+        assert len(told) == failures
+        np.testing.assert_allclose(events[-1].members.astype(np.float32), expected, atol=2e-3 if failures < 3 else 0.2)
+    assert calls[:failures] == [4, 2, 1, 1][:failures]
+    monkeypatch.undo()
+    assert pipe(picture, Settings(**QUICK)).values.shape == (50, 70)
+
+
+def test_other_errors_pass_through(pipe, picture, monkeypatch):
+    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        pipe(picture, Settings(**QUICK))
+
+
+def test_weights_that_give_nan_are_refused(tiny_depth, picture):
+    pipe = load(tiny_depth, device="cpu")
+    with torch.no_grad():
+        pipe.unet.conv_out.bias[0] = float("nan")
+    with pytest.raises(CheckpointError, match="not finite"):
+        pipe(picture, Settings(**QUICK))
+
+
+def test_unknown_devices_and_dtypes_are_refused(tiny_depth):
+    with pytest.raises(SettingsError, match="tpu"):
+        load(tiny_depth, device="tpu")
+    with pytest.raises(SettingsError, match="int8"):
+        load(tiny_depth, dtype="int8")
+
+
+def test_bfloat16_runs_close_to_float32(tiny_depth, pipe, picture):
+    half = load(tiny_depth, device="cpu", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16 and half.prompt.dtype == torch.bfloat16
+    np.testing.assert_allclose(
+        half(picture, Settings(**QUICK)).values, pipe(picture, Settings(**QUICK)).values, atol=0.15
+    )

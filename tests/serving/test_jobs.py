@@ -1,0 +1,227 @@
+"""One job in the model at a time, jobs that can be closed anywhere, results that make room for each other."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marigold_core.errors import CheckpointError, ExportError, ImageError, SettingsError
+from marigold_core.prediction import Prediction, Progress
+from marigold_core.serving.jobs import MAX_PIPELINES, Service, check_cost
+from marigold_core.settings import MeshSettings, Settings
+
+PHOTO = np.full((32, 40, 3), 120, np.uint8)
+
+
+class SlowPipeline:
+    """Counts who is inside; a step takes ``step_s``."""
+
+    def __init__(self, step_s: float = 0.01) -> None:
+        self.step_s, self.inside, self.most, self.steps = step_s, 0, 0, 0
+        self.books = threading.Lock()
+
+    def resolve(self, settings: Settings | None) -> Settings:
+        given = (settings or Settings()).model_dump()
+        return Settings(**{**given, "num_inference_steps": given["num_inference_steps"] or 4})
+
+    def stream(self, photo, settings: Settings, start: Prediction | None = None) -> Iterator[Progress | Prediction]:
+        with self.books:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        try:
+            for done in range(settings.num_inference_steps):
+                time.sleep(self.step_s)
+                self.steps += 1
+                yield Progress(done + 1, settings.num_inference_steps, "denoising")
+            yield prediction(float(photo.pixels[0, 0, 0]) / 255)
+        finally:
+            with self.books:
+                self.inside -= 1
+
+
+def prediction(value: float = 0.5, size: int = 32) -> Prediction:
+    values = np.linspace(0, value, size * size, dtype=np.float32).reshape(size, size)
+    photo = np.zeros((size, size, 3), np.uint8)
+    return Prediction("depth", "affine", "depth", values, None, None, photo, None, Settings(), "fake", "0" * 64)
+
+
+def service(tmp_path: Path, pipeline: SlowPipeline | None = None, **options: int) -> Service:
+    return Service(tmp_path, loader=lambda name: pipeline or SlowPipeline(), **options)
+
+
+def test_yields_progress_then_the_prediction(tmp_path):
+    events = list(service(tmp_path).run(PHOTO, Settings(num_inference_steps=3), "fake"))
+    assert [event.done for event in events if isinstance(event, Progress) and event.total] == [1, 2, 3]
+    assert isinstance(events[-1], Prediction)
+
+
+def test_one_job_at_a_time_and_every_job_gets_its_own_result(tmp_path):
+    pipeline = SlowPipeline()
+    rooms = service(tmp_path, pipeline)
+    results: dict[int, float] = {}
+
+    def job(number: int) -> None:
+        photo = np.full((32, 32, 3), number * 20, np.uint8)
+        results[number] = list(rooms.run(photo, Settings(), "fake"))[-1].values.max()
+
+    threads = [threading.Thread(target=job, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pipeline.most == 1
+    assert results == pytest.approx({number: number * 20 / 255 for number in range(8)})
+
+
+def test_closing_stops_before_the_next_step_and_frees_the_model(tmp_path):
+    pipeline = SlowPipeline()
+    rooms = service(tmp_path, pipeline)
+    for after in range(1, 6):
+        job = rooms.run(PHOTO, Settings(num_inference_steps=50), "fake")
+        seen = 0
+        while seen < after:
+            seen += next(job).total > 0
+        before = pipeline.steps
+        job.close()
+        assert pipeline.steps == before
+        assert pipeline.inside == 0
+    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+
+
+def test_a_waiting_job_can_be_closed(tmp_path):
+    rooms = service(tmp_path)
+    first = rooms.run(PHOTO, Settings(num_inference_steps=50), "fake")
+    while next(first).total == 0:
+        pass
+    second = rooms.run(PHOTO, Settings(), "fake")
+    assert "waiting" in next(second).stage
+    second.close()
+    first.close()
+    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+
+
+def test_a_failed_job_frees_the_model(tmp_path):
+    class Broken(SlowPipeline):
+        def stream(self, photo, settings, start=None):
+            yield Progress(1, 2, "denoising")
+            raise ZeroDivisionError
+
+    pipelines = {"broken": Broken(), "fake": SlowPipeline()}
+    rooms = Service(tmp_path, loader=pipelines.__getitem__)
+    with pytest.raises(ZeroDivisionError):
+        list(rooms.run(PHOTO, Settings(), "broken"))
+    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+
+
+def test_a_bad_photo_is_refused_before_anything_is_loaded(tmp_path):
+    loaded = []
+    rooms = Service(tmp_path, loader=lambda name: loaded.append(name) or SlowPipeline())
+    with pytest.raises(ImageError):
+        next(rooms.run(b"not a photo", Settings(), "fake"))
+    assert loaded == []
+
+
+def test_a_failed_load_is_told_and_tried_again(tmp_path):
+    attempts = []
+
+    def load(name: str) -> SlowPipeline:
+        attempts.append(name)
+        if len(attempts) == 1:
+            raise CheckpointError("The hub cannot be reached.")
+        return SlowPipeline()
+
+    rooms = Service(tmp_path, loader=load)
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        list(rooms.run(PHOTO, Settings(), "fake"))
+    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+
+
+def test_a_job_that_waits_for_a_load_can_be_closed(tmp_path):
+    gate = threading.Event()
+
+    def load(name: str) -> SlowPipeline:
+        gate.wait(20)
+        return SlowPipeline()
+
+    rooms = Service(tmp_path, loader=load)
+    job = rooms.run(PHOTO, Settings(), "fake")
+    assert "loading" in next(job).stage
+    job.close()
+    gate.set()
+
+
+def test_few_pipelines_are_kept_and_each_is_loaded_once(tmp_path):
+    loaded = []
+    rooms = Service(tmp_path, loader=lambda name: loaded.append(name) or SlowPipeline())
+    names = [str(number) for number in range(MAX_PIPELINES + 1)]
+    for name in [*names, names[-1], names[0]]:
+        rooms.warm(name).result(10)
+    assert loaded == [*names, names[0]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "fits"),
+    [
+        ({"num_inference_steps": 50, "ensemble_size": 20, "processing_resolution": 1024}, (768, 1024), True),
+        ({"num_inference_steps": 50, "ensemble_size": 20, "processing_resolution": 2048}, (768, 1024), False),
+        ({"num_inference_steps": 50, "ensemble_size": 2, "processing_resolution": 0}, (6000, 9000), False),
+        ({"num_inference_steps": 1, "ensemble_size": 1, "processing_resolution": 0}, (6000, 9000), True),
+    ],
+)
+def test_a_job_too_large_for_everybody_else_is_refused(settings, size, fits):
+    if fits:
+        check_cost(Settings(**settings), size)
+    else:
+        with pytest.raises(SettingsError, match="too much"):
+            check_cost(Settings(**settings), size)
+
+
+def test_results_are_kept_apart_and_make_room(tmp_path):
+    each = prediction(size=32).values.nbytes + prediction(size=32).photo.nbytes
+    rooms = service(tmp_path, kept_bytes=3 * each)
+    keys = [rooms.keep(prediction(0.1 * number)) for number in range(1, 4)]
+    rooms.export(keys[1], ["npy"])
+    assert (tmp_path / keys[1]).exists()
+    for number in (2, 0):  # what is used stays
+        assert rooms.prediction(keys[number]).values.max() == pytest.approx(0.1 * (number + 1))
+    rooms.keep(prediction(0.9))
+    with pytest.raises(ExportError, match="no longer kept"):
+        rooms.prediction(keys[1])
+    assert not (tmp_path / keys[1]).exists()
+    assert rooms.prediction(keys[0]).values.max() == pytest.approx(0.1)
+    assert len(set(keys)) == 3 and all(len(key) == 32 for key in keys)
+
+
+def test_a_result_takes_the_place_of_an_outdated_one(tmp_path):
+    rooms = service(tmp_path)
+    other, first = rooms.keep(prediction(0.1)), rooms.keep(prediction(0.2))
+    rooms.export(first, ["npy"])
+    second = rooms.keep(prediction(0.3), outdated=first)
+    assert rooms.keeps(other) and rooms.keeps(second) and not rooms.keeps(first)
+    assert not (tmp_path / first).exists()
+    assert rooms.keeps(rooms.keep(prediction(0.4), outdated=first))  # which is gone already
+
+
+def test_exports_are_made_once_for_each_choice(tmp_path):
+    rooms = service(tmp_path)
+    key = rooms.keep(prediction())
+    first = rooms.export(key, ["color"])["color"]
+    stamp = first.stat().st_mtime_ns
+    assert rooms.export(key, ["color"])["color"] == first
+    assert first.stat().st_mtime_ns == stamp
+    other = rooms.export(key, ["color"], colormap="gray")["color"]
+    assert other.read_bytes() != first.read_bytes()
+    wide = rooms.export(key, ["glb"], MeshSettings(fov_x_deg=100))["glb"]
+    assert wide.read_bytes() != rooms.export(key, ["glb"])["glb"].read_bytes()
+
+
+def test_an_unsuitable_format_is_refused_in_a_sentence(tmp_path):
+    rooms = service(tmp_path)
+    key = rooms.keep(prediction())
+    with pytest.raises(ExportError, match="3 or more members"):
+        rooms.export(key, ["uncertainty"])
+    rooms.close()
+    assert not tmp_path.exists()

@@ -1,0 +1,259 @@
+"""The readers of public data sets against folders that were written from the documentation alone."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marigold_core.errors import MarigoldError
+from tests.helpers import set_writers as sets
+from tests.helpers.damage import DAMAGE
+from tests.helpers.set_writers import Picture, picture
+from training.data.sets import open_set
+from training.data.sets.sample import Sample
+
+KITTI_CROP = (slice(23, 375), slice(13, 1229))
+NAMES = {
+    "hypersim": ["ai_001_001/cam_00_fr0000", "ai_001_001/cam_01_fr0003"],
+    "vkitti": ["Scene02/clone/Camera_0/00000", "Scene20/15-deg-left/Camera_1/00012"],
+    "nyu": ["kitchen_0004/0001", "office_0005/0009"],
+    "kitti": ["2011_09_26_drive_0002_sync/0000000042", "2011_09_26_drive_0002_sync/0000000069"],
+    "eth3d": ["office/DSC_0219", "pipes/DSC_0634"],
+    "scannet": ["scene0011_00/000000", "scene0406_02/000300"],
+    "diode": [
+        "indoors/scene_00021/scan_00189/00021_00189_indoors_200_010",
+        "outdoor/scene_00022/scan_00196/00022_00196_outdoor_350_020",
+    ],
+    "measured": ["bottle", "street"],
+}
+SIZES = {
+    **{"hypersim": (768, 1024), "vkitti": (375, 1242), "nyu": (480, 640), "kitti": (375, 1242)},
+    **{"eth3d": (40, 60), "scannet": (480, 640), "diode": (768, 1024), "measured": (24, 36)},
+}
+STEPS_M = {"vkitti": 1 / 100, "kitti": 1 / 256}
+WRITERS: dict[str, Callable[..., None]] = {kind: getattr(sets, f"write_{kind}") for kind in NAMES}
+SPLITS = {"nyu": "test", "kitti": "test", "eth3d": "test", "scannet": "val", "diode": "val"}
+KINDS = list(NAMES)
+LOSSY = ("vkitti", "eth3d", "scannet", "pairs")  # photos are JPEGs
+
+
+def pictures(kind: str) -> dict[str, Picture]:
+    known = kind != "vkitti"  # rendered: what has no depth is sky
+    drawn = [picture(SIZES[kind], seed, step_m=STEPS_M.get(kind, 0.001), unknown=known) for seed in range(2)]
+    if kind == "vkitti":
+        drawn[0].depth_m[:100] = np.inf
+    return dict(zip(NAMES[kind], drawn, strict=True))
+
+
+def spec(kind: str, folder: Path) -> str:
+    if kind == "measured":
+        return str(folder)  # recognised
+    return f"{kind}/{SPLITS[kind]}:{folder}" if kind in SPLITS else f"{kind}:{folder}"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, Picture]]]:
+    """Every set once, with two pictures each."""
+    folders = {}
+    for kind in KINDS:
+        folders[kind] = tmp_path_factory.mktemp(kind), pictures(kind)
+        WRITERS[kind](*folders[kind])
+    return folders
+
+
+def compare(read: Sample, wrote: Picture, kind: str) -> None:
+    rgb, depth = wrote.rgb, wrote.depth_m
+    if kind in ("kitti", "vkitti"):
+        rgb, depth = rgb[KITTI_CROP], depth[KITTI_CROP]
+    assert read.rgb.dtype == np.uint8
+    assert read.depth_m.dtype == np.float32
+    assert read.rgb.shape == rgb.shape
+    assert np.abs(read.rgb.astype(int) - rgb).max() <= (6 if kind in LOSSY else 0)
+    np.testing.assert_allclose(read.depth_m, depth, rtol=1e-6)  # NaN and inf in the same places
+
+
+# ------------------------------------------------------------------------------- what is read is what was written
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_holds_what_was_written(kind: str, written: dict) -> None:
+    folder, truth = written[kind]
+    opened = open_set(spec(kind, folder))
+    assert (opened.kind, opened.folder, len(opened)) == (kind, folder, 2)
+    for index, wrote in enumerate(truth.values()):
+        compare(opened[index], wrote, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_files_and_sizes_are_those_of_the_pictures(kind: str, written: dict) -> None:
+    opened = open_set(spec(kind, written[kind][0]))
+    samples = [opened[index] for index in range(2)]
+    assert [opened.name(index) for index in range(2)] == [one.name for one in samples]
+    assert len({one.name for one in samples}) == 2
+    assert list(opened.sizes()) == [one.depth_m.shape for one in samples]
+    for index in range(2):
+        files = opened.files(index)
+        assert len(files) >= 2
+        assert all(path.is_file() for path in files)
+
+
+@pytest.mark.parametrize(
+    ("kind", "near_m", "far_m", "size"),
+    [
+        ("hypersim", 1e-5, 65, (480, 640)),
+        ("vkitti", 1e-5, 80, (352, 1216)),
+        ("nyu", 1e-3, 10, None),
+        ("kitti", 1e-5, 80, None),
+        ("eth3d", 1e-5, np.inf, None),
+        ("scannet", 1e-3, 10, None),
+    ],
+)
+def test_published_ranges_and_training_sizes(
+    kind: str, near_m: float, far_m: float, size: tuple[int, int] | None, written: dict
+) -> None:
+    opened = open_set(spec(kind, written[kind][0]))
+    assert (opened.near_m, opened.far_m) == (near_m, far_m)
+    assert opened.size == size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_opening_reads_no_picture(kind: str, written: dict, tmp_path: Path) -> None:
+    copy = tmp_path / kind
+    shutil.copytree(written[kind][0], copy)
+    for path in copy.rglob("*"):
+        if path.is_file() and path.suffix != ".txt":
+            path.write_bytes(b"")
+    assert len(open_set(spec(kind, copy))) == 2
+
+
+# ------------------------------------------------------------------------------- what is known
+
+
+def test_nyu_reads_what_was_measured_not_what_was_filled(written: dict) -> None:
+    read = open_set(f"nyu/test:{written['nyu'][0]}")[0]
+    assert np.isnan(read.depth_m[:120, :80]).all()
+    assert np.isfinite(read.depth_m[120:]).all()
+
+
+def test_diode_knows_what_its_mask_says(written: dict) -> None:
+    folder, truth = written["diode"]
+    read = open_set(f"diode/val:{folder}")[0].depth_m
+    assert np.array_equal(np.isnan(read), np.isnan(truth[NAMES["diode"][0]].depth_m))
+
+
+# ------------------------------------------------------------------------------- lists and splits
+
+
+@pytest.mark.parametrize("kind", ["hypersim", "nyu", "eth3d", "scannet", "diode"])
+def test_a_list_says_which_pictures_count_and_in_which_order(kind: str, tmp_path: Path) -> None:
+    truth = pictures(kind)
+    WRITERS[kind](tmp_path, truth)
+    path = next(tmp_path.rglob("*list*.txt"))
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{second}\n{first}\n")
+    turned = open_set(spec(kind, tmp_path))
+    compare(turned[0], truth[NAMES[kind][1]], kind)
+    compare(turned[1], truth[NAMES[kind][0]], kind)
+    path.write_text(f"{second}\n")
+    assert len(open_set(spec(kind, tmp_path))) == 1
+    path.unlink()
+    searched = open_set(spec(kind, tmp_path))
+    assert len(searched) == 2
+    compare(searched[0], truth[NAMES[kind][0]], kind)
+
+
+@pytest.mark.parametrize("line", ["kitchen/rgb_0001.png", "/etc/a.png b.png c.png", "../a.png b.png c.png"])
+def test_a_list_that_is_none_is_refused_by_its_line(line: str, tmp_path: Path) -> None:
+    sets.write_nyu(tmp_path, pictures("nyu"))
+    path = tmp_path / "filename_list_test.txt"
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    with pytest.raises(MarigoldError, match=r"3.*filename_list_test\.txt"):
+        open_set(f"nyu/test:{tmp_path}")
+
+
+def test_splits_are_apart(tmp_path: Path) -> None:
+    one, two = (picture((480, 640), seed) for seed in range(2))
+    sets.write_nyu(tmp_path / "nyu", {"office_0003/0003": one}, "train")
+    sets.write_nyu(tmp_path / "nyu", {"kitchen_0004/0001": two}, "test")
+    sets.write_hypersim(tmp_path / "hypersim", {"ai_001_001/cam_00_fr0000": one})
+    sets.write_hypersim(tmp_path / "hypersim", {"ai_003_010/cam_00_fr0001": two}, "val")
+    for kind, train, other in (("nyu", "train", "test"), ("hypersim", "train", "val")):
+        for split, wrote in ((train, one), (other, two)):
+            for opened in (open_set(f"{kind}/{split}:{tmp_path / kind}"), open_set(f"{kind}:{tmp_path / kind}", split)):
+                assert len(opened) == 1
+                compare(opened[0], wrote, kind)
+
+
+def test_pairs_are_photos_with_depth_of_the_same_name(tmp_path: Path) -> None:
+    one, two = (picture((24, 36), seed) for seed in range(2))
+    sets.write_pairs(tmp_path, {"a/one": one}, as_png=True)
+    sets.write_pairs(tmp_path, {"two": two}, as_png=False)
+    for text in (str(tmp_path), f"pairs:{tmp_path}"):
+        opened = open_set(text)
+        assert (opened.kind, len(opened)) == ("pairs", 2)
+        compare(opened[0], one, "pairs")
+        compare(opened[1], two, "pairs")
+
+
+def test_rendered_pictures_open_with_sky(tmp_path: Path) -> None:
+    drawn = [picture((24, 36), seed, step_m=1 / 64, unknown=False) for seed in range(3)]
+    drawn[1].depth_m[:5] = np.inf
+    sets.write_rendered(tmp_path, drawn[:2])
+    sets.write_rendered(tmp_path, drawn[2:], shard=1)
+    for text in (str(tmp_path), f"rendered:{tmp_path}"):
+        opened = open_set(text)
+        assert (opened.kind, len(opened)) == ("rendered", 3)
+        for index, wrote in enumerate(drawn):
+            half = Picture(wrote.rgb, wrote.depth_m.astype(np.float16).astype(np.float64))
+            compare(opened[index], half, "rendered")
+
+
+# ------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_is_named(kind: str, how: str, written: dict, tmp_path: Path) -> None:
+    copy = tmp_path / kind
+    shutil.copytree(written[kind][0], copy)
+    opened = open_set(spec(kind, copy))
+    for index, which in ((0, 0), (1, -1)):
+        path = opened.files(index)[which]
+        DAMAGE[how](path)
+        with pytest.raises(MarigoldError, match=path.name):
+            opened[index]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("vkitti", "kitti")])
+def test_depth_of_another_shape_is_refused(kind: str, tmp_path: Path) -> None:
+    truth = pictures(kind)
+    WRITERS[kind](tmp_path / "right", truth)
+    WRITERS[kind](tmp_path / "wrong", {name: Picture(one.rgb[1:], one.depth_m[1:]) for name, one in truth.items()})
+    right, wrong = (open_set(spec(kind, tmp_path / name)) for name in ("right", "wrong"))
+    for depth in range(1, len(right.files(0))):
+        shutil.copyfile(wrong.files(0)[depth], right.files(0)[depth])
+    with pytest.raises(MarigoldError, match=right.files(0)[1].name):
+        right[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "say"),
+    [
+        ("hypersym:{folder}", "hypersim"),
+        ("hypersim:{folder}/missing", "missing"),
+        ("{folder}/missing", "missing"),
+        ("hypersim/training:{folder}", "train"),
+        ("vkitti:{folder}", "frames/rgb"),
+        ("kitti/test:{folder}", "kitti"),
+        ("hypersim:{folder}", "training.prepare"),
+        ("{folder}", "KIND"),
+        ("rendered:{folder}", "training.render"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_in_a_sentence(text: str, say: str, tmp_path: Path) -> None:
+    sets.write_photo(tmp_path / "somewhere" / "a.png", picture((24, 36)).rgb)
+    with pytest.raises(MarigoldError, match=say) as refusal:
+        open_set(text.format(folder=tmp_path))
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,105 @@
+"""The processes that train together, here two on one CPU, and the precisions."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.training_runs import RECIPE, begin, changed, end, lines, log, newest, write_latents
+from training.engine import checkpoints
+from training.engine.processes import accelerator_for
+from training.recipe import Recipe
+from training.train import Task
+
+# "auto" must do on a machine without a GPU; with one, these tests are still about the CPU
+DEVICE = "cpu" if torch.cuda.is_available() else "auto"
+SHARED = changed(RECIPE, micro_batch_size=1)  # 4 micro-batches a step, 2 for each process: accumulation too
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_latents(tmp_path_factory.mktemp("processes") / "latents", tiny_depth)
+
+
+def task_for(out: Path, tiny_depth: Path, data: Path) -> Task:
+    return Task(str(tiny_depth), out, latents=(data,), device=DEVICE)
+
+
+def train_alone(task: Task, recipe: Recipe) -> list[dict]:
+    assert end(begin(task, recipe)) == 0, log(task)
+    return [line for line in lines(task.out) if "loss" in line]
+
+
+def train_together(task: Task, recipe: Recipe) -> list[int | None]:
+    """Two processes, told of each other as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = [begin(task, recipe, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    return [end(process) for process in both]
+
+
+def test_two_processes_give_the_curve_of_one(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+    one = train_alone(task_for(tmp_path / "one", tiny_depth, data), SHARED)
+    task = task_for(tmp_path / "two", tiny_depth, data)
+    assert train_together(task, changed(SHARED, steps=3, cooldown_steps=0)) == [0, 0], log(task)
+    assert train_together(task, SHARED) == [0, 0], log(task)  # and goes on
+    two = [line for line in lines(task.out) if "loss" in line]
+    assert [line["step"] for line in two] == list(range(1, SHARED.steps + 1))
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
+        assert theirs["gradient"] == pytest.approx(ours["gradient"], rel=1e-4)
+        assert theirs["lr"] == ours["lr"]
+    alone, together = (checkpoints.load_state(newest(tmp_path / name)) for name in ("one", "two"))
+    for name, value in alone.items():
+        assert (value - together[name]).abs().max() < 1e-4, name
+
+
+def test_a_bad_step_of_one_process_is_skipped_by_both(tiny_depth: Path, tmp_path: Path) -> None:
+    bad = write_latents(tmp_path / "latents", tiny_depth, bad=1)
+    task = task_for(tmp_path / "run", tiny_depth, bad)
+    assert train_together(task, changed(SHARED, steps=3)) == [0, 0], log(task)
+    (event,) = (line for line in lines(task.out) if line.get("event") == "skipped")
+    assert "latents: picture0" in event["names"]  # whoever had it
+    assert len(event["names"]) == SHARED.batch_size
+    assert all(value.isfinite().all() for value in checkpoints.load_state(newest(task.out)).values())
+
+
+def test_bfloat16_runs_on_a_cpu(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+    exact = train_alone(task_for(tmp_path / "float32", tiny_depth, data), RECIPE)
+    task = task_for(tmp_path / "bfloat16", tiny_depth, data)
+    rough = train_alone(task, changed(RECIPE, precision="bfloat16"))
+    assert [line["loss"] for line in rough] == pytest.approx([line["loss"] for line in exact], rel=0.03)
+    assert rough != exact
+    assert {str(value.dtype) for value in checkpoints.load_state(newest(task.out)).values()} == {"torch.float32"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"precision": "float16"}, "float16 training needs a CUDA GPU"),
+        ({"micro_batch_size": 3}, "A batch of 4 cannot be made of micro-batches of 3"),
+    ],
+)
+def test_what_cannot_be_is_said(fields: dict, words: str, tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+    task = task_for(tmp_path / "run", tiny_depth, data)
+    assert end(begin(task, changed(RECIPE, **fields))) == 2
+    assert words in log(task)
+    assert "Traceback" not in log(task)
+    assert not task.out.exists()
+
+
+def test_micro_batches_must_be_shared_out_evenly(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+    task = task_for(tmp_path / "run", tiny_depth, data)
+    assert train_together(task, changed(RECIPE, micro_batch_size=4)) == [2, 2]
+    assert "1 micro-batches a step cannot be shared by 2 processes" in log(task)
+
+
+def test_a_second_run_of_a_process_may_have_another_precision() -> None:
+    found = [accelerator_for(Recipe(precision=name), "cpu").mixed_precision for name in ("bfloat16", "float32")]
+    assert found == ["bf16", "no"]

@@ -1,0 +1,156 @@
+"""What a run looks like while it goes on."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marigold_core.errors import ExportError
+from tests.helpers.training_runs import ALWAYS, RECIPE, changed, curve, lines, newest, unwatched, weights, write_latents
+from training import train as train_module
+from training.engine import checkpoints, validation
+from training.engine.validation import Watcher
+from training.train import Task, train
+
+WATCHED = changed(RECIPE, steps=6, validate_steps=2, figure_steps=3, validate_px=None, save_minutes=ALWAYS)
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_latents(tmp_path_factory.mktemp("validation") / "latents", tiny_depth)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three photographs with measured depth."""
+    folder = tmp_path_factory.mktemp("measured")
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        picture = folder / f"picture{number}"
+        picture.mkdir()
+        Image.fromarray(rng.integers(0, 255, (40, 56, 3), np.uint8)).save(picture / "rgb.png")
+        np.savez(picture / "depth.npz", depth=rng.uniform(1, 9, (40, 56)).astype(np.float32))
+    return f"measured:{folder}"
+
+
+@pytest.fixture
+def task(tiny_depth: Path, data: Path, measured: str, tmp_path: Path) -> Task:
+    where = {"latents": (data,), "validation": (measured,), "validation_pictures": 2}
+    return Task(str(tiny_depth), tmp_path / "run", device="cpu", **where)  # type: ignore
+
+
+def scored(run: Path) -> list[dict]:
+    return [line for line in lines(run) if "validation" in line]
+
+
+def test_a_run_is_scored_and_drawn_without_being_changed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(task, WATCHED)
+    assert [line["step"] for line in scored(task.out)] == [2, 4, 6]
+    for line in scored(task.out):
+        (means,) = line["validation"].values()
+        assert line["score"] == means["abs_rel"] > 0
+    with Image.open(task.out / "curves.png") as curves:
+        assert curves.size == (1100, 660)
+    sheets = sorted((task.out / "samples").iterdir())
+    assert [sheet.name for sheet in sheets] == ["step_00000003.png", "step_00000006.png"]
+    with Image.open(sheets[0]) as sheet:
+        assert sheet.size == (4 * 48 + 3 * 4, 2 * 32 + 4)  # four columns, the two pictures of a micro-batch
+    before = {path: path.stat().st_mtime_ns for path in task.out.rglob("*")}
+    train(task, WATCHED)  # finished: nothing is looked at again
+    assert {path: path.stat().st_mtime_ns for path in sheets} == {path: before[path] for path in sheets}
+    assert [line["step"] for line in scored(task.out)] == [2, 4, 6]
+    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    blind = train(Task(task.start_from, task.out.with_name("blind"), latents=task.latents, device="cpu"), WATCHED)
+    assert curve(blind.parent) == curve(task.out)
+    assert weights(blind) == weights(newest(task.out))
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than such a run."""
+    monkeypatch.setattr(validation, "draw_curves", lambda *_: None)
+
+
+class Killed(BaseException):
+    """As a kill: nothing is saved."""
+
+
+def test_a_run_killed_in_a_validation_ends_the_same(
+    task: Task, monkeypatch: pytest.MonkeyPatch, no_curves: None
+) -> None:
+    score = Watcher._scores
+    with monkeypatch.context() as patch:
+
+        def killed(self: Watcher, pipeline, step: int, stopping):
+            if step == 4:
+                raise Killed
+            return score(self, pipeline, step, stopping)
+
+        patch.setattr(Watcher, "_scores", killed)
+        with pytest.raises(Killed):
+            train(task, WATCHED)
+    assert checkpoints.step_of(newest(task.out)) == 3
+    assert [line["step"] for line in scored(task.out)] == [2]
+    train(task, WATCHED)
+    whole = train(Task(**{**vars(task), "out": task.out.with_name("whole")}), WATCHED).parent
+    assert [line["score"] for line in scored(task.out)] == [line["score"] for line in scored(whole)]
+    assert [line["step"] for line in scored(task.out)] == [2, 4, 6]
+    assert curve(task.out) == curve(whole)
+    assert weights(newest(task.out)) == weights(newest(whole))
+
+
+def test_a_validation_makes_way_for_a_signal_and_is_made_up_for(
+    task: Task, monkeypatch: pytest.MonkeyPatch, no_curves: None
+) -> None:
+    """It may take minutes, and a run that is told to stop has seconds."""
+    looked = []
+
+    def compare(*words):
+        looked.append(words)
+        signal.raise_signal(signal.SIGTERM)
+        return compare_once(*words)
+
+    compare_once = validation.compare
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "compare", compare)
+        assert checkpoints.step_of(train(task, WATCHED)) == 2
+    assert len(looked) == 1
+    assert scored(task.out) == []
+    train(task, WATCHED)
+    assert [line["step"] for line in scored(task.out)] == [2, 4, 6]
+
+
+def test_the_best_checkpoint_is_kept(task: Task, monkeypatch: pytest.MonkeyPatch, no_curves: None) -> None:
+    scores = {1: 0.5, 2: 0.2, 3: 0.3, 4: 0.25, 5: 0.21, 6: 0.4, 7: 0.1, 8: 0.3, 9: 0.2}
+
+    def scripted(self: Watcher, pipeline, step: int, stopping) -> dict:
+        return {"step": step, "validation": {"set": {"abs_rel": scores[step]}}, "score": scores[step]}
+
+    monkeypatch.setattr(Watcher, "_scores", scripted)
+
+    def kept(steps: int, **fields: object) -> list[int]:
+        train(task, changed(WATCHED, steps=steps, validate_steps=1, figure_steps=100, **fields))
+        return [checkpoints.step_of(folder) for folder in sorted(task.out.glob("step_*"))]
+
+    assert kept(6) == [2, 5, 6]
+    assert kept(7) == [6, 7]  # the new best, and the one before it
+    assert kept(9, save_minutes=1e9) == [7, 9]  # a best is saved at once, others when it is time
+
+
+def test_a_full_disk_costs_pictures_but_not_the_run(
+    task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ExportError("The disk is full (or a size limit is reached): curves.png was not written.")
+
+    monkeypatch.setattr(validation, "draw_curves", refuse)
+    assert checkpoints.step_of(train(task, changed(WATCHED, steps=4, figure_steps=2))) == 4
+    said = capsys.readouterr().err
+    assert said.count("Not drawn at step ") == 2
+    assert "disk" in said
+    assert [line["step"] for line in scored(task.out)] == [2, 4]

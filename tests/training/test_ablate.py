@@ -1,0 +1,223 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marigold_core import load
+from marigold_core.errors import MarigoldError
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from tests.helpers.set_writers import picture, write_measured, write_pairs
+from training.ablate import main as ablate
+from training.engine import loop
+from training.recipe import RECIPES, Recipe
+from training.scoring.ablations import ABLATIONS
+from training.scoring.grids import place_timesteps
+from training.train import Task
+
+SMOKE = RECIPES["smoke"].recipe.model_copy(update={"steps": 2, "figure_steps": 100, "validate_steps": 100})
+
+
+@pytest.fixture(scope="module")
+def task(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """The tiny checkpoint, four small pictures to train on, two to score."""
+    folder = tmp_path_factory.mktemp("sets")
+    write_pairs(folder / "train", {f"{seed}": picture((48, 64), seed) for seed in range(4)})
+    write_measured(folder / "val", {f"{seed}": picture((40, 56), seed) for seed in range(7, 9)})
+    return Task(
+        start_from=str(tiny_depth),
+        out=folder / "unused",
+        data=(f"pairs:{folder / 'train'}",),
+        validation=(f"measured:{folder / 'val'}",),
+        device="cpu",
+    )
+
+
+def given(task: Task, **changes: object) -> Task:
+    return Task(**{**vars(task), **changes})
+
+
+def read(path: Path) -> list[dict]:
+    return json.loads(path.read_text(encoding="utf-8"))["rows"]
+
+
+def cells(path: Path) -> list[list[str]]:
+    """The lines of a Markdown table, its rule left out."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
+
+
+def no_more(*_: object, **__: object) -> None:
+    raise AssertionError("this was done before")
+
+
+# ------------------------------------------------------------------------------- inference
+
+
+def test_steps_are_compared_with_leading_and_trailing_timesteps(
+    task: Task, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = given(task, out=out, data=())
+    ablate("steps", asked, SMOKE, seeds=2, num_inference_steps=(2, 1))
+    rows = read(out / "steps.json")
+    assert [(row["label"], row["steps"]) for row in rows] == [
+        ("leading", 1),
+        ("leading", 2),
+        ("trailing", 1),
+        ("trailing", 2),
+    ]
+    assert [row["published"] for row in rows] == [
+        ["about 35 / 46", "about 62"],
+        ["-", "-"],
+        ["5.7 / 96.2", "10.8 / 89.6"],
+        ["-", "-"],
+    ]
+    head, *lines = cells(out / "steps.md")
+    assert {len(line) for line in lines} == {len(head)}
+    assert "spread" not in head
+    values = [row["scores"]["measured val"]["abs_rel"] for row in rows]
+    assert len(set(values)) == 4  # where timesteps lie matters
+    monkeypatch.setattr(MarigoldPipeline, "grid", no_more)
+    ablate("steps", asked, SMOKE, seeds=2, num_inference_steps=(1, 2))
+    assert read(out / "steps.json") == rows
+    with pytest.raises(AssertionError):
+        ablate("steps", asked, SMOKE, seeds=3, num_inference_steps=(1, 2))  # other ways: scored anew
+
+
+def test_scoring_goes_on_after_the_last_picture(task: Task, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, calls, grid = given(task, out=out), [], MarigoldPipeline.grid
+
+    def breaks_down(self: MarigoldPipeline, *words, **options):
+        calls.append(options["seeds"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return grid(self, *words, **options)
+
+    monkeypatch.setattr(MarigoldPipeline, "grid", breaks_down)
+    with pytest.raises(KeyboardInterrupt):
+        ablate("ensemble", asked, SMOKE, seeds=1, ensemble_sizes=(1, 2))
+    ablate("ensemble", asked, SMOKE, seeds=1, ensemble_sizes=(1, 2))
+    assert len(calls) == 3  # one, then the one that broke down, then that one alone
+
+
+def test_seeds_give_mean_deviation_and_range(task: Task, out: Path) -> None:
+    ablate("ensemble", given(task, out=out), SMOKE, seeds=3, ensemble_sizes=(1, 3), num_inference_steps=(1,))
+    one, three = (row["scores"]["measured val"] for row in read(out / "ensemble.json"))
+    kept = json.loads((out / "checkpoint" / "scores_measured_val.json").read_text())["rows"]
+    by_seed = [
+        np.mean([rows[f"1 steps, 1 members, seed {seed}"]["abs_rel"] for rows in kept.values()]) for seed in range(3)
+    ]
+    assert one["abs_rel"] == pytest.approx(np.mean(by_seed))
+    assert one["std"] == pytest.approx(np.std(by_seed))
+    assert one["range"] == pytest.approx(max(by_seed) - min(by_seed))
+    assert one["range"] > 0
+    assert one["spread"] is None
+    assert three["spread"] > 0
+    head, *lines = cells(out / "ensemble.md")
+    assert head[3:6] == ["measured val: AbsRel / delta1", "std / max-min of 3 seeds", "spread"]
+    assert {len(line) for line in lines} == {len(head)}
+    assert [line[:3] for line in lines] == [["checkpoint", "1", "1"], ["checkpoint", "1", "3"]]
+    assert [line[5] for line in lines] == ["-", f"{100 * three['spread']:.2f}"]
+    assert lines[0][3] == f"{100 * one['abs_rel']:.2f} / {100 * one['delta1']:.1f}"
+
+
+def test_one_leading_step_lies_where_there_is_hardly_any_noise(tiny_depth: Path, tiny_depth_leading: Path) -> None:
+    for folder in (tiny_depth, tiny_depth_leading):
+        pipeline = load(folder, device="cpu")
+        assert place_timesteps(pipeline, "trailing")._scheduler(1).timesteps.tolist() == [999]
+        assert place_timesteps(pipeline, "leading")._scheduler(1).timesteps.tolist() == [1]
+        assert pipeline._scheduler(1).timesteps.tolist() == [999]  # itself as before
+
+
+def test_timesteps_of_a_scheduler_without_spacing_are_refused(tiny_depth_lcm: Path) -> None:
+    with pytest.raises(MarigoldError, match="no DDIM scheduler"):
+        place_timesteps(load(tiny_depth_lcm, device="cpu"), "leading")
+
+
+# ------------------------------------------------------------------------------- training
+
+
+def test_every_noise_is_a_run_of_its_own_and_none_is_made_twice(
+    task: Task, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = given(task, out=out)
+    ablate("noise", asked, SMOKE, seeds=1, num_inference_steps=(1,))
+    rows = read(out / "noise.json")
+    assert [row["label"] for row in rows] == ["Gaussian", "multi-resolution", "annealed multi-resolution"]
+    assert rows[2]["published"][0] == "5.6 / 96.5"
+    runs = [out / "Gaussian", out / "multi_resolution", out / "annealed_multi_resolution"]
+    begun = [json.loads((folder / "run.json").read_text())["recipe"] for folder in runs]
+    assert [(one["noise_strength"], one["noise_annealed"]) for one in begun] == [(0, False), (0.9, False), (0.9, True)]
+    assert all((folder / "step_00000002").is_dir() for folder in runs)
+    assert len({row["scores"]["measured val"]["abs_rel"] for row in rows}) == 3
+    monkeypatch.setattr(loop, "_step", no_more)
+    monkeypatch.setattr(MarigoldPipeline, "grid", no_more)
+    ablate("noise", asked, SMOKE, seeds=1, num_inference_steps=(1,))
+    assert read(out / "noise.json") == rows
+
+
+def test_a_run_that_was_stopped_is_not_scored_but_goes_on(task: Task, out: Path) -> None:
+    with pytest.raises(MarigoldError, match="v1_0 was stopped at step 1 of 2"):
+        ablate("schedule", given(task, out=out, minutes=0), SMOKE, seeds=1)
+    assert not (out / "schedule.json").exists()
+    ablate("schedule", given(task, out=out), SMOKE, seeds=1)
+    assert [(row["label"], row["steps"]) for row in read(out / "schedule.json")] == [
+        ("v1-0", 1),
+        ("v1-0", 4),
+        ("v1-1", 1),
+        ("v1-1", 4),
+    ]
+    spacings = [
+        json.loads((out / name / "step_00000002" / "scheduler" / "scheduler_config.json").read_text())
+        for name in ("v1_0", "v1_1")
+    ]
+    assert [one["timestep_spacing"] for one in spacings] == ["leading", "trailing"]
+
+
+# ------------------------------------------------------------------------------- what is known, what is refused
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_published_figures_belong_to_rows(name: str) -> None:
+    ablation = ABLATIONS[name]
+    labels = [variant.label for variant in ablation.variants]
+    assert len(set(labels)) == len(labels)
+    for row in ablation.published:
+        assert row.label in labels
+        assert len(row.figures) == len(ablation.columns)
+    for variant in ablation.variants:
+        Recipe(**variant.changes)
+    assert ablation.figures("no such row", 1, 1) == ("-",) * len(ablation.columns)
+
+
+def test_shares_are_those_of_the_paper() -> None:
+    assert [variant.changes["shares"] for variant in ABLATIONS["mix"].variants] == [
+        (100, 0),
+        (95, 5),
+        (90, 10),
+        (50, 50),
+        (0, 100),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "seeds", "sentence"),
+    [
+        ("steps", {"validation": ()}, 1, "give --validation"),
+        ("steps", {}, 0, "seeds must be at least 1"),
+        ("mix", {}, 1, "mix compares shares of two data sets"),
+        ("noise", {"data": ()}, 1, "nothing to train on"),
+        ("steps", {"validation": ("measured:nowhere",)}, 1, "no folder"),
+    ],
+)
+def test_bad_input_is_refused(
+    task: Task, out: Path, name: str, changes: dict[str, object], seeds: int, sentence: str
+) -> None:
+    with pytest.raises(MarigoldError, match=sentence):
+        ablate(name, given(task, out=out, **changes), SMOKE, seeds=seeds)
+
+
+def test_a_launcher_is_refused(task: Task, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(MarigoldError, match="without a launcher"):
+        ablate("steps", given(task, out=out), SMOKE)

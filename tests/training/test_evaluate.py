@@ -1,0 +1,214 @@
+"""The command: any predictor on any data set, numbers as JSON and as a table, figures, maps, sentences for faults."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.set_writers import Picture, write_kitti, write_measured
+from tests.training.scoring.test_scores import HEIGHT, WIDTH, sloping_floor
+from training.data.sets import open_set
+from training.data.sets.sample import spread
+from training.engine.command import run
+from training.evaluate import main
+from training.scoring.metrics import METRICS
+
+QUICK = ["--num-inference-steps", "1", "--ensemble-size", "1"]
+Score = Callable[..., int]
+
+
+@pytest.fixture
+def floors(tmp_path: Path) -> Path:
+    """Two measured floors; the second has sky and a hole."""
+    first, second = sloping_floor(0), sloping_floor(1)
+    second.depth_m[:4], second.depth_m[4:8, :9] = np.inf, np.nan
+    write_measured(tmp_path / "data", {one.name: Picture(one.rgb, one.depth_m) for one in (second, first)})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def score(tmp_path: Path) -> Score:
+    """``score(checkpoint, data, options)`` runs the command -> its exit status; the report is report.json."""
+
+    def score(*words: object) -> int:
+        with pytest.raises(SystemExit) as ended:
+            run(main, "evaluate", [*map(str, words), "--json-out", str(tmp_path / "report.json")])
+        return int(ended.value.code or 0)
+
+    return score
+
+
+def report(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN, no Infinity
+
+
+def write_maps(folder: Path, **maps: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, values in maps.items():
+        np.save(folder / f"{name}.npy", values)
+    return folder
+
+
+def test_a_checkpoint_is_scored(
+    score: Score, floors: Path, tiny_depth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = tmp_path / "examples"
+    examples.mkdir()
+    Image.fromarray(sloping_floor(5).rgb).save(examples / "a.jpg")
+    assert score(tiny_depth, floors, *QUICK, "--honesty", examples) == 0
+    written = report(tmp_path)
+    assert written["means"]["vertical ramp"]["abs_rel"] == pytest.approx(0, abs=1e-6)
+    assert written["means"]["constant"]["abs_rel"] > 0.3
+    assert set(written["photos"]) == {"floor_0", "floor_1"}
+    assert set(METRICS) < set(written["photos"]["floor_0"])
+    assert written["photos"]["floor_1"]["pixels"] == HEIGHT * WIDTH - 4 * WIDTH - 36
+    assert written["settings"]["num_inference_steps"] == 1
+    assert written["protocol"]["far_m"] == 80
+    assert len(written["sha256"]) == 64
+    honesty = written["honesty"]
+    assert honesty["own_abs_rel"] == pytest.approx(written["means"]["tiny-depth"]["abs_rel"])
+    assert honesty["spread"] > 0  # random weights: members differ
+    assert honesty["steps_difference"] > 0
+    assert -1 <= honesty["turned_correlation"] <= 1
+    out = capsys.readouterr().out
+    assert "mean, vertical ramp" in out and "boundary_f1" in out and "floor_1" in out
+
+
+def test_uncertainty_of_an_ensemble_is_scored_and_drawn(
+    score: Score, floors: Path, tiny_depth: Path, tmp_path: Path
+) -> None:
+    options = ["--num-inference-steps", "1", "--ensemble-size", "3", "--figures", tmp_path / "figures"]
+    assert score(tiny_depth, floors, *options) == 0
+    written = report(tmp_path)
+    means = written["means"]["tiny-depth"]
+    assert -1 <= means["spearman"] <= 1 and means["ause"] > 0
+    curves = written["sparsification"]
+    assert curves["error"][0] == curves["oracle"][0] == 1
+    assert np.all(np.array(curves["error"]) >= np.array(curves["oracle"]) - 1e-9)
+    names = {"floor_0.png", "floor_1.png", "sparsification.png"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == names
+    with Image.open(tmp_path / "figures" / "floor_1.png") as figure:
+        assert figure.width > 3 * figure.height  # five maps side by side
+        unknown = np.all(np.asarray(figure.convert("RGB")) == 0xD9, axis=-1)
+    assert 0.02 < unknown.mean() < 0.1  # a tenth of truth and error, no part of the others
+
+
+def test_maps_of_another_program_score_as_those_of_the_checkpoint(
+    score: Score, floors: Path, tiny_depth: Path, tmp_path: Path
+) -> None:
+    assert score(tiny_depth, floors, *QUICK, "--save-maps", tmp_path / "maps") == 0
+    own = report(tmp_path)
+    assert score(tmp_path / "maps", floors) == 0
+    again = report(tmp_path)
+    assert again["photos"] == own["photos"]
+    assert again["means"]["maps"] == own["means"]["tiny-depth"]
+    assert again["sha256"] is None and again["settings"] is None
+
+
+def test_the_protocol_is_that_of_the_data_unless_another_is_named(score: Score, floors: Path, tmp_path: Path) -> None:
+    maps = write_maps(tmp_path / "maps", **{f"floor_{seed}": 1 / sloping_floor(seed).depth_m for seed in range(2)})
+    assert score(maps, floors) == 0
+    assert report(tmp_path)["means"]["maps"]["abs_rel"] > 0.05
+    assert score(maps, floors, "--protocol", "eth3d", "--alignment", "disparity", "--near-m", "0.5") == 0
+    written = report(tmp_path)
+    assert written["means"]["maps"]["abs_rel"] == pytest.approx(0, abs=1e-6)
+    assert written["protocol"]["near_m"] == 0.5
+    assert written["protocol"]["far_m"] is None  # no limit
+    assert written["protocol"]["alignment_max_px"] == 1024
+
+
+def test_kitti_is_cropped_first_and_masked_then(score: Score, tmp_path: Path) -> None:
+    """The benchmark crop belongs to the picture, the mask of 117:321 x 43:1172 to what counts."""
+    rows = np.linspace(40, 5, 375)[:, None]
+    depth = np.repeat(np.rint(rows * 256) / 256, 1242, axis=1)
+    photo = Picture(np.zeros((375, 1242, 3), np.uint8), depth)
+    write_kitti(tmp_path / "kitti", {"2011_09_26_drive_0002_sync/0000000069": photo})
+    name = open_set(f"kitti:{tmp_path / 'kitti'}", "test").name(0)
+    seen = depth[23:, 13:1229]
+    seen = np.where(np.pad(np.ones((204, 1129), bool), ((117, 31), (43, 44))), seen, 0)  # wrong outside the mask
+    path = tmp_path / "maps" / f"{name}.npy"
+    path.parent.mkdir(parents=True)
+    np.save(path, seen)
+    assert score(tmp_path / "maps", f"kitti:{tmp_path / 'kitti'}") == 0
+    assert report(tmp_path)["photos"][name]["abs_rel"] == pytest.approx(0, abs=1e-6)
+    assert report(tmp_path)["photos"][name]["pixels"] == (321 - 117) * (1172 - 43)
+    np.save(path, depth)
+    assert score(tmp_path / "maps", f"kitti:{tmp_path / 'kitti'}") == 2
+
+
+def test_the_resolution_is_the_protocol_s_unless_the_settings_say_one(
+    score: Score, floors: Path, tiny_depth: Path, tmp_path: Path
+) -> None:
+    options = [*QUICK, "--protocol", "scannet", "--limit", "1"]
+    assert score(tiny_depth, floors, *options) == 0
+    assert report(tmp_path)["settings"]["processing_resolution"] == 0
+    assert score(tiny_depth, floors, *options, "--processing-resolution", "32") == 0
+    assert report(tmp_path)["settings"]["processing_resolution"] == 32
+
+
+def test_a_limit_takes_pictures_from_the_whole_set() -> None:
+    assert spread(range(100), 3) == [0, 50, 99]  # pyright: ignore[reportArgumentType]
+    assert spread(range(4), 9) == [0, 1, 2, 3]  # pyright: ignore[reportArgumentType]
+    assert spread(range(4), None) == [0, 1, 2, 3]  # pyright: ignore[reportArgumentType]
+
+
+FAULTS = {
+    "missing": "no map floor_1.npy",
+    "damaged": "floor_1.npy of maps cannot be read",
+    "shape": "floor_1.npy of maps is \\(10, 64\\)",
+    "channels": "must be an array",
+    "nan": "floor_1.npy of maps holds NaN",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_map_is_named(
+    fault: str, score: Score, floors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = np.ones((HEIGHT, WIDTH))
+    bad = {"shape": good[:10], "channels": good[..., None], "nan": np.full_like(good, np.nan)}
+    maps = write_maps(tmp_path / "maps", floor_0=good, floor_1=bad.get(fault, good))
+    if fault == "missing":
+        (maps / "floor_1.npy").unlink()
+    if fault == "damaged":
+        (maps / "floor_1.npy").write_bytes(b"\x93NUMPY")
+    assert score(maps, floors) == 2
+    sentence = capsys.readouterr().err
+    assert re.search(FAULTS[fault], sentence) and sentence.count("\n") == 1
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--protocol", "nyuv2"], "There is no protocol 'nyuv2'"),
+        (["--near-m", "-1"], "near_m must be greater than 0"),
+        (["--near-m", "near"], "near_m must be a valid number"),
+        (["--crop", "half"], "crop must be"),
+        (["--limit", "0"], "limit must be at least 1"),
+        (["--honesty", "."], "The honesty checks ask for more predictions"),
+        (["--near-m", "70"], "No picture has a pixel that counts"),
+    ],
+)
+def test_a_bad_choice_ends_in_one_sentence(
+    words: list[str], sentence: str, score: Score, floors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = np.ones((HEIGHT, WIDTH))
+    assert score(write_maps(tmp_path / "maps", floor_0=flat, floor_1=flat), floors, *words) == 2
+    found = capsys.readouterr().err
+    assert sentence in found and found.count("\n") == 1
+
+
+def test_bad_data_and_a_checkpoint_of_normals_are_refused(
+    score: Score, floors: Path, tiny_normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert score(tiny_normals, tmp_path / "empty") == 2
+    assert score(tiny_normals, tmp_path / "missing") == 2
+    assert score(tiny_normals, floors, "--honesty", tmp_path / "empty") == 2
+    assert score("no-such-checkpoint", floors) == 2
+    assert "tiny-normals predicts normals; only depth is scored." in capsys.readouterr().err

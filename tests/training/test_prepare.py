@@ -1,0 +1,249 @@
+"""Preparation of the training sets: what is written, from raw folders that were made without the product's code."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import set_writers as sets
+from tests.helpers.command_line import ROOT, fingerprints
+from tests.helpers.damage import DAMAGE
+from tests.helpers.set_writers import Frame, frame
+from training.data.sets import open_set
+from training.engine.command import run
+from training.prepare import main
+
+
+def prepare(*words: object) -> int:
+    """Run the command in this process -> its exit status."""
+    with pytest.raises(SystemExit) as end:
+        run(main, "prepare", [*map(str, words), "--workers", "1"])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+FRAMES = [
+    frame(4.0, 1.0),
+    frame(5.5, 2.0, camera="cam_01", frame=37),
+    frame(2.25, 3.0, scene="ai_003_010", split="val"),
+    frame(3.0, 4.0, scene="ai_001_010", split="test", frame=1),
+    frame(9.0, 5.0, frame=2, public=False),
+]
+SPLITS = ("train", "train", "val", "test")
+SMALL = (96, 128)  # for tests that look at files rather than pixels
+NAMES = {
+    "train/ai_001_001": ("cam_00_fr0000", "cam_01_fr0037"),
+    "val/ai_003_010": ("cam_00_fr0000",),
+    "test/ai_001_010": ("cam_00_fr0001",),
+}
+PICTURES = {
+    f"{folder}/{kind}_{name}.png"
+    for folder, names in NAMES.items()
+    for name in names
+    for kind in ("rgb", "depth_plane")
+}
+LISTS = {f"{split}/filename_list_{split}.txt" for split in ("train", "val", "test")}
+
+
+def plane_mm(distance_m: float) -> np.ndarray:
+    u, v = np.linspace(-511.5, 511.5, 1024), np.linspace(-383.5, 383.5, 768)[:, None]
+    return distance_m * 886.81 / np.sqrt(u**2 + v**2 + 886.81**2) * 1000
+
+
+def toned(one: Frame) -> np.ndarray:
+    light = one.hdr.astype(np.float16).astype(np.float64)
+    bright = 0.3 * light[..., 0] + 0.59 * light[..., 1] + 0.11 * light[..., 2]
+    scale = 0.8**2.2 / np.percentile(bright[one.entity != -1], 90)
+    return (np.clip(scale * light, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    sets.write_hypersim_raw(folder, FRAMES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    sets.write_hypersim_raw(
+        folder, [frame(number + 1, size=SMALL, split=split, frame=number) for number, split in enumerate(SPLITS)]
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    assert prepare("hypersim", raw, folder) == 0
+    return folder
+
+
+# ------------------------------------------------------------------------------- what is written
+
+
+def test_published_pictures_of_all_splits_are_written_and_listed(prepared: Path) -> None:
+    """The frame that is not included in the public release has no files, and is not asked for."""
+    there = set(fingerprints(prepared))
+    assert {path for path in there if path.endswith(".png")} == PICTURES
+    assert there >= LISTS
+    lines = (prepared / "train" / "filename_list_train.txt").read_text().splitlines()
+    assert lines == [
+        "ai_001_001/rgb_cam_00_fr0000.png ai_001_001/depth_plane_cam_00_fr0000.png",
+        "ai_001_001/rgb_cam_01_fr0037.png ai_001_001/depth_plane_cam_01_fr0037.png",
+    ]
+    with (prepared / "val" / "filename_meta_val.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["invalid_ratio"]) == pytest.approx(200 / (768 * 1024), rel=1e-3)
+
+
+def test_depth_is_plane_depth_in_millimetres_and_0_where_there_is_no_surface(prepared: Path) -> None:
+    stored = np.asarray(Image.open(prepared / "train/ai_001_001/depth_plane_cam_00_fr0000.png")).astype(int)
+    assert stored.shape == (768, 1024)
+    assert (stored[:10, :20] == 0).all()
+    away = np.abs(stored - np.floor(plane_mm(4.0)))
+    away[:10, :20] = 0
+    assert away.max() <= 1
+    assert (away == 0).mean() > 0.999
+    assert stored[-1, -1] == int(4000 * 0.811189)
+    assert stored[384, 512] == 3999  # x 0.9999997, truncated
+
+
+def test_the_photo_is_tone_mapped_by_what_has_a_surface(prepared: Path) -> None:
+    for one, name in ((FRAMES[0], "cam_00_fr0000"), (FRAMES[1], "cam_01_fr0037")):
+        stored = np.asarray(Image.open(prepared / f"train/ai_001_001/rgb_{name}.png")).astype(int)
+        away = np.abs(stored - toned(one))
+        assert away.max() <= 1
+        assert (away == 0).mean() > 0.999
+
+
+def test_what_was_prepared_opens(prepared: Path) -> None:
+    opened = open_set(f"hypersim:{prepared}")
+    assert [opened.name(index).rpartition("/")[2] for index in range(2)] == ["rgb_cam_00_fr0000", "rgb_cam_01_fr0037"]
+    depth = opened[1].depth_m
+    assert np.isnan(depth[:10, :20]).all()
+    np.testing.assert_allclose(depth[10:], plane_mm(5.5)[10:] / 1000, atol=2e-3)
+    assert len(open_set(f"hypersim/val:{prepared}")) == len(open_set(f"hypersim/test:{prepared}")) == 1
+
+
+def test_depths_beyond_16_bit_do_not_come_back_near(tmp_path: Path) -> None:
+    sets.write_hypersim_raw(tmp_path / "raw", [frame(70.0)])
+    assert prepare("hypersim", tmp_path / "raw", tmp_path / "out") == 0
+    depth = open_set(f"hypersim:{tmp_path / 'out'}")[0].depth_m
+    assert depth[384, 512] > 65
+    assert np.nanmin(depth) > 56
+
+
+def test_incomplete_pictures_are_written_but_not_listed(tmp_path: Path) -> None:
+    holey = frame(size=SMALL, frame=1)
+    holey.entity[:40] = -1
+    sets.write_hypersim_raw(tmp_path / "raw", [frame(size=SMALL), holey])
+    assert prepare("hypersim", tmp_path / "raw", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 4
+    assert [one.name for one in open_set(f"hypersim:{tmp_path / 'out'}")] == ["train/ai_001_001/rgb_cam_00_fr0000"]
+
+
+# ------------------------------------------------------------------------------- going on, naming, verifying
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+
+
+def test_the_same_command_goes_on_and_leaves_what_is_done(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert prepare("hypersim", small, out) == 0
+    before, content = times(out), fingerprints(out)
+    gone = "train/ai_001_001/depth_plane_cam_00_fr0001.png"
+    (out / gone).unlink()
+    meta = out / "val" / "filename_meta_val.csv"
+    meta.write_text(meta.read_text()[:-5])  # as after a kill while the last line was written
+    assert prepare("hypersim", small, out) == 0
+    after = times(out)
+    again = {gone, gone.replace("depth_plane", "rgb"), *(path for path in before if path.startswith("val/"))}
+    assert {path for path in after if after[path] != before[path]} == again
+    assert fingerprints(out) == content
+
+
+@pytest.mark.parametrize("which", range(3), ids=["colour", "distance", "entity"])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_raw_file_is_named_and_the_others_are_done(
+    which: int, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [frame(size=SMALL, frame=number) for number in range(2)]
+    sets.write_hypersim_raw(tmp_path / "raw", frames)
+    path = sets.hypersim_files(tmp_path / "raw", frames[0])[which]
+    whole = path.read_bytes()
+    DAMAGE[how](path)
+    assert prepare("hypersim", tmp_path / "raw", tmp_path / "out") != 0
+    assert path.name in capsys.readouterr().out
+    done = times(tmp_path / "out")
+    assert {name[-8:-4] for name in done} == {"0001"}
+    path.write_bytes(whole)
+    assert prepare("hypersim", tmp_path / "raw", tmp_path / "out") == 0
+    after = times(tmp_path / "out")
+    assert len(after) == 4
+    assert {name: after[name] for name in done} == done
+
+
+@pytest.mark.parametrize("what", ["shape", "entity 0", "key"])
+def test_a_raw_file_that_makes_no_sense_is_named(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = frame(size=SMALL)
+    sets.write_hypersim_raw(tmp_path / "raw", [one])
+    path = sets.hypersim_files(tmp_path / "raw", one)[2]
+    if what == "shape":
+        sets.write_hdf5(path, one.entity[::2, ::2])
+    elif what == "key":
+        sets.write_hdf5(path, one.entity, key="data")
+    else:
+        one.entity[5, 5] = 0
+        sets.write_hdf5(path, one.entity)
+    assert prepare("hypersim", tmp_path / "raw", tmp_path / "out") != 0
+    assert path.name in capsys.readouterr().out
+    assert times(tmp_path / "out") == {}
+
+
+def test_verifying_finds_what_was_damaged_later(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert prepare("hypersim", small, out, "--verify") == 0
+    path = out / "val/ai_001_001/depth_plane_cam_00_fr0002.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert prepare("hypersim", small, out) == 0  # it is there: nothing to do
+    capsys.readouterr()
+    assert prepare("hypersim", small, out, "--verify") != 0
+    assert path.name in capsys.readouterr().out
+
+
+def test_a_folder_without_an_index_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert prepare("hypersim", folder, tmp_path / "out") == 2
+        said = capsys.readouterr().err.strip()
+        assert "\n" not in said
+        assert sets.INDEX in said or "none" in said
+
+
+@pytest.mark.slow
+def test_a_killed_preparation_ends_as_one_that_was_not(small: Path, tmp_path: Path) -> None:
+    assert prepare("hypersim", small, tmp_path / "whole") == 0
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "training.prepare", "hypersim", str(small), str(out), "--workers", "2"]
+    running = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    while running.poll() is None and not list(out.rglob("*.png")):
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    left = {path: hashed for path, hashed in fingerprints(out).items() if ".tmp" not in path}
+    assert left == fingerprints(tmp_path / "whole")

@@ -1,0 +1,212 @@
+"""The renderer against closed forms, and its shards on disk."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import moderngl
+import numpy as np
+import pytest
+
+from marigold_core.errors import MarigoldError
+from training import render
+from training.data.sets import rendered
+from training.data.sets.rendered import RenderedScenes, View
+from training.render import Painter, RenderSettings, worth_keeping
+from training.scenes import meshes, rasterizer
+from training.scenes.textures import Texture
+from training.scenes.types import LABELS, Camera, Lighting, Look, Scene, place
+
+SIZE = (96, 64)
+LIGHT = Lighting(
+    key=(0.3, 1.0, 0.2),
+    key_is_lamp=False,
+    key_colour=(0.8, 0.8, 0.8),
+    shadow_centre=(0.0, 0.0, 0.0),
+    shadow_radius_m=8.0,
+    ambient=np.full((6, 3), 0.3),
+)
+
+
+@pytest.fixture(scope="module")
+def draw():
+    """Return a function that draws a scene from one camera."""
+    try:
+        machine = rasterizer.rasterizer()
+    except MarigoldError as error:
+        pytest.skip(str(error))
+
+    def first_view(scene: Scene, camera: Camera, size=SIZE) -> View:
+        scene.cameras = [camera]
+        return next(machine.views(scene, size))[1]
+
+    return first_view
+
+
+def rays(camera: Camera, size=SIZE) -> np.ndarray:
+    """[H, W, 3] world directions through pixel centres whose component along the optical axis is 1."""
+    width, height = size
+    x, y = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
+    focal_px = camera.focal_px(width, height)
+    return np.stack([x / focal_px, y / focal_px, np.ones_like(x)], axis=-1) @ camera.rotation()
+
+
+def scene_of(*things) -> Scene:
+    scene = Scene("room", LIGHT)
+    for shape, look, matrix, label in things:
+        scene.add_mesh(shape, look, matrix, label)
+    return scene
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 96)])
+@pytest.mark.parametrize("roll_deg", [0.0, 17.0])
+def test_depth_and_normals_of_a_floor(draw, size, roll_deg):
+    camera = Camera((0.3, 1.5, 2.0), (0.8, 0.4, -1.0), 70.0, roll_deg)
+    view = draw(scene_of((meshes.plane(), Look(), place(scale=(200, 1, 200)), "ground")), camera, size)
+    expected = -camera.eye[1] / rays(camera, size)[..., 1]
+    hit = (expected > 0) & (expected < 40)
+    assert hit.mean() > 0.3
+    np.testing.assert_allclose(view.depth_m[hit], expected[hit], rtol=1e-4)
+    assert np.isinf(view.depth_m[(expected < 0)]).all()
+    up = camera.rotation() @ [0, 1, 0] * [1, -1, -1]
+    np.testing.assert_allclose(view.normals[hit], np.broadcast_to(up, view.normals[hit].shape), atol=0.01)
+    assert (view.normals[np.isinf(view.depth_m)] == 0).all()
+
+
+def test_depth_and_normals_of_a_sphere(draw):
+    camera = Camera((0.0, 1.0, 4.0), (0.2, 0.9, 0.0), 50.0)
+    ball = meshes.sphere(256, 192)
+    view = draw(scene_of((ball, Look(), place((0.2, -0.1, 0.0), 2.0), "object")), camera)
+    directions, centre = rays(camera), np.array([0.2, 0.9, 0.0])
+    offset = np.asarray(camera.eye) - centre
+    a, b, c = (directions**2).sum(-1), directions @ offset, offset @ offset - 1
+    inside = b**2 - a * c > 0.05
+    expected = (-b - np.sqrt(np.maximum(b**2 - a * c, 0))) / a
+    np.testing.assert_allclose(view.depth_m[inside], expected[inside], rtol=1e-3)
+    outward = (offset + expected[..., None] * directions) @ camera.rotation().T * [1, -1, -1]
+    np.testing.assert_allclose(view.normals[inside], outward[inside], atol=0.03)
+
+
+def test_depth_is_never_averaged_over_an_edge(draw):
+    """A box before a wall, both facing the camera: two depths, nothing between."""
+    camera = Camera((0.0, 0.5, 3.0), (0.0, 0.5, 0.0), 60.0, 11.0)
+    things = [(meshes.frustum(), Look(), place(), "object"), (meshes.card(), Look(), place((0, -9, -2), 20), "wall")]
+    view = draw(scene_of(*things), camera)
+    np.testing.assert_allclose(np.unique(np.round(view.depth_m, 3)), [2.5, 5.0], atol=2e-3)
+    np.testing.assert_array_equal(view.labels == LABELS.index("object"), view.depth_m < 3)
+
+
+def test_holes_of_a_texture_are_cut_from_depth_and_colour(draw):
+    pixels = np.full((64, 64, 4), 255, np.uint8)
+    pixels[:32, ..., 3] = 0  # the upper half is a hole
+    red = Look(None, (0.9, 0.05, 0.05))
+    things = [
+        (meshes.card(), Look(Texture(pixels)), place((0, 0, 0), 2), "plant"),
+        (meshes.card(), red, place((0, -9, -3), 20), "wall"),
+    ]
+    view = draw(scene_of(*things), Camera((0.0, 1.0, 2.0), (0.0, 1.0, 0.0), 60.0))
+    column = view.depth_m[:, SIZE[0] // 2]
+    np.testing.assert_allclose(column[8:30], 5.0, rtol=1e-3)
+    np.testing.assert_allclose(column[34:56], 2.0, rtol=1e-3)
+    above, below = view.rgb[20, SIZE[0] // 2].astype(int), view.rgb[45, SIZE[0] // 2].astype(int)
+    assert above[0] > 2 * above[1] and abs(below[0] - below[1]) < 5
+
+
+def test_instances_of_one_mesh_keep_their_places_and_looks(draw):
+    box = meshes.frustum()
+    things = [
+        (box, Look(None, (0.9, 0.1, 0.1)), place((-1, 0, 0)), "object"),
+        (box, Look(None, (0.1, 0.1, 0.9)), place((1, 0, -1)), "furniture"),
+    ]
+    view = draw(scene_of(*things), Camera((0.0, 0.5, 3.0), (0.0, 0.5, 0.0), 70.0))
+    left, right = view.labels == LABELS.index("object"), view.labels == LABELS.index("furniture")
+    assert left[:, :48].sum() == left.sum() > 50 and right[:, 48:].sum() == right.sum() > 50
+    red, blue = view.rgb[left].mean(0), view.rgb[right].mean(0)
+    assert red[0] > 2 * red[2] and blue[2] > 2 * blue[0]
+
+
+def test_a_box_throws_a_shadow(draw):
+    camera = Camera((0.0, 6.0, 0.01), (0.0, 0.0, 0.0), 60.0)
+    floor = (meshes.plane(), Look(), place(scale=(30, 1, 30)), "ground")
+    lit = draw(scene_of(floor), camera).rgb.astype(int)
+    box = (meshes.frustum(), Look(), place((0, 2, 0)), "object")
+    shaded = draw(scene_of(floor, box), camera)
+    ground = shaded.labels == LABELS.index("ground")
+    darker = (lit - shaded.rgb).mean(-1)[ground]
+    assert 0.01 < (darker > 20).mean() < 0.3
+
+
+def test_no_driver_is_one_sentence(monkeypatch):
+    def refuse(**_):
+        raise Exception("cannot open libEGL")
+
+    monkeypatch.setattr(moderngl, "create_context", refuse)
+    with pytest.raises(MarigoldError, match="libegl1"):
+        rasterizer.Rasterizer()
+
+
+def a_view(depth_m: np.ndarray) -> View:
+    rgb = np.random.default_rng(0).integers(0, 255, (*depth_m.shape, 3), np.uint8)
+    return View(
+        rgb, depth_m.astype(np.float32), np.zeros((*depth_m.shape, 3), np.float32), np.ones(depth_m.shape, np.uint8)
+    )
+
+
+def test_only_views_that_show_something_are_kept():
+    ramp = np.linspace(1, 4, 64 * 64).reshape(64, 64)
+    assert worth_keeping(a_view(ramp))
+    assert not worth_keeping(a_view(np.full((64, 64), 2.0))), "a bare wall"
+    assert not worth_keeping(a_view(np.where(ramp < 1.5, 0.1, ramp))), "inside a thing"
+    assert not worth_keeping(a_view(np.where(ramp > 1.5, np.inf, ramp))), "sky alone"
+    assert not worth_keeping(replace(a_view(ramp), rgb=np.zeros((64, 64, 3), np.uint8))), "the dark"
+
+
+SETTINGS = RenderSettings(seed=3, width=64, height=32, views_per_scene=2, assets=None, shard_samples=4)
+
+
+def contents(shard: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(shard.iterdir())}
+
+
+def test_shards_resume_and_repeat_byte_for_byte(draw, tmp_path):
+    assert render.render(SETTINGS, tmp_path, 10) == 3
+    first = {path.name: contents(path) for path in sorted(tmp_path.iterdir())}
+    assert list(first) == ["shard_00000", "shard_00001", "shard_00002"]
+    assert first["shard_00000"]["rgb.npy"] != first["shard_00001"]["rgb.npy"]
+    shutil.rmtree(tmp_path / "shard_00001")
+    assert render.render(SETTINGS, tmp_path, 12) == 1
+    assert render.render(SETTINGS, tmp_path, 12) == 0
+    assert {path.name: contents(path) for path in sorted(tmp_path.iterdir())} == first
+
+
+def test_a_shard_is_whole_or_absent(tmp_path, monkeypatch):
+    def interrupt(path, array):
+        if "depth" in str(path):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rendered.np, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        rendered.write_shard(tmp_path / "shard_00000", [a_view(np.ones((32, 32)))], {})
+    assert not (tmp_path / "shard_00000").exists()
+    with pytest.raises(MarigoldError, match="no rendered shard"):
+        RenderedScenes(tmp_path)
+
+
+def test_samples_come_back_as_they_were_rendered(draw, tmp_path):
+    painter = Painter(SETTINGS)
+    for number in (0, render.PORTRAIT_EVERY - 1):
+        painter.shard(tmp_path, number)
+    scenes = RenderedScenes(tmp_path)
+    assert len(scenes) == 8 and [len(shard) for shard in scenes.shards] == [4, 4]
+    assert scenes[0].rgb.shape == (32, 64, 3) and scenes[-1].rgb.shape == (64, 32, 3), "every sixth shard is portrait"
+    with pytest.raises(IndexError):
+        scenes[8]
+    kind, camera, view = painter.pictures((SETTINGS.seed, 0, 0), (64, 32))[0]
+    sample = scenes[0]
+    assert sample.kind == kind and sample.fov_x_deg == pytest.approx(camera.fov_x_deg)
+    np.testing.assert_array_equal(sample.rgb, view.rgb)
+    np.testing.assert_array_equal(sample.labels, view.labels)
+    np.testing.assert_array_equal(sample.sky, np.isinf(view.depth_m))
+    np.testing.assert_array_equal(sample.valid, ~sample.sky)
+    np.testing.assert_allclose(sample.depth_m, view.depth_m, rtol=2**-11)
+    np.testing.assert_allclose(sample.normals, view.normals, atol=0.005)

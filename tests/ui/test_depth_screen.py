@@ -1,0 +1,339 @@
+"""What the viewer paints, writes and remembers, without a browser and without a model."""
+
+import asyncio
+import re
+from base64 import b64decode
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from marigold_core import storage
+from marigold_core.comparison.sweep import Pace
+from marigold_core.images.colormaps import depth_to_rgb, uncertainty_top
+from marigold_core.prediction import Prediction
+from marigold_core.serving.jobs import Service
+from marigold_core.serving.runtime_estimate import Forecast
+from marigold_core.settings import Settings
+from marigold_core.ui import text
+from marigold_core.ui.controls.runtime import in_words
+from marigold_core.ui.run_controller import Stage, Values
+from marigold_core.ui.screens.depth import Viewer
+from marigold_core.ui.screens.history import MOST_RUNS, History
+from marigold_core.ui.screens.layers import DEPTH, DOUBT, GREY, MEMBER, NORMALS, PHOTO, Look, offered, paint
+from marigold_core.ui.screens.legend import LEVELS, draw_keys, readings
+
+HEIGHT, WIDTH = 120, 160
+PACE = Pace(1.0, 1.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
+
+
+def depth(members: int = 4, seed: int = 0, **changed: object) -> Prediction:
+    """A ramp from left, 0, to right, 1; its spread grows from top to bottom."""
+    values = np.tile(np.linspace(0, 1, WIDTH, dtype=np.float32), (HEIGHT, 1))
+    spread = np.tile(np.linspace(0, 0.2, HEIGHT, dtype=np.float32)[:, None], (1, WIDTH))
+    made = Prediction(
+        modality="depth",
+        kind="affine",
+        space="depth",
+        values=values,
+        uncertainty=spread if members >= 3 else None,
+        members=np.linspace(0, 1, members * 12 * 16).reshape(members, 12, 16).astype(np.float16),
+        photo=np.full((HEIGHT, WIDTH, 3), 90, np.uint8),
+        fov_x_deg=None,
+        settings=Settings(num_inference_steps=4, ensemble_size=members, processing_resolution=64, seed=seed),
+        checkpoint="tiny",
+        checkpoint_sha256="0" * 64,
+        device="cpu",
+        dtype="float32",
+    )
+    return replace(made, **changed)
+
+
+def facing(members: int = 4) -> Prediction:
+    """A wall that faces the camera, as a normals checkpoint sees it."""
+    towards = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+    towards[..., 2] = 1
+    small = np.broadcast_to(towards[:12, :16], (members, 12, 16, 3)).astype(np.float16)
+    return replace(depth(members), modality="normals", kind="unit-vector", values=towards, members=small)
+
+
+def pixels(file: str) -> np.ndarray:
+    with Image.open(file) as picture:
+        return np.asarray(picture)
+
+
+# ------------------------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("prediction", [depth(), facing()], ids=["depth", "normals"])
+def test_every_layer_has_the_size_of_the_photo_on_the_page(prediction: Prediction) -> None:
+    for _, layer in offered(prediction):
+        assert pixels(paint(prediction, layer, Look())).shape == (HEIGHT, WIDTH, 3), layer
+
+
+def test_large_photos_are_shown_at_the_size_of_a_screen() -> None:
+    large = depth(
+        values=np.zeros((900, 2000), np.float32),
+        uncertainty=np.zeros((900, 2000), np.float32),
+        photo=np.zeros((900, 2000, 3), np.uint8),
+    )
+    assert {pixels(paint(large, layer, Look())).shape for _, layer in offered(large)} == {(576, 1280, 3)}
+
+
+def test_only_what_is_there_is_offered() -> None:
+    assert [name for _, name in offered(depth(2))] == [PHOTO, DEPTH, GREY, NORMALS, f"{MEMBER}1", f"{MEMBER}2"]
+    assert DOUBT in [name for _, name in offered(depth(3))]
+    assert [name for _, name in offered(replace(facing(1), uncertainty=None, members=None))] == [PHOTO, NORMALS]
+
+
+def test_depth_takes_the_colours_of_the_map_grey_and_members_likewise() -> None:
+    made = depth()
+    np.testing.assert_array_equal(pixels(paint(made, DEPTH, Look("magma"))), depth_to_rgb(made.values, "magma"))
+    np.testing.assert_array_equal(pixels(paint(made, GREY, Look("magma"))), depth_to_rgb(made.values, "gray"))
+    np.testing.assert_array_equal(pixels(paint(made, DEPTH, Look(invert=True))), depth_to_rgb(made.values, invert=True))
+    shades = pixels(paint(made, f"{MEMBER}4", Look("gray")))[..., 0]
+    assert shades.min() > 0.7 * 255 and shades.max() == 255  # the last quarter of the numbers
+
+
+def test_the_range_is_a_share_of_the_depths_and_knows_no_wrong_order() -> None:
+    made = depth()
+    first, last = (depth_to_rgb(np.array([[end]]))[0, 0] for end in (0.0, 1.0))
+    shown = pixels(paint(made, DEPTH, Look(near=0.25, far=0.5)))
+    assert (shown[:, : WIDTH // 4 - 1] == first).all() and (shown[:, WIDTH // 2 + 1 :] == last).all()
+    assert len(np.unique(shown[0], axis=0)) > 20
+    np.testing.assert_array_equal(pixels(paint(made, DEPTH, Look(near=0.5, far=0.25))), shown)
+    assert len(np.unique(pixels(paint(made, DEPTH, Look(near=0.5, far=0.5)))[0], axis=0)) == 2
+    metres = depth(kind="metric", values=made.values * 8 + 2)
+    assert Look(near=0.25, far=1).ends(metres) == (4.0, 10.0)
+
+
+def test_a_picture_that_a_browser_may_be_reading_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [paint(depth(), layer, Look()) for layer in (PHOTO, DEPTH)]
+    monkeypatch.setattr(storage, "write_bytes", lambda path, content: pytest.fail(f"{path} was written again"))
+    assert [paint(depth(), layer, Look()) for layer in (PHOTO, DEPTH)] == shown
+
+
+# ------------------------------------------------------------------------------- legend
+
+
+def ticks(drawn: str) -> list[str]:
+    return re.findall(r"<span style='left:[\d.]+%'>([^<]*)</span>", drawn)
+
+
+def test_ticks_are_relative_or_metres_and_follow_the_range() -> None:
+    assert ticks(draw_keys(depth(), [PHOTO, DEPTH], Look())) == ["near 0.00", "0.25", "0.50", "0.75", "1.00 far"]
+    assert ticks(draw_keys(depth(), [DEPTH], Look(near=0.2, far=0.6)))[1:4] == ["0.30", "0.40", "0.50"]
+    metres = draw_keys(depth(kind="metric", values=depth().values * 8 + 2), [DEPTH], Look())
+    assert ticks(metres) == ["near 2.00 m", "4.00 m", "6.00 m", "8.00 m", "10.00 m far"]
+    assert text.KEY_KINDS["metric"] in metres and "not metres" not in metres
+
+
+def test_each_legend_is_drawn_once_and_photos_have_none() -> None:
+    assert draw_keys(depth(), [PHOTO, PHOTO], Look()).count("<figure") == 0
+    assert draw_keys(depth(), [DEPTH, DEPTH], Look()).count("<figure") == 1
+    assert draw_keys(depth(), [f"{MEMBER}1", f"{MEMBER}4"], Look()).count("<figure") == 1
+    assert draw_keys(depth(), [GREY, DEPTH], Look()).count("<figure") == 2
+    assert text.KEY_NORMALS in draw_keys(facing(), [NORMALS, f"{MEMBER}1"], Look())
+
+
+def test_the_legend_has_the_colours_of_the_picture() -> None:
+    plain, swapped = (draw_keys(depth(), [DEPTH], Look(invert=invert)) for invert in (False, True))
+    stops = [re.findall(r"rgb\([\d ]+\)", drawn) for drawn in (plain, swapped)]
+    assert stops[0] == stops[1][::-1]
+    red, green, blue = depth_to_rgb(np.zeros((1, 1), np.float32))[0, 0]
+    assert stops[0][0] == f"rgb({red} {green} {blue})"
+
+
+def test_the_legend_of_uncertainty_ends_where_the_picture_does() -> None:
+    made = depth()
+    assert made.uncertainty is not None
+    top = uncertainty_top(made.uncertainty)
+    assert ticks(draw_keys(made, [DOUBT], Look()))[-1] == f"{top * 100:.1f} % or more"
+    assert ticks(draw_keys(replace(made, kind="metric"), [DOUBT], Look()))[-1] == f"{top:.2f} m or more"
+
+
+# ------------------------------------------------------------------------------- numbers under the pointer
+
+
+def numbers(channel: dict) -> np.ndarray:
+    codes = np.frombuffer(b64decode(channel["codes"]), "<u2").reshape(channel["rows"], channel["columns"])
+    return channel["low"] + codes * channel["step"]
+
+
+def test_readings_are_the_numbers_of_the_map_in_their_units() -> None:
+    made = depth(kind="metric", values=depth().values * 8 + 2)
+    found = readings(made)
+    assert (found["width"], found["height"]) == (WIDTH, HEIGHT)
+    of_depth, of_doubt = found["channels"]
+    np.testing.assert_allclose(numbers(of_depth), made.values, atol=1e-3)
+    np.testing.assert_allclose(numbers(of_doubt), made.uncertainty, atol=1e-4)
+    assert (of_depth["unit"], of_doubt["unit"]) == (" m", " m")
+    relative = readings(depth())["channels"]
+    assert (relative[0]["unit"], relative[1]["unit"]) == ("", " %")
+    np.testing.assert_allclose(numbers(relative[1]).max(), 20, rtol=1e-3)
+
+
+def test_readings_are_coarse_and_bear_a_constant_map() -> None:
+    (channel,) = readings(depth(1, values=np.full((1200, 1600), 0.3, np.float32)))["channels"]
+    assert (channel["rows"], channel["columns"]) == (120, 160)
+    np.testing.assert_allclose(numbers(channel), 0.3, atol=1 / LEVELS)
+
+
+def test_readings_of_normals_are_angles_to_the_viewer() -> None:
+    values = facing().values.copy()
+    values[:, 80:] = (np.sin(np.radians(30)), 0, np.cos(np.radians(30)))
+    angles = numbers(readings(replace(facing(), values=values))["channels"][0])
+    np.testing.assert_allclose(angles[60, [10, 150]], [0, 30], atol=0.1)
+
+
+# ------------------------------------------------------------------------------- the screen
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """A stage without a page: widgets can be made, and hold their first values."""
+    return Stage(Service(tmp_path / "results"))
+
+
+@pytest.fixture
+def viewer(stage: Stage) -> Viewer:
+    async def draw() -> Viewer:  # in a running loop: without one Gradio makes its own and leaves it open
+        with gr.Blocks():
+            return Viewer(stage)
+
+    return asyncio.run(draw())
+
+
+def values_of(viewer: Viewer, **changed: object) -> Values:
+    held = {widget: widget.value for widget in viewer.inputs}
+    return held | {getattr(viewer, name): value for name, value in changed.items()}
+
+
+def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: Viewer) -> None:
+    asked = values_of(viewer, left=GREY, right=DOUBT)
+    offer = viewer.finish(depth(1), asked)
+    assert offer[viewer.right].constructor_args["value"] == DEPTH
+    assert "value" not in offer[viewer.left].constructor_args
+    _, right = viewer.show(depth(1), asked)[viewer.pictures]
+    np.testing.assert_array_equal(pixels(right), depth_to_rgb(depth().values))
+    assert viewer.finish(facing(1), asked)[viewer.left].constructor_args["value"] == PHOTO
+
+
+def test_controls_paint_the_kept_result_again_and_say_its_sizes(stage: Stage, viewer: Viewer) -> None:
+    key = stage.service.keep(depth())
+    chosen = {**values_of(viewer, right=NORMALS, colormap="gray"), stage.result: key}
+    update = viewer.repaint(chosen)
+    np.testing.assert_array_equal(pixels(update[viewer.pictures][1]), pixels(paint(depth(), NORMALS, Look())))
+    assert text.KEY_NORMALS in update[viewer.keys]
+    assert viewer.repaint({**chosen, stage.result: None}) == {viewer.pictures: gr.skip()}
+    line = viewer.finish(depth(), chosen)[viewer.sizes]
+    assert "160&times;120" in line and "64&times;48" in line
+
+
+# ------------------------------------------------------------------------------- the runs of a visit
+
+
+class Strip:
+    """A history and what the page would hold for it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.history = History(stage, gr.Dropdown(["Spectral"], value="Spectral"))
+        self.values = {self.history.runs: [], self.history.colormap: "Spectral"}
+        self.drawn = ""
+        stage.draw_buttons()
+        stage.draw_status()
+        stage.screens.append(self.history)
+
+    def finish(self, prediction: Prediction) -> None:
+        self.take(self.history.finish(prediction, self.values))
+
+    def pick(self, run: int) -> dict:
+        found = self.history.on_pick(self.values, gr.EventData(None, {"run": self.values[self.history.runs][run].key}))
+        self.take(found)
+        return found
+
+    def take(self, update: dict) -> None:
+        self.values[self.history.runs] = update.get(self.history.runs, self.values[self.history.runs])
+        self.drawn = update[self.history.strip]
+
+    @property
+    def pressed(self) -> list[bool]:
+        return [word == "true" for word in re.findall("aria-pressed='(true|false)'", self.drawn)]
+
+
+def test_runs_line_up_newest_first_once_each_and_stored_examples_do_not(stage: Stage) -> None:
+    strip = Strip(stage)
+    assert text.NO_RUNS in strip.history.draw([], None)
+    first, second = depth(seed=1), depth(seed=2)
+    strip.finish(first)
+    strip.finish(second)
+    assert strip.pressed == [True, False]
+    assert strip.drawn.index("seed 2") < strip.drawn.index("seed 1")
+    assert "4 steps, 4 members, seed 2, 64 px, tiny" in strip.drawn
+    strip.finish(first)
+    assert strip.pressed == [False, True]
+    strip.finish(depth(device=None))
+    assert strip.pressed == [False, False]
+
+
+def test_a_picked_run_is_on_show_again_under_its_own_id(stage: Stage) -> None:
+    strip = Strip(stage)
+    first = depth(seed=1)
+    for prediction in (first, depth(seed=2)):
+        strip.finish(prediction)
+    update = strip.pick(1)
+    assert stage.service.prediction(update[stage.result]) is first
+    assert update[stage.result] == strip.values[strip.history.runs][1].key
+    assert "An earlier run: 4 steps, 4 members, seed 1" in update[stage.status]
+    assert strip.pressed == [False, True]
+
+
+def test_the_strip_is_bounded(stage: Stage) -> None:
+    strip = Strip(stage)
+    for seed in range(MOST_RUNS + 3):
+        strip.finish(depth(1, seed=seed))
+    assert len(strip.pressed) == MOST_RUNS
+    assert f"seed {MOST_RUNS + 2}" in strip.drawn and "seed 2," not in strip.drawn
+
+
+def test_a_run_whose_result_made_room_says_so(tmp_path: Path) -> None:
+    stage = Stage(Service(tmp_path, kept_bytes=1))  # one result is always kept
+    strip = Strip(stage)
+    strip.finish(depth(seed=1))
+    strip.finish(depth(seed=2))
+    assert strip.drawn.count(f"<br>{text.RUN_GONE_SHORT}") == 1 and "class='gone'" in strip.drawn
+    update = strip.pick(1)
+    assert text.RUN_GONE in update[stage.status]
+    assert stage.result not in update
+
+
+def test_names_of_checkpoints_are_text_on_the_strip(stage: Stage) -> None:
+    strip = Strip(stage)
+    strip.finish(depth(checkpoint="<img src=x onerror='x'>"))
+    assert "<img src=x" not in strip.drawn and "onerror='x'" not in strip.drawn
+    assert "<img src=x" not in strip.pick(0)[stage.status]
+
+
+def test_a_pick_of_an_unknown_run_changes_nothing_on_show(stage: Stage) -> None:
+    strip = Strip(stage)
+    update = strip.history.on_pick(strip.values, gr.EventData(None, {"run": "someone else's"}))
+    assert text.RUN_GONE in update[stage.status] and stage.result not in update
+
+
+# ------------------------------------------------------------------------------- the cost
+
+
+def test_a_forecast_says_what_it_does_not_know() -> None:
+    asked = Settings(num_inference_steps=1, ensemble_size=10)
+    assert in_words(asked, Forecast(3.21, True, 0, PACE), has_photo=True) == "1 step, 10 members: about 3.2 s."
+    guess = in_words(asked, Forecast(140, False, 2_600_000_000, PACE), has_photo=False)
+    assert guess.startswith("1 step, 10 members: roughly 2.3 minutes for 12 megapixels, a first guess.")
+    assert "2.6 GB are downloaded" in guess

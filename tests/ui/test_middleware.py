@@ -1,0 +1,215 @@
+"""The guard before Gradio: routes, limits, headers; and the page's own words and examples."""
+
+import asyncio
+import json
+
+import pytest
+
+from marigold_core.checkpoints.registry import Known
+from marigold_core.errors import CheckpointError, ImageError
+from marigold_core.settings import PRESETS, Settings, bounds, default
+from marigold_core.ui import text
+from marigold_core.ui.api import Endpoints, fault
+from marigold_core.ui.controls import settings
+from marigold_core.ui.error_messages import telling
+from marigold_core.ui.middleware import BURST, HEADERS, JSON_LIMIT, UPLOAD, Guard, allowed
+
+JOIN = "/gradio_api/queue/join"
+
+
+class Echo:
+    """An application that reads the whole body and says how long it was."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, scope, receive, send) -> None:
+        self.calls += 1
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(size).encode()})
+
+
+def ask(guard: Guard, path: str, chunks: list[bytes] = (b"",), length: int | None = None, client: str = "a"):
+    """Send one request -> (status, headers, body)."""
+    headers = [] if length is None else [(b"content-length", str(length).encode())]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (client, 1)}
+    incoming = [
+        {"type": "http.request", "body": chunk, "more_body": number < len(chunks) - 1}
+        for number, chunk in enumerate(chunks)
+    ]
+    sent = []
+
+    async def receive():
+        return incoming.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(guard(scope, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/run/predict",
+        "/gradio_api/api/predict_depth",
+        "/gradio_api/proxy=http://127.0.0.1/",
+        "/gradio_api/file=http://169.254.169.254/latest",
+        "/gradio_api/file=HTTPS://example.com/a.png",
+        "/gradio_api/component_server",
+        "/gradio_api/process_recording",
+        "/gradio_api/vibe-edit",
+        "/gradio_api/runs",
+        "/gradio_api/deep_link",
+        "/monitoring/summary",
+        "/docs",
+        "/login",
+        "/a-route-that-gradio-adds-next-year",
+    ],
+)
+def test_unknown_routes_are_not_found(path):
+    app = Echo()
+    status, headers, body = ask(Guard(app), path)
+    assert (status, app.calls) == (404, 0)
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    assert json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("path", ["/", "/config", JOIN, "/gradio_api/call/predict_depth", "/assets/index.js", UPLOAD])
+def test_what_the_page_needs_passes_with_our_headers(path):
+    assert allowed(path)
+    status, headers, _ = ask(Guard(Echo()), path, [b"{}"])
+    assert status == 200
+    assert set(HEADERS) <= set(headers.items())
+
+
+def test_a_body_over_its_limit_is_refused_while_it_is_received():
+    app = Echo()
+    status, _, body = ask(Guard(app), JOIN, [b"x"], length=JSON_LIMIT + 1)
+    assert (status, app.calls) == (413, 0)
+    status, _, body = ask(Guard(app), JOIN, [b"x" * 1000] * 400)  # chunked: no length is given
+    assert status == 413
+    assert "40 MB" in json.loads(body)["detail"]
+    status, _, body = ask(Guard(app), UPLOAD, [b"x" * 1000] * 400)
+    assert (status, body) == (200, b"400000")
+
+
+def test_one_client_cannot_flood_the_others():
+    guard = Guard(Echo())
+    statuses = [ask(guard, JOIN, client="flood")[0] for _ in range(BURST + 20)]
+    assert statuses[:BURST] == [200] * BURST
+    assert 429 in statuses[BURST:]
+    assert [ask(guard, JOIN, client="other")[0] for _ in range(5)] == [200] * 5
+
+
+def test_behind_a_proxy_the_client_is_the_proxys_own_entry(monkeypatch):
+    from marigold_core.ui.middleware import client
+
+    scope = {"headers": [(b"x-forwarded-for", b"6.6.6.6, 10.0.0.7")], "client": ("10.0.0.1", 1)}
+    assert client(scope) == "10.0.0.1"  # anyone may write that header where no proxy is known
+    monkeypatch.setenv("SPACE_ID", "somebody/studio")
+    assert client(scope) == "10.0.0.7"
+
+
+def test_our_errors_are_told_and_others_become_a_reference(caplog):
+    import gradio as gr
+
+    with pytest.raises(gr.Error, match="‹img›") as told, telling():
+        raise ImageError("The photo <img> is damaged.")
+    assert "<" not in told.value.message
+    with pytest.raises(gr.Error, match="reference") as hidden, telling():
+        raise KeyError("/secret/path")
+    assert "secret" not in hidden.value.message
+    reference = hidden.value.message.split("reference is ")[1].split(".")[0]
+    assert reference in caplog.text and "secret" in caplog.text
+
+
+@pytest.mark.parametrize("value", [float("nan"), True, 4.7, 1e9, 10**9, -1, 0, "50", [], {}, float("inf")])
+@pytest.mark.parametrize("name", ["num_inference_steps", "ensemble_size", "batch_size"])
+def test_wrong_numbers_are_refused_in_a_sentence(name, value):
+    problem = fault({"photo": "a.png", name: value})
+    assert problem and name in problem and problem.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 2**32),
+        ("processing_resolution", 100),
+        ("checkpoint", "/etc"),
+        ("checkpoint", "somebody/else"),
+        ("checkpoint", 7),
+        ("formats", ["exe"]),
+        ("formats", "npy,exe"),
+        ("colormap", "jet"),
+        ("colormap", {}),
+        ("fov_x_deg", float("nan")),
+        ("max_triangles", 10**9),
+        ("photo", None),
+    ],
+)
+def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
+    assert fault({"photo": "a.png", name: value})
+    assert fault({"photo": "a.png"}) is None
+
+
+def test_widgets_repeat_no_number():
+    import gradio as gr
+
+    async def draw() -> settings.SettingsInputs:  # inside a running loop: otherwise Gradio opens two that nobody closes
+        with gr.Blocks():
+            return settings.draw_settings(settings.draw_presets())
+
+    drawn = asyncio.run(draw())
+    assert (drawn.steps.minimum, drawn.steps.maximum) == bounds(Settings, "num_inference_steps")
+    assert (drawn.members.minimum, drawn.members.maximum) == bounds(Settings, "ensemble_size")
+    assert drawn.seed.value == default(Settings, "seed")
+    assert drawn.steps.value == PRESETS[settings.DEFAULT_PRESET]["num_inference_steps"]
+    assert set(text.PRESETS) == set(PRESETS)
+    for name, values in PRESETS.items():
+        assert settings.matching_preset(values["num_inference_steps"], values["ensemble_size"]) == name
+    assert settings.matching_preset(7, 3) is None
+
+
+def test_endpoints_have_the_names_and_defaults_of_settings():
+    from inspect import signature
+
+    for handler in (Endpoints.predict_depth, Endpoints.build_mesh):
+        parameters = list(signature(handler).parameters.values())[1:]
+        assert parameters[0].name == "photo" and parameters[0].default is parameters[0].empty
+        assert all(parameter.default is not parameter.empty for parameter in parameters[1:])
+        given = {parameter.name: parameter.default for parameter in parameters}
+        for name in Settings.model_fields:
+            assert given[name] == default(Settings, name)
+
+
+def test_the_picker_lists_what_works(monkeypatch):
+    entries = [
+        Known("nano", None, "depth", "bundled", 0, available=True),
+        Known("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published", 2_600_000_000),
+        Known("gone", None, "depth", "bundled, but missing", 0),
+    ]
+    monkeypatch.setattr(settings, "known", lambda: entries)
+    monkeypatch.setenv("MARIGOLD_MODEL", "/models/mine")
+    choices = settings.checkpoint_choices()
+    assert [name for _, name in choices] == ["/models/mine", "nano", "v1-1"]
+    assert choices[0][0] == "mine"
+    assert "2.6 GB" in choices[2][0]
+    with pytest.raises(CheckpointError, match="choose one of"):
+        settings.check_checkpoint("gone")
+
+
+def test_a_photo_written_into_the_request_is_refused():
+    import gradio as gr
+    from gradio.data_classes import ImageData
+
+    with pytest.raises(gr.Error, match="Upload"):
+        settings.uploaded_path(ImageData(url="data:image/png;base64,AAAA"))
+    assert settings.uploaded_path(None) is None
+    assert settings.uploaded_path(ImageData(path="/somewhere/photo.heic")) == "/somewhere/photo.heic"

@@ -1,0 +1,75 @@
+"""What a link carries and what it does not; values of a stranger's link are checked like any other."""
+
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import pytest
+
+from marigold_core.errors import MarigoldError
+from marigold_core.files import examples
+from marigold_core.settings import PRESETS, Settings
+from marigold_core.ui.controls.examples import Gallery
+from marigold_core.ui.controls.settings import DEFAULT_PRESET, RESOLUTIONS_PX
+from marigold_core.ui.controls.share_link import Place, read, write
+
+
+def query(**words: str) -> dict[str, str]:
+    return words
+
+
+@pytest.mark.parametrize("pixels", [None, 0, *RESOLUTIONS_PX])
+@pytest.mark.parametrize("example", [None, *examples.NAMES])
+def test_what_is_written_is_read_back(pixels: int | None, example: str | None) -> None:
+    asked = Settings(num_inference_steps=7, ensemble_size=12, processing_resolution=pixels, seed=2**32 - 1)
+    place = Place(asked, "nano", example)
+    assert read(dict(parse_qsl(write(place).removeprefix("?")))) == place
+
+
+def test_a_link_says_nothing_about_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARIGOLD_MODEL", "/models/of/mine")
+    link = write(Place(Settings(num_inference_steps=1), "/models/of/mine", None))
+    assert link == "?num_inference_steps=1&ensemble_size=1&seed=0"
+    place = read(dict(parse_qsl(link.removeprefix("?"))))
+    assert place is not None and place.checkpoint == "/models/of/mine"  # wherever it is opened, that place's own
+
+
+def test_a_query_that_is_not_ours_is_no_link() -> None:
+    assert read({}) is None
+    assert read(query(__theme="dark", utm_source="x")) is None
+    place = read(query(__theme="dark", example="cat"))
+    assert place == Place(Settings(**PRESETS[DEFAULT_PRESET]), "nano", "cat")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (query(seed="-1"), "seed must be"),
+        (query(seed="1e3"), "seed must be"),
+        (query(seed="9" * 5000), "seed must be"),
+        (query(seed=""), "seed must be"),
+        (query(num_inference_steps="51"), "num_inference_steps must be"),
+        (query(ensemble_size="<script>"), "ensemble_size must be"),
+        (query(processing_resolution="264"), "processing_resolution has no 264; choose from 256"),
+        (query(processing_resolution="2049"), "processing_resolution"),
+        (query(example="../cat"), "example has no '../cat'; choose from street"),
+        (query(example="cat", checkpoint="/etc"), "There is no checkpoint '/etc' here"),
+        (query(checkpoint="somebody/else"), "There is no checkpoint"),
+    ],
+)
+def test_what_the_page_does_not_offer_is_refused_in_a_sentence(words: dict[str, str], said: str) -> None:
+    with pytest.raises(MarigoldError) as refusal:
+        read(words)
+    assert said in str(refusal.value) and str(refusal.value).endswith(".")
+    assert len(str(refusal.value)) < 300
+
+
+def test_only_a_photo_with_an_examples_bytes_is_named(tmp_path: Path, photo) -> None:
+    from PIL import Image
+
+    copy = tmp_path / "holiday.jpg"
+    shutil.copy(examples.FOLDER / "coffee.jpg", copy)
+    assert Gallery.name_of(str(copy)) == "coffee"
+    Image.fromarray(photo(24, 32)).save(tmp_path / "coffee.jpg")
+    assert Gallery.name_of(str(tmp_path / "coffee.jpg")) is None
+    assert Gallery.name_of(None) is None

@@ -1,0 +1,1 @@
+"""Pictures with known depth on their way to the network."""

@@ -1,0 +1,171 @@
+"""From pictures with depth in metres to what the network is trained on: sizes, flips, faults, normalisation, mask.
+
+It runs on the CPU, in the workers of a data loader. Every random choice is a function of a place, such as
+(seed, micro-batch), and of a picture's position in it, so neither the number of workers nor a restart changes anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from marigold_core.errors import MarigoldError
+from marigold_core.pipeline.image_prior import Features
+from marigold_core.pipeline.modalities import Depth
+from training.data.augmentation import crop_nearest, crop_picture, draw_crop, photographic
+from training.data.random_streams import stream
+from training.data.sets.sample import DepthSet, Sample
+from training.recipe import Framing
+
+ASPECTS = (4 / 3, 3 / 2, 16 / 9, 5 / 2, 1.0)  # width / height of landscape crops; portraits take the inverse
+ASPECT_SHARES = (0.55, 0.15, 0.1, 0.1, 0.1)
+WIDE = 2.0  # from this width / height on, crops stay wide, as the pictures of cameras in cars are
+WIDE_ASPECTS = (16 / 9, 5 / 2, 10 / 3)
+WIDE_SHARES = (0.4, 0.3, 0.3)
+ROUND_PX = 16
+
+PUBLISHED = Depth()  # how depths are painted unless a checkpoint says otherwise
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+Size = tuple[int, int]  # height, width in pixels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch: pictures of one size from one data set, or the latents of such."""
+
+    image: Tensor  # [B, 3, H, W] in [-1, 1], or its latent [B, 4, h, w]
+    target: Tensor  # the same of the depth map: near = -1, far = 1
+    valid: Tensor  # [B, 1, h, w] bool, latent cells whose depth is known
+    names: tuple[str, ...]
+    encoded: bool  # True: image and target are latents
+    features: Features = ()  # of the image prior, where they were computed with the latents
+
+
+def crop_size(long_edge_px: int, aspect: float) -> Size:
+    """Choose (h, w) of ``aspect`` = w / h with the pixels of a 4:3 picture of that long edge, in steps of 16."""
+    area = long_edge_px**2 * 3 / 4
+    height, width = (area / aspect) ** 0.5, (area * aspect) ** 0.5
+    return max(1, round(height / ROUND_PX)) * ROUND_PX, max(1, round(width / ROUND_PX)) * ROUND_PX
+
+
+def choose_size(a_set: DepthSet, index: int, framing: Framing, rng: np.random.Generator) -> Size:
+    """Choose the (height, width) in pixels of the micro-batch that begins with picture ``index``.
+
+    With ``long_edge_px`` the aspect is drawn, wide for wide pictures, and the orientation kept; without it, it is the
+    set's published size, or the one size that all its pictures have.
+    Raises: MarigoldError when the pictures have several sizes and none was asked for.
+    """
+    if framing.long_edge_px is not None:
+        height, width = a_set.sizes()[index]
+        wide = max(width / height, height / width) >= WIDE
+        aspect = float(rng.choice(WIDE_ASPECTS, p=WIDE_SHARES) if wide else rng.choice(ASPECTS, p=ASPECT_SHARES))
+        return crop_size(framing.long_edge_px, aspect if width >= height else 1 / aspect)
+    if a_set.size is not None:
+        return a_set.size
+    sizes = sorted(set(a_set.sizes()))
+    if len(sizes) > 1:
+        (low_h, low_w), (high_h, high_w) = sizes[0], sizes[-1]
+        raise MarigoldError(
+            f"The pictures of {a_set.folder.name} have {len(sizes)} sizes, from {low_w} x {low_h} to "
+            f"{high_w} x {high_h}, and a batch has one: choose it with --long-edge-px, such as --long-edge-px 640."
+        )
+    return sizes[0]
+
+
+def frame(
+    samples: Sequence[Sample],
+    a_set: DepthSet,
+    size: Size,
+    framing: Framing,
+    factor: int,
+    place: tuple[int, ...],
+    looks: Tensor | None = None,
+    modality: Depth = PUBLISHED,
+) -> Batch:
+    """Turn pictures with depth in metres into a batch of ``size``, cut to multiples of the autoencoder's ``factor``.
+
+    ``place`` = (seed, ...) decides every random choice; ``looks`` [L, 3, 2] are colours of real photographs
+    (``augment.colour_look``) that faulty pictures may take over.
+    Raises: MarigoldError naming the sample that has no known depth.
+    Source: Ke et al. 2024, section 3.2; without random crops the published sizes, nearest-exact as the authors resize.
+    """
+    # 1. Crop or resize, and turn: what moves pixels.
+    cut = (size[0] // factor * factor, size[1] // factor * factor)
+    nearest = framing.nearest_rgb
+    rgb, depth = [], []
+    for position, sample in enumerate(samples):
+        rng = np.random.default_rng([*place, position])
+        box = _box(sample.depth_m.shape, size, cut, framing, rng)
+        turn = -1 if rng.random() < framing.upside_down else 1
+        mirror = -1 if rng.random() < framing.flip else 1
+        rgb.append((crop_nearest if nearest else crop_picture)(sample.rgb, box, cut)[::turn, ::mirror])
+        depth.append(crop_nearest(sample.depth_m, box, cut)[::turn, ::mirror])
+    # 2. Photographs, with their faults.
+    pictures = torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
+    pictures = photographic(pictures, stream(*place, len(samples)), looks, framing.photographic)
+    # 3. Depth: which counts, and where between the near and the far plane it lies.
+    depth_m = torch.from_numpy(np.stack(depth))[:, None]  # [B, 1, H, W]
+    measured, known = which_count(depth_m, a_set, framing)
+    _refuse_unknown(samples, known, a_set, framing)
+    target = modality.to_vae(depth_m, measured)  # [B, 3, H, W], the far plane where not measured
+    if framing.min_known < 1:
+        target = fill_unknown(target, known)
+    cells = F.avg_pool2d(known.float(), factor) >= framing.min_known  # [B, 1, h, w]
+    return Batch(pictures * 2 - 1, target, cells, tuple(sample.name for sample in samples), encoded=False)
+
+
+def which_count(depth_m: Tensor, a_set: DepthSet, framing: Framing) -> tuple[Tensor, Tensor]:
+    """Sort depths in metres, of any shape -> bool (has a place between the planes, counts in the loss), that shape.
+
+    They differ where ``framing.far_m`` is given: then sky, and what lies beyond it or beyond the set's range, is the
+    far plane and counts. NaN never does.
+    """
+    if framing.far_m is None:
+        measured = (depth_m > a_set.near_m) & (depth_m < a_set.far_m)
+        return measured, measured
+    far_m = min(framing.far_m, a_set.far_m)
+    return (depth_m > a_set.near_m) & (depth_m < far_m), depth_m > a_set.near_m
+
+
+def fill_unknown(target: Tensor, known: Tensor) -> Tensor:
+    """Give unknown pixels of [B, C, H, W] the value of the nearest known one ([B, 1, H, W] bool) -> the same shape.
+
+    So a latent cell with a few measurements is encoded as the surface that they lie on. A picture without any known
+    pixel stays as it is.
+    """
+    filled = [
+        plane if mask.all() or not mask.any() else plane[:, *_nearest_known(mask[0].numpy())]
+        for plane, mask in zip(target, known, strict=True)
+    ]
+    return torch.stack(filled)
+
+
+def _nearest_known(known: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Find the nearest True of [H, W] bool -> its row and its column for every pixel, both [H, W]."""
+    rows, columns = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)  # type: ignore
+    return torch.from_numpy(rows).long(), torch.from_numpy(columns).long()
+
+
+def _box(shape: tuple[int, ...], size: Size, cut: Size, framing: Framing, rng: np.random.Generator) -> Box:
+    """Choose what becomes ``cut``: a random crop, or the middle of the picture at the scale that ``size`` asks for."""
+    height, width = shape
+    if framing.long_edge_px is not None:
+        return draw_crop(height, width, cut[1] / cut[0], rng)
+    h, w = height * cut[0] / size[0], width * cut[1] / size[1]
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _refuse_unknown(samples: Sequence[Sample], known: Tensor, a_set: DepthSet, framing: Framing) -> None:
+    """Refuse pictures without any known depth; a crop may miss all of it, and then simply does not count."""
+    for sample, seen in zip(samples, known.flatten(1).any(dim=1).tolist(), strict=True):
+        if not seen and not which_count(torch.from_numpy(sample.depth_m), a_set, framing)[1].any():
+            raise MarigoldError(
+                f"{sample.name} of {a_set.folder.name} has no known depth between {a_set.near_m:g} and "
+                f"{a_set.far_m:g} m: remove it, or see what is wrong with python -m training.doctor."
+            )

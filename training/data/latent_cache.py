@@ -1,0 +1,126 @@
+"""Folders of encoded pictures: how they lie on disk, and what they were made with.
+
+A folder holds the latents of one data set. ``latents.json`` says what they are a function of, and shards hold
+
+    shard_00000256_v0/image.npy   [N, 4, h, w] float16  scaled latents of N pictures, number 256 being the first
+    shard_00000256_v0/target.npy  [N, 4, h, w] float16  scaled latents of their depth maps
+    shard_00000256_v0/valid.npy   [N, 1, h, w] bool     cells whose depth is known
+    shard_00000256_v0/names.json  N names
+    shard_00000256_v0/features_0.npy ...   [N, C, h', w'] float16  of the image prior, where the checkpoint has one
+
+A shard is complete or absent.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from marigold_core.checkpoints.weights import write_json
+from marigold_core.errors import MarigoldError
+from marigold_core.storage import replacing
+
+if TYPE_CHECKING:  # the doctor starts without torch
+    from torch import nn
+
+    from marigold_core.pipeline.pipeline import MarigoldPipeline
+
+INDEX, NAMES = "latents.json", "names.json"
+UNSAID: dict[str, object] = {"depth_curve": "linear"}  # what was no choice when older folders were made
+
+
+def read_index(folder: Path) -> dict[str, object]:
+    """Read what the latents of a folder were made with, ``settle``'s mapping and the number of pictures.
+
+    Raises: MarigoldError when it holds none.
+    """
+    try:
+        return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise MarigoldError(
+            f"{folder.name} holds no latents: {INDEX} cannot be read; make some with: python -m training.latents"
+        ) from None
+
+
+def settle(folder: Path, made_with: Mapping[str, object], pictures: int) -> None:
+    """Write down what the latents of a folder are made with, or compare it with what the folder was begun with.
+
+    Raises: MarigoldError naming what differs; pictures may have been added, but not taken away.
+    """
+    if (folder / INDEX).exists():
+        begun = UNSAID | read_index(folder)
+        if changed := _changed(begun, made_with):
+            raise MarigoldError(
+                f"The latents in {folder.name} were made with another {', '.join(changed)}; "
+                "use the same, or another --out."
+            )
+        if pictures < cast(int, begun["pictures"]):
+            raise MarigoldError(
+                f"The latents in {folder.name} were made of {begun['pictures']} pictures and there are {pictures} now; "
+                "use another --out."
+            )
+    write_json(folder / INDEX, {**made_with, "pictures": pictures})
+
+
+def _changed(begun: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Name what differs, within parts that are mappings themselves the names in them."""
+    found = []
+    for name, value in now.items():
+        before = begun.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            found += _changed(before, value)
+        elif before != value:
+            found.append(name.replace("_sha256", ""))
+    return found
+
+
+def holds(path: Path, names: Sequence[str]) -> bool:
+    """Tell whether a shard is there with the pictures of these names; one with only the first of them is not.
+
+    Raises: MarigoldError when it holds others.
+    """
+    if not path.exists():
+        return False
+    stored = json.loads((path / NAMES).read_text(encoding="utf-8"))
+    if stored != names[: len(stored)]:
+        raise MarigoldError(
+            f"{path.name} in {path.parent.name} holds other pictures than the data now; use another --out."
+        )
+    return len(stored) == len(names)
+
+
+def write_latents(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Write one shard aside and rename it, so that it is whole or absent; one that was shorter is replaced.
+
+    Raises: ExportError when the disk is full or the folder read-only.
+    """
+    aside = path.with_name(f".{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    for name, array in arrays.items():
+        with replacing(aside / f"{name}.npy") as part, part.open("wb") as file:
+            np.save(file, array)
+    write_json(aside / NAMES, list(names))
+    shutil.rmtree(path, ignore_errors=True)
+    aside.rename(path)
+
+
+def autoencoder_sha256(pipeline: "MarigoldPipeline") -> str:
+    """Hash what latents depend on, the autoencoder's weights and its scaling factor; training.train compares it."""
+    return _sha256(pipeline.vae, pipeline.vae.config["scaling_factor"])
+
+
+def prior_sha256(pipeline: "MarigoldPipeline") -> str | None:
+    """Hash the image prior, which features are made by; None without one."""
+    return None if pipeline.prior is None else _sha256(pipeline.prior, pipeline.prior.config["enlarge"])
+
+
+def _sha256(network: "nn.Module", setting: object) -> str:
+    found = hashlib.sha256(repr(setting).encode())
+    for name, weight in sorted(network.state_dict().items()):
+        found.update(name.encode())
+        found.update(weight.float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

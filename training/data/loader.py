@@ -1,0 +1,160 @@
+"""Micro-batches on their way to the network: read ahead by worker processes, damaged pictures named or passed over."""
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from multiprocessing.process import BaseProcess
+from typing import Literal
+
+from torch.utils.data import DataLoader, Dataset
+
+from marigold_core.errors import MarigoldError
+from training.data.framing import Batch
+from training.data.sampling import Plan, Source
+
+OnBadSample = Literal["raise", "skip"]
+MOST_BAD = 0.01  # share of pictures that may be passed over
+# forked workers share memory-mapped latents and end with their trainer; later Pythons prefer other ways
+FORK = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+SLOWEST_S = 30.0  # after this long without a micro-batch a worker is taken for stuck
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A micro-batch, and what was passed over to make it."""
+
+    batch: Batch
+    damaged: tuple[str, ...]  # sentences, each naming a picture
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its pictures."""
+        return self.batch.names
+
+
+class _Numbered(Dataset[Delivery | str]):
+    """Micro-batches by number, as a data loader wants them; a sentence in the place of one that cannot be made.
+
+    An exception would come out of a worker process with its whole traceback as its text.
+    """
+
+    def __init__(self, plan: Plan, on_bad_sample: OnBadSample) -> None:
+        self.plan, self.on_bad_sample = plan, on_bad_sample
+
+    def __getitem__(self, number: int) -> Delivery | str:
+        source, items = self.plan(number)
+        place = (self.plan.seed, number)
+        try:
+            return Delivery(source.read(items, place), ())
+        except MarigoldError as error:
+            if self.on_bad_sample == "raise":
+                return f"{error} Find all damaged files with python -m training.doctor, or use --on-bad-sample skip."
+        try:
+            sound, damaged = self._replace(source, items, number)
+            return Delivery(source.read(sound, place), damaged)
+        except MarigoldError as error:
+            return str(error)
+
+    def _replace(self, source: Source, items: list[int], number: int) -> tuple[list[int], tuple[str, ...]]:
+        """Put the next sound picture of the source in the place of each damaged one.
+
+        Raises: MarigoldError when as many replacements in a row are damaged too.
+        """
+        sound, damaged = [], []
+        replacements = islice(self.plan.others(number), 2 * len(items))
+        for item in chain(items, replacements):
+            if len(sound) == len(items):
+                return sound, tuple(damaged)
+            try:
+                source.read([item], (0,))
+                sound.append(item)
+            except MarigoldError as error:
+                damaged.append(str(error))
+        if len(sound) == len(items):
+            return sound, tuple(damaged)
+        raise MarigoldError(f"Too many damaged pictures in a row in {source.label}; the last: {damaged[-1]}")
+
+
+class Feeder:
+    """Reads micro-batches ahead; calling it gives those of some numbers, in order."""
+
+    def __init__(
+        self, plan: Plan, workers: int = 0, on_bad_sample: OnBadSample = "raise", slowest_s: float = SLOWEST_S
+    ) -> None:
+        self.plan, self.workers, self.slowest_s = plan, workers, slowest_s
+        self.pictures = _Numbered(plan, on_bad_sample)
+        self.damaged: set[str] = set()  # sentences, each naming a picture that was passed over
+
+    def __call__(self, numbers: range) -> Iterator[Delivery]:
+        """Yield the micro-batches of ``numbers``.
+
+        Raises: MarigoldError for a damaged picture, for too many of them, and when a worker dies or hangs.
+        """
+        loader = DataLoader(
+            self.pictures,
+            sampler=numbers,
+            batch_size=None,
+            num_workers=self.workers,
+            multiprocessing_context=FORK if self.workers else None,
+            worker_init_fn=_outlive_signals,
+            timeout=self.slowest_s if self.workers else 0,
+            collate_fn=_as_it_is,  # type: ignore (what is not collated is not a list)
+        )
+        before = signal.getsignal(signal.SIGCHLD)
+        deliveries = iter(loader)
+        workers = multiprocessing.active_children() if self.workers else []
+        if self.workers:  # the loader raises where a worker's death finds it, be it amid saving; next() tells too
+            signal.signal(signal.SIGCHLD, before)
+        for number in numbers:
+            try:
+                delivery = next(deliveries)
+            except (RuntimeError, OSError, EOFError) as error:
+                reason = _death(workers, error)
+                if reason is None:
+                    raise
+                for worker in multiprocessing.active_children():
+                    worker.kill()  # one that is stuck would be waited for at the end of the program
+                awaited = ", ".join(self.plan.names(number))
+                raise MarigoldError(f"A data loader worker failed, {awaited} being awaited: {reason}") from error
+            if isinstance(delivery, str):
+                raise MarigoldError(delivery)
+            self._count(delivery)
+            yield delivery
+
+    def _count(self, delivery: Delivery) -> None:
+        """Name what was passed over; a few are bad luck, many are a broken data set."""
+        for sentence in delivery.damaged:
+            print(f"Passed over: {sentence}", file=sys.stderr)
+        self.damaged.update(delivery.damaged)
+        if len(self.damaged) > max(1, MOST_BAD * self.plan.pictures):
+            raise MarigoldError(
+                f"{len(self.damaged)} of {self.plan.pictures} pictures are damaged so far, more than "
+                f"{MOST_BAD:.0%}; list them with: python -m training.doctor"
+            )
+
+
+def _death(workers: Sequence[BaseProcess], error: Exception) -> str | None:
+    """Say what the loader's error tells of its workers; None when the error is not about them.
+
+    The loader has words of its own for a worker that was killed or does not answer. One that is killed amid handing
+    over a micro-batch shows as a broken connection.
+    """
+    if isinstance(error, RuntimeError):
+        return str(error) if workers else None
+    for worker in workers:
+        worker.join(timeout=1)
+    dead = [str(worker.pid) for worker in workers if not worker.is_alive()]
+    return f"worker (pid(s) {', '.join(dead)}) exited" if dead else None
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a worker deliver until its trainer has ended: signals to a group of processes reach it too."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _as_it_is(delivery: Delivery | str) -> Delivery | str:
+    return delivery

@@ -1,0 +1,186 @@
+"""Data sets that are files in folders: one class for all, and for each set a ``Format`` that says what differs."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Formatter
+
+import numpy as np
+
+from marigold_core.errors import MarigoldError
+from training.data.sets.reading import check_depth, check_shape, photo_size, read_photo
+from training.data.sets.sample import Sample
+
+Entry = tuple[str, ...]  # photo, depth map and what else belongs to them, relative to the folder
+Decode = Callable[[Sequence[Path], tuple[int, int]], np.ndarray]  # depth files, photo's size -> [H, W] float32 metres
+
+
+def whole_split(split: str) -> Iterable[Mapping[str, str]]:
+    """Choose what a split consists of, for sets whose splits are folders, or that have no splits."""
+    return [{"split": split}]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a data set lies on disk, and what its numbers mean.
+
+    ``photo`` and ``depth`` are paths with {fields}; a field is any part of a file name, and equal in all files of a
+    picture. A list file, one picture a line, says which pictures count; without one the folder is searched.
+    """
+
+    kind: str
+    photo: str
+    depth: tuple[str, ...]
+    decode: Decode
+    near_m: float
+    far_m: float
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split -> names of its list file, best first
+    list_root: str = ""  # what the paths in list files are relative to
+    parts: Callable[[str], Iterable[Mapping[str, str]]] = whole_split  # split -> values of some fields
+    crop: Callable[[np.ndarray], np.ndarray] | None = None
+    pixels: tuple[int, int] | None = None  # height and width of all pictures as read, where the set has one size
+    size: tuple[int, int] | None = None  # of training, as published
+    upright: bool = False  # turn photos as their EXIF tags say
+    lister: Callable[[Path], Iterable[Entry]] | None = None  # in place of looking for ``photo`` and ``depth``
+    hint: str = ""  # what to do about a folder of another layout
+
+    def entries(self, folder: Path, split: str) -> list[Entry]:
+        """List the pictures of a split.
+
+        Raises: MarigoldError when there is none, or a list file is not as expected.
+        """
+        root = self.list_root.format(split=split)
+        for name in self.lists.get(split, ()):
+            path = next((place / name for place in (folder, folder / root) if (place / name).is_file()), None)
+            if path is not None:
+                found = _read_list(path, root, columns=1 + len(self.depth))
+                break
+        else:
+            found = self.search(folder, split)
+        if not any((folder / entry[0]).is_file() for entry in found):
+            paths = (path.replace("{split}", split) for path in (self.photo, *self.depth))
+            raise MarigoldError(f"{folder} holds no pictures of {self.kind}: {' with '.join(paths)}{self.hint}.")
+        return found
+
+    def search(self, folder: Path, split: str) -> list[Entry]:
+        """List what is in the folder; a picture of which the photo or the depth map is missing counts too."""
+        if self.lister:
+            return sorted(self.lister(folder))
+        found = set()
+        for values in self.parts(split):
+            for template in (self.photo, self.depth[0]):
+                for fields in _matches(folder, template, values):
+                    found.add(tuple(path.format(**values, **fields) for path in (self.photo, *self.depth)))
+        return sorted(found)
+
+
+class FileSet:
+    """The pictures of one split of a data set of files. Opening it reads no picture; it can be sent to processes.
+
+    Raises: MarigoldError when the folder has no picture of that format.
+    """
+
+    def __init__(self, form: Format, folder: Path, split: str):
+        self.form = form
+        self.kind = form.kind
+        self.folder = folder
+        self.near_m = form.near_m
+        self.far_m = form.far_m
+        self.size = form.size
+        self._entries = form.entries(folder, split)
+        self._sizes: list[tuple[int, int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one picture. Raises: MarigoldError naming the file that is missing, damaged or does not fit."""
+        photo, *depth = self.files(index)
+        rgb = read_photo(photo, self.form.upright)
+        depth_m = self.form.decode(depth, rgb.shape[:2])
+        check_shape(depth_m, rgb, depth[0])
+        rgb, depth_m = (self._cropped(array, photo) for array in (rgb, depth_m))
+        check_depth(depth_m, depth[0])
+        return Sample(self.name(index), np.ascontiguousarray(rgb), np.ascontiguousarray(depth_m, np.float32))
+
+    def name(self, index: int) -> str:
+        """Name a picture: the path of its photo in the folder, without ending; NAME/rgb.png is NAME."""
+        return self._entries[index][0].rpartition(".")[0].removesuffix("/rgb")
+
+    def files(self, index: int) -> list[Path]:
+        """List the photo and the depth files of a picture."""
+        return [self.folder / path for path in self._entries[index]]
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of every picture, from the headers of the photos, read once.
+
+        When the first has the size that the set is published in, all have it. A photo that cannot be read counts as
+        the most common size, so that one damaged file does not keep a set from being used.
+        """
+        if self._sizes is None:
+            first = self._size(0) or self.form.pixels
+            if first and first == self.form.pixels:
+                self._sizes = [first] * len(self)
+            else:
+                found = [self._size(index) for index in range(len(self))]
+                common = Counter(size for size in found if size).most_common(1)
+                if not common:
+                    raise MarigoldError(f"{self.folder} has no photo that can be read.")
+                self._sizes = [size or common[0][0] for size in found]
+        return self._sizes
+
+    def _size(self, index: int) -> tuple[int, int] | None:
+        photo = self.folder / self._entries[index][0]
+        try:
+            size = photo_size(photo, self.form.upright)
+            height, width = self._cropped(np.broadcast_to(False, size), photo).shape
+        except MarigoldError:
+            return None
+        return height, width
+
+    def _cropped(self, array: np.ndarray, photo: Path) -> np.ndarray:
+        try:
+            return self.form.crop(array) if self.form.crop else array
+        except MarigoldError as error:
+            raise MarigoldError(f"{photo}: {error}") from None
+
+
+def _matches(folder: Path, template: str, values: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Find files whose path fits a template with the given values -> the other fields of each.
+
+    A template with a shortened field, as {drive:.10}, can be written but not searched: nothing is found.
+    """
+    pattern, expression = "", ""
+    for text, name, spec, _ in Formatter().parse(template):
+        pattern, expression = pattern + text, expression + re.escape(text)
+        if spec:
+            return
+        if not name:
+            continue
+        if name in values:
+            pattern, expression = pattern + values[name], expression + re.escape(values[name])
+        else:
+            pattern += "*"
+            expression += f"(?P={name})" if f"(?P<{name}>" in expression else f"(?P<{name}>[^/]+)"
+    for path in folder.glob(pattern):
+        found = re.fullmatch(expression, path.relative_to(folder).as_posix())
+        if found:
+            yield found.groupdict()
+
+
+def _read_list(path: Path, root: str, columns: int) -> list[Entry]:
+    """Read the pictures of a list file: a line holds the photo, the depth map and perhaps more; None means no map.
+
+    Raises: MarigoldError when a line has fewer words, or leaves the folder.
+    """
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        words = line.split()[:columns]
+        if not words or "None" in words:
+            continue
+        if len(words) < columns or any(word.startswith(("/", "\\")) or ".." in Path(word).parts for word in words):
+            raise MarigoldError(f"Line {number} of {path} is not {columns} paths inside the folder: {line[:80]!r}.")
+        entries.append(tuple(root + word for word in words))
+    return entries

@@ -1,0 +1,202 @@
+"""Rendered pictures on disk: shards of memory-mapped arrays, and the reader that training uses.
+
+A data folder holds ``shard_00000/`` and so on; a shard holds, for N pictures of one size,
+
+    rgb.npy      [N, H, W, 3] uint8    sRGB, clean (no noise, no lens faults: those belong to augmentation)
+    depth.npy    [N, H, W]    float16  metres along the optical axis, inf = sky; step 2^-11 of the value
+    normals.npy  [N, H, W, 3] int8     unit normals times 127; x right, y up, z towards the viewer; 0 = sky
+    labels.npy   [N, H, W]    uint8    index into ``training.scenes.types.LABELS``
+    meta.json    kinds, scene numbers, field of view, the settings that made it
+
+Every pixel has a depth but the sky; ``sky`` is the mask to put at the far plane. A shard folder appears under its name
+only when it is whole.
+"""
+
+import bisect
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from marigold_core.errors import MarigoldError
+from training.data.sets.reading import check_depth, naming
+from training.data.sets.sample import Sample
+
+ARRAYS = {"rgb": ("uint8", (3,)), "depth": ("float16", ()), "normals": ("int8", (3,)), "labels": ("uint8", ())}
+
+
+@dataclass(frozen=True)
+class View:
+    """What a camera sees, as the renderer hands it over."""
+
+    rgb: np.ndarray  # [H, W, 3] uint8
+    depth_m: np.ndarray  # [H, W] float32, inf = sky
+    normals: np.ndarray  # [H, W, 3] float32 unit, 0 = sky
+    labels: np.ndarray  # [H, W] uint8
+
+
+@dataclass(frozen=True)
+class RenderedSample(Sample):
+    """One stored picture with all that the renderer knows of it."""
+
+    normals: np.ndarray  # [H, W, 3] float32, x right, y up, z towards the viewer; 0 = sky
+    labels: np.ndarray  # [H, W] uint8
+    kind: str  # "room", "table", ...
+    fov_x_deg: float  # across the picture
+
+    @property
+    def sky(self) -> np.ndarray:
+        """[H, W] bool, True where there is no surface: infinitely far."""
+        return np.isinf(self.depth_m)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """[H, W] bool, True where ``depth_m`` is a measurement."""
+        return np.isfinite(self.depth_m)
+
+
+def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
+    """Views of one size -> a shard folder, written aside and renamed, so that a shard is whole or absent."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    np.save(aside / "rgb.npy", np.stack([view.rgb for view in views]))
+    np.save(aside / "depth.npy", np.stack([view.depth_m for view in views]).astype(np.float16))
+    np.save(aside / "normals.npy", np.rint(np.stack([view.normals for view in views]) * 127).astype(np.int8))
+    np.save(aside / "labels.npy", np.stack([view.labels for view in views]))
+    (aside / "meta.json").write_text(json.dumps(meta))
+    aside.rename(path)
+
+
+class Shard:
+    """One shard: ``len(shard)`` pictures of one size. Its arrays are mapped when they are first used.
+
+    Raises: MarigoldError naming the file when meta.json, or later an array, is missing or damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with naming(path / "meta.json"):
+            self.meta = json.loads((path / "meta.json").read_text())
+            self._count = min(len(self.meta["kinds"]), len(self.meta["fov_x_deg"]))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the mapped arrays behind: another process maps them itself."""
+        return {"path": self.path, "meta": self.meta, "_count": self._count}
+
+    @cached_property
+    def rgb(self) -> np.ndarray:
+        """[N, H, W, 3] uint8."""
+        return self._map("rgb")
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """[N, H, W] float16 metres, inf = sky."""
+        return self._map("depth")
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """[N, H, W, 3] int8, unit vectors times 127, 0 = sky."""
+        return self._map("normals")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """[N, H, W] uint8."""
+        return self._map("labels")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels of every picture in the shard."""
+        return self.rgb.shape[1], self.rgb.shape[2]
+
+    def name(self, index: int) -> str:
+        """Name a picture."""
+        return f"{self.path.name}/{index:04d}"
+
+    def files(self) -> list[Path]:
+        """List the files of the shard that pictures are read from."""
+        return [self.path / f"{name}.npy" for name in ARRAYS]
+
+    def __getitem__(self, index: int) -> RenderedSample:
+        sample = RenderedSample(
+            self.name(index),
+            np.array(self.rgb[index]),
+            self.depth[index].astype(np.float32),
+            self.normals[index].astype(np.float32) / 127,
+            np.array(self.labels[index]),
+            self.meta["kinds"][index],
+            self.meta["fov_x_deg"][index],
+        )
+        path = self.path / "depth.npy"
+        if np.isnan(sample.depth_m).any():
+            raise MarigoldError(f"{path} holds depths that are not numbers (NaN) in picture {index}.")
+        check_depth(sample.depth_m, path)
+        return sample
+
+    def _map(self, name: str) -> np.ndarray:
+        path, (kind, trailing) = self.path / f"{name}.npy", ARRAYS[name]
+        with naming(path):
+            array = np.load(path, mmap_mode="r")
+        shape = (self._count, *(array if name == "rgb" else self.rgb).shape[1:3], *trailing)
+        if array.dtype != kind or array.shape != shape:
+            found, wanted = (f"{what} {list(size)}" for what, size in ((array.dtype, array.shape), (kind, shape)))
+            raise MarigoldError(f"{path} holds {found} instead of {wanted}.")
+        return array
+
+
+class RenderedScenes:
+    """All whole shards of a folder as one data set, in order of shard number; ``shards`` lists them.
+
+    A snapshot: shards that appear later are seen by a new object.
+    Raises: MarigoldError when the folder has no shard yet.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.kind = "rendered"
+        self.folder = Path(folder)
+        self.near_m, self.far_m = 1e-3, 80.0
+        self.size: tuple[int, int] | None = None
+        self.shards = [Shard(path) for path in sorted(self.folder.glob("shard_*"))]
+        if not self.shards:
+            raise MarigoldError(f"{self.folder} has no rendered shard; make some with: python -m training.render")
+        self._ends = np.cumsum([len(shard) for shard in self.shards]).tolist()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> RenderedSample:
+        shard, row = self._place(index)
+        return shard[row]
+
+    def name(self, index: int) -> str:
+        """Name a picture: its shard and its number in it."""
+        shard, row = self._place(index)
+        return shard.name(row)
+
+    def files(self, index: int) -> list[Path]:
+        """List the arrays that a picture is a part of."""
+        return self._place(index)[0].files()
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of every picture."""
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        return [shard.size for shard in self.shards for _ in range(len(shard))]
+
+    def _place(self, index: int) -> tuple[Shard, int]:
+        """Find the shard of a picture and its number in it."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        which = bisect.bisect_right(self._ends, index)
+        return self.shards[which], index - (self._ends[which - 1] if which else 0)

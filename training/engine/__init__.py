@@ -1,0 +1,1 @@
+"""The training loop and what keeps it going: losses, noise, checkpoints, logs, processes."""

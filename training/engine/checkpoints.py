@@ -1,0 +1,174 @@
+"""Checkpoints of a run: whole diffusers folders that open in the app, with what is needed to go on exactly.
+
+A run folder holds ``step_00001200/`` folders. Each of these is complete or absent: written aside, flushed, listed
+with sha256 in ``checksums.json`` and renamed. Beside the components of a diffusers checkpoint (the trained one with the
+running mean of its weights, the others hard links to the start's) it has ``training_state.safetensors``: raw weights
+and the optimiser's moments.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from diffusers import ModelMixin
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from marigold_core.checkpoints.weights import CHECKSUMS, read_checksums, verify, write_checksums
+from marigold_core.errors import CheckpointError, ExportError, MarigoldError
+from training.engine.folders import appearing, link
+
+STATE = "training_state.safetensors"
+KEEP = 2
+SPARE_ROOM = 1.5  # times a checkpoint's size that must be free before it is written
+
+
+class SaveError(MarigoldError):
+    """A checkpoint could not be written; older ones are as they were."""
+
+
+def latest(run: Path) -> Path | None:
+    """Return the newest checkpoint of a run folder, None when there is none."""
+    return max(run.glob("step_*"), default=None)
+
+
+def in_run(source: str | Path) -> str | Path:
+    """Return the newest checkpoint where ``source`` is the folder of a run, and ``source`` itself where it is not."""
+    folder = Path(source)
+    is_run = folder.is_dir() and not (folder / "model_index.json").exists()
+    return (latest(folder) if is_run else None) or source
+
+
+def intact(run: Path) -> Path | None:
+    """Return the newest checkpoint whose files all have their sha256, None when the run has none yet.
+
+    Damaged ones are named on stderr and passed over. Raises: CheckpointError when all are damaged.
+    """
+    folders = sorted(run.glob("step_*"), reverse=True)
+    for folder in folders:
+        try:
+            check(folder)
+            return folder
+        except CheckpointError as error:
+            print(f"{folder.name} is passed over: {error}", file=sys.stderr)
+    if folders:
+        raise CheckpointError(f"All checkpoints of the run {run.name} are damaged; begin again in another folder.")
+    return None
+
+
+def check(folder: Path) -> None:
+    """Compare every weight file of a checkpoint with its sha256.
+
+    Raises: CheckpointError naming the first that is missing or different.
+    """
+    sums = read_checksums(folder)
+    if STATE not in sums:
+        raise CheckpointError(f"{folder.name} lists no training state to go on from.")
+    for name, expected in sums.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{name} is missing in {folder.name}.")
+        verify(folder / name, name, expected)
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Return the folder that a run's checkpoint of ``step`` has, whether it is there or not."""
+    return run / f"step_{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """Return the number of optimiser steps behind a checkpoint."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def save(
+    run: Path,
+    base: Path,
+    part: str,
+    network: ModelMixin,
+    step: int,
+    state: dict[str, Tensor],
+    keep: int | None = None,
+) -> Path:
+    """Write ``base`` with its component ``part`` replaced by ``network``, and ``state``, as the newest checkpoint.
+
+    Once it is there, older checkpoints are removed but the last before it and that of step ``keep``.
+    Raises: SaveError when the disk is full or refuses; what was there is as it was, and nothing is left behind.
+    """
+    folder = folder_of(run, step)
+    clear(run)
+    _check_room(run, sum(t.nbytes for t in (*state.values(), *network.state_dict().values())))
+    try:
+        with appearing(folder, replace=True) as aside:
+            linked = link_parts(base, aside, part)
+            network.save_pretrained(aside / part, max_shard_size="1GB")
+            save_file(state, aside / STATE)
+            write_checksums(aside, linked)
+    except ExportError as error:
+        free_mb = shutil.disk_usage(run).free / 1e6
+        raise SaveError(f"The disk refused a checkpoint ({free_mb:,.0f} MB are free): {error}") from error
+    older = sorted(path for path in run.glob("step_*") if path < folder)  # newer ones are damaged and do not count
+    for path in older[: len(older) + 1 - KEEP]:
+        if step_of(path) != keep:
+            _remove(path)
+    return folder
+
+
+def clear(run: Path) -> None:
+    """Remove what a killed run left half-written or half-removed."""
+    for left in run.glob(".step_*"):
+        shutil.rmtree(left)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; killed half-way, what is left must not look like one."""
+    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old")))
+
+
+def load_state(folder: Path) -> dict[str, Tensor]:
+    """Read what ``save`` was given as ``state``."""
+    return load_file(folder / STATE)
+
+
+def pack(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Collect raw weights and the optimiser's moments under one flat set of names; nothing is copied."""
+    state = {f"weights.{name}": value.detach().contiguous() for name, value in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        moments = optimizer.state.get(parameter, {})
+        state |= {f"{kind}.{name}": value.detach().contiguous() for kind, value in moments.items()}
+    return state
+
+
+def unpack(state: dict[str, Tensor], network: nn.Module, optimizer: Optimizer) -> None:
+    """Put back what ``pack`` collected."""
+    kinds: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        kind, _, rest = name.partition(".")
+        kinds.setdefault(kind, {})[rest] = value
+    network.load_state_dict(kinds.pop("weights"))
+    for name, parameter in network.named_parameters():
+        moments = {kind: values[name] for kind, values in kinds.items() if name in values}
+        # counts stay on the CPU, where the fused optimiser wants them unless it runs on a GPU
+        optimizer.state[parameter] = {
+            kind: value.to(parameter.device) if value.ndim or parameter.is_cuda else value
+            for kind, value in moments.items()
+        }
+
+
+def link_parts(base: Path, aside: Path, part: str) -> dict[str, str]:
+    """Link all of ``base`` but ``part`` into ``aside`` -> the sha256 that is known of these files."""
+    files = [path.relative_to(base) for path in base.rglob("*") if path.is_file()]
+    names = [path.as_posix() for path in files if path.parts[0] not in (part, STATE, CHECKSUMS, "README.md")]
+    for name in names:
+        link(base / name, aside / name)
+    sums = read_checksums(base)
+    return {name: sums[name] for name in names if name in sums}
+
+
+def _check_room(run: Path, size_bytes: int) -> None:
+    free = shutil.disk_usage(run).free
+    if free < SPARE_ROOM * size_bytes:
+        raise SaveError(
+            f"The disk is nearly full: a checkpoint needs {SPARE_ROOM * size_bytes / 1e6:,.0f} MB and "
+            f"{free / 1e6:,.0f} MB are free in {run.name}."
+        )

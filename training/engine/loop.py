@@ -1,0 +1,254 @@
+"""The loop that both networks are trained with: steps, rate, running mean, checkpoints, signals.
+
+A step is a function of (seed, step) and the weights, whoever makes it: its ``micro_batches`` are numbered through the
+run, and every process makes each n-th of them. So a run that was stopped, or killed, and started again by the same
+command ends with the same weights as one that was not, and many processes draw what one would.
+"""
+
+import copy
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from diffusers import ModelMixin
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from marigold_core.errors import MarigoldError
+from training.engine import checkpoints
+from training.engine.fingerprint import Facts, settle
+from training.engine.metrics_log import Journal
+from training.engine.processes import agree
+from training.engine.signals import locked, stop_signals
+from training.engine.throughput import Pace
+from training.recipe import Schedule
+
+Losses = dict[str, Tensor]  # "loss" is minimised, the rest is logged
+PATIENCE = 3  # steps in a row that may be skipped
+SCALER = "scaler."  # of float16 training, in the training state
+
+
+class Diverged(MarigoldError):
+    """Loss or gradient were not finite ``PATIENCE`` times in a row; the last good checkpoint is kept."""
+
+    exit_code = 4
+
+
+class HasNames(Protocol):
+    """What a micro-batch is made from; ``names`` tells whom to blame."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its pictures."""
+        ...
+
+
+Item = TypeVar("Item", bound=HasNames)
+Feed = Callable[[range], Iterator[Item]]  # numbers of micro-batches -> what they are made from, in this order
+Loss = Callable[[nn.Module, int, Item], Losses]  # the network as prepared for this machine, micro-batch number, item
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run is kept and what it trains."""
+
+    folder: Path
+    base: Path  # the checkpoint it begins with
+    part: str  # the component that is trained: "unet", "vae"
+    begun_with: Facts
+    allow_change: bool = False
+
+
+@dataclass
+class Weights:
+    """The network in its three forms, and what moves it."""
+
+    raw: ModelMixin
+    wrapped: nn.Module  # as the accelerator prepared it: gradients are shared between processes
+    mean: ModelMixin  # what is saved, validated and used: the running mean, or the weights themselves
+    optimizer: torch.optim.Optimizer
+    pace: Pace
+    skipped: int = 0  # steps in a row
+
+
+# Looks at the weights after some steps and writes what it sees; gives up, to look again later, once it is told to stop.
+Watch = Callable[[ModelMixin, int, Journal, Callable[[], bool]], None]
+
+
+def run_loop(
+    network: ModelMixin,
+    loss: Loss[Item],
+    feed: Feed[Item],
+    schedule: Schedule,
+    run: Run,
+    accelerator: Accelerator,
+    *,
+    watch: Watch | None = None,
+    minutes: float | None = None,
+) -> Path:
+    """Train ``network`` -> the newest checkpoint of the run.
+
+    Goes on from the newest checkpoint that is whole. Ends after the schedule's steps, after ``minutes``, or at SIGTERM
+    and SIGINT; always with a checkpoint. After SIGINT it raises KeyboardInterrupt.
+    Raises: MarigoldError when another process trains in the folder or the run was begun with something else,
+    Diverged, and SaveError when the last checkpoint could not be written.
+    """
+    began = time.monotonic()
+    with stop_signals() as asked, locked(run.folder) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            settle(run.folder, run.begun_with, run.allow_change)
+            checkpoints.clear(run.folder)
+        accelerator.wait_for_everyone()
+        weights = _prepare(network, schedule, accelerator)
+        step = _resume(run, weights, accelerator)
+        journal = Journal(run.folder / "metrics.jsonl", accelerator.is_main_process)
+        journal.rewind(step)
+        first, saved, failure = step, time.monotonic(), None
+        kept = step if checkpoints.latest(run.folder) else -1
+        numbers = feed(_numbers(step, schedule, accelerator))
+        bar = tqdm(total=schedule.steps, initial=step, unit="step", mininterval=5, disable=not journal.active or None)
+        with bar:
+            while True:
+                if watch is not None and journal.active:
+                    watch(weights.mean, step, journal, lambda: bool(asked))
+                now = time.monotonic()
+                late = minutes is not None and step > first and now - began > minutes * 60
+                due = now - saved > schedule.save_minutes * 60 or journal.best_step == step
+                over, due = agree(accelerator, bool(asked) or late, due)
+                over = over or step >= schedule.steps
+                if (due or over) and step > kept:
+                    failure = _save(run, weights, step, journal, accelerator)
+                    kept, saved = kept if failure else step, time.monotonic()
+                if over:
+                    break
+                with weights.pace.step():
+                    journal.add(_step(weights, loss, numbers, schedule, step, journal, accelerator))
+                step += 1
+                bar.update()
+    if failure is not None:
+        raise failure
+    if signal.SIGINT in asked:
+        raise KeyboardInterrupt
+    return checkpoints.folder_of(run.folder, kept)
+
+
+def _numbers(step: int, schedule: Schedule, accelerator: Accelerator) -> range:
+    """Number the micro-batches that this process makes from ``step`` on."""
+    each = schedule.micro_batches
+    return range(step * each + accelerator.process_index, schedule.steps * each, accelerator.num_processes)
+
+
+def _prepare(network: ModelMixin, schedule: Schedule, accelerator: Accelerator) -> Weights:
+    network.to(accelerator.device)
+    mean = copy.deepcopy(network).requires_grad_(False).eval() if schedule.ema_decay else network
+    made = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+    wrapped, optimizer = accelerator.prepare(network, made)
+    return Weights(network, wrapped, mean, optimizer, Pace(schedule.batch_size))
+
+
+def _step(
+    weights: Weights,
+    loss: Loss[Item],
+    items: Iterator[Item],
+    schedule: Schedule,
+    step: int,
+    journal: Journal,
+    accelerator: Accelerator,
+) -> dict[str, object]:
+    """Make one optimiser step -> the line to log. A loss or gradient that is not finite changes nothing.
+
+    Raises: Diverged after ``PATIENCE`` such steps in a row.
+    """
+    for group in weights.optimizer.param_groups:
+        group["lr"] = schedule.rate(step)
+    share = schedule.micro_batches // accelerator.num_processes
+    sums: dict[str, Tensor] = {}
+    names: list[str] = []
+    for place in range(share):
+        with weights.pace.wait():
+            item = next(items)
+        names += item.names
+        number = step * schedule.micro_batches + place * accelerator.num_processes + accelerator.process_index
+        last = place == share - 1
+        with nullcontext() if last else accelerator.no_sync(weights.wrapped):
+            with accelerator.autocast():
+                found = loss(weights.wrapped, number, item)
+            accelerator.backward(found["loss"] / share)
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0) + value.detach().float() / share
+    norm = accelerator.clip_grad_norm_(weights.raw.parameters(), schedule.clip_norm or float("inf"))
+    gradient = float(cast(Tensor, norm))
+    means = {name: float(cast(Tensor, accelerator.reduce(value, "mean"))) for name, value in sums.items()}
+    finite = math.isfinite(means["loss"])
+    usable = finite and math.isfinite(gradient)
+    if usable or (finite and accelerator.scaler is not None):  # float16 finds its scale by overflowing
+        weights.optimizer.step()
+        weights.skipped = 0
+    if usable and weights.mean is not weights.raw:
+        decay = min(schedule.ema_decay, (step + 1) / (step + 10))  # follow closely while the weights are still far off
+        torch._foreach_lerp_(list(weights.mean.parameters()), list(weights.raw.parameters()), 1 - decay)
+    weights.optimizer.zero_grad(set_to_none=True)
+    if not finite or (not usable and accelerator.scaler is None):
+        _blame(weights, step, names, journal)
+    return {"step": step + 1, **means, "gradient": gradient, "lr": schedule.rate(step), "skipped": not usable}
+
+
+def _blame(weights: Weights, step: int, names: list[str], journal: Journal) -> None:
+    """Note a skipped step and its pictures; give up after too many."""
+    weights.skipped += 1
+    names = gather_object(names)  # of all processes, which skip together
+    print(f"Step {step + 1} is skipped: loss or gradient is not finite ({', '.join(names)}).", file=sys.stderr)
+    journal.add({"step": step + 1, "event": "skipped", "names": names})
+    if weights.skipped >= PATIENCE:
+        raise Diverged(
+            f"Training stopped: {PATIENCE} steps in a row up to {step + 1} were not finite, the last on "
+            f"{', '.join(names[:4])}; the last good checkpoint is kept. Look at these pictures or lower --lr."
+        )
+
+
+def _save(
+    run: Run, weights: Weights, step: int, journal: Journal, accelerator: Accelerator
+) -> checkpoints.SaveError | None:
+    """Save in the main process -> None, or what stood in the way: training goes on without."""
+    failure = None
+    if accelerator.is_main_process:
+        began = time.monotonic()
+        state = checkpoints.pack(weights.raw, weights.optimizer)
+        if accelerator.scaler is not None:
+            scaler = accelerator.scaler.state_dict()
+            state |= {f"{SCALER}{name}": torch.tensor(float(scaler[name])) for name in ("scale", "_growth_tracker")}
+        try:
+            checkpoints.save(run.folder, run.base, run.part, weights.mean, step, state, keep=journal.best_step)
+            seconds = round(time.monotonic() - began, 3)
+            journal.add({"step": step, "event": "saved", "seconds": seconds, **weights.pace.read()})
+        except checkpoints.SaveError as error:
+            print(f"NOT SAVED at step {step}: {error}", file=sys.stderr, flush=True)
+            failure = error
+    accelerator.wait_for_everyone()
+    return failure
+
+
+def _resume(run: Run, weights: Weights, accelerator: Accelerator) -> int:
+    """Go on from the newest checkpoint of the run that is whole -> the number of steps made so far."""
+    newest = checkpoints.intact(run.folder)
+    if newest is None:
+        return 0
+    state = checkpoints.load_state(newest)
+    scaler = {name: state.pop(name).item() for name in [*state] if name.startswith(SCALER)}
+    checkpoints.unpack(state, weights.raw, weights.optimizer)
+    if scaler and accelerator.scaler is not None:
+        found = {name.removeprefix(SCALER): value for name, value in scaler.items()}
+        found["_growth_tracker"] = int(found["_growth_tracker"])
+        accelerator.scaler.load_state_dict(accelerator.scaler.state_dict() | found)
+    if weights.mean is not weights.raw:
+        weights.mean.load_state_dict(type(weights.mean).from_pretrained(newest, subfolder=run.part).state_dict())
+    return checkpoints.step_of(newest)

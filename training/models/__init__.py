@@ -1,0 +1,1 @@
+"""Checkpoints to start from: layer sizes, random weights, Stable Diffusion."""

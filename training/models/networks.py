@@ -1,0 +1,157 @@
+"""New checkpoints with random weights, and the parts that they are made of.
+
+Every folder opens in ``marigold_core.load`` and in diffusers' own Marigold pipelines.
+"""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, cast
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from marigold_core.checkpoints.layout import Modality
+from marigold_core.checkpoints.weights import write_checksums
+from training.models.shapes import SHAPES, Shape
+
+Scheduler = Literal["ddim", "lcm"]
+Spacing = Literal["trailing", "leading"]
+
+LATENT_CHANNELS = 4
+PIPELINE_CLASSES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
+STEPS = {"trailing": 4, "leading": 10}  # default denoising steps of the published checkpoints
+
+
+def new_unet(shape: Shape) -> UNet2DConditionModel:
+    """Build the denoiser, [B, 8, h, w] photo latent then noisy latent -> [B, 4, h, w] velocity."""
+    down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in shape.unet.attends]
+    up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(shape.unet.attends)]
+    config = {
+        "sample_size": shape.resolution // shape.factor,
+        "in_channels": 2 * LATENT_CHANNELS,
+        "out_channels": LATENT_CHANNELS,
+        "block_out_channels": shape.unet.channels,
+        "layers_per_block": shape.unet.layers,
+        "down_block_types": down,
+        "up_block_types": up,
+        "attention_head_dim": shape.unet.heads,  # diffusers reads this as the number of heads
+        "cross_attention_dim": shape.text.width,
+        "use_linear_projection": True,
+        "norm_num_groups": shape.unet.groups,
+    }
+    return cast(UNet2DConditionModel, UNet2DConditionModel.from_config(config))
+
+
+def new_vae(shape: Shape) -> AutoencoderKL:
+    """Build the autoencoder, [B, 3, H, W] in [-1, 1] <-> [B, 4, H / factor, W / factor]."""
+    levels = len(shape.vae.channels)
+    config = {
+        "sample_size": shape.resolution,
+        "block_out_channels": shape.vae.channels,
+        "layers_per_block": shape.vae.layers,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "latent_channels": LATENT_CHANNELS,
+        "norm_num_groups": shape.vae.groups,
+        "mid_block_add_attention": shape.vae.attends,
+    }
+    return cast(AutoencoderKL, AutoencoderKL.from_config(config))
+
+
+def new_scheduler(scheduler: Scheduler = "ddim", spacing: Spacing = "trailing") -> DDIMScheduler | LCMScheduler:
+    """Build the noise schedule of the published checkpoints: trailing as v1-1, leading as v1-0, or LCM.
+
+    Source: "Common Diffusion Noise Schedules and Sample Steps are Flawed" (arXiv 2305.08891) for trailing, zero SNR.
+    """
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    shared = {**betas, "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": False}
+    if scheduler == "lcm":
+        return LCMScheduler(**shared, original_inference_steps=50, timestep_scaling=10.0, steps_offset=1)
+    trailing = spacing == "trailing"
+    return DDIMScheduler(**shared, timestep_spacing=spacing, steps_offset=1, rescale_betas_zero_snr=trailing)
+
+
+def write_text(folder: Path, shape: Shape) -> None:
+    """Write ``tokenizer`` and ``text_encoder``: one token a byte, so that the empty prompt is begin and end of text."""
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokens = folder / "tokenizer"
+    tokens.mkdir(parents=True)
+    (tokens / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
+    (tokens / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    tokenizer = CLIPTokenizer.from_pretrained(tokens, model_max_length=77)
+    tokenizer.save_pretrained(tokens)
+    config = CLIPTextConfig(
+        vocab_size=shape.text.vocabulary,
+        hidden_size=shape.text.width,
+        intermediate_size=4 * shape.text.width,
+        projection_dim=shape.text.width,
+        num_hidden_layers=shape.text.layers,
+        num_attention_heads=shape.text.heads,
+        hidden_act="gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+
+
+def write_model_index(
+    folder: Path, modality: Modality, scheduler: Scheduler, default_steps: int, default_resolution: int
+) -> None:
+    """Write ``model_index.json``, the file that makes a folder of components a Marigold pipeline."""
+    index: dict[str, object] = {
+        "_class_name": PIPELINE_CLASSES[modality],
+        "_diffusers_version": diffusers.__version__,
+        "default_denoising_steps": default_steps,
+        "default_processing_resolution": default_resolution,
+        "prediction_type": modality,
+        "scheduler": ["diffusers", "LCMScheduler" if scheduler == "lcm" else "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    index |= {"scale_invariant": True, "shift_invariant": True} if modality == "depth" else {"use_full_z_range": True}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def seeded(seed: int, dtype: torch.dtype):
+    """Create layers straight in ``dtype`` from ``seed``; the caller's random state and default dtype come back."""
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+def new_checkpoint(
+    folder: str | Path,
+    shape: str | Shape,
+    *,
+    modality: Modality = "depth",
+    scheduler: Scheduler = "ddim",
+    spacing: Spacing = "trailing",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write a Marigold folder with random weights and return it; one component is in memory at a time."""
+    folder = Path(folder)
+    sizes = SHAPES[shape] if isinstance(shape, str) else shape
+    folder.mkdir(parents=True, exist_ok=True)
+    with seeded(seed, dtype):
+        new_unet(sizes).save_pretrained(folder / "unet", max_shard_size="1GB")
+        new_vae(sizes).save_pretrained(folder / "vae")
+        write_text(folder, sizes)
+    new_scheduler(scheduler, spacing).save_pretrained(folder / "scheduler")
+    write_model_index(folder, modality, scheduler, 1 if scheduler == "lcm" else STEPS[spacing], sizes.resolution)
+    write_checksums(folder)
+    return folder

@@ -1,5 +1,0 @@
-"""Data sets: pictures with known depth, read from the folders they are published in; ``open_set`` opens any of them."""
-
-from training.sets.opening import KINDS, open_set
-
-__all__ = ["KINDS", "open_set"]

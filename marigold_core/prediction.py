@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from marigold_core.settings import Settings
+from marigold_core.settings import ResolvedSettings
 
 Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values
 Space = Literal["depth", "log", "disparity"]  # the quantity the network thinks in; values always grow with distance
@@ -28,7 +28,7 @@ class Prediction:
     members: np.ndarray | None  # [E, h, w] or [E, h, w, 3] float16 at processing resolution, before alignment
     photo: np.ndarray  # [H, W, 3] uint8, upright
     fov_x_deg: float | None  # horizontal field of view from EXIF, degrees
-    settings: Settings  # as resolved: steps and processing resolution filled in
+    settings: ResolvedSettings
     checkpoint: str  # short name, hub id or the folder's name
     checkpoint_sha256: str
     device: str | None = None  # "cpu", "cuda" or "mps"; None where that was not kept
@@ -52,6 +52,6 @@ class Cell:
     seconds: float
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ResolvedSettings:
         """The settings this cell stands for."""
         return self.prediction.settings

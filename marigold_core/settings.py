@@ -28,17 +28,25 @@ class Frozen(BaseModel):
         except ValidationError as error:
             raise SettingsError(sentence(error)) from None
 
+    def changed(self, **values: Any) -> Self:
+        """Make the same value with other values for some fields; all are checked again."""
+        return type(self)(**{**self.model_dump(), **values})
+
+
+Steps = Annotated[int, Field(ge=1, le=50)]
+Pixels = Annotated[int, Field(ge=0, le=2048, multiple_of=8)]
+
 
 class Settings(Frozen):
     """What one prediction is made with. ``None`` stands for the checkpoint's own default."""
 
-    num_inference_steps: Annotated[int, Field(ge=1, le=50)] | None = Field(
+    num_inference_steps: Steps | None = Field(
         default=None, description="denoising steps a member; more refine, 1 is fastest"
     )
     ensemble_size: int = Field(
         default=1, ge=1, le=20, description="independent members to fuse; 3 or more give uncertainty"
     )
-    processing_resolution: Annotated[int, Field(ge=0, le=2048, multiple_of=8)] | None = Field(
+    processing_resolution: Pixels | None = Field(
         default=None, description="longest edge the network sees, pixels; 0 is the photo's own size"
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="member k draws its noise from (seed, k)")
@@ -51,6 +59,18 @@ class Settings(Frozen):
         if self.processing_resolution is not None and 0 < self.processing_resolution < 16:
             raise ValueError("processing_resolution must be 0 (the photo's own size) or 16 to 2048")
         return self
+
+    def resolved(self, steps: int, resolution: int) -> "ResolvedSettings":
+        """Fill in what the checkpoint decides: its own ``steps`` and ``resolution``, where none are given."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return ResolvedSettings(**{"num_inference_steps": steps, "processing_resolution": resolution, **given})
+
+
+class ResolvedSettings(Settings):
+    """Settings in which nothing is left to the checkpoint: what a run was, or will be, made with."""
+
+    num_inference_steps: Steps = Field(description=Settings.model_fields["num_inference_steps"].description)
+    processing_resolution: Pixels = Field(description=Settings.model_fields["processing_resolution"].description)
 
 
 class MeshSettings(Frozen):

@@ -111,7 +111,7 @@ def _train(variant: Variant, task: Task, recipe: Recipe, folder: Path) -> Path:
 
     Raises: MarigoldError when it was stopped before its end.
     """
-    changed = Recipe(**{**recipe.model_dump(), **variant.changes})
+    changed = recipe.changed(**variant.changes)
     newest = train(replace(task, out=folder), changed)
     if step_of(newest) < changed.steps:
         raise MarigoldError(

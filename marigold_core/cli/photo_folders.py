@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
-from marigold_core.settings import Colormap, Format, MeshSettings, Settings
+from marigold_core.settings import Colormap, Format, MeshSettings, ResolvedSettings
 
 if TYPE_CHECKING:
     from marigold_core.files.manifest import Manifest
@@ -196,7 +196,7 @@ class Order:
     """What a run asks for each photo, with the settings resolved."""
 
     checkpoint_sha256: str
-    settings: Settings
+    settings: ResolvedSettings
     mesh: MeshSettings
     colormap: Colormap
     formats: tuple[Format, ...] | None  # None: all that suit

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from marigold_core.errors import SettingsError
 from marigold_core.images.differences import difference, shrink
 from marigold_core.prediction import Cell, Kind, Prediction, Progress
-from marigold_core.settings import Frozen, Settings, bounds, help_text
+from marigold_core.settings import Frozen, ResolvedSettings, Settings, bounds, help_text
 
 if TYPE_CHECKING:
     from marigold_core.checkpoints.registry import Checkpoint
@@ -159,7 +159,7 @@ class Tile:
     """One cell, reduced."""
 
     checkpoint: str
-    settings: Settings
+    settings: ResolvedSettings
     seconds: float  # its members alone, without encoding
     modality: str
     kind: Kind
@@ -169,7 +169,6 @@ class Tile:
     @property
     def steps(self) -> int:
         """Denoising steps of each member."""
-        assert self.settings.num_inference_steps is not None  # the settings of a prediction are resolved
         return self.settings.num_inference_steps
 
     @property

@@ -12,7 +12,7 @@ from PIL import Image
 
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
-from marigold_core.settings import Settings
+from marigold_core.settings import ResolvedSettings, Settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "examples"
 RESULTS = FOLDER / "results"
@@ -41,7 +41,7 @@ def load_result(photo: Path) -> Prediction:
         members=None,
         photo=decoded.pixels,
         fov_x_deg=decoded.fov_x_deg,
-        settings=Settings(**record["settings"]),
+        settings=ResolvedSettings(**record["settings"]),
         checkpoint=record["checkpoint"],
         checkpoint_sha256=record["checkpoint_sha256"],
     )

@@ -8,7 +8,10 @@ Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing s
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,20 +20,29 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, LCMSchedule
 from torch import Tensor
 
 from marigold_core.checkpoints.registry import Checkpoint
+from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.images.photo import Photo, load_photo, to_network
-from marigold_core.pipeline.grid import run_grid
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import load_components
 from marigold_core.pipeline.modalities import Depth, Modality, Normals
-from marigold_core.pipeline.sampling import Velocity, generator, look_at, noise, restore_members, run_members
+from marigold_core.pipeline.sampling import (
+    Condition,
+    FirstStepCache,
+    PredictVelocity,
+    generator,
+    is_out_of_memory,
+    members_that_fit,
+    noise,
+    release,
+)
 from marigold_core.prediction import Cell, Prediction, Progress
-from marigold_core.settings import Settings
+from marigold_core.settings import ResolvedSettings, Settings
 
-PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see image.load_photo
+PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see images.photo.load_photo
 
 
 class MarigoldPipeline:
-    """A loaded checkpoint. Not thread-safe: run one job at a time (``service`` holds the lock for the surfaces)."""
+    """A loaded checkpoint. Not thread-safe: run one job at a time (``serving.jobs`` holds the lock)."""
 
     final_clean = True  # the last step returns the predicted clean latent; False: diffusers' ending with 3 % noise left
     respace = True  # leading-spaced DDIM checkpoints run with trailing spacing; False: as stored
@@ -110,7 +122,7 @@ class MarigoldPipeline:
         noise: Tensor,
         steps: int,
         generators: list[torch.Generator] | None = None,
-        first_step: Velocity | None = None,
+        first_step: PredictVelocity | None = None,
         features: Features | None = None,
     ) -> Iterator[Tensor]:
         """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
@@ -170,20 +182,48 @@ class MarigoldPipeline:
         seeds: Sequence[int],
         processing_resolution: int | None,
     ) -> Iterator[Progress | Cell]:
-        """Yield a ``Progress`` each step and every ``Cell`` as it is there; closing stops before the next step."""
-        return run_grid(self, load_photo(photo), steps, sizes, seeds, processing_resolution)
+        """Yield a ``Progress`` each step and every ``Cell`` as it is there; closing stops before the next step.
+
+        The photo is encoded once, members 1..5 are the first of 1..10, and the rows of a seed share their first step.
+        The time of a cell leaves out what the caller does with an event.
+        """
+        photo, condition = load_photo(photo), None
+        cache = FirstStepCache(self.predict_velocity)
+        total, before = len(seeds) * sum(steps) * max(sizes), 0  # steps of single members
+        for seed, n in product(seeds, steps):
+            settings = self.resolve(
+                Settings(
+                    num_inference_steps=n,
+                    ensemble_size=max(sizes),
+                    processing_resolution=processing_resolution,
+                    seed=seed,
+                )
+            )
+            condition = condition or self.encode_photo(photo, settings.processing_resolution)
+            members: list[Tensor] = []
+            seconds, began = 0.0, perf_counter()
+            for event in self._members(condition, settings, first=0, cache=cache):
+                if isinstance(event, Progress):
+                    seconds += perf_counter() - began
+                    yield Progress(before + event.done, total, event.stage)
+                    began = perf_counter()
+                    continue
+                members.append(event)
+                if len(members) in sizes:
+                    seconds += perf_counter() - began + cache.take_saved_s()
+                    yield Cell(self.fuse_members(photo, settings, members), seconds)
+                    began = perf_counter()
+            before += n * max(sizes)
 
     def member_noise(self, photo: PhotoSource, settings: Settings, k: int) -> Tensor:
         """Return the latent [1, 4, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
-        x, _ = to_network(load_photo(photo).pixels, self._resolution(settings), self.factor)
+        resolution = self.resolve(settings).processing_resolution
+        x, _ = to_network(load_photo(photo).pixels, resolution, self.factor)
         return noise(generator(settings.seed, k), x.shape[-2] // self.factor, x.shape[-1] // self.factor)
 
-    def resolve(self, settings: Settings | None) -> Settings:
+    def resolve(self, settings: Settings | None) -> ResolvedSettings:
         """Fill in what the checkpoint decides: denoising steps and processing resolution."""
-        given = (settings or Settings()).model_dump()
-        given["num_inference_steps"] = given["num_inference_steps"] or self.checkpoint.default_steps
-        given["processing_resolution"] = self._resolution(Settings(**given))
-        return Settings(**given)
+        return (settings or Settings()).resolved(self.checkpoint.default_steps, self.checkpoint.default_resolution)
 
     # ------------------------------------------------------------------------------- one run, from checks to result
 
@@ -193,16 +233,16 @@ class MarigoldPipeline:
         # 1. Check everything before the first operation.
         photo = load_photo(photo)
         settings = self.resolve(settings)
-        members = restore_members(self, photo, settings, start)
+        members = self._restore_members(photo, settings, start)
         total = settings.ensemble_size
         if len(members) >= total:
             yield self.fuse_members(photo, settings, members[:total])
             return
         # 2. Encode the photo once for all members.
         yield Progress(0, 1, "reading the photo")
-        condition = look_at(self, photo, self._resolution(settings))
+        condition = self.encode_photo(photo, settings.processing_resolution)
         # 3. Denoise and decode, member by member, fusing what is there.
-        for event in run_members(self, condition, settings, first=len(members)):
+        for event in self._members(condition, settings, first=len(members)):
             if isinstance(event, Progress):
                 yield event
                 continue
@@ -211,7 +251,110 @@ class MarigoldPipeline:
                 yield self.fuse_members(photo, settings, members)
 
     @torch.inference_mode()
-    def fuse_members(self, photo: Photo, settings: Settings, members: list[Tensor]) -> Prediction:
+    def encode_photo(self, photo: Photo, resolution: int) -> Condition:
+        """Encode a photo and compute the image prior's features of it, in tiles when memory runs out."""
+        x, size = to_network(photo.pixels, resolution, self.factor)  # [1, 3, PPH, PPW]
+        try:
+            latent = self.encode(x.to(self.device, self.dtype))
+            return Condition(latent, self.features(latent), size)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or self.vae.use_tiling:
+                raise
+        release(self.device)
+        self.vae.enable_tiling()
+        return self.encode_photo(photo, resolution)
+
+    def _restore_members(self, photo: Photo, settings: ResolvedSettings, start: Prediction | None) -> list[Tensor]:
+        """Take over the members [1, C, PH, PW] of an earlier prediction, as precise as it keeps them (float16).
+
+        Raises: SettingsError when ``start`` is of another photo, checkpoint, steps, resolution or seed.
+        """
+        if start is None:
+            return []
+        free = {"ensemble_size": 1, "batch_size": None}  # what may differ without changing a member
+        same = start.settings.changed(**free) == settings.changed(**free)
+        if (
+            not same
+            or not np.array_equal(start.photo, photo.pixels)
+            or start.checkpoint_sha256 != self.checkpoint.sha256
+        ):
+            raise SettingsError(
+                "Only a prediction of the same photo, checkpoint, steps, resolution and seed can be continued."
+            )
+        if start.members is None:
+            raise SettingsError("This prediction kept no members, so it cannot be continued.")
+        stack = torch.from_numpy(start.members.astype(np.float32)).to(self.device)
+        stack = stack.unsqueeze(1) if stack.ndim == 3 else stack.permute(0, 3, 1, 2)
+        return list(stack.split(1))
+
+    def _members(
+        self, condition: Condition, settings: ResolvedSettings, first: int, cache: FirstStepCache | None = None
+    ) -> Iterator[Progress | Tensor]:
+        """Yield a ``Progress`` each step and each finished member [1, C, PH, PW], from member ``first`` on.
+
+        When memory runs out the batch is halved, then the autoencoder works in tiles, and the events say so.
+        Raises: MarigoldError when one member in tiles is still too large; CheckpointError for numbers not finite.
+        """
+        steps, members = settings.num_inference_steps, settings.ensemble_size
+        channels = self.unet.config["block_out_channels"][0]
+        batch = settings.batch_size or members_that_fit(self.device, condition.latent, channels, members - first)
+        k = first
+        while k < members:
+            rows = range(k, min(k + batch, members))
+            try:
+                for event in self._batch(condition, settings, rows, first, cache):
+                    k += isinstance(event, Tensor)
+                    yield event
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the except block, so that the traceback no longer holds the tensors.
+            release(self.device)
+            if batch > 1:
+                batch = (batch + 1) // 2
+                note = f"out of memory: going on with {batch} at a time"
+            elif not self.vae.use_tiling:
+                self.vae.enable_tiling()
+                note = "out of memory: going on with the picture in tiles"
+            else:
+                raise MarigoldError(
+                    "This photo is too large for the memory of this machine; choose a lower processing resolution."
+                )
+            yield Progress((k - first) * steps, (members - first) * steps, note)
+
+    def _batch(
+        self, condition: Condition, settings: ResolvedSettings, rows: range, first: int, cache: FirstStepCache | None
+    ) -> Iterator[Progress | Tensor]:
+        """Denoise the members ``rows`` together, then decode and yield them one by one."""
+        steps, members = settings.num_inference_steps, settings.ensemble_size
+        streams = [generator(settings.seed, k) for k in rows]
+        start = torch.cat([noise(stream, *condition.latent.shape[-2:]) for stream in streams]).to(
+            self.device, self.dtype
+        )
+        first_step = partial(cache.predict, settings.seed, rows) if cache else None
+        height, width = condition.size
+        latent, features = condition.rows(len(rows))
+        denoising = self.denoise(latent, start, steps, streams, first_step, features)
+        clean = start  # [B, 4, h, w]
+        who = f"member {rows.start + 1}" if len(rows) == 1 else f"members {rows.start + 1} to {rows.stop}"
+        for step in range(1, steps + 1):
+            with torch.inference_mode():  # entered anew each step: the mode must not leak out of a paused generator
+                clean = next(denoising)
+            done = (rows.start - first) * steps + step * len(rows)
+            yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
+        for row in range(len(rows)):
+            with torch.inference_mode():
+                member = self.modality.from_vae(self.decode(clean[row : row + 1]))[..., :height, :width].float()
+                if not torch.isfinite(member).all():
+                    raise CheckpointError(
+                        f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"
+                        f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
+                    )
+            yield member
+
+    @torch.inference_mode()
+    def fuse_members(self, photo: Photo, settings: ResolvedSettings, members: list[Tensor]) -> Prediction:
         """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size."""
         stack = torch.cat(members)  # [E, C, PH, PW]
         values, spread = self.modality.fuse(stack)
@@ -228,16 +371,12 @@ class MarigoldPipeline:
             members=np.stack([_array(member) for member in members]).astype(np.float16),
             photo=photo.pixels,
             fov_x_deg=photo.fov_x_deg,
-            settings=Settings(**{**settings.model_dump(), "ensemble_size": len(members)}),
+            settings=settings.changed(ensemble_size=len(members)),
             checkpoint=self.checkpoint.name,
             checkpoint_sha256=self.checkpoint.sha256,
             device=self.device.type,
             dtype=str(self.dtype).removeprefix("torch."),
         )
-
-    def _resolution(self, settings: Settings) -> int:
-        given = settings.processing_resolution
-        return self.checkpoint.default_resolution if given is None else given
 
     def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:
         """Return a scheduler of its own for this run (it holds state), with the timesteps set."""

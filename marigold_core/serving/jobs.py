@@ -23,7 +23,7 @@ from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.run_times import timed, timed_load
 from marigold_core.serving.runtime_estimate import Forecast, forecast
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, ResolvedSettings, Settings
 
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline, PhotoSource
@@ -233,12 +233,12 @@ class Service:
             future.set_exception(error)
 
 
-def check_cost(settings: Settings, photo_size: tuple[int, int]) -> None:
+def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int]) -> None:
     """Refuse a job, its settings resolved, that would hold the model for everybody else. Raises: SettingsError."""
     height, width = photo_size
     longest = settings.processing_resolution or max(height, width)
     megapixels = height * width * (longest / max(height, width)) ** 2 / 1e6
-    steps, members = settings.num_inference_steps or 1, settings.ensemble_size
+    steps, members = settings.num_inference_steps, settings.ensemble_size
     if megapixels * steps * members > MAX_WORK:
         raise SettingsError(
             f"{steps} steps x {members} members on {megapixels:.1f} megapixels is too much for one run;"

@@ -16,7 +16,7 @@ from marigold_core.checkpoints.registry import BUNDLED, KNOWN, PUBLIC_BYTES
 from marigold_core.comparison.sweep import Pace, in_words
 from marigold_core.images.photo import network_size
 from marigold_core.serving.run_times import Timed, is_here, remembered
-from marigold_core.settings import Settings
+from marigold_core.settings import ResolvedSettings, Settings
 
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline
@@ -66,13 +66,14 @@ def forecast(
     """
     runner = _loaded(pipe) if pipe else _on_disk(checkpoint)
     load_s, times = remembered(checkpoint, runner.device, runner.dtype)
-    photo_mp, network_mp = _megapixels(settings, photo_size, runner.default_resolution)
+    resolved = settings.resolved(runner.default_steps, runner.default_resolution)
+    photo_mp, network_mp = _megapixels(resolved, photo_size)
     pace = guess(runner, network_mp, photo_mp)
     if times:
         near = min(times, key=lambda run: _apart(run.network_mp, network_mp) + _apart(run.photo_mp, photo_mp))
         pace = scaled(near, runner, network_mp, photo_mp)
-    steps = settings.num_inference_steps or runner.default_steps
-    seconds = pace.encode_s + settings.ensemble_size * (steps * pace.step_s + pace.decode_s)
+    steps, members = resolved.num_inference_steps, resolved.ensemble_size
+    seconds = pace.encode_s + members * (steps * pace.step_s + pace.decode_s)
     if pipe is None:
         seconds += IMPORT_S + runner.weight_bytes / READ_BYTES_S if load_s is None else load_s
     return Forecast(seconds, bool(times), 0 if is_here(checkpoint) else runner.weight_bytes, pace)
@@ -104,10 +105,9 @@ def guess(runner: Runner, network_mp: float, photo_mp: float) -> Pace:
     )
 
 
-def _megapixels(settings: Settings, photo_size: tuple[int, int], default_resolution: int) -> tuple[float, float]:
+def _megapixels(settings: ResolvedSettings, photo_size: tuple[int, int]) -> tuple[float, float]:
     """Megapixels of the photo, and of what goes through the network."""
-    given = settings.processing_resolution
-    seen = network_size(*photo_size, default_resolution if given is None else given)
+    seen = network_size(*photo_size, settings.processing_resolution)
     return math.prod(photo_size) / 1e6, math.prod(seen) / 1e6
 
 

@@ -160,7 +160,7 @@ def summary(prediction: Prediction, seconds: float) -> str:
     used = prediction.settings
     return text.DONE.format(
         members=text.count(used.ensemble_size, "member"),
-        steps=text.count(used.num_inference_steps or 0, "step"),
+        steps=text.count(used.num_inference_steps, "step"),
         seconds=seconds,
         width=width,
         height=height,

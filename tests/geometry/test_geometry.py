@@ -29,6 +29,8 @@ pytestmark = pytest.mark.numeric
 
 COARSE = MeshSettings(max_triangles=2000)
 
+RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
+
 
 def prediction(values: np.ndarray, kind: Kind = "affine", space: Space = "depth") -> Prediction:
     """Depth over a photo whose red grows to the right and whose green grows downward."""
@@ -37,7 +39,7 @@ def prediction(values: np.ndarray, kind: Kind = "affine", space: Space = "depth"
     photo[..., 0] = np.linspace(0, 255, width).astype(np.uint8)
     photo[..., 1] = np.linspace(0, 255, height).astype(np.uint8)[:, None]
     values = values.astype(np.float32)
-    return Prediction("depth", kind, space, values, None, None, photo, None, Settings(), "tiny", "0" * 64)
+    return Prediction("depth", kind, space, values, None, None, photo, None, RUN, "tiny", "0" * 64)
 
 
 def hills(height: int = 48, width: int = 64) -> np.ndarray:

@@ -39,7 +39,7 @@ def planted(z: np.ndarray, space: Space = "depth", fov_x_deg: float | None = FOV
         members=None,
         photo=photo,
         fov_x_deg=fov_x_deg,
-        settings=Settings(),
+        settings=Settings().resolved(4, 64),
         checkpoint="planted",
         checkpoint_sha256="ab" * 32,
     )

@@ -21,11 +21,13 @@ from marigold_core.settings import Colormap, Settings
 
 RAMP = np.linspace(0, 1, 1000, dtype=np.float32).reshape(20, 50)
 
+RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
+
 
 def prediction(values: np.ndarray, kind: Kind = "affine") -> Prediction:
     photo = np.zeros((*values.shape[:2], 3), np.uint8)
     modality = "normals" if kind == "unit-vector" else "depth"
-    return Prediction(modality, kind, "depth", values, None, None, photo, None, Settings(), "tiny", "0" * 64)
+    return Prediction(modality, kind, "depth", values, None, None, photo, None, RUN, "tiny", "0" * 64)
 
 
 @pytest.mark.parametrize("colormap", get_args(Colormap))

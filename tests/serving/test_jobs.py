@@ -11,9 +11,11 @@ import pytest
 from marigold_core.errors import CheckpointError, ExportError, ImageError, SettingsError
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import MAX_PIPELINES, Service, check_cost
-from marigold_core.settings import MeshSettings, Settings
+from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
 
 PHOTO = np.full((32, 40, 3), 120, np.uint8)
+
+RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
 
 
 class SlowPipeline:
@@ -23,9 +25,8 @@ class SlowPipeline:
         self.step_s, self.inside, self.most, self.steps = step_s, 0, 0, 0
         self.books = threading.Lock()
 
-    def resolve(self, settings: Settings | None) -> Settings:
-        given = (settings or Settings()).model_dump()
-        return Settings(**{**given, "num_inference_steps": given["num_inference_steps"] or 4})
+    def resolve(self, settings: Settings | None) -> ResolvedSettings:
+        return (settings or Settings()).resolved(4, 64)
 
     def stream(self, photo, settings: Settings, start: Prediction | None = None) -> Iterator[Progress | Prediction]:
         with self.books:
@@ -45,7 +46,7 @@ class SlowPipeline:
 def prediction(value: float = 0.5, size: int = 32) -> Prediction:
     values = np.linspace(0, value, size * size, dtype=np.float32).reshape(size, size)
     photo = np.zeros((size, size, 3), np.uint8)
-    return Prediction("depth", "affine", "depth", values, None, None, photo, None, Settings(), "fake", "0" * 64)
+    return Prediction("depth", "affine", "depth", values, None, None, photo, None, RUN, "fake", "0" * 64)
 
 
 def service(tmp_path: Path, pipeline: SlowPipeline | None = None, **options: int) -> Service:

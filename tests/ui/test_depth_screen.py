@@ -48,7 +48,7 @@ def depth(members: int = 4, seed: int = 0, **changed: object) -> Prediction:
         members=np.linspace(0, 1, members * 12 * 16).reshape(members, 12, 16).astype(np.float16),
         photo=np.full((HEIGHT, WIDTH, 3), 90, np.uint8),
         fov_x_deg=None,
-        settings=Settings(num_inference_steps=4, ensemble_size=members, processing_resolution=64, seed=seed),
+        settings=Settings(ensemble_size=members, seed=seed).resolved(4, 64),
         checkpoint="tiny",
         checkpoint_sha256="0" * 64,
         device="cpu",

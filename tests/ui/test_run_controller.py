@@ -25,7 +25,7 @@ def prediction(members: int) -> Prediction:
         members=np.zeros((members, 6, 8), np.float16),
         photo=np.zeros((6, 8, 3), np.uint8),
         fov_x_deg=None,
-        settings=Settings(num_inference_steps=1, ensemble_size=members),
+        settings=Settings(num_inference_steps=1, ensemble_size=members).resolved(1, 64),
         checkpoint="tiny",
         checkpoint_sha256="0" * 64,
         device="cpu",

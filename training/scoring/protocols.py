@@ -98,4 +98,4 @@ def choose_protocol(kind: str, name: str | None = None, overrides: Overrides | N
         raise SettingsError(f"There is no protocol {name!r}; choose from {', '.join(PRESETS)}.")
     chosen = PRESETS[name] if name else PRESETS.get(kind, PRESETS["measured"])
     changes = overrides.model_dump(exclude_none=True) if overrides else {}
-    return Protocol(**{**chosen.model_dump(), **changes})
+    return chosen.changed(**changes)

@@ -66,7 +66,7 @@ class Viewer:
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Offer what the result can show, and say at which sizes it was made."""
         height, width = prediction.photo.shape[:2]
-        seen = network_size(height, width, prediction.settings.processing_resolution or 0)
+        seen = network_size(height, width, prediction.settings.processing_resolution)
         line = text.SIZES.format(width=width, height=height, network_width=seen[1], network_height=seen[0])
         return {**self.offer(prediction, values), self.sizes: line}
 

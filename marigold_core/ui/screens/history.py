@@ -121,7 +121,7 @@ class History:
 def _made_with(prediction: Prediction) -> tuple[str, ...]:
     """Say what a result was made with, what tells runs apart first."""
     used = prediction.settings
-    steps = text.count(used.num_inference_steps or 0, "step")
+    steps = text.count(used.num_inference_steps, "step")
     words = [f"{steps}, {text.count(used.ensemble_size, 'member')}", text.RUN_SEED.format(seed=used.seed)]
     if used.processing_resolution:
         words.append(f"{used.processing_resolution} px")

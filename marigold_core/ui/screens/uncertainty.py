@@ -108,7 +108,7 @@ class Uncertainty:
         if not values[self.stops]:
             yield from self.stage.follow(service.run(photo, asked, checkpoint), values)
             return
-        one_by_one = Settings(**{**asked.model_dump(), "batch_size": 1})  # a member not needed is one not begun
+        one_by_one = asked.changed(batch_size=1)  # a member not needed is one not begun
         below = values[self.below] / 100
         run = Settling(service.run(photo, one_by_one, checkpoint), asked.ensemble_size, below)
         yield from self.stage.follow(iter(run), values)
@@ -120,7 +120,7 @@ class Uncertainty:
         with telling():
             held = self._held(values[self.stage.result])
             used = held.settings.ensemble_size
-            asked = Settings(**{**held.settings.model_dump(), "ensemble_size": min(used + MORE, MOST)})
+            asked = held.settings.changed(ensemble_size=min(used + MORE, MOST))
             photo = Photo(held.photo, held.fov_x_deg, None)
             run = self.stage.service.run(photo, asked, _checkpoint_of(held), start=held)
             yield from self.stage.follow(run, values)

@@ -35,7 +35,7 @@ def prediction(kind: Kind, space: Space, values: np.ndarray) -> Prediction:
         members=None,
         photo=np.zeros((*values.shape, 3), np.uint8),
         fov_x_deg=None,
-        settings=Settings(),
+        settings=Settings().resolved(4, 64),
         checkpoint="",
         checkpoint_sha256="",
     )

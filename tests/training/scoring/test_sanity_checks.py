@@ -36,7 +36,7 @@ class Network:
         for n in steps:
             for size in sizes:
                 one = replace(self(pixels, Settings()), uncertainty=np.full(SIZE, 0.25))
-                yield Cell(replace(one, settings=Settings(num_inference_steps=n, ensemble_size=size)), 0.0)
+                yield Cell(replace(one, settings=Settings(ensemble_size=size).resolved(n, 64)), 0.0)
 
 
 def look(pixels: np.ndarray) -> np.ndarray:

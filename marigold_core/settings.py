@@ -60,6 +60,14 @@ class Settings(Frozen):
             raise ValueError("processing_resolution must be 0 (the photo's own size) or 16 to 2048")
         return self
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the values: resolved or not, the same settings are equal."""
+        return isinstance(other, Settings) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        """Hash the values, as ``__eq__`` compares them."""
+        return hash(tuple(self.model_dump().items()))
+
     def resolved(self, steps: int, resolution: int) -> "ResolvedSettings":
         """Fill in what the checkpoint decides: its own ``steps`` and ``resolution``, where none are given."""
         given = {name: value for name, value in self.model_dump().items() if value is not None}

@@ -46,7 +46,7 @@ class Task:
     photos: Path | None = None
     """folder of photographs (JPEG or PNG) to learn natural pictures from"""
     shape: str = "nano"
-    """layer sizes, a name in training.shapes"""
+    """layer sizes, a name in training.models.shapes"""
     minutes: float | None = None
     """stop after this time"""
     device: Literal["auto", "cpu"] = "auto"

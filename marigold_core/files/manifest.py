@@ -15,7 +15,7 @@ from marigold_core import __version__
 from marigold_core.calibration.calibrate import Calibrated, Hints
 from marigold_core.images.colormaps import value_range
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.settings import Colormap, Frozen, MeshSettings, ResolvedSettings
+from marigold_core.settings import Colormap, Frozen, MeshSettings, Settings
 
 SCHEMA_VERSION = 3  # 2 added ``how``, device, dtype and machine, 3 added ``hints``; older ones are read as before
 
@@ -66,7 +66,7 @@ class Manifest(_Record):
     value_range: Range  # least and greatest value of the map
     png16_range: Range | None  # the depths of pixels 0 and 65535 in depth_16bit.png
     colormap: Colormap  # of depth_color.png
-    settings: ResolvedSettings
+    settings: Settings
     mesh: MeshSettings
     fov_x_deg: Annotated[float, Field(gt=0, lt=180)] | None  # from EXIF, or as given for a calibration
     photo: PhotoRecord

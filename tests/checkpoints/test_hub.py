@@ -197,7 +197,7 @@ def test_a_revision_that_is_gone(serving: FakeHub) -> None:
 DOWNLOADER = """
 import os, sys
 from huggingface_hub import HfApi, constants, hf_hub_download
-from marigold_core.checkpoints import find
+from marigold_core.checkpoints.registry import find
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -196,7 +196,7 @@ def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> N
 
 
 def test_the_manifest_counts_torch_s_threads_only_where_torch_runs(depth: Prediction, tmp_path: Path) -> None:
-    code = "import marigold_core.export, sys; sys.exit('torch' in sys.modules)"
+    code = "import marigold_core.files.writers, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     import torch
 
@@ -287,7 +287,7 @@ def test_a_full_disk_leaves_no_partial_file_and_no_manifest(depth: Prediction, t
     code = f"""
 import resource, signal
 import numpy as np
-from marigold_core.atomic import write_bytes
+from marigold_core.storage import write_bytes
 from marigold_core.errors import ExportError
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -471,5 +471,5 @@ def test_the_narrowest_photo_at_the_lowest_resolution_keeps_a_row() -> None:
 
 
 def test_reading_photos_needs_no_torch() -> None:
-    code = "import sys, marigold_core.image; sys.exit('torch' in sys.modules)"
+    code = "import sys, marigold_core.images.photo; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

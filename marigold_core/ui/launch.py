@@ -1,0 +1,70 @@
+"""Starts the web app: ``marigold-depth demo`` and ``app.py`` of a checkout or a hosted Space call ``main``.
+
+The page is up before the model: loading begins on a thread of its own while the page is being drawn. Gradio and the
+hub's client read the environment when they are imported, so this module imports neither at its top.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_ETAG_TIMEOUT": "10",
+    "HF_HUB_DOWNLOAD_TIMEOUT": "30",
+}
+PHOTO_LIMIT = "40mb"
+
+
+def main() -> None:
+    """Start loading the default checkpoint, draw the page and serve it until interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside cleans up as Ctrl-C does
+    with tempfile.TemporaryDirectory(prefix="marigold-") as work_folder:  # uploads and exports
+        for name, value in {**ENVIRONMENT, "GRADIO_TEMP_DIR": work_folder}.items():
+            os.environ.setdefault(name, value)
+        _serve(Path(os.environ["GRADIO_TEMP_DIR"]))
+
+
+def _serve(folder: Path) -> None:
+    from marigold_core.checkpoints.registry import default_checkpoint
+    from marigold_core.serving.jobs import Service
+
+    service = Service(folder / "results")
+    service.warm(default_checkpoint())
+
+    from starlette.middleware import Middleware
+
+    from marigold_core.ui.middleware import Guard
+    from marigold_core.ui.page import build
+    from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
+
+    build(service).launch(
+        theme=theme(),
+        css_paths=CSS,
+        head=HEAD,
+        favicon_path=FAVICON,
+        footer_links=["api", "settings"],
+        inbrowser=_at_a_desktop(),
+        share=False,
+        show_error=False,  # our own sentences still reach the page; anything else could carry paths
+        strict_cors=True,
+        max_file_size=PHOTO_LIMIT,
+        blocked_paths=["/proc", "/root", "/etc"],
+        enable_monitoring=False,
+        run_history=False,
+        mcp_server=False,
+        ssr_mode=False,
+        max_threads=16,
+        state_session_capacity=1000,
+        app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+    )
+
+
+def _at_a_desktop() -> bool:
+    """Return whether a person started this in a terminal of the machine whose browser would open."""
+    remote = "SPACE_ID" in os.environ or "SSH_CONNECTION" in os.environ
+    display = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return sys.stdout.isatty() and display and not remote

@@ -2,7 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from packaging.requirements import Requirement
 
 import marigold_core
 from marigold_core.settings import Frozen
-from tests.helpers.source_tree import CORE, PRODUCT, ROOT, checked_in, outer, show
+from tests.helpers.source_tree import CORE, PRODUCT, ROOT, TRAINING, checked_in, outer, show
 
 # Constants that state how data are scaled stand where the scaling is defined; elsewhere they would be a copy of it.
 LITERALS = {
@@ -22,7 +23,7 @@ LITERALS = {
 }
 
 INDIRECT = {"accelerate", "safetensors", "python-multipart"}  # diffusers and gradio import them for us
-OPTIONAL = {"OpenEXR", "spaces", "moderngl"}
+OPTIONAL = {"spaces"}  # where a Space runs
 IMPORT_NAMES = {"pillow": "PIL", "pi-heif": "pi_heif", "fast-simplification": "fast_simplification"}
 
 
@@ -101,14 +102,43 @@ def test_nothing_swallows_every_exception_or_validation(path: Path) -> None:
 
 def requirements() -> dict[str, Requirement]:
     lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
-    return {wanted.name: wanted for wanted in map(Requirement, filter(None, lines))}
+    return _by_name(filter(None, lines))
+
+
+def declared(extra: str = "") -> dict[str, Requirement]:
+    """Read what pyproject.toml asks for, of the library or of an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return _by_name(project["optional-dependencies"][extra] if extra else project["dependencies"])
+
+
+def _by_name(lines: Iterable[str]) -> dict[str, Requirement]:
+    return {wanted.name: wanted for wanted in map(Requirement, lines)}
+
+
+def _imported(paths: Iterable[Path]) -> set[str]:
+    return {top for path in paths for top in outer(path)}
+
+
+def _names(wanted: Iterable[str]) -> set[str]:
+    return {IMPORT_NAMES.get(name, name) for name in wanted}
+
+
+def test_requirements_are_those_of_the_library_and_the_app() -> None:
+    assert requirements() == declared() | declared("app")
 
 
 def test_every_requirement_is_used_and_every_import_is_required() -> None:
-    imported = {top for path in [*CORE, ROOT / "app.py"] for top in outer(path)}
-    required = {IMPORT_NAMES.get(name, name) for name in requirements()}
-    assert required - imported == INDIRECT
-    assert imported - required - OPTIONAL == {"gradio_client"}  # gradio pins it
+    page = [path for path in CORE if path.is_relative_to(ROOT / "marigold_core" / "ui")] + [ROOT / "app.py"]
+    library = [path for path in CORE if path not in page]
+    assert _names(declared()) - _imported(library) == INDIRECT & _names(declared())
+    assert _imported(library) - _names(declared()) - OPTIONAL == set()
+    assert _names(declared("app")) - _imported(page) == INDIRECT & _names(declared("app"))
+    assert _imported(page) - _names(requirements()) - OPTIONAL == {"gradio_client"}  # gradio pins it
+
+
+def test_training_asks_for_what_it_imports() -> None:
+    assert _imported(TRAINING) - _names(declared() | declared("train")) == {"tokenizers"}  # transformers pins it
+    assert _names(declared("train")) <= _imported(TRAINING)
 
 
 @pytest.mark.parametrize("wanted", requirements().values(), ids=str)

@@ -139,11 +139,6 @@ def _refusal(name: str, modality: str, has_uncertainty: bool) -> str | None:
             return "Uncertainty needs 3 or more members; raise ensemble_size."
     elif modality == "normals" and not name.startswith("normals"):
         return f"A normals prediction has no {name}; its formats are normals and uncertainty."
-    if name == "exr":
-        try:
-            import OpenEXR  # noqa: F401
-        except ImportError:
-            return "EXR needs the package OpenEXR: pip install OpenEXR."
     return None
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +38,10 @@ in_chromium = [
 
 
 @contextmanager
-def serve(checkpoint: str, folder: Path) -> Iterator[str]:
-    """Run ``app.py`` on a free port with ``checkpoint`` as its default -> its address; its files lie in ``folder``."""
+def serve(
+    checkpoint: str, folder: Path, command: Sequence[str | Path] = (sys.executable, "app.py"), cwd: Path = ROOT
+) -> Iterator[str]:
+    """Run the app on a free port with ``checkpoint`` as its default -> its address; its files lie in ``folder``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,9 +53,7 @@ def serve(checkpoint: str, folder: Path) -> Iterator[str]:
     }
     log = folder / "server.log"
     with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        server = subprocess.Popen(command, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(server, url, log)

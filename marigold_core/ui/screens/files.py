@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,7 +19,7 @@ from marigold_core.ui.events import LIGHT, SHOWN
 from marigold_core.ui.run_controller import Stage, Update, Values, line
 
 Item = Format | Literal["everything", "manifest"]
-FORMATS: tuple[Format, ...] = tuple(name for name in get_args(Format) if name != "exr" or find_spec("OpenEXR"))
+FORMATS: tuple[Format, ...] = get_args(Format)
 ITEMS: dict[Item, tuple[str, str]] = {  # name, what it is good for; in the page's order
     "everything": (text.EVERYTHING, text.EVERYTHING_USE),
     **{name: text.FORMATS[name] for name in FORMATS},

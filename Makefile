@@ -34,13 +34,15 @@ lint: .venv/.test
 examples: .venv/.runtime
 	$(BIN)/python -m marigold_core.files.examples $(ARGS)
 
-# Hosted GPUs run torch 2.11, and the host installs gradio itself from sdk_version in README.md.
+# Hosted GPUs run torch 2.11, and the host installs gradio itself from sdk_version in README.md. It takes binary files by
+# a plain git push only through LFS.
 space:
 	@mkdir -p "$(OUT)"
 	@test -z "$$(ls -A "$(OUT)")" || { echo "$(OUT) is not empty: give an empty or new folder with OUT=dir." >&2; exit 1; }
 	cp -R app.py marigold_core assets README.md "$(OUT)"
 	find "$(OUT)" -name __pycache__ -type d -prune -exec rm -r {} +
 	sed -e '/^gradio/d' -e 's/^torch[^ ]*/torch==2.11.*/' requirements.txt > "$(OUT)/requirements.txt"
+	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' '*.jpg' > "$(OUT)/.gitattributes"
 
 .venv/.runtime: requirements.txt | .venv/.python
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt

@@ -88,7 +88,7 @@ def test_a_picture_that_never_comes_is_named_in_time() -> None:
     feed = feeder(stuck=range(24), workers=1)
     awaited = feed.plan.names(0)
     with pytest.raises(MarigoldError, match="timed out after 2") as told:
-        seen(loader, range(2))
+        seen(feed, range(2))
     assert awaited[0] in str(told.value)
 
 

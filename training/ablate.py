@@ -21,7 +21,7 @@ from training.engine.checkpoints import step_of
 from training.engine.command import run
 from training.recipe import PRESETS, Recipe
 from training.scoring.ablations import ABLATIONS, Ablation, Name, Variant
-from training.scoring.grids import Score, Ways, score_grid
+from training.scoring.grids import Score, SweepOptions, score_grid
 from training.start import find_start
 from training.train import Task, train
 
@@ -63,8 +63,10 @@ def main(
     for variant in ablation.variants:
         folder = task.out / re.sub(r"\W+", "_", variant.label)
         source = _train(variant, task, recipe, folder) if ablation.trains else find_start(task.start_from)
-        ways = Ways(ablation.steps, ablation.members, tuple(range(seeds)), variant.spacing, recipe.validate_px)
-        lines += _score(ablation, variant, source, sets, task, ways, folder)
+        options = SweepOptions(
+            ablation.steps, ablation.members, tuple(range(seeds)), variant.spacing, recipe.validate_px
+        )
+        lines += _score(ablation, variant, source, sets, task, options, folder)
     table = markdown(ablation, lines, seeds)
     print(table)
     storage.write_bytes(task.out / f"{name}.md", table.encode())
@@ -126,7 +128,7 @@ def _score(
     source: Path,
     sets: Sequence[DepthSet],
     task: Task,
-    ways: Ways,
+    options: SweepOptions,
     folder: Path,
 ) -> list[Line]:
     """Score a variant on every set -> its rows."""
@@ -135,7 +137,7 @@ def _score(
     for a_set in sets:
         numbers = spread(a_set, task.validation_pictures)
         path = folder / f"scores_{a_set.kind}_{a_set.folder.name}.json"
-        grids[f"{a_set.kind} {a_set.folder.name}"] = score_grid(pipeline, a_set, numbers, ways, path)
+        grids[f"{a_set.kind} {a_set.folder.name}"] = score_grid(pipeline, a_set, numbers, options, path)
     return [
         Line(
             variant.label,
@@ -144,8 +146,8 @@ def _score(
             {label: grid[steps, members] for label, grid in grids.items()},
             ablation.figures(variant.label, steps, members),
         )
-        for steps in ways.steps
-        for members in ways.members
+        for steps in options.steps
+        for members in options.members
     ]
 
 

@@ -25,7 +25,7 @@ from training.engine.command import run
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
 from training.scoring.plots import draw_comparison, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
-from training.scoring.sanity_checks import HonestyCheck
+from training.scoring.sanity_checks import SanityChecks
 from training.scoring.scores import BASELINES, Comparison, Row, averages, compare
 from training.scoring.uncertainty import REMOVED
 
@@ -162,11 +162,11 @@ def main(
         write_json(json_out, report)
 
 
-def open_check(source: Source, protocol: Protocol, examples: Path) -> HonestyCheck:
+def open_check(source: Source, protocol: Protocol, examples: Path) -> SanityChecks:
     """Prepare the honesty checks. Raises: MarigoldError for a folder of maps, or one without examples."""
     if source.pipeline is None or source.settings is None:
         raise MarigoldError("The honesty checks ask for more predictions: give a checkpoint, not a folder of maps.")
-    return HonestyCheck(source.pipeline, source.settings, protocol, examples)
+    return SanityChecks(source.pipeline, source.settings, protocol, examples)
 
 
 def summary(source: Source, protocol: Protocol, tally: Tally) -> dict[str, object]:

@@ -26,7 +26,7 @@ from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Frozen
 from training.data.framing import Batch, choose_size, frame
 from training.data.latent_cache import autoencoder_sha256, holds, prior_sha256, settle, write_latents
-from training.data.photographs import colour_looks
+from training.data.photographs import folder_colours
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet
 from training.engine import command
@@ -121,10 +121,10 @@ class _Framed(Dataset[Batch | MarigoldError]):
         shards: Sequence[Shard],
         framing: Framing,
         pipeline: MarigoldPipeline,
-        looks: Tensor | None,
+        colours: Tensor | None,
         seed: int,
     ) -> None:
-        self.a_set, self.framing, self.looks, self.seed = a_set, framing, looks, seed
+        self.a_set, self.framing, self.colours, self.seed = a_set, framing, colours, seed
         self.factor, self.modality = pipeline.factor, cast(Depth, pipeline.modality)
         self.parts: list[tuple[Shard, tuple[int, int], slice]] = []
         for shard in shards:
@@ -142,7 +142,7 @@ class _Framed(Dataset[Batch | MarigoldError]):
         framing = framing_of(self.framing, shard.variant)
         try:
             samples = [self.a_set[index] for index in shard.indices[rows]]
-            return frame(samples, self.a_set, size, framing, self.factor, place, self.looks, self.modality)
+            return frame(samples, self.a_set, size, framing, self.factor, place, self.colours, self.modality)
         except MarigoldError as error:
             return error
 
@@ -153,7 +153,7 @@ def encode_set(
     folder: Path,
     framing: Framing,
     encoding: Encoding,
-    looks: Tensor | None = None,
+    colours: Tensor | None = None,
 ) -> None:
     """Encode all variants of a data set into ``folder``, but for the shards that are there.
 
@@ -167,7 +167,7 @@ def encode_set(
         "prior_sha256": prior_sha256(pipeline),
         "depth_curve": pipeline.checkpoint.curve,
         "framing": framing.model_dump(mode="json"),
-        "photos_sha256": None if looks is None else hashlib.sha256(looks.numpy().tobytes()).hexdigest(),
+        "photos_sha256": None if colours is None else hashlib.sha256(colours.numpy().tobytes()).hexdigest(),
         "precision": precision,
         "seed": encoding.seed,
     }
@@ -175,7 +175,7 @@ def encode_set(
     missing = [
         shard for shard in shards if not holds(folder / shard.name, [a_set.name(index) for index in shard.indices])
     ]
-    framed = _Framed(a_set, missing, framing, pipeline, looks, encoding.seed)
+    framed = _Framed(a_set, missing, framing, pipeline, colours, encoding.seed)
     total, left = (sum(len(shard.indices) for shard in some) for some in (shards, missing))
     parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []
@@ -236,11 +236,11 @@ def main(
         photos: folder of photographs whose colours are lent to pictures with --photographic.
     """
     sets = [open_set(spec) for spec in data]
-    looks = colour_looks(photos) if photos else None
+    colours = folder_colours(photos) if photos else None
     pipeline = load(in_run(checkpoint), dtype="float32")
     for number, a_set in enumerate(sets, start=1):
         folder = out if len(sets) == 1 else out / f"{number}_{a_set.kind}"
-        encode_set(pipeline, a_set, folder, framing, encoding, looks)
+        encode_set(pipeline, a_set, folder, framing, encoding, colours)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,15 @@ from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.latent_cache import autoencoder_sha256, prior_sha256
-from training.data.loader import SLOWEST_S, Delivery, Feeder, OnBadSample
-from training.data.photographs import Unlabelled, colour_looks, feature_distance
+from training.data.loader import SLOWEST_S, LoadedBatch, Loader, OnBadSample
+from training.data.photographs import Unlabelled, folder_colours
 from training.data.random_streams import stream
 from training.data.sampling import Latents, Pictures, Plan, Source
 from training.data.sets import open_set
 from training.engine.command import run
 from training.engine.fingerprint import facts
 from training.engine.loop import Losses, Run, run_loop
-from training.engine.losses import velocity_loss
+from training.engine.losses import feature_distance, velocity_loss
 from training.engine.metrics_log import Journal
 from training.engine.processes import accelerator_for
 from training.engine.validation import Watcher
@@ -40,7 +40,7 @@ class Objective:
     recipe: Recipe
     unlabelled: Unlabelled | None
 
-    def __call__(self, network: nn.Module, micro: int, delivery: Delivery) -> Losses:
+    def __call__(self, network: nn.Module, micro: int, delivery: LoadedBatch) -> Losses:
         """Score the network on a micro-batch -> "loss", which is minimised, and its parts."""
         batch = delivery.batch
         pipeline = copy.copy(self.pipeline)
@@ -108,7 +108,7 @@ def train(task: Task, recipe: Recipe) -> Path:
     validation = [open_set(spec, "val") for spec in task.validation]
     pictures = [open_set(spec) for spec in task.data]
     real = Unlabelled(task.unlabelled, recipe.seed) if task.unlabelled and recipe.align_weight else None
-    looks = colour_looks(task.photos) if task.photos else None
+    colours = folder_colours(task.photos) if task.photos else None
     encoded = [Latents(folder) for folder in task.latents]
     # 2. The start, and the pipeline object that inference runs.
     with accelerator.main_process_first():
@@ -120,7 +120,7 @@ def train(task: Task, recipe: Recipe) -> Path:
     pipeline.unet.train().requires_grad_(True)
     # 3. Which pictures make which step.
     depth = cast(Depth, pipeline.modality)  # no start predicts anything else
-    sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, looks, depth) for a_set in pictures]
+    sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, colours, depth) for a_set in pictures]
     made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline), depth.curve
     for latents in encoded:
         latents.check(*made_by)
@@ -129,13 +129,13 @@ def train(task: Task, recipe: Recipe) -> Path:
     data = [source.fingerprint() for source in sources]
     counts = ", ".join(f"{sum(map(len, source.groups()))} of {source.label}" for source in sources)
     accelerator.print(f"Training on {counts}", flush=True)
-    examples = next(Feeder(plan, on_bad_sample=task.on_bad_sample)(range(1))).batch
+    examples = next(Loader(plan, on_bad_sample=task.on_bad_sample)(range(1))).batch
     # 4. The loop.
     begun_with = facts(recipe, pipeline.checkpoint.sha256, data, accelerator.device.type)
     newest = run_loop(
         pipeline.unet,
         Objective(pipeline, recipe, real),
-        Feeder(plan, task.workers, task.on_bad_sample, task.loader_timeout_s),
+        Loader(plan, task.workers, task.on_bad_sample, task.loader_timeout_s),
         recipe,
         Run(task.out, base, "unet", begun_with, task.allow_change),
         accelerator,

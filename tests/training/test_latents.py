@@ -226,7 +226,7 @@ def test_pictures_may_be_added_but_not_exchanged(pipeline, pairs: Path, out: Pat
 
 
 @pytest.mark.parametrize(
-    ("framing", "encoding", "looks", "named"),
+    ("framing", "encoding", "colours", "named"),
     [
         (CROPS.model_copy(update={"flip": 0.1, "far_m": 9.0}), Encoding(), None, "another flip, far_m;"),
         (CROPS, Encoding(seed=1), None, "another seed;"),
@@ -234,12 +234,12 @@ def test_pictures_may_be_added_but_not_exchanged(pipeline, pairs: Path, out: Pat
         (CROPS, Encoding(), torch.full((1, 3, 2), 0.5), "another photos;"),
     ],
 )
-def test_other_choices_are_refused(pipeline, pairs: Path, out: Path, framing, encoding, looks, named: str) -> None:
+def test_other_choices_are_refused(pipeline, pairs: Path, out: Path, framing, encoding, colours, named: str) -> None:
     a_set = open_set(f"pairs:{pairs}")
     encode_set(pipeline, a_set, out, CROPS, Encoding(variants=1))
     before = read(out)
     with pytest.raises(MarigoldError, match=f"^The latents in out were made with {named}"):
-        encode_set(pipeline, a_set, out, framing, encoding, looks)
+        encode_set(pipeline, a_set, out, framing, encoding, colours)
     assert read(out) == before
 
 

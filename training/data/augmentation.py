@@ -45,21 +45,21 @@ def crop_nearest(values: np.ndarray, box: tuple[float, float, float, float], siz
 
 
 def photographic(
-    pictures: Tensor, generator: torch.Generator, looks: Tensor | None = None, share: float = 1.0
+    pictures: Tensor, generator: torch.Generator, colours: Tensor | None = None, share: float = 1.0
 ) -> Tensor:
     """Give a ``share`` of the pictures [B, 3, H, W] in [0, 1] the faults of photographs -> the same shape and range.
 
     Colour: that of a real photograph, saturation, hue, cast, exposure, contrast, gamma, haze, vignetting. Sharpness:
     Gaussian and motion blur. Sensor and file: white or blotchy noise, JPEG. Every picture draws its own.
-    ``looks`` [L, 3, 2] are colour statistics of real photographs (``colour_look``); about half of the pictures take
-    one over. Source: the kinds of blur, the lengths of motion and the turns of hue are those of the authors' released
-    normals configuration (Ke et al. 2025); other ranges are ours.
+    ``colours`` [L, 3, 2] are colour statistics of real photographs (``measure_colours``); about half of the pictures
+    take one over. Source: the kinds of blur, the lengths of motion and the turns of hue are those of the authors'
+    released normals configuration (Ke et al. 2025); other ranges are ours.
     """
     chosen = torch.rand(len(pictures), generator=generator) < share
     if not chosen.any():
         return pictures
     draw = _Draw(int(chosen.sum()), generator)
-    faulty = _sensor(_soften(_colour(pictures[chosen], draw, looks), draw), draw)
+    faulty = _sensor(_soften(_colour(pictures[chosen], draw, colours), draw), draw)
     result = pictures.clone()
     result[chosen] = faulty
     return result
@@ -84,10 +84,10 @@ class _Draw:
         return torch.rand(self.batch, 1, 1, 1, generator=self.generator) < share
 
 
-def _colour(x: Tensor, draw: _Draw, looks: Tensor | None) -> Tensor:
+def _colour(x: Tensor, draw: _Draw, colours: Tensor | None) -> Tensor:
     """Change the colours of [B, 3, H, W] in [0, 1], each picture as a whole; vignetting is the one that has a place."""
-    if looks is not None:
-        chosen = looks[torch.randint(len(looks), (len(x),), generator=draw.generator)]  # [B, 3, 2]
+    if colours is not None:
+        chosen = colours[torch.randint(len(colours), (len(x),), generator=draw.generator)]  # [B, 3, 2]
         mean, std = x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3), keepdim=True)
         moved = (x - mean) / (std + 1e-3) * chosen[:, :, 1, None, None] + chosen[:, :, 0, None, None]
         x = torch.where(draw.sometimes(0.5), torch.lerp(x, moved, draw.even(0.2, 1)), x).clamp_(0, 1)
@@ -148,7 +148,7 @@ def _sensor(x: Tensor, draw: _Draw) -> Tensor:
     return torch.stack([_jpeg(p, int(q)) if c else p for p, q, c in zip(x, quality, compressed, strict=True)])
 
 
-def colour_look(pixels: np.ndarray) -> np.ndarray:
+def measure_colours(pixels: np.ndarray) -> np.ndarray:
     """Measure [H, W, 3] uint8 -> [3, 2] float32, mean and standard deviation of each channel in [0, 1]."""
     values = pixels.reshape(-1, 3).astype(np.float32) / 255
     return np.stack([values.mean(axis=0), values.std(axis=0)], axis=1)

@@ -84,13 +84,13 @@ def frame(
     framing: Framing,
     factor: int,
     place: tuple[int, ...],
-    looks: Tensor | None = None,
+    colours: Tensor | None = None,
     modality: Depth = PUBLISHED,
 ) -> Batch:
     """Turn pictures with depth in metres into a batch of ``size``, cut to multiples of the autoencoder's ``factor``.
 
-    ``place`` = (seed, ...) decides every random choice; ``looks`` [L, 3, 2] are colours of real photographs
-    (``augment.colour_look``) that faulty pictures may take over.
+    ``place`` = (seed, ...) decides every random choice; ``colours`` [L, 3, 2] are colours of real photographs
+    (``augmentation.measure_colours``) that faulty pictures may take over.
     Raises: MarigoldError naming the sample that has no known depth.
     Source: Ke et al. 2024, section 3.2; without random crops the published sizes, nearest-exact as the authors resize.
     """
@@ -107,7 +107,7 @@ def frame(
         depth.append(crop_nearest(sample.depth_m, box, cut)[::turn, ::mirror])
     # 2. Photographs, with their faults.
     pictures = torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
-    pictures = photographic(pictures, stream(*place, len(samples)), looks, framing.photographic)
+    pictures = photographic(pictures, stream(*place, len(samples)), colours, framing.photographic)
     # 3. Depth: which counts, and where between the near and the far plane it lies.
     depth_m = torch.from_numpy(np.stack(depth))[:, None]  # [B, 1, H, W]
     measured, known = which_count(depth_m, a_set, framing)

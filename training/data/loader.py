@@ -23,7 +23,7 @@ SLOWEST_S = 30.0  # after this long without a micro-batch a worker is taken for 
 
 
 @dataclass(frozen=True)
-class Delivery:
+class LoadedBatch:
     """A micro-batch, and what was passed over to make it."""
 
     batch: Batch
@@ -35,7 +35,7 @@ class Delivery:
         return self.batch.names
 
 
-class _Numbered(Dataset[Delivery | str]):
+class _Numbered(Dataset[LoadedBatch | str]):
     """Micro-batches by number, as a data loader wants them; a sentence in the place of one that cannot be made.
 
     An exception would come out of a worker process with its whole traceback as its text.
@@ -44,17 +44,17 @@ class _Numbered(Dataset[Delivery | str]):
     def __init__(self, plan: Plan, on_bad_sample: OnBadSample) -> None:
         self.plan, self.on_bad_sample = plan, on_bad_sample
 
-    def __getitem__(self, number: int) -> Delivery | str:
+    def __getitem__(self, number: int) -> LoadedBatch | str:
         source, items = self.plan(number)
         place = (self.plan.seed, number)
         try:
-            return Delivery(source.read(items, place), ())
+            return LoadedBatch(source.read(items, place), ())
         except MarigoldError as error:
             if self.on_bad_sample == "raise":
                 return f"{error} Find all damaged files with python -m training.doctor, or use --on-bad-sample skip."
         try:
             sound, damaged = self._replace(source, items, number)
-            return Delivery(source.read(sound, place), damaged)
+            return LoadedBatch(source.read(sound, place), damaged)
         except MarigoldError as error:
             return str(error)
 
@@ -78,7 +78,7 @@ class _Numbered(Dataset[Delivery | str]):
         raise MarigoldError(f"Too many damaged pictures in a row in {source.label}; the last: {damaged[-1]}")
 
 
-class Feeder:
+class Loader:
     """Reads micro-batches ahead; calling it gives those of some numbers, in order."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Feeder:
         self.pictures = _Numbered(plan, on_bad_sample)
         self.damaged: set[str] = set()  # sentences, each naming a picture that was passed over
 
-    def __call__(self, numbers: range) -> Iterator[Delivery]:
+    def __call__(self, numbers: range) -> Iterator[LoadedBatch]:
         """Yield the micro-batches of ``numbers``.
 
         Raises: MarigoldError for a damaged picture, for too many of them, and when a worker dies or hangs.
@@ -124,7 +124,7 @@ class Feeder:
             self._count(delivery)
             yield delivery
 
-    def _count(self, delivery: Delivery) -> None:
+    def _count(self, delivery: LoadedBatch) -> None:
         """Name what was passed over; a few are bad luck, many are a broken data set."""
         for sentence in delivery.damaged:
             print(f"Passed over: {sentence}", file=sys.stderr)
@@ -156,5 +156,5 @@ def _outlive_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _as_it_is(delivery: Delivery | str) -> Delivery | str:
+def _as_it_is(delivery: LoadedBatch | str) -> LoadedBatch | str:
     return delivery

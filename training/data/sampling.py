@@ -53,9 +53,9 @@ class Pictures:
     """A data set whose pictures are framed anew each time they are seen."""
 
     def __init__(
-        self, a_set: DepthSet, framing: Framing, factor: int, looks: Tensor | None = None, modality: Depth = PUBLISHED
+        self, a_set: DepthSet, framing: Framing, factor: int, colours: Tensor | None = None, modality: Depth = PUBLISHED
     ) -> None:
-        self.a_set, self.framing, self.factor, self.looks, self.modality = a_set, framing, factor, looks, modality
+        self.a_set, self.framing, self.factor, self.colours, self.modality = a_set, framing, factor, colours, modality
         self.label = a_set.kind
 
     def groups(self) -> list[np.ndarray]:
@@ -71,7 +71,7 @@ class Pictures:
         """Read and frame pictures. Raises: MarigoldError naming the first that is damaged."""
         samples: list[Sample] = [self.a_set[item] for item in items]
         size = choose_size(self.a_set, items[0], self.framing, np.random.default_rng(place))
-        return frame(samples, self.a_set, size, self.framing, self.factor, place, self.looks, self.modality)
+        return frame(samples, self.a_set, size, self.framing, self.factor, place, self.colours, self.modality)
 
     def fingerprint(self) -> str:
         """Sum up kind, names and sizes; the recipe tells the rest."""

@@ -1,5 +1,6 @@
 """The latent velocity loss of the published fine-tuning, and the loss of the picture that an answer makes."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,6 +20,7 @@ NEAREST = 0.15  # distance of the near plane, of the range of depths: what relat
 RANGE = 2.0  # of depth maps as the loss measures them, as of pictures
 SCALES = (1, 2, 4, 8)  # distances between the neighbours whose differences are compared, pixels
 FIT = (0.3, 3.0)  # how far the scale of a picture is fitted; beyond, its contrast is at fault
+TINY = 1e-12  # keeps features that are all zero from dividing by it
 FLAT = 2.5e-5  # variance of a decoded map below which there is nothing to fit
 
 
@@ -159,3 +161,58 @@ def _clean(pipeline: MarigoldPipeline, noisy: Tensor, velocity: Tensor, t: Tenso
     """Return the clean latent [B, 4, h, w] that a velocity says a noisy one holds."""
     signal, spread = _shares(pipeline, t, noisy)
     return signal.sqrt() * noisy - spread.sqrt() * velocity
+
+
+def feature_distance(
+    pipeline: MarigoldPipeline, rendered_latent: Tensor, real_latent: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Compare the U-Net's middle features of photo latents [B, 4, h, w] and [B', 4, h, w] -> scalar, 0 when alike.
+
+    A network trained on renders may tell a render from a photograph. This loss makes the features in the middle of the
+    U-Net alike in mean and covariance, which needs no depth of the photographs. Both start from the same pure noise at
+    the last timestep, where features can come from the photo alone. Cost: half a forward pass of both.
+    """
+    longest = max(len(rendered_latent), len(real_latent))
+    noise = torch.randn(longest, *real_latent.shape[1:], generator=generator).to(real_latent)
+    noisy = torch.cat([noise[: len(rendered_latent)], noise[: len(real_latent)]])
+    features = _middle_features(pipeline, torch.cat([rendered_latent, real_latent]), noisy)  # [B + B', C, h', w']
+    rendered, real = features.split([len(rendered_latent), len(real_latent)])
+    return coral(rendered, real)
+
+
+def coral(a: Tensor, b: Tensor) -> Tensor:
+    """Compare mean and covariance of the channels of [B, C, h, w] and [B', C, h', w'] -> scalar in float32.
+
+    Each square is relative to the size of what is compared, so neither the number of channels nor their scale counts:
+    shrinking all features does not bring them nearer.
+    Source: Sun and Saenko 2016, equation 1, for the covariances; the means are compared beside them.
+    """
+    first, second = (x.float().transpose(0, 1).flatten(1) for x in (a, b))  # [C, N]
+    means = (first.mean(dim=1) - second.mean(dim=1)).square().sum()
+    with torch.autocast(a.device.type, enabled=False):  # it would multiply in 16 bits
+        one, other = torch.cov(first), torch.cov(second)  # [C, C]
+    spread = (one.diagonal() + other.diagonal()).sum()
+    sizes = one.square().sum() + other.square().sum()
+    return means / (spread + TINY) + (one - other).square().sum() / (sizes + TINY)
+
+
+class _MiddleReachedError(Exception):
+    """Ends a forward pass in the middle."""
+
+
+def _middle_features(pipeline: MarigoldPipeline, image_latent: Tensor, noisy: Tensor) -> Tensor:
+    """Run the U-Net at the last timestep up to its middle block -> what that gives, [B, C, h', w']."""
+    seen: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, given: object, features: Tensor) -> None:
+        seen.append(features)
+        raise _MiddleReachedError
+
+    t = torch.tensor(len(pipeline.scheduler.alphas_cumprod) - 1, device=pipeline.device)
+    hook = pipeline.unet.mid_block.register_forward_hook(keep)
+    try:
+        with suppress(_MiddleReachedError):
+            pipeline.predict_velocity(image_latent, noisy, t)
+    finally:
+        hook.remove()
+    return seen[0]

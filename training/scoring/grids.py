@@ -25,7 +25,7 @@ Grid = dict[tuple[int, int], "Score"]  # by steps and members
 
 
 @dataclass(frozen=True)
-class Ways:
+class SweepOptions:
     """How every picture is predicted: all combinations."""
 
     steps: tuple[int, ...]  # denoising steps
@@ -63,36 +63,40 @@ def place_timesteps(pipeline: MarigoldPipeline, spacing: Spacing | None) -> Mari
     return changed
 
 
-def score_grid(pipeline: MarigoldPipeline, a_set: DepthSet, numbers: Sequence[int], ways: Ways, path: Path) -> Grid:
+def score_grid(
+    pipeline: MarigoldPipeline, a_set: DepthSet, numbers: Sequence[int], options: SweepOptions, path: Path
+) -> Grid:
     """Score a pipeline on the pictures ``numbers`` of a set, and keep each picture's scores in the JSON ``path``.
 
-    Pictures that are in it are not predicted again; scores of another checkpoint, set or of other ways are dropped.
+    Pictures that are in it are not predicted again; scores of another checkpoint, set or options are dropped.
     """
-    made_with = {"checkpoint": pipeline.checkpoint.sha256, "kind": a_set.kind, **asdict(ways)}
+    made_with = {"checkpoint": pipeline.checkpoint.sha256, "kind": a_set.kind, **asdict(options)}
     made_with = json.loads(json.dumps(made_with))  # as it comes back from the file: lists instead of tuples
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows: dict[str, dict[str, Row]] = kept["rows"] if kept.get("made_with") == made_with else {}
-    pipeline = place_timesteps(pipeline, ways.spacing)
+    pipeline = place_timesteps(pipeline, options.spacing)
     for number in tqdm(numbers, desc=path.parent.name, unit="picture", disable=None):
         if a_set.name(number) not in rows:
-            rows[a_set.name(number)] = _score_picture(pipeline, a_set, number, ways)
+            rows[a_set.name(number)] = _score_picture(pipeline, a_set, number, options)
             write_json(path, {"made_with": made_with, "rows": rows})
     used = [rows[a_set.name(number)] for number in numbers]
     return {
-        (steps, members): _sum_up(used, steps, members, ways.seeds) for steps in ways.steps for members in ways.members
+        (steps, members): _sum_up(used, steps, members, options.seeds)
+        for steps in options.steps
+        for members in options.members
     }
 
 
-def _score_picture(pipeline: MarigoldPipeline, a_set: DepthSet, number: int, ways: Ways) -> dict[str, Row]:
-    """Predict one picture in all ways -> its metrics and spread, each under the name of its cell."""
+def _score_picture(pipeline: MarigoldPipeline, a_set: DepthSet, number: int, options: SweepOptions) -> dict[str, Row]:
+    """Predict one picture in every combination -> its metrics and spread, each under the name of its cell."""
     sample, protocol = a_set[number], choose_protocol(a_set.kind)
     rows = {}
     for cell in pipeline.grid(
         sample.rgb,
-        steps=ways.steps,
-        sizes=ways.members,
-        seeds=ways.seeds,
-        processing_resolution=ways.processing_resolution,
+        steps=options.steps,
+        sizes=options.members,
+        seeds=options.seeds,
+        processing_resolution=options.processing_resolution,
     ):
         alone = replace(cell.prediction, uncertainty=None)  # rank correlations would cost more than the prediction
         found = compare(alone, sample.depth_m, protocol).row

@@ -19,7 +19,7 @@ MEMBERS = 4
 
 
 @dataclass(frozen=True)
-class Honesty:
+class SanityReport:
     """What the checks found, averaged over photographs."""
 
     own_abs_rel: float  # each photo with its own prediction
@@ -31,7 +31,7 @@ class Honesty:
     steps_difference: float  # mean |1 step - 4 steps| on the examples: more steps change something
 
 
-class HonestyCheck:
+class SanityChecks:
     """All checks, fed one photograph at a time; of the others it keeps two maps and two truths.
 
     Cost: a prediction of every photo upside down, and at the end ``MEMBERS`` + 1 members of every example.
@@ -45,7 +45,7 @@ class HonestyCheck:
             raise MarigoldError(f"{examples.name} holds no example photograph NAME.jpg, which the honesty checks need.")
         self.first: Prediction | None = None
         self.waiting_m: np.ndarray | None = None  # the truth that is to be compared with the next prediction
-        self.found: dict[str, list[float]] = {check.name: [] for check in fields(Honesty)}
+        self.found: dict[str, list[float]] = {check.name: [] for check in fields(SanityReport)}
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
         """Check one photograph with its own prediction, the one before with this prediction, and this upside down."""
@@ -61,13 +61,13 @@ class HonestyCheck:
         self._score("turned_unturned_abs_rel", below, sample.depth_m)
         self.found["turned_correlation"].append(correlation(turned.values, prediction.values))
 
-    def finish(self) -> Honesty:
+    def finish(self) -> SanityReport:
         """Compare the last photograph with the first prediction, look at the examples -> what was found."""
         assert self.first is not None and self.waiting_m is not None  # there are photographs
         self._score("other_abs_rel", self.first, self.waiting_m)
         for path in self.examples:
             self._examine(path)
-        return Honesty(**{name: float(np.mean(values)) for name, values in self.found.items()})
+        return SanityReport(**{name: float(np.mean(values)) for name, values in self.found.items()})
 
     def _score(self, check: str, prediction: Prediction, truth_m: np.ndarray) -> None:
         row = compare(replace(prediction, uncertainty=None), truth_m, self.protocol).row

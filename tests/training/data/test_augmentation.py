@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from training.data.augmentation import (
-    colour_look,
     crop_nearest,
     crop_picture,
     draw_crop,
+    measure_colours,
     motion_blur,
     photographic,
     turn_hue,
@@ -47,7 +47,7 @@ def test_picture_and_depth_are_cropped_alike() -> None:
 def test_faults_change_every_picture_and_repeat() -> None:
     pictures = torch.rand(4, 3, 32, 48, generator=stream(0))
     before = pictures.clone()
-    once, again = (photographic(pictures, stream(1), looks=torch.full((2, 3, 2), 0.3)) for _ in range(2))
+    once, again = (photographic(pictures, stream(1), colours=torch.full((2, 3, 2), 0.3)) for _ in range(2))
     assert torch.equal(once, again)
     assert torch.equal(pictures, before)
     assert once.shape == pictures.shape
@@ -102,9 +102,9 @@ def test_hues_turn_and_grey_stays() -> None:
 def test_pictures_take_over_the_colours_of_a_real_one() -> None:
     pictures = torch.rand(200, 3, 16, 24, generator=stream(0))
     red = np.zeros((4, 4, 3), np.uint8) + np.array([230, 25, 25], np.uint8)
-    look = torch.from_numpy(colour_look(red))[None]
+    look = torch.from_numpy(measure_colours(red))[None]
     assert look[0, 0].tolist() == pytest.approx([230 / 255, 0], abs=1e-5)
-    lent, own = (photographic(pictures, stream(1), looks).mean(dim=(2, 3)) for looks in (look, None))
+    lent, own = (photographic(pictures, stream(1), colours).mean(dim=(2, 3)) for colours in (look, None))
     redder = lent[:, 0] - lent[:, 1] > 0.15
     assert 50 < redder.sum() < 110  # half, but for those whose colour is then taken away again
     assert (own[:, 0] - own[:, 1]).abs().mean() < 0.1

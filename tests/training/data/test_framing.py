@@ -199,9 +199,9 @@ def test_a_batch_says_what_it_holds() -> None:
 
 def test_faulty_pictures_take_over_colours_of_real_ones() -> None:
     samples = [sample(seed=seed) for seed in range(32)]
-    looks = torch.tensor([[[0.9, 0.01], [0.1, 0.01], [0.1, 0.01]]])  # red
+    colours = torch.tensor([[[0.9, 0.01], [0.1, 0.01], [0.1, 0.01]]])  # red
     for share, redder in [(0.0, 0.0), (1.0, 0.2)]:
-        image = frame(samples, Shelf(samples), (32, 48), Framing(photographic=share), FACTOR, (0,), looks).image
+        image = frame(samples, Shelf(samples), (32, 48), Framing(photographic=share), FACTOR, (0,), colours).image
         assert (image[:, 0] - image[:, 1]).mean().item() == pytest.approx(redder, abs=0.1)
 
 

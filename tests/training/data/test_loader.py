@@ -10,7 +10,7 @@ import pytest
 from marigold_core.errors import MarigoldError
 from tests.helpers.drawn_sets import DrawnSet
 from training.data import loader
-from training.data.loader import Feeder, OnBadSample
+from training.data.loader import Loader, OnBadSample
 from training.data.sampling import Pictures, Plan
 from training.recipe import Framing
 
@@ -19,12 +19,12 @@ FRAMING = Framing(flip=0.5, long_edge_px=32)
 
 def feeder(
     count: int = 24, damaged: Sequence[int] = (), on_bad_sample: OnBadSample = "raise", workers: int = 0, **faults
-) -> Feeder:
+) -> Loader:
     a_set = DrawnSet(count, damaged=damaged, **faults)
-    return Feeder(Plan([Pictures(a_set, FRAMING, 8)], 4, None, seed=7), workers, on_bad_sample, slowest_s=2.0)
+    return Loader(Plan([Pictures(a_set, FRAMING, 8)], 4, None, seed=7), workers, on_bad_sample, slowest_s=2.0)
 
 
-def seen(feed: Feeder, numbers: range) -> list[tuple[tuple[str, ...], float]]:
+def seen(feed: Loader, numbers: range) -> list[tuple[tuple[str, ...], float]]:
     return [(delivery.names, delivery.batch.image.double().sum().item()) for delivery in feed(numbers)]
 
 

@@ -14,7 +14,7 @@ from marigold_core.settings import Settings
 from tests.training.scoring.test_alignment import prediction
 from training.data.sets.sample import Sample
 from training.scoring.protocols import Protocol
-from training.scoring.sanity_checks import Honesty, HonestyCheck
+from training.scoring.sanity_checks import SanityChecks, SanityReport
 from training.scoring.scores import ramp
 
 pytestmark = pytest.mark.numeric
@@ -49,9 +49,9 @@ def sample(seed: int) -> Sample:
     return Sample(str(seed), np.stack([red] * 3, axis=-1), (1 + red / 50).astype(np.float32))
 
 
-def check(guess: Guess, examples: Path, samples: list[Sample]) -> Honesty:
+def check(guess: Guess, examples: Path, samples: list[Sample]) -> SanityReport:
     network = Network(guess)
-    checks = HonestyCheck(network, Settings(), Protocol(), examples)  # pyright: ignore[reportArgumentType]
+    checks = SanityChecks(network, Settings(), Protocol(), examples)  # pyright: ignore[reportArgumentType]
     for one in samples:
         checks.add(one, network(one.rgb, Settings()))
     return checks.finish()

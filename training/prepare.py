@@ -27,8 +27,8 @@ from tqdm import tqdm
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.settings import Frozen
 from marigold_core.storage import replacing, write_bytes
-from training.data.sets.hypersim_raw import COLUMNS, Picture, Row, convert, read_index
-from training.data.sets.vkitti import CAMERAS, SCENE_PAIRS, VARIATIONS, VKITTI
+from training.data.sets.formats import CAMERAS, SCENE_PAIRS, VARIATIONS, VKITTI
+from training.data.sets.hypersim import COLUMNS, Picture, Row, convert, read_index
 from training.engine.command import BAD_INPUT, run
 
 PUBLISHED = {"train": 53_885, "val": 7_370, "test": 7_682}  # lines of the authors' lists for Hypersim

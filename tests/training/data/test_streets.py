@@ -10,7 +10,7 @@ from marigold_core.errors import MarigoldError
 from tests.helpers import set_writers as sets
 from tests.helpers.set_writers import Picture, picture
 from training.data.sets import open_set
-from training.data.sets.crops import kitti_benchmark_crop
+from training.data.sets.formats import kitti_benchmark_crop
 from training.engine.command import run
 from training.prepare import main
 

@@ -1,5 +1,72 @@
 """Data sets: pictures with known depth, read from the folders they are published in; ``open_set`` opens any of them."""
 
-from training.data.sets.opening import KINDS, open_set
+import os
+from pathlib import Path
 
-__all__ = ["KINDS", "open_set"]
+from marigold_core.errors import MarigoldError
+from training.data.sets.files import FileSet
+from training.data.sets.formats import DEPTH_ENDINGS, FORMATS
+from training.data.sets.rendered import RenderedScenes
+from training.data.sets.sample import DepthSet
+
+KINDS = (*FORMATS, "rendered")
+
+
+def open_set(spec: str, split: str = "train") -> DepthSet:
+    """Open a data set: "KIND:FOLDER", "KIND/SPLIT:FOLDER", or a folder of one's own that is recognised.
+
+    ``split`` is what the caller needs; a KIND/SPLIT goes before it. Sets without splits, and evaluation sets that are
+    asked for "val" or "test" under the other name, have one answer. Training on an evaluation set must be said.
+
+    Raises: MarigoldError when the kind or the split is unknown, or the folder is missing, empty or of another layout.
+    """
+    kind, named, folder = _parse(spec)
+    if not folder.is_dir():
+        raise MarigoldError(f"There is no folder {folder}.")
+    if kind == "rendered":
+        _refuse_split(kind, named)
+        return RenderedScenes(folder)
+    form = FORMATS[kind]
+    if not form.lists:
+        _refuse_split(kind, named)
+        return FileSet(form, folder, split)
+    if named and named not in form.lists:
+        raise MarigoldError(f"{kind} has no split {named!r}; it has {', '.join(form.lists)}.")
+    if not named and split == "train" and split not in form.lists:
+        first = next(iter(form.lists))
+        raise MarigoldError(f"{kind} is for evaluation; write {kind}/{first}:{folder} to use it all the same.")
+    evaluation = "test" if "test" in form.lists else "val"
+    return FileSet(form, folder, named or (split if split in form.lists else evaluation))
+
+
+def _refuse_split(kind: str, named: str) -> None:
+    if named:
+        raise MarigoldError(f"{kind} has no splits; write {kind}:FOLDER.")
+
+
+def _parse(spec: str) -> tuple[str, str, Path]:
+    """Take "KIND/SPLIT:FOLDER" apart -> kind, split or "", folder; the kind of a plain folder is found by looking."""
+    head, colon, rest = spec.partition(":")
+    kind, _, named = head.partition("/")
+    if colon and kind in KINDS:
+        return kind, named, Path(rest)
+    folder = Path(spec)
+    if folder.is_dir():
+        return _recognise(folder), "", folder
+    if colon and len(kind) > 1:  # one letter is a drive
+        raise MarigoldError(f"{kind!r} is no kind of data set; there are {', '.join(KINDS)}.")
+    raise MarigoldError(f"There is no folder {folder}.")
+
+
+def _recognise(folder: Path) -> str:
+    """Look at a folder -> "rendered", "measured" or "pairs"."""
+    if any(folder.glob("shard_*/meta.json")):
+        return "rendered"
+    if any(folder.glob("*/depth.npz")):
+        return "measured"
+    if any(name.lower().endswith(DEPTH_ENDINGS) for _, _, names in os.walk(folder) for name in names):
+        return "pairs"
+    raise MarigoldError(
+        f"{folder} has neither shards of training.render nor NAME/rgb.png with NAME/depth.npz nor NAME.jpg with "
+        f"NAME.depth.png; write KIND:FOLDER for a published data set, of kind {', '.join(FORMATS)}."
+    )

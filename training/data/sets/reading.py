@@ -76,17 +76,6 @@ def read_png16(path: Path) -> np.ndarray:
         return np.asarray(image).astype(np.uint16)
 
 
-def png16_depth(path: Path, per_metre: float) -> np.ndarray:
-    """Read a 16-bit grey PNG of ``per_metre`` steps a metre -> [H, W] float32 metres; 0 becomes NaN, not known.
-
-    Raises: MarigoldError as ``read_png16``.
-    """
-    stored = read_png16(path)
-    depth_m = stored.astype(np.float32) / np.float32(per_metre)
-    depth_m[stored == 0] = np.nan
-    return depth_m
-
-
 def read_numbers(path: Path, key: str | None = None) -> np.ndarray:
     """Read a .npy array, or the array ``key`` of a .npz file -> [H, W], without unpickling; [H, W, 1] is taken too.
 

@@ -1,5 +1,6 @@
 """What a run yields: small progress events on the way and a ``Prediction`` at the end of every member."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,22 @@ class Progress:
     done: int
     total: int
     stage: str
+
+
+class ProgressEvents:
+    """The progress events of a run, to iterate over; ``result`` is its last prediction once they are through."""
+
+    result: Prediction
+
+    def __init__(self, events: Iterator[Progress | Prediction]) -> None:
+        self._events = events
+
+    def __iter__(self) -> Iterator[Progress]:
+        for event in self._events:
+            if isinstance(event, Prediction):
+                self.result = event
+            else:
+                yield event
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ PLACES = {
     "pi_heif": {"images"},
     "OpenEXR": {"files"},
     "matplotlib": {"images", "training"},
-    "pydantic": {"settings", "options", "files", "comparison", "cli", "training"},
+    "pydantic": {"settings", "options", "files", "comparison", "serving", "cli", "training"},
     "tyro": {"options", "cli", "training"},
     "tqdm": {"cli", "training"},
     "accelerate": {"training"},

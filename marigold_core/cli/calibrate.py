@@ -1,6 +1,5 @@
 """The command ``calibrate``: one photo to depth in metres, from what is known of it."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -11,7 +10,7 @@ from marigold_core.calibration import calibrate as metric
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, read_numbers
 from marigold_core.calibration.calibrate import Calibrated, Hints, check_claim, check_hints, hints_of
 from marigold_core.cli import photo_folders
-from marigold_core.cli.console import ALL_DONE, Run, table, watch
+from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, table, watch
 from marigold_core.settings import Frozen, MeshSettings, Settings
 
 
@@ -43,7 +42,7 @@ def calibrate(
         str, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO", help="what to predict from", help_behavior_hint="")
     ],
     /,
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to")],
+    output: OUTPUT,
     hints: HintWords,
     run: Run,
     settings: Settings,
@@ -71,12 +70,12 @@ def calibrate(
         found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
         save(found, folder, run.formats, mesh=mesh, colormap=run.colormap)
     if not run.quiet:
-        print(in_words(found), job.folder, sep="\n\n")
+        print(describe(found), job.folder, sep="\n\n")
     return ALL_DONE
 
 
-def in_words(found: Calibrated) -> str:
-    """What was found, with error bars, and what each hint has become, as a table and a sentence."""
+def describe(found: Calibrated) -> str:
+    """Describe what was found, with error bars, and what each hint has become, as a table and a sentence."""
     rows = [
         ("", "given", "found", "+/-"),
         ("scale", "", f"{found.scale:.5g}", f"{found.scale_error:.2g}"),

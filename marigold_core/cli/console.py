@@ -4,20 +4,27 @@ The bar goes to stderr and shows on terminals only; tables go to stdout.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Generic, TypeVar
 
+import tyro
 from pydantic import Field
 
-from marigold_core.prediction import Prediction, Progress
+from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Dtype, Format, Frozen
 
 ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED = 0, 1, 2, 3, 130
+DEVICES = "cpu, cuda, cuda:1 or mps"
+OUTPUT = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to")]
+
+Model = TypeVar("Model")
 
 
-class Run(Frozen):
-    """Which checkpoint runs where, and what is written."""
+class RunOf(Frozen, Generic[Model]):
+    """Which checkpoint, or checkpoints, run where, and what is written."""
 
-    model: str | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
-    device: str = Field("auto", description="cpu, cuda, cuda:1 or mps; auto takes the best one")
+    model: Model | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
+    device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
     dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
     formats: tuple[Format, ...] | None = Field(None, description="files to write; by default all that suit the result")
     colormap: Colormap = Field(DEFAULT_COLORMAP, description="colours of depth_color.png")
@@ -25,22 +32,21 @@ class Run(Frozen):
     quiet: bool = Field(False, description="print nothing but what failed")
 
 
+class Run(RunOf[str]):
+    """The options of a run of one checkpoint."""
+
+
 def watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Prediction:
     """Drain a stream behind a progress bar -> its last prediction."""
     from tqdm import tqdm
 
-    prediction = None
-    with tqdm(
-        desc=name, leave=False, disable=quiet or None, bar_format="{desc}: {percentage:3.0f}% {bar} {postfix}"
-    ) as bar:
-        for event in events:
-            if isinstance(event, Prediction):
-                prediction = event
-            else:
-                bar.total, bar.n = event.total, event.done
-                bar.set_postfix_str(event.stage)
-    assert prediction is not None
-    return prediction
+    progress = ProgressEvents(events)
+    form = "{desc}: {percentage:3.0f}% {bar} {postfix}"
+    with tqdm(desc=name, leave=False, disable=quiet or None, bar_format=form) as bar:
+        for event in progress:
+            bar.total, bar.n = event.total, event.done
+            bar.set_postfix_str(event.stage)
+    return progress.result
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

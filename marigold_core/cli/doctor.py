@@ -1,4 +1,4 @@
-"""Looks at the machine and says, line by line, what works, what does not and what to do about it."""
+"""The command ``doctor``: examines the machine and prints what works, what does not and what to do about it."""
 
 import ctypes.util
 import os
@@ -14,6 +14,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from marigold_core.cli.console import ALL_DONE, SOME_FAILED
 from marigold_core.errors import CheckpointError
 
 PYTHON_FLOOR = (3, 11)
@@ -28,6 +29,16 @@ class Finding:
     state: Literal["ok", "note", "fail"]
     what: str
     advice: str = ""
+
+
+def doctor() -> int:
+    """Examine this machine and say what to do about what does not work."""
+    failed = False
+    for finding in examine():
+        failed |= finding.state == "fail"
+        advice = f"\n      {finding.advice}" if finding.advice else ""
+        print(f"{finding.state:4}  {finding.what}{advice}", flush=True)
+    return SOME_FAILED if failed else ALL_DONE
 
 
 def examine() -> Iterator[Finding]:

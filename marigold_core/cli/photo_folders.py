@@ -9,7 +9,7 @@ import mimetypes
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,8 @@ class Job:
 class Found:
     """What the words of a command line stand for: jobs in order, and paths that cannot be jobs with the reason."""
 
-    jobs: list[Job] = field(default_factory=list)
-    refused: list[tuple[Path, MarigoldError]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list[Job])
+    refused: list[tuple[Path, MarigoldError]] = field(default_factory=list[tuple[Path, MarigoldError]])
 
 
 def find_jobs(words: Sequence[str], out: Path) -> Found:
@@ -150,7 +150,7 @@ def _clashing(names: dict[Path, Path]) -> list[Path]:
 
 
 @contextmanager
-def appearing(folder: Path, within: Path, overwrite: bool) -> Iterator[Path]:
+def appearing(folder: Path, within: Path, overwrite: bool) -> Generator[Path]:
     """Yield an empty folder to write to; on success its files appear in ``folder``, else they are removed.
 
     The remains of a run that was killed are cleared by the next one for the same photo.

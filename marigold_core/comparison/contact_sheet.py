@@ -1,6 +1,7 @@
-"""The sheet of a comparison: every cell a labelled picture, rows of steps and columns of members, drawn with Pillow.
+"""The pictures of a comparison: the colours of its cells, and the sheet that shows them all, drawn with Pillow.
 
-One block for each checkpoint and seed, the photo in the corner, and a colour bar that holds for all pictures.
+A sheet has one block for each checkpoint and seed with rows of steps and columns of members, the photo in the corner,
+and one colour bar for all pictures.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from marigold_core import storage
-from marigold_core.comparison.paint import Bar, Paint, paint_differences, paint_maps
-from marigold_core.comparison.sweep import DIFFERENCES, SHEET, TABLE, Row, in_words, to_csv
-from marigold_core.settings import Colormap
+from marigold_core.comparison.sweep import Row, Sweep, format_seconds, to_csv
+from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap
 
+SHEET, DIFFERENCES, TABLE = FILES = ("compare.png", "compare_difference.png", "compare.csv")
 WIDEST_PX = 2400  # of all columns together; more columns get smaller pictures
 TILE_PX = 120, 320  # longest edge of a picture, least and most
 MARGIN, GAP, LABEL_W = 28, 14, 92
@@ -34,6 +36,87 @@ TITLE, HEADING, LABEL, CAPTION = 26, 19, 16, 14  # font sizes
 CAPTION_LINE = CAPTION + 4
 
 
+# ------------------------------------------------------------------------------- colours
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What the colours mean."""
+
+    colours: np.ndarray  # [256, 3] uint8, from the left end to the right
+    left: str
+    right: str
+
+
+@dataclass(frozen=True)
+class MapPaint:
+    """The map of every cell, as ``predict`` colours it."""
+
+    title: str
+    low: float  # the depths of the first and the last colour
+    high: float
+    colormap: Colormap | None  # None: normals, whose colours are fixed
+
+    @property
+    def bar(self) -> Bar | None:
+        """Describe what the colours mean; None for normals."""
+        if self.colormap is None:
+            return None
+        colours = depth_to_rgb(np.linspace(0, 1, 256), self.colormap)
+        return Bar(colours, f"near {self.low:.3g}", f"{self.high:.3g} far")
+
+    def picture(self, row: Row) -> np.ndarray:
+        """Colour one cell -> [h, w, 3] uint8."""
+        if self.colormap is None:
+            return normals_to_rgb(row.tile.values)
+        return depth_to_rgb((row.tile.values - self.low) / ((self.high - self.low) or 1.0), self.colormap)
+
+
+@dataclass(frozen=True)
+class DifferencePaint:
+    """The difference of every cell to the reference, on one scale."""
+
+    title: str
+    top: float  # the difference of the last colour
+
+    @property
+    def bar(self) -> Bar:
+        """Describe what the colours mean."""
+        return Bar(uncertainty_to_rgb(np.linspace(0, 1, 256), 1.0), "0", f"{self.top:.2g} or more")
+
+    def picture(self, row: Row) -> np.ndarray:
+        """Colour one cell -> [h, w, 3] uint8."""
+        return uncertainty_to_rgb(row.difference, self.top)
+
+
+Paint = MapPaint | DifferencePaint
+
+
+def paint_maps(rows: Sequence[Row], colormap: Colormap = DEFAULT_COLORMAP) -> MapPaint:
+    """Choose the colours of the cells' maps; depth of a kind other than "affine" has the common range of all cells."""
+    maps = [row.tile.values for row in rows]
+    kind = rows[0].tile.kind
+    if kind == "unit-vector":
+        return MapPaint("Surface normals", -1.0, 1.0, None)
+    low, high = (0.0, 1.0) if kind == "affine" else (float(min(map(np.min, maps))), float(max(map(np.max, maps))))
+    return MapPaint("Depth", low, high, colormap)
+
+
+def paint_differences(rows: Sequence[Row]) -> DifferencePaint:
+    """Choose the colours of the cells' differences; they end at the 99th percentile over all cells."""
+    top = float(np.percentile(np.concatenate([row.difference.ravel() for row in rows]), 99)) or 1.0
+    return DifferencePaint("Difference to the reference", top)
+
+
+def choose_paint(sweep: Sweep) -> Paint:
+    """Choose the colours of the cells so far, as they are to be shown; there must be one."""
+    rows = sweep.rows()
+    return paint_maps(rows, sweep.colormap) if sweep.shows == "maps" else paint_differences(rows)
+
+
+# ------------------------------------------------------------------------------- the sheet
+
+
 @dataclass(frozen=True)
 class _Plan:
     """Where things go; all in pixels."""
@@ -43,7 +126,7 @@ class _Plan:
     blocks: list[tuple[str, int]]  # checkpoint and seed
     tile: tuple[int, int]  # width, height of a picture
     column: int  # width of a column, its gap included
-    head: tuple[str, str]  # title, and what is said below it
+    head: tuple[str, str]  # title, and the line below it
     top: int  # where the blocks begin
 
     @property
@@ -59,10 +142,9 @@ class _Plan:
     def size(self) -> tuple[int, int]:
         """Width and height of the sheet."""
         columns = LABEL_W + len(self.sizes) * self.column - GAP
-        said = _font(TITLE).getlength(self.head[0]), _font(CAPTION).getlength(self.head[1]), BAR_W
-        return 2 * MARGIN + max(columns, THUMB_PX[0] + 2 * GAP + int(max(said)) + 1), self.top + len(
-            self.blocks
-        ) * self.block + MARGIN - GAP
+        texts = _font(TITLE).getlength(self.head[0]), _font(CAPTION).getlength(self.head[1]), BAR_W
+        width = 2 * MARGIN + max(columns, THUMB_PX[0] + 2 * GAP + int(max(texts)) + 1)
+        return width, self.top + len(self.blocks) * self.block + MARGIN - GAP
 
     def corner(self, row: Row) -> tuple[int, int]:
         """Left and top of a row's picture."""
@@ -75,14 +157,11 @@ class _Plan:
 
 def write(rows: Sequence[Row], photo: np.ndarray, colormap: Colormap, folder: Path) -> list[Path]:
     """Write the sheet of maps, the sheet of differences and, last, the table -> the files in this order."""
-    files = {
-        SHEET: draw(rows, photo, paint_maps(rows, colormap)),
-        DIFFERENCES: draw(rows, photo, paint_differences(rows)),
-        TABLE: to_csv(rows),
-    }
-    for name, content in files.items():
-        storage.write_bytes(folder / name, content)
-    return [folder / name for name in files]
+    sheets = [draw(rows, photo, paint) for paint in (paint_maps(rows, colormap), paint_differences(rows))]
+    paths = [folder / name for name in FILES]
+    for path, content in zip(paths, [*sheets, to_csv(rows)], strict=True):
+        storage.write_bytes(path, content)
+    return paths
 
 
 def draw(rows: Sequence[Row], photo: np.ndarray, paint: Paint) -> bytes:
@@ -105,9 +184,6 @@ def draw(rows: Sequence[Row], photo: np.ndarray, paint: Paint) -> bytes:
     file = BytesIO()
     sheet.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-# ------------------------------------------------------------------------------- drawing
 
 
 def _draw_head(
@@ -143,14 +219,14 @@ def _draw_cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, plan: _Plan, row: R
 
 
 def caption(row: Row) -> tuple[str, ...]:
-    """Say what stands under a cell, in two or three lines: time, difference, uncertainty."""
+    """Return the two or three lines under a cell: time, difference, uncertainty."""
     apart = REFERENCE if row.is_reference else f"difference {row.difference.mean():.3f}"
-    doubt = row.tile.uncertainty
-    return in_words(row.tile.seconds), apart, *(() if doubt is None else (f"uncertainty {doubt:.3f}",))
+    spread = row.tile.uncertainty
+    return format_seconds(row.tile.seconds), apart, *(() if spread is None else (f"uncertainty {spread:.3f}",))
 
 
-def reference_in_words(rows: Sequence[Row]) -> str:
-    """Say which cell the others are measured against, and how."""
+def describe_reference(rows: Sequence[Row]) -> str:
+    """Describe which cell the others are measured against, and how."""
     reference = next(row.tile for row in rows if row.is_reference)
     return (
         f"reference: {reference.checkpoint}, seed {reference.settings.seed}, {_count(reference.steps, 'step')},"
@@ -169,7 +245,7 @@ def _plan(title: str, rows: Sequence[Row]) -> _Plan:
     widest = max(_font(CAPTION).getlength(text) for text in texts)
     column = max(tile[0], int(widest) + 1) + GAP
     blocks = list(dict.fromkeys((row.tile.checkpoint, row.tile.settings.seed) for row in rows))
-    return _Plan(steps, sizes, blocks, tile, column, (title, reference_in_words(rows)), MARGIN + THUMB_PX[1] + 2 * GAP)
+    return _Plan(steps, sizes, blocks, tile, column, (title, describe_reference(rows)), MARGIN + THUMB_PX[1] + 2 * GAP)
 
 
 def _count(number: int, what: str) -> str:

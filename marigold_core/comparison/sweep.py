@@ -1,16 +1,17 @@
-"""Denoising steps x members x seed x checkpoint side by side: what it will cost, and how far the results lie apart.
+"""A comparison: denoising steps x members x seeds x checkpoints on one photo, its cost, its run and its differences.
 
-Every cell is reduced to a small map as soon as it is there, so that a large comparison holds no large arrays. Nothing
-here prints, draws or writes; ``sheet`` makes pictures of the rows.
+Command line, page and HTTP endpoint call the same ``run``. Every cell is reduced to a small map as soon as it is there,
+so that a large comparison holds no large arrays. Nothing here prints, draws or writes files; ``contact_sheet`` does.
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
+from itertools import product
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Self, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, cast
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -18,37 +19,33 @@ from pydantic import Field, field_validator, model_validator
 from marigold_core.errors import SettingsError
 from marigold_core.images.differences import difference, shrink
 from marigold_core.prediction import Cell, Kind, Prediction, Progress
-from marigold_core.settings import Frozen, ResolvedSettings, Settings, bounds, help_text
+from marigold_core.settings import (
+    DEFAULT_COLORMAP,
+    Colormap,
+    Frozen,
+    Pixels,
+    ResolvedSettings,
+    Settings,
+    bounds,
+    help_text,
+)
 
 if TYPE_CHECKING:
     from marigold_core.checkpoints.registry import Checkpoint
-    from marigold_core.pipeline.pipeline import MarigoldPipeline, PhotoSource
+    from marigold_core.images.photo import Photo
+    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 COMPARED_PX = 512  # longest edge of the maps that are compared and shown
-MOST_CELLS = 200  # of one checkpoint: a sheet of more could not be read
-SHEET, DIFFERENCES, TABLE = "compare.png", "compare_difference.png", "compare.csv"
+MAX_CELLS = 200  # of one checkpoint: a sheet of more could not be read
+MAX_MINUTES = 30.0
 PLACES = {"seconds": 3, "uncertainty": 4, "difference": 4, "difference_p95": 4}  # decimal places in tables
 
 
-class Record(TypedDict):
-    """The figures of one cell."""
-
-    checkpoint: str
-    seed: int
-    steps: int
-    members: int
-    seconds: float  # its members alone, without encoding
-    uncertainty: float | None  # mean over the photo; None below three members
-    difference: float  # mean over the photo, to the reference
-    difference_p95: float
-    reference: bool
+# ------------------------------------------------------------------------------- what is compared
 
 
-COLUMNS = tuple(Record.__annotations__)
-
-
-def _range(name: str) -> object:
-    """Take the range of a setting over for the items of a list of its values."""
+def _range(name: str) -> Any:
+    """Return the range of a setting for the items of a list of its values."""
     low, high = bounds(Settings, name)
     return Field(ge=low, le=high)
 
@@ -63,8 +60,13 @@ class Comparison(Frozen):
         default=(1, 3, 5, 10), description="numbers of members to compare: the columns"
     )
     seeds: tuple[Annotated[int, _range("seed")], ...] = Field(default=(0,), description="seeds to compare")
-    processing_resolution: int | None = Field(default=None, description=help_text(Settings, "processing_resolution"))
-    most_minutes: float = Field(default=30.0, gt=0, description="refuse beforehand what would take longer")
+    processing_resolution: Pixels | None = Field(default=None, description=help_text(Settings, "processing_resolution"))
+    most_minutes: float = Field(default=MAX_MINUTES, gt=0, description="refuse beforehand what would take longer")
+
+    @field_validator("steps", "sizes", "seeds", mode="before")
+    @classmethod
+    def _as_tuple(cls, values: object) -> object:
+        return tuple(cast(list[object], values)) if isinstance(values, list) else values
 
     @field_validator("steps", "sizes", "seeds")
     @classmethod
@@ -76,8 +78,8 @@ class Comparison(Frozen):
     @model_validator(mode="after")
     def _usable(self) -> Self:
         Settings(processing_resolution=self.processing_resolution)
-        if self.cells > MOST_CELLS:
-            raise ValueError(f"{self.cells} cells are too many for one sheet, which holds {MOST_CELLS}")
+        if self.cells > MAX_CELLS:
+            raise ValueError(f"{self.cells} cells are too many for one sheet, which holds {MAX_CELLS}")
         return self
 
     @property
@@ -85,9 +87,29 @@ class Comparison(Frozen):
         """Number of cells of one checkpoint."""
         return len(self.steps) * len(self.sizes) * len(self.seeds)
 
-    def run(self, pipe: "MarigoldPipeline", photo: "PhotoSource") -> Iterator[Progress | Cell]:
-        """Yield every cell of one checkpoint, members and encodes shared; sizes ascend fastest, then steps."""
-        return pipe.stream_grid(photo, self.steps, self.sizes, self.seeds, self.processing_resolution)
+    @property
+    def largest(self) -> Settings:
+        """Settings of the cell of most steps and members."""
+        return self.sample.changed(num_inference_steps=max(self.steps), ensemble_size=max(self.sizes))
+
+    @property
+    def sample(self) -> Settings:
+        """Settings of the shortest run that ``measure`` can time: one member of two steps."""
+        return Settings(num_inference_steps=2, processing_resolution=self.processing_resolution)
+
+
+def count_cells(asked: Comparison, checkpoints: Sequence[str], max_cells: int | None = None) -> int:
+    """Count the cells of all checkpoints; ``max_cells`` is a lower maximum than that of ``Comparison``.
+
+    Raises:
+        SettingsError: there are more cells than that, or no checkpoint.
+    """
+    if not checkpoints:
+        raise SettingsError("Choose at least one checkpoint.")
+    cells = len(checkpoints) * asked.cells
+    if max_cells is not None and cells > max_cells:
+        raise SettingsError(f"{cells} cells are too many to look at side by side; choose at most {max_cells}.")
+    return cells
 
 
 def check_alike(checkpoints: Sequence["Checkpoint"]) -> None:
@@ -104,7 +126,7 @@ def check_alike(checkpoints: Sequence["Checkpoint"]) -> None:
 
 
 @dataclass(frozen=True)
-class Pace:
+class PartTimes:
     """Seconds of the parts of a run on this machine, for one checkpoint and photo."""
 
     encode_s: float
@@ -124,27 +146,38 @@ class Pace:
         return asked.cells * self.encode_s + steps * self.step_s + members * self.decode_s
 
 
-def measure(pipe: "MarigoldPipeline", photo: "PhotoSource", processing_resolution: int | None) -> Pace:
-    """Run one member of two steps and time its parts; the first step, which warms the machine up, is not trusted."""
-    settings = Settings(num_inference_steps=2, processing_resolution=processing_resolution)
+@dataclass(frozen=True)
+class Cost:
+    """What a comparison will cost."""
+
+    cells: int
+    seconds: float
+    separate_s: float  # as many runs of their own would take
+    measured: bool  # False: a first guess, nothing was timed here yet
+    download_bytes: int  # to fetch first, in a time that cannot be predicted
+
+
+def measure(events: Iterator[Progress | Prediction]) -> Generator[Progress, None, PartTimes]:
+    """Time the parts of a run with the settings ``Comparison.sample``; a step is the second one, which is warmed up."""
     times = [perf_counter()]
-    for event in pipe.stream(photo, settings):
+    for event in events:
         if isinstance(event, Prediction) or "step" in event.stage:
             times.append(perf_counter())
+        yield Progress(0, 0, "timing a first member")
     first, step_s, decode_s = np.diff(times).tolist()
-    return Pace(max(0.0, first - step_s), step_s, decode_s)
+    return PartTimes(max(0.0, first - step_s), step_s, decode_s)
 
 
 def check_minutes(seconds: float, asked: Comparison) -> None:
     """Refuse what would take longer than it may. Raises: SettingsError that says the predicted time."""
     if seconds > asked.most_minutes * 60:
         raise SettingsError(
-            f"This comparison would take about {in_words(seconds)}, more than the {in_words(asked.most_minutes * 60)}"
-            " it may; choose fewer or smaller values."
+            f"This comparison would take about {format_seconds(seconds)}, more than the"
+            f" {format_seconds(asked.most_minutes * 60)} it may; choose fewer or smaller values."
         )
 
 
-def in_words(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """12.3 -> "12 s", 100 -> "1.7 minutes"; below 10 s with one decimal place."""
     if seconds >= 90:
         return f"{seconds / 60:.{seconds < 600:d}f} minutes"
@@ -152,6 +185,23 @@ def in_words(seconds: float) -> str:
 
 
 # ------------------------------------------------------------------------------- how far results lie apart
+
+
+class Record(TypedDict):
+    """The figures of one cell."""
+
+    checkpoint: str
+    seed: int
+    steps: int
+    members: int
+    seconds: float  # its members alone, without encoding
+    uncertainty: float | None  # mean over the photo; None below three members
+    difference: float  # mean over the photo, to the reference
+    difference_p95: float
+    reference: bool
+
+
+COLUMNS = tuple(Record.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -202,17 +252,16 @@ class Row:
         }
 
     def figures(self) -> tuple[str, ...]:
-        """Write the figures as they stand in the table; what is not known is empty."""
+        """Format the figures for a table; what is not known is empty."""
         return tuple(_figure(name, value) for name, value in self.record.items())
 
 
 def reduce(cell: Cell) -> Tile:
     """Keep of a cell what its row and its picture need."""
     made = cell.prediction
-    doubt = None if made.uncertainty is None else float(made.uncertainty.mean())
-    return Tile(
-        made.checkpoint, made.settings, cell.seconds, made.modality, made.kind, shrink(made.values, COMPARED_PX), doubt
-    )
+    spread = None if made.uncertainty is None else float(made.uncertainty.mean())
+    values = shrink(made.values, COMPARED_PX)
+    return Tile(made.checkpoint, made.settings, cell.seconds, made.modality, made.kind, values, spread)
 
 
 def against_reference(tiles: Sequence[Tile], reference: Tile | None = None) -> list[Row]:
@@ -240,3 +289,83 @@ def _figure(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     return "" if value is None else f"{value:.{PLACES[name]}f}" if name in PLACES else str(value)
+
+
+# ------------------------------------------------------------------------------- running it
+
+
+@dataclass(eq=False)
+class Sweep:
+    """One comparison during its run and after: the cells so far, what they are measured against, how they are shown.
+
+    A job appends tiles while the page may pin one, or ask for other colours.
+    """
+
+    photo: "Photo"
+    asked: Comparison
+    checkpoints: tuple[str, ...]
+    shows: Literal["maps", "differences"] = "maps"
+    colormap: Colormap = DEFAULT_COLORMAP
+    pinned: int | None = None  # the tile that the others are measured against; None: the one of most steps and members
+    is_running: bool = False
+    tiles: list[Tile] = field(default_factory=list[Tile])  # in the order of ``places``
+    _measured: tuple[int, int | None, list[Row]] = field(default=(0, None, []), init=False)  # tiles, pinned, rows
+
+    def places(self) -> list[tuple[str, int, int, int]]:
+        """List what the cells stand for: checkpoint, seed, steps, members; sizes ascend fastest."""
+        return list(product(self.checkpoints, self.asked.seeds, self.asked.steps, self.asked.sizes))
+
+    def rows(self) -> list[Row]:
+        """Measure the cells so far against the pinned one."""
+        tiles, pinned = list(self.tiles), self.pinned
+        if self._measured[:2] != (len(tiles), pinned):
+            reference = None if pinned is None else tiles[pinned]
+            self._measured = len(tiles), pinned, against_reference(tiles, reference)
+        return self._measured[2]
+
+    def pin(self, number: int) -> None:
+        """Measure the others against this cell; the number of one that is not there changes nothing."""
+        if 0 <= number < len(self.tiles):
+            self.pinned = number
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held by the arrays."""
+        maps = sum(tile.values.nbytes for tile in list(self.tiles))
+        return self.photo.pixels.nbytes + maps + sum(row.difference.nbytes for row in self._measured[2])
+
+
+def run(
+    sweep: Sweep,
+    open_pipeline: Callable[[str], Generator[Progress, None, "MarigoldPipeline"]],
+    time_parts: Callable[[str], Generator[Progress, None, PartTimes]],
+    announce: Callable[[float], None] | None = None,
+) -> Iterator[Progress | Cell]:
+    """Predict the time, refuse what would take too long, then fill ``sweep``, yielding progress and every cell.
+
+    Closing the iterator stops before the next step; what is there stays.
+
+    Args:
+        sweep: what is compared; its tiles are appended one by one, sizes ascending fastest, then steps.
+        open_pipeline: yields progress while a checkpoint is loaded and returns its pipeline.
+        time_parts: yields progress and returns the seconds that the parts of a run of a checkpoint take.
+        announce: is called with the predicted seconds before the first cell.
+
+    Raises:
+        SettingsError: the comparison would take longer than ``Comparison.most_minutes``.
+    """
+    asked, count, seconds = sweep.asked, len(sweep.checkpoints), 0.0
+    for checkpoint in sweep.checkpoints:
+        parts = yield from time_parts(checkpoint)
+        seconds += parts.predict_s(asked)
+    check_minutes(seconds, asked)
+    if announce is not None:
+        announce(seconds)
+    for number, checkpoint in enumerate(sweep.checkpoints):
+        pipe = yield from open_pipeline(checkpoint)
+        for event in pipe.stream_grid(sweep.photo, asked.steps, asked.sizes, asked.seeds, asked.processing_resolution):
+            if isinstance(event, Progress):
+                yield Progress(number * event.total + event.done, count * event.total, event.stage)
+            else:
+                sweep.tiles.append(reduce(event))
+                yield event

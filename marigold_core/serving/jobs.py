@@ -1,11 +1,10 @@
-"""The job path of every surface: loaded checkpoints, one turn at the model, and the results that are kept.
+"""Jobs of page and HTTP endpoints: loaded checkpoints, one job at a time in the model, and the results that are kept.
 
 Invariant: one job at a time is inside the model, whatever queues and cancellations happen above, because the lock is
-ours: it is taken in slices, so that a job which still waits can be closed, and it is freed when a job ends, fails or
-is closed.
+ours: it is waited for in short intervals, so that a job which still waits can be closed, and it is freed when a job
+ends, fails or is closed.
 """
 
-import secrets
 import shutil
 import tempfile
 import threading
@@ -14,33 +13,39 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from marigold_core import load
+from marigold_core.comparison import sweep as sweeps
+from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.files import archive
 from marigold_core.images.photo import load_photo
-from marigold_core.prediction import Prediction, Progress
-from marigold_core.serving.run_times import timed, timed_load
-from marigold_core.serving.runtime_estimate import Forecast, forecast
+from marigold_core.prediction import Cell, Prediction, Progress
+from marigold_core.serving.results import ResultStore
+from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, ResolvedSettings, Settings
 
 if TYPE_CHECKING:
+    from marigold_core.checkpoints.registry import Checkpoint
     from marigold_core.pipeline.pipeline import MarigoldPipeline, PhotoSource
 
-WAIT_S = 0.25  # a waiting job wakes this often, to be told to stop
+Event = TypeVar("Event")
+WAIT_S = 0.25  # a waiting job wakes this often, so that it can be closed
 MAX_PIPELINES = 2
 MAX_WORK = 1000.0  # megapixels through the network in one job: 50 steps x 20 members at 1024 px fit, at 2048 do not
-KEPT_BYTES = 512 * 2**20
+MAX_CELLS, MAX_MINUTES = 64, 10.0  # of a comparison, all checkpoints together; other jobs wait meanwhile
+KEPT_BYTES = 512 * 2**20  # of predictions, and as much of comparisons
 
 
 @dataclass
-class Kept:
+class StoredPrediction:
     """A finished prediction and the files made from it so far."""
 
     prediction: Prediction
-    folder: Path
-    files: dict[tuple[tuple[Format, ...], MeshSettings, Colormap], dict[str, Path]] = field(default_factory=dict)
+    files: dict[tuple[tuple[Format, ...], MeshSettings, Colormap], dict[str, Path]] = field(
+        default_factory=dict[Any, Any]
+    )
     lock: threading.Lock = field(default_factory=threading.Lock)  # two downloads of one result build one after another
 
     @property
@@ -63,21 +68,26 @@ class Service:
         """Prepare; nothing is loaded yet. ``folder`` receives exported files, by default a temporary one."""
         self._folder = folder or Path(tempfile.mkdtemp(prefix="marigold-"))
         self._loader = loader
-        self._kept_bytes = kept_bytes
-        self._turn = threading.Lock()  # held by the one job that is inside the model
-        self._books = threading.Lock()  # guards the two tables below
+        self._model = threading.Lock()  # held by the one job that is inside the model
+        self._loads = threading.Lock()  # guards the checkpoints
         self._pipelines: OrderedDict[str, Future[MarigoldPipeline]] = OrderedDict()
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        gone = "This result is no longer kept; run the photo again."
+        self._results = ResultStore[StoredPrediction](self._folder, kept_bytes, gone)
+        gone = "This comparison is no longer kept; run it again."
+        self._comparisons = ResultStore[Sweep](self._folder, kept_bytes, gone)
 
-    # ------------------------------------------------------------------------------- running
+    def close(self) -> None:
+        """Remove every exported file."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------- loading and running
 
     def warm(self, checkpoint: str) -> "Future[MarigoldPipeline]":
         """Begin loading a checkpoint on a thread of its own, unless it is loaded; a failed load is tried again."""
-        with self._books:
+        with self._loads:
             future = self._pipelines.get(checkpoint)
             if future is None or (future.done() and future.exception()):
-                future = Future()
-                self._pipelines[checkpoint] = future
+                future = self._pipelines[checkpoint] = Future()
                 threading.Thread(target=self._load, args=(checkpoint, future), daemon=True).start()
             self._pipelines.move_to_end(checkpoint)
             while len(self._pipelines) > MAX_PIPELINES:
@@ -93,77 +103,78 @@ class Service:
     ) -> Iterator[Progress | Prediction]:
         """Run one job, yielding progress and a ``Prediction`` after each member; the last one is the result.
 
-        Closing the iterator stops the job before its next step and gives the turn to the next. ``start`` continues the
-        members of an earlier prediction, as ``MarigoldPipeline.stream``.
-        Raises: ImageError, SettingsError, CheckpointError.
+        Closing the iterator stops the job before its next step and frees the model for the next job.
+
+        Args:
+            photo: path, bytes, PIL image or [H, W, 3] uint8.
+            settings: what to predict with; by default the checkpoint's own.
+            checkpoint: short name, folder or hub id.
+            start: an earlier prediction whose members are continued, as by ``MarigoldPipeline.stream``.
+
+        Raises:
+            ImageError, SettingsError, CheckpointError: the job cannot run.
         """
         photo = load_photo(photo)
-        pipe = yield from self.loaded(checkpoint)
+        pipe = yield from self._loaded(checkpoint)
         settings = pipe.resolve(settings)
         check_cost(settings, photo.pixels.shape[:2])
-        yield from self.take_turn()
-        try:
-            yield from timed(pipe.stream(photo, settings, start), checkpoint)
-        finally:
-            self.end_turn()
+        yield from self._alone(timed(pipe.stream(photo, settings, start), checkpoint))
 
-    def loaded(self, checkpoint: str) -> "Generator[Progress, None, MarigoldPipeline]":
-        """Load a checkpoint unless it is loaded, yielding while that takes time -> its pipeline."""
-        loading = self.warm(checkpoint)
-        while not _finished(loading):
-            yield Progress(0, 0, "loading the checkpoint")
-        return loading.result()
-
-    def take_turn(self) -> Iterator[Progress]:
-        """Wait for the turn at the model; whoever has taken it ends it with ``end_turn``."""
-        while not self._turn.acquire(timeout=WAIT_S):
-            yield Progress(0, 0, "waiting for another job to finish")
-
-    def end_turn(self) -> None:
-        """Let the next job in."""
-        self._turn.release()
-
-    def forecast(self, settings: Settings, photo_size: tuple[int, int], checkpoint: str) -> Forecast:
-        """Predict how long ``run`` will take on a photo [H, W], once it is its turn; loads nothing.
+    def estimate(self, settings: Settings, photo_size: tuple[int, int], checkpoint: str) -> RuntimeEstimate:
+        """Estimate how long ``run`` will take on a photo [H, W] once no other job runs; loads nothing.
 
         Raises: CheckpointError.
         """
-        with self._books:
+        with self._loads:
             loading = self._pipelines.get(checkpoint)
         loaded = loading is not None and loading.done() and loading.exception() is None
-        return forecast(checkpoint, settings, photo_size, loading.result() if loading and loaded else None)
+        return estimate(checkpoint, settings, photo_size, loading.result() if loading and loaded else None)
 
-    # ------------------------------------------------------------------------------- results
+    def _loaded(self, checkpoint: str) -> "Generator[Progress, None, MarigoldPipeline]":
+        """Load a checkpoint unless it is loaded, yielding while that takes time -> its pipeline."""
+        loading = self.warm(checkpoint)
+        while True:
+            try:
+                loading.exception(timeout=WAIT_S)
+            except TimeoutError:
+                yield Progress(0, 0, "loading the checkpoint")
+            else:
+                return loading.result()
+
+    def _alone(self, events: Iterator[Event]) -> Iterator[Progress | Event]:
+        """Wait until no other job is inside the model, then pass on the events of this one."""
+        while not self._model.acquire(timeout=WAIT_S):
+            yield Progress(0, 0, "waiting for another job to finish")
+        try:
+            yield from events
+        finally:
+            self._model.release()
+
+    def _load(self, checkpoint: str, future: "Future[MarigoldPipeline]") -> None:
+        try:
+            with timed_load(checkpoint):
+                pipeline = self._loader(checkpoint)
+            future.set_result(pipeline)
+        except BaseException as error:  # whoever waits for the checkpoint receives it
+            future.set_exception(error)
+
+    # ------------------------------------------------------------------------------- predictions
 
     def keep(self, prediction: Prediction, outdated: str | None = None) -> str:
         """Keep a prediction for later exports -> its id; the longest unused ones make room.
 
         One that is kept already, the very same object, keeps its id. ``outdated`` is the id of one that it replaces.
         """
-        key = secrets.token_hex(16)
-        with self._books:
-            known = next((known for known, kept in self._kept.items() if kept.prediction is prediction), None)
-            if known is not None:
-                self._kept.move_to_end(known)
-                return known
-            gone = [self._kept.pop(outdated)] if outdated in self._kept else []
-            self._kept[key] = Kept(prediction, self._folder / key)
-            held = sum(kept.size_bytes for kept in self._kept.values())
-            while held > self._kept_bytes and len(self._kept) > 1:
-                gone.append(self._kept.popitem(last=False)[1])
-                held -= gone[-1].size_bytes
-        for kept in gone:
-            shutil.rmtree(kept.folder, ignore_errors=True)
-        return key
+        known = self._results.find(lambda stored: stored.prediction is prediction)
+        return known or self._results.put(StoredPrediction(prediction), outdated)
 
     def keeps(self, key: str) -> bool:
-        """Tell whether a result is still kept; asking does not count as a use."""
-        with self._books:
-            return key in self._kept
+        """Return whether a result is still kept; asking does not count as a use."""
+        return key in self._results
 
     def prediction(self, key: str) -> Prediction:
         """Return a kept prediction. Raises: ExportError when it had to make room."""
-        return self._find(key).prediction
+        return self._results.get(key).prediction
 
     def export(
         self,
@@ -172,22 +183,20 @@ class Service:
         mesh: MeshSettings | None = None,
         colormap: Colormap = DEFAULT_COLORMAP,
     ) -> dict[str, Path]:
-        """Write formats of a kept prediction, unless they were written before -> files by name, as ``export.save``.
+        """Write formats of a kept prediction, unless they were written before -> files by name, as ``writers.save``.
 
         Raises: ExportError when the result is gone, a format does not suit it, or the disk refuses.
         """
         from marigold_core.files.writers import save
 
-        kept = self._find(key)
-        mesh = mesh or MeshSettings()
+        stored, mesh = self._results.get(key), mesh or MeshSettings()
         choice = (tuple(formats), mesh, colormap)
-        with kept.lock:
-            if choice not in kept.files:
-                folder = kept.folder / str(len(kept.files))
-                kept.files[choice] = save(
-                    kept.prediction, folder, formats, mesh=mesh, colormap=colormap, overwrite=True
-                )
-            return kept.files[choice]
+        with stored.lock:
+            if choice not in stored.files:
+                folder = self._results.folder(key) / str(len(stored.files))
+                files = save(stored.prediction, folder, formats, mesh=mesh, colormap=colormap, overwrite=True)
+                stored.files[choice] = files
+            return stored.files[choice]
 
     def archive(
         self,
@@ -202,35 +211,85 @@ class Service:
         """
         files = self.export(key, formats, mesh, colormap)
         bundle = files["manifest"].with_name(archive.EVERYTHING)
-        with self._find(key).lock:
+        with self._results.get(key).lock:
             if not bundle.exists():
                 archive.write(files.values(), bundle)
         return bundle
 
-    def new_folder(self) -> Path:
-        """Name a folder for files that are removed with the service, if not before."""
-        return self._folder / secrets.token_hex(16)
+    # ------------------------------------------------------------------------------- comparisons
 
-    def close(self) -> None:
-        """Remove every exported file."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def comparison_cost(self, asked: Comparison, checkpoints: Sequence[str], photo_size: tuple[int, int]) -> Cost:
+        """Estimate what a comparison on a photo [H, W] will cost; loads nothing.
 
-    # ------------------------------------------------------------------------------- inside
+        Raises: SettingsError when it is more than one comparison may; CheckpointError.
+        """
+        cells = sweeps.count_cells(asked, checkpoints, MAX_CELLS)
+        estimates = [self.estimate(asked.sample, photo_size, checkpoint) for checkpoint in checkpoints]
+        cost = Cost(
+            cells,
+            sum(one.parts.predict_s(asked) for one in estimates),
+            sum(one.parts.separate_s(asked) for one in estimates),
+            all(one.measured for one in estimates),
+            sum(one.download_bytes for one in estimates),
+        )
+        if cost.measured:
+            sweeps.check_minutes(cost.seconds, asked)
+        return cost
 
-    def _find(self, key: str) -> Kept:
-        with self._books:
-            if key not in self._kept:
-                raise ExportError("This result is no longer kept; run the photo again.")
-            self._kept.move_to_end(key)
-            return self._kept[key]
+    def begin_comparison(
+        self, photo: "PhotoSource", asked: Comparison, checkpoints: Sequence[str]
+    ) -> tuple[str, Sweep]:
+        """Keep an empty comparison -> its id and itself. Raises: ImageError, SettingsError."""
+        sweeps.count_cells(asked, checkpoints, MAX_CELLS)
+        sweep = Sweep(load_photo(photo), asked, tuple(checkpoints))
+        return self._comparisons.put(sweep), sweep
 
-    def _load(self, checkpoint: str, future: "Future[MarigoldPipeline]") -> None:
-        try:
-            with timed_load(checkpoint):
-                pipeline = self._loader(checkpoint)
-            future.set_result(pipeline)
-        except BaseException as error:  # whoever waits for the checkpoint receives it
-            future.set_exception(error)
+    def run_comparison(self, sweep: Sweep) -> Iterator[Progress | Cell]:
+        """Fill a comparison, yielding progress and every cell; closing stops before the next step.
+
+        Checkpoints are loaded and the time is bounded before the first cell; where nothing was timed yet, a member of
+        two steps is.
+
+        Raises: SettingsError, CheckpointError.
+        """
+        asked, size = sweep.asked, sweep.photo.pixels.shape[:2]
+        records = list["Checkpoint"]()
+        for checkpoint in sweep.checkpoints:
+            pipe = yield from self._loaded(checkpoint)
+            check_cost(pipe.resolve(asked.largest), size)
+            records.append(pipe.checkpoint)
+        sweeps.check_alike(records)
+
+        def part_times(checkpoint: str) -> Generator[Progress, None, PartTimes]:
+            known = self.estimate(asked.sample, size, checkpoint)
+            if known.measured:
+                return known.parts
+            pipe = yield from self._loaded(checkpoint)
+            return (yield from sweeps.measure(timed(pipe.stream(sweep.photo, asked.sample), checkpoint)))
+
+        yield from self._alone(sweeps.run(sweep, self._loaded, part_times))
+
+    def comparison(self, key: str | None) -> Sweep:
+        """Return a kept comparison. Raises: ExportError when there is none, or it had to make room."""
+        return self._comparisons.get(key)
+
+    def export_comparison(self, key: str | None) -> list[Path]:
+        """Write the cells so far as ``marigold-depth compare`` does -> sheet, differences, table.
+
+        Raises: ExportError when there is no cell yet or the disk refuses.
+        """
+        from marigold_core.comparison.contact_sheet import write
+
+        sweep = self.comparison(key)
+        assert key is not None  # there is none without an id
+        if not sweep.tiles:
+            raise ExportError("There is no cell yet to write; run the comparison first.")
+        return write(sweep.rows(), sweep.photo.pixels, sweep.colormap, self._comparisons.folder(key))
+
+
+def shared_comparison(**values: Any) -> Comparison:
+    """Make a comparison with the time that one of several users may take. Raises: SettingsError."""
+    return Comparison(**values, most_minutes=MAX_MINUTES)
 
 
 def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int]) -> None:
@@ -244,12 +303,3 @@ def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int]) -> None:
             f"{steps} steps x {members} members on {megapixels:.1f} megapixels is too much for one run;"
             " choose fewer steps, fewer members or a lower resolution."
         )
-
-
-def _finished(future: "Future[MarigoldPipeline]") -> bool:
-    """Wait a slice of time for a load, so that the job that waits for it can be closed."""
-    try:
-        future.exception(timeout=WAIT_S)
-    except TimeoutError:
-        return False
-    return True

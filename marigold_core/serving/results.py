@@ -1,14 +1,18 @@
-"""Things that are kept for a while, in a bounded amount of memory."""
+"""The store of finished results: kept under ids that cannot be guessed, in a bounded amount of memory."""
 
 import secrets
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from marigold_core.errors import ExportError
 
-class Heavy(Protocol):
-    """What knows its weight, which may grow."""
+
+class Sized(Protocol):
+    """A result that knows its size, which may grow."""
 
     @property
     def size_bytes(self) -> int:
@@ -16,37 +20,53 @@ class Heavy(Protocol):
         ...
 
 
-Item = TypeVar("Item", bound=Heavy)
+Item = TypeVar("Item", bound=Sized)
 
 
-class Shelf(Generic[Item]):
-    """Keeps items under ids that cannot be guessed; the longest unused ones make room for new ones. Thread-safe."""
+class ResultStore(Generic[Item]):
+    """Keeps items, and a folder of files for each; the longest unused ones make room for new ones. Thread-safe."""
 
-    def __init__(self, most_bytes: int, drop: Callable[[Item], None]) -> None:
-        """Begin empty; ``drop`` tidies up after an item that had to go."""
-        self._most_bytes, self._drop = most_bytes, drop
+    def __init__(self, folder: Path, max_bytes: int, gone: str) -> None:
+        """Begin empty; ``folder`` receives the items' folders, ``gone`` is the sentence about one no longer kept."""
+        self._folder, self._max_bytes, self._gone = folder, max_bytes, gone
         self._items: OrderedDict[str, Item] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, item: Item) -> str:
-        """Keep an item, whatever it weighs -> its id."""
+    def put(self, item: Item, replaces: str | None = None) -> str:
+        """Keep an item, however large -> its id; one that it ``replaces`` goes at once."""
         key = secrets.token_hex(16)
-        dropped = []
         with self._lock:
+            dropped = [replaces] if replaces is not None and self._items.pop(replaces, None) is not None else []
             self._items[key] = item
             held = sum(kept.size_bytes for kept in self._items.values())
-            while held > self._most_bytes and len(self._items) > 1:
-                _, oldest = self._items.popitem(last=False)
-                held -= oldest.size_bytes
+            while held > self._max_bytes and len(self._items) > 1:
+                oldest, gone = self._items.popitem(last=False)
+                held -= gone.size_bytes
                 dropped.append(oldest)
         for oldest in dropped:
-            self._drop(oldest)
+            shutil.rmtree(self.folder(oldest), ignore_errors=True)
         return key
 
-    def get(self, key: str | None) -> Item | None:
-        """Return an item that is still kept, None for any other; asking counts as a use."""
+    def get(self, key: str | None) -> Item:
+        """Return an item; asking counts as a use. Raises: ExportError when it is no longer kept."""
         with self._lock:
             if key is None or key not in self._items:
-                return None
+                raise ExportError(self._gone)
             self._items.move_to_end(key)
             return self._items[key]
+
+    def find(self, matches: Callable[[Item], bool]) -> str | None:
+        """Return the id of an item that matches, which counts as a use, or None."""
+        with self._lock:
+            key = next((key for key, item in self._items.items() if matches(item)), None)
+            if key is not None:
+                self._items.move_to_end(key)
+            return key
+
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._items
+
+    def folder(self, key: str) -> Path:
+        """Return the folder for an item's files, which is removed with it; it need not exist."""
+        return self._folder / key

@@ -14,7 +14,6 @@ from gradio_client.utils import python_type_to_json_schema
 
 from marigold_core.calibration.anchors import Along
 from marigold_core.errors import MarigoldError
-from marigold_core.serving.comparison_jobs import Comparisons
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
 from marigold_core.ui import text
@@ -135,13 +134,13 @@ class Endpoints:
             yield files_of(self.service, prediction, formats, mesh, colormap)
 
 
-def add_endpoints(page: gr.Blocks, service: Service, comparisons: Comparisons) -> None:
+def add_endpoints(page: gr.Blocks, service: Service) -> None:
     """Declare the endpoints on a page that is being drawn."""
     endpoints = Endpoints(service)
     _declare(page, endpoints.predict_depth, DepthResult)
     _declare(page, endpoints.build_mesh, DepthResult)
     _declare(page, MetresEndpoint(service).calibrate, MetresResult)
-    _declare(page, CompareEndpoint(comparisons).compare, CompareResult)
+    _declare(page, CompareEndpoint(service).compare, CompareResult)
 
 
 def _declare(page: gr.Blocks, handler: Callable[..., Iterator[dict[str, Any]]], result: type) -> None:

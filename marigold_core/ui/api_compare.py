@@ -6,10 +6,10 @@ from typing import Any, TypedDict
 from gradio.data_classes import FileData
 
 from marigold_core.checkpoints.registry import default_checkpoint
-from marigold_core.comparison.sweep import Comparison
+from marigold_core.comparison.sweep import Comparison, count_cells
 from marigold_core.errors import SettingsError
 from marigold_core.prediction import Progress
-from marigold_core.serving.comparison_jobs import Comparisons, ask, check_cells
+from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, default
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import check_checkpoint
@@ -17,7 +17,7 @@ from marigold_core.ui.error_messages import telling
 from marigold_core.ui.text import lab as lab_text
 
 ARGUMENTS = ("steps", "sizes", "seeds", "processing_resolution", "checkpoints")
-NAMES = ("sheet", "differences", "table")  # in the order in which ``Comparisons.export`` gives them
+NAMES = ("sheet", "differences", "table")  # in the order in which ``Service.export_comparison`` gives them
 
 
 class CompareResult(TypedDict, total=False):
@@ -33,8 +33,8 @@ class CompareResult(TypedDict, total=False):
 class CompareEndpoint:
     """The function behind the endpoint; Gradio shows its docstring to callers."""
 
-    def __init__(self, comparisons: Comparisons) -> None:
-        self.comparisons = comparisons
+    def __init__(self, service: Service) -> None:
+        self.service = service
 
     def compare(
         self,
@@ -61,19 +61,19 @@ class CompareEndpoint:
         """
         with telling():
             asked, names = read_comparison(steps, sizes, seeds, processing_resolution, checkpoints)
-            _, board = self.comparisons.begin(photo, asked, names)
-            board.colormap = colormap
-            for event in self.comparisons.run(board):
+            key, sweep = self.service.begin_comparison(photo, asked, names)
+            sweep.colormap = colormap
+            for event in self.service.run_comparison(sweep):
                 if isinstance(event, Progress):
                     yield {"progress": event.stage}
                 else:
-                    done, cells = len(board.tiles), text.count(len(board.places()), "cell")
+                    done, cells = len(sweep.tiles), text.count(len(sweep.places()), "cell")
                     yield {"progress": lab_text.CELLS.format(done=done, cells=cells)}
-            files = zip(NAMES, self.comparisons.export(board), strict=True)
+            files = zip(NAMES, self.service.export_comparison(key), strict=True)
             answer: dict[str, Any] = {
                 name: FileData(path=str(path), orig_name=path.name).model_dump() for name, path in files
             }
-            yield {**answer, "rows": [row.record for row in board.rows()]}
+            yield {**answer, "rows": [row.record for row in sweep.rows()]}
 
 
 def read_comparison(
@@ -89,10 +89,10 @@ def read_comparison(
     """
     axes = {"steps": steps, "sizes": sizes, "seeds": seeds}
     given = {name: values for name, values in axes.items() if values is not None}
-    asked = ask(**given, processing_resolution=processing_resolution)
+    asked = shared_comparison(**given, processing_resolution=processing_resolution)
     names = [default_checkpoint()] if checkpoints is None else checkpoints
     if not isinstance(names, list):
         raise SettingsError("checkpoints must be a list of names.")
     names = [check_checkpoint(name) for name in names]
-    check_cells(asked, names)
+    count_cells(asked, names, MAX_CELLS)
     return asked, names

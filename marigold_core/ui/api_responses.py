@@ -8,7 +8,7 @@ from gradio.data_classes import FileData
 
 from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.images.photo import Photo
-from marigold_core.prediction import Prediction
+from marigold_core.prediction import Prediction, ProgressEvents
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Colormap, Format, MeshSettings, Settings
 from marigold_core.ui.controls.settings import check_checkpoint
@@ -55,14 +55,10 @@ def run(
     service: Service, photo: str | Photo, settings: Settings, checkpoint: str | None
 ) -> Generator[dict[str, Any], None, Prediction]:
     """Run a job, yielding its progress -> its prediction; closing this stops the job."""
-    result = None
-    for event in service.run(photo, settings, check_checkpoint(checkpoint or default_checkpoint())):
-        if isinstance(event, Prediction):
-            result = event
-        else:
-            yield {"progress": event.stage}
-    assert result is not None  # a run ends with its prediction or raises
-    return result
+    progress = ProgressEvents(service.run(photo, settings, check_checkpoint(checkpoint or default_checkpoint())))
+    for event in progress:
+        yield {"progress": event.stage}
+    return progress.result
 
 
 def files_of(

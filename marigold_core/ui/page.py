@@ -5,7 +5,6 @@ import json
 import gradio as gr
 
 from marigold_core.files import examples
-from marigold_core.serving.comparison_jobs import Comparisons
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
 from marigold_core.ui.api import add_endpoints
@@ -20,15 +19,14 @@ def build(service: Service) -> gr.Blocks:
     """Draw the page and declare the HTTP endpoints; nothing is loaded or started."""
     with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT_S)) as page:
         gr.HTML(f"<h1>{text.TITLE}</h1><p>{text.TAGLINE}</p>", elem_id="masthead")
-        comparisons = Comparisons(service)
         with gr.Tabs(elem_id="pages"):
             with gr.Tab(text.STUDIO_TAB):
                 studio = Studio(service)
             with gr.Tab(text.LAB_TAB):
-                lab = Lab(comparisons)
+                lab = Lab(service)
         studio.connect(page)
         lab.connect(page, studio.photo)
-        add_endpoints(page, service, comparisons)
+        add_endpoints(page, service)
         page.load(None, js=_script())
     page.queue(max_size=20, default_concurrency_limit=1, api_open=False)
     return page

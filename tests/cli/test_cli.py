@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from marigold_core import MeshSettings, Settings, cli, load
+from marigold_core.cli.console import Run
 from marigold_core.files.manifest import Manifest
 from marigold_core.settings import default, help_text
 from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints
@@ -23,7 +24,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(capsys: pytest.Cap
         cli.main(["predict", "--help"])
     assert ended.value.code == 0
     text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    for model in (cli.Run, Settings, MeshSettings):
+    for model in (Run, Settings, MeshSettings):
         for name in model.model_fields:
             shown = text.partition(f"--{name.replace('_', '-')} ")[2]
             value = default(model, name)

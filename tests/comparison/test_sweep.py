@@ -12,17 +12,16 @@ from PIL import Image
 
 from marigold_core import Cell, Prediction, Progress, Settings, SettingsError, cli, load
 from marigold_core.comparison import sweep as comparing
-from marigold_core.comparison.contact_sheet import draw
-from marigold_core.comparison.paint import paint_differences, paint_maps
+from marigold_core.comparison.contact_sheet import draw, paint_differences, paint_maps
 from marigold_core.comparison.sweep import (
     COLUMNS,
     Comparison,
-    Pace,
+    PartTimes,
     Tile,
     against_reference,
     check_minutes,
     difference,
-    in_words,
+    format_seconds,
     measure,
     reduce,
     to_csv,
@@ -78,22 +77,21 @@ def test_what_cannot_be_is_refused(values: dict, message: str) -> None:
 
 def test_encodes_members_and_first_steps_are_counted_once() -> None:
     asked = Comparison(steps=(1, 4), sizes=(1, 10), seeds=(0, 1))
-    assert Pace(encode_s=5, step_s=1, decode_s=2).predict_s(asked) == 5 + 2 * 10 * (4 * 1 + 2 * 2)
+    assert PartTimes(encode_s=5, step_s=1, decode_s=2).predict_s(asked) == 5 + 2 * 10 * (4 * 1 + 2 * 2)
 
 
 def test_the_parts_of_a_run_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 107.0, 109.0, 112.0])  # start, first step with encoding and waking up, second step, result
     monkeypatch.setattr(comparing, "perf_counter", lambda: next(clock))
 
-    class Pipe:
-        def stream(self, photo: object, settings: Settings):
-            assert (settings.num_inference_steps, settings.ensemble_size) == (2, 1)
-            yield Progress(0, 1, "reading the photo")
-            yield Progress(1, 2, "member 1 of 1, step 1 of 2")
-            yield Progress(2, 2, "member 1 of 1, step 2 of 2")
-            yield prediction(np.zeros((2, 2)))
-
-    assert measure(Pipe(), "photo.jpg", None) == Pace(encode_s=5, step_s=2, decode_s=3)  # type: ignore[arg-type]
+    sample = Comparison(steps=(4,), processing_resolution=64).sample
+    assert sample == Settings(num_inference_steps=2, ensemble_size=1, processing_resolution=64)
+    stages = ("reading the photo", "member 1 of 1, step 1 of 2", "member 1 of 1, step 2 of 2")
+    progress = measure(iter([*(Progress(1, 2, stage) for stage in stages), prediction(np.zeros((2, 2)))]))
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            assert next(progress) == Progress(0, 0, "timing a first member")
+    assert ended.value.value == PartTimes(encode_s=5, step_s=2, decode_s=3)
 
 
 def prediction(values: np.ndarray, kind: Kind = "affine") -> Prediction:
@@ -109,7 +107,7 @@ def test_too_long_is_said_with_the_predicted_time() -> None:
     check_minutes(119, asked)
     with pytest.raises(SettingsError, match=r"about 3\.3 minutes, more than the 2\.0 minutes it may"):
         check_minutes(200, asked)
-    assert [in_words(seconds) for seconds in (0.31, 9.96, 42.4, 600)] == ["0.3 s", "10 s", "42 s", "10 minutes"]
+    assert [format_seconds(seconds) for seconds in (0.31, 9.96, 42.4, 600)] == ["0.3 s", "10 s", "42 s", "10 minutes"]
 
 
 # ------------------------------------------------------------------------------- how far results lie apart
@@ -325,7 +323,7 @@ def test_stopping_says_so_and_writes_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("marigold_core.cli.compare.against_reference", interrupted)
+    monkeypatch.setattr("marigold_core.comparison.sweep.against_reference", interrupted)
     assert compare(write(folder / "a.png"), "--quiet") == cli.INTERRUPTED
     assert capsys.readouterr().err == "Stopped.\n"
     assert fingerprints(out) == {}

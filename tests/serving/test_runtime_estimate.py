@@ -13,9 +13,9 @@ import pytest
 from marigold_core.checkpoints.weights import cache_folder
 from marigold_core.errors import CheckpointError
 from marigold_core.prediction import Prediction, Progress
-from marigold_core.serving import run_times
+from marigold_core.serving import runtime_estimate
 from marigold_core.serving.jobs import Service
-from marigold_core.serving.runtime_estimate import PHOTO_S, Runner, forecast, guess
+from marigold_core.serving.runtime_estimate import PHOTO_S, Runner, estimate, guess, remembered, timed, timed_load
 from marigold_core.settings import Settings
 
 ENCODE_S, STEP_S, DECODE_S = 2.0, 3.0, 5.0
@@ -25,13 +25,13 @@ PHOTO_SIZE, NETWORK_SIZE = (600, 800), (144, 192)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache_folder() / run_times.FILE
+    return cache_folder() / runtime_estimate.FILE
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [50.0]
-    monkeypatch.setattr(run_times, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(runtime_estimate, "perf_counter", lambda: now[0])
     return now
 
 
@@ -59,56 +59,56 @@ def run(
 
 
 def loaded(weight_bytes: int = 16_000_000) -> SimpleNamespace:
-    """What a forecast asks of a loaded checkpoint."""
+    """What an estimate asks of a loaded checkpoint."""
     checkpoint = SimpleNamespace(size_bytes=weight_bytes, default_steps=4, default_resolution=192)
     return SimpleNamespace(checkpoint=checkpoint, device=SimpleNamespace(type="cpu"), dtype="torch.float32")
 
 
 def predict_s(steps: int, members: int, photo: tuple[int, int] = PHOTO_SIZE, resolution: int = 192) -> float:
     settings = Settings(num_inference_steps=steps, ensemble_size=members, processing_resolution=resolution)
-    found = forecast("nano", settings, photo, loaded())
+    found = estimate("nano", settings, photo, loaded())
     assert found.measured
     return found.seconds
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_parts_of_a_run_predict_other_runs_of_that_size(clock, batch):
-    list(run_times.timed(run(clock, batch=batch), "nano"))
+    list(timed(run(clock, batch=batch), "nano"))
     assert predict_s(4, 2) == pytest.approx(ENCODE_S + 2 * (4 * STEP_S + DECODE_S))
     assert predict_s(10, 7) == pytest.approx(ENCODE_S + 7 * (10 * STEP_S + DECODE_S))
 
 
 def test_what_the_receiver_does_with_a_picture_counts(clock):
-    for event in run_times.timed(run(clock), "nano"):
+    for event in timed(run(clock), "nano"):
         clock[0] += 1.5 * isinstance(event, Prediction)
     assert predict_s(4, 10) == pytest.approx(ENCODE_S + 10 * (4 * STEP_S + DECODE_S + 1.5))
 
 
 def test_a_single_step_still_tells_something(clock):
-    list(run_times.timed(run(clock, steps=1, members=1), "nano"))
+    list(timed(run(clock, steps=1, members=1), "nano"))
     assert predict_s(1, 1) == pytest.approx(ENCODE_S + STEP_S + DECODE_S)
 
 
 def test_other_sizes_are_scaled_from_the_nearest_one(clock):
-    list(run_times.timed(run(clock), "nano"))
+    list(timed(run(clock), "nano"))
     known = predict_s(4, 2)
     assert predict_s(4, 2, resolution=384) > 1.5 * known
     large_s = predict_s(4, 2, photo=(3000, 4000)) - known
     assert large_s == pytest.approx(3 * PHOTO_S * (12 - 0.48))  # read once, and enlarged for each of two members
-    list(run_times.timed(run(clock, slower=10, network=(288, 384)), "nano"))
+    list(timed(run(clock, slower=10, network=(288, 384)), "nano"))
     assert predict_s(4, 2, resolution=384) == pytest.approx(10 * known)
     assert predict_s(4, 2) == pytest.approx(known)
 
 
 def test_times_of_one_size_are_averaged_and_sizes_are_bounded(clock, cache):
-    list(run_times.timed(run(clock), "nano"))
-    list(run_times.timed(run(clock, slower=3), "nano"))
+    list(timed(run(clock), "nano"))
+    list(timed(run(clock, slower=3), "nano"))
     assert predict_s(4, 2) == pytest.approx(2 * (ENCODE_S + 2 * (4 * STEP_S + DECODE_S)))
-    for width in range(16, 16 + 2 * run_times.MOST_SIZES):
-        list(run_times.timed(run(clock, network=(16, width)), "nano"))
+    for width in range(16, 16 + 2 * runtime_estimate.MAX_SIZES):
+        list(timed(run(clock, network=(16, width)), "nano"))
     (times,) = json.loads(cache.read_text())["nano"]["runs"].values()
-    assert len(times) == run_times.MOST_SIZES
-    assert times[-1][0] == pytest.approx(16 * (15 + 2 * run_times.MOST_SIZES) / 1e6)
+    assert len(times) == runtime_estimate.MAX_SIZES
+    assert times[-1][0] == pytest.approx(16 * (15 + 2 * runtime_estimate.MAX_SIZES) / 1e6)
 
 
 def test_a_stopped_run_is_closed_and_leaves_no_times(clock, cache):
@@ -121,7 +121,7 @@ def test_a_stopped_run_is_closed_and_leaves_no_times(clock, cache):
         finally:
             closed.append(True)
 
-    events = run_times.timed(endless(), "nano")
+    events = timed(endless(), "nano")
     next(events)
     events.close()
     assert closed == [True]
@@ -131,7 +131,7 @@ def test_a_stopped_run_is_closed_and_leaves_no_times(clock, cache):
 @pytest.mark.parametrize("changed", [{"members": None}, {"device": None}])
 def test_results_that_do_not_say_where_they_come_from_are_not_noted(clock, cache, changed):
     events = list(run(clock))
-    list(run_times.timed(iter([*events[:-1], replace(events[-1], **changed)]), "nano"))
+    list(timed(iter([*events[:-1], replace(events[-1], **changed)]), "nano"))
     assert not cache.exists()
 
 
@@ -151,8 +151,8 @@ def test_results_that_do_not_say_where_they_come_from_are_not_noted(clock, cache
 def test_a_garbled_file_is_as_if_nothing_had_been_timed(cache, content):
     cache.parent.mkdir(parents=True)
     cache.write_text(content)
-    assert run_times.remembered("nano", "cpu", "float32") == (None, [])
-    with run_times.timed_load("nano"):
+    assert remembered("nano", "cpu", "float32") == (None, [])
+    with timed_load("nano"):
         time.sleep(0.001)
     assert json.loads(cache.read_text())["nano"]["load_s"] > 0
 
@@ -160,50 +160,50 @@ def test_a_garbled_file_is_as_if_nothing_had_been_timed(cache, content):
 def test_a_cache_that_cannot_be_written_costs_nothing_else(clock, cache):
     cache.parent.parent.mkdir()
     cache.parent.write_text("a file where the folder should be")
-    assert len(list(run_times.timed(run(clock), "nano"))) == 11
+    assert len(list(timed(run(clock), "nano"))) == 11
 
 
 def test_folders_that_are_gone_are_forgotten_and_failed_loads_not_noted(cache, tmp_path):
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    with run_times.timed_load(str(folder)):
+    with timed_load(str(folder)):
         pass
     folder.rmdir()
-    with pytest.raises(CheckpointError), run_times.timed_load("nano"):
+    with pytest.raises(CheckpointError), timed_load("nano"):
         raise CheckpointError("damaged")
     assert list(json.loads(cache.read_text())) == [str(folder)]
-    with run_times.timed_load("nano"):
+    with timed_load("nano"):
         pass
     assert list(json.loads(cache.read_text())) == ["nano"]
 
 
 def test_the_first_guess_says_so_and_knows_loading_and_downloads():
     settings = Settings(num_inference_steps=4, ensemble_size=1)
-    first = forecast("nano", settings, PHOTO_SIZE, None)
+    first = estimate("nano", settings, PHOTO_SIZE, None)
     assert not first.measured and first.download_bytes == 0
     assert first.seconds > 5  # nothing is loaded yet
-    published = forecast("prs-eth/marigold-depth-never-fetched", settings, PHOTO_SIZE, None)
+    published = estimate("prs-eth/marigold-depth-never-fetched", settings, PHOTO_SIZE, None)
     assert published.download_bytes > 1e9
     assert published.seconds > 5 * first.seconds
     with pytest.raises(CheckpointError):
-        forecast(str(Path(__file__).parent), settings, PHOTO_SIZE, None)
+        estimate(str(Path(__file__).parent), settings, PHOTO_SIZE, None)
 
 
 def test_a_service_predicts_its_own_runs_within_a_factor_of_two(tiny_depth, tmp_path, photo, monkeypatch):
     """On the real pipeline: after the first run, a run of another length, in this process' own time."""
-    monkeypatch.setattr(run_times, "perf_counter", time.process_time)
-    rooms = Service(tmp_path / "results")
+    monkeypatch.setattr(runtime_estimate, "perf_counter", time.process_time)
+    service = Service(tmp_path / "results")
     checkpoint, picture = str(tiny_depth), photo(90, 120)
 
     def seconds(settings: Settings) -> float:
         began = time.process_time()
-        list(rooms.run(picture, settings, checkpoint))
+        list(service.run(picture, settings, checkpoint))
         return time.process_time() - began
 
     longer = Settings(num_inference_steps=8, ensemble_size=6)
-    assert not rooms.forecast(longer, picture.shape[:2], checkpoint).measured
+    assert not service.estimate(longer, picture.shape[:2], checkpoint).measured
     seconds(Settings(num_inference_steps=4, ensemble_size=2))
-    found = rooms.forecast(longer, picture.shape[:2], checkpoint)
+    found = service.estimate(longer, picture.shape[:2], checkpoint)
     assert found.measured
     took = seconds(longer)
     assert took / 2 < found.seconds < took * 2

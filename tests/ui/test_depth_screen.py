@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from marigold_core import storage
-from marigold_core.comparison.sweep import Pace
+from marigold_core.comparison.sweep import PartTimes
 from marigold_core.images.colormaps import depth_to_rgb, uncertainty_top
 from marigold_core.prediction import Prediction
 from marigold_core.serving.jobs import Service
-from marigold_core.serving.runtime_estimate import Forecast
+from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.runtime import in_words
@@ -27,7 +27,7 @@ from marigold_core.ui.screens.layers import DEPTH, DOUBT, GREY, MEMBER, NORMALS,
 from marigold_core.ui.screens.legend import LEVELS, draw_keys, readings
 
 HEIGHT, WIDTH = 120, 160
-PACE = Pace(1.0, 1.0, 1.0)
+PARTS = PartTimes(1.0, 1.0, 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -331,9 +331,9 @@ def test_a_pick_of_an_unknown_run_changes_nothing_on_show(stage: Stage) -> None:
 # ------------------------------------------------------------------------------- the cost
 
 
-def test_a_forecast_says_what_it_does_not_know() -> None:
+def test_an_estimate_says_what_it_does_not_know() -> None:
     asked = Settings(num_inference_steps=1, ensemble_size=10)
-    assert in_words(asked, Forecast(3.21, True, 0, PACE), has_photo=True) == "1 step, 10 members: about 3.2 s."
-    guess = in_words(asked, Forecast(140, False, 2_600_000_000, PACE), has_photo=False)
+    assert in_words(asked, RuntimeEstimate(3.21, True, 0, PARTS), has_photo=True) == "1 step, 10 members: about 3.2 s."
+    guess = in_words(asked, RuntimeEstimate(140, False, 2_600_000_000, PARTS), has_photo=False)
     assert guess.startswith("1 step, 10 members: roughly 2.3 minutes for 12 megapixels, a first guess.")
     assert "2.6 GB are downloaded" in guess

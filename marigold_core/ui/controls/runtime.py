@@ -7,7 +7,7 @@ import gradio as gr
 
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import read_size
-from marigold_core.serving.runtime_estimate import Forecast
+from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs, check_checkpoint, settings
@@ -18,7 +18,7 @@ USUAL_SIZE = (3024, 4032)  # of a phone's photo, until there is one
 
 
 class Cost:
-    """The predicted seconds under the presets."""
+    """The estimated seconds under the presets."""
 
     def __init__(self, stage: Stage) -> None:
         """Draw the line."""
@@ -26,14 +26,14 @@ class Cost:
         self.line = gr.HTML(elem_classes="note", elem_id="cost")
 
     def follow(self, page: gr.Blocks, photo: gr.Image, inputs: SettingsInputs) -> None:
-        """Predict anew with every change of what counts, and after every run, which is one more that was timed."""
+        """Estimate anew with every change of what counts, and after every run, which is one more that was timed."""
 
         def tell(values: Values) -> str:
             *chosen, checkpoint = (values[widget] for widget in inputs.values)
             try:
                 asked = settings(*chosen)
                 size = size_of(values[photo]) if values[photo] else USUAL_SIZE
-                made = self.stage.service.forecast(asked, size, check_checkpoint(checkpoint))
+                made = self.stage.service.estimate(asked, size, check_checkpoint(checkpoint))
             except MarigoldError:
                 return ""  # the run itself says what is wrong
             return in_words(asked, made, has_photo=bool(values[photo]))
@@ -47,8 +47,8 @@ class Cost:
             job.success(tell, given, self.line, **LIGHT, **QUIET)
 
 
-def in_words(asked: Settings, made: Forecast, *, has_photo: bool) -> str:
-    """Say a forecast, what it is of, and what it does not know."""
+def in_words(asked: Settings, made: RuntimeEstimate, *, has_photo: bool) -> str:
+    """Say an estimate, what it is of, and what it does not know."""
     sentence = text.COST if made.measured else text.COST_GUESS
     steps = text.count(asked.num_inference_steps or 0, "step")
     members = text.count(asked.ensemble_size, "member")

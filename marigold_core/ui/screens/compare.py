@@ -1,6 +1,6 @@
 """The compare lab: steps x members x seeds x checkpoints on one photo, in one grid that fills while it runs.
 
-Pinning a cell, other colours and the files are drawn from the kept board: nothing but Run reaches the model.
+Pinning a cell, other colours and the files are drawn from the kept comparison: nothing but Run reaches the model.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,11 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
 from marigold_core.checkpoints.registry import default_checkpoint
-from marigold_core.comparison.board import Board
-from marigold_core.comparison.sweep import Comparison, in_words
+from marigold_core.comparison.sweep import Comparison, Sweep, format_seconds
 from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.files import examples
 from marigold_core.prediction import Progress
-from marigold_core.serving.comparison_jobs import Comparisons, ask
+from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.settings import DEFAULT_COLORMAP
 from marigold_core.ui import text
 from marigold_core.ui.api_compare import NAMES
@@ -45,10 +44,10 @@ DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#lab-file a, a#lab
 class Lab:
     """The second page."""
 
-    def __init__(self, comparisons: Comparisons) -> None:
+    def __init__(self, service: Service) -> None:
         """Draw it into the current tab."""
-        self.comparisons, self.grids = comparisons, Grid()
-        self.board = gr.State(None)  # id of the board on show
+        self.service, self.grids = service, Grid()
+        self.comparison = gr.State(None)  # id of the one on show
         with gr.Row(elem_id="lab", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
                 self._draw_controls()
@@ -112,23 +111,23 @@ class Lab:
     def connect(self, page: gr.Blocks, photo: gr.Image) -> None:
         """Wire the events; ``photo`` is the studio's, which comes along when it changes."""
         choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution}
-        looks = {self.board, self.shown, self.colormap}
+        looks = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
         job = self.run.click(
             self.on_run,
             choices | looks,
-            [self.board, *at_rest],
+            [self.comparison, *at_rest],
             trigger_mode="once",
             **MODEL,
             **QUIET,
         )
-        self.stop.click(self.on_stop, self.board, at_rest, cancels=[job], **LIGHT, **QUIET)
-        job.failure(self.on_stop, self.board, at_rest, **LIGHT, **QUIET)  # a message has said why
+        self.stop.click(self.on_stop, self.comparison, at_rest, cancels=[job], **LIGHT, **QUIET)
+        job.failure(self.on_stop, self.comparison, at_rest, **LIGHT, **QUIET)  # a message has said why
         gr.on([self.shown.input, self.colormap.input], self.on_look, looks, drawn, **LIGHT, **QUIET)
-        self.grid.select(self.on_pin, self.board, drawn, **LIGHT, **QUIET)
+        self.grid.select(self.on_pin, self.comparison, drawn, **LIGHT, **QUIET)
         for number, button in enumerate(self.buttons):
-            written = button.click(partial(self.on_write, number), self.board, self.file, **LIGHT, **SHOWN)
+            written = button.click(partial(self.on_write, number), self.comparison, self.file, **LIGHT, **SHOWN)
             written.success(None, js=DOWNLOAD_JS)
         gr.on(
             [widget.change for widget in choices],
@@ -150,57 +149,57 @@ class Lab:
             if values[self.photo] is None:
                 raise ImageError(text.NO_PHOTO)
             checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
-            key, board = self.comparisons.begin(values[self.photo], self._asked(values), checkpoints)
-            board.shows, board.colormap, board.is_running = values[self.shown], values[self.colormap], True
+            key, sweep = self.service.begin_comparison(values[self.photo], self._asked(values), checkpoints)
+            sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
             yield {
-                self.board: key,
+                self.comparison: key,
                 self.status: said(text.STARTING, 0),
                 self.run: gr.Button(interactive=False),
                 self.stop: gr.Button(interactive=True),
-                **self._drawn(board),
+                **self._drawn(sweep),
             }
             began = perf_counter()
-            for event in self.comparisons.run(board):
+            for event in self.service.run_comparison(sweep):
                 if isinstance(event, Progress):
                     yield {self.status: said_progress(event, stale=False)}
                 else:
-                    yield self._drawn(board)
-            cells = text.count(len(board.tiles), "cell")
-            yield self._rest(board, lab_text.DONE.format(cells=cells, time=in_words(perf_counter() - began)))
+                    yield self._drawn(sweep)
+            cells = text.count(len(sweep.tiles), "cell")
+            yield self._rest(sweep, lab_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began)))
 
     def on_stop(self, key: str | None) -> Update:
         """Keep what was there when a comparison was stopped or failed."""
         with telling():
             if key is None:
                 return self._still(lab_text.READY)
-            board = self.comparisons.board(key)
-            places = len(board.places())
-            if len(board.tiles) == places:  # an earlier one: the new one was refused
-                return self._rest(board, lab_text.READY)
+            sweep = self.service.comparison(key)
+            places = len(sweep.places())
+            if len(sweep.tiles) == places:  # an earlier one: the new one was refused
+                return self._rest(sweep, lab_text.READY)
             cells = text.count(places, "cell")
-            return self._rest(board, lab_text.STOPPED.format(done=len(board.tiles), cells=cells))
+            return self._rest(sweep, lab_text.STOPPED.format(done=len(sweep.tiles), cells=cells))
 
     def on_look(self, values: Values) -> Update:
         """Show the cells so far in another way; a comparison under way goes on in it."""
-        if values[self.board] is None:
+        if values[self.comparison] is None:
             return {self.grid: gr.skip(), self.table: gr.skip()}
         with telling():
-            board = self.comparisons.board(values[self.board])
-            board.shows, board.colormap = values[self.shown], values[self.colormap]
-            return self._drawn(board)
+            sweep = self.service.comparison(values[self.comparison])
+            sweep.shows, sweep.colormap = values[self.shown], values[self.colormap]
+            return self._drawn(sweep)
 
     def on_pin(self, key: str | None, event: gr.SelectData) -> Update:
         """Measure all cells against the one that was picked."""
         with telling():
-            board = self.comparisons.board(key)
+            sweep = self.service.comparison(key)
             if isinstance(event.index, int):  # it comes from the browser
-                board.pin(event.index)
-            return self._drawn(board)
+                sweep.pin(event.index)
+            return self._drawn(sweep)
 
     def on_write(self, number: int, key: str | None) -> str:
         """Write the sheets and the table -> the path of the one that was asked for."""
         with telling():
-            return str(self.comparisons.export(self.comparisons.board(key))[number])
+            return str(self.service.export_comparison(key)[number])
 
     def on_example(self, index: int) -> str:
         """Put an example photo into the input."""
@@ -212,11 +211,11 @@ class Lab:
         try:
             checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
             size = size_of(photo) if photo else USUAL_SIZE
-            cost = self.comparisons.cost(self._asked(values), checkpoints, size)
+            cost = self.service.comparison_cost(self._asked(values), checkpoints, size)
         except MarigoldError as error:
             return plain(str(error))
         sentence = lab_text.COST if cost.measured else lab_text.COST_GUESS
-        cells, time = text.count(cost.cells, "cell"), in_words(cost.seconds)
+        cells, time = text.count(cost.cells, "cell"), format_seconds(cost.seconds)
         fetching = text.COST_DOWNLOAD.format(size=cost.download_bytes / 1e9) if cost.download_bytes else ""
         return sentence.format(cells=cells, time=time, share=cost.seconds / cost.separate_s) + fetching
 
@@ -224,16 +223,17 @@ class Lab:
 
     def _asked(self, values: Values) -> Comparison:
         size = chosen_px(values[self.resolution])
-        return ask(values[self.steps], values[self.sizes], values[self.seeds], size)
+        axes = {"steps": values[self.steps], "sizes": values[self.sizes], "seeds": values[self.seeds]}
+        return shared_comparison(**axes, processing_resolution=size)
 
-    def _drawn(self, board: Board) -> Update:
-        return {self.grid: self.grids.draw(board), self.table: draw_table(board.rows())}
+    def _drawn(self, sweep: Sweep) -> Update:
+        return {self.grid: self.grids.draw(sweep), self.table: draw_table(sweep.rows())}
 
-    def _rest(self, board: Board, sentence: str) -> Update:
+    def _rest(self, sweep: Sweep, sentence: str) -> Update:
         """Say how a comparison ended and offer what it gave."""
-        board.is_running = False
-        files = {button: gr.Button(interactive=bool(board.tiles)) for button in self.buttons}
-        return {**self._still(sentence), **files, **self._drawn(board)}
+        sweep.is_running = False
+        files = {button: gr.Button(interactive=bool(sweep.tiles)) for button in self.buttons}
+        return {**self._still(sentence), **files, **self._drawn(sweep)}
 
     def _still(self, sentence: str) -> Update:
         return {

@@ -10,10 +10,8 @@ from gradio.processing_utils import save_pil_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from marigold_core.comparison.board import Board
-from marigold_core.comparison.contact_sheet import caption, reference_in_words
-from marigold_core.comparison.paint import Bar, Paint
-from marigold_core.comparison.sweep import PLACES, Record, Row
+from marigold_core.comparison.contact_sheet import Bar, Paint, caption, choose_paint, describe_reference
+from marigold_core.comparison.sweep import PLACES, Record, Row, Sweep
 from marigold_core.ui import text
 from marigold_core.ui.text import lab as lab_text
 
@@ -22,41 +20,41 @@ Key = tuple[int, Paint, int | None]  # the cell, its colours, and for difference
 
 
 class Grid:
-    """Draws boards; a picture is coloured once for as long as its board is kept."""
+    """Draws comparisons; a picture is coloured once for as long as its comparison is kept."""
 
     def __init__(self) -> None:
-        self._files: WeakKeyDictionary[Board, dict[Key, str]] = WeakKeyDictionary()
+        self._files: WeakKeyDictionary[Sweep, dict[Key, str]] = WeakKeyDictionary()
 
-    def draw(self, board: Board) -> str:
+    def draw(self, sweep: Sweep) -> str:
         """Draw every cell in its place: a picture, or an empty frame where it is still to come."""
-        rows = board.rows()
-        paint = board.paint() if rows else None
+        rows = sweep.rows()
+        paint = choose_paint(sweep) if rows else None
         blocks = []
-        places = enumerate(board.places())
+        places = enumerate(sweep.places())
         for (checkpoint, seed), block in groupby(places, lambda place: place[1][:2]):
             heading = lab_text.BLOCK.format(checkpoint=escape(_short(checkpoint)), seed=seed)
-            blocks.append(f"<h3>{heading}</h3>{self._block(board, list(block), rows, paint)}")
+            blocks.append(f"<h3>{heading}</h3>{self._block(sweep, list(block), rows, paint)}")
         bar = draw_bar(paint.bar) if paint else ""
-        state = "running" if board.is_running else "still"
+        state = "running" if sweep.is_running else "still"
         return (
             f"<div class='lab-board {state}'><div class='under'>{bar}{_TOOLS}</div>"
             f"<div class='lab-scroll' tabindex='0' role='region' aria-label='{lab_text.GRID}'>{''.join(blocks)}</div>"
             f"<p class='note'>{lab_text.HINT}</p></div>"
         )
 
-    def _block(self, board: Board, places: list[tuple[int, Place]], rows: list[Row], paint: Paint | None) -> str:
+    def _block(self, sweep: Sweep, places: list[tuple[int, Place]], rows: list[Row], paint: Paint | None) -> str:
         """Draw the cells of one checkpoint and seed: a line for each number of steps."""
-        head = "".join(f"<th scope='col'>{text.count(size, 'member')}</th>" for size in board.asked.sizes)
+        head = "".join(f"<th scope='col'>{text.count(size, 'member')}</th>" for size in sweep.asked.sizes)
         lines = []
         for steps, line in groupby(places, lambda place: place[1][2]):
-            cells = "".join(self._cell(board, number, rows, paint) for number, _ in line)
+            cells = "".join(self._cell(sweep, number, rows, paint) for number, _ in line)
             lines.append(f"<tr><th scope='row'>{text.count(steps, 'step')}</th>{cells}</tr>")
-        style = f"--columns: {len(board.asked.sizes)}"
+        style = f"--columns: {len(sweep.asked.sizes)}"
         head = f"<thead><tr><td></td>{head}</tr></thead>"
         return f"<table class='lab-grid' style='{style}'>{head}<tbody>{''.join(lines)}</tbody></table>"
 
-    def _cell(self, board: Board, number: int, rows: list[Row], paint: Paint | None) -> str:
-        height, width = board.photo.pixels.shape[:2]
+    def _cell(self, sweep: Sweep, number: int, rows: list[Row], paint: Paint | None) -> str:
+        height, width = sweep.photo.pixels.shape[:2]
         window = f"class='window' style='aspect-ratio: {width} / {height}'"
         if number >= len(rows) or paint is None:
             return f"<td><span class='cell'><span {window}></span><span class='caption'></span></span></td>"
@@ -69,7 +67,7 @@ class Grid:
             members=text.count(row.tile.members, "member"),
             figures=", ".join(lines),
         )
-        address = f"gradio_api/file={quote(self._file(board, number, rows, paint))}"
+        address = f"gradio_api/file={quote(self._file(sweep, number, rows, paint))}"
         return (
             f"<td><button type='button' class='cell' data-cell='{number}' aria-label='{escape(label)}'"
             f" aria-pressed='{str(row.is_reference).lower()}'>"
@@ -77,11 +75,11 @@ class Grid:
             f"<span class='caption'>{''.join(f'<span>{line}</span>' for line in lines)}</span></button></td>"
         )
 
-    def _file(self, board: Board, number: int, rows: list[Row], paint: Paint) -> str:
+    def _file(self, sweep: Sweep, number: int, rows: list[Row], paint: Paint) -> str:
         """Write the picture of a cell, unless it lies there already -> its path."""
         against = next(index for index, row in enumerate(rows) if row.is_reference)
-        known = self._files.setdefault(board, {})
-        key = number, paint, against if board.shows == "differences" else None
+        known = self._files.setdefault(sweep, {})
+        key = number, paint, against if sweep.shows == "differences" else None
         if key not in known or not Path(known[key]).exists():
             picture = Image.fromarray(paint.picture(rows[number]))
             known[key] = save_pil_to_cache(picture, get_upload_folder(), name="cell", format="png")
@@ -111,7 +109,7 @@ def draw_table(rows: list[Row]) -> str:
         lines.append(f"<tr{mark}>{''.join(cells)}</tr>")
     return (
         f"<div class='lab-scroll' tabindex='0' role='region' aria-label='{lab_text.TABLE}'>"
-        f"<table class='lab-table'><caption>{escape(text.capital(reference_in_words(rows)))}</caption>"
+        f"<table class='lab-table'><caption>{escape(text.capital(describe_reference(rows)))}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 

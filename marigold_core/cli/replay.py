@@ -1,0 +1,61 @@
+"""The command ``replay``: a recorded run once more, and whether its files have the same bytes."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from marigold_core import load
+from marigold_core.cli import photo_folders
+from marigold_core.cli.console import ALL_DONE, DEVICES, SOME_FAILED, Run, watch
+from marigold_core.settings import Frozen, help_text
+
+
+class ReplayRun(Frozen):
+    """What a manifest does not hold, and where its checkpoint runs."""
+
+    model: str | None = Field(None, description="the recorded checkpoint's folder, where its name is not enough")
+    device: str | None = Field(None, description=f"{DEVICES}; by default as recorded")
+    overwrite: bool = Field(False, description=help_text(Run, "overwrite"))
+    quiet: bool = Field(False, description=help_text(Run, "quiet"))
+
+
+def replay(
+    manifest: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="MANIFEST", help="manifest.json of a result, or the folder that holds it"),
+    ],
+    /,
+    run: ReplayRun,
+    output: Annotated[
+        Path | None,
+        tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to; without one nothing is kept"),
+    ] = None,
+    photo: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="PHOTO", help="the photo; by default one named as the manifest's folder, near it"),
+    ] = None,
+) -> int:
+    """Make a recorded result again, and say whether every file has the same bytes or what is different.
+
+    Exit status 1 says that a file has other bytes.
+    """
+    from marigold_core.files import replay as recorded
+
+    record = recorded.read(manifest)
+    opened = recorded.find_photo(manifest, record, photo)
+    recorded.find_checkpoint(record, run.model)
+    device, dtype = run.device or record.device or "auto", record.dtype or "auto"
+    name = (manifest if manifest.is_dir() else manifest.parent).resolve().name
+    place = photo_folders.appearing(output / name, output, run.overwrite) if output else tempfile.TemporaryDirectory()
+    with place as folder:
+        pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
+        events = recorded.stream(pipe.stream(opened, record.settings), record)
+        prediction = watch(events, name, run.quiet)
+        outcome = recorded.write(prediction, record, Path(folder))
+    if not run.quiet or outcome.fell_short:
+        print(outcome.in_words())
+    return SOME_FAILED if outcome.fell_short else ALL_DONE

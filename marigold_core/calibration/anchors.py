@@ -139,7 +139,7 @@ class Reader:
         if not 0 < self._fov_x_deg < 180:
             raise CalibrationError(f"fov_x_deg must lie between 0 and 180 degrees, but got {self._fov_x_deg:g}.")
         if self._rays is None:
-            from marigold_core.geometry.mesh import unproject
+            from marigold_core.geometry.camera import unproject
 
             self._rays = unproject(np.ones_like(self._map), self._fov_x_deg)
         return self._rays[self.pixel(x, y, name)].astype(np.float64)

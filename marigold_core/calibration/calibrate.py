@@ -106,6 +106,7 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
     """Depth prediction of kind "affine" or "scale" and hints -> the same map [H, W] in metres along the optical axis.
 
     Flat patches alone give kind "scale", with the farthest depth as 1.
+
     Raises:
         CalibrationError: the hints do not determine metres, contradict one another, or a hint is not usable.
     """

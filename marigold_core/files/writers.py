@@ -36,9 +36,9 @@ class _Job:
     @cached_property
     def normals(self) -> np.ndarray:
         """[H, W, 3], for the picture and the array."""
-        from marigold_core.geometry import mesh
+        from marigold_core.geometry import camera
 
-        return mesh.normals(self.prediction, self.mesh)
+        return camera.normals(self.prediction, self.mesh)
 
 
 def build(
@@ -178,9 +178,10 @@ def _mesh_glb(job: _Job) -> bytes:
     """Textured mesh in glTF's axes: y up, the camera at the origin looking along -z."""
     from trimesh.exchange.gltf import export_glb
 
-    from marigold_core.geometry import mesh, preview
+    from marigold_core.geometry import preview
+    from marigold_core.geometry.mesh import build_mesh
 
-    mesh = mesh.build_mesh(job.prediction, job.mesh)
+    mesh = build_mesh(job.prediction, job.mesh)
     mesh.apply_transform(preview.TO_GLTF)
 
     def finish(tree: dict) -> None:
@@ -196,9 +197,9 @@ def _mesh_glb(job: _Job) -> bytes:
 def _points_ply(job: _Job) -> bytes:
     from trimesh.exchange.ply import export_ply
 
-    from marigold_core.geometry import mesh
+    from marigold_core.geometry.points import point_cloud
 
-    content = export_ply(mesh.point_cloud(job.prediction, job.mesh))
+    content = export_ply(point_cloud(job.prediction, job.mesh))
     comment = f"\ncomment depth is {manifest.claim(job.prediction)}\nelement vertex"
     return content.replace(b"\nelement vertex", comment.encode("ascii"), 1)
 

@@ -1,14 +1,15 @@
-"""Geometry as a screen shows it: GLB in glTF axes for shapes whose own files browsers do not draw well.
+"""GLB files for viewers in the browser, of shapes whose own files these do not draw well.
 
 STL has neither colour nor an upright side, and the points' PLY has its y axis down; both would be drawn wrong.
 """
 
 import json
 import struct
+from typing import Any, cast
 
 import numpy as np
 import trimesh
-from trimesh.exchange.gltf import export_glb
+from trimesh.exchange import gltf
 
 CLAY = np.array([0.60, 0.53, 0.45])  # linear red, green and blue where the light falls straight
 LIGHT = np.array([-0.5, 0.6, 0.62])  # toward the lamp, over the left shoulder
@@ -20,22 +21,20 @@ UNLIT = "KHR_materials_unlit"  # for colours that are lit already, such as a pho
 def relief_glb(solid: trimesh.Trimesh) -> bytes:
     """Solid in millimetres -> GLB of matt clay, its longest edge 1, standing upright like the photo.
 
-    Its light is painted on: shallow relief shows in light from the side alone, and viewers light from everywhere.
+    Its shading is painted on: shallow relief shows in light from the side alone, and viewers light from everywhere.
     """
     share = AMBIENT + (1 - AMBIENT) * np.clip(solid.vertex_normals @ (LIGHT / np.linalg.norm(LIGHT)), 0, 1)
     colours = np.rint(255 * share[:, None] * CLAY).astype(np.uint8)
     standing = trimesh.Trimesh(solid.vertices / solid.extents.max(), solid.faces, process=False, vertex_colors=colours)
-    return export_glb(standing.scene(), include_normals=False, tree_postprocessor=_unlit)
+    return _export_unlit(standing)
 
 
 def points_glb(cloud: trimesh.PointCloud) -> bytes:
     """Coloured points in OpenCV axes -> GLB. glTF wants linear light where photos have sRGB."""
     srgb = np.asarray(cloud.colors)[:, :3] / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    turned = trimesh.PointCloud(cloud.vertices, colors=np.rint(linear * 255).astype(np.uint8))
-    turned.apply_transform(TO_GLTF)
-
-    return export_glb(turned.scene(), tree_postprocessor=_unlit)
+    upright: Any = trimesh.PointCloud(cast(Any, cloud).vertices, colors=np.rint(linear * 255).astype(np.uint8))
+    return _export_unlit(upright.apply_transform(TO_GLTF))
 
 
 def read_vertices(glb: bytes) -> tuple[np.ndarray, int]:
@@ -50,7 +49,11 @@ def read_vertices(glb: bytes) -> tuple[np.ndarray, int]:
     return vertices, 0 if indices is None else tree["accessors"][indices]["count"] // 3
 
 
-def _unlit(tree: dict) -> None:
+def _export_unlit(shape: Any) -> bytes:
+    return cast(Any, gltf).export_glb(shape.scene(), include_normals=False, tree_postprocessor=_unlit)
+
+
+def _unlit(tree: dict[str, Any]) -> None:
     """Have viewers show the colours of the vertices as they are."""
     tree["materials"] = [{"extensions": {UNLIT: {}}, "doubleSided": True}]
     tree["extensionsUsed"] = [UNLIT]

@@ -9,7 +9,8 @@ import numpy as np
 import trimesh
 
 from marigold_core.errors import ExportError
-from marigold_core.geometry.depth_filters import grid_faces, sample_grid, smooth
+from marigold_core.geometry.depth_filters import smooth
+from marigold_core.geometry.mesh import grid_faces, sample_grid
 from marigold_core.images.colormaps import to_unit
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings
@@ -19,9 +20,9 @@ PLA_G_PER_CM3 = 1.24  # the usual plastic of home printers
 
 @dataclass(frozen=True)
 class Solid:
-    """What somebody who prints a solid wants to know of it, as the library measures it."""
+    """Measurements of a solid for printing."""
 
-    watertight: bool  # closed, and every face turned outward
+    watertight: bool  # closed, and every face's normal points outward
     size_mm: tuple[float, float, float]  # x, y, and z up from the plate
     volume_cm3: float
 
@@ -35,7 +36,7 @@ def relief(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimesh:
     """Depth prediction -> watertight solid, longest edge ``relief_mm``, near parts high.
 
     At most ``max_triangles`` triangles. What lies outside the clips is level with them: a solid has no holes, so the
-    cuts of the mesh do not apply, and the whole height goes to what lies between.
+    cuts of the mesh do not apply, and the whole height is used for what lies between.
 
     Raises:
         ExportError: the prediction is not depth or holds values that are not numbers.
@@ -51,13 +52,13 @@ def relief(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimesh:
     span = float(depth.max() - depth.min()) or 1.0
     height_mm = settings.relief_base_mm + settings.relief_height_mm * (depth.max() - depth) / span
     mm_per_px = settings.relief_mm / max(rows[-1], cols[-1])
-    x, y = np.meshgrid(cols * mm_per_px, (rows[-1] - rows) * mm_per_px)
+    x, y = np.broadcast_arrays(cols * mm_per_px, (rows[-1] - rows)[:, None] * mm_per_px)
     vertices, faces = _close(np.stack([x, y, height_mm], axis=-1).reshape(-1, 3), *depth.shape)
     return trimesh.Trimesh(vertices, faces, process=False)
 
 
 def measure(solid: trimesh.Trimesh) -> Solid:
-    """Examine a solid in millimetres, however it was made; a hole or a face turned inward is found."""
+    """Measure a solid in millimetres, however it was made, and find holes and faces whose normals point inward."""
     x, y, z = (float(side) for side in solid.extents)
     return Solid(solid.is_volume, (x, y, z), float(solid.volume) / 1000)
 

@@ -9,7 +9,7 @@ import pytest
 from marigold_core import CalibrationError
 from marigold_core.calibration.anchors import Anchor, Length, depth_of
 from marigold_core.calibration.calibrate import Hints, calibrate
-from marigold_core.geometry.mesh import unproject
+from marigold_core.geometry.camera import unproject
 from marigold_core.prediction import Prediction, Space
 from tests.helpers.measured_room import (
     FLOOR,

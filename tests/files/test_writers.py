@@ -23,7 +23,8 @@ from marigold_core import storage
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.writers import build, formats_for, save
-from marigold_core.geometry.mesh import build_mesh, metric_z, normals
+from marigold_core.geometry.camera import metric_z, normals
+from marigold_core.geometry.mesh import build_mesh
 from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marigold_core.errors import ExportError
-from marigold_core.geometry.depth_filters import GRID_PX, edge_mask, sample_grid, sharpen, smooth, without_specks
-from marigold_core.geometry.mesh import (
+from marigold_core.geometry.camera import (
     DEFAULT_FOV_X_DEG,
-    build_mesh,
     field_of_view,
     metric_z,
     normals,
     normals_from_depth,
-    point_cloud,
     unproject,
 )
+from marigold_core.geometry.depth_filters import edge_mask, sharpen, smooth, without_specks
+from marigold_core.geometry.mesh import GRID_PX, build_mesh, sample_grid
+from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.relief import PLA_G_PER_CM3, measure, relief
 from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import MeshSettings, Settings

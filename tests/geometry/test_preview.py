@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from marigold_core.files.writers import build
-from marigold_core.geometry.mesh import point_cloud
+from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.preview import LIGHT, points_glb, read_vertices, relief_glb
 from marigold_core.geometry.relief import relief
 from marigold_core.prediction import Prediction

@@ -8,7 +8,7 @@ from marigold_core import Settings
 from marigold_core.calibration.anchors import Anchor, Length
 from marigold_core.calibration.calibrate import Calibrated
 from marigold_core.calibration.plane_fit import Patch
-from marigold_core.geometry.mesh import unproject
+from marigold_core.geometry.camera import unproject
 from marigold_core.prediction import Prediction, Space
 
 SPACES: tuple[Space, ...] = ("depth", "log", "disparity")

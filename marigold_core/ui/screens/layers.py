@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from marigold_core.geometry.mesh import normals
+from marigold_core.geometry.camera import normals
 from marigold_core.images.colormaps import (
     depth_to_rgb,
     normals_to_rgb,

@@ -8,7 +8,8 @@ from gradio.components import Component
 from gradio.events import Dependency
 from gradio.processing_utils import save_bytes_to_cache
 
-from marigold_core.geometry.mesh import DEFAULT_FOV_X_DEG, normals, point_cloud
+from marigold_core.geometry.camera import DEFAULT_FOV_X_DEG, normals
+from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.preview import points_glb, read_vertices, relief_glb
 from marigold_core.geometry.relief import measure, relief
 from marigold_core.images.colormaps import normals_to_rgb

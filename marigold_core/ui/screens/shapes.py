@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from marigold_core.geometry.mesh import DEFAULT_FOV_X_DEG
+from marigold_core.geometry.camera import DEFAULT_FOV_X_DEG
 from marigold_core.geometry.relief import Solid
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Format

@@ -8,7 +8,7 @@ from marigold_core.files import examples
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
 from marigold_core.ui.api import add_endpoints
-from marigold_core.ui.screens.compare import Lab
+from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.studio import Studio
 from marigold_core.ui.theme import SCRIPT
 
@@ -23,7 +23,7 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab(text.STUDIO_TAB):
                 studio = Studio(service)
             with gr.Tab(text.LAB_TAB):
-                lab = Lab(service)
+                lab = CompareScreen(service)
         studio.connect(page)
         lab.connect(page, studio.photo)
         add_endpoints(page, service)

@@ -15,12 +15,12 @@ from marigold_core.ui.controls.share_link import Link
 from marigold_core.ui.error_messages import telling
 from marigold_core.ui.events import LIGHT, MODEL, QUIET
 from marigold_core.ui.run_controller import Stage, Update, Values
-from marigold_core.ui.screens.depth import Viewer
-from marigold_core.ui.screens.files import Files
+from marigold_core.ui.screens.depth import DepthScreen
+from marigold_core.ui.screens.files import FilesScreen
 from marigold_core.ui.screens.history import History
-from marigold_core.ui.screens.mesh import Scene
-from marigold_core.ui.screens.metres import Measure
-from marigold_core.ui.screens.uncertainty import Uncertainty
+from marigold_core.ui.screens.mesh import MeshScreen
+from marigold_core.ui.screens.metres import MetresScreen
+from marigold_core.ui.screens.uncertainty import UncertaintyScreen
 
 
 class Studio:
@@ -41,15 +41,15 @@ class Studio:
                 stage.draw_status()
                 with gr.Tabs(elem_id="views"):
                     with gr.Tab(text.DEPTH_TAB) as depth_tab:
-                        viewer = Viewer(stage)
+                        viewer = DepthScreen(stage)
                     with gr.Tab(text.UNCERTAINTY_TAB) as doubt_tab:
-                        self.doubt = doubt = Uncertainty(stage)
+                        self.doubt = doubt = UncertaintyScreen(stage)
                     with gr.Tab(text.SCENE_TAB) as scene_tab:
-                        scene = Scene(stage, scene_tab)
+                        scene = MeshScreen(stage, scene_tab)
                     with gr.Tab(text.METRES_TAB) as metres_tab:
-                        measure = Measure(stage)
+                        measure = MetresScreen(stage)
                     with gr.Tab(text.FILES_TAB, render_children=True) as files_tab:  # for manifests that are dropped
-                        files = Files(stage, viewer.colormap, scene.mesh)
+                        files = FilesScreen(stage, viewer.colormap, scene.mesh)
                         self.link = Link(stage, self.inputs, self.gallery)
                         self.replaying = Replaying(stage, self.photo, self.inputs)
                 history = History(stage, viewer.colormap)

@@ -53,7 +53,7 @@ def test_points_normals_and_the_mesh_follow_one_another(page: Page) -> None:
     choose(page, "Points")
     said(page, "points · PLY")
     choose(page, "Surface normals")
-    said(page, "Which way each surface looks")
+    said(page, "Which way each surface faces")
     page.locator("#views .comparison:visible img.fixed").wait_for()
     choose(page, "Textured mesh")
     said(page, "triangles · GLB")

@@ -1,16 +1,18 @@
-"""The compare lab without a browser: what is drawn of a comparison, and the endpoint's arguments."""
+"""The compare screen without a browser: what is drawn of a comparison, and the endpoint's arguments."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from marigold_core.comparison.contact_sheet import MapPaint
 from marigold_core.errors import CheckpointError
 from marigold_core.ui.api import fault
 from marigold_core.ui.api_compare import read_comparison
-from marigold_core.ui.screens import compare_grid
-from marigold_core.ui.screens.compare_grid import Grid, draw_table
+from marigold_core.ui.screens import compare
+from marigold_core.ui.screens.compare import draw_grid, draw_table
 from tests.helpers.sweeps import sweep_of
 
 
@@ -19,56 +21,61 @@ def painted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keep pictures out of the page's cache -> the files that were written."""
     written: list[str] = []
 
-    def save(picture, folder: str, name: str, format: str) -> str:
+    def save(picture: np.ndarray) -> str:
         written.append(str(tmp_path / f"{len(written)}.png"))
-        picture.save(written[-1])
+        Image.fromarray(picture).save(written[-1])
         return written[-1]
 
-    monkeypatch.setattr(compare_grid, "save_pil_to_cache", save)
+    monkeypatch.setattr(compare, "preview", save)
     return written
 
 
 def test_cells_stand_in_their_places_and_the_rest_is_still_to_come(painted: list[str]) -> None:
-    drawn = Grid().draw(sweep_of(3, seeds=(0, 5)))
+    drawn = draw_grid(sweep_of(3, seeds=(0, 5)), {})
     assert drawn.count("<table") == 2 and "tiny, seed 5" in drawn
-    assert re.findall(r"data-cell='(\d+)'", drawn) == ["0", "1", "2"]
-    assert drawn.count("<span class='cell'>") == 5
-    assert re.findall(r"scope='(?:row|col)'>([^<]+)", drawn)[:4] == ["1 member", "3 members", "1 step", "2 steps"]
-    assert drawn.count("aria-pressed='true'") == 1
+    assert re.findall(r'data-cell="(\d+)"', drawn) == ["0", "1", "2"]
+    assert drawn.count('<span class="cell">') == 5
+    assert re.findall(r'scope="(?:row|col)">([^<]+)', drawn)[:4] == ["1 member", "3 members", "1 step", "2 steps"]
+    assert drawn.count('aria-pressed="true"') == 1
     assert "uncertainty 0.100" in drawn
 
 
 def test_a_picture_is_painted_once(painted: list[str]) -> None:
-    grid, sweep = Grid(), sweep_of(2)
+    files, sweep = {}, sweep_of(2)
     for cells in (2, 3, 4):
         sweep.tiles[:] = sweep_of(cells).tiles
-        grid.draw(sweep)
+        draw_grid(sweep, files)
     assert len(painted) == 4
     sweep.shows = "differences"
-    grid.draw(sweep)
+    draw_grid(sweep, files)
     sweep.pin(0)
-    grid.draw(sweep)
+    draw_grid(sweep, files)
     assert len(painted) == 4 + 4 + 4
     sweep.shows = "maps"
-    assert painted[0] in grid.draw(sweep) and len(painted) == 12
+    assert painted[0] in draw_grid(sweep, files) and len(painted) == 12
 
 
 def test_names_are_text_and_never_markup(painted: list[str]) -> None:
     sweep = sweep_of(4, name="<img src=x onerror=alert(1)>'\"")
-    for drawn in (Grid().draw(sweep), draw_table(sweep.rows())):
-        assert "<img src=x" not in drawn and "onerror=alert(1)&gt;&#x27;&quot;" in drawn
+    for drawn in (draw_grid(sweep, {}), draw_table(sweep.rows())):
+        assert "<img src=x" not in drawn and "onerror=alert(1)&gt;&#39;&#34;" in drawn
 
 
 def test_the_table_says_what_is_known(painted: list[str]) -> None:
     assert draw_table([]) == ""
     drawn = draw_table(sweep_of(4).rows())
-    assert drawn.count("class='reference'") == 1 and "<td>reference</td>" in drawn
+    assert drawn.count('class="reference"') == 1 and "<td>reference</td>" in drawn
     assert drawn.count("needs 3 members") == 2 and drawn.count("0.1000") == 2
     assert "Reference: tiny, seed 0, 2  steps, 3  members; difference: mean after fitting scale and shift" in drawn
 
 
-def test_normals_have_no_colour_bar() -> None:
-    assert "toward the viewer" in compare_grid.draw_bar(MapPaint("Surface normals", -1.0, 1.0, None).bar)
+def test_normals_have_no_colour_bar(painted: list[str]) -> None:
+    sweep = sweep_of(1)
+    facing = np.zeros((30, 40, 3), np.float32)
+    sweep.tiles[0] = replace(sweep.tiles[0], modality="normals", kind="unit-vector", values=facing)
+    drawn = draw_grid(sweep, {})
+    assert "toward the viewer" in drawn and "linear-gradient" not in drawn
+    assert "linear-gradient" in draw_grid(sweep_of(1), {})
 
 
 # ------------------------------------------------------------------------------- the endpoint's arguments

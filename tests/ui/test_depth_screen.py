@@ -21,13 +21,24 @@ from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.runtime import in_words
 from marigold_core.ui.run_controller import Stage, Values
-from marigold_core.ui.screens.depth import Viewer
+from marigold_core.ui.screens.depth import LEVELS, DepthScreen, readout_values
 from marigold_core.ui.screens.history import MOST_RUNS, History
-from marigold_core.ui.screens.layers import DEPTH, DOUBT, GREY, MEMBER, NORMALS, PHOTO, Look, offered, paint
-from marigold_core.ui.screens.legend import LEVELS, draw_keys, readings
+from marigold_core.ui.screens.layers import (
+    DEPTH,
+    GREY,
+    MEMBER,
+    NORMALS,
+    PHOTO,
+    UNCERTAINTY,
+    ColourSettings,
+    draw_legends,
+    offered,
+    paint,
+)
 
 HEIGHT, WIDTH = 120, 160
 PARTS = PartTimes(1.0, 1.0, 1.0)
+PLAIN = ColourSettings()
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +87,7 @@ def pixels(file: str) -> np.ndarray:
 @pytest.mark.parametrize("prediction", [depth(), facing()], ids=["depth", "normals"])
 def test_every_layer_has_the_size_of_the_photo_on_the_page(prediction: Prediction) -> None:
     for _, layer in offered(prediction):
-        assert pixels(paint(prediction, layer, Look())).shape == (HEIGHT, WIDTH, 3), layer
+        assert pixels(paint(prediction, layer, PLAIN)).shape == (HEIGHT, WIDTH, 3), layer
 
 
 def test_large_photos_are_shown_at_the_size_of_a_screen() -> None:
@@ -85,67 +96,70 @@ def test_large_photos_are_shown_at_the_size_of_a_screen() -> None:
         uncertainty=np.zeros((900, 2000), np.float32),
         photo=np.zeros((900, 2000, 3), np.uint8),
     )
-    assert {pixels(paint(large, layer, Look())).shape for _, layer in offered(large)} == {(576, 1280, 3)}
+    assert {pixels(paint(large, layer, PLAIN)).shape for _, layer in offered(large)} == {(576, 1280, 3)}
 
 
 def test_only_what_is_there_is_offered() -> None:
     assert [name for _, name in offered(depth(2))] == [PHOTO, DEPTH, GREY, NORMALS, f"{MEMBER}1", f"{MEMBER}2"]
-    assert DOUBT in [name for _, name in offered(depth(3))]
+    assert UNCERTAINTY in [name for _, name in offered(depth(3))]
     assert [name for _, name in offered(replace(facing(1), uncertainty=None, members=None))] == [PHOTO, NORMALS]
 
 
 def test_depth_takes_the_colours_of_the_map_grey_and_members_likewise() -> None:
     made = depth()
-    np.testing.assert_array_equal(pixels(paint(made, DEPTH, Look("magma"))), depth_to_rgb(made.values, "magma"))
-    np.testing.assert_array_equal(pixels(paint(made, GREY, Look("magma"))), depth_to_rgb(made.values, "gray"))
-    np.testing.assert_array_equal(pixels(paint(made, DEPTH, Look(invert=True))), depth_to_rgb(made.values, invert=True))
-    shades = pixels(paint(made, f"{MEMBER}4", Look("gray")))[..., 0]
+    for layer, colours, expected in (
+        (DEPTH, ColourSettings("magma"), depth_to_rgb(made.values, "magma")),
+        (GREY, ColourSettings("magma"), depth_to_rgb(made.values, "gray")),
+        (DEPTH, ColourSettings(invert=True), depth_to_rgb(made.values, invert=True)),
+    ):
+        np.testing.assert_array_equal(pixels(paint(made, layer, colours)), expected)
+    shades = pixels(paint(made, f"{MEMBER}4", ColourSettings("gray")))[..., 0]
     assert shades.min() > 0.7 * 255 and shades.max() == 255  # the last quarter of the numbers
 
 
 def test_the_range_is_a_share_of_the_depths_and_knows_no_wrong_order() -> None:
     made = depth()
     first, last = (depth_to_rgb(np.array([[end]]))[0, 0] for end in (0.0, 1.0))
-    shown = pixels(paint(made, DEPTH, Look(near=0.25, far=0.5)))
+    shown = pixels(paint(made, DEPTH, ColourSettings(near=0.25, far=0.5)))
     assert (shown[:, : WIDTH // 4 - 1] == first).all() and (shown[:, WIDTH // 2 + 1 :] == last).all()
     assert len(np.unique(shown[0], axis=0)) > 20
-    np.testing.assert_array_equal(pixels(paint(made, DEPTH, Look(near=0.5, far=0.25))), shown)
-    assert len(np.unique(pixels(paint(made, DEPTH, Look(near=0.5, far=0.5)))[0], axis=0)) == 2
+    np.testing.assert_array_equal(pixels(paint(made, DEPTH, ColourSettings(near=0.5, far=0.25))), shown)
+    assert len(np.unique(pixels(paint(made, DEPTH, ColourSettings(near=0.5, far=0.5)))[0], axis=0)) == 2
     metres = depth(kind="metric", values=made.values * 8 + 2)
-    assert Look(near=0.25, far=1).ends(metres) == (4.0, 10.0)
+    assert ColourSettings(near=0.25, far=1).depth_range(metres) == (4.0, 10.0)
 
 
 def test_a_picture_that_a_browser_may_be_reading_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [paint(depth(), layer, Look()) for layer in (PHOTO, DEPTH)]
+    shown = [paint(depth(), layer, PLAIN) for layer in (PHOTO, DEPTH)]
     monkeypatch.setattr(storage, "write_bytes", lambda path, content: pytest.fail(f"{path} was written again"))
-    assert [paint(depth(), layer, Look()) for layer in (PHOTO, DEPTH)] == shown
+    assert [paint(depth(), layer, PLAIN) for layer in (PHOTO, DEPTH)] == shown
 
 
 # ------------------------------------------------------------------------------- legend
 
 
 def ticks(drawn: str) -> list[str]:
-    return re.findall(r"<span style='left:[\d.]+%'>([^<]*)</span>", drawn)
+    return re.findall(r'<span style="left:[\d.]+%">([^<]*)</span>', drawn)
 
 
 def test_ticks_are_relative_or_metres_and_follow_the_range() -> None:
-    assert ticks(draw_keys(depth(), [PHOTO, DEPTH], Look())) == ["near 0.00", "0.25", "0.50", "0.75", "1.00 far"]
-    assert ticks(draw_keys(depth(), [DEPTH], Look(near=0.2, far=0.6)))[1:4] == ["0.30", "0.40", "0.50"]
-    metres = draw_keys(depth(kind="metric", values=depth().values * 8 + 2), [DEPTH], Look())
+    assert ticks(draw_legends(depth(), [PHOTO, DEPTH], PLAIN)) == ["near 0.00", "0.25", "0.50", "0.75", "1.00 far"]
+    assert ticks(draw_legends(depth(), [DEPTH], ColourSettings(near=0.2, far=0.6)))[1:4] == ["0.30", "0.40", "0.50"]
+    metres = draw_legends(depth(kind="metric", values=depth().values * 8 + 2), [DEPTH], PLAIN)
     assert ticks(metres) == ["near 2.00 m", "4.00 m", "6.00 m", "8.00 m", "10.00 m far"]
     assert text.KEY_KINDS["metric"] in metres and "not metres" not in metres
 
 
 def test_each_legend_is_drawn_once_and_photos_have_none() -> None:
-    assert draw_keys(depth(), [PHOTO, PHOTO], Look()).count("<figure") == 0
-    assert draw_keys(depth(), [DEPTH, DEPTH], Look()).count("<figure") == 1
-    assert draw_keys(depth(), [f"{MEMBER}1", f"{MEMBER}4"], Look()).count("<figure") == 1
-    assert draw_keys(depth(), [GREY, DEPTH], Look()).count("<figure") == 2
-    assert text.KEY_NORMALS in draw_keys(facing(), [NORMALS, f"{MEMBER}1"], Look())
+    assert draw_legends(depth(), [PHOTO, PHOTO], PLAIN).count("<figure") == 0
+    assert draw_legends(depth(), [DEPTH, DEPTH], PLAIN).count("<figure") == 1
+    assert draw_legends(depth(), [f"{MEMBER}1", f"{MEMBER}4"], PLAIN).count("<figure") == 1
+    assert draw_legends(depth(), [GREY, DEPTH], PLAIN).count("<figure") == 2
+    assert text.KEY_NORMALS in draw_legends(facing(), [NORMALS, f"{MEMBER}1"], PLAIN)
 
 
 def test_the_legend_has_the_colours_of_the_picture() -> None:
-    plain, swapped = (draw_keys(depth(), [DEPTH], Look(invert=invert)) for invert in (False, True))
+    plain, swapped = (draw_legends(depth(), [DEPTH], ColourSettings(invert=invert)) for invert in (False, True))
     stops = [re.findall(r"rgb\([\d ]+\)", drawn) for drawn in (plain, swapped)]
     assert stops[0] == stops[1][::-1]
     red, green, blue = depth_to_rgb(np.zeros((1, 1), np.float32))[0, 0]
@@ -156,8 +170,8 @@ def test_the_legend_of_uncertainty_ends_where_the_picture_does() -> None:
     made = depth()
     assert made.uncertainty is not None
     top = uncertainty_top(made.uncertainty)
-    assert ticks(draw_keys(made, [DOUBT], Look()))[-1] == f"{top * 100:.1f} % or more"
-    assert ticks(draw_keys(replace(made, kind="metric"), [DOUBT], Look()))[-1] == f"{top:.2f} m or more"
+    assert ticks(draw_legends(made, [UNCERTAINTY], PLAIN))[-1] == f"{top * 100:.1f} % or more"
+    assert ticks(draw_legends(replace(made, kind="metric"), [UNCERTAINTY], PLAIN))[-1] == f"{top:.2f} m or more"
 
 
 # ------------------------------------------------------------------------------- numbers under the pointer
@@ -170,19 +184,19 @@ def numbers(channel: dict) -> np.ndarray:
 
 def test_readings_are_the_numbers_of_the_map_in_their_units() -> None:
     made = depth(kind="metric", values=depth().values * 8 + 2)
-    found = readings(made)
+    found = readout_values(made)
     assert (found["width"], found["height"]) == (WIDTH, HEIGHT)
     of_depth, of_doubt = found["channels"]
     np.testing.assert_allclose(numbers(of_depth), made.values, atol=1e-3)
     np.testing.assert_allclose(numbers(of_doubt), made.uncertainty, atol=1e-4)
     assert (of_depth["unit"], of_doubt["unit"]) == (" m", " m")
-    relative = readings(depth())["channels"]
+    relative = readout_values(depth())["channels"]
     assert (relative[0]["unit"], relative[1]["unit"]) == ("", " %")
     np.testing.assert_allclose(numbers(relative[1]).max(), 20, rtol=1e-3)
 
 
 def test_readings_are_coarse_and_bear_a_constant_map() -> None:
-    (channel,) = readings(depth(1, values=np.full((1200, 1600), 0.3, np.float32)))["channels"]
+    (channel,) = readout_values(depth(1, values=np.full((1200, 1600), 0.3, np.float32)))["channels"]
     assert (channel["rows"], channel["columns"]) == (120, 160)
     np.testing.assert_allclose(numbers(channel), 0.3, atol=1 / LEVELS)
 
@@ -190,7 +204,7 @@ def test_readings_are_coarse_and_bear_a_constant_map() -> None:
 def test_readings_of_normals_are_angles_to_the_viewer() -> None:
     values = facing().values.copy()
     values[:, 80:] = (np.sin(np.radians(30)), 0, np.cos(np.radians(30)))
-    angles = numbers(readings(replace(facing(), values=values))["channels"][0])
+    angles = numbers(readout_values(replace(facing(), values=values))["channels"][0])
     np.testing.assert_allclose(angles[60, [10, 150]], [0, 30], atol=0.1)
 
 
@@ -204,21 +218,21 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture
-def viewer(stage: Stage) -> Viewer:
-    async def draw() -> Viewer:  # in a running loop: without one Gradio makes its own and leaves it open
+def viewer(stage: Stage) -> DepthScreen:
+    async def draw() -> DepthScreen:  # in a running loop: without one Gradio makes its own and leaves it open
         with gr.Blocks():
-            return Viewer(stage)
+            return DepthScreen(stage)
 
     return asyncio.run(draw())
 
 
-def values_of(viewer: Viewer, **changed: object) -> Values:
+def values_of(viewer: DepthScreen, **changed: object) -> Values:
     held = {widget: widget.value for widget in viewer.inputs}
     return held | {getattr(viewer, name): value for name, value in changed.items()}
 
 
-def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: Viewer) -> None:
-    asked = values_of(viewer, left=GREY, right=DOUBT)
+def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: DepthScreen) -> None:
+    asked = values_of(viewer, left=GREY, right=UNCERTAINTY)
     offer = viewer.finish(depth(1), asked)
     assert offer[viewer.right].constructor_args["value"] == DEPTH
     assert "value" not in offer[viewer.left].constructor_args
@@ -227,15 +241,15 @@ def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: Viewe
     assert viewer.finish(facing(1), asked)[viewer.left].constructor_args["value"] == PHOTO
 
 
-def test_controls_paint_the_kept_result_again_and_say_its_sizes(stage: Stage, viewer: Viewer) -> None:
+def test_controls_paint_the_kept_result_again_and_say_its_sizes(stage: Stage, viewer: DepthScreen) -> None:
     key = stage.service.keep(depth())
     chosen = {**values_of(viewer, right=NORMALS, colormap="gray"), stage.result: key}
     update = viewer.repaint(chosen)
-    np.testing.assert_array_equal(pixels(update[viewer.pictures][1]), pixels(paint(depth(), NORMALS, Look())))
-    assert text.KEY_NORMALS in update[viewer.keys]
+    np.testing.assert_array_equal(pixels(update[viewer.pictures][1]), pixels(paint(depth(), NORMALS, PLAIN)))
+    assert text.KEY_NORMALS in update[viewer.legends]
     assert viewer.repaint({**chosen, stage.result: None}) == {viewer.pictures: gr.skip()}
     line = viewer.finish(depth(), chosen)[viewer.sizes]
-    assert "160&times;120" in line and "64&times;48" in line
+    assert "160×120" in line and "64×48" in line
 
 
 # ------------------------------------------------------------------------------- the runs of a visit
@@ -266,7 +280,7 @@ class Strip:
 
     @property
     def pressed(self) -> list[bool]:
-        return [word == "true" for word in re.findall("aria-pressed='(true|false)'", self.drawn)]
+        return [word == "true" for word in re.findall('aria-pressed="(true|false)"', self.drawn)]
 
 
 def test_runs_line_up_newest_first_once_each_and_stored_examples_do_not(stage: Stage) -> None:
@@ -309,7 +323,7 @@ def test_a_run_whose_result_made_room_says_so(tmp_path: Path) -> None:
     strip = Strip(stage)
     strip.finish(depth(seed=1))
     strip.finish(depth(seed=2))
-    assert strip.drawn.count(f"<br>{text.RUN_GONE_SHORT}") == 1 and "class='gone'" in strip.drawn
+    assert strip.drawn.count(f"<br>{text.RUN_GONE_SHORT}") == 1 and 'class="gone"' in strip.drawn
     update = strip.pick(1)
     assert text.RUN_GONE in update[stage.status]
     assert stage.result not in update

@@ -9,8 +9,15 @@ from marigold_core.geometry.relief import Solid
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings, Settings
 from marigold_core.ui import text
-from marigold_core.ui.screens.mesh import FIELDS
-from marigold_core.ui.screens.shapes import FILES, VIEW_ASPECT, VIEW_TANGENT, camera_position, facts, fov_source
+from marigold_core.ui.screens.mesh import (
+    FIELDS,
+    FILES,
+    VIEW_ASPECT,
+    VIEW_TANGENT,
+    camera_position,
+    describe,
+    fov_source,
+)
 
 
 @pytest.mark.parametrize("away", [None, (0.35, 0.37, 0.86), (1.0, -0.5, 0.2)])
@@ -47,8 +54,8 @@ def test_the_field_of_view_says_where_it_comes_from() -> None:
 
 
 def test_facts_are_those_of_the_file() -> None:
-    assert facts("mesh", 100, 2000, None, 1_234_567) == "2,000 triangles &middot; GLB, 1.2 MB"
-    assert facts("points", 4100, 0, None, 65_000) == "4,100 points &middot; PLY, 65 kB"
-    said = facts("relief", 100, 2000, Solid(True, (100.0, 75.0, 23.0), 100.0), 10**6)
-    assert said.startswith("Watertight &middot; 100 &times; 75 &times; 23.0 mm &middot; 100 cm&sup3;, 124 g of PLA")
-    assert facts("relief", 100, 2000, Solid(False, (1.0, 1.0, 1.0), 1.0), 1).startswith("<b>Not watertight")
+    assert describe("mesh", 100, 2000, None, 1_234_567) == "2,000 triangles · GLB, 1.2 MB"
+    assert describe("points", 4100, 0, None, 65_000) == "4,100 points · PLY, 65 kB"
+    said = describe("relief", 100, 2000, Solid(True, (100.0, 75.0, 23.0), 100.0), 10**6)
+    assert said.startswith("Watertight · 100 × 75 × 23.0 mm · 100 cm³, 124 g of PLA")
+    assert describe("relief", 100, 2000, Solid(False, (1.0, 1.0, 1.0), 1.0), 1).startswith("<b>Not watertight")

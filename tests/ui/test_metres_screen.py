@@ -16,10 +16,8 @@ from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, di
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
 from marigold_core.ui.run_controller import Stage
-from marigold_core.ui.screens.annotations import Marks, Mode
-from marigold_core.ui.screens.measure_overlay import LONGEST_PX, bar_length, draw_marks
-from marigold_core.ui.screens.metres import Measure
-from marigold_core.ui.screens.results_table import findings, within
+from marigold_core.ui.screens.annotations import LONGEST_PX, Annotations, Mode, bar_length, draw_annotations
+from marigold_core.ui.screens.metres import MetresScreen, draw_results, format_with_error
 from marigold_core.ui.text import metres as metres_text
 from tests.helpers.measured_room import FLOOR, FOV_DEG, SPOTS, anchors, length, planted, room
 
@@ -34,26 +32,29 @@ Z = room()
     [("depth", 1, 1), ("depth", 2, 1), ("length", 2, 2), ("length", 3, 1), ("patch", 5, 5), ("distance", 1, 1)],
 )
 def test_points_are_collected_as_the_mode_needs_them(mode: Mode, points: int, left: int) -> None:
-    marks = Marks()
+    marks = Annotations()
     for k in range(points):
-        marks = marks.mark((k, k), mode)
+        marks = marks.with_point((k, k), mode)
     assert len(marks.points) == left and marks.points[-1] == (points - 1, points - 1)
 
 
 def test_two_points_are_a_distance() -> None:
-    marks = Marks().mark((1, 2), "distance").mark((3, 4), "distance")
+    marks = Annotations().with_point((1, 2), "distance").with_point((3, 4), "distance")
     assert (marks.points, marks.measured) == ((), (((1, 2), (3, 4)),))
 
 
 def test_points_and_a_number_are_a_hint() -> None:
-    one = Marks(points=((5, 6),))
-    assert one.read("depth", 3.0, False) == Hints(anchors=(Anchor(5, 6, 3.0),))
-    assert one.read("depth", 3.0, True).anchors[0].along == "ray"
-    two = Marks(Hints(fov_x_deg=50), points=((5, 6), (7, 8)))
-    assert two.read("length", 2.0, False).lengths[0].metres == 2 and two.read("length", 2.0, False).fov_x_deg == 50
-    assert two.read("patch", None, False).patches[0].corners == ((5, 6), (7, 8))
-    refused: list[tuple[Marks, Mode, float | None]] = [
-        (Marks(), "depth", 1.0),
+    one = Annotations(points=((5, 6),))
+    assert one.next_hint("depth", 3.0, False) == Hints(anchors=(Anchor(5, 6, 3.0),))
+    assert one.next_hint("depth", 3.0, True).anchors[0].along == "ray"
+    two = Annotations(Hints(fov_x_deg=50), points=((5, 6), (7, 8)))
+    assert (
+        two.next_hint("length", 2.0, False).lengths[0].metres == 2
+        and two.next_hint("length", 2.0, False).fov_x_deg == 50
+    )
+    assert two.next_hint("patch", None, False).patches[0].corners == ((5, 6), (7, 8))
+    refused: list[tuple[Annotations, Mode, float | None]] = [
+        (Annotations(), "depth", 1.0),
         (one, "length", 1.0),
         (one, "patch", None),
         (one, "depth", None),
@@ -61,20 +62,20 @@ def test_points_and_a_number_are_a_hint() -> None:
     ]
     for marks, mode, metres in refused:
         with pytest.raises(CalibrationError) as refusal:
-            marks.read(mode, metres, False)
+            marks.next_hint(mode, metres, False)
         assert str(refusal.value) == (
-            metres_text.METRES_LACKING if marks is one and mode == "depth" else metres_text.MARKS_LACKING[mode]
+            metres_text.METRES_LACKING if marks is one and mode == "depth" else metres_text.POINTS_LACKING[mode]
         )
 
 
 def test_rows_are_those_of_the_residuals_and_each_can_be_taken_out() -> None:
     hints = Hints(anchors(Z, 2), [length(Z, (30, 15), (130, 15))], [FLOOR], near_m=float(Z.min()))
-    marks = Marks(hints, measured=(((1, 1), (2, 2)),))
-    assert len(marks.known) == len(calibrate(planted(Z), hints).residuals) == 5
+    marks = Annotations(hints, measured=(((1, 1), (2, 2)),))
+    assert len(marks.hint_list) == len(calibrate(planted(Z), hints).residuals) == 5
     for row in range(5):
-        left = marks.without(row).known
-        assert left == [one for number, one in enumerate(marks.known) if number != row]
-    assert marks.without(5).measured == () and marks.without(5).known == marks.known
+        left = marks.without(row).hint_list
+        assert left == [one for number, one in enumerate(marks.hint_list) if number != row]
+    assert marks.without(5).measured == () and marks.without(5).hint_list == marks.hint_list
     assert marks.without(9) == replace(marks, hints=marks.without(9).hints)
 
 
@@ -86,31 +87,32 @@ def test_rows_are_those_of_the_residuals_and_each_can_be_taken_out() -> None:
     [(2.314, 0.08, "2.31 ± 0.08"), (2.3, 0.13, "2.30 ± 0.13"), (104.2, 12, "104 ± 12"), (5, 1e-9, "5.000 ± 0.001")],
 )
 def test_a_number_stops_where_its_error_begins(value: float, error: float, said: str) -> None:
-    assert within(value, error).replace("&plusmn;", "±") == said
+    assert format_with_error(value, error) == said
 
 
 def test_the_table_says_what_was_given_found_and_measured() -> None:
     wrong = [*anchors(Z, 4), Anchor(60, 92, float(Z[92, 60]) * 1.1)]
     made = calibrate(planted(Z), Hints(wrong))
-    marks = Marks(made.hints, measured=(((20, 20), (140, 110)),))
-    shown = findings(made, marks)
+    marks = Annotations(made.hints, measured=(((20, 20), (140, 110)),))
+    shown = draw_results(made, marks)
     distance = distance_m(made, (20, 20), (140, 110))
     assert (
-        metres_text.METRES_FIT.partition("{")[0] in shown and f"{within(distance.metres, distance.error_m)} m" in shown
+        metres_text.METRES_FIT.partition("{")[0] in shown
+        and f"{format_with_error(distance.metres, distance.error_m)} m" in shown
     )
     assert f"{made.residuals[4].found:.3g} m" in shown and "60,92" in shown
     assert shown.count("data-row=") == 6
-    assert metres_text.METRES_EXACT in findings(
-        calibrate(planted(Z), Hints(anchors(Z, 2))), Marks(Hints(anchors(Z, 2)))
+    assert metres_text.METRES_EXACT in draw_results(
+        calibrate(planted(Z), Hints(anchors(Z, 2))), Annotations(Hints(anchors(Z, 2)))
     )
-    assert "no reason." in findings(planted(Z), marks, "no reason.") and "&ndash;" in findings(planted(Z), marks)
+    assert "no reason." in draw_results(planted(Z), marks, "no reason.") and "–" in draw_results(planted(Z), marks)
 
 
 def test_a_straightened_map_a_metric_one_and_normals_have_their_own_sentence() -> None:
     straight = calibrate(planted(Z), Hints(patches=[FLOOR]))
-    assert "Straightened, not metres" in findings(straight, Marks(straight.hints))
-    assert findings(replace(planted(Z), kind="metric"), Marks()) == f"<p>{metres_text.METRES_OWN}</p>"
-    assert "normals prediction" in findings(replace(planted(Z), modality="normals"), Marks())
+    assert "Straightened, not metres" in draw_results(straight, Annotations(straight.hints))
+    assert draw_results(replace(planted(Z), kind="metric"), Annotations()) == f"<p>{metres_text.METRES_OWN}</p>"
+    assert "normals prediction" in draw_results(replace(planted(Z), modality="normals"), Annotations())
 
 
 @pytest.mark.parametrize(("across", "bar"), [(10.0, 2.0), (1.0, 0.2), (0.34, 0.1), (70, 20), (3.34, 1.0)])
@@ -119,15 +121,15 @@ def test_the_scale_bar_is_a_round_length_that_fits(across: float, bar: float) ->
 
 
 def test_marks_are_drawn_where_they_lie_at_any_size_of_photo() -> None:
-    plain = np.asarray(draw_marks(planted(Z), Marks(), "depth")).astype(int)
+    plain = np.asarray(draw_annotations(planted(Z), Annotations(), "depth")).astype(int)
     assert max(plain.shape) == LONGEST_PX and plain.max() == 0  # the photo of this room is black
-    marked = np.asarray(draw_marks(planted(Z), Marks(Hints((Anchor(40, 30, 1.0),))), "depth")).astype(int)
+    marked = np.asarray(draw_annotations(planted(Z), Annotations(Hints((Anchor(40, 30, 1.0),))), "depth")).astype(int)
     rows, columns = np.nonzero(marked.max(axis=2) > 100)
     assert abs(columns.min() - 40 * 8) < 15 and abs(rows.max() - 30 * 8) < 15
     metric = calibrate(planted(Z), Hints(anchors(Z, 2)))
-    assert np.asarray(draw_marks(metric, Marks(), "depth"))[-120:].max() > 200  # the scale bar
+    assert np.asarray(draw_annotations(metric, Annotations(), "depth"))[-120:].max() > 200  # the scale bar
     unseen = calibrate(planted(Z, fov_x_deg=None), Hints(anchors(Z, 2)))
-    assert np.asarray(draw_marks(unseen, Marks(), "depth")).max() == 0
+    assert np.asarray(draw_annotations(unseen, Annotations(), "depth")).max() == 0
 
 
 # ------------------------------------------------------------------------------- the screen
@@ -140,10 +142,10 @@ class Visitor:
         self.stage = Stage(service)
         self.stage.draw_buttons()
         self.stage.draw_status()
-        self.screen = screen = Measure(self.stage)
+        self.screen = screen = MetresScreen(self.stage)
         self.stage.screens.append(screen)
         self.values: dict[Any, Any] = {
-            screen.marks: Marks(),
+            screen.annotations: Annotations(),
             screen.mode: "depth",
             screen.tape: False,
             **dict.fromkeys([screen.x, screen.y, screen.metres, screen.fov, self.stage.result]),
@@ -169,7 +171,7 @@ class Visitor:
 
     @property
     def found(self) -> str:
-        return self.values[self.screen.found]
+        return self.values[self.screen.results]
 
 
 @pytest.fixture
@@ -198,7 +200,7 @@ def test_two_distances_make_the_result_metric_and_clearing_undoes_it(visitor: Vi
     assert visitor.shown is model and "alone cannot fix both" in visitor.found
     visitor.know(x1, y1, float(Z[y1, x1]))
     visitor.take(visitor.screen.on_clear(visitor.values))
-    assert visitor.shown is model and visitor.values[visitor.screen.marks] == Marks()
+    assert visitor.shown is model and visitor.values[visitor.screen.annotations] == Annotations()
     assert metres_text.RELATIVE_STATUS in visitor.values[visitor.stage.status]
 
 
@@ -206,7 +208,7 @@ def test_a_typed_point_needs_no_mark_of_its_own(visitor: Visitor) -> None:
     visitor.open(planted(Z))
     visitor.type(x=80, y=112, metres=2.0)
     visitor.take(visitor.screen.on_add(visitor.values))
-    assert visitor.values[visitor.screen.marks].hints.anchors == (Anchor(80, 112, 2.0),)
+    assert visitor.values[visitor.screen.annotations].hints.anchors == (Anchor(80, 112, 2.0),)
     visitor.type(x=80, y=120, metres=2.0)
     with pytest.raises(gr.Error, match="lies outside the photo"):
         visitor.screen.on_add(visitor.values)
@@ -217,7 +219,7 @@ def test_clicks_are_pixels_of_the_photo(visitor: Visitor) -> None:
     scale = LONGEST_PX / Z.shape[1]
     click = SimpleNamespace(index=[int(80.5 * scale), int(112.5 * scale)])
     visitor.take(visitor.screen.on_click(visitor.values, click))
-    assert visitor.values[visitor.screen.marks].points == ((80, 112),)
+    assert visitor.values[visitor.screen.annotations].points == ((80, 112),)
     assert (visitor.values[visitor.screen.x], visitor.values[visitor.screen.y]) == (80, 112)
 
 
@@ -238,7 +240,7 @@ def test_a_flat_floor_and_a_length_need_and_take_the_field_of_view(visitor: Visi
         visitor.screen.on_add(visitor.values)
     visitor.type(fov=FOV_DEG)
     visitor.take(visitor.screen.on_view(visitor.values))
-    assert visitor.screen.on_view(visitor.values) == {visitor.screen.marks: gr.skip()}  # the field was only left
+    assert visitor.screen.on_view(visitor.values) == {visitor.screen.annotations: gr.skip()}  # the field was only left
     visitor.take(visitor.screen.on_mode(visitor.values))
     for x, y in ((30, 15), (130, 15)):
         visitor.type(x=x, y=y, metres=known.metres)
@@ -262,17 +264,17 @@ def test_distances_wait_for_metres_and_do_not_solve_again(visitor: Visitor) -> N
         visitor.type(x=x, y=y)
         visitor.take(visitor.screen.on_point(visitor.values))
     distance = distance_m(before, (20, 20), (140, 110))
-    assert f"{within(distance.metres, distance.error_m)} m" in visitor.found
+    assert f"{format_with_error(distance.metres, distance.error_m)} m" in visitor.found
     visitor.take(visitor.screen.on_remove(visitor.values, SimpleNamespace(row=2)))
-    assert visitor.shown is before and visitor.values[visitor.screen.marks].measured == ()
+    assert visitor.shown is before and visitor.values[visitor.screen.annotations].measured == ()
 
 
 def test_a_calibrated_result_brings_its_hints_and_a_new_one_none(visitor: Visitor) -> None:
     made = calibrate(planted(Z), Hints(anchors(Z, 3)))
     visitor.open(made)
-    assert visitor.values[visitor.screen.marks].hints == made.hints and visitor.found.count("data-row=") == 3
+    assert visitor.values[visitor.screen.annotations].hints == made.hints and visitor.found.count("data-row=") == 3
     visitor.open(planted(Z))
-    assert visitor.values[visitor.screen.marks] == Marks() and not isinstance(visitor.shown, Calibrated)
+    assert visitor.values[visitor.screen.annotations] == Annotations() and not isinstance(visitor.shown, Calibrated)
 
 
 @pytest.mark.parametrize(

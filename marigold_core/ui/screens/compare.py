@@ -1,22 +1,27 @@
-"""The compare lab: steps x members x seeds x checkpoints on one photo, in one grid that fills while it runs.
+"""The compare screen: steps x members x seeds x checkpoints on one photo, in one grid that fills while it runs.
 
-Pinning a cell, other colours and the files are drawn from the kept comparison: nothing but Run reaches the model.
+Another reference, other colours and the files are made from the kept comparison: only Run uses the model. The pictures
+are zoomed in the browser, by assets/lab.js.
 """
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
+from pathlib import Path
 from time import perf_counter
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 
 from marigold_core.checkpoints.registry import default_checkpoint
-from marigold_core.comparison.sweep import Comparison, Sweep, format_seconds
+from marigold_core.comparison.contact_sheet import Paint, caption, choose_paint, describe_reference
+from marigold_core.comparison.sweep import PLACES, Comparison, Record, Row, Sweep, format_seconds
 from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.files import examples
 from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service, shared_comparison
-from marigold_core.settings import DEFAULT_COLORMAP
 from marigold_core.ui import text
 from marigold_core.ui.api_compare import NAMES
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
@@ -29,9 +34,10 @@ from marigold_core.ui.controls.settings import (
 )
 from marigold_core.ui.error_messages import plain, telling
 from marigold_core.ui.events import LIGHT, MODEL, QUIET, SHOWN
+from marigold_core.ui.pictures import preview
 from marigold_core.ui.run_controller import Update, Values, said, said_progress
-from marigold_core.ui.screens.compare_grid import Grid, draw_table
-from marigold_core.ui.screens.depth import COLORMAPS
+from marigold_core.ui.screens.depth import draw_colormaps
+from marigold_core.ui.templates import render
 from marigold_core.ui.text import lab as lab_text
 from marigold_core.ui.theme import LAB_SCRIPT
 
@@ -40,13 +46,16 @@ SIZES, SIZES_AT_FIRST = (1, 2, 3, 5, 10, 20), [1, 5]
 SEEDS, SEEDS_AT_FIRST = (0, 1, 2, 3), [0]
 DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#lab-file a, a#lab-file, #lab-file')?.click(), 60)"
 
+PictureKey = tuple[int, Paint, int | None]  # a cell, its colours, and for differences its reference
 
-class Lab:
-    """The second page."""
+
+class CompareScreen:
+    """The photo and the choices, and the grid of compared pictures."""
 
     def __init__(self, service: Service) -> None:
         """Draw it into the current tab."""
-        self.service, self.grids = service, Grid()
+        self.service = service
+        self.files = WeakKeyDictionary[Sweep, dict[PictureKey, str]]()  # every picture is painted once
         self.comparison = gr.State(None)  # id of the one on show
         with gr.Row(elem_id="lab", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
@@ -89,14 +98,7 @@ class Lab:
                 show_label=False,
                 container=False,
             )
-            self.colormap = gr.Dropdown(
-                [(text.COLORMAPS.get(name, name.capitalize()), name) for name in COLORMAPS],
-                value=DEFAULT_COLORMAP,
-                label=text.COLORMAP,
-                container=False,
-                scale=0,
-                min_width=220,
-            )
+            self.colormap = draw_colormaps(container=False, scale=0, min_width=220)
         empty = f"<div class='lab-empty'><p>{lab_text.EMPTY}</p></div>"
         script = LAB_SCRIPT.read_text(encoding="utf-8")
         photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
@@ -109,42 +111,42 @@ class Lab:
     # ------------------------------------------------------------------------------- events
 
     def connect(self, page: gr.Blocks, photo: gr.Image) -> None:
-        """Wire the events; ``photo`` is the studio's, which comes along when it changes."""
+        """Wire the events; ``photo`` is the studio's, which is taken over whenever it changes."""
         choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution}
-        looks = {self.comparison, self.shown, self.colormap}
+        view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
         job = self.run.click(
             self.on_run,
-            choices | looks,
+            choices | view,
             [self.comparison, *at_rest],
             trigger_mode="once",
             **MODEL,
             **QUIET,
         )
         self.stop.click(self.on_stop, self.comparison, at_rest, cancels=[job], **LIGHT, **QUIET)
-        job.failure(self.on_stop, self.comparison, at_rest, **LIGHT, **QUIET)  # a message has said why
-        gr.on([self.shown.input, self.colormap.input], self.on_look, looks, drawn, **LIGHT, **QUIET)
+        job.failure(self.on_stop, self.comparison, at_rest, **LIGHT, **QUIET)  # a message explains it
+        gr.on([self.shown.input, self.colormap.input], self.on_view, view, drawn, **LIGHT, **QUIET)
         self.grid.select(self.on_pin, self.comparison, drawn, **LIGHT, **QUIET)
         for number, button in enumerate(self.buttons):
             written = button.click(partial(self.on_write, number), self.comparison, self.file, **LIGHT, **SHOWN)
             written.success(None, js=DOWNLOAD_JS)
         gr.on(
             [widget.change for widget in choices],
-            self.tell_cost,
+            self.show_cost,
             choices,
             self.cost,
             trigger_mode="always_last",
             **LIGHT,
             **QUIET,
         )
-        job.success(self.tell_cost, choices, self.cost, **LIGHT, **QUIET)  # its times are known now
-        photo.change(None, photo, self.photo, js="(studios) => studios", **QUIET)
+        job.success(self.show_cost, choices, self.cost, **LIGHT, **QUIET)  # its times are known now
+        photo.change(None, photo, self.photo, js="(path) => path", **QUIET)
         self.gallery.click(self.on_example, self.gallery, self.photo, **LIGHT, **QUIET)
         page.load(partial(self.on_example, 0), None, self.photo, **LIGHT, **QUIET)
 
     def on_run(self, values: Values) -> Iterator[Update]:
-        """Fill the grid cell by cell; Gradio closes this to stop it, and what is there stays."""
+        """Fill the grid cell by cell; Gradio closes this to stop it, and the cells so far are kept."""
         with telling():
             if values[self.photo] is None:
                 raise ImageError(text.NO_PHOTO)
@@ -168,7 +170,7 @@ class Lab:
             yield self._rest(sweep, lab_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began)))
 
     def on_stop(self, key: str | None) -> Update:
-        """Keep what was there when a comparison was stopped or failed."""
+        """Offer the cells so far when a comparison was stopped or has failed."""
         with telling():
             if key is None:
                 return self._still(lab_text.READY)
@@ -179,7 +181,7 @@ class Lab:
             cells = text.count(places, "cell")
             return self._rest(sweep, lab_text.STOPPED.format(done=len(sweep.tiles), cells=cells))
 
-    def on_look(self, values: Values) -> Update:
+    def on_view(self, values: Values) -> Update:
         """Show the cells so far in another way; a comparison under way goes on in it."""
         if values[self.comparison] is None:
             return {self.grid: gr.skip(), self.table: gr.skip()}
@@ -189,7 +191,7 @@ class Lab:
             return self._drawn(sweep)
 
     def on_pin(self, key: str | None, event: gr.SelectData) -> Update:
-        """Measure all cells against the one that was picked."""
+        """Make the picked cell the reference of all others."""
         with telling():
             sweep = self.service.comparison(key)
             if isinstance(event.index, int):  # it comes from the browser
@@ -205,8 +207,8 @@ class Lab:
         """Put an example photo into the input."""
         return save_file_to_cache(examples.photos()[index], self.photo.GRADIO_CACHE)
 
-    def tell_cost(self, values: Values) -> str:
-        """Say what the choices will cost, or why they cannot be compared."""
+    def show_cost(self, values: Values) -> str:
+        """Write what the choices will cost, or why they cannot be compared."""
         photo = values[self.photo]
         try:
             checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
@@ -227,10 +229,10 @@ class Lab:
         return shared_comparison(**axes, processing_resolution=size)
 
     def _drawn(self, sweep: Sweep) -> Update:
-        return {self.grid: self.grids.draw(sweep), self.table: draw_table(sweep.rows())}
+        return {self.grid: draw_grid(sweep, self.files.setdefault(sweep, {})), self.table: draw_table(sweep.rows())}
 
     def _rest(self, sweep: Sweep, sentence: str) -> Update:
-        """Say how a comparison ended and offer what it gave."""
+        """Write how a comparison ended and offer its files."""
         sweep.is_running = False
         files = {button: gr.Button(interactive=bool(sweep.tiles)) for button in self.buttons}
         return {**self._still(sentence), **files, **self._drawn(sweep)}
@@ -247,3 +249,69 @@ def _choices(values: tuple[int, ...], at_first: list[int], label: str) -> gr.Che
     return gr.CheckboxGroup(
         [(str(value), value) for value in values], value=at_first, label=label, elem_classes="choices"
     )
+
+
+# ------------------------------------------------------------------------------- the grid and the table
+
+
+def draw_grid(sweep: Sweep, files: dict[PictureKey, str]) -> str:
+    """Draw every cell in its place, an empty frame where it is to come -> HTML; adds painted pictures to ``files``."""
+    rows = sweep.rows()
+    paint = choose_paint(sweep) if rows else None
+    reference = next((number for number, row in enumerate(rows) if row.is_reference), None)
+    against = reference if sweep.shows == "differences" else None
+    cells = (_cell((number, paint, against), row, files) for number, row in enumerate(rows) if paint)
+    height, width = sweep.photo.pixels.shape[:2]
+    asked = sweep.asked
+    return render(
+        "compare_grid.html",
+        is_running=sweep.is_running,
+        paint=paint,
+        aspect=f"{width} / {height}",
+        members=[text.count(size, "member") for size in asked.sizes],
+        blocks=[
+            (
+                lab_text.BLOCK.format(checkpoint=_short(checkpoint), seed=seed),
+                [(text.count(steps, "step"), [next(cells, None) for _ in asked.sizes]) for steps in asked.steps],
+            )
+            for checkpoint, seed in product(sweep.checkpoints, asked.seeds)
+        ],
+    )
+
+
+def _cell(key: PictureKey, row: Row, files: dict[PictureKey, str]) -> dict[str, object]:
+    """Describe a cell for the template; its picture is painted unless that was done before."""
+    if key not in files or not Path(files[key]).exists():
+        files[key] = preview(key[1].picture(row))
+    lines = caption(row)
+    label = lab_text.CELL.format(
+        checkpoint=row.tile.checkpoint,
+        seed=row.tile.settings.seed,
+        steps=text.count(row.tile.steps, "step"),
+        members=text.count(row.tile.members, "member"),
+        figures=", ".join(lines),
+    )
+    address = f"gradio_api/file={quote(files[key])}"
+    return {"number": key[0], "label": label, "address": address, "lines": lines, "is_reference": row.is_reference}
+
+
+def draw_table(rows: list[Row]) -> str:
+    """Draw the figures of every cell -> HTML; nothing where there is none."""
+    if not rows:
+        return ""
+    lines = [(row.is_reference, [_figure(name, row.record) for name in lab_text.COLUMNS]) for row in rows]
+    return render("compare_table.html", caption=text.capital(describe_reference(rows)), rows=lines)
+
+
+def _figure(name: str, record: Record) -> str | None:
+    value = record[name]
+    if value is None:
+        return None
+    if name == "difference" and record["reference"]:
+        return lab_text.REFERENCE
+    return f"{value:.{PLACES[name]}f}" if name in PLACES else str(value)
+
+
+def _short(checkpoint: str) -> str:
+    """Name a checkpoint as its results will: a folder by its own name."""
+    return checkpoint if checkpoint.count("/") == 1 else checkpoint.rstrip("/").rsplit("/", 1)[-1]

@@ -1,45 +1,52 @@
-"""Two looks at a photo side by side. Nothing here runs the model: everything is painted from the kept prediction."""
+"""The depth screen: two layers of a result side by side, their legends, and the map's values under the pointer."""
 
+from base64 import b64encode
 from typing import get_args
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
 
+from marigold_core.images.differences import shrink
 from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import telling
 from marigold_core.ui.events import LIGHT, QUIET
-from marigold_core.ui.pictures import draw_comparison
+from marigold_core.ui.pictures import BOX_JS, draw_comparison
 from marigold_core.ui.run_controller import Stage, Update, Values
-from marigold_core.ui.screens.layers import DEPTH, PHOTO, Look, main_layer, offered, paint
-from marigold_core.ui.screens.legend import draw_keys, draw_readout, readings
+from marigold_core.ui.screens.layers import DEPTH, PHOTO, ColourSettings, draw_legends, main_layer, offered, paint
+from marigold_core.ui.templates import render
+from marigold_core.ui.theme import ASSETS
 
-COLORMAPS: tuple[Colormap, ...] = get_args(Colormap)
 HANDLE = 50  # per cent of the picture's width
+READOUT_PX = 160  # longest edge of the map whose values the page holds
+LEVELS = 65535
+READOUT_JS = BOX_JS + (ASSETS / "readout.js").read_text(encoding="utf-8")
 
 
-class Viewer:
-    """The screen one sees first."""
+def draw_colormaps(**layout: object) -> gr.Dropdown:
+    """Draw the choice of colours for depth."""
+    choices = [(text.COLORMAPS.get(name, name.capitalize()), name) for name in get_args(Colormap)]
+    return gr.Dropdown(choices, value=DEFAULT_COLORMAP, label=text.COLORMAP, **layout)
+
+
+class DepthScreen:
+    """The screen that the page opens with."""
 
     def __init__(self, stage: Stage) -> None:
-        """Draw the comparison, what its colours and numbers mean, and one row of controls; the rest is in a fold."""
+        """Draw the comparison, its legends and values, and one row of controls; the others are in an accordion."""
         self.stage = stage
         with gr.Column(elem_id="look"):
             self.pictures = draw_comparison(text.DEPTH)
-        self.keys = gr.HTML(elem_id="keys")
-        self.readout = draw_readout()
+        self.legends = gr.HTML(elem_id="keys")
+        self.readout = gr.HTML(html_template=render("readout.html"), js_on_load=READOUT_JS, elem_id="readout")
         with gr.Row(elem_classes="under"):
             self.left = self._draw_side(text.LEFT, PHOTO)
             self.right = self._draw_side(text.RIGHT, DEPTH)
-            self.colormap = gr.Dropdown(
-                [(text.COLORMAPS.get(name, name.capitalize()), name) for name in COLORMAPS],
-                value=DEFAULT_COLORMAP,
-                label=text.COLORMAP,
-                min_width=150,
-            )
+            self.colormap = draw_colormaps(min_width=150)
         with gr.Accordion(text.ADJUST, open=False, elem_id="adjust"):
             with gr.Row():
                 self.near = gr.Slider(0, 1, value=0, step=0.01, label=text.NEAR_END, info=text.NEAR_END_INFO)
@@ -57,21 +64,21 @@ class Viewer:
     @property
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
-        return [self.pictures, self.keys, self.readout, self.left, self.right, self.sizes]
+        return [self.pictures, self.legends, self.readout, self.left, self.right, self.sizes]
 
     def show(self, prediction: Prediction, values: Values) -> Update:
         """Paint a prediction, finished or on its way."""
-        return {**self.draw(prediction, values), self.readout: readings(prediction)}
+        return {**self.draw(prediction, values), self.readout: readout_values(prediction)}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Offer what the result can show, and say at which sizes it was made."""
+        """Offer the layers of the result, and write the sizes at which it was made."""
         height, width = prediction.photo.shape[:2]
         seen = network_size(height, width, prediction.settings.processing_resolution)
         line = text.SIZES.format(width=width, height=height, network_width=seen[1], network_height=seen[0])
         return {**self.offer(prediction, values), self.sizes: line}
 
     def listen(self) -> None:
-        """Paint again when a side or a colour changes; move the handle as the slider says."""
+        """Paint again when a side or a colour changes; move the handle with its slider."""
         changes = [widget.input for widget in (self.left, self.right, self.colormap, self.near, self.far, self.invert)]
         gr.on(changes, self.repaint, *self._repainted, trigger_mode="always_last", **LIGHT, **QUIET)
         self.handle.input(
@@ -88,20 +95,20 @@ class Viewer:
         event.success(self.repaint, *self._repainted, **LIGHT, **QUIET)
 
     def repaint(self, values: Values) -> Update:
-        """Paint the result on show as the widgets say."""
+        """Paint the result on show with the values of the widgets."""
         result = values[self.stage.result]
         if result is None:
-            return {self.pictures: gr.skip()}  # nothing at all would be an error to Gradio
+            return {self.pictures: gr.skip()}  # an empty update would be an error to Gradio
         with telling():
             prediction = self.stage.service.prediction(result)
             return {**self.draw(prediction, values), **self.offer(prediction, values)}
 
     def draw(self, prediction: Prediction, values: Values) -> Update:
-        """Paint both sides and their legend; a side that the prediction does not have shows what it is about."""
-        look = Look(values[self.colormap], values[self.near], values[self.far], values[self.invert])
+        """Paint both sides and their legends; a layer that the prediction lacks is replaced by its main one."""
+        colours = ColourSettings(values[self.colormap], values[self.near], values[self.far], values[self.invert])
         layers = self._chosen(prediction, values).values()
-        left, right = (paint(prediction, layer, look) for layer in layers)
-        return {self.pictures: (left, right), self.keys: draw_keys(prediction, layers, look)}
+        left, right = (paint(prediction, layer, colours) for layer in layers)
+        return {self.pictures: (left, right), self.legends: draw_legends(prediction, layers, colours)}
 
     def offer(self, prediction: Prediction, values: Values) -> Update:
         """List what can stand on either side; a choice that is none any more is replaced."""
@@ -113,7 +120,7 @@ class Viewer:
 
     @property
     def _repainted(self) -> tuple[set[Component], list[Component]]:
-        return {self.stage.result, *self.inputs}, [self.pictures, self.keys, self.left, self.right]
+        return {self.stage.result, *self.inputs}, [self.pictures, self.legends, self.left, self.right]
 
     def _chosen(self, prediction: Prediction, values: Values) -> dict[Component, str]:
         names = [name for _, name in offered(prediction)]
@@ -124,3 +131,38 @@ class Viewer:
     def _draw_side(label: str, layer: str) -> gr.Dropdown:
         choices = [(text.LAYERS[name], name) for name in (PHOTO, DEPTH)]  # more of them with the first result
         return gr.Dropdown(choices, value=layer, label=label, min_width=150)
+
+
+# ------------------------------------------------------------------------------- values under the pointer
+
+
+def readout_values(prediction: Prediction) -> dict[str, object]:
+    """Reduce a prediction to the values that the page shows under the pointer, 16 bits each."""
+    height, width = prediction.photo.shape[:2]
+    channels: list[dict[str, object]] = []
+    if prediction.modality == "depth":
+        unit = " m" if prediction.kind == "metric" else ""
+        channels.append(_channel(text.READ_DEPTH, prediction.values, 1, unit, 2 if unit else 3))
+    else:
+        away = np.degrees(np.arccos(np.clip(prediction.values[..., 2], -1, 1))).astype(np.float32)
+        channels.append(_channel(text.READ_NORMAL, away, 1, "°", 0))
+    if prediction.uncertainty is not None:
+        factor, unit = {"metric": (1, " m"), "unit-vector": (180, "°")}.get(prediction.kind, (100, " %"))
+        channels.append(_channel(text.READ_UNCERTAINTY, prediction.uncertainty, factor, unit, 2))
+    return {"width": width, "height": height, "at": text.READ_AT, "channels": channels}
+
+
+def _channel(label: str, values: np.ndarray, factor: float, unit: str, digits: int) -> dict[str, object]:
+    small = shrink(values.astype(np.float32), READOUT_PX) * factor
+    low, high = float(small.min()), float(small.max())
+    codes = np.rint((small - low) / ((high - low) or 1.0) * LEVELS).astype("<u2")
+    return {
+        "label": label,
+        "unit": unit,
+        "digits": digits,
+        "low": low,
+        "step": (high - low) / LEVELS,
+        "columns": codes.shape[1],
+        "rows": codes.shape[0],
+        "codes": b64encode(codes.tobytes()).decode(),
+    }

@@ -1,4 +1,4 @@
-"""What can be taken away: every file of a result, made when it is asked for."""
+"""The files screen: every file of a result as a download, written when it is asked for."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -29,11 +29,11 @@ ITEMS: dict[Item, tuple[str, str]] = {  # name, what it is good for; in the page
 DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#file-link a, a#file-link, #file-link')?.click(), 60)"
 
 
-class Files:
-    """The screen of downloads: a line for each file, with its size once it is made."""
+class FilesScreen:
+    """A button and a line of text for each file; the line gives the size once the file is written."""
 
     def __init__(self, stage: Stage, colormap: gr.Dropdown, mesh: Mapping[str, Component]) -> None:
-        """Draw the lines; files look as widgets of other screens say: ``mesh`` by field of ``MeshSettings``."""
+        """Draw them; ``colormap`` and ``mesh``, by field of ``MeshSettings``, are widgets of other screens."""
         self.stage, self.colormap, self.mesh = stage, colormap, mesh
         self.buttons: dict[Item, gr.Button] = {}
         self.notes: dict[Item, gr.HTML] = {}
@@ -46,7 +46,7 @@ class Files:
 
     @property
     def inputs(self) -> list[Component]:
-        """List nothing: files are made when they are asked for."""
+        """List nothing: files are written when they are asked for."""
         return []
 
     @property
@@ -55,11 +55,11 @@ class Files:
         return [*self.buttons.values(), *self.notes.values()]
 
     def show(self, prediction: Prediction, values: Values) -> Update:
-        """Change nothing: files wait for the last member."""
+        """Change nothing: files are offered after the last member."""
         return {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Offer what suits the result, and say why the rest does not."""
+        """Offer the files that the result can have, and write why it has no others."""
         refused = {name: _refusal(name) for name in FORMATS if name not in formats_for(prediction)}
         update: Update = {}
         for item, button in self.buttons.items():
@@ -68,17 +68,17 @@ class Files:
         return update
 
     def listen(self) -> None:
-        """Write a file when its button is pressed, then let the browser fetch it."""
+        """Write a file when its button is pressed, then let the browser download it."""
         given = {self.stage.result, self.colormap, *self.mesh.values()}
         for item, button in self.buttons.items():
             written = button.click(partial(self.write, item), given, [self.file, self.notes[item]], **LIGHT, **SHOWN)
             written.success(None, js=DOWNLOAD_JS)
 
     def after(self, event: Dependency) -> None:
-        """Do nothing: files are made when they are asked for."""
+        """Do nothing: files are written when they are asked for."""
 
     def write(self, item: Item, values: Values) -> Update:
-        """Write a file of the result on show, which the hidden link then downloads, and say how large it is."""
+        """Write a file of the result on show, for the hidden link to download, and its size beside the button."""
         with telling():
             result = values[self.stage.result]
             if result is None:
@@ -89,7 +89,7 @@ class Files:
             return {self.file: str(path), self.notes[item]: note(item, written)}
 
     def _path(self, item: Item, result: str, mesh: MeshSettings, colormap: Colormap) -> Path:
-        """Write what an item stands for; archive and manifest are of all files that the page offers."""
+        """Write the file of an item; archive and manifest are of all files that the page offers."""
         service = self.stage.service
         if item not in ("everything", "manifest"):
             return service.export(result, [item], mesh, colormap)[item]
@@ -105,5 +105,5 @@ def note(item: Item, remark: str = "") -> str:
 
 
 def _refusal(name: Format) -> str:
-    """Say in the page's words why a prediction has no such file."""
+    """Explain why a prediction has no such file."""
     return text.NEEDS_MEMBERS if name == "uncertainty" else text.NEEDS_DEPTH

@@ -1,4 +1,4 @@
-"""The runs of this visit as a strip of small pictures; each brings its result back on show."""
+"""The runs of this visit as a strip of small pictures; a click on one brings its result back."""
 
 import html
 from base64 import b64encode
@@ -18,11 +18,12 @@ from marigold_core.ui import text
 from marigold_core.ui.error_messages import telling
 from marigold_core.ui.events import LIGHT, QUIET
 from marigold_core.ui.run_controller import Stage, Update, Values, said
+from marigold_core.ui.templates import render
 
-MOST_RUNS = 12  # on the strip; the oldest leaves it
+MOST_RUNS = 12  # on the strip; the oldest is dropped
 THUMBNAIL_PX = 128  # longest edge
 
-# The strip is drawn anew with every run; a button that had the focus has it again.
+# The strip is drawn again after every run; the picked button gets the focus back.
 PICK_JS = """
 let picked = null;
 element.addEventListener('click', event => {
@@ -38,19 +39,19 @@ watch('value', () => {
 
 
 @dataclass(frozen=True)
-class Past:
+class PastRun:
     """A run of this visit."""
 
     key: str  # of its kept result
     picture: str  # a data address
-    made: tuple[str, ...]  # what it was made with, in words
+    made: tuple[str, ...]  # settings and checkpoint, in words
 
 
 class History:
     """The strip under the results."""
 
     def __init__(self, stage: Stage, colormap: gr.Dropdown) -> None:
-        """Draw the strip; its pictures have the colours that ``colormap``, a widget of another screen, shows."""
+        """Draw the strip; ``colormap`` is the depth screen's, whose colours the pictures have."""
         self.stage, self.colormap = stage, colormap
         self.runs = gr.State([])
         self.strip = gr.HTML(self.draw([], None), js_on_load=PICK_JS, elem_id="history")
@@ -66,30 +67,30 @@ class History:
         return [self.runs, self.strip]
 
     def show(self, prediction: Prediction, values: Values) -> Update:
-        """Change nothing: a run is remembered when it is finished."""
+        """Change nothing: a run is added when it is finished."""
         return {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Put a new run first; a result that was stored with the program is none, and says so by having no device."""
-        runs: list[Past] = values[self.runs]
+        """Put a new run first; a stored example, which has no device, is not a run."""
+        runs: list[PastRun] = values[self.runs]
         if prediction.device is None:
             return {self.strip: self.draw(runs, None)}
         key = self.stage.service.keep(prediction)
         if key not in [run.key for run in runs]:
             picture = _thumbnail(prediction, values[self.colormap])
-            runs = [Past(key, picture, _made_with(prediction)), *runs][:MOST_RUNS]
+            runs = [PastRun(key, picture, _made_with(prediction)), *runs][:MOST_RUNS]
         return {self.runs: runs, self.strip: self.draw(runs, key)}
 
     def listen(self) -> None:
-        """Bring a run back when it is picked."""
+        """Bring a picked run back."""
         self.stage.after(self.strip.click(self.on_pick, {*self.stage.inputs}, self.stage.outputs, **LIGHT, **QUIET))
 
     def after(self, event: Dependency) -> None:
         """Do nothing: the strip is quickly drawn."""
 
     def on_pick(self, values: Values, event: gr.EventData) -> Update:
-        """Put the picked run back on show, or say that its result had to make room."""
-        runs: list[Past] = values[self.runs]
+        """Put the picked run back on show, or report that its result is no longer kept."""
+        runs: list[PastRun] = values[self.runs]
         picked = next((run for run in runs if run.key == event.run), None)
         if picked is None or not self.stage.service.keeps(picked.key):
             return {self.stage.status: said(text.RUN_GONE), self.strip: self.draw(runs, None)}
@@ -99,27 +100,14 @@ class History:
                 prediction, text.RUN_BACK.format(made=html.escape(", ".join(picked.made))), values
             )
 
-    def draw(self, runs: list[Past], current: str | None) -> str:
-        """Draw the strip, the run on show marked."""
-        if not runs:
-            return f"<p class='empty-strip'>{text.NO_RUNS}</p>"
-        items = "".join(f"<li>{self._draw_run(run, run.key == current)}</li>" for run in runs)
-        return f"<p>{text.RUNS}</p><ol>{items}</ol>"
-
-    def _draw_run(self, run: Past, is_current: bool) -> str:
-        kept = self.stage.service.keeps(run.key)
-        made = html.escape(", ".join(run.made), quote=True)
-        label = made if kept else f"{made}. {text.RUN_GONE_SHORT}"
-        first, second = html.escape(run.made[0]), html.escape(run.made[1]) if kept else text.RUN_GONE_SHORT
-        return (
-            f"<button type='button' data-run='{run.key}' aria-pressed='{str(is_current).lower()}' aria-label='{label}'"
-            f" title='{label}' class='{'' if kept else 'gone'}'><img src='{run.picture}' alt=''>"
-            f"<span>{first}<br>{second}</span></button>"
-        )
+    def draw(self, runs: list[PastRun], current: str | None) -> str:
+        """Draw the strip, the run on show marked -> HTML."""
+        kept = {run.key for run in runs if self.stage.service.keeps(run.key)}
+        return render("history.html", runs=runs, kept=kept, current=current)
 
 
 def _made_with(prediction: Prediction) -> tuple[str, ...]:
-    """Say what a result was made with, what tells runs apart first."""
+    """List what a result was made with, beginning with what most often differs between runs."""
     used = prediction.settings
     steps = text.count(used.num_inference_steps, "step")
     words = [f"{steps}, {text.count(used.ensemble_size, 'member')}", text.RUN_SEED.format(seed=used.seed)]

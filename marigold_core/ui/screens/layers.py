@@ -1,5 +1,6 @@
-"""What can stand on either side of the comparison: painted from a kept prediction, never by running the model."""
+"""Layers: what can be shown on either side of a comparison, painted from a kept prediction; and their legends."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,13 +20,16 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, MeshSettings
 from marigold_core.ui import text
 from marigold_core.ui.pictures import PREVIEW_PX, photo_file, preview, preview_size
+from marigold_core.ui.templates import render
 
-PHOTO, DEPTH, GREY, DOUBT, NORMALS, MEMBER = "photo", "depth", "grey", "uncertainty", "normals", "member "
+PHOTO, DEPTH, GREY, UNCERTAINTY, NORMALS, MEMBER = "photo", "depth", "grey", "uncertainty", "normals", "member "
 GREYS: Colormap = "gray"
+STOPS = 24  # colours of a legend's gradient
+TICKS = 5
 
 
 @dataclass(frozen=True)
-class Look:
+class ColourSettings:
     """How depth is coloured."""
 
     colormap: Colormap = DEFAULT_COLORMAP
@@ -33,7 +37,7 @@ class Look:
     far: float = 1.0
     invert: bool = False
 
-    def ends(self, prediction: Prediction) -> tuple[float, float]:
+    def depth_range(self, prediction: Prediction) -> tuple[float, float]:
         """Return the depths that take the first and the last colour, in the units of the map."""
         low, high = value_range(prediction)
         near, far = sorted((self.near, self.far))
@@ -44,7 +48,7 @@ def offered(prediction: Prediction) -> list[tuple[str, str]]:
     """List what a prediction can show, as (label, name)."""
     names = [PHOTO, *((DEPTH, GREY) if prediction.modality == "depth" else ()), NORMALS]
     if prediction.uncertainty is not None:
-        names.append(DOUBT)
+        names.append(UNCERTAINTY)
     layers = [(text.LAYERS[name], name) for name in names]
     count = 0 if prediction.members is None else len(prediction.members)
     return layers + [(text.LAYER_MEMBER.format(number=k), f"{MEMBER}{k}") for k in range(1, count + 1)]
@@ -55,24 +59,24 @@ def main_layer(prediction: Prediction) -> str:
     return DEPTH if prediction.modality == "depth" else NORMALS
 
 
-def paint(prediction: Prediction, layer: str, look: Look) -> str:
+def paint(prediction: Prediction, layer: str, colours: ColourSettings) -> str:
     """Paint a layer as the page shows it, all of one size -> its file."""
     if layer == PHOTO:
         return photo_file(prediction)
-    if layer == DOUBT:
+    if layer == UNCERTAINTY:
         assert prediction.uncertainty is not None  # it is not offered otherwise
         spread = shrink(prediction.uncertainty, PREVIEW_PX)
         return preview(uncertainty_to_rgb(spread, uncertainty_top(prediction.uncertainty)))
     if layer.startswith(MEMBER):
-        return _paint_member(prediction, int(layer.removeprefix(MEMBER)) - 1, look)
+        return _paint_member(prediction, int(layer.removeprefix(MEMBER)) - 1, colours)
     small = replace(prediction, values=shrink(prediction.values, PREVIEW_PX))
     if layer == NORMALS:
         return preview(normals_to_rgb(normals(small, MeshSettings())))
-    unit = stretch(small.values, *look.ends(prediction))
-    return preview(depth_to_rgb(unit, GREYS if layer == GREY else look.colormap, invert=look.invert))
+    unit = stretch(small.values, *colours.depth_range(prediction))
+    return preview(depth_to_rgb(unit, GREYS if layer == GREY else colours.colormap, invert=colours.invert))
 
 
-def _paint_member(prediction: Prediction, index: int, look: Look) -> str:
+def _paint_member(prediction: Prediction, index: int, colours: ColourSettings) -> str:
     """Paint one member as the network gave it: before alignment, enlarged from the size that the network sees."""
     assert prediction.members is not None  # it is not offered otherwise
     member = prediction.members[index].astype(np.float32)
@@ -83,5 +87,51 @@ def _paint_member(prediction: Prediction, index: int, look: Look) -> str:
     ]
     if prediction.modality == "normals":
         return preview(normals_to_rgb(np.stack(planes, axis=-1)))
-    unit = stretch(planes[0], *look.ends(prediction))
-    return preview(depth_to_rgb(unit, look.colormap, invert=look.invert))
+    unit = stretch(planes[0], *colours.depth_range(prediction))
+    return preview(depth_to_rgb(unit, colours.colormap, invert=colours.invert))
+
+
+# ------------------------------------------------------------------------------- legends
+
+
+def draw_legends(prediction: Prediction, layers: Iterable[str], colours: ColourSettings) -> str:
+    """Draw what the colours of these layers mean, each legend once -> HTML."""
+    kinds = dict.fromkeys(_legend_of(layer, prediction) for layer in layers if layer != PHOTO)
+    return render("legends.html", legends=[_legend(prediction, kind, colours) for kind in kinds])
+
+
+def format_share(share: float, modality: str) -> str:
+    """Write a share of the depth range as "3.1 %" or "0.25 %", of normals half turns as "12°"."""
+    if modality == "normals":
+        return f"{share * 180:.1f}°"
+    return f"{share * 100:.{1 if share >= 0.01 else 2}f} %"
+
+
+def format_uncertainty(value: float, prediction: Prediction) -> str:
+    """Write an uncertainty in metres where the map has them, else as a share."""
+    return f"{value:.2f} m" if prediction.kind == "metric" else format_share(value, prediction.modality)
+
+
+def _legend_of(layer: str, prediction: Prediction) -> str:
+    """Name the layer whose legend a layer has; members are coloured like the map they are members of."""
+    return main_layer(prediction) if layer.startswith(MEMBER) else layer
+
+
+def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[str, object]:
+    """Caption, colours from left to right, and the ticks below them; normals have a caption alone."""
+    if kind == NORMALS:
+        return {"caption": text.KEY_NORMALS}
+    ramp = np.linspace(0, 1, STOPS, dtype=np.float32)[None]
+    if kind == UNCERTAINTY:
+        assert prediction.uncertainty is not None  # the layer is not offered otherwise
+        top = uncertainty_top(prediction.uncertainty)
+        half, most = format_uncertainty(top / 2, prediction), format_uncertainty(top, prediction)
+        ticks = ["0", half, text.KEY_MORE.format(tick=most)]
+        return {"caption": text.KEY_UNCERTAINTY, "colours": uncertainty_to_rgb(ramp, 1.0)[0], "ticks": ticks}
+    unit = " m" if prediction.kind == "metric" else ""
+    numbers = [f"{number:.2f}{unit}" for number in np.linspace(*colours.depth_range(prediction), TICKS)]
+    return {
+        "caption": text.KEY_KINDS[prediction.kind],
+        "colours": depth_to_rgb(ramp, GREYS if kind == GREY else colours.colormap, invert=colours.invert)[0],
+        "ticks": [f"{text.NEAR} {numbers[0]}", *numbers[1:-1], f"{numbers[-1]} {text.FAR}"],
+    }

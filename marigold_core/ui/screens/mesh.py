@@ -1,9 +1,13 @@
-"""The result as a shape to turn or print, built when somebody looks at it and never by running the model again.
+"""The 3D screen: the result as a mesh, points, a relief to print or surface normals, built while its tab is open.
 
-Whatever a control does is in ``mesh``, so that the files are what is seen.
+Every control is a field of ``MeshSettings``, from which the files are made too, so that they are what is seen.
 """
 
+import math
+from typing import Literal
+
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
 from gradio.processing_utils import save_bytes_to_cache
@@ -11,25 +15,25 @@ from gradio.processing_utils import save_bytes_to_cache
 from marigold_core.geometry.camera import DEFAULT_FOV_X_DEG, normals
 from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.preview import points_glb, read_vertices, relief_glb
-from marigold_core.geometry.relief import measure, relief
+from marigold_core.geometry.relief import Solid, measure, relief
 from marigold_core.images.colormaps import normals_to_rgb
 from marigold_core.prediction import Prediction
-from marigold_core.settings import MeshSettings, bounds, default, help_text
+from marigold_core.settings import Format, MeshSettings, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import telling
 from marigold_core.ui.events import LIGHT, QUIET, SHAPING, SHOWN
 from marigold_core.ui.pictures import PICTURE_HEIGHT_PX, draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import Stage, Update, Values
-from marigold_core.ui.screens.shapes import FILES, RELIEF_FROM, Shape, camera_position, facts, fov_source
 
-SPACE, SURFACE = {"mesh", "points", "normals"}, {"mesh", "points"}
-FIELDS: dict[str, tuple[float, set[str]]] = {  # of MeshSettings: step of its slider, and the shapes it changes
-    "fov_x_deg": (0.1, SPACE),
-    "near_ratio": (0.01, SPACE),
+Shape = Literal["mesh", "relief", "points", "normals"]
+FILES: dict[Shape, Format] = {"mesh": "glb", "relief": "stl", "points": "ply"}
+FIELDS: dict[str, tuple[float, set[Shape]]] = {  # of MeshSettings: step of its slider, and the shapes it changes
+    "fov_x_deg": (0.1, {"mesh", "points", "normals"}),
+    "near_ratio": (0.01, {"mesh", "points", "normals"}),
     "relief_mm": (5, {"relief"}),
     "relief_height_mm": (1, {"relief"}),
-    "edge_cut": (0.01, SURFACE),
-    "uncertainty_cut": (0.005, SURFACE),
+    "edge_cut": (0.01, {"mesh", "points"}),
+    "uncertainty_cut": (0.005, {"mesh", "points"}),
     "near_clip": (0.01, {"mesh", "points", "relief"}),
     "far_clip": (0.01, {"mesh", "points", "relief"}),
     "smoothing": (0.005, {"mesh", "points", "relief", "normals"}),
@@ -38,15 +42,18 @@ FIELDS: dict[str, tuple[float, set[str]]] = {  # of MeshSettings: step of its sl
 }
 MAIN = ("fov_x_deg", "near_ratio", "relief_mm", "relief_height_mm")  # the others lie in the fold
 MOST_TRIANGLES = 500_000  # what a browser still turns smoothly; the command line makes more
+VIEW_ASPECT = 1.2  # the 3D viewer is at least this much wider than high
+VIEW_TANGENT = 0.39  # of half the 3D viewer's own field of view, less a margin
+RELIEF_FROM = np.array([0.35, 0.37, 0.86])  # where a relief is seen from: a little from the right and above
 
 
-class Scene:
-    """The screen in three dimensions."""
+class MeshScreen:
+    """The 3D viewer, the choice of a shape, and its controls."""
 
     def __init__(self, stage: Stage, tab: gr.Tab) -> None:
-        """Draw the scene and the controls of its shape; ``tab`` is the one it is drawn in."""
+        """Draw it into ``tab``, the current one."""
         self.stage, self.tab = stage, tab
-        self.is_open = gr.State(False)  # shapes are built when somebody looks at them
+        self.is_open = gr.State(False)  # shapes are built while it is
         self.file = gr.State(None)  # what is in the viewer, which stays empty if given the same again while it loads
         self.shape = gr.Radio(
             [(label, name) for name, label in text.SHAPES.items()],
@@ -98,7 +105,7 @@ class Scene:
         }
 
     def listen(self) -> None:
-        """Build when the tab is opened or a control moved; a closed tab costs nothing."""
+        """Build when the tab is opened or a control is moved; nothing is built while it is closed."""
         gr.on(
             [slider.release for slider in self.mesh.values()],
             self.build,
@@ -114,7 +121,7 @@ class Scene:
         self.tab.select(self.open, {*self._given}, [*self._changed, self.is_open], **SHAPING, **SHOWN)
 
     def closed_by(self, tab: gr.Tab) -> None:
-        """Remember that another tab hides the scene; its viewer cannot start while hidden."""
+        """Note that another tab hides the scene; its viewer cannot start while hidden."""
         tab.select(lambda: False, None, self.is_open, **SHAPING, **QUIET)
 
     def after(self, event: Dependency) -> None:
@@ -129,18 +136,18 @@ class Scene:
         }
 
     def open(self, values: Values) -> Update:
-        """Remember that the tab is open and make what it shows."""
+        """Note that the tab is open and build its shape."""
         return {**self.build({**values, self.is_open: True}), self.is_open: True}
 
     def build(self, values: Values) -> Update:
-        """Make the chosen shape of the result on show, if its tab is open."""
+        """Build the chosen shape of the result on show, if the tab is open."""
         result, shape = values[self.stage.result], values[self.shape]
         if result is None or not values[self.is_open]:
             return {self.scene: None, self.file: None}
         with telling():
             prediction, mesh = self.stage.service.prediction(result), self.settings(values)
             if shape == "normals":
-                return self._facing(prediction, mesh)
+                return self._show_normals(prediction, mesh)
             front: Update = {self.normals: gr.ImageSlider(None, visible=False)}
             if prediction.modality != "depth":
                 empty: Update = {self.scene: gr.Model3D(None, visible=True), self.file: None}
@@ -158,12 +165,12 @@ class Scene:
             if shown != values[self.file]:
                 camera = camera_position(vertices, RELIEF_FROM if shape == "relief" else None)
                 scene = gr.Model3D(shown, camera_position=camera, visible=True)
-            about = facts(shape, len(vertices), triangles, solid, file.stat().st_size)
+            about = describe(shape, len(vertices), triangles, solid, file.stat().st_size)
             note = f"<p>{about}</p><p>{text.SCENE_HINT}</p>"
             return {**front, self.scene: scene, self.file: shown, self.note: note}
 
     def explain(self, result: str | None, fov_x_deg: float) -> Update:
-        """Say where the field of view comes from, after it was moved."""
+        """Write where the field of view comes from, after it was moved."""
         if result is None:
             return {self.mesh["fov_x_deg"]: gr.skip()}
         with telling():
@@ -174,8 +181,8 @@ class Scene:
         """Read the controls. Raises: SettingsError."""
         return MeshSettings(**{name: values[slider] for name, slider in self.mesh.items()})
 
-    def _facing(self, prediction: Prediction, mesh: MeshSettings) -> Update:
-        """Paint which way every surface looks."""
+    def _show_normals(self, prediction: Prediction, mesh: MeshSettings) -> Update:
+        """Paint which way every surface faces."""
         picture = preview(normals_to_rgb(normals(prediction, mesh)))
         return {
             self.scene: gr.Model3D(visible="hidden"),  # a viewer that was taken away is slow to come back
@@ -206,3 +213,50 @@ def _slider(name: str) -> gr.Slider:
         min_width=300,
         visible=True if "mesh" in shapes else "hidden",
     )
+
+
+def fov_source(prediction: Prediction, fov_x_deg: float) -> str:
+    """Write where a field of view in degrees comes from."""
+    known = prediction.fov_x_deg
+    if known is None:
+        return text.FOV_ASSUMED if fov_x_deg == DEFAULT_FOV_X_DEG else text.FOV_GIVEN
+    origin = text.FOV_EXIF if prediction.kind == "affine" else text.FOV_MEASURED
+    if abs(fov_x_deg - known) < 0.06:  # shown with one digit after the point
+        return text.FOV_KNOWN.format(origin=origin)
+    return text.FOV_CHANGED.format(known=known, origin=origin)
+
+
+def describe(shape: Shape, vertices: int, triangles: int, solid: Solid | None, size_bytes: int) -> str:
+    """Write what a shape consists of, and how large its file is."""
+    file = f"{FILES[shape].upper()}, {text.size(size_bytes)}"
+    if shape == "points":
+        return text.POINTS_FACTS.format(points=vertices, file=file)
+    if solid is None:
+        return text.MESH_FACTS.format(triangles=triangles, file=file)
+    width, height, thickness = solid.size_mm
+    return text.RELIEF_FACTS.format(
+        closed=text.WATERTIGHT if solid.watertight else text.NOT_WATERTIGHT,
+        width=width,
+        height=height,
+        thickness=thickness,
+        volume=solid.volume_cm3,
+        weight=solid.weight_g,
+        triangles=triangles,
+        file=file,
+    )
+
+
+def camera_position(vertices: np.ndarray, away: np.ndarray | None = None) -> tuple[float, float, float]:
+    """Vertices [N, 3], y up -> the viewer's camera: azimuth and angle from the zenith in degrees, and distance.
+
+    It looks at the middle of the vertices' box from the direction ``away``, by default from where the photo was taken,
+    from the smallest distance at which every vertex is in view.
+    """
+    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    back = -middle if away is None else away
+    back = back / np.linalg.norm(back)
+    right = np.cross((0, 1, 0), back) / np.hypot(back[0], back[2])
+    seen = vertices - middle
+    aside = np.maximum(abs(seen @ right) / VIEW_ASPECT, abs(seen @ np.cross(back, right)))
+    distance = float((aside / VIEW_TANGENT + seen @ back).max())
+    return math.degrees(math.atan2(back[2], back[0])), math.degrees(math.acos(back[1])), distance

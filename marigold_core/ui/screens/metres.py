@@ -1,15 +1,29 @@
-"""Metres from what a visitor knows: points marked on the photo, solved at every change, and distances measured.
+"""The metres screen: hints marked on the photo, solved at every change, the results table, and measured distances.
 
-The result on show is what the hints say: in metres where they determine them, as the model gave it where they do not.
+The result on show is in metres where the hints determine them, and as the model gave it where they do not.
 """
 
+import math
 from dataclasses import replace
+from itertools import zip_longest
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
+from markupsafe import Markup
 
-from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, check_hints, check_metric, distance_m
+from marigold_core.calibration.anchors import Anchor, Length, Residual
+from marigold_core.calibration.calibrate import (
+    Calibrated,
+    Hints,
+    calibrate,
+    check_claim,
+    check_hints,
+    check_metric,
+    distance_m,
+)
+from marigold_core.calibration.plane_fit import Patch
 from marigold_core.errors import CalibrationError, ExportError
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings, bounds
@@ -17,43 +31,53 @@ from marigold_core.ui import text
 from marigold_core.ui.error_messages import telling
 from marigold_core.ui.events import MARKING, QUIET
 from marigold_core.ui.run_controller import Stage, Update, Values
-from marigold_core.ui.screens.annotations import MODES, Marks, Mode, Point
-from marigold_core.ui.screens.measure_overlay import draw_marks, drawn_scale
-from marigold_core.ui.screens.results_table import findings
+from marigold_core.ui.screens.annotations import (
+    MODES,
+    Annotations,
+    Hint,
+    Mode,
+    Point,
+    draw_annotations,
+    drawn_scale,
+    points_of,
+)
+from marigold_core.ui.templates import render
 from marigold_core.ui.text import metres as metres_text
 
 REMOVE_JS = """element.addEventListener('click', (event) => {
     const button = event.target.closest('button[data-row]');
     if (button) trigger('click', { row: Number(button.dataset.row) });
 });"""
+NONE = "–"
+FINEST = 3  # decimals of a metre
 
 
-class Measure:
-    """The screen of metres."""
+class MetresScreen:
+    """The photo to mark, the fields of the next hint, and what the hints have led to."""
 
     def __init__(self, stage: Stage) -> None:
-        """Draw the photo to mark and, beside it, what is known and what it has led to."""
+        """Draw it into the current tab."""
         self.stage = stage
-        self.marks = gr.State(Marks())
+        self.annotations = gr.State(Annotations())
         with gr.Row(elem_id="metres", equal_height=False):
             with gr.Column(scale=3, min_width=320):
                 self.picture = gr.Image(
-                    label=metres_text.MARKS,
+                    label=metres_text.PICTURE,
                     show_label=False,
                     interactive=False,
                     format="jpeg",
                     buttons=[],
-                    alt_text=metres_text.MARKS_ALT,
+                    alt_text=metres_text.PICTURE_ALT,
                     elem_id="marks",
                 )
-                self.found = gr.HTML(metres_text.METRES_NONE, js_on_load=REMOVE_JS, elem_id="found")
+                self.results = gr.HTML(metres_text.METRES_NONE, js_on_load=REMOVE_JS, elem_id="found")
                 self.clear = gr.Button(metres_text.CLEAR_HINTS, size="sm", elem_id="clear")
             with gr.Column(scale=2, min_width=290, elem_id="hints"):
-                self._draw_hints()
+                self._draw_fields()
         with gr.Accordion(metres_text.METRES_KNOWN, open=False):
             gr.HTML(metres_text.METRES_KNOWN_LIST, elem_classes="note")
 
-    def _draw_hints(self) -> None:
+    def _draw_fields(self) -> None:
         self.mode = gr.Radio(
             [(metres_text.MODES[name], name) for name in MODES], value=MODES[0], label=metres_text.KNOW
         )
@@ -74,36 +98,36 @@ class Measure:
 
     @property
     def inputs(self) -> list[Component]:
-        """List nothing: a new result begins without marks."""
+        """List nothing: a new result begins without annotations."""
         return []
 
     @property
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
-        return [self.picture, self.found, self.marks, self.fov, *self.typed]
+        return [self.picture, self.results, self.annotations, self.fov, *self.typed]
 
     def show(self, prediction: Prediction, values: Values) -> Update:
-        """Change nothing: marks belong to a finished result."""
+        """Change nothing: annotations belong to a finished result."""
         return {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Begin anew, or with the hints that the result came from."""
-        marks = Marks(prediction.hints if isinstance(prediction, Calibrated) else Hints())
-        return {**self._draw(prediction, marks, MODES[0]), **dict.fromkeys(self.typed)}
+        annotations = Annotations(prediction.hints if isinstance(prediction, Calibrated) else Hints())
+        return {**self._draw(prediction, annotations, MODES[0]), **dict.fromkeys(self.typed)}
 
     def listen(self) -> None:
         """Mark, add, remove and measure; every change of a hint solves them all again."""
         stage = self.stage
         asked = [self.mode, self.x, self.y, self.metres, self.tape, self.fov]
-        given = {self.marks, stage.result, *asked, *stage.inputs}
-        drawn = [self.picture, self.found, self.marks]
+        given = {self.annotations, stage.result, *asked, *stage.inputs}
+        drawn = [self.picture, self.results, self.annotations]
         self.picture.select(self.on_click, given, [*drawn, self.x, self.y], **MARKING, **QUIET)
         gr.on([self.point.click, self.y.submit], self.on_point, given, drawn, **MARKING, **QUIET)
         self.mode.input(self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], **MARKING, **QUIET)
         for event in (
             gr.on([self.add.click, self.metres.submit], self.on_add, given, stage.outputs, **MARKING, **QUIET),
             gr.on([self.fov.submit, self.fov.blur], self.on_view, given, stage.outputs, **MARKING, **QUIET),
-            self.found.click(self.on_remove, given, stage.outputs, **MARKING, **QUIET),
+            self.results.click(self.on_remove, given, stage.outputs, **MARKING, **QUIET),
             self.clear.click(self.on_clear, given, stage.outputs, **MARKING, **QUIET),
         ):
             stage.after(event)
@@ -118,7 +142,7 @@ class Measure:
         with telling():
             scale = drawn_scale(self._on_show(values))
             x, y = (int(side / scale) for side in event.index)
-            return {self.x: x, self.y: y, **self._mark(values, (x, y))}
+            return {self.x: x, self.y: y, **self._add_point(values, (x, y))}
 
     def on_point(self, values: Values) -> Update:
         """Mark the point whose numbers were typed."""
@@ -126,10 +150,10 @@ class Measure:
             x, y = values[self.x], values[self.y]
             if x is None or y is None:
                 raise CalibrationError(metres_text.POINT_LACKING)
-            return self._mark(values, (x, y))
+            return self._add_point(values, (x, y))
 
     def on_mode(self, values: Values) -> Update:
-        """Say how the chosen kind of hint is given, and offer its fields."""
+        """Explain how the chosen kind of hint is given, and offer its fields."""
         mode: Mode = values[self.mode]
         update: Update = {
             self.help: metres_text.MODE_HELP[mode],
@@ -140,22 +164,23 @@ class Measure:
         if values[self.stage.result] is None:
             return update
         with telling():
-            marks = replace(values[self.marks], points=())
-            return {**update, self.marks: marks, self.picture: draw_marks(self._on_show(values), marks, mode)}
+            annotations = replace(values[self.annotations], points=())
+            picture = draw_annotations(self._on_show(values), annotations, mode)
+            return {**update, self.annotations: annotations, self.picture: picture}
 
-    def _mark(self, values: Values, point: Point) -> Update:
+    def _add_point(self, values: Values, point: Point) -> Update:
         prediction, mode = self._on_show(values), values[self.mode]
         height, width = prediction.photo.shape[:2]
         if not (0 <= point[0] < width and 0 <= point[1] < height):
             raise CalibrationError(metres_text.POINT_OUTSIDE.format(width=width, height=height))
-        before: Marks = values[self.marks]
-        marks = before.mark(point, mode)
-        update: Update = {self.marks: marks, self.picture: draw_marks(prediction, marks, mode)}
+        before: Annotations = values[self.annotations]
+        after = before.with_point(point, mode)
+        update: Update = {self.annotations: after, self.picture: draw_annotations(prediction, after, mode)}
         if mode == "distance":
             check_metric(prediction)
-        if marks.measured != before.measured:
-            distance_m(prediction, *marks.measured[-1], marks.hints.fov_x_deg)  # which may be refused
-            update[self.found] = findings(prediction, marks)
+        if after.measured != before.measured:
+            distance_m(prediction, *after.measured[-1], after.hints.fov_x_deg)  # which may be refused
+            update[self.results] = draw_results(prediction, after)
         return update
 
     # ------------------------------------------------------------------------------- hints
@@ -163,58 +188,59 @@ class Measure:
     def on_add(self, values: Values) -> Update:
         """Take the marked points and the number as a hint."""
         with telling():
-            marks, typed = values[self.marks], (values[self.x], values[self.y])
-            if values[self.mode] == "depth" and not marks.points and None not in typed:
-                marks = marks.mark(typed, "depth")  # by keyboard, one point needs no mark of its own
-            one = marks.read(values[self.mode], values[self.metres], values[self.tape])
+            annotations: Annotations = values[self.annotations]
+            typed = values[self.x], values[self.y]
+            if values[self.mode] == "depth" and not annotations.points and None not in typed:
+                annotations = annotations.with_point(typed, "depth")  # a typed point need not be marked first
+            one = annotations.next_hint(values[self.mode], values[self.metres], values[self.tape])
             prediction = self._on_show(values)
             check_hints(one, prediction.values.shape[:2], prediction.fov_x_deg)
-            return {**self._settle(values, marks.add(one)), **dict.fromkeys(self.typed)}
+            return {**self._solve(values, annotations.with_hint(one)), **dict.fromkeys(self.typed)}
 
     def on_view(self, values: Values) -> Update:
         """Use the field of view that was typed."""
         with telling():
-            marks: Marks = values[self.marks]
+            annotations: Annotations = values[self.annotations]
             typed = values[self.fov]
-            if values[self.stage.result] is None or typed == _view(self._on_show(values), marks):
-                return {self.marks: gr.skip()}  # the field was left as it was
-            return self._settle(values, replace(marks, hints=replace(marks.hints, fov_x_deg=typed)))
+            if values[self.stage.result] is None or typed == _fov_x_deg(self._on_show(values), annotations):
+                return {self.annotations: gr.skip()}  # the field was left as it was
+            return self._solve(values, replace(annotations, hints=replace(annotations.hints, fov_x_deg=typed)))
 
     def on_remove(self, values: Values, event: gr.EventData) -> Update:
-        """Take one row out of the table."""
+        """Remove one row of the table."""
         with telling():
-            marks: Marks = values[self.marks]
-            return self._settle(values, marks.without(event.row))
+            annotations: Annotations = values[self.annotations]
+            return self._solve(values, annotations.without(event.row))
 
     def on_clear(self, values: Values) -> Update:
-        """Forget every hint and measured distance; the result is relative again."""
+        """Remove every hint and measured distance; the result is relative again."""
         with telling():
-            return self._settle(values, Marks(Hints(fov_x_deg=values[self.marks].hints.fov_x_deg)))
+            return self._solve(values, Annotations(Hints(fov_x_deg=values[self.annotations].hints.fov_x_deg)))
 
-    def _settle(self, values: Values, marks: Marks) -> Update:
-        """Solve the hints and put on show what they make of the model's map, in metres or as it was."""
+    def _solve(self, values: Values, annotations: Annotations) -> Update:
+        """Solve the hints and put the calibrated result on show, or the model's own where they do not suffice."""
         shown = self._on_show(values)
         made = relative = shown.relative if isinstance(shown, Calibrated) else shown
         reason = ""
-        if isinstance(shown, Calibrated) and shown.hints == marks.hints:
+        if isinstance(shown, Calibrated) and shown.hints == annotations.hints:
             made = shown  # only a distance has changed
-        elif marks.known:
+        elif annotations.hint_list:
             try:
-                made = calibrate(relative, marks.hints)
+                made = calibrate(relative, annotations.hints)
             except CalibrationError as refusal:
                 reason = str(refusal)
         update: Update = {}
         if made is not shown:
-            update = self.stage.present(made, _status(made, marks), values)
+            update = self.stage.present(made, _status(made, annotations), values)
         kept = {field: values[field] for field in self.typed}
-        return {**update, **kept, **self._draw(made, marks, values[self.mode], reason)}
+        return {**update, **kept, **self._draw(made, annotations, values[self.mode], reason)}
 
-    def _draw(self, prediction: Prediction, marks: Marks, mode: Mode, reason: str = "") -> Update:
+    def _draw(self, prediction: Prediction, annotations: Annotations, mode: Mode, reason: str = "") -> Update:
         return {
-            self.marks: marks,
-            self.fov: _view(prediction, marks),
-            self.picture: draw_marks(prediction, marks, mode),
-            self.found: findings(prediction, marks, reason),
+            self.annotations: annotations,
+            self.fov: _fov_x_deg(prediction, annotations),
+            self.picture: draw_annotations(prediction, annotations, mode),
+            self.results: draw_results(prediction, annotations, reason),
         }
 
     def _on_show(self, values: Values) -> Prediction:
@@ -224,14 +250,88 @@ class Measure:
         return self.stage.service.prediction(result)
 
 
-def _view(prediction: Prediction, marks: Marks) -> float | None:
+def _fov_x_deg(prediction: Prediction, annotations: Annotations) -> float | None:
     """The horizontal field of view, degrees, that the field shows: as typed, else the photo's own."""
-    fov_x_deg = marks.hints.fov_x_deg or prediction.fov_x_deg
+    fov_x_deg = annotations.hints.fov_x_deg or prediction.fov_x_deg
     return None if fov_x_deg is None else round(fov_x_deg, 1)
 
 
-def _status(prediction: Prediction, marks: Marks) -> str:
-    said = {"metric": metres_text.METRES_STATUS, "scale": metres_text.STRAIGHT_STATUS}.get(
-        prediction.kind, metres_text.RELATIVE_STATUS
-    )
-    return said.format(hints=text.count(len(marks.known), "hint"))
+def _status(prediction: Prediction, annotations: Annotations) -> str:
+    by_kind = {"metric": metres_text.METRES_STATUS, "scale": metres_text.STRAIGHT_STATUS}
+    sentence = by_kind.get(prediction.kind, metres_text.RELATIVE_STATUS)
+    return sentence.format(hints=text.count(len(annotations.hint_list), "hint"))
+
+
+# ------------------------------------------------------------------------------- the results table
+
+
+def draw_results(prediction: Prediction, annotations: Annotations, reason: str = "") -> str:
+    """Draw what is known about metres, and each hint and distance as a row -> HTML.
+
+    ``reason`` is given where the hints do not determine metres.
+    """
+    residuals = prediction.residuals if isinstance(prediction, Calibrated) else ()
+    rows = [_hint_row(hint, residual) for hint, residual in zip_longest(annotations.hint_list, residuals)]
+    rows += [_measured_row(prediction, pair, annotations.hints.fov_x_deg) for pair in annotations.measured]
+    return render("metres_results.html", sentence=_sentence(prediction, reason), rows=rows)
+
+
+def format_with_error(value: float, error: float) -> str:
+    """Write "2.31 ± 0.08" or "2.30 ± 0.13": a number to where its error begins, never below millimetres."""
+    error = max(error, 10.0**-FINEST)
+    digit = math.floor(math.log10(error))
+    decimals = min(FINEST, max(0, -digit + (error < 2 * 10.0**digit)))  # one more after a leading 1
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def _sentence(prediction: Prediction, reason: str) -> str:
+    """Write whether the map is in metres, and how sure that is; the sentence is markup."""
+    if reason:
+        return Markup(metres_text.METRES_NOT_YET).format(reason=reason)
+    if not isinstance(prediction, Calibrated):
+        if prediction.kind == "metric":
+            return Markup(metres_text.METRES_OWN)
+        try:
+            check_claim(prediction.modality, prediction.kind)
+        except CalibrationError as refusal:
+            return str(refusal)
+        return Markup(metres_text.METRES_NONE)
+    values = prediction.values
+    depths = {"nearest": values.min(), "middle": np.median(values), "farthest": values.max()}
+    written = {name: format_with_error(float(z), prediction.depth_error(float(z))) for name, z in depths.items()}
+    if prediction.kind == "scale":
+        return Markup(metres_text.METRES_STRAIGHT).format(nearest=written["nearest"])
+    sentence = Markup(metres_text.METRES_FOUND).format(**written)
+    unknowns = 1 if prediction.relative.kind == "scale" else 2
+    if len(prediction.residuals) <= unknowns:
+        return sentence + metres_text.METRES_EXACT
+    worst = max(map(_relative_error, prediction.residuals))
+    return sentence + metres_text.METRES_FIT.format(worst=f"{worst:.1%}")
+
+
+def _hint_row(hint: Hint, residual: Residual | None) -> tuple[str, ...]:
+    """Name, points, given value, value in the map, and relative error; dashes while the hints are not solved."""
+    off = NONE if residual is None else f"{_relative_error(residual):.1%}"
+    if isinstance(hint, Patch):
+        return metres_text.HINT_NAMES["patch"], _written(points_of(hint)[:2]), metres_text.HINT_FLAT, "", off
+    name = "depth" if isinstance(hint, Anchor) else "length" if isinstance(hint, Length) else "near"
+    given = hint.metres if isinstance(hint, Anchor | Length) else hint
+    found = NONE if residual is None else f"{residual.found:.3g} m"
+    return metres_text.HINT_NAMES[name], _written(points_of(hint)), f"{given:g} m", found, off
+
+
+def _measured_row(prediction: Prediction, pair: tuple[Point, Point], fov_x_deg: float | None) -> tuple[str, ...]:
+    try:
+        distance = distance_m(prediction, *pair, fov_x_deg)
+        found = f"{format_with_error(distance.metres, distance.error_m)} m"
+    except CalibrationError:  # its hints were removed since
+        found = NONE
+    return metres_text.MEASURED_NAME, _written(pair), "", found, ""
+
+
+def _written(points: tuple[Point, ...]) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)
+
+
+def _relative_error(residual: Residual) -> float:
+    return abs(residual.found / residual.given - 1)

@@ -1,20 +1,26 @@
-"""Where the members of an ensemble disagree, whether more of them would change anything, and what each of them says.
+"""The uncertainty screen: where members disagree, how the map settles as members join, and their values at one pixel.
 
-Everything is drawn from the prediction on show; only "add more" runs the model, and only for the members to add.
+Everything is drawn from the prediction on show. Lines of a drawing are stretched with the page and all else is placed
+in per cent, so that type keeps its size on a phone. Every drawing has a sentence: it stands below it, and a screen
+reader reads it in place of the drawing.
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from math import floor, log10
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
 
 from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.images.colormaps import uncertainty_to_rgb
 from marigold_core.images.photo import Photo
-from marigold_core.pipeline.convergence import Settling, curve
+from marigold_core.pipeline.convergence import Point, Settling, curve, settled_at
+from marigold_core.pipeline.member_values import Votes, votes_at
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Settings, bounds
 from marigold_core.ui import text
@@ -23,9 +29,8 @@ from marigold_core.ui.error_messages import telling
 from marigold_core.ui.events import LIGHT, MODEL, QUIET
 from marigold_core.ui.pictures import BOX_JS, draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import Stage, Update, Values
-from marigold_core.ui.screens.convergence import amount, draw_curve, draw_hint, draw_votes
-from marigold_core.ui.screens.layers import DOUBT, Look
-from marigold_core.ui.screens.legend import draw_keys
+from marigold_core.ui.screens.layers import UNCERTAINTY, ColourSettings, draw_legends, format_share, format_uncertainty
+from marigold_core.ui.templates import render
 from marigold_core.ui.theme import ASSETS
 
 MORE = 5  # members that the button adds
@@ -33,21 +38,27 @@ MOST = int(bounds(Settings, "ensemble_size")[1])
 BELOW = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
 PICK_JS = BOX_JS + (ASSETS / "votes.js").read_text(encoding="utf-8")
 
+SHORT, LONG = 10, 20  # members on the curve's axis; it changes once at most while a run goes on
+TICKS = {SHORT: range(1, 11), LONG: (1, 5, 10, 15, 20)}
+ROUND = (1, 2, 4, 6, 10)  # ends of an axis, times a power of ten: half of each is a round number too
+COLUMN = 2.5  # per cent of the strip's width; dots closer than that are stacked
 
-class Uncertainty:
-    """The screen of doubt."""
+
+class UncertaintyScreen:
+    """The spread of the members, the curve, the values of a pixel, and the controls of the number of members."""
 
     def __init__(self, stage: Stage) -> None:
-        """Draw the comparison of photo and spread, the curve, the votes, and the two ways to change their number."""
+        """Draw it into the current tab."""
         self.stage = stage
         with gr.Column(elem_id="doubt"):
-            self.doubt = draw_comparison(text.UNCERTAINTY)
+            self.pictures = draw_comparison(text.UNCERTAINTY)
         self.note = gr.HTML(elem_classes="note")
         with gr.Row(elem_id="evidence"):
             with gr.Column(min_width=300):
                 self.curve = gr.HTML()
             with gr.Column(min_width=300):
-                self.votes = gr.HTML(draw_hint(text.VOTES_NONE), js_on_load=PICK_JS, elem_id="votes")
+                hint = _draw_strip(text.MEMBER_VALUES_NONE)
+                self.member_values = gr.HTML(hint, js_on_load=PICK_JS, elem_id="votes")
                 self.pixel = gr.Textbox(label=text.PIXEL, placeholder=text.PIXEL_FORM, max_length=20, elem_id="pixel")
         with gr.Row(elem_id="members"):
             with gr.Column(min_width=300):
@@ -59,24 +70,24 @@ class Uncertainty:
 
     @property
     def inputs(self) -> list[Component]:
-        """List the rule and the pixel."""
+        """List the early-stopping controls and the pixel."""
         return [self.stops, self.below, self.pixel]
 
     @property
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
-        return [self.doubt, self.note, self.curve, self.votes, self.more, self.why]
+        return [self.pictures, self.note, self.curve, self.member_values, self.more, self.why]
 
     def show(self, prediction: Prediction, values: Values) -> Update:
-        """Paint the spread, or say why there is none, and draw the curve as far as it goes."""
+        """Paint the spread, or write why there is none, and draw the curve as far as it goes."""
         return {
-            **_paint(prediction, self.doubt, self.note),
+            **self._draw_spread(prediction),
             self.curve: draw_curve(curve(prediction), values[self.below] / 100, prediction.modality),
-            self.votes: draw_votes(prediction, _pixel(values[self.pixel])),
+            self.member_values: draw_member_values(prediction, _pixel(values[self.pixel])),
         }
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Offer more members, or say why there can be none."""
+        """Offer more members, or write why there can be none."""
         used = prediction.settings.ensemble_size
         number = min(MORE, MOST - used)
         why = text.MORE_NONE if prediction.members is None else text.MORE_FULL.format(most=MOST) if not number else ""
@@ -84,11 +95,16 @@ class Uncertainty:
         return {self.more: gr.Button(label, interactive=not why), self.why: why}
 
     def listen(self) -> None:
-        """Wire the rule's line, the picked pixel, and the button."""
+        """Wire the threshold, the picked pixel and the button."""
         result = self.stage.result
-        self.below.input(self.on_rule, [result, self.below], self.curve, trigger_mode="always_last", **LIGHT, **QUIET)
-        self.votes.click(self.on_click, result, self.pixel, **LIGHT, **QUIET)
-        self.pixel.change(self.on_pixel, [result, self.pixel], self.votes, trigger_mode="always_last", **LIGHT, **QUIET)
+        self.below.input(
+            self.on_threshold, [result, self.below], self.curve, trigger_mode="always_last", **LIGHT, **QUIET
+        )
+        self.member_values.click(self.on_click, result, self.pixel, **LIGHT, **QUIET)
+        self.pixel.change(
+            self.on_pixel, [result, self.pixel], self.member_values, trigger_mode="always_last", **LIGHT, **QUIET
+        )
+
         job = self.more.click(
             self.on_more,
             {self.stage.result, *self.stage.inputs},
@@ -125,23 +141,23 @@ class Uncertainty:
             run = self.stage.service.run(photo, asked, _checkpoint_of(held), start=held)
             yield from self.stage.follow(run, values)
 
-    def on_rule(self, result: str | None, below: float) -> str:
+    def on_threshold(self, result: str | None, below: float) -> str:
         """Draw the curve again for another threshold."""
         with telling():
             held = self._held(result)
             return draw_curve(curve(held), below / 100, held.modality)
 
     def on_click(self, result: str | None, event: gr.EventData) -> str:
-        """Name the pixel that was clicked, which comes in shares of the photo's width and height."""
+        """Write the pixel that was clicked, which comes in shares of the photo's width and height."""
         with telling():
             height, width = self._held(result).photo.shape[:2]
             x, y = (min(max(int(share * side), 0), side - 1) for share, side in ((event.u, width), (event.v, height)))
             return f"{x}, {y}"
 
     def on_pixel(self, result: str | None, pixel: str | None) -> str:
-        """Draw the votes of another pixel."""
+        """Draw the member values of another pixel."""
         with telling():
-            return draw_votes(self._held(result), _pixel(pixel))
+            return draw_member_values(self._held(result), _pixel(pixel))
 
     def _held(self, result: str | None) -> Prediction:
         """Return the result on show. Raises: ExportError when there is none any more."""
@@ -149,27 +165,26 @@ class Uncertainty:
             raise ExportError(text.NO_RESULT)
         return self.stage.service.prediction(result)
 
+    def _draw_spread(self, prediction: Prediction) -> Update:
+        """Paint the spread with its legend, or write why there is none."""
+        spread = prediction.uncertainty
+        if spread is None:
+            empty = f"<div class='empty'><p>{text.UNCERTAINTY_NEEDS_MORE}</p></div>"
+            return {self.pictures: gr.ImageSlider(value=None, visible=False), self.note: empty}
+        mean = format_uncertainty(float(spread.mean()), prediction)
+        if prediction.kind in ("affine", "scale"):
+            mean += text.OF_RANGE
+        about = text.UNCERTAINTY_ABOUT.format(members=prediction.settings.ensemble_size, mean=mean)
+        pictures = photo_file(prediction), preview(uncertainty_to_rgb(spread))
+        return {
+            self.pictures: gr.ImageSlider(value=pictures, visible=True),
+            self.note: f"{draw_legends(prediction, [UNCERTAINTY], ColourSettings())}<p>{about}</p>",
+        }
 
-def _paint(prediction: Prediction, picture: gr.ImageSlider, note: gr.HTML) -> Update:
-    """Paint the spread with its legend, or say why there is none."""
-    spread = prediction.uncertainty
-    if spread is None:
-        empty = f"<div class='empty'><p>{text.UNCERTAINTY_NEEDS_MORE}</p></div>"
-        return {picture: gr.ImageSlider(value=None, visible=False), note: empty}
-    mean = float(spread.mean())
-    said = f"{mean:.2f} m" if prediction.kind == "metric" else amount(mean, prediction.modality)
-    if prediction.kind in ("affine", "scale"):
-        said += text.OF_RANGE
-    about = text.UNCERTAINTY_ABOUT.format(members=prediction.settings.ensemble_size, mean=said)
-    return {
-        picture: gr.ImageSlider(value=(photo_file(prediction), preview(uncertainty_to_rgb(spread))), visible=True),
-        note: f"{draw_keys(prediction, [DOUBT], Look())}<p>{about}</p>",
-    }
 
-
-def _pixel(words: str | None) -> tuple[int, int] | None:
+def _pixel(typed: str | None) -> tuple[int, int] | None:
     """Read "312, 200" -> (x, y); None for anything else."""
-    numbers = re.fullmatch(r"\s*(\d{1,5})\s*[,;\s]\s*(\d{1,5})\s*", words or "")
+    numbers = re.fullmatch(r"\s*(\d{1,5})\s*[,;\s]\s*(\d{1,5})\s*", typed or "")
     return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
@@ -181,3 +196,112 @@ def _checkpoint_of(prediction: Prediction) -> str:
         if made_with in (name, Path(name).expanduser().resolve().name):
             return name
     raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=made_with, names=", ".join(names)))
+
+
+# ------------------------------------------------------------------------------- convergence
+
+
+def draw_curve(points: Sequence[Point], below: float, modality: str) -> str:
+    """Draw change and uncertainty over members, and the threshold ``below`` as a dotted line -> HTML."""
+    span = SHORT if len(points) <= SHORT else LONG
+    moved = [(point.members, point.moved) for point in points if point.moved is not None]
+    spread = [(point.members, point.uncertainty) for point in points if point.uncertainty is not None]
+    top = _round_up(max([2 * below, *(share for _, share in moved + spread)]))
+    across = {members: 100 * (members - 1) / (span - 1) for members in range(1, LONG + 1)}
+    return render(
+        "curve.html",
+        sentence=curve_sentence(points, below, modality),
+        series={
+            name: [(across[members], 100 * share / top) for members, share in shares]
+            for name, shares in (("doubt", spread), ("moved", moved))
+        },
+        threshold=100 - 100 * below / top,
+        heights=["0", *(format_share(share, modality) for share in (top / 2, top))],
+        ticks=[(across[members], members) for members in TICKS[span]],
+    )
+
+
+def curve_sentence(points: Sequence[Point], below: float, modality: str) -> str:
+    """Describe the curve: the last change, the mean spread, and where early stopping would have ended the run."""
+    if not points:
+        return text.CURVE_NONE
+    last = points[-1]
+    if last.moved is None:
+        return text.CURVE_ONE
+    of_range = text.OF_RANGE if modality == "depth" else ""
+    sentence = text.CURVE_LAST.format(number=last.members, moved=format_share(last.moved, modality) + of_range)
+    if last.uncertainty is not None:
+        sentence += text.CURVE_SPREAD.format(uncertainty=format_share(last.uncertainty, modality))
+    settled = settled_at(points, below)
+    if settled is None:
+        return f"{sentence}."
+    return f"{sentence}. " + text.CURVE_SETTLED.format(number=settled, below=format_share(below, modality))
+
+
+def _round_up(top: float) -> float:
+    """Find the next end of an axis that is easy to read."""
+    power = 10.0 ** floor(log10(top))
+    return next(end * power for end in ROUND if end * power >= top * (1 - 1e-9))
+
+
+# ------------------------------------------------------------------------------- one pixel
+
+
+def draw_member_values(prediction: Prediction, pixel: tuple[int, int] | None) -> str:
+    """Draw the depth of a photo's pixel (x, y) in every member, from near to far, or write what is lacking -> HTML."""
+    height, width = prediction.photo.shape[:2]
+    if prediction.modality != "depth":
+        return _draw_strip(text.MEMBER_VALUES_ONLY_DEPTH)
+    if prediction.members is None:
+        return _draw_strip(text.MEMBER_VALUES_NOT_KEPT)
+    if prediction.uncertainty is None:
+        return _draw_strip(text.MEMBER_VALUES_FEW)
+    if pixel is None:
+        return _draw_strip(text.MEMBER_VALUES_NONE)
+    x, y = pixel
+    if not (0 <= x < width and 0 <= y < height):
+        return _draw_strip(text.MEMBER_VALUES_OUTSIDE.format(width=width, height=height))
+    found, unit = votes_at(prediction, x, y), " m" if prediction.kind == "metric" else ""
+    extent = (found.high - found.low) or 1.0
+    places = 100 * (np.sort(found.depths[~np.isnan(found.depths)]) - found.low) / extent
+    dots, stacked = list[tuple[float, int]](), Counter[int]()
+    for place in places.clip(0, 100):
+        column = round(place / COLUMN)
+        dots.append((place, stacked[column]))
+        stacked[column] += 1
+    return _draw_strip(
+        member_values_sentence(found, unit),
+        at=((x + 0.5) / width, (y + 0.5) / height),
+        fused=100 * (found.fused - found.low) / extent,
+        dots=dots,
+        ends=[_depth(found.low, unit), _depth(found.high, unit)],
+    )
+
+
+def member_values_sentence(found: Votes, unit: str) -> str:
+    """Describe how many members give which depth, and which one the map has."""
+    nearer, *farther = found.camps()
+    members, used = len(found.depths), nearer.size + sum(mode.size for mode in farther)
+    if not used:
+        return text.MEMBER_VALUES_FLAT
+    fused = _depth(found.fused, unit)
+    if farther:
+        near, far = (_depth(float(np.median(mode)), unit) for mode in (nearer, farther[0]))
+        sentence = text.MEMBER_VALUES_TWO_MODES.format(
+            nearer=nearer.size, farther=farther[0].size, members=members, near=near, far=far, fused=fused
+        )
+    else:
+        low, high = _depth(float(nearer[0]), unit), _depth(float(nearer[-1]), unit)
+        sentence = text.MEMBER_VALUES_ONE_MODE.format(count=text.count(used, "member"), low=low, high=high, fused=fused)
+    if used < members:
+        sentence += text.MEMBER_VALUES_LEFT_OUT.format(count=text.count(members - used, "member"))
+    return sentence
+
+
+def _draw_strip(sentence: str, **drawn: object) -> str:
+    """Draw the strip of a pixel's member values, empty where only a sentence is given -> HTML."""
+    return render("member_values.html", sentence=sentence, **drawn)
+
+
+def _depth(depth: float, unit: str) -> str:
+    return f"{depth:.2f}{unit}"

@@ -110,33 +110,33 @@ EXAMPLE_PHOTOS = {
     "astronaut": "An astronaut in an orange suit with her helmet",
 }
 
-# Uncertainty and convergence
+# Uncertainty
 UNCERTAINTY_ABOUT = (
     "Bright is where the {members} members disagree, by {mean} on average. It shows doubt, not a calibrated error."
 )
 OF_RANGE = " of the depth range"
 CURVE_MOVED = "Change with each new member"
-CURVE_DOUBT = "Mean uncertainty"
+CURVE_UNCERTAINTY = "Mean uncertainty"
 CURVE_MEMBERS = "number of members"
 CURVE_NONE = "This result kept no members. Run the photo to watch its map settle."
 CURVE_ONE = "The curve begins with the second member: it shows how much each one changes the map."
 CURVE_LAST = "Member {number} moved the map by {moved}"
-CURVE_SPREAD = "; the members disagree by {doubt} on average"
+CURVE_SPREAD = "; the members disagree by {uncertainty} on average"
 CURVE_SETTLED = "The map settled at {number} members: the last two had moved it by less than {below} each."
-VOTES = "What each member says about one pixel"
+MEMBER_VALUES = "The depth of one pixel in each member"
 PIXEL, PIXEL_FORM = "Pixel: from the left, from the top", "312, 200"
-VOTES_NONE = "Click a pixel of the picture, or type where it is, to see what each member says about it."
-VOTES_FEW = "With 3 members or more, a click on the picture shows what each of them says about that pixel."
-VOTES_NOT_KEPT = "This result kept no members. Run the photo, then click a pixel to see what each of them says."
-VOTES_ONLY_DEPTH = "This checkpoint predicts surface normals; only depths can be compared at one pixel."
-VOTES_OUTSIDE = "There is no such pixel: the photo has {width} &times; {height}."
-VOTES_FLAT = "The members found no depth in this photo."
-VOTES_ONE = "{count} between {low} and {high}; the map takes {fused}."
-VOTES_CAMPS = (
-    "Two camps: {nearer} of {members} members say about {near} (nearer), {farther} say about {far} (farther);"
+MEMBER_VALUES_NONE = "Click a pixel of the picture, or type where it is, to see its depth in each member."
+MEMBER_VALUES_FEW = "With 3 members or more, a click on the picture shows the depth of that pixel in each of them."
+MEMBER_VALUES_NOT_KEPT = "This result kept no members. Run the photo, then click a pixel to see its depth in each."
+MEMBER_VALUES_ONLY_DEPTH = "This checkpoint predicts surface normals; only depths can be compared at one pixel."
+MEMBER_VALUES_OUTSIDE = "There is no such pixel: the photo has {width} × {height}."
+MEMBER_VALUES_FLAT = "The members found no depth in this photo."
+MEMBER_VALUES_ONE_MODE = "{count} between {low} and {high}; the map takes {fused}."
+MEMBER_VALUES_TWO_MODES = (
+    "Two groups: {nearer} of {members} members give about {near} (nearer), {farther} give about {far} (farther);"
     " the map takes {fused}."
 )
-VOTES_LEFT_OUT = " Left out of the vote: {count}, at odds with all others."
+MEMBER_VALUES_LEFT_OUT = " Left out of the median: {count}, at odds with all others."
 STOPS = "Stop when the map has settled"
 STOPS_INFO = "Spares members that would change little; the ensemble size is then the most it may use."
 BELOW = "Settled: two members in a row move it by less than (% of the depth range)"
@@ -145,7 +145,7 @@ MORE = "Add {number} more members"
 MORE_NONE = "This result kept no members to add to; run the photo first."
 MORE_FULL = "{most} members are the most that one result may have."
 
-# Viewer
+# Depth
 LEFT, RIGHT = "Left", "Right"
 LAYERS = {
     "photo": "Photo",
@@ -160,21 +160,18 @@ NEAR_END, NEAR_END_INFO = "Range from", "Share of the depth range; all that is n
 FAR_END, FAR_END_INFO = "Range to", "All that is farther takes the last colour."
 INVERT, INVERT_INFO = "Swap near and far", "Near takes the last colour and far the first."
 HANDLE, HANDLE_INFO = "Handle", "Where the two sides meet, in per cent of the width."
-SIZES = (
-    "Photo {width}&times;{height} &rarr; processed at {network_width}&times;{network_height}"
-    " &rarr; output {width}&times;{height}"
-)
+SIZES = "Photo {width}×{height} → processed at {network_width}×{network_height} → output {width}×{height}"
 KEY_KINDS = {
     "affine": "Depth, relative: 0 is the nearest and 1 the farthest, not metres",
     "scale": "Depth, relative: the farthest is 1, not metres",
     "metric": "Depth in metres",
 }
-KEY_DOUBT = "Uncertainty: how far the members lie apart"
+KEY_UNCERTAINTY = "Uncertainty: how far the members lie apart"
 KEY_MORE = "{tick} or more"
 KEY_NORMALS = "Surface normals: the more red the more it faces right, green up, blue toward you"
 READOUT = "Values of the map; move with the arrow keys, in larger steps with Shift"
 READOUT_HINT = "Point at the picture to read its values, or come here with Tab and use the arrow keys."
-READ_DEPTH, READ_NORMAL, READ_DOUBT, READ_AT = "Depth", "Turned away from you by", "uncertainty", "at pixel"
+READ_DEPTH, READ_NORMAL, READ_UNCERTAINTY, READ_AT = "Depth", "Turned away from you by", "uncertainty", "at pixel"
 
 # Cost, and the runs of this visit
 COST = "{steps}, {members}: about {time}{photo}."
@@ -214,15 +211,15 @@ FOV_KNOWN = "Horizontal, degrees; {origin}"
 FOV_ASSUMED = "Horizontal, degrees; the photo does not say, 55 is a usual wide lens"
 FOV_GIVEN = "Horizontal, degrees; as you set it, the photo does not say"
 FOV_CHANGED = "Horizontal, degrees; as you set it, {known:.1f} {origin}"
-MESH_FACTS = "{triangles:,} triangles &middot; {file}"
-POINTS_FACTS = "{points:,} points &middot; {file}"
+MESH_FACTS = "{triangles:,} triangles · {file}"
+POINTS_FACTS = "{points:,} points · {file}"
 RELIEF_FACTS = (
-    "{closed} &middot; {width:.0f} &times; {height:.0f} &times; {thickness:.1f} mm &middot; "
-    "{volume:.0f} cm&sup3;, {weight:.0f} g of PLA if printed full &middot; {triangles:,} triangles &middot; {file}"
+    "{closed} · {width:.0f} × {height:.0f} × {thickness:.1f} mm · {volume:.0f} cm³, {weight:.0f} g of PLA if printed "
+    "full · {triangles:,} triangles · {file}"
 )
 WATERTIGHT, NOT_WATERTIGHT = "Watertight", "<b>Not watertight</b>"
 NORMALS_ABOUT = (
-    "Which way each surface looks: red to the right, green up, blue toward you. Tilt depends on the field of view."
+    "Which way each surface faces: red to the right, green up, blue toward you. Tilt depends on the field of view."
 )
 
 

@@ -1,4 +1,4 @@
-"""The sentences of the compare lab."""
+"""The sentences of the compare screen."""
 
 STEPS, SIZES = "Denoising steps: the rows", "Ensemble sizes: the columns"
 SEEDS, CHECKPOINTS = "Seeds: a grid for each", "Checkpoints: a grid for each"
@@ -24,7 +24,7 @@ HINT = (
     "follows. Click a picture to measure the others against it."
 )
 ZOOM = "Zoom of all pictures"
-ZOOMS = {"out": ("&minus;", "Zoom out"), "in": ("+", "Zoom in"), "reset": ("1:1", "Show all of it")}
+ZOOMS = {"out": ("−", "Zoom out"), "in": ("+", "Zoom in"), "reset": ("1:1", "Show all of it")}
 NORMALS = "red: right, green: up, blue: toward the viewer"
 COLUMNS = {
     "checkpoint": "Checkpoint",

@@ -1,7 +1,7 @@
-"""The sentences of the screen for metres."""
+"""The sentences of the metres screen."""
 
-MARKS = "Photo with marks"
-MARKS_ALT = "The photo with what you have marked on it. Points can also be typed as x and y."
+PICTURE = "Photo with marks"
+PICTURE_ALT = "The photo with what you have marked on it. Points can also be typed as x and y."
 KNOW = "What do you know?"
 MODES = {"depth": "A distance from me", "length": "A length", "patch": "A flat surface", "distance": "Measure"}
 MODE_HELP = {
@@ -25,7 +25,7 @@ BY_TAPE_INFO = "Otherwise straight ahead, as a floor plan says it. Needs the fie
 CAMERA_VIEW = "Field of view, degrees across"
 CAMERA_VIEW_INFO = "From the photo where it says so. A phone's main camera sees about 67 held sideways, 53 upright."
 CLEAR_HINTS = "Clear all, back to relative"
-MARKS_LACKING = {
+POINTS_LACKING = {
     "depth": "Mark the point first: click it on the photo, or type its x and y.",
     "length": "Mark both ends first: click them on the photo, or type x and y of each.",
     "patch": "Mark two opposite corners, or three and more, first: click them on the photo, or type x and y of each.",

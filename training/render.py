@@ -17,10 +17,10 @@ from marigold_core.errors import SettingsError
 from marigold_core.settings import Frozen
 from training.data.sets.rendered import View, write_shard
 from training.engine.command import run
+from training.scenes import KINDS, Kind, make_scene
 from training.scenes.assets import Assets
 from training.scenes.rasterizer import rasterizer
 from training.scenes.types import Camera
-from training.scenes.worlds import KINDS, Kind, make_scene
 
 PORTRAIT_EVERY = 6
 CLOSE_M, CLOSE_SHARE = 0.28, 0.02

@@ -15,7 +15,7 @@ from training.data.sets.rendered import RenderedScenes, View
 from training.render import Painter, RenderSettings, worth_keeping
 from training.scenes import meshes, rasterizer
 from training.scenes.textures import Texture
-from training.scenes.types import LABELS, Camera, Lighting, Look, Scene, place
+from training.scenes.types import LABELS, Camera, Lighting, Material, Scene, place
 
 SIZE = (96, 64)
 LIGHT = Lighting(
@@ -62,7 +62,7 @@ def scene_of(*things) -> Scene:
 @pytest.mark.parametrize("roll_deg", [0.0, 17.0])
 def test_depth_and_normals_of_a_floor(draw, size, roll_deg):
     camera = Camera((0.3, 1.5, 2.0), (0.8, 0.4, -1.0), 70.0, roll_deg)
-    view = draw(scene_of((meshes.plane(), Look(), place(scale=(200, 1, 200)), "ground")), camera, size)
+    view = draw(scene_of((meshes.plane(), Material(), place(scale=(200, 1, 200)), "ground")), camera, size)
     expected = -camera.eye[1] / rays(camera, size)[..., 1]
     hit = (expected > 0) & (expected < 40)
     assert hit.mean() > 0.3
@@ -76,7 +76,7 @@ def test_depth_and_normals_of_a_floor(draw, size, roll_deg):
 def test_depth_and_normals_of_a_sphere(draw):
     camera = Camera((0.0, 1.0, 4.0), (0.2, 0.9, 0.0), 50.0)
     ball = meshes.sphere(256, 192)
-    view = draw(scene_of((ball, Look(), place((0.2, -0.1, 0.0), 2.0), "object")), camera)
+    view = draw(scene_of((ball, Material(), place((0.2, -0.1, 0.0), 2.0), "object")), camera)
     directions, centre = rays(camera), np.array([0.2, 0.9, 0.0])
     offset = np.asarray(camera.eye) - centre
     a, b, c = (directions**2).sum(-1), directions @ offset, offset @ offset - 1
@@ -90,7 +90,10 @@ def test_depth_and_normals_of_a_sphere(draw):
 def test_depth_is_never_averaged_over_an_edge(draw):
     """A box before a wall, both facing the camera: two depths, nothing between."""
     camera = Camera((0.0, 0.5, 3.0), (0.0, 0.5, 0.0), 60.0, 11.0)
-    things = [(meshes.frustum(), Look(), place(), "object"), (meshes.card(), Look(), place((0, -9, -2), 20), "wall")]
+    things = [
+        (meshes.frustum(), Material(), place(), "object"),
+        (meshes.card(), Material(), place((0, -9, -2), 20), "wall"),
+    ]
     view = draw(scene_of(*things), camera)
     np.testing.assert_allclose(np.unique(np.round(view.depth_m, 3)), [2.5, 5.0], atol=2e-3)
     np.testing.assert_array_equal(view.labels == LABELS.index("object"), view.depth_m < 3)
@@ -99,9 +102,9 @@ def test_depth_is_never_averaged_over_an_edge(draw):
 def test_holes_of_a_texture_are_cut_from_depth_and_colour(draw):
     pixels = np.full((64, 64, 4), 255, np.uint8)
     pixels[:32, ..., 3] = 0  # the upper half is a hole
-    red = Look(None, (0.9, 0.05, 0.05))
+    red = Material(None, (0.9, 0.05, 0.05))
     things = [
-        (meshes.card(), Look(Texture(pixels)), place((0, 0, 0), 2), "plant"),
+        (meshes.card(), Material(Texture(pixels)), place((0, 0, 0), 2), "plant"),
         (meshes.card(), red, place((0, -9, -3), 20), "wall"),
     ]
     view = draw(scene_of(*things), Camera((0.0, 1.0, 2.0), (0.0, 1.0, 0.0), 60.0))
@@ -115,8 +118,8 @@ def test_holes_of_a_texture_are_cut_from_depth_and_colour(draw):
 def test_instances_of_one_mesh_keep_their_places_and_looks(draw):
     box = meshes.frustum()
     things = [
-        (box, Look(None, (0.9, 0.1, 0.1)), place((-1, 0, 0)), "object"),
-        (box, Look(None, (0.1, 0.1, 0.9)), place((1, 0, -1)), "furniture"),
+        (box, Material(None, (0.9, 0.1, 0.1)), place((-1, 0, 0)), "object"),
+        (box, Material(None, (0.1, 0.1, 0.9)), place((1, 0, -1)), "furniture"),
     ]
     view = draw(scene_of(*things), Camera((0.0, 0.5, 3.0), (0.0, 0.5, 0.0), 70.0))
     left, right = view.labels == LABELS.index("object"), view.labels == LABELS.index("furniture")
@@ -127,9 +130,9 @@ def test_instances_of_one_mesh_keep_their_places_and_looks(draw):
 
 def test_a_box_throws_a_shadow(draw):
     camera = Camera((0.0, 6.0, 0.01), (0.0, 0.0, 0.0), 60.0)
-    floor = (meshes.plane(), Look(), place(scale=(30, 1, 30)), "ground")
+    floor = (meshes.plane(), Material(), place(scale=(30, 1, 30)), "ground")
     lit = draw(scene_of(floor), camera).rgb.astype(int)
-    box = (meshes.frustum(), Look(), place((0, 2, 0)), "object")
+    box = (meshes.frustum(), Material(), place((0, 2, 0)), "object")
     shaded = draw(scene_of(floor, box), camera)
     ground = shaded.labels == LABELS.index("ground")
     darker = (lit - shaded.rgb).mean(-1)[ground]

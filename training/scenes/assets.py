@@ -18,7 +18,7 @@ from PIL import Image
 from training.scenes import textures
 from training.scenes.meshes import mesh
 from training.scenes.textures import Texture
-from training.scenes.types import Look, Model, Part, model, triple
+from training.scenes.types import Material, Model, Part, model, triple
 
 TEXTURE_PX = 256  # more is lost in pictures of this size
 MODEL_FACES = 9_000
@@ -97,12 +97,12 @@ def load_model(path: Path, entry: dict) -> Model:
         normals = geometry.vertex_normals @ np.linalg.inv(matrix[:3, :3])
         normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         if image is not None and uv is not None:
-            look = Look(picture(image), triple(np.maximum(factor[:3] / 255, 0.2)))
+            material = Material(picture(image), triple(np.maximum(factor[:3] / 255, 0.2)))
             uv = uv * [1, -1] + [0, 1]  # glTF loaders turn v upside down; the renderer's v = 0 is the first row
         else:
-            look = Look(None, triple(factor[:3] / 255 * 0.9 + 0.03))
+            material = Material(None, triple(factor[:3] / 255 * 0.9 + 0.03))
             uv = laid_along(positions, normals)
-        parts.append(Part(mesh(positions, normals, uv, geometry.faces), look))
+        parts.append(Part(mesh(positions, normals, uv, geometry.faces), material))
     made = model(parts)
     return Model(made.parts, np.asarray(entry["extents_m"], float), made.faces)
 
@@ -181,16 +181,22 @@ class Assets:
         if not found:
             return None
         thing = self._load(found[int(choice * len(found))]["path"])
-        if any(part.look.texture is None for part in thing.parts) and rng.random() < 0.6:
-            return thing.with_plain_parts([self.finish(rng) for _ in range(3)])
+        if any(part.material.texture is None for part in thing.parts) and rng.random() < 0.6:
+            return thing.with_materials([self.finish(rng) for _ in range(3)])
         return thing
 
-    def finish(self, rng: np.random.Generator) -> Look:
-        """Draw a look for a part without a picture: wood, cloth, metal, or a plain colour."""
+    def model_sometimes(self, rng: np.random.Generator, role: str, share: float) -> Model | None:
+        """Draw a model in a ``share`` of the cases; None in the others, and where there is none."""
+        return self.model(rng, role) if rng.random() < share else None
+
+    def finish(self, rng: np.random.Generator) -> Material:
+        """Draw a material for a part without a picture: wood, cloth, metal, or a plain colour."""
         if rng.random() < 0.35:
-            return Look(None, triple(textures.colour(rng, 0.8, 0.1, 0.95)), gloss=rng.uniform(0, 0.4))
+            return Material(None, triple(textures.colour(rng, 0.8, 0.1, 0.95)), gloss=rng.uniform(0, 0.4))
         texture = self.texture(rng, "wood", "wood", "carpet_fabric", "metal", "plaster_wall")
-        return Look(texture, triple(rng.uniform(0.6, 1.0, 3)), repeat=rng.uniform(0.7, 2.0), gloss=rng.uniform(0, 0.3))
+        return Material(
+            texture, triple(rng.uniform(0.6, 1.0, 3)), repeat=rng.uniform(0.7, 2.0), gloss=rng.uniform(0, 0.3)
+        )
 
     def track(self, rng: np.random.Generator) -> tuple[Model, np.ndarray] | None:
         """Draw a landscape with a road -> its model and [N, 3] points along the road, or None without assets."""

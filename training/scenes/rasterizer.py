@@ -18,10 +18,11 @@ from marigold_core.errors import MarigoldError
 from training.data.sets.rendered import View
 from training.scenes import shaders
 from training.scenes.meshes import Mesh
-from training.scenes.projection import SHADOW_PX, half_size, shadow_matrix, view_projection
 from training.scenes.textures import Texture
-from training.scenes.types import Camera, Item, Lighting, Look, Scene
+from training.scenes.types import Camera, Item, Lighting, Material, Scene, triple
 
+NEAR_M, FAR_M = 0.05, 6000.0
+SHADOW_PX = 1024
 INSTANCE_FLOATS = 20
 OCCLUSION_STRENGTH = 1.5
 
@@ -82,15 +83,15 @@ class Rasterizer:
     def _batches(self, items: list[Item]) -> list["Batch"]:
         grouped: dict[tuple[int, int, bool], list[Item]] = defaultdict(list)
         for item in items:
-            grouped[id(item.mesh), id(item.look.texture), item.casts_shadow].append(item)
+            grouped[id(item.mesh), id(item.material.texture), item.casts_shadow].append(item)
         return [self._batch(group) for group in grouped.values()]
 
     def _batch(self, group: list[Item]) -> "Batch":
-        shape, texture = group[0].mesh, group[0].look.texture or self.white
+        shape, texture = group[0].mesh, group[0].material.texture or self.white
         rows = np.empty((len(group), INSTANCE_FLOATS), np.float32)
         for row, item in zip(rows, group, strict=True):
             row[:12] = item.matrix[:3].ravel()
-            row[12:] = instance_look(item.look, item.label)
+            row[12:] = instance_floats(item.material, item.label)
         instances = self.context.buffer(rows.tobytes())
         kind = "holes" if texture.has_holes else ""
         drawn, shadow = (self._array(program[kind], shape, instances) for program in (self.surface, self.shadow))
@@ -231,10 +232,53 @@ def attachments(context: moderngl.Context, size: tuple[int, int]) -> list[modern
     return made
 
 
-def instance_look(look: Look, label: int) -> tuple[float, ...]:
-    """A look and a label -> the eight floats of an instance that the shaders name tint and extra."""
-    tiling = look.tile_m if look.tile_m > 0 else -look.repeat
-    return (*look.tint, look.glow, tiling, look.gloss, label, 0.0)
+def instance_floats(material: Material, label: int) -> tuple[float, ...]:
+    """A material and a label -> the eight floats of an instance that the shaders name tint and extra."""
+    tiling = material.tile_m if material.tile_m > 0 else -material.repeat
+    return (*material.tint, material.glow, tiling, material.gloss, label, 0.0)
+
+
+def half_size(camera: Camera, size: tuple[int, int]) -> tuple[float, float]:
+    """Camera and picture size -> tangents of half its fields of view, across and down."""
+    focal_px = camera.focal_px(*size)
+    return size[0] / 2 / focal_px, size[1] / 2 / focal_px
+
+
+def view_projection(camera: Camera, size: tuple[int, int]) -> np.ndarray:
+    """[4, 4] world -> clip space with y down (so rows are read back from the top) and w = depth.
+
+    Shifted by a quarter pixel, so that the first of a pixel's 2x2 samples lies on its centre.
+    """
+    rotation, (half_x, half_y) = camera.rotation(), half_size(camera, size)
+    view = np.eye(4)
+    view[:3, :3] = rotation
+    view[:3, 3] = -rotation @ np.asarray(camera.eye, float)
+    span = FAR_M - NEAR_M
+    projection = np.array(
+        [
+            [1 / half_x, 0, -0.5 / size[0], 0],
+            [0, 1 / half_y, -0.5 / size[1], 0],
+            [0, 0, (FAR_M + NEAR_M) / span, -2 * FAR_M * NEAR_M / span],
+            [0, 0, 1, 0],
+        ]
+    )
+    return projection @ view
+
+
+def shadow_matrix(lighting: Lighting) -> np.ndarray:
+    """[4, 4] world -> clip space of the light with shadows: parallel for a sun, 140 degrees downwards for a lamp."""
+    radius = lighting.shadow_radius_m
+    if lighting.key_is_lamp:
+        x, y, z = lighting.key
+        return view_projection(Camera(lighting.key, (x, y - 1, z + 1e-3), 140.0), (SHADOW_PX, SHADOW_PX))
+    sun = np.asarray(lighting.key, float) / np.linalg.norm(lighting.key)
+    centre = np.asarray(lighting.shadow_centre, float)
+    rotation = Camera(triple(centre + 4 * radius * sun), triple(centre), 90.0).rotation()
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation / radius
+    matrix[2, :3] /= 4
+    matrix[:3, 3] = -matrix[:3, :3] @ centre
+    return matrix
 
 
 def set_uniforms(program: moderngl.Program, **values: np.ndarray | tuple[float, ...] | float) -> None:

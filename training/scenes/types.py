@@ -1,4 +1,4 @@
-"""What a scene is: meshes with looks, placed by matrices, lit by a few lights and seen by cameras.
+"""What a scene is: meshes with materials, placed by matrices, lit by a few lights and seen by cameras.
 
 World axes: x right, y up, z towards the viewer of a default camera; metres. Camera axes: x right, y down, z forward.
 """
@@ -12,18 +12,8 @@ from training.scenes.meshes import Mesh
 from training.scenes.textures import Texture
 
 LABELS = (
-    "sky",
-    "ground",
-    "wall",
-    "ceiling",
-    "furniture",
-    "object",
-    "plant",
-    "vehicle",
-    "person",
-    "building",
-    "water",
-    "opening",
+    *("sky", "ground", "wall", "ceiling", "furniture", "object", "plant"),
+    *("vehicle", "person", "building", "water", "opening"),
 )
 """Names of the label values of a rendered picture; the sky is 0 and the only one without a depth."""
 
@@ -41,8 +31,8 @@ def triple(values: Iterable[float]) -> Triple:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """How a surface looks: sRGB texture times sRGB tint, or the tint alone."""
+class Material:
+    """The colour and gloss of a surface: sRGB texture times sRGB tint, or the tint alone."""
 
     texture: Texture | None = None
     tint: Triple = (1.0, 1.0, 1.0)
@@ -54,10 +44,10 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A mesh with a look, placed inside a model."""
+    """A mesh with a material, placed inside a model."""
 
     mesh: Mesh
-    look: Look
+    material: Material
     matrix: np.ndarray = field(default_factory=lambda: np.eye(4))  # [4, 4] part -> model
 
 
@@ -69,13 +59,12 @@ class Model:
     size: np.ndarray  # [3] width, height, depth in metres
     faces: int
 
-    def with_plain_parts(self, looks: list[Look]) -> "Model":
-        """The same model where the parts without a texture take the given looks in turn."""
-        parts = [
-            part if part.look.texture else replace(part, look=looks[k % len(looks)])
-            for k, part in enumerate(self.parts)
-        ]
-        return replace(self, parts=tuple(parts))
+    def with_materials(self, materials: list[Material]) -> "Model":
+        """The same model where the parts without a texture have the given materials in turn."""
+        count = len(materials)
+        changed = (replace(part, material=materials[k % count]) for k, part in enumerate(self.parts))
+        chosen = (old if old.material.texture else new for old, new in zip(self.parts, changed, strict=True))
+        return replace(self, parts=tuple(chosen))
 
 
 def model(parts: list[Part]) -> Model:
@@ -101,7 +90,7 @@ def place(position: Vector = (0, 0, 0), scale: Vector | float = 1.0, yaw_deg: fl
     return matrix
 
 
-def tumble(rng: np.random.Generator) -> np.ndarray:
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
     """Draw a [4, 4] rotation, even over all directions."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q *= np.sign(np.diag(r))
@@ -110,12 +99,18 @@ def tumble(rng: np.random.Generator) -> np.ndarray:
     return matrix
 
 
+def orbit(tilt_deg: float, turn: float) -> np.ndarray:
+    """Angle above the ground in degrees and about y in radians -> [3] unit direction."""
+    tilt = np.radians(tilt_deg)
+    return np.array([np.cos(tilt) * np.cos(turn), np.sin(tilt), np.cos(tilt) * np.sin(turn)])
+
+
 @dataclass(frozen=True, eq=False)
 class Item:
     """One part in the world."""
 
     mesh: Mesh
-    look: Look
+    material: Material
     matrix: np.ndarray  # [4, 4] mesh -> world
     label: int
     casts_shadow: bool = True
@@ -177,11 +172,13 @@ class Scene:
         """Place a model."""
         code = LABELS.index(label)
         for part in thing.parts:
-            self.items.append(Item(part.mesh, part.look, matrix @ part.matrix, code, casts_shadow))
+            self.items.append(Item(part.mesh, part.material, matrix @ part.matrix, code, casts_shadow))
 
-    def add_mesh(self, shape: Mesh, look: Look, matrix: np.ndarray, label: str, casts_shadow: bool = True) -> None:
+    def add_mesh(
+        self, shape: Mesh, material: Material, matrix: np.ndarray, label: str, casts_shadow: bool = True
+    ) -> None:
         """Place a single mesh."""
-        self.items.append(Item(shape, look, matrix, LABELS.index(label), casts_shadow))
+        self.items.append(Item(shape, material, matrix, LABELS.index(label), casts_shadow))
 
     def faces(self) -> int:
         """Count the triangles of the whole scene."""

@@ -5,14 +5,13 @@ import json
 import numpy as np
 import pytest
 import trimesh
+import trimesh.visual
 from PIL import Image
 
-from training.scenes import meshes, small, textures
-from training.scenes import models as furniture
+from training.scenes import KINDS, make_scene, meshes, models, textures
 from training.scenes.assets import Assets, roles
-from training.scenes.furnish import Room
-from training.scenes.types import CANDIDATES, LABELS, Camera, Model, model, place, tumble
-from training.scenes.worlds import KINDS, make_scene
+from training.scenes.indoor import Room
+from training.scenes.types import CANDIDATES, LABELS, Camera, Model, model, place, random_rotation
 
 BARE = Assets()
 
@@ -95,9 +94,9 @@ def test_kinds_mix_by_weight():
 
 
 def test_furniture_does_not_overlap_and_stays_in_the_room():
-    room = Room(np.random.default_rng(6), BARE, 5.0, 4.0, 2.6)
-    room.line_walls(40_000)
-    room.middle()
+    room = Room(np.random.default_rng(6), BARE, (5.0, 4.0, 2.6))
+    room.furnish_walls(40_000)
+    room.furnish_middle()
     assert len(room.taken) > 4
     for k, (a, c, b, d) in enumerate(room.taken):
         assert -2.5 - 1e-6 <= a < b <= 2.5 + 1e-6 and -2 - 1e-6 <= c < d <= 2 + 1e-6
@@ -105,16 +104,16 @@ def test_furniture_does_not_overlap_and_stays_in_the_room():
 
 
 def test_small_things_stand_on_the_table_top():
-    room = Room(np.random.default_rng(7), BARE, 4.0, 4.0, 2.6)
+    room = Room(np.random.default_rng(7), BARE, (4.0, 4.0, 2.6))
     top = Model((), np.array([1.5, 0.7, 0.9]), 0)
-    room.dress(top, place((0.5, 0, 0.2), 1, 30), 8)
+    room.fill_top(top, place((0.5, 0, 0.2), 1, 30), 8)
     assert len(room.scene.items) > 5
     lows = [(item.mesh.positions @ item.matrix[:3, :3].T + item.matrix[:3, 3])[:, 1].min() for item in room.scene.items]
     assert min(lows) == pytest.approx(0.7, abs=0.01)
 
 
 def test_walls_face_the_room():
-    room = Room(np.random.default_rng(0), BARE, 6.0, 4.0, 2.5)
+    room = Room(np.random.default_rng(0), BARE, (6.0, 4.0, 2.5))
     for side in range(4):
         x, z, yaw = room.on_wall(side, 0.0, 0.1)
         front = place(yaw_deg=yaw)[:3, 2]
@@ -122,11 +121,11 @@ def test_walls_face_the_room():
 
 
 MAKERS = {
-    "table": lambda rng: furniture.table(rng, BARE),
-    "chair": lambda rng: furniture.chair(rng, BARE),
-    "cabinet": lambda rng: furniture.cabinet(rng, BARE),
-    "package": lambda rng: small.package(rng, BARE),
-    "crockery": lambda rng: small.crockery(rng, BARE),
+    "table": lambda rng: models.table(rng, BARE),
+    "chair": lambda rng: models.chair(rng, BARE),
+    "cabinet": lambda rng: models.cabinet(rng, BARE),
+    "package": lambda rng: models.package(rng, BARE),
+    "crockery": lambda rng: models.crockery(rng, BARE),
 }
 
 
@@ -143,7 +142,7 @@ def test_a_models_size_is_that_of_its_parts(make):
 
 
 def test_rotations_are_rigid():
-    turned = tumble(np.random.default_rng(3))[:3, :3]
+    turned = random_rotation(np.random.default_rng(3))[:3, :3]
     np.testing.assert_allclose(turned @ turned.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(turned) == pytest.approx(1)
     axes = Camera((1.0, 2.0, 3.0), (0.0, 0.5, -1.0), 60.0, 20.0).rotation()
@@ -191,7 +190,7 @@ def test_a_folder_of_assets_is_used(folder):
     assert found is not None and found.faces == 24
     np.testing.assert_allclose(found.size, [1.2, 0.7, 0.8])
     top = next(part for part in found.parts if part.mesh.positions[:, 1].min() > 0.5)
-    assert top.look.texture is not None and top.look.texture.pixels.shape == (8, 256, 4)
+    assert top.material.texture is not None and top.material.texture.pixels.shape == (8, 256, 4)
     reds = [assets.texture(np.random.default_rng(k), "wood").pixels.shape == (16, 16, 4) for k in range(20)]
     assert 0 < sum(reds) < 20, "photographed mostly, drawn now and then"
     assert assets.model(np.random.default_rng(1), "car") is None
@@ -205,5 +204,5 @@ def test_a_scene_does_not_depend_on_what_was_loaded_before(folder):
     assert fresh.cameras == reused.cameras and len(fresh.items) == len(reused.items)
     for a, b in zip(fresh.items, reused.items, strict=True):
         np.testing.assert_array_equal(a.matrix, b.matrix)
-        if a.look.texture and b.look.texture:
-            np.testing.assert_array_equal(a.look.texture.pixels, b.look.texture.pixels)
+        if a.material.texture and b.material.texture:
+            np.testing.assert_array_equal(a.material.texture.pixels, b.material.texture.pixels)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Resampling
 
+from marigold_core.images.differences import resize_map, shrink
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ResolvedSettings, Settings
@@ -31,7 +33,8 @@ def load_result(photo: Path) -> Prediction:
     """Read the stored result of an example photo -> a ``Prediction`` at the photo's size, without members."""
     record = json.loads(MANIFEST.read_text())
     decoded = load_photo(photo)
-    depth, doubt = (_resize(stored, decoded.pixels.shape[1::-1]) for stored in stored_maps(photo))
+    height, width = decoded.pixels.shape[:2]
+    depth, doubt = (resize_map(stored, (height, width), Resampling.BICUBIC) for stored in stored_maps(photo))
     return Prediction(
         modality="depth",
         kind=record["kind"],
@@ -54,12 +57,9 @@ def stored_maps(photo: Path) -> tuple[np.ndarray, np.ndarray]:
     return depth, _read(RESULTS / f"{photo.stem}_uncertainty.png", 255) * np.float32(entry["uncertainty_max"])
 
 
-def shrink(values: np.ndarray) -> np.ndarray:
+def to_stored_size(values: np.ndarray) -> np.ndarray:
     """[H, W] float32 -> the same map at the size in which results are stored."""
-    height, width = values.shape
-    scale = min(1.0, STORED_PX / max(height, width))
-    size = round(width * scale), round(height * scale)
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    return shrink(values, STORED_PX, Resampling.BILINEAR)
 
 
 def write_results(checkpoint: str) -> None:
@@ -72,7 +72,7 @@ def write_results(checkpoint: str) -> None:
     for photo in photos():
         prediction = pipe(photo, SETTINGS)
         assert prediction.uncertainty is not None  # SETTINGS ask for more than two members
-        depth, doubt = shrink(prediction.values), shrink(prediction.uncertainty)
+        depth, doubt = (to_stored_size(values) for values in (prediction.values, prediction.uncertainty))
         top = float(doubt.max())
         _write(RESULTS / f"{photo.stem}_depth.png", np.rint(depth.clip(0, 1) * 65535).astype(np.uint16))
         _write(RESULTS / f"{photo.stem}_uncertainty.png", np.rint(doubt / (top or 1) * 255).astype(np.uint8))
@@ -90,10 +90,6 @@ def write_results(checkpoint: str) -> None:
 
 def _read(path: Path, full_scale: int) -> np.ndarray:
     return np.asarray(Image.open(path, formats=["PNG"])).astype(np.float32) / np.float32(full_scale)
-
-
-def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
 
 
 def _write(path: Path, values: np.ndarray) -> None:

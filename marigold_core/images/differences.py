@@ -1,7 +1,8 @@
-"""How far two maps of one kind lie apart, whatever their kind leaves open."""
+"""Maps resized, and how far two of one kind lie apart, whatever their kind leaves open."""
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Resampling
 
 from marigold_core.prediction import Kind
 
@@ -17,21 +18,32 @@ def difference(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndar
     return np.abs(_fit(values.astype(np.float64), reference.astype(np.float64), kind) - reference).astype(np.float32)
 
 
-def shrink(values: np.ndarray, longest_px: int) -> np.ndarray:
-    """[H, W] or [H, W, 3] float32 -> the same map with its longest edge at most that; vectors stay unit."""
-    height, width = values.shape[:2]
-    scale = min(1.0, longest_px / max(height, width))
-    if scale == 1:
+def resize_map(values: np.ndarray, size: tuple[int, int], resample: Resampling | None = None) -> np.ndarray:
+    """Resize a map [h, w] or [h, w, 3] to (height, width) in float32; a map of that size is returned as it is.
+
+    By default the area average when it becomes smaller, bilinear when an edge becomes longer. Vectors [h, w, 3] are
+    brought back to unit length.
+    """
+    height, width = size
+    if values.shape[:2] == size:
         return values
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if resample is None:
+        resample = Resampling.BOX if height <= values.shape[0] and width <= values.shape[1] else Resampling.BILINEAR
     planes = [
-        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BOX))
+        np.asarray(Image.fromarray(plane.astype(np.float32)).resize((width, height), resample))
         for plane in np.moveaxis(np.atleast_3d(values), -1, 0)
     ]
     if values.ndim == 2:
         return planes[0]
     vectors = np.stack(planes, axis=-1)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
+
+
+def shrink(values: np.ndarray, longest_px: int, resample: Resampling | None = None) -> np.ndarray:
+    """[H, W] or [H, W, 3] float32 -> the same map with its longest edge at most that, by ``resize_map``."""
+    height, width = values.shape[:2]
+    scale = min(1.0, longest_px / max(height, width))
+    return resize_map(values, (max(1, round(height * scale)), max(1, round(width * scale))), resample)
 
 
 def _fit(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from marigold_core import load
-from marigold_core.files.examples import FOLDER, MANIFEST, NAMES, SETTINGS, load_result, photos, shrink, stored_maps
+from marigold_core.files.examples import (
+    FOLDER,
+    MANIFEST,
+    NAMES,
+    SETTINGS,
+    load_result,
+    photos,
+    stored_maps,
+    to_stored_size,
+)
 
 TOLERANCE = 1 / 255
 
@@ -33,5 +42,5 @@ def test_recomputing_an_example_gives_the_committed_result():
     depth, uncertainty = stored_maps(photo)
     recomputed = load("nano")(photo, SETTINGS)
     assert json.loads(MANIFEST.read_text())["checkpoint_sha256"] == recomputed.checkpoint_sha256
-    assert np.abs(depth - shrink(recomputed.values)).max() < TOLERANCE
-    assert np.abs(uncertainty - shrink(recomputed.uncertainty)).max() < TOLERANCE
+    assert np.abs(depth - to_stored_size(recomputed.values)).max() < TOLERANCE
+    assert np.abs(uncertainty - to_stored_size(recomputed.uncertainty)).max() < TOLERANCE

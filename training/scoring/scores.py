@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL.Image import Resampling
 
 from marigold_core.errors import MarigoldError
+from marigold_core.images.differences import resize_map
 from marigold_core.prediction import Prediction
 from training.data.sets.sample import Sample
 from training.scoring.alignment import align, as_estimate
@@ -108,7 +109,5 @@ BASELINES: dict[str, Predictor] = {"vertical ramp": ramp, "constant": constant}
 
 def _resize(values: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
     """Bring a map [h, w] to the size of the truth bilinearly -> [H, W]."""
-    if values.shape == truth_m.shape:
-        return values
     height, width = truth_m.shape
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+    return resize_map(values, (height, width), Resampling.BILINEAR)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from marigold_core.geometry.camera import normals
 from marigold_core.images.colormaps import (
@@ -15,7 +14,7 @@ from marigold_core.images.colormaps import (
     uncertainty_top,
     value_range,
 )
-from marigold_core.images.differences import shrink
+from marigold_core.images.differences import resize_map, shrink
 from marigold_core.prediction import Prediction
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, MeshSettings
 from marigold_core.ui import text
@@ -80,14 +79,11 @@ def _paint_member(prediction: Prediction, index: int, colours: ColourSettings) -
     """Paint one member as the network gave it: before alignment, enlarged from the size that the network sees."""
     assert prediction.members is not None  # it is not offered otherwise
     member = prediction.members[index].astype(np.float32)
-    size = preview_size(prediction.photo.shape)
-    planes = [
-        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
-        for plane in np.moveaxis(np.atleast_3d(member), -1, 0)
-    ]
+    width, height = preview_size(prediction.photo.shape)
+    member = resize_map(member, (height, width))
     if prediction.modality == "normals":
-        return preview(normals_to_rgb(np.stack(planes, axis=-1)))
-    unit = stretch(planes[0], *colours.depth_range(prediction))
+        return preview(normals_to_rgb(member))
+    unit = stretch(member, *colours.depth_range(prediction))
     return preview(depth_to_rgb(unit, colours.colormap, invert=colours.invert))
 
 

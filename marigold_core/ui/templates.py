@@ -1,14 +1,25 @@
-"""Renders the page's HTML from ``templates/*.html`` with Jinja2; every value is escaped unless it is ``Markup``."""
+"""The page's own markup: Jinja2 templates in the folder ``templates``, in which every value is escaped."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from marigold_core.ui import text
 from marigold_core.ui.text import lab, metres
 
-_ENVIRONMENT = Environment(loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined)
-_ENVIRONMENT.globals.update(text=text, lab=lab, metres=metres)
+
+@cache
+def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def render(name: str, **values: object) -> str:
-    """Render one template; all sentences are at hand as ``text``, ``lab`` and ``metres``."""
-    return _ENVIRONMENT.get_template(name).render(values)
+    """Fill the template ``templates/<name>.html``, which has the sentences of ``ui.text`` at hand.
+
+    A ``Markup`` goes in as it is, any other value is escaped. What comes out is a ``Markup`` too, so one template's
+    result can be a value of another.
+    """
+    return Markup(_environment().get_template(f"{name}.html").render(values, text=text, lab=lab, metres=metres))

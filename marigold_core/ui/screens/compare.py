@@ -264,7 +264,7 @@ def draw_grid(sweep: Sweep, files: dict[PictureKey, str]) -> str:
     height, width = sweep.photo.pixels.shape[:2]
     asked = sweep.asked
     return render(
-        "compare_grid.html",
+        "compare_grid",
         is_running=sweep.is_running,
         paint=paint,
         aspect=f"{width} / {height}",
@@ -300,7 +300,7 @@ def draw_table(rows: list[Row]) -> str:
     if not rows:
         return ""
     lines = [(row.is_reference, [_figure(name, row.record) for name in lab_text.COLUMNS]) for row in rows]
-    return render("compare_table.html", caption=text.capital(describe_reference(rows)), rows=lines)
+    return render("compare_table", caption=text.capital(describe_reference(rows)), rows=lines)
 
 
 def _figure(name: str, record: Record) -> str | None:

@@ -42,7 +42,7 @@ class DepthScreen:
         with gr.Column(elem_id="look"):
             self.pictures = draw_comparison(text.DEPTH)
         self.legends = gr.HTML(elem_id="keys")
-        self.readout = gr.HTML(html_template=render("readout.html"), js_on_load=READOUT_JS, elem_id="readout")
+        self.readout = gr.HTML(html_template=render("readout"), js_on_load=READOUT_JS, elem_id="readout")
         with gr.Row(elem_classes="under"):
             self.left = self._draw_side(text.LEFT, PHOTO)
             self.right = self._draw_side(text.RIGHT, DEPTH)

@@ -103,7 +103,7 @@ class History:
     def draw(self, runs: list[PastRun], current: str | None) -> str:
         """Draw the strip, the run on show marked -> HTML."""
         kept = {run.key for run in runs if self.stage.service.keeps(run.key)}
-        return render("history.html", runs=runs, kept=kept, current=current)
+        return render("history", runs=runs, kept=kept, current=current)
 
 
 def _made_with(prediction: Prediction) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def _paint_member(prediction: Prediction, index: int, colours: ColourSettings) -
 def draw_legends(prediction: Prediction, layers: Iterable[str], colours: ColourSettings) -> str:
     """Draw what the colours of these layers mean, each legend once -> HTML."""
     kinds = dict.fromkeys(_legend_of(layer, prediction) for layer in layers if layer != PHOTO)
-    return render("legends.html", legends=[_legend(prediction, kind, colours) for kind in kinds])
+    return render("legends", legends=[_legend(prediction, kind, colours) for kind in kinds])
 
 
 def format_share(share: float, modality: str) -> str:

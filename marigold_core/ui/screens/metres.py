@@ -273,7 +273,7 @@ def draw_results(prediction: Prediction, annotations: Annotations, reason: str =
     residuals = prediction.residuals if isinstance(prediction, Calibrated) else ()
     rows = [_hint_row(hint, residual) for hint, residual in zip_longest(annotations.hint_list, residuals)]
     rows += [_measured_row(prediction, pair, annotations.hints.fov_x_deg) for pair in annotations.measured]
-    return render("metres_results.html", sentence=_sentence(prediction, reason), rows=rows)
+    return render("metres_results", sentence=_sentence(prediction, reason), rows=rows)
 
 
 def format_with_error(value: float, error: float) -> str:

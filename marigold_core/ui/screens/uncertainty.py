@@ -209,7 +209,7 @@ def draw_curve(points: Sequence[Point], below: float, modality: str) -> str:
     top = _round_up(max([2 * below, *(share for _, share in moved + spread)]))
     across = {members: 100 * (members - 1) / (span - 1) for members in range(1, LONG + 1)}
     return render(
-        "curve.html",
+        "curve",
         sentence=curve_sentence(points, below, modality),
         series={
             name: [(across[members], 100 * share / top) for members, share in shares]
@@ -300,7 +300,7 @@ def member_values_sentence(found: Votes, unit: str) -> str:
 
 def _draw_strip(sentence: str, **drawn: object) -> str:
     """Draw the strip of a pixel's member values, empty where only a sentence is given -> HTML."""
-    return render("member_values.html", sentence=sentence, **drawn)
+    return render("member_values", sentence=sentence, **drawn)
 
 
 def _depth(depth: float, unit: str) -> str:

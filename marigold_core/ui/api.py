@@ -21,7 +21,7 @@ from marigold_core.ui.api_compare import ARGUMENTS, CompareEndpoint, CompareResu
 from marigold_core.ui.api_metres import MetresEndpoint, MetresResult, read_hints
 from marigold_core.ui.api_responses import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
 from marigold_core.ui.controls.settings import check_checkpoint, draw_photo
-from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL
 
 
@@ -129,7 +129,7 @@ class Endpoints:
         mesh: MeshSettings,
         colormap: Colormap,
     ) -> Iterator[dict[str, Any]]:
-        with telling():
+        with translate_errors():
             prediction = yield from run(self.service, photo, settings, checkpoint)
             yield files_of(self.service, prediction, formats, mesh, colormap)
 

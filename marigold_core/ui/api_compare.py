@@ -13,8 +13,8 @@ from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, default
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import check_checkpoint
-from marigold_core.ui.error_messages import telling
-from marigold_core.ui.text import lab as lab_text
+from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.text import compare as compare_text
 
 ARGUMENTS = ("steps", "sizes", "seeds", "processing_resolution", "checkpoints")
 NAMES = ("sheet", "differences", "table")  # in the order in which ``Service.export_comparison`` gives them
@@ -59,7 +59,7 @@ class CompareEndpoint:
             checkpoints: names that the page offers; by default the server's own.
             colormap: the colours of the sheet.
         """
-        with telling():
+        with translate_errors():
             asked, names = read_comparison(steps, sizes, seeds, processing_resolution, checkpoints)
             key, sweep = self.service.begin_comparison(photo, asked, names)
             sweep.colormap = colormap
@@ -68,7 +68,7 @@ class CompareEndpoint:
                     yield {"progress": event.stage}
                 else:
                     done, cells = len(sweep.tiles), text.count(len(sweep.places()), "cell")
-                    yield {"progress": lab_text.CELLS.format(done=done, cells=cells)}
+                    yield {"progress": compare_text.CELLS.format(done=done, cells=cells)}
             files = zip(NAMES, self.service.export_comparison(key), strict=True)
             answer: dict[str, Any] = {
                 name: FileData(path=str(path), orig_name=path.name).model_dump() for name, path in files

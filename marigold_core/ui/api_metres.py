@@ -10,7 +10,7 @@ from marigold_core.images.photo import load_photo
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
 from marigold_core.ui.api_responses import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.text import metres as metres_text
 
 
@@ -87,7 +87,7 @@ class MetresEndpoint:
             formats: files to return: npy, png16, color, uncertainty, normals, glb, ply, stl, exr.
             colormap: the colours of the picture.
         """
-        with telling():
+        with translate_errors():
             settings = read_settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
             known = read_hints(
                 {"anchors": anchors, "lengths": lengths, "patch": patch, "near_m": near_m}, along, fov_x_deg

@@ -1,7 +1,7 @@
 """What the screens of a visit share: the result on show, and the one way in which a job's results reach them.
 
-A screen draws its own part of the page and says what changes in it with a new result; ``Stage`` brings the result, be
-it from the model, an example, an earlier run or a manifest. Nothing but ``Stage.follow`` waits for the model.
+A screen draws its own part of the page and returns what changes in it with a new result. The controller brings the
+result, be it from the model, an example, an earlier run or a manifest. Nothing but ``run_job`` waits for the model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ class Screen(Protocol):
         ...
 
 
-class Stage:
+class RunController:
     """Keeps the result on show and hands new ones to every screen."""
 
     def __init__(self, service: Service) -> None:
@@ -68,7 +68,7 @@ class Stage:
 
     def draw_status(self) -> None:
         """Draw the line that says what is on show or under way."""
-        self.status = gr.HTML(said(text.READY), elem_id="status")
+        self.status = gr.HTML(status_line(text.READY), elem_id="status")
 
     @property
     def inputs(self) -> list[Component]:
@@ -84,24 +84,24 @@ class Stage:
         screens = [component for screen in self.screens for component in screen.outputs]
         return [self.status, self.run, self.stop, self.result, *dict.fromkeys(screens)]
 
-    def present(self, prediction: Prediction, sentence: str, values: Values) -> Update:
+    def show_result(self, prediction: Prediction, sentence: str, values: Values) -> Update:
         """Put a finished prediction on show, with a sentence about it."""
-        update: Update = {**self.rest(sentence), self.result: self.service.keep(prediction)}
+        update: Update = {**self.idle(sentence), self.result: self.service.keep(prediction)}
         for screen in self.screens:
             update |= screen.show(prediction, values) | screen.finish(prediction, values)
         return update
 
-    def follow(self, events: Iterator[Progress | Prediction], values: Values) -> Iterator[Update]:
+    def run_job(self, events: Iterator[Progress | Prediction], values: Values) -> Iterator[Update]:
         """Show a job while it runs, every member as it comes; closing this closes ``events``."""
         yield {
-            self.status: said(text.STARTING, 0, stale=True),
+            self.status: status_line(text.STARTING, 0, stale=True),
             self.run: gr.Button(interactive=False),
             self.stop: gr.Button(interactive=True),
         }
         began, result, key = perf_counter(), None, None
         for event in events:
             if isinstance(event, Progress):
-                yield {self.status: said_progress(event, stale=result is None)}
+                yield {self.status: progress_line(event, stale=result is None)}
                 continue
             result, key = event, self.service.keep(event, outdated=key)
             shown: Update = {self.result: key}  # what is on show is what a stopped job leaves
@@ -112,21 +112,21 @@ class Stage:
         update: Update = {self.result: key}
         for screen in self.screens:
             update |= screen.finish(result, values)
-        yield {**update, **self.rest(summary(result, perf_counter() - began))}
+        yield {**update, **self.idle(summary(result, perf_counter() - began))}
 
-    def end(self, values: Values) -> Update:
+    def stopped(self, values: Values) -> Update:
         """Make what a stopped or failed job had reached the result; without a member that is the one before it."""
         result = values[self.result]
         if result is None or not self.service.keeps(result):
-            return self.rest(text.STOPPED)
+            return self.idle(text.STOPPED)
         prediction = self.service.prediction(result)
         made = text.count(prediction.settings.ensemble_size, "member")
-        return self.present(prediction, text.STOPPED_WITH.format(members=made), values)
+        return self.show_result(prediction, text.STOPPED_WITH.format(members=made), values)
 
-    def rest(self, sentence: str) -> Update:
+    def idle(self, sentence: str) -> Update:
         """Say how a job ended and make the buttons ready for the next."""
         return {
-            self.status: said(sentence),
+            self.status: status_line(sentence),
             self.run: gr.Button(interactive=True),
             self.stop: gr.Button(interactive=False),
         }
@@ -137,7 +137,7 @@ class Stage:
             screen.after(event)
 
 
-def said(sentence: str, share: float | None = None, *, stale: bool = False) -> str:
+def status_line(sentence: str, share: float | None = None, *, stale: bool = False) -> str:
     """Draw the status line: a sentence, and while something runs a bar (``share`` in [0, 1], below 0 unknown).
 
     ``stale`` dims the pictures: they are still those of an earlier photo.
@@ -149,9 +149,9 @@ def said(sentence: str, share: float | None = None, *, stale: bool = False) -> s
     return f"<div class='status{mark}'><span>{sentence}</span><b>{bar}</b></div>"
 
 
-def said_progress(event: Progress, *, stale: bool) -> str:
+def progress_line(event: Progress, *, stale: bool) -> str:
     """Draw the status line for a progress event."""
-    return said(text.capital(event.stage), event.done / event.total if event.total else -1, stale=stale)
+    return status_line(text.capital(event.stage), event.done / event.total if event.total else -1, stale=stale)
 
 
 def summary(prediction: Prediction, seconds: float) -> str:
@@ -169,6 +169,6 @@ def summary(prediction: Prediction, seconds: float) -> str:
     )
 
 
-def line(sentence: str, remark: str = "") -> str:
+def button_note(sentence: str, remark: str = "") -> str:
     """Draw what stands beside a button of this screen."""
     return f"<p>{sentence} <small>{remark}</small></p>"

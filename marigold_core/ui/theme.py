@@ -7,7 +7,7 @@ import gradio as gr
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CSS = ASSETS / "app.css"
 SCRIPT = ASSETS / "page.js"
-LAB_SCRIPT = ASSETS / "lab.js"
+COMPARE_SCRIPT = ASSETS / "compare.js"
 FAVICON = ASSETS / "favicon.png"
 
 # The 3D viewer tries WebGPU wherever it is announced and fails loudly where no adapter is; WebGL draws the same.

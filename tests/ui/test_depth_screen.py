@@ -20,7 +20,7 @@ from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.runtime import in_words
-from marigold_core.ui.run_controller import Stage, Values
+from marigold_core.ui.run_controller import RunController, Values
 from marigold_core.ui.screens.depth import LEVELS, DepthScreen, readout_values
 from marigold_core.ui.screens.history import MOST_RUNS, History
 from marigold_core.ui.screens.layers import (
@@ -212,16 +212,16 @@ def test_readings_of_normals_are_angles_to_the_viewer() -> None:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    """A stage without a page: widgets can be made, and hold their first values."""
-    return Stage(Service(tmp_path / "results"))
+def controller(tmp_path: Path) -> RunController:
+    """A controller without a page: widgets can be made, and hold their first values."""
+    return RunController(Service(tmp_path / "results"))
 
 
 @pytest.fixture
-def viewer(stage: Stage) -> DepthScreen:
+def viewer(controller: RunController) -> DepthScreen:
     async def draw() -> DepthScreen:  # in a running loop: without one Gradio makes its own and leaves it open
         with gr.Blocks():
-            return DepthScreen(stage)
+            return DepthScreen(controller)
 
     return asyncio.run(draw())
 
@@ -241,13 +241,13 @@ def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: Depth
     assert viewer.finish(facing(1), asked)[viewer.left].constructor_args["value"] == PHOTO
 
 
-def test_controls_paint_the_kept_result_again_and_say_its_sizes(stage: Stage, viewer: DepthScreen) -> None:
-    key = stage.service.keep(depth())
-    chosen = {**values_of(viewer, right=NORMALS, colormap="gray"), stage.result: key}
+def test_controls_paint_the_kept_result_again_and_say_its_sizes(controller: RunController, viewer: DepthScreen) -> None:
+    key = controller.service.keep(depth())
+    chosen = {**values_of(viewer, right=NORMALS, colormap="gray"), controller.result: key}
     update = viewer.repaint(chosen)
     np.testing.assert_array_equal(pixels(update[viewer.pictures][1]), pixels(paint(depth(), NORMALS, PLAIN)))
     assert text.KEY_NORMALS in update[viewer.legends]
-    assert viewer.repaint({**chosen, stage.result: None}) == {viewer.pictures: gr.skip()}
+    assert viewer.repaint({**chosen, controller.result: None}) == {viewer.pictures: gr.skip()}
     line = viewer.finish(depth(), chosen)[viewer.sizes]
     assert "160×120" in line and "64×48" in line
 
@@ -258,13 +258,13 @@ def test_controls_paint_the_kept_result_again_and_say_its_sizes(stage: Stage, vi
 class Strip:
     """A history and what the page would hold for it."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.history = History(stage, gr.Dropdown(["Spectral"], value="Spectral"))
+    def __init__(self, controller: RunController) -> None:
+        self.history = History(controller, gr.Dropdown(["Spectral"], value="Spectral"))
         self.values = {self.history.runs: [], self.history.colormap: "Spectral"}
         self.drawn = ""
-        stage.draw_buttons()
-        stage.draw_status()
-        stage.screens.append(self.history)
+        controller.draw_buttons()
+        controller.draw_status()
+        controller.screens.append(self.history)
 
     def finish(self, prediction: Prediction) -> None:
         self.take(self.history.finish(prediction, self.values))
@@ -283,8 +283,8 @@ class Strip:
         return [word == "true" for word in re.findall('aria-pressed="(true|false)"', self.drawn)]
 
 
-def test_runs_line_up_newest_first_once_each_and_stored_examples_do_not(stage: Stage) -> None:
-    strip = Strip(stage)
+def test_runs_line_up_newest_first_once_each_and_stored_examples_do_not(controller: RunController) -> None:
+    strip = Strip(controller)
     assert text.NO_RUNS in strip.history.draw([], None)
     first, second = depth(seed=1), depth(seed=2)
     strip.finish(first)
@@ -298,20 +298,20 @@ def test_runs_line_up_newest_first_once_each_and_stored_examples_do_not(stage: S
     assert strip.pressed == [False, False]
 
 
-def test_a_picked_run_is_on_show_again_under_its_own_id(stage: Stage) -> None:
-    strip = Strip(stage)
+def test_a_picked_run_is_on_show_again_under_its_own_id(controller: RunController) -> None:
+    strip = Strip(controller)
     first = depth(seed=1)
     for prediction in (first, depth(seed=2)):
         strip.finish(prediction)
     update = strip.pick(1)
-    assert stage.service.prediction(update[stage.result]) is first
-    assert update[stage.result] == strip.values[strip.history.runs][1].key
-    assert "An earlier run: 4 steps, 4 members, seed 1" in update[stage.status]
+    assert controller.service.prediction(update[controller.result]) is first
+    assert update[controller.result] == strip.values[strip.history.runs][1].key
+    assert "An earlier run: 4 steps, 4 members, seed 1" in update[controller.status]
     assert strip.pressed == [False, True]
 
 
-def test_the_strip_is_bounded(stage: Stage) -> None:
-    strip = Strip(stage)
+def test_the_strip_is_bounded(controller: RunController) -> None:
+    strip = Strip(controller)
     for seed in range(MOST_RUNS + 3):
         strip.finish(depth(1, seed=seed))
     assert len(strip.pressed) == MOST_RUNS
@@ -319,27 +319,27 @@ def test_the_strip_is_bounded(stage: Stage) -> None:
 
 
 def test_a_run_whose_result_made_room_says_so(tmp_path: Path) -> None:
-    stage = Stage(Service(tmp_path, kept_bytes=1))  # one result is always kept
-    strip = Strip(stage)
+    controller = RunController(Service(tmp_path, kept_bytes=1))  # one result is always kept
+    strip = Strip(controller)
     strip.finish(depth(seed=1))
     strip.finish(depth(seed=2))
     assert strip.drawn.count(f"<br>{text.RUN_GONE_SHORT}") == 1 and 'class="gone"' in strip.drawn
     update = strip.pick(1)
-    assert text.RUN_GONE in update[stage.status]
-    assert stage.result not in update
+    assert text.RUN_GONE in update[controller.status]
+    assert controller.result not in update
 
 
-def test_names_of_checkpoints_are_text_on_the_strip(stage: Stage) -> None:
-    strip = Strip(stage)
+def test_names_of_checkpoints_are_text_on_the_strip(controller: RunController) -> None:
+    strip = Strip(controller)
     strip.finish(depth(checkpoint="<img src=x onerror='x'>"))
     assert "<img src=x" not in strip.drawn and "onerror='x'" not in strip.drawn
-    assert "<img src=x" not in strip.pick(0)[stage.status]
+    assert "<img src=x" not in strip.pick(0)[controller.status]
 
 
-def test_a_pick_of_an_unknown_run_changes_nothing_on_show(stage: Stage) -> None:
-    strip = Strip(stage)
+def test_a_pick_of_an_unknown_run_changes_nothing_on_show(controller: RunController) -> None:
+    strip = Strip(controller)
     update = strip.history.on_pick(strip.values, gr.EventData(None, {"run": "someone else's"}))
-    assert text.RUN_GONE in update[stage.status] and stage.result not in update
+    assert text.RUN_GONE in update[controller.status] and controller.result not in update
 
 
 # ------------------------------------------------------------------------------- the cost

@@ -15,7 +15,7 @@ from marigold_core.calibration.anchors import Anchor
 from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, distance_m
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
-from marigold_core.ui.run_controller import Stage
+from marigold_core.ui.run_controller import RunController
 from marigold_core.ui.screens.annotations import LONGEST_PX, Annotations, Mode, bar_length, draw_annotations
 from marigold_core.ui.screens.metres import MetresScreen, draw_results, format_with_error
 from marigold_core.ui.text import metres as metres_text
@@ -139,20 +139,20 @@ class Visitor:
     """One who clicks and types: what the page holds, and what each handler changes in it."""
 
     def __init__(self, service: Service) -> None:
-        self.stage = Stage(service)
-        self.stage.draw_buttons()
-        self.stage.draw_status()
-        self.screen = screen = MetresScreen(self.stage)
-        self.stage.screens.append(screen)
+        self.controller = RunController(service)
+        self.controller.draw_buttons()
+        self.controller.draw_status()
+        self.screen = screen = MetresScreen(self.controller)
+        self.controller.screens.append(screen)
         self.values: dict[Any, Any] = {
             screen.annotations: Annotations(),
             screen.mode: "depth",
             screen.tape: False,
-            **dict.fromkeys([screen.x, screen.y, screen.metres, screen.fov, self.stage.result]),
+            **dict.fromkeys([screen.x, screen.y, screen.metres, screen.fov, self.controller.result]),
         }
 
     def open(self, prediction) -> None:
-        self.take(self.stage.present(prediction, "", self.values))
+        self.take(self.controller.show_result(prediction, "", self.values))
 
     def take(self, update) -> None:
         self.values |= update
@@ -167,7 +167,7 @@ class Visitor:
 
     @property
     def shown(self):
-        return self.stage.service.prediction(self.values[self.stage.result])
+        return self.controller.service.prediction(self.values[self.controller.result])
 
     @property
     def found(self) -> str:
@@ -195,13 +195,13 @@ def test_two_distances_make_the_result_metric_and_clearing_undoes_it(visitor: Vi
     assert visitor.values[visitor.screen.metres] is None
     visitor.know(x2, y2, float(Z[y2, x2]))
     np.testing.assert_allclose(visitor.shown.values, Z, rtol=1e-4)
-    assert "In metres" in visitor.found and "In metres, from 2 hints" in visitor.values[visitor.stage.status]
+    assert "In metres" in visitor.found and "In metres, from 2 hints" in visitor.values[visitor.controller.status]
     visitor.take(visitor.screen.on_remove(visitor.values, SimpleNamespace(row=0)))
     assert visitor.shown is model and "alone cannot fix both" in visitor.found
     visitor.know(x1, y1, float(Z[y1, x1]))
     visitor.take(visitor.screen.on_clear(visitor.values))
     assert visitor.shown is model and visitor.values[visitor.screen.annotations] == Annotations()
-    assert metres_text.RELATIVE_STATUS in visitor.values[visitor.stage.status]
+    assert metres_text.RELATIVE_STATUS in visitor.values[visitor.controller.status]
 
 
 def test_a_typed_point_needs_no_mark_of_its_own(visitor: Visitor) -> None:

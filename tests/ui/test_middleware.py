@@ -11,7 +11,7 @@ from marigold_core.settings import PRESETS, Settings, bounds, default
 from marigold_core.ui import text
 from marigold_core.ui.api import Endpoints, fault
 from marigold_core.ui.controls import settings
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.middleware import BURST, HEADERS, JSON_LIMIT, UPLOAD, Guard, allowed
 
 JOIN = "/gradio_api/queue/join"
@@ -120,10 +120,10 @@ def test_behind_a_proxy_the_client_is_the_proxys_own_entry(monkeypatch):
 def test_our_errors_are_told_and_others_become_a_reference(caplog):
     import gradio as gr
 
-    with pytest.raises(gr.Error, match="‹img›") as told, telling():
+    with pytest.raises(gr.Error, match="‹img›") as told, translate_errors():
         raise ImageError("The photo <img> is damaged.")
     assert "<" not in told.value.message
-    with pytest.raises(gr.Error, match="reference") as hidden, telling():
+    with pytest.raises(gr.Error, match="reference") as hidden, translate_errors():
         raise KeyError("/secret/path")
     assert "secret" not in hidden.value.message
     reference = hidden.value.message.split("reference is ")[1].split(".")[0]

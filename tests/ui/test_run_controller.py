@@ -12,7 +12,7 @@ from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import text
-from marigold_core.ui.run_controller import Stage, Update
+from marigold_core.ui.run_controller import RunController, Update
 
 
 def prediction(members: int) -> Prediction:
@@ -40,48 +40,48 @@ def job(members: int) -> Iterator[Progress | Prediction]:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def controller(tmp_path: Path) -> Iterator[RunController]:
     service = Service(tmp_path)
 
-    async def draw() -> Stage:  # in a loop that is closed again: without one, Gradio opens some of its own
+    async def draw() -> RunController:  # in a loop that is closed again: without one, Gradio opens some of its own
         with gr.Blocks():
-            stage = Stage(service)
-            stage.draw_buttons()
-            stage.draw_status()
-            return stage
+            controller = RunController(service)
+            controller.draw_buttons()
+            controller.draw_status()
+            return controller
 
     yield asyncio.run(draw())
     service.close()
 
 
-def shown_members(stage: Stage, update: Update) -> int:
-    return stage.service.prediction(str(update[stage.result])).settings.ensemble_size
+def shown_members(controller: RunController, update: Update) -> int:
+    return controller.service.prediction(str(update[controller.result])).settings.ensemble_size
 
 
-def test_every_member_is_the_result_until_the_next_one(stage: Stage) -> None:
-    updates = list(stage.follow(job(3), {}))
-    keys = [str(update[stage.result]) for update in updates if stage.result in update]
-    assert shown_members(stage, updates[-1]) == 3
-    assert [key for key in dict.fromkeys(keys) if stage.service.keeps(key)] == [keys[-1]]
+def test_every_member_is_the_result_until_the_next_one(controller: RunController) -> None:
+    updates = list(controller.run_job(job(3), {}))
+    keys = [str(update[controller.result]) for update in updates if controller.result in update]
+    assert shown_members(controller, updates[-1]) == 3
+    assert [key for key in dict.fromkeys(keys) if controller.service.keeps(key)] == [keys[-1]]
 
 
-def test_a_stopped_job_leaves_the_members_it_had(stage: Stage) -> None:
-    values = {stage.result: None}
-    following = stage.follow(job(5), values)
+def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> None:
+    values = {controller.result: None}
+    following = controller.run_job(job(5), values)
     for update in following:
         values |= update
-        if stage.result in update and shown_members(stage, update) == 2:
+        if controller.result in update and shown_members(controller, update) == 2:
             following.close()
-    ended = stage.end(values)
-    assert shown_members(stage, ended) == 2
-    assert text.STOPPED_WITH.format(members="2 members") in str(ended[stage.status])
+    ended = controller.stopped(values)
+    assert shown_members(controller, ended) == 2
+    assert text.STOPPED_WITH.format(members="2 members") in str(ended[controller.status])
 
 
-def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(stage: Stage) -> None:
-    values = {stage.result: None}
-    assert stage.result not in stage.end(values)
-    values |= stage.present(prediction(4), "", values)
-    following = stage.follow(job(5), values)
+def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(controller: RunController) -> None:
+    values = {controller.result: None}
+    assert controller.result not in controller.stopped(values)
+    values |= controller.show_result(prediction(4), "", values)
+    following = controller.run_job(job(5), values)
     values |= next(following)
     following.close()
-    assert shown_members(stage, stage.end(values)) == 4
+    assert shown_members(controller, controller.stopped(values)) == 4

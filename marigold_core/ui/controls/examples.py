@@ -8,17 +8,17 @@ from gradio.processing_utils import save_file_to_cache
 
 from marigold_core.files import examples
 from marigold_core.ui import text
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, QUIET
-from marigold_core.ui.run_controller import Stage, Update, Values
+from marigold_core.ui.run_controller import RunController, Update, Values
 
 
 class Gallery:
     """Pictures to pick from; each brings its photo and its stored result."""
 
-    def __init__(self, stage: Stage, photo: gr.Image) -> None:
+    def __init__(self, controller: RunController, photo: gr.Image) -> None:
         """Draw the pictures; ``photo`` is the input that a picked one goes into."""
-        self.stage, self.photo = stage, photo
+        self.controller, self.photo = controller, photo
         self.pictures = gr.Dataset(
             components=[gr.Image(render=False)],
             samples=[[str(path)] for path in examples.photos()],
@@ -30,9 +30,9 @@ class Gallery:
 
     def listen(self) -> None:
         """Show a picture's result when it is picked."""
-        for_show = {self.pictures, *self.stage.inputs}
-        picked = self.pictures.click(self.on_pick, for_show, [self.photo, *self.stage.outputs], **LIGHT, **QUIET)
-        self.stage.after(picked)
+        for_show = {self.pictures, *self.controller.inputs}
+        picked = self.pictures.click(self.on_pick, for_show, [self.photo, *self.controller.outputs], **LIGHT, **QUIET)
+        self.controller.after(picked)
 
     def on_pick(self, values: Values) -> Update:
         """Put an example photo into the input and its stored result on show."""
@@ -45,9 +45,11 @@ class Gallery:
 
     def show(self, name: str, values: Values, before: str = "") -> Update:
         """Show the stored result of an example; ``before`` is said ahead of the sentence about it."""
-        with telling():
+        with translate_errors():
             prediction = examples.load_result(examples.FOLDER / f"{name}.jpg")
-            return self.stage.present(prediction, before + text.EXAMPLE.format(name=prediction.checkpoint), values)
+            return self.controller.show_result(
+                prediction, before + text.EXAMPLE.format(name=prediction.checkpoint), values
+            )
 
     @staticmethod
     def name_of(photo: str | None) -> str | None:

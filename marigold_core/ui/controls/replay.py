@@ -15,9 +15,9 @@ from marigold_core.files.writers import formats_of
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs, keep_local, uploaded_path
-from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL, QUIET
-from marigold_core.ui.run_controller import Stage, Update, Values, line, said
+from marigold_core.ui.run_controller import RunController, Update, Values, button_note, status_line
 
 MANIFEST_BYTES = 10**6  # ours are 3 kB
 
@@ -25,9 +25,9 @@ MANIFEST_BYTES = 10**6  # ours are 3 kB
 class Replaying:
     """The button that takes a manifest, which the page also presses for one that is dropped anywhere on it."""
 
-    def __init__(self, stage: Stage, photo: gr.Image, inputs: SettingsInputs) -> None:
+    def __init__(self, controller: RunController, photo: gr.Image, inputs: SettingsInputs) -> None:
         """Draw the button; ``photo`` and ``inputs`` show what a manifest was made from."""
-        self.stage, self.photo, self.inputs = stage, photo, inputs
+        self.controller, self.photo, self.inputs = controller, photo, inputs
         with gr.Row(elem_classes="take"):
             self.manifest = gr.UploadButton(
                 text.REPLAY,
@@ -37,35 +37,35 @@ class Replaying:
                 scale=0,
                 elem_id="replay",
             )
-            gr.HTML(line(text.REPLAY_USE))
+            gr.HTML(button_note(text.REPLAY_USE))
         self.manifest.preprocess = _paths  # Gradio's own would copy every file
         keep_local(self.manifest)
 
     def listen(self) -> None:
         """Run a manifest when it comes."""
-        given = {self.manifest, self.photo, self.stage.result, *self.stage.inputs}
-        changed = [*self.stage.outputs, self.photo, *self.inputs.outputs]
-        self.stage.jobs.append(
+        given = {self.manifest, self.photo, self.controller.result, *self.controller.inputs}
+        changed = [*self.controller.outputs, self.photo, *self.inputs.outputs]
+        self.controller.jobs.append(
             self.manifest.upload(self.on_upload, given, changed, trigger_mode="once", **MODEL, **QUIET)
         )
 
     def on_upload(self, values: Values) -> Iterator[Update]:
         """Run the recorded settings on the recorded photo, put the result on show, and compare its files."""
-        with telling():
+        with translate_errors():
             files = [Path(file) for file in values[self.manifest]]
             record = read(files)
             photo, file = self._find_photo(record, files, values)
             checkpoint = find_checkpoint(record)
             yield {**self.inputs.restored(record.settings, checkpoint), **({self.photo: str(file)} if file else {})}
-            events = self.stage.service.run(photo, record.settings, checkpoint)
+            events = self.controller.service.run(photo, record.settings, checkpoint)
             result = None
-            for update in self.stage.follow(replay.stream(events, record), values):
-                result = update.get(self.stage.result)
+            for update in self.controller.run_job(replay.stream(events, record), values):
+                result = update.get(self.controller.result)
                 yield update
             assert isinstance(result, str)  # the last update of a job brings it
-            made = self.stage.service.export(result, formats_of(record.files), record.mesh, record.colormap)
+            made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colormap)
             outcome = replay.against(record, replay.read(made["manifest"]))
-            yield {self.stage.status: said(plain(text.REPLAYED.format(outcome=outcome.in_words())))}
+            yield {self.controller.status: status_line(plain(text.REPLAYED.format(outcome=outcome.in_words())))}
 
     def _find_photo(self, record: Manifest, files: list[Path], values: Values) -> tuple[Photo, Path | None]:
         """Find the recorded photo among those at hand -> it, and its file if it came with the manifest.
@@ -84,8 +84,8 @@ class Replaying:
                 yield load_photo(file).pixels, file
         if values[self.photo] is not None:
             yield load_photo(values[self.photo]).pixels, None
-        if values[self.stage.result] is not None:
-            yield self.stage.service.prediction(values[self.stage.result]).photo, None
+        if values[self.controller.result] is not None:
+            yield self.controller.service.prediction(values[self.controller.result]).photo, None
         for path in examples.photos():
             yield load_photo(path).pixels, None
 

@@ -12,7 +12,7 @@ from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs, check_checkpoint, settings
 from marigold_core.ui.events import LIGHT, QUIET
-from marigold_core.ui.run_controller import Stage, Values
+from marigold_core.ui.run_controller import RunController, Values
 
 USUAL_SIZE = (3024, 4032)  # of a phone's photo, until there is one
 
@@ -20,9 +20,9 @@ USUAL_SIZE = (3024, 4032)  # of a phone's photo, until there is one
 class Cost:
     """The estimated seconds under the presets."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, controller: RunController) -> None:
         """Draw the line."""
-        self.stage = stage
+        self.controller = controller
         self.line = gr.HTML(elem_classes="note", elem_id="cost")
 
     def follow(self, page: gr.Blocks, photo: gr.Image, inputs: SettingsInputs) -> None:
@@ -33,7 +33,7 @@ class Cost:
             try:
                 asked = settings(*chosen)
                 size = size_of(values[photo]) if values[photo] else USUAL_SIZE
-                made = self.stage.service.estimate(asked, size, check_checkpoint(checkpoint))
+                made = self.controller.service.estimate(asked, size, check_checkpoint(checkpoint))
             except MarigoldError:
                 return ""  # the run itself says what is wrong
             return in_words(asked, made, has_photo=bool(values[photo]))
@@ -43,7 +43,7 @@ class Cost:
         changes += [inputs.checkpoint.change, photo.change]
         # One event, so that a slow answer about earlier values never comes after that about the last ones.
         gr.on(changes, tell, given, self.line, trigger_mode="always_last", **LIGHT, **QUIET)
-        for job in self.stage.jobs:
+        for job in self.controller.jobs:
             job.success(tell, given, self.line, **LIGHT, **QUIET)
 
 

@@ -18,16 +18,16 @@ from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.examples import Gallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs, check_checkpoint, settings
-from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, QUIET
-from marigold_core.ui.run_controller import Stage, Update, Values, line
+from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
 NUMBERS = ("num_inference_steps", "ensemble_size", "processing_resolution", "seed")
 CHECKPOINT, EXAMPLE = "checkpoint", "example"
 COPY_JS = f"""async (query) => {{
   const link = location.origin + location.pathname + query;
-  try {{ await navigator.clipboard.writeText(link); return [link, {json.dumps(line(text.LINK_COPIED))}]; }}
-  catch {{ return [link, {json.dumps(line(text.LINK_SHOWN))}]; }}
+  try {{ await navigator.clipboard.writeText(link); return [link, {json.dumps(button_note(text.LINK_COPIED))}]; }}
+  catch {{ return [link, {json.dumps(button_note(text.LINK_SHOWN))}]; }}
 }}"""
 
 
@@ -68,12 +68,12 @@ def read(query: Mapping[str, str]) -> Place | None:
 class Link:
     """The button that makes a link, and the page's beginning, which follows one."""
 
-    def __init__(self, stage: Stage, inputs: SettingsInputs, gallery: Gallery) -> None:
+    def __init__(self, controller: RunController, inputs: SettingsInputs, gallery: Gallery) -> None:
         """Draw the button and the field that the link appears in."""
-        self.stage, self.inputs, self.gallery = stage, inputs, gallery
+        self.controller, self.inputs, self.gallery = controller, inputs, gallery
         with gr.Row(elem_classes="take"):
             self.button = gr.Button(text.LINK, size="sm", scale=0, elem_id="link")
-            self.note = gr.HTML(line(text.LINK_USE))
+            self.note = gr.HTML(button_note(text.LINK_USE))
         self.address = gr.Textbox(label=text.LINK_ADDRESS, visible=False, elem_id="link-address")
 
     def listen(self) -> None:
@@ -84,7 +84,7 @@ class Link:
 
     def compose(self, values: Values) -> gr.Textbox:
         """Write the query of the settings that are in place."""
-        with telling():
+        with translate_errors():
             *chosen, checkpoint = (values[widget] for widget in self.inputs.values)
             example = self.gallery.name_of(values[self.gallery.photo])
             return gr.Textbox(write(Place(settings(*chosen), checkpoint, example)), visible=True)

@@ -1,7 +1,7 @@
 """The compare screen: steps x members x seeds x checkpoints on one photo, in one grid that fills while it runs.
 
 Another reference, other colours and the files are made from the kept comparison: only Run uses the model. The pictures
-are zoomed in the browser, by assets/lab.js.
+are zoomed in the browser, by assets/compare.js.
 """
 
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ from marigold_core.ui.controls.settings import (
     draw_photo,
     draw_resolution,
 )
-from marigold_core.ui.error_messages import plain, telling
+from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, QUIET, SHOWN
 from marigold_core.ui.pictures import preview
-from marigold_core.ui.run_controller import Update, Values, said, said_progress
+from marigold_core.ui.run_controller import Update, Values, progress_line, status_line
 from marigold_core.ui.screens.depth import draw_colormaps
 from marigold_core.ui.templates import render
-from marigold_core.ui.text import lab as lab_text
-from marigold_core.ui.theme import LAB_SCRIPT
+from marigold_core.ui.text import compare as compare_text
+from marigold_core.ui.theme import COMPARE_SCRIPT
 
 STEPS, STEPS_AT_FIRST = (1, 2, 4, 10, 20, 50), [1, 4, 10]
 SIZES, SIZES_AT_FIRST = (1, 2, 3, 5, 10, 20), [1, 5]
@@ -61,22 +61,22 @@ class CompareScreen:
             with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
                 self._draw_controls()
             with gr.Column(scale=1, min_width=320, elem_id="lab-results"):
-                self.status = gr.HTML(said(lab_text.READY), elem_id="lab-status")
+                self.status = gr.HTML(status_line(compare_text.READY), elem_id="lab-status")
                 self._draw_view()
 
     def _draw_controls(self) -> None:
         self.photo = draw_photo("lab-photo")
-        self.steps = _choices(STEPS, STEPS_AT_FIRST, lab_text.STEPS)
-        self.sizes = _choices(SIZES, SIZES_AT_FIRST, lab_text.SIZES)
-        self.seeds = _choices(SEEDS, SEEDS_AT_FIRST, lab_text.SEEDS)
+        self.steps = _choices(STEPS, STEPS_AT_FIRST, compare_text.STEPS)
+        self.sizes = _choices(SIZES, SIZES_AT_FIRST, compare_text.SIZES)
+        self.seeds = _choices(SEEDS, SEEDS_AT_FIRST, compare_text.SEEDS)
         self.cost = gr.HTML(elem_classes="note", elem_id="lab-cost")
         with gr.Row(elem_id="lab-actions"):
-            self.run = gr.Button(lab_text.RUN, variant="primary", scale=3, elem_id="lab-run")
+            self.run = gr.Button(compare_text.RUN, variant="primary", scale=3, elem_id="lab-run")
             self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="lab-stop")
         self.checkpoints = gr.CheckboxGroup(
             checkpoint_choices(),
             value=[default_checkpoint()],
-            label=lab_text.CHECKPOINTS,
+            label=compare_text.CHECKPOINTS,
             elem_classes="choices",
         )
         self.resolution = draw_resolution("lab-resolution")
@@ -92,20 +92,20 @@ class CompareScreen:
     def _draw_view(self) -> None:
         with gr.Row(elem_classes="under", elem_id="lab-view"):
             self.shown = gr.Radio(
-                [(label, name) for name, label in lab_text.SHOWS.items()],
+                [(label, name) for name, label in compare_text.SHOWS.items()],
                 value="maps",
-                label=lab_text.SHOWN,
+                label=compare_text.SHOWN,
                 show_label=False,
                 container=False,
             )
             self.colormap = draw_colormaps(container=False, scale=0, min_width=220)
-        empty = f"<div class='lab-empty'><p>{lab_text.EMPTY}</p></div>"
-        script = LAB_SCRIPT.read_text(encoding="utf-8")
+        empty = f"<div class='lab-empty'><p>{compare_text.EMPTY}</p></div>"
+        script = COMPARE_SCRIPT.read_text(encoding="utf-8")
         photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
         self.grid = gr.HTML(empty, js_on_load=script, apply_default_css=False, elem_id="lab-grid", photos=photos)
         self.table = gr.HTML(apply_default_css=False, elem_id="lab-table")
         with gr.Row(elem_id="lab-files"):
-            self.buttons = [gr.Button(lab_text.FILES[name], size="sm", interactive=False) for name in NAMES]
+            self.buttons = [gr.Button(compare_text.FILES[name], size="sm", interactive=False) for name in NAMES]
         self.file = gr.DownloadButton(visible="hidden", elem_id="lab-file")
 
     # ------------------------------------------------------------------------------- events
@@ -147,7 +147,7 @@ class CompareScreen:
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Fill the grid cell by cell; Gradio closes this to stop it, and the cells so far are kept."""
-        with telling():
+        with translate_errors():
             if values[self.photo] is None:
                 raise ImageError(text.NO_PHOTO)
             checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
@@ -155,7 +155,7 @@ class CompareScreen:
             sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
             yield {
                 self.comparison: key,
-                self.status: said(text.STARTING, 0),
+                self.status: status_line(text.STARTING, 0),
                 self.run: gr.Button(interactive=False),
                 self.stop: gr.Button(interactive=True),
                 **self._drawn(sweep),
@@ -163,36 +163,36 @@ class CompareScreen:
             began = perf_counter()
             for event in self.service.run_comparison(sweep):
                 if isinstance(event, Progress):
-                    yield {self.status: said_progress(event, stale=False)}
+                    yield {self.status: progress_line(event, stale=False)}
                 else:
                     yield self._drawn(sweep)
             cells = text.count(len(sweep.tiles), "cell")
-            yield self._rest(sweep, lab_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began)))
+            yield self._rest(sweep, compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began)))
 
     def on_stop(self, key: str | None) -> Update:
         """Offer the cells so far when a comparison was stopped or has failed."""
-        with telling():
+        with translate_errors():
             if key is None:
-                return self._still(lab_text.READY)
+                return self._still(compare_text.READY)
             sweep = self.service.comparison(key)
             places = len(sweep.places())
             if len(sweep.tiles) == places:  # an earlier one: the new one was refused
-                return self._rest(sweep, lab_text.READY)
+                return self._rest(sweep, compare_text.READY)
             cells = text.count(places, "cell")
-            return self._rest(sweep, lab_text.STOPPED.format(done=len(sweep.tiles), cells=cells))
+            return self._rest(sweep, compare_text.STOPPED.format(done=len(sweep.tiles), cells=cells))
 
     def on_view(self, values: Values) -> Update:
         """Show the cells so far in another way; a comparison under way goes on in it."""
         if values[self.comparison] is None:
             return {self.grid: gr.skip(), self.table: gr.skip()}
-        with telling():
+        with translate_errors():
             sweep = self.service.comparison(values[self.comparison])
             sweep.shows, sweep.colormap = values[self.shown], values[self.colormap]
             return self._drawn(sweep)
 
     def on_pin(self, key: str | None, event: gr.SelectData) -> Update:
         """Make the picked cell the reference of all others."""
-        with telling():
+        with translate_errors():
             sweep = self.service.comparison(key)
             if isinstance(event.index, int):  # it comes from the browser
                 sweep.pin(event.index)
@@ -200,7 +200,7 @@ class CompareScreen:
 
     def on_write(self, number: int, key: str | None) -> str:
         """Write the sheets and the table -> the path of the one that was asked for."""
-        with telling():
+        with translate_errors():
             return str(self.service.export_comparison(key)[number])
 
     def on_example(self, index: int) -> str:
@@ -216,7 +216,7 @@ class CompareScreen:
             cost = self.service.comparison_cost(self._asked(values), checkpoints, size)
         except MarigoldError as error:
             return plain(str(error))
-        sentence = lab_text.COST if cost.measured else lab_text.COST_GUESS
+        sentence = compare_text.COST if cost.measured else compare_text.COST_GUESS
         cells, time = text.count(cost.cells, "cell"), format_seconds(cost.seconds)
         fetching = text.COST_DOWNLOAD.format(size=cost.download_bytes / 1e9) if cost.download_bytes else ""
         return sentence.format(cells=cells, time=time, share=cost.seconds / cost.separate_s) + fetching
@@ -239,7 +239,7 @@ class CompareScreen:
 
     def _still(self, sentence: str) -> Update:
         return {
-            self.status: said(sentence),
+            self.status: status_line(sentence),
             self.run: gr.Button(interactive=True),
             self.stop: gr.Button(interactive=False),
         }
@@ -271,7 +271,7 @@ def draw_grid(sweep: Sweep, files: dict[PictureKey, str]) -> str:
         members=[text.count(size, "member") for size in asked.sizes],
         blocks=[
             (
-                lab_text.BLOCK.format(checkpoint=_short(checkpoint), seed=seed),
+                compare_text.BLOCK.format(checkpoint=_short(checkpoint), seed=seed),
                 [(text.count(steps, "step"), [next(cells, None) for _ in asked.sizes]) for steps in asked.steps],
             )
             for checkpoint, seed in product(sweep.checkpoints, asked.seeds)
@@ -284,7 +284,7 @@ def _cell(key: PictureKey, row: Row, files: dict[PictureKey, str]) -> dict[str, 
     if key not in files or not Path(files[key]).exists():
         files[key] = preview(key[1].picture(row))
     lines = caption(row)
-    label = lab_text.CELL.format(
+    label = compare_text.CELL.format(
         checkpoint=row.tile.checkpoint,
         seed=row.tile.settings.seed,
         steps=text.count(row.tile.steps, "step"),
@@ -299,7 +299,7 @@ def draw_table(rows: list[Row]) -> str:
     """Draw the figures of every cell -> HTML; nothing where there is none."""
     if not rows:
         return ""
-    lines = [(row.is_reference, [_figure(name, row.record) for name in lab_text.COLUMNS]) for row in rows]
+    lines = [(row.is_reference, [_figure(name, row.record) for name in compare_text.COLUMNS]) for row in rows]
     return render("compare_table", caption=text.capital(describe_reference(rows)), rows=lines)
 
 
@@ -308,7 +308,7 @@ def _figure(name: str, record: Record) -> str | None:
     if value is None:
         return None
     if name == "difference" and record["reference"]:
-        return lab_text.REFERENCE
+        return compare_text.REFERENCE
     return f"{value:.{PLACES[name]}f}" if name in PLACES else str(value)
 
 

@@ -13,10 +13,10 @@ from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap
 from marigold_core.ui import text
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, QUIET
 from marigold_core.ui.pictures import BOX_JS, draw_comparison
-from marigold_core.ui.run_controller import Stage, Update, Values
+from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.layers import DEPTH, PHOTO, ColourSettings, draw_legends, main_layer, offered, paint
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import ASSETS
@@ -36,9 +36,9 @@ def draw_colormaps(**layout: object) -> gr.Dropdown:
 class DepthScreen:
     """The screen that the page opens with."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, controller: RunController) -> None:
         """Draw the comparison, its legends and values, and one row of controls; the others are in an accordion."""
-        self.stage = stage
+        self.controller = controller
         with gr.Column(elem_id="look"):
             self.pictures = draw_comparison(text.DEPTH)
         self.legends = gr.HTML(elem_id="keys")
@@ -96,11 +96,11 @@ class DepthScreen:
 
     def repaint(self, values: Values) -> Update:
         """Paint the result on show with the values of the widgets."""
-        result = values[self.stage.result]
+        result = values[self.controller.result]
         if result is None:
             return {self.pictures: gr.skip()}  # an empty update would be an error to Gradio
-        with telling():
-            prediction = self.stage.service.prediction(result)
+        with translate_errors():
+            prediction = self.controller.service.prediction(result)
             return {**self.draw(prediction, values), **self.offer(prediction, values)}
 
     def draw(self, prediction: Prediction, values: Values) -> Update:
@@ -120,7 +120,7 @@ class DepthScreen:
 
     @property
     def _repainted(self) -> tuple[set[Component], list[Component]]:
-        return {self.stage.result, *self.inputs}, [self.pictures, self.legends, self.left, self.right]
+        return {self.controller.result, *self.inputs}, [self.pictures, self.legends, self.left, self.right]
 
     def _chosen(self, prediction: Prediction, values: Values) -> dict[Component, str]:
         names = [name for _, name in offered(prediction)]

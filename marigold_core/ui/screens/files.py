@@ -14,9 +14,9 @@ from marigold_core.files.writers import formats_for
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Colormap, Format, MeshSettings
 from marigold_core.ui import text
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, SHOWN
-from marigold_core.ui.run_controller import Stage, Update, Values, line
+from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
 Item = Format | Literal["everything", "manifest"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -32,9 +32,9 @@ DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#file-link a, a#fi
 class FilesScreen:
     """A button and a line of text for each file; the line gives the size once the file is written."""
 
-    def __init__(self, stage: Stage, colormap: gr.Dropdown, mesh: Mapping[str, Component]) -> None:
+    def __init__(self, controller: RunController, colormap: gr.Dropdown, mesh: Mapping[str, Component]) -> None:
         """Draw them; ``colormap`` and ``mesh``, by field of ``MeshSettings``, are widgets of other screens."""
-        self.stage, self.colormap, self.mesh = stage, colormap, mesh
+        self.controller, self.colormap, self.mesh = controller, colormap, mesh
         self.buttons: dict[Item, gr.Button] = {}
         self.notes: dict[Item, gr.HTML] = {}
         with gr.Column(elem_id="downloads"):
@@ -69,7 +69,7 @@ class FilesScreen:
 
     def listen(self) -> None:
         """Write a file when its button is pressed, then let the browser download it."""
-        given = {self.stage.result, self.colormap, *self.mesh.values()}
+        given = {self.controller.result, self.colormap, *self.mesh.values()}
         for item, button in self.buttons.items():
             written = button.click(partial(self.write, item), given, [self.file, self.notes[item]], **LIGHT, **SHOWN)
             written.success(None, js=DOWNLOAD_JS)
@@ -79,8 +79,8 @@ class FilesScreen:
 
     def write(self, item: Item, values: Values) -> Update:
         """Write a file of the result on show, for the hidden link to download, and its size beside the button."""
-        with telling():
-            result = values[self.stage.result]
+        with translate_errors():
+            result = values[self.controller.result]
             if result is None:
                 raise ExportError(text.NO_RESULT)
             mesh = MeshSettings(**{name: values[widget] for name, widget in self.mesh.items()})
@@ -90,7 +90,7 @@ class FilesScreen:
 
     def _path(self, item: Item, result: str, mesh: MeshSettings, colormap: Colormap) -> Path:
         """Write the file of an item; archive and manifest are of all files that the page offers."""
-        service = self.stage.service
+        service = self.controller.service
         if item not in ("everything", "manifest"):
             return service.export(result, [item], mesh, colormap)[item]
         suitable: list[Format] = [name for name in FORMATS if name in formats_for(service.prediction(result))]
@@ -101,7 +101,7 @@ class FilesScreen:
 
 def note(item: Item, remark: str = "") -> str:
     """Draw the line of an item: what it is good for, and a remark."""
-    return line(ITEMS[item][1], remark)
+    return button_note(ITEMS[item][1], remark)
 
 
 def _refusal(name: Format) -> str:

@@ -15,9 +15,9 @@ from marigold_core.images.differences import shrink
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Colormap
 from marigold_core.ui import text
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, QUIET
-from marigold_core.ui.run_controller import Stage, Update, Values, said
+from marigold_core.ui.run_controller import RunController, Update, Values, status_line
 from marigold_core.ui.templates import render
 
 MOST_RUNS = 12  # on the strip; the oldest is dropped
@@ -50,9 +50,9 @@ class PastRun:
 class History:
     """The strip under the results."""
 
-    def __init__(self, stage: Stage, colormap: gr.Dropdown) -> None:
+    def __init__(self, controller: RunController, colormap: gr.Dropdown) -> None:
         """Draw the strip; ``colormap`` is the depth screen's, whose colours the pictures have."""
-        self.stage, self.colormap = stage, colormap
+        self.controller, self.colormap = controller, colormap
         self.runs = gr.State([])
         self.strip = gr.HTML(self.draw([], None), js_on_load=PICK_JS, elem_id="history")
 
@@ -75,7 +75,7 @@ class History:
         runs: list[PastRun] = values[self.runs]
         if prediction.device is None:
             return {self.strip: self.draw(runs, None)}
-        key = self.stage.service.keep(prediction)
+        key = self.controller.service.keep(prediction)
         if key not in [run.key for run in runs]:
             picture = _thumbnail(prediction, values[self.colormap])
             runs = [PastRun(key, picture, _made_with(prediction)), *runs][:MOST_RUNS]
@@ -83,7 +83,9 @@ class History:
 
     def listen(self) -> None:
         """Bring a picked run back."""
-        self.stage.after(self.strip.click(self.on_pick, {*self.stage.inputs}, self.stage.outputs, **LIGHT, **QUIET))
+        self.controller.after(
+            self.strip.click(self.on_pick, {*self.controller.inputs}, self.controller.outputs, **LIGHT, **QUIET)
+        )
 
     def after(self, event: Dependency) -> None:
         """Do nothing: the strip is quickly drawn."""
@@ -92,17 +94,17 @@ class History:
         """Put the picked run back on show, or report that its result is no longer kept."""
         runs: list[PastRun] = values[self.runs]
         picked = next((run for run in runs if run.key == event.run), None)
-        if picked is None or not self.stage.service.keeps(picked.key):
-            return {self.stage.status: said(text.RUN_GONE), self.strip: self.draw(runs, None)}
-        with telling():
-            prediction = self.stage.service.prediction(picked.key)
-            return self.stage.present(
+        if picked is None or not self.controller.service.keeps(picked.key):
+            return {self.controller.status: status_line(text.RUN_GONE), self.strip: self.draw(runs, None)}
+        with translate_errors():
+            prediction = self.controller.service.prediction(picked.key)
+            return self.controller.show_result(
                 prediction, text.RUN_BACK.format(made=html.escape(", ".join(picked.made))), values
             )
 
     def draw(self, runs: list[PastRun], current: str | None) -> str:
         """Draw the strip, the run on show marked -> HTML."""
-        kept = {run.key for run in runs if self.stage.service.keeps(run.key)}
+        kept = {run.key for run in runs if self.controller.service.keeps(run.key)}
         return render("history", runs=runs, kept=kept, current=current)
 
 

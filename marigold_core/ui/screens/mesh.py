@@ -20,10 +20,10 @@ from marigold_core.images.colormaps import normals_to_rgb
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Format, MeshSettings, bounds, default, help_text
 from marigold_core.ui import text
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, QUIET, SHAPING, SHOWN
 from marigold_core.ui.pictures import PICTURE_HEIGHT_PX, draw_comparison, photo_file, preview
-from marigold_core.ui.run_controller import Stage, Update, Values
+from marigold_core.ui.run_controller import RunController, Update, Values
 
 Shape = Literal["mesh", "relief", "points", "normals"]
 FILES: dict[Shape, Format] = {"mesh": "glb", "relief": "stl", "points": "ply"}
@@ -50,9 +50,9 @@ RELIEF_FROM = np.array([0.35, 0.37, 0.86])  # where a relief is seen from: a lit
 class MeshScreen:
     """The 3D viewer, the choice of a shape, and its controls."""
 
-    def __init__(self, stage: Stage, tab: gr.Tab) -> None:
+    def __init__(self, controller: RunController, tab: gr.Tab) -> None:
         """Draw it into ``tab``, the current one."""
-        self.stage, self.tab = stage, tab
+        self.controller, self.tab = controller, tab
         self.is_open = gr.State(False)  # shapes are built while it is
         self.file = gr.State(None)  # what is in the viewer, which stays empty if given the same again while it loads
         self.shape = gr.Radio(
@@ -116,7 +116,7 @@ class MeshScreen:
             **SHOWN,
         )
         fov = self.mesh["fov_x_deg"]
-        fov.release(self.explain, [self.stage.result, fov], fov, **LIGHT, **QUIET)
+        fov.release(self.explain, [self.controller.result, fov], fov, **LIGHT, **QUIET)
         self.after(self.shape.input(self.choose, self.shape, list(self.mesh.values()), **LIGHT, **QUIET))
         self.tab.select(self.open, {*self._given}, [*self._changed, self.is_open], **SHAPING, **SHOWN)
 
@@ -141,18 +141,18 @@ class MeshScreen:
 
     def build(self, values: Values) -> Update:
         """Build the chosen shape of the result on show, if the tab is open."""
-        result, shape = values[self.stage.result], values[self.shape]
+        result, shape = values[self.controller.result], values[self.shape]
         if result is None or not values[self.is_open]:
             return {self.scene: None, self.file: None}
-        with telling():
-            prediction, mesh = self.stage.service.prediction(result), self.settings(values)
+        with translate_errors():
+            prediction, mesh = self.controller.service.prediction(result), self.settings(values)
             if shape == "normals":
                 return self._show_normals(prediction, mesh)
             front: Update = {self.normals: gr.ImageSlider(None, visible=False)}
             if prediction.modality != "depth":
                 empty: Update = {self.scene: gr.Model3D(None, visible=True), self.file: None}
                 return {**front, **empty, self.note: text.SCENE_ONLY_DEPTH}
-            file = self.stage.service.export(result, [FILES[shape]], mesh)[FILES[shape]]
+            file = self.controller.service.export(result, [FILES[shape]], mesh)[FILES[shape]]
             glb, solid = file.read_bytes() if shape == "mesh" else b"", None
             if shape == "relief":
                 body = relief(prediction, mesh)
@@ -173,8 +173,8 @@ class MeshScreen:
         """Write where the field of view comes from, after it was moved."""
         if result is None:
             return {self.mesh["fov_x_deg"]: gr.skip()}
-        with telling():
-            source = fov_source(self.stage.service.prediction(result), fov_x_deg)
+        with translate_errors():
+            source = fov_source(self.controller.service.prediction(result), fov_x_deg)
             return {self.mesh["fov_x_deg"]: gr.Slider(info=source)}
 
     def settings(self, values: Values) -> MeshSettings:
@@ -192,7 +192,7 @@ class MeshScreen:
 
     @property
     def _given(self) -> set[Component]:
-        return {self.is_open, self.file, self.stage.result, self.shape, *self.mesh.values()}
+        return {self.is_open, self.file, self.controller.result, self.shape, *self.mesh.values()}
 
     @property
     def _changed(self) -> list[Component]:

@@ -28,9 +28,9 @@ from marigold_core.errors import CalibrationError, ExportError
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings, bounds
 from marigold_core.ui import text
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MARKING, QUIET
-from marigold_core.ui.run_controller import Stage, Update, Values
+from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.annotations import (
     MODES,
     Annotations,
@@ -55,9 +55,9 @@ FINEST = 3  # decimals of a metre
 class MetresScreen:
     """The photo to mark, the fields of the next hint, and what the hints have led to."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, controller: RunController) -> None:
         """Draw it into the current tab."""
-        self.stage = stage
+        self.controller = controller
         self.annotations = gr.State(Annotations())
         with gr.Row(elem_id="metres", equal_height=False):
             with gr.Column(scale=3, min_width=320):
@@ -117,20 +117,20 @@ class MetresScreen:
 
     def listen(self) -> None:
         """Mark, add, remove and measure; every change of a hint solves them all again."""
-        stage = self.stage
+        controller = self.controller
         asked = [self.mode, self.x, self.y, self.metres, self.tape, self.fov]
-        given = {self.annotations, stage.result, *asked, *stage.inputs}
+        given = {self.annotations, controller.result, *asked, *controller.inputs}
         drawn = [self.picture, self.results, self.annotations]
         self.picture.select(self.on_click, given, [*drawn, self.x, self.y], **MARKING, **QUIET)
         gr.on([self.point.click, self.y.submit], self.on_point, given, drawn, **MARKING, **QUIET)
         self.mode.input(self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], **MARKING, **QUIET)
         for event in (
-            gr.on([self.add.click, self.metres.submit], self.on_add, given, stage.outputs, **MARKING, **QUIET),
-            gr.on([self.fov.submit, self.fov.blur], self.on_view, given, stage.outputs, **MARKING, **QUIET),
-            self.results.click(self.on_remove, given, stage.outputs, **MARKING, **QUIET),
-            self.clear.click(self.on_clear, given, stage.outputs, **MARKING, **QUIET),
+            gr.on([self.add.click, self.metres.submit], self.on_add, given, controller.outputs, **MARKING, **QUIET),
+            gr.on([self.fov.submit, self.fov.blur], self.on_view, given, controller.outputs, **MARKING, **QUIET),
+            self.results.click(self.on_remove, given, controller.outputs, **MARKING, **QUIET),
+            self.clear.click(self.on_clear, given, controller.outputs, **MARKING, **QUIET),
         ):
-            stage.after(event)
+            controller.after(event)
 
     def after(self, event: Dependency) -> None:
         """Do nothing: solving is quick."""
@@ -139,14 +139,14 @@ class MetresScreen:
 
     def on_click(self, values: Values, event: gr.SelectData) -> Update:
         """Mark where the photo was clicked."""
-        with telling():
+        with translate_errors():
             scale = drawn_scale(self._on_show(values))
             x, y = (int(side / scale) for side in event.index)
             return {self.x: x, self.y: y, **self._add_point(values, (x, y))}
 
     def on_point(self, values: Values) -> Update:
         """Mark the point whose numbers were typed."""
-        with telling():
+        with translate_errors():
             x, y = values[self.x], values[self.y]
             if x is None or y is None:
                 raise CalibrationError(metres_text.POINT_LACKING)
@@ -161,9 +161,9 @@ class MetresScreen:
             self.add: gr.Button(interactive=mode != "distance"),
             self.tape: gr.Checkbox(interactive=mode == "depth"),
         }
-        if values[self.stage.result] is None:
+        if values[self.controller.result] is None:
             return update
-        with telling():
+        with translate_errors():
             annotations = replace(values[self.annotations], points=())
             picture = draw_annotations(self._on_show(values), annotations, mode)
             return {**update, self.annotations: annotations, self.picture: picture}
@@ -187,7 +187,7 @@ class MetresScreen:
 
     def on_add(self, values: Values) -> Update:
         """Take the marked points and the number as a hint."""
-        with telling():
+        with translate_errors():
             annotations: Annotations = values[self.annotations]
             typed = values[self.x], values[self.y]
             if values[self.mode] == "depth" and not annotations.points and None not in typed:
@@ -199,22 +199,22 @@ class MetresScreen:
 
     def on_view(self, values: Values) -> Update:
         """Use the field of view that was typed."""
-        with telling():
+        with translate_errors():
             annotations: Annotations = values[self.annotations]
             typed = values[self.fov]
-            if values[self.stage.result] is None or typed == _fov_x_deg(self._on_show(values), annotations):
+            if values[self.controller.result] is None or typed == _fov_x_deg(self._on_show(values), annotations):
                 return {self.annotations: gr.skip()}  # the field was left as it was
             return self._solve(values, replace(annotations, hints=replace(annotations.hints, fov_x_deg=typed)))
 
     def on_remove(self, values: Values, event: gr.EventData) -> Update:
         """Remove one row of the table."""
-        with telling():
+        with translate_errors():
             annotations: Annotations = values[self.annotations]
             return self._solve(values, annotations.without(event.row))
 
     def on_clear(self, values: Values) -> Update:
         """Remove every hint and measured distance; the result is relative again."""
-        with telling():
+        with translate_errors():
             return self._solve(values, Annotations(Hints(fov_x_deg=values[self.annotations].hints.fov_x_deg)))
 
     def _solve(self, values: Values, annotations: Annotations) -> Update:
@@ -231,7 +231,7 @@ class MetresScreen:
                 reason = str(refusal)
         update: Update = {}
         if made is not shown:
-            update = self.stage.present(made, _status(made, annotations), values)
+            update = self.controller.show_result(made, _status(made, annotations), values)
         kept = {field: values[field] for field in self.typed}
         return {**update, **kept, **self._draw(made, annotations, values[self.mode], reason)}
 
@@ -244,10 +244,10 @@ class MetresScreen:
         }
 
     def _on_show(self, values: Values) -> Prediction:
-        result = values[self.stage.result]
+        result = values[self.controller.result]
         if result is None:
             raise ExportError(text.NO_RESULT)
-        return self.stage.service.prediction(result)
+        return self.controller.service.prediction(result)
 
 
 def _fov_x_deg(prediction: Prediction, annotations: Annotations) -> float | None:

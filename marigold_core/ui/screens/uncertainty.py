@@ -25,10 +25,10 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import Settings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import checkpoint_choices
-from marigold_core.ui.error_messages import telling
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, QUIET
 from marigold_core.ui.pictures import BOX_JS, draw_comparison, photo_file, preview
-from marigold_core.ui.run_controller import Stage, Update, Values
+from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.layers import UNCERTAINTY, ColourSettings, draw_legends, format_share, format_uncertainty
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import ASSETS
@@ -36,7 +36,7 @@ from marigold_core.ui.theme import ASSETS
 MORE = 5  # members that the button adds
 MOST = int(bounds(Settings, "ensemble_size")[1])
 BELOW = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
-PICK_JS = BOX_JS + (ASSETS / "votes.js").read_text(encoding="utf-8")
+PICK_JS = BOX_JS + (ASSETS / "member_values.js").read_text(encoding="utf-8")
 
 SHORT, LONG = 10, 20  # members on the curve's axis; it changes once at most while a run goes on
 TICKS = {SHORT: range(1, 11), LONG: (1, 5, 10, 15, 20)}
@@ -47,9 +47,9 @@ COLUMN = 2.5  # per cent of the strip's width; dots closer than that are stacked
 class UncertaintyScreen:
     """The spread of the members, the curve, the values of a pixel, and the controls of the number of members."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, controller: RunController) -> None:
         """Draw it into the current tab."""
-        self.stage = stage
+        self.controller = controller
         with gr.Column(elem_id="doubt"):
             self.pictures = draw_comparison(text.UNCERTAINTY)
         self.note = gr.HTML(elem_classes="note")
@@ -96,7 +96,7 @@ class UncertaintyScreen:
 
     def listen(self) -> None:
         """Wire the threshold, the picked pixel and the button."""
-        result = self.stage.result
+        result = self.controller.result
         self.below.input(
             self.on_threshold, [result, self.below], self.curve, trigger_mode="always_last", **LIGHT, **QUIET
         )
@@ -107,63 +107,63 @@ class UncertaintyScreen:
 
         job = self.more.click(
             self.on_more,
-            {self.stage.result, *self.stage.inputs},
-            self.stage.outputs,
+            {self.controller.result, *self.controller.inputs},
+            self.controller.outputs,
             trigger_mode="once",
             **MODEL,
             **QUIET,
         )
-        self.stage.jobs.append(job)
+        self.controller.jobs.append(job)
 
     def after(self, event: Dependency) -> None:
         """Do nothing: drawing is quick."""
 
     def follow(self, photo: str, asked: Settings, checkpoint: str, values: Values) -> Iterator[Update]:
         """Run the model and show every member, until the map has settled where that is wanted."""
-        service = self.stage.service
+        service = self.controller.service
         if not values[self.stops]:
-            yield from self.stage.follow(service.run(photo, asked, checkpoint), values)
+            yield from self.controller.run_job(service.run(photo, asked, checkpoint), values)
             return
         one_by_one = asked.changed(batch_size=1)  # a member not needed is one not begun
         below = values[self.below] / 100
         run = Settling(service.run(photo, one_by_one, checkpoint), asked.ensemble_size, below)
-        yield from self.stage.follow(iter(run), values)
+        yield from self.controller.run_job(iter(run), values)
         if run.settled:
-            yield self.stage.rest(text.SETTLED.format(used=run.used, asked=run.asked, seconds=run.saved_s))
+            yield self.controller.idle(text.SETTLED.format(used=run.used, asked=run.asked, seconds=run.saved_s))
 
     def on_more(self, values: Values) -> Iterator[Update]:
         """Add members to the result on show; those that it has are not computed again."""
-        with telling():
-            held = self._held(values[self.stage.result])
+        with translate_errors():
+            held = self._held(values[self.controller.result])
             used = held.settings.ensemble_size
             asked = held.settings.changed(ensemble_size=min(used + MORE, MOST))
             photo = Photo(held.photo, held.fov_x_deg, None)
-            run = self.stage.service.run(photo, asked, _checkpoint_of(held), start=held)
-            yield from self.stage.follow(run, values)
+            run = self.controller.service.run(photo, asked, _checkpoint_of(held), start=held)
+            yield from self.controller.run_job(run, values)
 
     def on_threshold(self, result: str | None, below: float) -> str:
         """Draw the curve again for another threshold."""
-        with telling():
+        with translate_errors():
             held = self._held(result)
             return draw_curve(curve(held), below / 100, held.modality)
 
     def on_click(self, result: str | None, event: gr.EventData) -> str:
         """Write the pixel that was clicked, which comes in shares of the photo's width and height."""
-        with telling():
+        with translate_errors():
             height, width = self._held(result).photo.shape[:2]
             x, y = (min(max(int(share * side), 0), side - 1) for share, side in ((event.u, width), (event.v, height)))
             return f"{x}, {y}"
 
     def on_pixel(self, result: str | None, pixel: str | None) -> str:
         """Draw the member values of another pixel."""
-        with telling():
+        with translate_errors():
             return draw_member_values(self._held(result), _pixel(pixel))
 
     def _held(self, result: str | None) -> Prediction:
         """Return the result on show. Raises: ExportError when there is none any more."""
         if result is None:
             raise ExportError(text.NO_RESULT)
-        return self.stage.service.prediction(result)
+        return self.controller.service.prediction(result)
 
     def _draw_spread(self, prediction: Prediction) -> Update:
         """Paint the spread with its legend, or write why there is none."""

@@ -1,13 +1,15 @@
 """Settings models as command line options: names, ranges, defaults and help texts come from the fields.
 
-Words are turned into plain values, and whether they are good is for the model alone to say, so that a wrong value
-gets the same sentence on every surface.
+tyro reads pydantic models itself, but shows no ranges, has no word for None, takes lists as several words and reports
+wrong values in a box of its own. So each word is only turned into a plain value here, and the model alone refuses it,
+with the same sentence on every surface.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
@@ -31,7 +33,7 @@ NO_READER = 141  # exit status when the reader of a pipe has gone, as shells rep
 
 @dataclass(frozen=True)
 class Presets:
-    """Values under a name: the option ``--option NAME`` gives the defaults of all options that the values have."""
+    """Named values: the option ``--option NAME`` gives the defaults of all options that the values have."""
 
     option: str
     values: Mapping[str, Frozen]
@@ -49,10 +51,6 @@ class Presets:
         if name not in self.values:
             raise SettingsError(f"{self.option} must be one of {', '.join(self.values)}, but got {name!r}.")
         return self.values[name]
-
-    def choice(self) -> StructFieldSpec:
-        """Describe the option itself."""
-        return StructFieldSpec(self.option, _words("|".join(self.values), str), self.default, self.description)
 
 
 def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], program: str, description: str) -> int:
@@ -81,7 +79,7 @@ def call(function: Callable[..., Result], words: Sequence[str], program: str, pr
 
 
 def for_a_reader(command: Callable[[], int | None]) -> int | None:
-    """Run a command that may be piped -> its status; ``NO_READER`` when the reader has gone, as ``head`` goes."""
+    """Run a command that may be piped -> its status; ``NO_READER`` when the reader ends early, as ``head`` does."""
     try:
         try:
             return command()
@@ -97,17 +95,17 @@ def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> Constru
     chosen = presets.pick(words) if presets else None
 
     def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-        model = info.type
+        model = cast(object, cast(Any, info).type)
         if not (isinstance(model, type) and issubclass(model, Frozen)):
             return None
         if presets is None or not isinstance(chosen, model):
-            given = info.default if isinstance(info.default, model) else None
-            return StructConstructorSpec(model, _options(model, given))
+            return StructConstructorSpec(model, _options(model, info.default))
 
-        choice = presets.choice()
+        names = _one_word("|".join(presets.values), str)
+        choice = StructFieldSpec(presets.option, names, presets.default, presets.description)
 
         def make(**values: Any) -> Frozen:
-            del values[choice.name]  # it has done its work: the other values
+            del values[choice.name]  # it has chosen the defaults of the others
             return model(**values)
 
         return StructConstructorSpec(make, (choice, *_options(model, chosen)))
@@ -117,28 +115,31 @@ def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> Constru
     return rules
 
 
-def _options(model: type[Frozen], given: Frozen | None) -> tuple[StructFieldSpec, ...]:
-    """Describe every field of a model, its default taken from ``given`` where that is there."""
-    properties = model.model_json_schema()["properties"]
+def _options(model: type[Frozen], given: object) -> tuple[StructFieldSpec, ...]:
+    """Describe every field of a model, its default taken from ``given`` where that is a value of it."""
+    schemas = model.model_json_schema()["properties"]
     return tuple(
         StructFieldSpec(
-            name, _type(name, properties[name]), getattr(given, name) if given else field.default, field.description
+            name,
+            _type(name, schemas[name]),
+            getattr(given, name) if isinstance(given, model) else field.default,
+            field.description,
         )
         for name, field in model.model_fields.items()
     )
 
 
 def _type(name: str, schema: dict[str, Any]) -> type:
-    """Turn the JSON schema of a field into a type for tyro: which words it takes, and how a default is shown."""
-    kinds = schema.get("anyOf", [schema])
-    if kinds[0]["type"] == "boolean":
+    """Turn the JSON schema of a field into a type for tyro: which word it takes, and how a default is shown."""
+    kind, *others = schema.get("anyOf", [schema])
+    if kind["type"] == "boolean":
         return bool
-    return _words(_form(name, kinds[0]), _reader(kinds[0]), optional={"type": "null"} in kinds)
+    return _one_word(_form(name, kind), _reader(kind), optional={"type": "null"} in others)
 
 
-def _words(form: str, read: Callable[[str], object], optional: bool = False) -> type:
+def _one_word(form: str, read: Callable[[str], object], optional: bool = False) -> type:
     """Make a type whose values are one word each; ``form`` stands for the word in help texts."""
-    spec = PrimitiveConstructorSpec(
+    spec = PrimitiveConstructorSpec[Any](
         nargs=1,
         metavar=form,
         instance_from_str=lambda words: None if optional and words[0] == AUTO else read(words[0]),
@@ -165,6 +166,7 @@ def _form(name: str, kind: dict[str, Any]) -> str:
 
 
 def _reader(kind: dict[str, Any]) -> Callable[[str], object]:
+    """Return what turns a word into a value of a JSON schema; one of the wrong kind is left for the model to refuse."""
     if kind["type"] == "array":
         read = _reader(kind["prefixItems"][0] if "prefixItems" in kind else kind["items"])
         return lambda word: tuple(read(part.strip()) for part in word.split(","))
@@ -173,14 +175,12 @@ def _reader(kind: dict[str, Any]) -> Callable[[str], object]:
 
 def _number(word: str) -> int | float | str:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(word)
-        except ValueError:
-            pass
     return word
 
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, cast(tuple[object, ...], value)))
     return AUTO if value is None else str(value)

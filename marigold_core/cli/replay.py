@@ -57,5 +57,5 @@ def replay(
         prediction = watch(events, name, run.quiet)
         outcome = recorded.write(prediction, record, Path(folder))
     if not run.quiet or outcome.fell_short:
-        print(outcome.in_words())
+        print(outcome.describe())
     return SOME_FAILED if outcome.fell_short else ALL_DONE

@@ -1,7 +1,7 @@
-"""Running again what a ``manifest.json`` records, and saying whether every file came out with the same bytes.
+"""Running again what a ``manifest.json`` records, and comparing the bytes of every file.
 
-On the machine of the record, with its versions and threads, they do. Elsewhere the last bits of floating point may
-differ, and what is different about the run is named.
+On the machine of the record, with its versions and threads, they are the same. Elsewhere the last bits of floating
+point may differ, and what is different about the run is named.
 """
 
 import os
@@ -33,7 +33,7 @@ class _Version(BaseModel):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of each file, and what is different about this run."""
+    """Which files have the same bytes, and what is different about this run."""
 
     same: list[str]  # names of files
     different: list[str]  # written with other bytes
@@ -42,11 +42,11 @@ class Outcome:
 
     @property
     def fell_short(self) -> bool:
-        """Whether any file came out otherwise or not at all."""
+        """Whether any file has other bytes or is missing."""
         return bool(self.different or self.missing)
 
-    def in_words(self) -> str:
-        """One or two sentences."""
+    def describe(self) -> str:
+        """Describe the outcome in one or two sentences."""
         total = len(self.same) + len(self.different) + len(self.missing)
         if len(self.same) == total:
             return f"Same bytes: {_count(total)}."
@@ -67,7 +67,7 @@ def read(path: Path) -> Manifest:
     """Read a manifest, or the one in a folder.
 
     Raises: SettingsError when there is none, it is damaged, of a schema that this version does not read, or of a
-    calibrated result from before schema 3: it holds the hints in words alone.
+    calibrated result from before schema 3: its hints are text that is not read back.
     """
     path = path / MANIFEST if path.is_dir() else path
     try:
@@ -78,10 +78,7 @@ def read(path: Path) -> Manifest:
 
 
 def parse(content: bytes, name: str) -> Manifest:
-    """Read the content of a manifest; ``name`` says in a refusal what it is the content of.
-
-    Raises: SettingsError as ``read``.
-    """
+    """Read the text of a manifest; error messages call it ``name``. Raises: SettingsError as ``read``."""
     try:
         text = content.decode()
         version = _Version.model_validate_json(text).schema_version
@@ -112,7 +109,7 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
     """
     if given is not None:
         photo = load_photo(given)
-        if not shows(record, photo.pixels):
+        if not same_photo(record, photo.pixels):
             height, width = photo.pixels.shape[:2]
             raise ImageError(
                 f"{given} is another photo than the recorded one: its {width} x {height} pixels have another hash"
@@ -132,8 +129,8 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
     raise ImageError(f"The photo of {folder.name} was not found beside the manifest; name it with --photo.")
 
 
-def shows(record: Manifest, pixels: np.ndarray) -> bool:
-    """Whether [H, W, 3] uint8 pixels are the recorded photo."""
+def same_photo(record: Manifest, pixels: np.ndarray) -> bool:
+    """Return whether [H, W, 3] uint8 pixels are the recorded photo."""
     return sha256(pixels.tobytes()) == record.photo.sha256
 
 
@@ -203,7 +200,7 @@ def against(record: Manifest, made: Manifest) -> Outcome:
 
 
 def _facts(record: Manifest, made: Manifest) -> Iterator[tuple[str, object, object]]:
-    """What decides the bytes beside the settings: (name, in the record, now)."""
+    """Yield what decides the bytes beside the settings: (name, in the record, now)."""
     for name in sorted(record.versions.keys() | made.versions.keys()):
         yield name, record.versions.get(name), made.versions.get(name)
     for name in ("torch_threads", "device", "dtype", "machine"):

@@ -14,7 +14,7 @@ from marigold_core import CalibrationError, Settings, cli, load
 from marigold_core.calibration.anchors import Anchor, Length, read_numbers
 from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, check_hints, distance_m
 from marigold_core.files.manifest import Manifest
-from marigold_core.files.writers import build, save
+from marigold_core.files.writers import save
 from marigold_core.prediction import Prediction
 from tests.helpers.command_line import QUICK
 from tests.helpers.measured_room import FLOOR, FOV_DEG, anchors, length, noisy, planted, room
@@ -84,12 +84,12 @@ def test_a_relative_map_says_so_and_old_manifests_are_read(tmp_path: Path) -> No
     assert Manifest.model_validate_json(json.dumps(stored | {"schema_version": 1})).how is None
 
 
-def test_what_came_from_hints_cannot_lose_its_reason() -> None:
+def test_what_came_from_hints_cannot_lose_its_reason(tmp_path: Path) -> None:
     found = calibrate(planted(room()), Hints(anchors=anchors(room(), 2)))
     later = replace(found, fov_x_deg=50.0)
     assert isinstance(later, Calibrated) and later.how == found.how
     assert later.relative.kind == "affine" and later.hints == found.hints
-    assert b"depth at (80, 112)" in build(later, "ply")
+    assert b"depth at (80, 112)" in save(later, tmp_path, ["ply"])["ply"].read_bytes()
 
 
 # ------------------------------------------------------------------------------- command line

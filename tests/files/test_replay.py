@@ -258,7 +258,7 @@ def test_other_bytes_without_a_cause_say_so(done: Path) -> None:
     other = Manifest(**{**dict(record), "files": record.files | {"depth.npy": "0" * 64}})
     outcome = against(record, other)
     assert (outcome.different, outcome.missing, outcome.causes) == (["depth.npy"], [], [])
-    assert "Nothing that the manifest records is different" in outcome.in_words()
+    assert "Nothing that the manifest records is different" in outcome.describe()
 
 
 def test_a_continued_result_is_not_mistaken_for_the_same(

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from marigold_core import storage
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.files.manifest import Manifest
-from marigold_core.files.writers import build, formats_for, save
+from marigold_core.files.writers import formats_for, save
 from marigold_core.geometry.camera import metric_z, normals
 from marigold_core.geometry.mesh import build_mesh
 from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
@@ -137,9 +137,9 @@ def test_the_glb_opens_unlit_textured_and_in_gltf_axes(depth: Prediction, tmp_pa
     assert np.abs(np.asarray(texture.convert("RGB")).astype(int) - depth.photo).mean() < 4
 
 
-def test_large_textures_are_capped(depth: Prediction) -> None:
+def test_large_textures_are_capped(depth: Prediction, tmp_path: Path) -> None:
     wide = replace(depth, photo=np.zeros((300, 4000, 3), np.uint8), values=np.zeros((300, 4000), np.float32))
-    opened = trimesh.load_mesh(BytesIO(build(wide, "glb", mesh=MESH)), file_type="glb")
+    opened = trimesh.load_mesh(save(wide, tmp_path, ["glb"], mesh=MESH)["glb"])
     assert opened.visual.material.baseColorTexture.size == (2048, 154)
 
 
@@ -242,7 +242,7 @@ def test_normals_predictions_write_normals_only(vectors: Prediction, tmp_path: P
     assert Manifest.model_validate_json(paths["manifest"].read_text()).png16_range is None
     for name in ("npy", "png16", "color", "glb", "ply", "stl", "exr"):
         with pytest.raises(ExportError, match=f"normals prediction has no {name}"):
-            build(vectors, name)
+            save(vectors, tmp_path / "other", [name])  # type: ignore[list-item]
 
 
 def test_what_does_not_suit_is_refused_before_anything_is_written(depth: Prediction, tmp_path: Path) -> None:

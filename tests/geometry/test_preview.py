@@ -1,12 +1,13 @@
 """Previews show the shapes that the files hold, the right way up and in the photo's colours."""
 
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 
-from marigold_core.files.writers import build
+from marigold_core.files.writers import save
 from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.preview import LIGHT, points_glb, read_vertices, relief_glb
 from marigold_core.geometry.relief import relief
@@ -26,8 +27,9 @@ def depth() -> Prediction:
     return Prediction("depth", "affine", "depth", values, None, None, photo, None, RUN, "tiny", "0" * 64)
 
 
-def test_vertices_are_read_as_a_library_reads_them(depth: Prediction) -> None:
-    for glb in (build(depth, "glb", mesh=MESH), relief_glb(relief(depth, MESH)), points_glb(point_cloud(depth, MESH))):
+def test_vertices_are_read_as_a_library_reads_them(depth: Prediction, tmp_path: Path) -> None:
+    mesh = save(depth, tmp_path, ["glb"], mesh=MESH)["glb"].read_bytes()
+    for glb in (mesh, relief_glb(relief(depth, MESH)), points_glb(point_cloud(depth, MESH))):
         vertices, triangles = read_vertices(glb)
         (opened,) = trimesh.load_scene(BytesIO(glb), file_type="glb").geometry.values()
         np.testing.assert_array_equal(vertices, opened.vertices.astype(np.float32))

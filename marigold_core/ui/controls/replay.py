@@ -65,7 +65,7 @@ class Replaying:
             assert isinstance(result, str)  # the last update of a job brings it
             made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colormap)
             outcome = replay.against(record, replay.read(made["manifest"]))
-            yield {self.controller.status: status_line(plain(text.REPLAYED.format(outcome=outcome.in_words())))}
+            yield {self.controller.status: status_line(plain(text.REPLAYED.format(outcome=outcome.describe())))}
 
     def _find_photo(self, record: Manifest, files: list[Path], values: Values) -> tuple[Photo, Path | None]:
         """Find the recorded photo among those at hand -> it, and its file if it came with the manifest.
@@ -73,7 +73,7 @@ class Replaying:
         Raises: ImageError.
         """
         for pixels, file in self._photos(files, values):
-            if replay.shows(record, pixels):
+            if replay.same_photo(record, pixels):
                 return Photo(pixels, record.fov_x_deg, None), file
         raise ImageError(text.OTHER_PHOTO.format(width=record.photo.width, height=record.photo.height))
 

@@ -1,8 +1,8 @@
-"""Scores on pictures with measured depth, ``python -m training.evaluate CHECKPOINT DATA``.
+"""Scores predictions on pictures with measured depth, ``python -m training.evaluate CHECKPOINT DATA``.
 
 DATA is a data set, ``KIND:FOLDER`` or a folder that is recognised; CHECKPOINT is a checkpoint or a folder of maps
-``NAME.npy``, so that whatever gives a map for a photo can be scored. What is compared with what is the protocol that
-was published for the kind of data, unless another is named.
+``NAME.npy``, so that whatever gives a map for a photo can be scored. The protocol is the one
+published for the kind of data, unless another is named.
 """
 
 import json
@@ -23,11 +23,11 @@ from training.data.sets.sample import Sample, spread
 from training.engine.checkpoints import in_run
 from training.engine.command import run
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
+from training.scoring.metrics import REMOVED
 from training.scoring.plots import draw_comparison, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
 from training.scoring.scores import BASELINES, Comparison, Row, averages, compare
-from training.scoring.uncertainty import REMOVED
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"
@@ -52,15 +52,15 @@ class Source:
 
 
 @dataclass
-class Tally:
-    """What is kept of all pictures: numbers."""
+class Scores:
+    """Scores of all pictures so far."""
 
     rows: dict[str, Row] = field(default_factory=dict)  # by name
     baselines: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in BASELINES})
     curves: list[np.ndarray] = field(default_factory=list)
 
     def add(self, sample: Sample, comparison: Comparison, protocol: Protocol) -> None:
-        """Note the scores of one picture, and what the guesses score on it."""
+        """Keep the scores of one picture, and those of the baselines on it."""
         self.rows[sample.name] = comparison.row
         if comparison.curves is not None:
             self.curves.append(comparison.curves)
@@ -68,7 +68,7 @@ class Tally:
             self.baselines[name].append(compare(guess(sample.rgb), sample.depth_m, protocol).row)
 
     def means(self, name: str, protocol: Protocol) -> dict[str, Row]:
-        """Average the scores of the predictions, called ``name``, and of the guesses."""
+        """Average the scores of the predictions, called ``name``, and of the baselines."""
         groups = {name: list(self.rows.values()), **self.baselines}
         return {label: averages(rows, protocol.averaging) for label, rows in groups.items()}
 
@@ -116,18 +116,18 @@ def main(
     honesty: Path | None = None,
     json_out: Path | None = None,
 ) -> None:
-    """Score a checkpoint, or any maps, on pictures with measured depth, beside guesses that do not look at the photo.
+    """Score a checkpoint, or any maps, on pictures with measured depth, beside baselines that ignore it.
 
     Args:
         checkpoint: short name, diffusers folder, hub id, or a folder of maps NAME.npy.
         data: KIND:FOLDER, KIND/SPLIT:FOLDER, or a folder that is recognised.
         settings: how to predict; see marigold_core.Settings.
         overrides: single fields of the protocol.
-        protocol: what is compared, by name; by default what was published for the kind of data.
+        protocol: which protocol, by name; by default the one published for the kind of data.
         limit: score only this many pictures, evenly spread.
         figures: folder for a picture of photo, truth, prediction and error of each.
         save_maps: folder for the predictions, NAME.npy.
-        honesty: folder of example photographs; adds checks that the network looks at the photo and can be random.
+        honesty: folder of example photographs; adds checks that predictions depend on the photo and on the noise.
         json_out: file for all numbers.
     """
     if limit is not None and limit < 1:
@@ -135,44 +135,41 @@ def main(
     a_set = open_set(data, SPLIT)
     chosen = choose_protocol(a_set.kind, protocol, overrides)
     source = open_source(checkpoint, settings, chosen)
-    check = open_check(source, chosen, honesty) if honesty else None
+    checks = None
+    if honesty is not None:
+        if source.pipeline is None or source.settings is None:
+            raise MarigoldError("The honesty checks ask for more predictions: give a checkpoint, not a folder of maps.")
+        checks = SanityChecks(source.pipeline, source.settings, chosen, honesty)
     indices = spread(a_set, limit)
     if source.folder is not None:
         check_maps(source.folder, map(a_set.name, indices))
-    tally = Tally()
+    scores = Scores()
     for index in tqdm(indices, unit="picture", disable=None):
         sample = a_set[index]
         prediction = source.predict(sample)
         comparison = compare(prediction, sample.depth_m, chosen)
-        tally.add(sample, comparison, chosen)
-        if check is not None and isinstance(prediction, Prediction):
-            check.add(sample, prediction)
+        scores.add(sample, comparison, chosen)
+        if checks is not None and isinstance(prediction, Prediction):
+            checks.add(sample, prediction)
         if figures is not None:
             draw_comparison(sample, comparison, figures / f"{sample.name}.png")
         if save_maps is not None:
             values = prediction.values if isinstance(prediction, Prediction) else prediction
             write_map(save_maps, sample.name, values)
-    if figures is not None and tally.curves:
-        draw_sparsification(np.mean(tally.curves, axis=0), figures / "sparsification.png")
-    report = {"data": {"kind": a_set.kind, "folder": a_set.folder.name}, **summary(source, chosen, tally)}
-    if check is not None:
-        report["honesty"] = asdict(check.finish())
+    if figures is not None and scores.curves:
+        draw_sparsification(np.mean(scores.curves, axis=0), figures / "sparsification.png")
+    report = {"data": {"kind": a_set.kind, "folder": a_set.folder.name}, **summary(source, chosen, scores)}
+    if checks is not None:
+        report["honesty"] = asdict(checks.finish())
         print(json.dumps(report["honesty"], indent=2))
     if json_out is not None:
         write_json(json_out, report)
 
 
-def open_check(source: Source, protocol: Protocol, examples: Path) -> SanityChecks:
-    """Prepare the honesty checks. Raises: MarigoldError for a folder of maps, or one without examples."""
-    if source.pipeline is None or source.settings is None:
-        raise MarigoldError("The honesty checks ask for more predictions: give a checkpoint, not a folder of maps.")
-    return SanityChecks(source.pipeline, source.settings, protocol, examples)
-
-
-def summary(source: Source, protocol: Protocol, tally: Tally) -> dict[str, object]:
+def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, object]:
     """Average and print what was scored -> all numbers, ready for JSON."""
-    means = tally.means(source.name, protocol)
-    listed = tally.rows if len(tally.rows) <= PRINTED_ROWS else {}
+    means = scores.means(source.name, protocol)
+    listed = scores.rows if len(scores.rows) <= PRINTED_ROWS else {}
     print("Protocol: " + ", ".join(f"{name} {value}" for name, value in protocol))
     print(table({**listed, **{f"mean, {name}": row for name, row in means.items()}}))
     content: dict[str, object] = {
@@ -180,11 +177,11 @@ def summary(source: Source, protocol: Protocol, tally: Tally) -> dict[str, objec
         "sha256": source.pipeline.checkpoint.sha256 if source.pipeline else None,
         "settings": source.settings.model_dump() if source.settings else None,
         "protocol": json.loads(protocol.model_dump_json()),  # knows what to write for no limit
-        "photos": tally.rows,
+        "photos": scores.rows,
         "means": means,
     }
-    if tally.curves:
-        by_uncertainty, oracle = np.mean(tally.curves, axis=0).tolist()
+    if scores.curves:
+        by_uncertainty, oracle = np.mean(scores.curves, axis=0).tolist()
         content["sparsification"] = {"removed": REMOVED.tolist(), "error": by_uncertainty, "oracle": oracle}
     return content
 

@@ -1,1 +1,1 @@
-"""How far a depth map is from the truth."""
+"""Scores of depth maps: protocols, alignment, metrics, figures, and the ablations of the paper."""

@@ -1,4 +1,4 @@
-"""What the paper varied, as changes of a recipe or of inference, with the figures that were published.
+"""The ablations of the paper, as changes of a recipe or of inference, with the published figures.
 
 Figures are AbsRel, or AbsRel / delta1, in percent. Those of the paper's ablations are on the NYUv2 training split and
 800 pictures of KITTI's, whatever ours are on: only differences between rows compare.

@@ -1,4 +1,4 @@
-"""The unknown scale and shift of a map, fitted to the truth before anything is measured."""
+"""Least-squares fit of a prediction's unknown scale and shift to the truth, before anything is measured."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,15 +14,15 @@ LARGEST_LOG = 14.0  # ln m; keeps exp finite where a fit runs away
 
 @dataclass(frozen=True)
 class Estimate:
-    """A map as it is scored, whoever made it."""
+    """A map as it is scored, whatever program made it."""
 
     values: np.ndarray  # [h, w]; unknown scale and shift, or metres, as ``alignment`` says
     uncertainty: np.ndarray | None  # [h, w] >= 0
-    alignment: Alignment  # what has to be fitted: as much as the map does not claim to know
+    alignment: Alignment  # what has to be fitted
 
 
 def as_estimate(prediction: np.ndarray | Prediction) -> Estimate:
-    """Read what a map claims: an array [h, w] is depth of unknown scale and shift, a ``Prediction`` says it itself.
+    """Choose what has to be fitted: scale and shift of an array [h, w], as its kind and space say for a ``Prediction``.
 
     Inverse depth comes out growing towards the viewer, as other programs write it; ours grows with distance.
     """

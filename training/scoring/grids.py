@@ -1,4 +1,4 @@
-"""Scores of one checkpoint for many numbers of steps and members and many seeds, kept picture by picture."""
+"""Scores of one checkpoint over a grid of steps, members and seeds, stored picture by picture."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ Grid = dict[tuple[int, int], "Score"]  # by steps and members
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How every picture is predicted: all combinations."""
+    """Steps, members and seeds; every picture is predicted with all combinations."""
 
     steps: tuple[int, ...]  # denoising steps
     members: tuple[int, ...]  # of an ensemble; the first of ten members are those of five
@@ -37,7 +37,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class Score:
-    """One number of steps and members: means over pictures, then what the seeds make of them."""
+    """One number of steps and members: means over pictures, then statistics over seeds."""
 
     abs_rel: float  # mean over seeds
     delta1: float  # mean over seeds
@@ -49,7 +49,7 @@ class Score:
 def place_timesteps(pipeline: MarigoldPipeline, spacing: Spacing | None) -> MarigoldPipeline:
     """Make a pipeline take its timesteps with this spacing, whatever its checkpoint was stored with; None: leave it.
 
-    With leading spacing a single step lies at t = 1: the network is told that pure noise is almost clean.
+    With leading spacing a single step lies at t = 1, where the network expects an almost clean latent but gets noise.
     Source: Martin Garcia et al. 2025, who found this in the released inference of v1-0.
     Raises: MarigoldError for a scheduler that has no spacing.
     """

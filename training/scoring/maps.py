@@ -1,4 +1,4 @@
-"""A folder of maps, one ``NAME.npy`` a picture: how predictions of any program are scored, and ours are kept."""
+"""Folders of maps, one ``NAME.npy`` a picture: predictions of any program to score, and our own as they are saved."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,13 +13,13 @@ STRETCH = 1.03  # networks round sizes; KITTI before its benchmark crop is 4 % o
 
 
 def holds_maps(checkpoint: str) -> bool:
-    """Is this a folder of maps rather than a checkpoint? Names may hold sub-folders."""
+    """Tell a folder of maps from a checkpoint; names may hold sub-folders."""
     folder = Path(checkpoint)
     return folder.is_dir() and not (folder / INDEX).exists() and any(folder.rglob("*.npy"))
 
 
 def check_maps(folder: Path, names: Iterable[str]) -> None:
-    """Look whether every picture has its map. Raises: MarigoldError naming the first one without."""
+    """Check that every picture has its map. Raises: MarigoldError naming the first one without."""
     for name in names:
         if not (folder / f"{name}.npy").is_file():
             raise MarigoldError(f"{folder.name} has no map {name}.npy: each picture of the data needs one of its name.")
@@ -43,7 +43,7 @@ def read_map(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
             f"{label} is {values.shape} and its picture {size}: predict from the picture as it is read."
         )
     if not np.isfinite(values).all():
-        raise MarigoldError(f"{label} holds NaN or infinity; a prediction must say something about every pixel.")
+        raise MarigoldError(f"{label} holds NaN or infinity; a prediction must have a number for every pixel.")
     return values.astype(np.float32)
 
 

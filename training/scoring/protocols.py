@@ -1,4 +1,4 @@
-"""What is compared with what: a protocol, those that were published, one for every kind of data set."""
+"""Evaluation protocols: which pixels count and what is fitted, as published for every kind of data set."""
 
 import math
 from typing import Literal
@@ -24,7 +24,7 @@ CROPS: dict[Crop, tuple[float, float, float, float]] = {
 
 
 class Protocol(Frozen):
-    """What is compared with what. Numbers of different protocols cannot be compared."""
+    """Which pixels count and what is fitted. Numbers of different protocols cannot be compared."""
 
     alignment: Alignment | Literal["auto"] = "auto"
     alignment_max_px: int = Field(default=0, ge=0)
@@ -54,7 +54,7 @@ class Overrides(Frozen):
     """Single fields of a protocol, changed; ``None`` leaves them as they are. Ranges are the protocol's own."""
 
     alignment: Alignment | None = Field(
-        default=None, description="what scale and shift are fitted to; auto: what the map claims to be says it"
+        default=None, description="what scale and shift are fitted to; auto: as the kind of the prediction requires"
     )
     alignment_max_px: int | None = Field(
         default=None, description="the fit sees at most this many pixels a side; 0: all of them"

@@ -1,4 +1,4 @@
-"""Is it what it claims to be? A network that looks at the photo, and a diffusion model rather than a regressor."""
+"""Checks that predictions depend on the photo, and that members and steps differ, as a diffusion model's do."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ MEMBERS = 4
 
 @dataclass(frozen=True)
 class SanityReport:
-    """What the checks found, averaged over photographs."""
+    """Results of the checks, averaged over photographs."""
 
     own_abs_rel: float  # each photo with its own prediction
     other_abs_rel: float  # each photo with the next photo's prediction: must be clearly worse
@@ -32,7 +32,7 @@ class SanityReport:
 
 
 class SanityChecks:
-    """All checks, fed one photograph at a time; of the others it keeps two maps and two truths.
+    """All checks, given one photograph at a time; of the others it keeps one map and one truth.
 
     Cost: a prediction of every photo upside down, and at the end ``MEMBERS`` + 1 members of every example.
     Raises: MarigoldError when ``examples`` holds no JPEG.
@@ -44,16 +44,16 @@ class SanityChecks:
         if not self.examples:
             raise MarigoldError(f"{examples.name} holds no example photograph NAME.jpg, which the honesty checks need.")
         self.first: Prediction | None = None
-        self.waiting_m: np.ndarray | None = None  # the truth that is to be compared with the next prediction
+        self.last_truth_m: np.ndarray | None = None  # to be compared with the next prediction
         self.found: dict[str, list[float]] = {check.name: [] for check in fields(SanityReport)}
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
         """Check one photograph with its own prediction, the one before with this prediction, and this upside down."""
-        if self.waiting_m is None:
+        if self.last_truth_m is None:
             self.first = prediction
         else:
-            self._score("other_abs_rel", prediction, self.waiting_m)
-        self.waiting_m = sample.depth_m
+            self._score("other_abs_rel", prediction, self.last_truth_m)
+        self.last_truth_m = sample.depth_m
         below = self.pipeline(sample.rgb[::-1].copy(), self.settings)
         turned = replace(below, values=below.values[::-1])
         self._score("own_abs_rel", prediction, sample.depth_m)
@@ -62,11 +62,11 @@ class SanityChecks:
         self.found["turned_correlation"].append(correlation(turned.values, prediction.values))
 
     def finish(self) -> SanityReport:
-        """Compare the last photograph with the first prediction, look at the examples -> what was found."""
-        assert self.first is not None and self.waiting_m is not None  # there are photographs
-        self._score("other_abs_rel", self.first, self.waiting_m)
+        """Compare the last photograph with the first prediction, predict the examples -> the averages."""
+        assert self.first is not None and self.last_truth_m is not None  # there are photographs
+        self._score("other_abs_rel", self.first, self.last_truth_m)
         for path in self.examples:
-            self._examine(path)
+            self._compare_members(path)
         return SanityReport(**{name: float(np.mean(values)) for name, values in self.found.items()})
 
     def _score(self, check: str, prediction: Prediction, truth_m: np.ndarray) -> None:
@@ -74,7 +74,7 @@ class SanityChecks:
         if "abs_rel" in row:  # the picture has pixels that count
             self.found[check].append(row["abs_rel"])
 
-    def _examine(self, path: Path) -> None:
+    def _compare_members(self, path: Path) -> None:
         """Predict an example with few and more steps, alone and as an ensemble."""
         cells = self.pipeline.grid(
             load_rgb(path), steps=[FEW_STEPS, MORE_STEPS], sizes=[1, MEMBERS], seeds=[self.settings.seed]

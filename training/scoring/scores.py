@@ -1,4 +1,4 @@
-"""A prediction beside the truth, and the guesses that every score should be read beside."""
+"""Comparison of a prediction with the truth, averages over pictures, and baselines that ignore the photo."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from marigold_core.images.differences import resize_map
 from marigold_core.prediction import Prediction
 from training.data.sets.sample import Sample
 from training.scoring.alignment import align, as_estimate
-from training.scoring.boundary import boundary_f1
-from training.scoring.metrics import METRICS
+from training.scoring.metrics import METRICS, ause, boundary_f1, rank_correlation, sparsification
 from training.scoring.protocols import Averaging, Protocol
-from training.scoring.uncertainty import ause, rank_correlation, sparsification
 
 # photo [H, W, 3] uint8 -> map [h, w] that grows with depth (or falls with it, where disparity is fitted), or more
 Predictor = Callable[[np.ndarray], np.ndarray | Prediction]
-Row = dict[str, float]  # metrics of one picture, without those that say nothing about it; "pixels" is how many counted
+Row = dict[
+    str, float
+]  # metrics of one picture, without those that are not defined for it; "pixels" is how many counted
 RANKED_PIXELS = 1_000_000  # of more pixels only every n-th is ranked: sorting 20 million takes seconds a picture
 
 
@@ -68,9 +68,9 @@ def _measure(
     if uncertainty is None:
         return row, None
     every = -(-truth.size // RANKED_PIXELS)
-    error, doubt = np.abs(found - truth)[::every], uncertainty[counted][::every]
-    curves = np.stack([sparsification(error, doubt), sparsification(error, error)])
-    return row | {"spearman": rank_correlation(doubt, error), "ause": ause(*curves)}, curves
+    error, spread = np.abs(found - truth)[::every], uncertainty[counted][::every]
+    curves = np.stack([sparsification(error, spread), sparsification(error, error)])
+    return row | {"spearman": rank_correlation(spread, error), "ause": ause(*curves)}, curves
 
 
 def evaluate(predict: Predictor, samples: Iterable[Sample], protocol: Protocol) -> list[Row]:
@@ -94,13 +94,13 @@ def averages(rows: Sequence[Row], averaging: Averaging = "pictures") -> Row:
 
 
 def ramp(pixels: np.ndarray) -> np.ndarray:
-    """Guess without looking that depth grows from the bottom to the top."""
+    """Baseline: depth grows from the bottom to the top."""
     height, width = pixels.shape[:2]
     return np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], width, axis=1)
 
 
 def constant(pixels: np.ndarray) -> np.ndarray:
-    """Guess without looking that all is equally far."""
+    """Baseline: all is equally far."""
     return np.ones(pixels.shape[:2], np.float32)
 
 

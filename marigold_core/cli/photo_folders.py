@@ -1,4 +1,4 @@
-"""Which photos a command line means, and which folder the files of each go to.
+"""Which photos a command line names, and which folder the files of each go to.
 
 No two photos share a folder, no folder lies outside the output folder, and what a folder holds appears all at
 once: it is written aside and renamed, so that a run that was killed leaves nothing that looks finished.
@@ -36,7 +36,7 @@ class Job:
 
 @dataclass
 class Found:
-    """What the words of a command line stand for: jobs in order, and paths that cannot be jobs with the reason."""
+    """The jobs that a command line names, in order, and paths that cannot be jobs, with the reason."""
 
     jobs: list[Job] = field(default_factory=list[Job])
     refused: list[tuple[Path, MarigoldError]] = field(default_factory=list[tuple[Path, MarigoldError]])
@@ -78,7 +78,7 @@ def find_jobs(words: Sequence[str], out: Path) -> Found:
 
 
 def only_job(word: str, out: Path, why: str) -> Job:
-    """Turn the name of one photo into its job; ``why`` says in the sentence that refuses more why there is only one.
+    """Turn the name of one photo into its job; ``why`` is the reason for one in the message that refuses more.
 
     Raises: ImageError, SettingsError and ExportError when there is none, another number, or no place for its files.
     """
@@ -182,7 +182,10 @@ def _publish(aside: Path, folder: Path) -> None:
         os.replace(aside, folder)
         return
     recorded = _recorded(folder)
-    for name in (MANIFEST, *(recorded.files if recorded else ())):  # first the list, which vouches for the others
+    for name in (
+        MANIFEST,
+        *(recorded.files if recorded else ()),
+    ):  # first the list, which says that the others are complete
         (folder / name).unlink(missing_ok=True)
     for file in sorted(aside.iterdir(), key=lambda file: file.name == MANIFEST):
         os.replace(file, folder / file.name)
@@ -193,7 +196,7 @@ def _publish(aside: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Order:
-    """What a run asks for each photo, with the settings resolved."""
+    """What a run makes of each photo, with the settings resolved."""
 
     checkpoint_sha256: str
     settings: ResolvedSettings
@@ -204,25 +207,22 @@ class Order:
 
 
 def is_done(folder: Path, pixels: np.ndarray, order: Order) -> bool:
-    """Say whether ``folder`` holds all that an order would make of a photo [H, W, 3] uint8."""
+    """Return whether ``folder`` holds all that an order would make of a photo [H, W, 3] uint8."""
     from marigold_core.files.manifest import sha256
 
     recorded = _recorded(folder)
-    if recorded is None:
-        return False
     return (
-        all(name in recorded.files and (folder / name).is_file() for name in order.files)
+        recorded is not None
+        and all(name in recorded.files and (folder / name).is_file() for name in order.files)
         and recorded.checkpoint_sha256 == order.checkpoint_sha256
-        and recorded.settings == order.settings
-        and recorded.mesh == order.mesh
-        and recorded.colormap == order.colormap
+        and (recorded.settings, recorded.mesh, recorded.colormap) == (order.settings, order.mesh, order.colormap)
         and recorded.how is None  # metres of an earlier calibration are not what was ordered
         and recorded.photo.sha256 == sha256(pixels.tobytes())
     )
 
 
 def _recorded(folder: Path) -> "Manifest | None":
-    """Read what a finished folder says of itself; None where no run of ours finished."""
+    """Read the manifest of a finished folder; None where no run of ours finished."""
     from marigold_core.files.manifest import Manifest
     from marigold_core.files.writers import MANIFEST
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -49,63 +50,49 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class MapPaint:
-    """The map of every cell, as ``predict`` colours it."""
+class Paint:
+    """The colours of all cells of a comparison, on one scale."""
 
-    title: str
-    low: float  # the depths of the first and the last colour
-    high: float
-    colormap: Colormap | None  # None: normals, whose colours are fixed
+    shows: Literal["Depth", "Surface normals", "Difference to the reference"]  # the title
+    low: float = 0.0  # the values of the first and the last colour
+    high: float = 1.0
+    colormap: Colormap = DEFAULT_COLORMAP  # of depth; normals and differences have fixed colours
 
     @property
     def bar(self) -> Bar | None:
         """Describe what the colours mean; None for normals."""
-        if self.colormap is None:
+        if self.shows == "Surface normals":
             return None
-        colours = depth_to_rgb(np.linspace(0, 1, 256), self.colormap)
-        return Bar(colours, f"near {self.low:.3g}", f"{self.high:.3g} far")
+        colours = self._colour(self.low + np.linspace(0, 1, 256) * ((self.high - self.low) or 1.0))
+        if self.shows == "Depth":
+            return Bar(colours, f"near {self.low:.3g}", f"{self.high:.3g} far")
+        return Bar(colours, "0", f"{self.high:.2g} or more")
 
     def picture(self, row: Row) -> np.ndarray:
         """Colour one cell -> [h, w, 3] uint8."""
-        if self.colormap is None:
-            return normals_to_rgb(row.tile.values)
-        return depth_to_rgb((row.tile.values - self.low) / ((self.high - self.low) or 1.0), self.colormap)
+        return self._colour(row.difference if self.shows == "Difference to the reference" else row.tile.values)
+
+    def _colour(self, values: np.ndarray) -> np.ndarray:
+        if self.shows == "Surface normals":
+            return normals_to_rgb(values)
+        if self.shows == "Depth":
+            return depth_to_rgb((values - self.low) / ((self.high - self.low) or 1.0), self.colormap)
+        return uncertainty_to_rgb(values, self.high)
 
 
-@dataclass(frozen=True)
-class DifferencePaint:
-    """The difference of every cell to the reference, on one scale."""
-
-    title: str
-    top: float  # the difference of the last colour
-
-    @property
-    def bar(self) -> Bar:
-        """Describe what the colours mean."""
-        return Bar(uncertainty_to_rgb(np.linspace(0, 1, 256), 1.0), "0", f"{self.top:.2g} or more")
-
-    def picture(self, row: Row) -> np.ndarray:
-        """Colour one cell -> [h, w, 3] uint8."""
-        return uncertainty_to_rgb(row.difference, self.top)
-
-
-Paint = MapPaint | DifferencePaint
-
-
-def paint_maps(rows: Sequence[Row], colormap: Colormap = DEFAULT_COLORMAP) -> MapPaint:
+def paint_maps(rows: Sequence[Row], colormap: Colormap = DEFAULT_COLORMAP) -> Paint:
     """Choose the colours of the cells' maps; depth of a kind other than "affine" has the common range of all cells."""
-    maps = [row.tile.values for row in rows]
-    kind = rows[0].tile.kind
+    maps, kind = [row.tile.values for row in rows], rows[0].tile.kind
     if kind == "unit-vector":
-        return MapPaint("Surface normals", -1.0, 1.0, None)
+        return Paint("Surface normals")
     low, high = (0.0, 1.0) if kind == "affine" else (float(min(map(np.min, maps))), float(max(map(np.max, maps))))
-    return MapPaint("Depth", low, high, colormap)
+    return Paint("Depth", low, high, colormap)
 
 
-def paint_differences(rows: Sequence[Row]) -> DifferencePaint:
+def paint_differences(rows: Sequence[Row]) -> Paint:
     """Choose the colours of the cells' differences; they end at the 99th percentile over all cells."""
     top = float(np.percentile(np.concatenate([row.difference.ravel() for row in rows]), 99)) or 1.0
-    return DifferencePaint("Difference to the reference", top)
+    return Paint("Difference to the reference", high=top)
 
 
 def choose_paint(sweep: Sweep) -> Paint:
@@ -149,7 +136,7 @@ class _Plan:
     def corner(self, row: Row) -> tuple[int, int]:
         """Left and top of a row's picture."""
         tile = row.tile
-        block = self.blocks.index((tile.checkpoint, tile.settings.seed))
+        block = self.blocks.index((tile.checkpoint, tile.seed))
         x = MARGIN + LABEL_W + self.sizes.index(tile.members) * self.column
         y = self.top + block * self.block + HEADING + LABEL + 2 * GAP + self.steps.index(tile.steps) * self.line
         return x, y
@@ -166,7 +153,7 @@ def write(rows: Sequence[Row], photo: np.ndarray, colormap: Colormap, folder: Pa
 
 def draw(rows: Sequence[Row], photo: np.ndarray, paint: Paint) -> bytes:
     """Rows and the photo [H, W, 3] uint8 -> PNG file with a picture of every cell."""
-    plan = _plan(paint.title, rows)
+    plan = _plan(paint.shows, rows)
     sheet = Image.new("RGB", plan.size(), "white")
     pen = ImageDraw.Draw(sheet)
     _draw_head(sheet, pen, plan.head, photo, paint.bar)
@@ -229,7 +216,7 @@ def describe_reference(rows: Sequence[Row]) -> str:
     """Describe which cell the others are measured against, and how."""
     reference = next(row.tile for row in rows if row.is_reference)
     return (
-        f"reference: {reference.checkpoint}, seed {reference.settings.seed}, {_count(reference.steps, 'step')},"
+        f"reference: {reference.checkpoint}, seed {reference.seed}, {_count(reference.steps, 'step')},"
         f" {_count(reference.members, 'member')}; difference: {_UNITS[reference.kind]}"
     )
 
@@ -244,7 +231,7 @@ def _plan(title: str, rows: Sequence[Row]) -> _Plan:
     texts = [*(text for row in rows for text in caption(row)), _count(sizes[-1], "member")]
     widest = max(_font(CAPTION).getlength(text) for text in texts)
     column = max(tile[0], int(widest) + 1) + GAP
-    blocks = list(dict.fromkeys((row.tile.checkpoint, row.tile.settings.seed) for row in rows))
+    blocks = list(dict.fromkeys((row.tile.checkpoint, row.tile.seed) for row in rows))
     return _Plan(steps, sizes, blocks, tile, column, (title, describe_reference(rows)), MARGIN + THUMB_PX[1] + 2 * GAP)
 
 

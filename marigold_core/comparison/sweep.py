@@ -11,7 +11,7 @@ from functools import cached_property
 from io import StringIO
 from itertools import product
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -24,7 +24,6 @@ from marigold_core.settings import (
     Colormap,
     Frozen,
     Pixels,
-    ResolvedSettings,
     Settings,
     bounds,
     help_text,
@@ -186,22 +185,9 @@ def format_seconds(seconds: float) -> str:
 
 # ------------------------------------------------------------------------------- how far results lie apart
 
-
-class Record(TypedDict):
-    """The figures of one cell."""
-
-    checkpoint: str
-    seed: int
-    steps: int
-    members: int
-    seconds: float  # its members alone, without encoding
-    uncertainty: float | None  # mean over the photo; None below three members
-    difference: float  # mean over the photo, to the reference
-    difference_p95: float
-    reference: bool
-
-
-COLUMNS = tuple(Record.__annotations__)
+TILE_COLUMNS = ("checkpoint", "seed", "steps", "members", "seconds", "uncertainty")
+COLUMNS = (*TILE_COLUMNS, "difference", "difference_p95", "reference")  # mean, 95th percentile; whether it is the one
+Record = dict[str, Any]  # the figures of one cell, by column
 
 
 @dataclass(frozen=True)
@@ -209,22 +195,14 @@ class Tile:
     """One cell, reduced."""
 
     checkpoint: str
-    settings: ResolvedSettings
+    seed: int
+    steps: int
+    members: int
     seconds: float  # its members alone, without encoding
     modality: str
     kind: Kind
     values: np.ndarray  # [h, w] or [h, w, 3] float32, longest edge at most COMPARED_PX
     uncertainty: float | None  # mean over the photo; None below three members
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps of each member."""
-        return self.settings.num_inference_steps
-
-    @property
-    def members(self) -> int:
-        """Members that were fused."""
-        return self.settings.ensemble_size
 
 
 @dataclass(frozen=True)
@@ -238,14 +216,8 @@ class Row:
     @cached_property
     def record(self) -> Record:
         """Gather the figures of the cell."""
-        tile = self.tile
         return {
-            "checkpoint": tile.checkpoint,
-            "seed": tile.settings.seed,
-            "steps": tile.steps,
-            "members": tile.members,
-            "seconds": tile.seconds,
-            "uncertainty": tile.uncertainty,
+            **{name: getattr(self.tile, name) for name in TILE_COLUMNS},
             "difference": float(self.difference.mean()),
             "difference_p95": float(np.percentile(self.difference, 95)),
             "reference": self.is_reference,
@@ -258,10 +230,18 @@ class Row:
 
 def reduce(cell: Cell) -> Tile:
     """Keep of a cell what its row and its picture need."""
-    made = cell.prediction
-    spread = None if made.uncertainty is None else float(made.uncertainty.mean())
-    values = shrink(made.values, COMPARED_PX)
-    return Tile(made.checkpoint, made.settings, cell.seconds, made.modality, made.kind, values, spread)
+    made, used = cell.prediction, cell.settings
+    return Tile(
+        made.checkpoint,
+        used.seed,
+        used.num_inference_steps,
+        used.ensemble_size,
+        cell.seconds,
+        made.modality,
+        made.kind,
+        shrink(made.values, COMPARED_PX),
+        None if made.uncertainty is None else float(made.uncertainty.mean()),
+    )
 
 
 def against_reference(tiles: Sequence[Tile], reference: Tile | None = None) -> list[Row]:

@@ -35,8 +35,8 @@ Compare = Callable[..., int]
 
 
 def tile(values: np.ndarray, steps: int = 1, members: int = 1, *, kind: Kind = "affine", name: str = "tiny") -> Tile:
-    settings = Settings(num_inference_steps=steps, ensemble_size=members)
-    return Tile(name, settings, 0.5 * members, "depth", kind, values.astype(np.float32), 0.01 if members > 2 else None)
+    spread = 0.01 if members > 2 else None
+    return Tile(name, 0, steps, members, 0.5 * members, "depth", kind, values.astype(np.float32), spread)
 
 
 @pytest.fixture

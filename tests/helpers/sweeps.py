@@ -4,7 +4,6 @@ import numpy as np
 
 from marigold_core.comparison.sweep import Comparison, Sweep, Tile
 from marigold_core.images.photo import load_photo
-from marigold_core.settings import Settings
 
 
 def sweep_of(cells: int, name: str = "tiny", **asked: object) -> Sweep:
@@ -12,7 +11,7 @@ def sweep_of(cells: int, name: str = "tiny", **asked: object) -> Sweep:
     comparison = Comparison(**{"steps": (1, 2), "sizes": (1, 3), "seeds": (0,), **asked})
     sweep = Sweep(load_photo(np.zeros((30, 40, 3), np.uint8)), comparison, (name,))
     for checkpoint, seed, steps, members in sweep.places()[:cells]:
-        settings = Settings(ensemble_size=members, seed=seed).resolved(steps, 64)
         values = np.random.default_rng(steps * 100 + members).random((30, 40), np.float32)
-        sweep.tiles.append(Tile(checkpoint, settings, 0.5, "depth", "affine", values, 0.1 if members > 2 else None))
+        spread = 0.1 if members > 2 else None
+        sweep.tiles.append(Tile(checkpoint, seed, steps, members, 0.5, "depth", "affine", values, spread))
     return sweep

@@ -67,8 +67,8 @@ def test_a_comparison_has_the_figures_of_the_command(
     picture = write(folder / "a.png")
     key, sweep, events = job(service, picture, tiny_depth, seeds=[0, 7])
     cells = [event for event in events if isinstance(event, Cell)]
-    assert [cell.settings for cell in cells] == [tile.settings for tile in sweep.tiles]
-    places = [(tile.settings.seed, tile.steps, tile.members) for tile in sweep.tiles]
+    assert [cell.settings.seed for cell in cells] == [tile.seed for tile in sweep.tiles]
+    places = [(tile.seed, tile.steps, tile.members) for tile in sweep.tiles]
     assert places == [place[1:] for place in sweep.places()]
     words = ["--steps", "1,2", "--sizes", "1,3", "--seeds", "0,7", "--processing-resolution", "32", "--device", "cpu"]
     assert cli.main(["compare", str(picture), "-o", str(out), "--model", str(tiny_depth), "--quiet", *words]) == 0

@@ -286,7 +286,7 @@ def _cell(key: PictureKey, row: Row, files: dict[PictureKey, str]) -> dict[str, 
     lines = caption(row)
     label = compare_text.CELL.format(
         checkpoint=row.tile.checkpoint,
-        seed=row.tile.settings.seed,
+        seed=row.tile.seed,
         steps=text.count(row.tile.steps, "step"),
         members=text.count(row.tile.members, "member"),
         figures=", ".join(lines),

@@ -20,9 +20,10 @@ from marigold_core.ui import text
 from marigold_core.ui.api_compare import ARGUMENTS, CompareEndpoint, CompareResult, read_comparison
 from marigold_core.ui.api_metres import MetresEndpoint, MetresResult, read_hints
 from marigold_core.ui.api_responses import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
-from marigold_core.ui.controls.settings import check_checkpoint, draw_photo
+from marigold_core.ui.controls.settings import draw_photo
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL
+from marigold_core.ui.offered_checkpoints import check_checkpoint
 
 
 class Endpoints:

@@ -12,8 +12,8 @@ from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, default
 from marigold_core.ui import text
-from marigold_core.ui.controls.settings import check_checkpoint
 from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.text import compare as compare_text
 
 ARGUMENTS = ("steps", "sizes", "seeds", "processing_resolution", "checkpoints")

@@ -11,7 +11,7 @@ from marigold_core.images.photo import Photo
 from marigold_core.prediction import Prediction, ProgressEvents
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Colormap, Format, MeshSettings, Settings
-from marigold_core.ui.controls.settings import check_checkpoint
+from marigold_core.ui.offered_checkpoints import check_checkpoint
 
 DEFAULT_FORMATS: tuple[Format, ...] = ("npy", "png16", "color")
 

@@ -1,15 +1,32 @@
-"""Draws the page around a ``Service``: both screens, their HTTP endpoints and the script."""
+"""Draws the page around a ``Service``: its two tabs, the HTTP endpoints and the script."""
 
 import json
+from collections.abc import Iterator
 
 import gradio as gr
 
+from marigold_core.errors import ImageError
 from marigold_core.files import examples
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
 from marigold_core.ui.api import add_endpoints
+from marigold_core.ui.controls.examples import ExampleGallery
+from marigold_core.ui.controls.replay import ReplayButton
+from marigold_core.ui.controls.runtime import RuntimeLine
+from marigold_core.ui.controls.settings import draw_photo, draw_presets, draw_settings
+from marigold_core.ui.controls.share_link import ShareLink
+from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.events import LIGHT, MODEL, QUIET
+from marigold_core.ui.offered_checkpoints import check_checkpoint
+from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.compare import CompareScreen
-from marigold_core.ui.studio import Studio
+from marigold_core.ui.screens.depth import DepthScreen
+from marigold_core.ui.screens.files import FilesScreen
+from marigold_core.ui.screens.history import History
+from marigold_core.ui.screens.mesh import MeshScreen
+from marigold_core.ui.screens.metres import MetresScreen
+from marigold_core.ui.screens.uncertainty import UncertaintyScreen
+from marigold_core.ui.templates import render
 from marigold_core.ui.theme import SCRIPT
 
 KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
@@ -18,14 +35,14 @@ KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every te
 def build(service: Service) -> gr.Blocks:
     """Draw the page and declare the HTTP endpoints; nothing is loaded or started."""
     with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT_S)) as page:
-        gr.HTML(f"<h1>{text.TITLE}</h1><p>{text.TAGLINE}</p>", elem_id="masthead")
+        gr.HTML(render("masthead"), elem_id="masthead")
         with gr.Tabs(elem_id="pages"):
             with gr.Tab(text.STUDIO_TAB):
-                studio = Studio(service)
+                photo_tab = PhotoTab(service)
             with gr.Tab(text.LAB_TAB):
-                lab = CompareScreen(service)
-        studio.connect(page)
-        lab.connect(page, studio.photo)
+                compare_tab = CompareScreen(service)
+        photo_tab.connect(page)
+        compare_tab.connect(page, photo_tab.photo)
         add_endpoints(page, service)
         page.load(None, js=_script())
     page.queue(max_size=20, default_concurrency_limit=1, api_open=False)
@@ -33,6 +50,70 @@ def build(service: Service) -> gr.Blocks:
 
 
 def _script() -> str:
-    """Give the page's script the words it puts in."""
+    """Give the page's script the names of the example photos."""
     photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
     return f"() => ({SCRIPT.read_text(encoding='utf-8')})({json.dumps(photos)})"
+
+
+class PhotoTab:
+    """The first tab: a photo and one button on the left, the result and what can be done with it on the right."""
+
+    def __init__(self, service: Service) -> None:
+        """Draw it into the current ``gr.Blocks``."""
+        self.controller = controller = RunController(service)
+        with gr.Row(elem_id="studio", equal_height=False):
+            with gr.Column(scale=0, min_width=340, elem_id="controls"):
+                self.photo = draw_photo()
+                presets = draw_presets()
+                self.runtime = RuntimeLine(controller)
+                controller.draw_buttons()
+                self.inputs = draw_settings(presets)
+                self.gallery = ExampleGallery(controller, self.photo)
+            with gr.Column(scale=1, min_width=320, elem_id="results"):
+                controller.draw_status()
+                with gr.Tabs(elem_id="views"):
+                    with gr.Tab(text.DEPTH_TAB) as depth_tab:
+                        depth = DepthScreen(controller)
+                    with gr.Tab(text.UNCERTAINTY_TAB) as uncertainty_tab:
+                        uncertainty = UncertaintyScreen(controller)
+                    with gr.Tab(text.SCENE_TAB) as mesh_tab:
+                        mesh = MeshScreen(controller, mesh_tab)
+                    with gr.Tab(text.METRES_TAB) as metres_tab:
+                        metres = MetresScreen(controller)
+                    with gr.Tab(text.FILES_TAB, render_children=True) as files_tab:  # for manifests that are dropped
+                        files = FilesScreen(controller, depth.colormap, mesh.mesh)
+                        self.link = ShareLink(controller, self.inputs, self.gallery)
+                        self.replay = ReplayButton(controller, self.photo, self.inputs)
+                history = History(controller, depth.colormap)
+        controller.screens += [depth, uncertainty, mesh, metres, files, history]
+        for tab in (depth_tab, uncertainty_tab, metres_tab, files_tab):
+            mesh.closed_by(tab)
+
+    def connect(self, page: gr.Blocks) -> None:
+        """Wire the events; called once everything is drawn."""
+        controller = self.controller
+        triggers = [controller.run.click, self.photo.upload]
+        given = {self.photo, *self.inputs.values, *controller.inputs}
+        job = gr.on(triggers, self.on_run, given, controller.outputs, trigger_mode="once", **MODEL, **QUIET)
+        controller.jobs.append(job)
+        for part in (*controller.screens, self.gallery, self.link, self.replay):
+            part.listen()
+        ending = {controller.result, *controller.inputs}, controller.outputs
+        ended = controller.stop.click(controller.stopped, *ending, cancels=[*controller.jobs], **LIGHT, **QUIET)
+        controller.after(ended)
+        for job in controller.jobs:
+            controller.after(job)
+            job.failure(controller.stopped, *ending, **LIGHT, **QUIET)  # a message has given the reason
+        self.runtime.connect(page, self.photo, self.inputs)
+        changed = [self.photo, *self.inputs.outputs, *controller.outputs]
+        controller.after(page.load(self.link.on_load, {*controller.inputs}, changed, **LIGHT, **QUIET))
+
+    def on_run(self, values: Values) -> Iterator[Update]:
+        """Run the model on the photo, showing every member as it comes; Gradio closes this to stop it."""
+        with translate_errors():
+            photo = values[self.photo]
+            if photo is None:
+                raise ImageError(text.NO_PHOTO)
+            settings = self.inputs.read(values)
+            checkpoint = check_checkpoint(values[self.inputs.checkpoint])
+            yield from self.controller.run_photo(photo, settings, checkpoint, values)

@@ -1,10 +1,11 @@
-"""What the screens of a visit share: the result on show, and the one way in which a job's results reach them.
+"""What the screens of a visit share: the result on show, and the one path of every job to it.
 
 A screen draws its own part of the page and returns what changes in it with a new result. The controller brings the
-result, be it from the model, an example, an earlier run or a manifest. Nothing but ``run_job`` waits for the model.
+result: from the model (a run, members to add, a recorded run), an example or an earlier run.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -12,12 +13,23 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
+from marigold_core.errors import ExportError
+from marigold_core.files import replay
+from marigold_core.files.manifest import Manifest
+from marigold_core.images.photo import Photo
+from marigold_core.pipeline.convergence import Settling
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
+from marigold_core.settings import Settings, bounds
 from marigold_core.ui import text
+from marigold_core.ui.offered_checkpoints import offered_checkpoint
+from marigold_core.ui.templates import render
 
 Update = dict[Component, object]
 Values = Mapping[Component, Any]  # what the widgets hold that an event was given
+
+MOST_MEMBERS = int(bounds(Settings, "ensemble_size")[1])
+THRESHOLD = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
 
 
 class Screen(Protocol):
@@ -50,11 +62,23 @@ class Screen(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Job:
+    """What one job runs."""
+
+    photo: str | Photo
+    settings: Settings
+    checkpoint: str
+    start: Prediction | None = None  # whose members are kept and continued
+    record: Manifest | None = None  # of the run that is made again, with its threads and hints
+    threshold: float | None = None  # for early stopping, a share of the depth range; None runs every member
+
+
 class RunController:
-    """Keeps the result on show and hands new ones to every screen."""
+    """Runs the jobs of one visit, keeps the result on show, and hands new ones to every screen."""
 
     def __init__(self, service: Service) -> None:
-        """Begin without a result; the studio draws the status line and the buttons and adds the screens."""
+        """Begin without a result; the page adds the screens, and it and they call the ``draw`` methods."""
         self.service = service
         self.result = gr.State(None)  # id of the kept result on show
         self.screens: list[Screen] = []
@@ -70,9 +94,14 @@ class RunController:
         """Draw the line that says what is on show or under way."""
         self.status = gr.HTML(status_line(text.READY), elem_id="status")
 
+    def draw_early_stopping(self) -> None:
+        """Draw the choice and the threshold of early stopping."""
+        self.early_stopping = gr.Checkbox(False, label=text.STOPS, info=text.STOPS_INFO, container=False)
+        self.threshold = gr.Slider(0.1, 2, value=THRESHOLD, step=0.05, label=text.BELOW)
+
     @property
     def inputs(self) -> list[Component]:
-        """Gather the widgets that an event which ends in ``follow`` or ``present`` is given, beside its own.
+        """Gather the widgets whose values ``run_job`` and ``show_result`` need, beside those of the event itself.
 
         Given as a set, they make Gradio call the handler with one mapping from widget to value.
         """
@@ -80,9 +109,15 @@ class RunController:
 
     @property
     def outputs(self) -> list[Component]:
-        """List what ``follow`` and ``present`` may change."""
+        """List what ``run_job`` and ``show_result`` may change."""
         screens = [component for screen in self.screens for component in screen.outputs]
         return [self.status, self.run, self.stop, self.result, *dict.fromkeys(screens)]
+
+    def shown(self, result: str | None) -> Prediction:
+        """Return the result on show. Raises: ExportError when there is none, or it is no longer kept."""
+        if result is None:
+            raise ExportError(text.NO_RESULT)
+        return self.service.prediction(result)
 
     def show_result(self, prediction: Prediction, sentence: str, values: Values) -> Update:
         """Put a finished prediction on show, with a sentence about it."""
@@ -91,14 +126,28 @@ class RunController:
             update |= screen.show(prediction, values) | screen.finish(prediction, values)
         return update
 
-    def run_job(self, events: Iterator[Progress | Prediction], values: Values) -> Iterator[Update]:
-        """Show a job while it runs, every member as it comes; closing this closes ``events``."""
+    def run_photo(self, photo: str, settings: Settings, checkpoint: str, values: Values) -> Iterator[Update]:
+        """Run the model on a photo, with early stopping where it is chosen."""
+        threshold = values[self.threshold] / 100 if values[self.early_stopping] else None
+        return self.run_job(Job(photo, settings, checkpoint, threshold=threshold), values)
+
+    def add_members(self, number: int, values: Values) -> Iterator[Update]:
+        """Add members to the result on show; those that it has are not computed again."""
+        start = self.shown(values[self.result])
+        members = min(start.settings.ensemble_size + number, MOST_MEMBERS)
+        settings = start.settings.changed(ensemble_size=members)
+        photo = Photo(start.photo, start.fov_x_deg, None)
+        return self.run_job(Job(photo, settings, offered_checkpoint(start.checkpoint), start), values)
+
+    def run_job(self, job: Job, values: Values) -> Iterator[Update]:
+        """Run a job and show every member as it comes; closing this stops the job."""
         yield {
             self.status: status_line(text.STARTING, 0, stale=True),
             self.run: gr.Button(interactive=False),
             self.stop: gr.Button(interactive=True),
         }
         began, result, key = perf_counter(), None, None
+        events, stopping = self._start(job)
         for event in events:
             if isinstance(event, Progress):
                 yield {self.status: progress_line(event, stale=result is None)}
@@ -112,7 +161,21 @@ class RunController:
         update: Update = {self.result: key}
         for screen in self.screens:
             update |= screen.finish(result, values)
-        yield {**update, **self.idle(summary(result, perf_counter() - began))}
+        sentence = summary(result, perf_counter() - began)
+        if stopping is not None and stopping.settled:
+            sentence = text.SETTLED.format(used=stopping.used, asked=stopping.asked, seconds=stopping.saved_s)
+        yield {**update, **self.idle(sentence)}
+
+    def _start(self, job: Job) -> tuple[Iterator[Progress | Prediction], Settling | None]:
+        """Make the events of a job -> them, and the early stopping that they pass through, if any."""
+        one_by_one = {} if job.threshold is None else {"batch_size": 1}  # a member not needed is one not begun
+        events = self.service.run(job.photo, job.settings.changed(**one_by_one), job.checkpoint, job.start)
+        if job.record is not None:
+            events = replay.stream(events, job.record)
+        if job.threshold is None:
+            return events, None
+        stopping = Settling(events, job.settings.ensemble_size, job.threshold)
+        return iter(stopping), stopping
 
     def stopped(self, values: Values) -> Update:
         """Make what a stopped or failed job had reached the result; without a member that is the one before it."""
@@ -142,11 +205,7 @@ def status_line(sentence: str, share: float | None = None, *, stale: bool = Fals
 
     ``stale`` dims the pictures: they are still those of an earlier photo.
     """
-    bar = ""
-    if share is not None:
-        bar = "<i class='endless'></i>" if share < 0 else f"<i style='width: {max(share, 0.02):.0%}'></i>"
-    mark = " stale" if stale else ""
-    return f"<div class='status{mark}'><span>{sentence}</span><b>{bar}</b></div>"
+    return render("status_line", sentence=sentence, share=share, stale=stale)
 
 
 def progress_line(event: Progress, *, stale: bool) -> str:
@@ -171,4 +230,4 @@ def summary(prediction: Prediction, seconds: float) -> str:
 
 def button_note(sentence: str, remark: str = "") -> str:
     """Draw what stands beside a button of this screen."""
-    return f"<p>{sentence} <small>{remark}</small></p>"
+    return render("button_note", sentence=sentence, remark=remark)

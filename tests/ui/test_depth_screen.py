@@ -19,7 +19,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import Settings
 from marigold_core.ui import text
-from marigold_core.ui.controls.runtime import in_words
+from marigold_core.ui.controls.runtime import describe
 from marigold_core.ui.run_controller import RunController, Values
 from marigold_core.ui.screens.depth import LEVELS, DepthScreen, readout_values
 from marigold_core.ui.screens.history import MOST_RUNS, History
@@ -346,8 +346,8 @@ def test_a_pick_of_an_unknown_run_changes_nothing_on_show(controller: RunControl
 
 
 def test_an_estimate_says_what_it_does_not_know() -> None:
-    asked = Settings(num_inference_steps=1, ensemble_size=10)
-    assert in_words(asked, RuntimeEstimate(3.21, True, 0, PARTS), has_photo=True) == "1 step, 10 members: about 3.2 s."
-    guess = in_words(asked, RuntimeEstimate(140, False, 2_600_000_000, PARTS), has_photo=False)
+    timed = describe(1, 10, RuntimeEstimate(3.21, True, 0, PARTS), has_photo=True)
+    assert timed == "1 step, 10 members: about 3.2 s."
+    guess = describe(1, 10, RuntimeEstimate(140, False, 2_600_000_000, PARTS), has_photo=False)
     assert guess.startswith("1 step, 10 members: roughly 2.3 minutes for 12 megapixels, a first guess.")
     assert "2.6 GB are downloaded" in guess

@@ -8,7 +8,7 @@ import pytest
 from marigold_core.checkpoints.registry import Known
 from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.settings import PRESETS, Settings, bounds, default
-from marigold_core.ui import text
+from marigold_core.ui import offered_checkpoints, text
 from marigold_core.ui.api import Endpoints, fault
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
@@ -195,14 +195,14 @@ def test_the_picker_lists_what_works(monkeypatch):
         Known("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published", 2_600_000_000),
         Known("gone", None, "depth", "bundled, but missing", 0),
     ]
-    monkeypatch.setattr(settings, "known", lambda: entries)
+    monkeypatch.setattr(offered_checkpoints, "known", lambda: entries)
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/mine")
-    choices = settings.checkpoint_choices()
+    choices = offered_checkpoints.checkpoint_choices()
     assert [name for _, name in choices] == ["/models/mine", "nano", "v1-1"]
     assert choices[0][0] == "mine"
     assert "2.6 GB" in choices[2][0]
     with pytest.raises(CheckpointError, match="choose one of"):
-        settings.check_checkpoint("gone")
+        offered_checkpoints.check_checkpoint("gone")
 
 
 def test_a_photo_written_into_the_request_is_refused():

@@ -8,11 +8,13 @@ import gradio as gr
 import numpy as np
 import pytest
 
+from marigold_core.errors import ExportError
+from marigold_core.pipeline.convergence import FEWEST
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import text
-from marigold_core.ui.run_controller import RunController, Update
+from marigold_core.ui.run_controller import MOST_MEMBERS, Job, RunController, Update
 
 
 def prediction(members: int) -> Prediction:
@@ -26,28 +28,37 @@ def prediction(members: int) -> Prediction:
         photo=np.zeros((6, 8, 3), np.uint8),
         fov_x_deg=None,
         settings=Settings(num_inference_steps=1, ensemble_size=members).resolved(1, 64),
-        checkpoint="tiny",
+        checkpoint="nano",
         checkpoint_sha256="0" * 64,
         device="cpu",
         dtype="float32",
     )
 
 
-def job(members: int) -> Iterator[Progress | Prediction]:
-    for number in range(1, members + 1):
-        yield Progress(number, members, "working")
+def events(
+    photo: str, settings: Settings, checkpoint: str, start: Prediction | None
+) -> Iterator[Progress | Prediction]:
+    first = 1 if start is None else start.settings.ensemble_size + 1
+    for number in range(first, settings.ensemble_size + 1):
+        yield Progress(number, settings.ensemble_size, f"batches of {settings.batch_size}")
         yield prediction(number)
 
 
+def job(members: int) -> Job:
+    return Job("photo.png", Settings(num_inference_steps=1, ensemble_size=members), "nano")
+
+
 @pytest.fixture
-def controller(tmp_path: Path) -> Iterator[RunController]:
+def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunController]:
     service = Service(tmp_path)
+    monkeypatch.setattr(service, "run", events)
 
     async def draw() -> RunController:  # in a loop that is closed again: without one, Gradio opens some of its own
         with gr.Blocks():
             controller = RunController(service)
             controller.draw_buttons()
             controller.draw_status()
+            controller.draw_early_stopping()
             return controller
 
     yield asyncio.run(draw())
@@ -85,3 +96,24 @@ def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(contr
     values |= next(following)
     following.close()
     assert shown_members(controller, controller.stopped(values)) == 4
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_early_stopping_is_the_controllers_and_holds_for_a_photo_where_it_is_chosen(
+    controller: RunController, chosen: bool
+) -> None:
+    values = {controller.early_stopping: chosen, controller.threshold: 1.0}
+    *_, ended = controller.run_photo("photo.png", job(10).settings, "nano", values)  # its members are all the same
+    assert shown_members(controller, ended) == (FEWEST if chosen else 10)
+    assert (f"Stopped after {FEWEST} of 10 members" in str(ended[controller.status])) == chosen
+
+
+def test_members_are_added_to_the_result_on_show_up_to_the_most_there_may_be(controller: RunController) -> None:
+    values = {controller.result: None, controller.early_stopping: True, controller.threshold: 1.0}
+    with pytest.raises(ExportError, match=text.NO_RESULT):
+        controller.add_members(5, values)
+    for members, expected in ((4, 9), (MOST_MEMBERS - 2, MOST_MEMBERS)):
+        values |= controller.show_result(prediction(members), "", values)
+        updates = controller.add_members(5, values)
+        seen = [shown_members(controller, update) for update in updates if controller.result in update]
+        assert seen == [*range(members + 1, expected + 1), expected]

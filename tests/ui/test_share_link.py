@@ -9,9 +9,9 @@ import pytest
 from marigold_core.errors import MarigoldError
 from marigold_core.files import examples
 from marigold_core.settings import PRESETS, Settings
-from marigold_core.ui.controls.examples import Gallery
+from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, RESOLUTIONS_PX
-from marigold_core.ui.controls.share_link import Place, read, write
+from marigold_core.ui.controls.share_link import PageState, read, write
 
 
 def query(**words: str) -> dict[str, str]:
@@ -22,13 +22,13 @@ def query(**words: str) -> dict[str, str]:
 @pytest.mark.parametrize("example", [None, *examples.NAMES])
 def test_what_is_written_is_read_back(pixels: int | None, example: str | None) -> None:
     asked = Settings(num_inference_steps=7, ensemble_size=12, processing_resolution=pixels, seed=2**32 - 1)
-    place = Place(asked, "nano", example)
+    place = PageState(asked, "nano", example)
     assert read(dict(parse_qsl(write(place).removeprefix("?")))) == place
 
 
 def test_a_link_says_nothing_about_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/of/mine")
-    link = write(Place(Settings(num_inference_steps=1), "/models/of/mine", None))
+    link = write(PageState(Settings(num_inference_steps=1), "/models/of/mine", None))
     assert link == "?num_inference_steps=1&ensemble_size=1&seed=0"
     place = read(dict(parse_qsl(link.removeprefix("?"))))
     assert place is not None and place.checkpoint == "/models/of/mine"  # wherever it is opened, that place's own
@@ -38,7 +38,7 @@ def test_a_query_that_is_not_ours_is_no_link() -> None:
     assert read({}) is None
     assert read(query(__theme="dark", utm_source="x")) is None
     place = read(query(__theme="dark", example="cat"))
-    assert place == Place(Settings(**PRESETS[DEFAULT_PRESET]), "nano", "cat")
+    assert place == PageState(Settings(**PRESETS[DEFAULT_PRESET]), "nano", "cat")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_only_a_photo_with_an_examples_bytes_is_named(tmp_path: Path, photo) -> 
 
     copy = tmp_path / "holiday.jpg"
     shutil.copy(examples.FOLDER / "coffee.jpg", copy)
-    assert Gallery.name_of(str(copy)) == "coffee"
+    assert ExampleGallery.name_of(str(copy)) == "coffee"
     Image.fromarray(photo(24, 32)).save(tmp_path / "coffee.jpg")
-    assert Gallery.name_of(str(tmp_path / "coffee.jpg")) is None
-    assert Gallery.name_of(None) is None
+    assert ExampleGallery.name_of(str(tmp_path / "coffee.jpg")) is None
+    assert ExampleGallery.name_of(None) is None

@@ -13,7 +13,7 @@ from marigold_core.ui.events import LIGHT, QUIET
 from marigold_core.ui.run_controller import RunController, Update, Values
 
 
-class Gallery:
+class ExampleGallery:
     """Pictures to pick from; each brings its photo and its stored result."""
 
     def __init__(self, controller: RunController, photo: gr.Image) -> None:
@@ -44,7 +44,7 @@ class Gallery:
         return {self.photo: save_file_to_cache(examples.FOLDER / f"{name}.jpg", self.photo.GRADIO_CACHE)}
 
     def show(self, name: str, values: Values, before: str = "") -> Update:
-        """Show the stored result of an example; ``before`` is said ahead of the sentence about it."""
+        """Show the stored result of an example; ``before`` comes ahead of the sentence about it."""
         with translate_errors():
             prediction = examples.load_result(examples.FOLDER / f"{name}.jpg")
             return self.controller.show_result(

@@ -15,14 +15,14 @@ from marigold_core.files.writers import formats_of
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs, keep_local, uploaded_path
-from marigold_core.ui.error_messages import plain, translate_errors
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL, QUIET
-from marigold_core.ui.run_controller import RunController, Update, Values, button_note, status_line
+from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
 
 MANIFEST_BYTES = 10**6  # ours are 3 kB
 
 
-class Replaying:
+class ReplayButton:
     """The button that takes a manifest, which the page also presses for one that is dropped anywhere on it."""
 
     def __init__(self, controller: RunController, photo: gr.Image, inputs: SettingsInputs) -> None:
@@ -57,15 +57,14 @@ class Replaying:
             photo, file = self._find_photo(record, files, values)
             checkpoint = find_checkpoint(record)
             yield {**self.inputs.restored(record.settings, checkpoint), **({self.photo: str(file)} if file else {})}
-            events = self.controller.service.run(photo, record.settings, checkpoint)
             result = None
-            for update in self.controller.run_job(replay.stream(events, record), values):
+            for update in self.controller.run_job(Job(photo, record.settings, checkpoint, record=record), values):
                 result = update.get(self.controller.result)
                 yield update
             assert isinstance(result, str)  # the last update of a job brings it
             made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colormap)
             outcome = replay.against(record, replay.read(made["manifest"]))
-            yield {self.controller.status: status_line(plain(text.REPLAYED.format(outcome=outcome.describe())))}
+            yield {self.controller.status: status_line(text.REPLAYED.format(outcome=outcome.describe()))}
 
     def _find_photo(self, record: Manifest, files: list[Path], values: Values) -> tuple[Photo, Path | None]:
         """Find the recorded photo among those at hand -> it, and its file if it came with the manifest.

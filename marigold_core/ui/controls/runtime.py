@@ -8,16 +8,16 @@ import gradio as gr
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import read_size
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
-from marigold_core.settings import Settings
 from marigold_core.ui import text
-from marigold_core.ui.controls.settings import SettingsInputs, check_checkpoint, settings
+from marigold_core.ui.controls.settings import SettingsInputs
 from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Values
 
 USUAL_SIZE = (3024, 4032)  # of a phone's photo, until there is one
 
 
-class Cost:
+class RuntimeLine:
     """The estimated seconds under the presets."""
 
     def __init__(self, controller: RunController) -> None:
@@ -25,35 +25,36 @@ class Cost:
         self.controller = controller
         self.line = gr.HTML(elem_classes="note", elem_id="cost")
 
-    def follow(self, page: gr.Blocks, photo: gr.Image, inputs: SettingsInputs) -> None:
+    def connect(self, page: gr.Blocks, photo: gr.Image, inputs: SettingsInputs) -> None:
         """Estimate anew with every change of what counts, and after every run, which is one more that was timed."""
 
-        def tell(values: Values) -> str:
-            *chosen, checkpoint = (values[widget] for widget in inputs.values)
+        def estimate(values: Values) -> str:
             try:
-                asked = settings(*chosen)
+                asked = inputs.read(values)
                 size = size_of(values[photo]) if values[photo] else USUAL_SIZE
-                made = self.controller.service.estimate(asked, size, check_checkpoint(checkpoint))
+                made = self.controller.service.estimate(asked, size, check_checkpoint(values[inputs.checkpoint]))
             except MarigoldError:
-                return ""  # the run itself says what is wrong
-            return in_words(asked, made, has_photo=bool(values[photo]))
+                return ""  # the run itself gives the reason
+            return describe(values[inputs.steps], values[inputs.members], made, has_photo=bool(values[photo]))
 
         given = {photo, *inputs.values}
         changes = [page.load, inputs.steps.change, inputs.members.change, inputs.resolution.change]
         changes += [inputs.checkpoint.change, photo.change]
         # One event, so that a slow answer about earlier values never comes after that about the last ones.
-        gr.on(changes, tell, given, self.line, trigger_mode="always_last", **LIGHT, **QUIET)
+        gr.on(changes, estimate, given, self.line, trigger_mode="always_last", **LIGHT, **QUIET)
         for job in self.controller.jobs:
-            job.success(tell, given, self.line, **LIGHT, **QUIET)
+            job.success(estimate, given, self.line, **LIGHT, **QUIET)
 
 
-def in_words(asked: Settings, made: RuntimeEstimate, *, has_photo: bool) -> str:
-    """Say an estimate, what it is of, and what it does not know."""
-    sentence = text.COST if made.measured else text.COST_GUESS
-    steps = text.count(asked.num_inference_steps or 0, "step")
-    members = text.count(asked.ensemble_size, "member")
-    said = sentence.format(steps=steps, members=members, time=made.time, photo="" if has_photo else text.COST_USUAL)
-    return said + (text.COST_DOWNLOAD.format(size=made.download_bytes / 1e9) if made.download_bytes else "")
+def describe(steps: int, members: int, made: RuntimeEstimate, *, has_photo: bool) -> str:
+    """Describe a runtime estimate: what it is of, and what it does not include."""
+    sentence = (text.COST if made.measured else text.COST_GUESS).format(
+        steps=text.count(steps, "step"),
+        members=text.count(members, "member"),
+        time=made.time,
+        photo="" if has_photo else text.COST_USUAL,
+    )
+    return sentence + (text.COST_DOWNLOAD.format(size=made.download_bytes / 1e9) if made.download_bytes else "")
 
 
 @lru_cache(maxsize=64)

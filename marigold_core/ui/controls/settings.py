@@ -1,18 +1,20 @@
 """The controls on the left: the photo, the presets, and one widget for every field of ``Settings``."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 from gradio.data_classes import FileData, ImageData
 
-from marigold_core.checkpoints.registry import Known, default_checkpoint, known
-from marigold_core.errors import CheckpointError
+from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.settings import PRESETS, Settings, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.offered_checkpoints import checkpoint_choices
 
 DEFAULT_PRESET = "balanced"
 OWN_RESOLUTION = "own"  # a drop-down has no choice for None
@@ -68,7 +70,7 @@ def uploaded_path(payload: FileData | ImageData | None) -> str | None:
 
 @dataclass(frozen=True)
 class SettingsInputs:
-    """The widgets of ``Settings`` in the order that ``settings`` takes their values, and the checkpoint."""
+    """The widgets of ``Settings``, the checkpoint and the preset."""
 
     steps: gr.Slider
     members: gr.Slider
@@ -87,6 +89,15 @@ class SettingsInputs:
         """What ``restored`` changes."""
         return [*self.values, self.preset]
 
+    def read(self, values: Mapping[Component, Any]) -> Settings:
+        """Make ``Settings`` from what the widgets hold. Raises: SettingsError."""
+        return Settings(
+            num_inference_steps=values[self.steps],
+            ensemble_size=values[self.members],
+            processing_resolution=chosen_px(values[self.resolution]),
+            seed=values[self.seed],
+        )
+
     def restored(self, asked: Settings, checkpoint: str) -> dict[Component, object]:
         """Show settings in the widgets; what they do not offer leaves them as they are."""
         steps, pixels = asked.num_inference_steps, asked.processing_resolution
@@ -102,12 +113,6 @@ class SettingsInputs:
         elif pixels in OFFERED_PX:
             update[self.resolution] = pixels
         return update
-
-
-def settings(steps: int, members: int, resolution: int | str, seed: int) -> Settings:
-    """Make ``Settings`` from widget values. Raises: SettingsError."""
-    pixels = chosen_px(resolution)
-    return Settings(num_inference_steps=steps, ensemble_size=members, processing_resolution=pixels, seed=seed)
 
 
 def chosen_px(resolution: int | str) -> int | None:
@@ -179,24 +184,6 @@ def matching_preset(steps: int, members: int) -> str | None:
     return next((name for name, values in PRESET_VALUES.items() if values == [steps, members]), None)
 
 
-def checkpoint_choices() -> list[tuple[str, str]]:
-    """List what can run here for the picker, as (label, name): the default first, downloads with their size."""
-    entries = [entry for entry in known() if entry.available or entry.hub_id]
-    choices = [(f"{entry.name} ({_where(entry)})", entry.name) for entry in entries]
-    own = default_checkpoint()
-    if own not in [name for _, name in choices]:
-        choices.insert(0, (own.rstrip("/").rsplit("/", 1)[-1], own))
-    return choices
-
-
-def check_checkpoint(name: str) -> str:
-    """Return a name that the picker offers; the web reaches no other folder or repository. Raises: CheckpointError."""
-    names = [choice for _, choice in checkpoint_choices()]
-    if name not in names:
-        raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=name, names=", ".join(names)))
-    return name
-
-
 def _slider(name: str, label: str, value: int) -> gr.Slider:
     low, high = bounds(Settings, name)
     return gr.Slider(low, high, value=value, step=1, precision=0, label=label, info=_info(name))
@@ -204,9 +191,3 @@ def _slider(name: str, label: str, value: int) -> gr.Slider:
 
 def _info(name: str) -> str:
     return text.capital(help_text(Settings, name))
-
-
-def _where(entry: Known) -> str:
-    if entry.hub_id is None:
-        return text.BUNDLED
-    return text.ON_DISK if entry.available else text.DOWNLOAD.format(size=entry.size_bytes / 1e9)

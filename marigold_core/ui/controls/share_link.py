@@ -16,10 +16,11 @@ from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.files import examples
 from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui import text
-from marigold_core.ui.controls.examples import Gallery
-from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs, check_checkpoint, settings
-from marigold_core.ui.error_messages import plain, translate_errors
+from marigold_core.ui.controls.examples import ExampleGallery
+from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
 NUMBERS = ("num_inference_steps", "ensemble_size", "processing_resolution", "seed")
@@ -32,7 +33,7 @@ COPY_JS = f"""async (query) => {{
 
 
 @dataclass(frozen=True)
-class Place:
+class PageState:
     """What a link brings back."""
 
     settings: Settings
@@ -40,15 +41,15 @@ class Place:
     example: str | None
 
 
-def write(place: Place) -> str:
-    """Place -> the query of its link. A checkpoint without a short name is a matter of this machine and left out."""
-    words = {name: getattr(place.settings, name) for name in NUMBERS}
-    words[CHECKPOINT] = place.checkpoint if place.checkpoint in KNOWN else None
-    words[EXAMPLE] = place.example
+def write(state: PageState) -> str:
+    """Write the query of a link; a checkpoint without a short name is known on this machine alone and left out."""
+    words = {name: getattr(state.settings, name) for name in NUMBERS}
+    words[CHECKPOINT] = state.checkpoint if state.checkpoint in KNOWN else None
+    words[EXAMPLE] = state.example
     return "?" + urlencode({name: value for name, value in words.items() if value is not None})
 
 
-def read(query: Mapping[str, str]) -> Place | None:
+def read(query: Mapping[str, str]) -> PageState | None:
     """Read the query of a link -> what it asks for, defaults where it is silent; None when none of it is ours.
 
     Raises: SettingsError, CheckpointError for values that the page does not offer.
@@ -62,13 +63,13 @@ def read(query: Mapping[str, str]) -> Place | None:
     example = query.get(EXAMPLE)
     if example not in (None, *examples.NAMES):
         raise _unknown(EXAMPLE, example, examples.NAMES)
-    return Place(asked, check_checkpoint(query.get(CHECKPOINT, default_checkpoint())), example)
+    return PageState(asked, check_checkpoint(query.get(CHECKPOINT, default_checkpoint())), example)
 
 
-class Link:
+class ShareLink:
     """The button that makes a link, and the page's beginning, which follows one."""
 
-    def __init__(self, controller: RunController, inputs: SettingsInputs, gallery: Gallery) -> None:
+    def __init__(self, controller: RunController, inputs: SettingsInputs, gallery: ExampleGallery) -> None:
         """Draw the button and the field that the link appears in."""
         self.controller, self.inputs, self.gallery = controller, inputs, gallery
         with gr.Row(elem_classes="take"):
@@ -83,24 +84,24 @@ class Link:
         made.success(None, self.address, [self.address, self.note], js=COPY_JS)
 
     def compose(self, values: Values) -> gr.Textbox:
-        """Write the query of the settings that are in place."""
+        """Write the query of the settings that are in state."""
         with translate_errors():
-            *chosen, checkpoint = (values[widget] for widget in self.inputs.values)
             example = self.gallery.name_of(values[self.gallery.photo])
-            return gr.Textbox(write(Place(settings(*chosen), checkpoint, example)), visible=True)
+            state = PageState(self.inputs.read(values), values[self.inputs.checkpoint], example)
+            return gr.Textbox(write(state), visible=True)
 
-    def follow(self, values: Values, request: gr.Request) -> Update:
+    def on_load(self, values: Values, request: gr.Request) -> Update:
         """Begin with what the page's address asks for, else with the first example."""
         first = examples.NAMES[0]
         try:
-            place = read(dict(request.query_params))
+            state = read(dict(request.query_params))
         except MarigoldError as error:
-            return self.gallery.show(first, values, text.LINK_REFUSED.format(reason=plain(str(error))))
-        if place is None:
+            return self.gallery.show(first, values, text.LINK_REFUSED.format(reason=error))
+        if state is None:
             return self.gallery.show(first, values)
-        photo = self.gallery.fill(place.example) if place.example else {}
-        shown = self.gallery.show(place.example or first, values, text.LINK_RESTORED)
-        return {**self.inputs.restored(place.settings, place.checkpoint), **photo, **shown}
+        photo = self.gallery.fill(state.example) if state.example else {}
+        shown = self.gallery.show(state.example or first, values, text.LINK_RESTORED)
+        return {**self.inputs.restored(state.settings, state.checkpoint), **photo, **shown}
 
 
 def _number(word: str) -> int | str:

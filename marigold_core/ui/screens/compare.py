@@ -25,15 +25,10 @@ from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.ui import text
 from marigold_core.ui.api_compare import NAMES
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
-from marigold_core.ui.controls.settings import (
-    check_checkpoint,
-    checkpoint_choices,
-    chosen_px,
-    draw_photo,
-    draw_resolution,
-)
+from marigold_core.ui.controls.settings import chosen_px, draw_photo, draw_resolution
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, QUIET, SHOWN
+from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
 from marigold_core.ui.pictures import preview
 from marigold_core.ui.run_controller import Update, Values, progress_line, status_line
 from marigold_core.ui.screens.depth import draw_colormaps

@@ -1,6 +1,5 @@
 """The runs of this visit as a strip of small pictures; a click on one brings its result back."""
 
-import html
 from base64 import b64encode
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -98,9 +97,7 @@ class History:
             return {self.controller.status: status_line(text.RUN_GONE), self.strip: self.draw(runs, None)}
         with translate_errors():
             prediction = self.controller.service.prediction(picked.key)
-            return self.controller.show_result(
-                prediction, text.RUN_BACK.format(made=html.escape(", ".join(picked.made))), values
-            )
+            return self.controller.show_result(prediction, text.RUN_BACK.format(made=", ".join(picked.made)), values)
 
     def draw(self, runs: list[PastRun], current: str | None) -> str:
         """Draw the strip, the run on show marked -> HTML."""

@@ -11,7 +11,6 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
-from markupsafe import Markup
 
 from marigold_core.calibration.anchors import Anchor, Length, Residual
 from marigold_core.calibration.calibrate import (
@@ -287,21 +286,21 @@ def format_with_error(value: float, error: float) -> str:
 def _sentence(prediction: Prediction, reason: str) -> str:
     """Write whether the map is in metres, and how sure that is; the sentence is markup."""
     if reason:
-        return Markup(metres_text.METRES_NOT_YET).format(reason=reason)
+        return metres_text.METRES_NOT_YET.format(reason=reason)
     if not isinstance(prediction, Calibrated):
         if prediction.kind == "metric":
-            return Markup(metres_text.METRES_OWN)
+            return metres_text.METRES_OWN
         try:
             check_claim(prediction.modality, prediction.kind)
         except CalibrationError as refusal:
             return str(refusal)
-        return Markup(metres_text.METRES_NONE)
+        return metres_text.METRES_NONE
     values = prediction.values
     depths = {"nearest": values.min(), "middle": np.median(values), "farthest": values.max()}
     written = {name: format_with_error(float(z), prediction.depth_error(float(z))) for name, z in depths.items()}
     if prediction.kind == "scale":
-        return Markup(metres_text.METRES_STRAIGHT).format(nearest=written["nearest"])
-    sentence = Markup(metres_text.METRES_FOUND).format(**written)
+        return metres_text.METRES_STRAIGHT.format(nearest=written["nearest"])
+    sentence = metres_text.METRES_FOUND.format(**written)
     unknowns = 1 if prediction.relative.kind == "scale" else 2
     if len(prediction.residuals) <= unknowns:
         return sentence + metres_text.METRES_EXACT

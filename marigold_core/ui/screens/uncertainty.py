@@ -9,33 +9,26 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import floor, log10
-from pathlib import Path
 
 import gradio as gr
 import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
 
-from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.images.colormaps import uncertainty_to_rgb
-from marigold_core.images.photo import Photo
-from marigold_core.pipeline.convergence import Point, Settling, curve, settled_at
+from marigold_core.pipeline.convergence import Point, curve, settled_at
 from marigold_core.pipeline.member_values import Votes, votes_at
 from marigold_core.prediction import Prediction
-from marigold_core.settings import Settings, bounds
 from marigold_core.ui import text
-from marigold_core.ui.controls.settings import checkpoint_choices
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, QUIET
 from marigold_core.ui.pictures import BOX_JS, draw_comparison, photo_file, preview
-from marigold_core.ui.run_controller import RunController, Update, Values
+from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Update, Values
 from marigold_core.ui.screens.layers import UNCERTAINTY, ColourSettings, draw_legends, format_share, format_uncertainty
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import ASSETS
 
 MORE = 5  # members that the button adds
-MOST = int(bounds(Settings, "ensemble_size")[1])
-BELOW = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
 PICK_JS = BOX_JS + (ASSETS / "member_values.js").read_text(encoding="utf-8")
 
 SHORT, LONG = 10, 20  # members on the curve's axis; it changes once at most while a run goes on
@@ -62,8 +55,7 @@ class UncertaintyScreen:
                 self.pixel = gr.Textbox(label=text.PIXEL, placeholder=text.PIXEL_FORM, max_length=20, elem_id="pixel")
         with gr.Row(elem_id="members"):
             with gr.Column(min_width=300):
-                self.stops = gr.Checkbox(False, label=text.STOPS, info=text.STOPS_INFO, container=False)
-                self.below = gr.Slider(0.1, 2, value=BELOW, step=0.05, label=text.BELOW)
+                controller.draw_early_stopping()
             with gr.Column(min_width=300):
                 self.more = gr.Button(text.MORE.format(number=MORE), interactive=False, elem_id="more")
                 self.why = gr.HTML(elem_classes="note")
@@ -71,7 +63,7 @@ class UncertaintyScreen:
     @property
     def inputs(self) -> list[Component]:
         """List the early-stopping controls and the pixel."""
-        return [self.stops, self.below, self.pixel]
+        return [self.controller.early_stopping, self.controller.threshold, self.pixel]
 
     @property
     def outputs(self) -> list[Component]:
@@ -82,23 +74,30 @@ class UncertaintyScreen:
         """Paint the spread, or write why there is none, and draw the curve as far as it goes."""
         return {
             **self._draw_spread(prediction),
-            self.curve: draw_curve(curve(prediction), values[self.below] / 100, prediction.modality),
+            self.curve: draw_curve(curve(prediction), values[self.controller.threshold] / 100, prediction.modality),
             self.member_values: draw_member_values(prediction, _pixel(values[self.pixel])),
         }
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Offer more members, or write why there can be none."""
         used = prediction.settings.ensemble_size
-        number = min(MORE, MOST - used)
-        why = text.MORE_NONE if prediction.members is None else text.MORE_FULL.format(most=MOST) if not number else ""
+        number = min(MORE, MOST_MEMBERS - used)
+        why = (
+            text.MORE_NONE
+            if prediction.members is None
+            else text.MORE_FULL.format(most=MOST_MEMBERS)
+            if not number
+            else ""
+        )
         label = text.MORE.format(number=number or MORE)
         return {self.more: gr.Button(label, interactive=not why), self.why: why}
 
     def listen(self) -> None:
         """Wire the threshold, the picked pixel and the button."""
         result = self.controller.result
-        self.below.input(
-            self.on_threshold, [result, self.below], self.curve, trigger_mode="always_last", **LIGHT, **QUIET
+        threshold = self.controller.threshold
+        threshold.input(
+            self.on_threshold, [result, threshold], self.curve, trigger_mode="always_last", **LIGHT, **QUIET
         )
         self.member_values.click(self.on_click, result, self.pixel, **LIGHT, **QUIET)
         self.pixel.change(
@@ -118,52 +117,28 @@ class UncertaintyScreen:
     def after(self, event: Dependency) -> None:
         """Do nothing: drawing is quick."""
 
-    def follow(self, photo: str, asked: Settings, checkpoint: str, values: Values) -> Iterator[Update]:
-        """Run the model and show every member, until the map has settled where that is wanted."""
-        service = self.controller.service
-        if not values[self.stops]:
-            yield from self.controller.run_job(service.run(photo, asked, checkpoint), values)
-            return
-        one_by_one = asked.changed(batch_size=1)  # a member not needed is one not begun
-        below = values[self.below] / 100
-        run = Settling(service.run(photo, one_by_one, checkpoint), asked.ensemble_size, below)
-        yield from self.controller.run_job(iter(run), values)
-        if run.settled:
-            yield self.controller.idle(text.SETTLED.format(used=run.used, asked=run.asked, seconds=run.saved_s))
-
     def on_more(self, values: Values) -> Iterator[Update]:
         """Add members to the result on show; those that it has are not computed again."""
         with translate_errors():
-            held = self._held(values[self.controller.result])
-            used = held.settings.ensemble_size
-            asked = held.settings.changed(ensemble_size=min(used + MORE, MOST))
-            photo = Photo(held.photo, held.fov_x_deg, None)
-            run = self.controller.service.run(photo, asked, _checkpoint_of(held), start=held)
-            yield from self.controller.run_job(run, values)
+            yield from self.controller.add_members(MORE, values)
 
     def on_threshold(self, result: str | None, below: float) -> str:
         """Draw the curve again for another threshold."""
         with translate_errors():
-            held = self._held(result)
+            held = self.controller.shown(result)
             return draw_curve(curve(held), below / 100, held.modality)
 
     def on_click(self, result: str | None, event: gr.EventData) -> str:
         """Write the pixel that was clicked, which comes in shares of the photo's width and height."""
         with translate_errors():
-            height, width = self._held(result).photo.shape[:2]
+            height, width = self.controller.shown(result).photo.shape[:2]
             x, y = (min(max(int(share * side), 0), side - 1) for share, side in ((event.u, width), (event.v, height)))
             return f"{x}, {y}"
 
     def on_pixel(self, result: str | None, pixel: str | None) -> str:
         """Draw the member values of another pixel."""
         with translate_errors():
-            return draw_member_values(self._held(result), _pixel(pixel))
-
-    def _held(self, result: str | None) -> Prediction:
-        """Return the result on show. Raises: ExportError when there is none any more."""
-        if result is None:
-            raise ExportError(text.NO_RESULT)
-        return self.controller.service.prediction(result)
+            return draw_member_values(self.controller.shown(result), _pixel(pixel))
 
     def _draw_spread(self, prediction: Prediction) -> Update:
         """Paint the spread with its legend, or write why there is none."""
@@ -186,16 +161,6 @@ def _pixel(typed: str | None) -> tuple[int, int] | None:
     """Read "312, 200" -> (x, y); None for anything else."""
     numbers = re.fullmatch(r"\s*(\d{1,5})\s*[,;\s]\s*(\d{1,5})\s*", typed or "")
     return (int(numbers[1]), int(numbers[2])) if numbers else None
-
-
-def _checkpoint_of(prediction: Prediction) -> str:
-    """Name the checkpoint of a result as the picker does. Raises: CheckpointError when it has it no longer."""
-    names = [name for _, name in checkpoint_choices()]
-    made_with = prediction.checkpoint
-    for name in names:
-        if made_with in (name, Path(name).expanduser().resolve().name):
-            return name
-    raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=made_with, names=", ".join(names)))
 
 
 # ------------------------------------------------------------------------------- convergence

@@ -2,7 +2,12 @@
 
 A translation is another package with these names. Gradio's own ``I18n`` is not used: it translates what widgets are
 labelled with when the page is drawn, but none of the sentences that a handler makes, so a page would be half done.
+
+Sentences are plain text and are escaped where they go into markup. One that carries markup is a ``Markup``, whose
+``format`` escapes what it puts in.
 """
+
+from markupsafe import Markup
 
 TITLE = "Marigold Depth Studio"
 TAGLINE = "One photo becomes a depth map, a measure of its doubt, and a 3D scene you can turn."
@@ -34,7 +39,7 @@ DEPTH_TAB = "Depth"
 DEPTH = "Photo and depth"
 UNCERTAINTY_TAB = "Uncertainty"
 UNCERTAINTY = "Photo and uncertainty"
-UNCERTAINTY_NEEDS_MORE = (
+UNCERTAINTY_NEEDS_MORE = Markup(
     "Uncertainty is how much independent members disagree, so it needs at least 3 of them. "
     "Raise the ensemble size, or choose <b>Careful</b>, and run again."
 )
@@ -46,7 +51,7 @@ NEAR, FAR = "near", "far"
 READY = "Drop a photo, or pick an example."
 EXAMPLE = "An example, computed beforehand with {name}. Now try a photo of your own."
 STARTING = "Starting"
-DONE = "{members}, {steps}, {seconds:.1f} s &middot; {width} &times; {height} &middot; seed {seed} &middot; {name}"
+DONE = "{members}, {steps}, {seconds:.1f} s Â· {width} Ã {height} Â· seed {seed} Â· {name}"
 STOPPED = "Stopped. Your settings are as you left them."
 STOPPED_WITH = "Stopped. On show is a result of {members}."
 
@@ -217,7 +222,7 @@ RELIEF_FACTS = (
     "{closed} · {width:.0f} × {height:.0f} × {thickness:.1f} mm · {volume:.0f} cm³, {weight:.0f} g of PLA if printed "
     "full · {triangles:,} triangles · {file}"
 )
-WATERTIGHT, NOT_WATERTIGHT = "Watertight", "<b>Not watertight</b>"
+WATERTIGHT, NOT_WATERTIGHT = "Watertight", Markup("<b>Not watertight</b>")
 NORMALS_ABOUT = (
     "Which way each surface faces: red to the right, green up, blue toward you. Tilt depends on the field of view."
 )

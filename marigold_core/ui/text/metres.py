@@ -1,5 +1,7 @@
 """The sentences of the metres screen."""
 
+from markupsafe import Markup
+
 PICTURE = "Photo with marks"
 PICTURE_ALT = "The photo with what you have marked on it. Points can also be typed as x and y."
 KNOW = "What do you know?"
@@ -35,16 +37,16 @@ NOT_METRES = "{name} must be a number of metres, but got {value!r}."
 METRES_LACKING = "Type the number of metres first."
 POINT_LACKING = "Type both x and y of the point, in pixels from the photo's top left corner."
 POINT_OUTSIDE = "There is no such point: the photo has {width} x {height} pixels."
-METRES_NONE = "<b>Relative.</b> The map tells near from far, but not metres. Mark two things that you know."
-METRES_NOT_YET = "<b>Not yet in metres.</b> {reason}"
-METRES_FOUND = "<b>In metres.</b> The picture spans {nearest} to {farthest} m; its middle depth is {middle} m."
+METRES_NONE = Markup("<b>Relative.</b> The map tells near from far, but not metres. Mark two things that you know.")
+METRES_NOT_YET = Markup("<b>Not yet in metres.</b> {reason}")
+METRES_FOUND = Markup("<b>In metres.</b> The picture spans {nearest} to {farthest} m; its middle depth is {middle} m.")
 METRES_EXACT = " As many hints as unknowns always fit; one more would check them."
 METRES_FIT = " The hints fit to within {worst}."
-METRES_STRAIGHT = (
+METRES_STRAIGHT = Markup(
     "<b>Straightened, not metres.</b> The nearest part lies at {nearest} of the farthest distance, so sizes hold among"
     " one another. One known distance or length gives metres."
 )
-METRES_OWN = "<b>In metres.</b> This checkpoint says metres itself; choose Measure and click two points."
+METRES_OWN = Markup("<b>In metres.</b> This checkpoint says metres itself; choose Measure and click two points.")
 HINT_COLUMNS = ("", "", "you said", "map says", "off by")
 HINT_NAMES = {"depth": "distance", "length": "length", "patch": "flat surface", "near": "near plane"}
 HINT_FLAT = "flat"
@@ -63,6 +65,6 @@ METRES_KNOWN_LIST = """
 <li>Floors, walls, roads and table tops are flat, also where nothing about their size is known.</li>
 </ul>
 <p>A relative map lacks two numbers, how large and how far away everything is, so it takes two hints that differ in
-depth. A length runs straight between its ends. The &plusmn; is one standard error: it holds what the hints and the
+depth. A length runs straight between its ends. The Â± is one standard error: it holds what the hints and the
 map leave uncertain, not every mistake that a model can make.</p>
 """

@@ -1,0 +1,40 @@
+"""The checkpoints that the page and the HTTP endpoints offer; the web reaches no other folder or repository."""
+
+from pathlib import Path
+
+from marigold_core.checkpoints.registry import Known, default_checkpoint, known
+from marigold_core.errors import CheckpointError
+from marigold_core.ui import text
+
+
+def checkpoint_choices() -> list[tuple[str, str]]:
+    """List what can run here for the picker, as (label, name): the default first, downloads with their size."""
+    entries = [entry for entry in known() if entry.available or entry.hub_id]
+    choices = [(f"{entry.name} ({_where(entry)})", entry.name) for entry in entries]
+    own = default_checkpoint()
+    if own not in [name for _, name in choices]:
+        choices.insert(0, (own.rstrip("/").rsplit("/", 1)[-1], own))
+    return choices
+
+
+def check_checkpoint(name: str) -> str:
+    """Return a name that the picker offers; the web reaches no other folder or repository. Raises: CheckpointError."""
+    names = [choice for _, choice in checkpoint_choices()]
+    if name not in names:
+        raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=name, names=", ".join(names)))
+    return name
+
+
+def offered_checkpoint(made_with: str) -> str:
+    """Find what the picker calls the checkpoint that a result records. Raises: CheckpointError when it has it not."""
+    names = [name for _, name in checkpoint_choices()]
+    for name in names:
+        if made_with in (name, Path(name).expanduser().resolve().name):
+            return name
+    raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=made_with, names=", ".join(names)))
+
+
+def _where(entry: Known) -> str:
+    if entry.hub_id is None:
+        return text.BUNDLED
+    return text.ON_DISK if entry.available else text.DOWNLOAD.format(size=entry.size_bytes / 1e9)

@@ -1,4 +1,4 @@
-"""Finds every damaged file of data sets before a run does, ``python -m training.doctor DATA...``.
+"""Checks every file of data sets before a run does, ``python -m training.doctor DATA...``.
 
 Every picture is read once, as training would read it. DATA is what training takes (``training.data.sets.open_set``) or
 a folder of latents (``training.latents``). Shards are opened one by one, because a single damaged one keeps the whole
@@ -22,24 +22,25 @@ from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
 from training.data.dataset_checks import (
     Fault,
-    Seen,
+    Finding,
+    SoundPicture,
+    check_index,
+    check_latents,
+    check_picture,
+    check_rendered,
     holds_latents,
-    look_at_index,
-    look_at_latents,
-    look_at_picture,
-    look_at_rendered,
 )
 from training.data.sets import open_set
 from training.engine.command import run
 
-Part = TypeVar("Part")  # what is looked at in one go
+Part = TypeVar("Part")  # a picture or a shard
 FAULTY = 1  # exit status
 SHOWN = 3  # sizes in a summary
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in one data set."""
+    """The findings in one data set."""
 
     data: str
     sound: int  # pictures without a fault; the rest of the fields but one is about them
@@ -66,37 +67,37 @@ def examine(data: str, split: str = "train", workers: int = 4) -> Report:
     folder = Path(data.removeprefix("rendered:"))
     shards = sorted(path for path in folder.glob("shard_*") if path.is_dir())
     if holds_latents(folder):
-        found = look_at_index(folder) + _all(look_at_latents, shards, data, workers)
+        found = check_index(folder) + _check_all(check_latents, shards, data, workers)
     elif shards:
-        found = _all(look_at_rendered, shards, data, workers)
+        found = _check_all(check_rendered, shards, data, workers)
     else:
         a_set = open_set(data, split)
-        a_set.sizes()  # from here on they are known, and the workers do not all look for them at once
-        found = _all(partial(look_at_picture, a_set), range(len(a_set)), data, workers)
+        a_set.sizes()  # from here on they are known, so that not every worker reads them
+        found = _check_all(partial(check_picture, a_set), range(len(a_set)), data, workers)
     return _report(data, found)
 
 
-def _all(
-    look: Callable[[Part], list[Fault | Seen]], parts: Sequence[Part], label: str, workers: int
-) -> list[Fault | Seen]:
-    """Look at all parts side by side; decoding leaves the interpreter free, so that threads are enough."""
+def _check_all(
+    check: Callable[[Part], list[Finding]], parts: Sequence[Part], label: str, workers: int
+) -> list[Finding]:
+    """Check all parts side by side; decoding releases the interpreter's lock, so that threads are enough."""
     pool = ThreadPoolExecutor(workers)
     try:
-        return [one for found in tqdm(pool.map(look, parts), label, len(parts), disable=None) for one in found]
+        return [one for found in tqdm(pool.map(check, parts), label, len(parts), disable=None) for one in found]
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _report(data: str, found: Sequence[Fault | Seen]) -> Report:
-    seen = [one for one in found if isinstance(one, Seen)]
-    sizes = Counter(f"{height}x{width}" for height, width in (one.size for one in seen))
-    near_m = min((one.near_m for one in seen), default=np.inf)
-    far_m = max((one.far_m for one in seen), default=-np.inf)
+def _report(data: str, found: Sequence[Finding]) -> Report:
+    sound = [one for one in found if isinstance(one, SoundPicture)]
+    sizes = Counter(f"{height}x{width}" for height, width in (one.size for one in sound))
+    near_m = min((one.near_m for one in sound), default=np.inf)
+    far_m = max((one.far_m for one in sound), default=-np.inf)
     return Report(
         data,
-        len(seen),
+        len(sound),
         dict(sizes.most_common()),
-        float(np.mean([one.known for one in seen])) if seen else 0.0,
+        float(np.mean([one.known for one in sound])) if sound else 0.0,
         (near_m, far_m) if near_m <= far_m else None,
         tuple(one for one in found if isinstance(one, Fault)),
     )

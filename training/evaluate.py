@@ -1,8 +1,8 @@
 """Scores predictions on pictures with measured depth, ``python -m training.evaluate CHECKPOINT DATA``.
 
 DATA is a data set, ``KIND:FOLDER`` or a folder that is recognised; CHECKPOINT is a checkpoint or a folder of maps
-``NAME.npy``, so that whatever gives a map for a photo can be scored. The protocol is the one
-published for the kind of data, unless another is named.
+``NAME.npy``, so that whatever gives a map for a photo can be scored. The protocol is the one published for the
+kind of data, unless another is named.
 """
 
 import json
@@ -116,7 +116,7 @@ def main(
     honesty: Path | None = None,
     json_out: Path | None = None,
 ) -> None:
-    """Score a checkpoint, or any maps, on pictures with measured depth, beside baselines that ignore it.
+    """Score a checkpoint, or any maps, on pictures with measured depth, beside baselines that ignore the photo.
 
     Args:
         checkpoint: short name, diffusers folder, hub id, or a folder of maps NAME.npy.

@@ -209,7 +209,6 @@ def test_samples_come_back_as_they_were_rendered(draw, tmp_path):
     assert sample.kind == kind and sample.fov_x_deg == pytest.approx(camera.fov_x_deg)
     np.testing.assert_array_equal(sample.rgb, view.rgb)
     np.testing.assert_array_equal(sample.labels, view.labels)
-    np.testing.assert_array_equal(sample.sky, np.isinf(view.depth_m))
-    np.testing.assert_array_equal(sample.valid, ~sample.sky)
+    np.testing.assert_array_equal(np.isinf(sample.depth_m), np.isinf(view.depth_m))
     np.testing.assert_allclose(sample.depth_m, view.depth_m, rtol=2**-11)
     np.testing.assert_allclose(sample.normals, view.normals, atol=0.005)

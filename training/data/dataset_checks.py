@@ -1,4 +1,4 @@
-"""Single pictures, shards of rendered pictures and shards of latents -> what is wrong with them, or what was seen."""
+"""Checks of single pictures, shards of rendered pictures and shards of latents -> faults, or what was read."""
 
 import json
 import math
@@ -12,6 +12,7 @@ import numpy as np
 
 from marigold_core.errors import MarigoldError
 from training.data.latent_cache import INDEX, NAMES, read_index
+from training.data.sets.reading import naming
 from training.data.sets.rendered import ARRAYS, Shard
 from training.data.sets.sample import DepthSet, Sample
 
@@ -30,7 +31,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SoundPicture:
     """A picture without a fault."""
 
     size: tuple[int, int]  # (height, width) in pixels, of latents in cells
@@ -39,34 +40,38 @@ class Seen:
     far_m: float = -math.inf
 
 
-def look_at_picture(a_set: DepthSet, index: int) -> list[Fault | Seen]:
+Finding = Fault | SoundPicture
+
+
+def check_picture(a_set: DepthSet, index: int) -> list[Finding]:
     """Read one picture as training does; each of its files that is missing or empty is a fault."""
     files = [(path.relative_to(a_set.folder).as_posix(), path) for path in a_set.files(index)]
-    missing = [Fault(name, "is missing") for name, path in files if not path.is_file()]
-    empty = [Fault(name, "is empty") for name, path in files if path.is_file() and not path.stat().st_size]
-    if missing or empty:
-        return [*missing, *empty]
-    looked = _look(a_set.name(index), lambda: a_set[index], a_set.near_m, a_set.far_m)
-    if isinstance(looked, Seen) and looked.size != (size := a_set.sizes()[index]):
-        return [Fault(a_set.name(index), f"is {_text(looked.size)} where pictures of {a_set.kind} are {_text(size)}")]
-    return [looked]
+    faults: list[Finding] = [Fault(name, "is missing") for name, path in files if not path.is_file()]
+    faults += [Fault(name, "is empty") for name, path in files if path.is_file() and not path.stat().st_size]
+    if faults:
+        return faults
+    found = _check_sample(a_set.name(index), lambda: a_set[index], a_set.near_m, a_set.far_m)
+    if isinstance(found, SoundPicture) and found.size != a_set.sizes()[index]:
+        own, others = ("{} x {}".format(*size) for size in (found.size, a_set.sizes()[index]))
+        return [Fault(a_set.name(index), f"is {own} where pictures of {a_set.kind} are {others}")]
+    return [found]
 
 
-def look_at_rendered(folder: Path) -> list[Fault | Seen]:
+def check_rendered(folder: Path) -> list[Finding]:
     """Read one shard of rendered pictures; if an array does not open, its pictures are left alone."""
     refusals: dict[str, None] = {}  # each once: an array may be refused because of another
     for name in ARRAYS:
         try:
-            getattr(Shard(folder), name)
+            Shard(folder).array(name)
         except MarigoldError as error:
             refusals[str(error)] = None
     if refusals:
         return [Fault(folder.name, sentence) for sentence in refusals]
     shard = Shard(folder)
-    return [_look(shard.name(row), partial(shard.__getitem__, row), 0.0, math.inf) for row in range(len(shard))]
+    return [_check_sample(shard.name(row), partial(shard.__getitem__, row), 0.0, math.inf) for row in range(len(shard))]
 
 
-def _look(name: str, read: Callable[[], Sample], near_m: float, far_m: float) -> Fault | Seen:
+def _check_sample(name: str, read: Callable[[], Sample], near_m: float, far_m: float) -> Finding:
     try:
         depth_m = read().depth_m
     except MarigoldError as error:
@@ -77,11 +82,7 @@ def _look(name: str, read: Callable[[], Sample], near_m: float, far_m: float) ->
         return Fault(name, f"has depths of {least:g} to {most:g} m, none between {near_m:g} and {far_m:g} m")
     values = depth_m[counts]
     height, width = depth_m.shape
-    return Seen((height, width), float(counts.mean()), float(values.min()), float(values.max()))
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
+    return SoundPicture((height, width), float(counts.mean()), float(values.min()), float(values.max()))
 
 
 # ------------------------------------------------------------------------------- latents
@@ -92,8 +93,8 @@ def holds_latents(folder: Path) -> bool:
     return (folder / INDEX).exists() or any(next(folder.glob(f"shard_*/{name}.npy"), None) for name in LATENTS)
 
 
-def look_at_index(folder: Path) -> list[Fault | Seen]:
-    """Read what says what the latents of a folder were made with."""
+def check_index(folder: Path) -> list[Finding]:
+    """Read the description of what the latents of a folder were made with."""
     try:
         read_index(folder)
     except MarigoldError as error:
@@ -101,34 +102,25 @@ def look_at_index(folder: Path) -> list[Fault | Seen]:
     return []
 
 
-def look_at_latents(shard: Path) -> list[Fault | Seen]:
+def check_latents(shard: Path) -> list[Finding]:
     """Read one shard of latents; if an array does not open, its pictures are left alone."""
-    arrays: dict[str, np.ndarray] = {}
-    faults: list[Fault | Seen] = []
-    names = _read(shard / NAMES, lambda path: list(json.loads(path.read_text(encoding="utf-8"))))
-    if isinstance(names, Fault):
-        faults.append(names)
-    for name in LATENTS:
-        array = _read(shard / f"{name}.npy", lambda path: np.load(path, mmap_mode="r"))
-        if isinstance(array, Fault):
-            faults.append(array)
-        else:
-            arrays[name] = array
-    faults += _misfits(shard, arrays, {} if isinstance(names, Fault) else {"N": len(names)})
-    return faults or [_look_at_latent(shard, arrays, row) for row in range(len(arrays["valid"]))]
+    names = _open(shard / NAMES, lambda path: list(json.loads(path.read_text(encoding="utf-8"))))
+    opened = {name: _open(shard / f"{name}.npy", lambda path: np.load(path, mmap_mode="r")) for name in LATENTS}
+    arrays = {name: array for name, array in opened.items() if not isinstance(array, Fault)}
+    faults: list[Finding] = [found for found in (names, *opened.values()) if isinstance(found, Fault)]
+    faults += _compare_shapes(shard, arrays, {} if isinstance(names, Fault) else {"N": len(names)})
+    return faults or [_check_latent(shard, arrays, row) for row in range(len(arrays["valid"]))]
 
 
-def _read(path: Path, read: Callable[[Path], Content]) -> Content | Fault:
-    where = f"{path.parent.name}/{path.name}"
-    if not path.is_file() or not path.stat().st_size:
-        return Fault(where, "is empty" if path.is_file() else "is missing")
+def _open(path: Path, read: Callable[[Path], Content]) -> Content | Fault:
     try:
-        return read(path)
-    except (ValueError, TypeError, EOFError, OSError) as error:  # cut off, of another kind, or not to be read
-        return Fault(where, f"is damaged or cut off: {error}")
+        with naming(path):
+            return read(path)
+    except MarigoldError as error:
+        return Fault(f"{path.parent.name}/{path.name}", str(error).removeprefix(f"{path} ").removesuffix("."))
 
 
-def _misfits(shard: Path, arrays: dict[str, np.ndarray], sizes: dict[str, int]) -> Iterator[Fault]:
+def _compare_shapes(shard: Path, arrays: dict[str, np.ndarray], sizes: dict[str, int]) -> Iterator[Fault]:
     """Compare types and shapes with each other; what the first array has is due of the others."""
     for name, array in arrays.items():
         dtype, shape = LATENTS[name]
@@ -141,7 +133,7 @@ def _misfits(shard: Path, arrays: dict[str, np.ndarray], sizes: dict[str, int]) 
             yield Fault(f"{shard.name}/{name}.npy", what)
 
 
-def _look_at_latent(shard: Path, arrays: dict[str, np.ndarray], row: int) -> Fault | Seen:
+def _check_latent(shard: Path, arrays: dict[str, np.ndarray], row: int) -> Finding:
     for name in ("image", "target"):
         if not np.isfinite(arrays[name][row]).all():
             return Fault(f"{shard.name}/{name}.npy[{row}]", "has NaN or infinity")
@@ -149,4 +141,4 @@ def _look_at_latent(shard: Path, arrays: dict[str, np.ndarray], row: int) -> Fau
     if not valid.any():
         return Fault(f"{shard.name}/valid.npy[{row}]", "no cell has a known depth")
     height, width = valid.shape
-    return Seen((height, width), float(valid.mean()))
+    return SoundPicture((height, width), float(valid.mean()))

@@ -16,9 +16,7 @@ from training.scoring.protocols import Averaging, Protocol
 
 # photo [H, W, 3] uint8 -> map [h, w] that grows with depth (or falls with it, where disparity is fitted), or more
 Predictor = Callable[[np.ndarray], np.ndarray | Prediction]
-Row = dict[
-    str, float
-]  # metrics of one picture, without those that are not defined for it; "pixels" is how many counted
+Row = dict[str, float]  # metrics of one picture that are defined for it; "pixels" is how many counted
 RANKED_PIXELS = 1_000_000  # of more pixels only every n-th is ranked: sorting 20 million takes seconds a picture
 
 
@@ -44,8 +42,10 @@ def compare(prediction: np.ndarray | Prediction, truth_m: np.ndarray, protocol: 
     if not np.isfinite(estimate.values).all():
         raise MarigoldError("The prediction holds values that are not numbers (NaN or infinity).")
     counted = protocol.counted(truth_m)
-    values = _resize(estimate.values, truth_m)
-    uncertainty = None if estimate.uncertainty is None else _resize(estimate.uncertainty, truth_m)
+    size = truth_m.shape[0], truth_m.shape[1]
+    values, uncertainty = resize_map(estimate.values, size, Resampling.BILINEAR), estimate.uncertainty
+    if uncertainty is not None:
+        uncertainty = resize_map(uncertainty, size, Resampling.BILINEAR)
     alignment = estimate.alignment if protocol.alignment == "auto" else protocol.alignment
     aligned_m = align(values, truth_m, counted, alignment, protocol.alignment_max_px or None)
     aligned_m = aligned_m.clip(protocol.near_m, protocol.far_m)
@@ -105,9 +105,3 @@ def constant(pixels: np.ndarray) -> np.ndarray:
 
 
 BASELINES: dict[str, Predictor] = {"vertical ramp": ramp, "constant": constant}
-
-
-def _resize(values: np.ndarray, truth_m: np.ndarray) -> np.ndarray:
-    """Bring a map [h, w] to the size of the truth bilinearly -> [H, W]."""
-    height, width = truth_m.shape
-    return resize_map(values, (height, width), Resampling.BILINEAR)

@@ -89,7 +89,7 @@ def test_a_constant_prediction_becomes_the_mean() -> None:
 
 def test_a_thinned_fit_sees_every_nth_pixel_on_both_axes() -> None:
     truth = np.arange(1.0, 33).reshape(4, 8)
-    values = np.where(np.mod(*np.mgrid[0:4, 0:8][[0]], 2) == 0, truth, 1e6)  # odd rows are wrong
+    values = np.where(np.arange(4)[:, None] % 2 == 0, truth, 1e6)  # odd rows are wrong
     values[:, 1::2] = -1e6
     fitted = align(values, truth, np.ones_like(truth, bool), max_px=4)
     np.testing.assert_allclose(fitted[::2, ::2], truth[::2, ::2])

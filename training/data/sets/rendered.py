@@ -8,8 +8,7 @@ A data folder holds ``shard_00000/`` and so on; a shard holds, for N pictures of
     labels.npy   [N, H, W]    uint8    index into ``training.scenes.types.LABELS``
     meta.json    kinds, scene numbers, field of view, the settings that made it
 
-Every pixel has a depth but the sky; ``sky`` is the mask to put at the far plane. A shard folder appears under its name
-only when it is whole.
+Every pixel has a depth but the sky. A shard folder appears under its name only when it is whole.
 """
 
 import bisect
@@ -49,16 +48,6 @@ class RenderedSample(Sample):
     kind: str  # "room", "table", ...
     fov_x_deg: float  # across the picture
 
-    @property
-    def sky(self) -> np.ndarray:
-        """[H, W] bool, True where there is no surface: infinitely far."""
-        return np.isinf(self.depth_m)
-
-    @property
-    def valid(self) -> np.ndarray:
-        """[H, W] bool, True where ``depth_m`` is a measurement."""
-        return np.isfinite(self.depth_m)
-
 
 def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
     """Views of one size -> a shard folder, written aside and renamed, so that a shard is whole or absent."""
@@ -84,38 +73,20 @@ class Shard:
         with naming(path / "meta.json"):
             self.meta = json.loads((path / "meta.json").read_text())
             self._count = min(len(self.meta["kinds"]), len(self.meta["fov_x_deg"]))
+        self._mapped: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the mapped arrays behind: another process maps them itself."""
-        return {"path": self.path, "meta": self.meta, "_count": self._count}
-
-    @cached_property
-    def rgb(self) -> np.ndarray:
-        """[N, H, W, 3] uint8."""
-        return self._map("rgb")
-
-    @cached_property
-    def depth(self) -> np.ndarray:
-        """[N, H, W] float16 metres, inf = sky."""
-        return self._map("depth")
-
-    @cached_property
-    def normals(self) -> np.ndarray:
-        """[N, H, W, 3] int8, unit vectors times 127, 0 = sky."""
-        return self._map("normals")
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """[N, H, W] uint8."""
-        return self._map("labels")
+        return {**self.__dict__, "_mapped": {}}
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels of every picture in the shard."""
-        return self.rgb.shape[1], self.rgb.shape[2]
+        _, height, width, _ = self.array("rgb").shape
+        return height, width
 
     def name(self, index: int) -> str:
         """Name a picture."""
@@ -125,31 +96,28 @@ class Shard:
         """List the files of the shard that pictures are read from."""
         return [self.path / f"{name}.npy" for name in ARRAYS]
 
-    def __getitem__(self, index: int) -> RenderedSample:
-        sample = RenderedSample(
-            self.name(index),
-            np.array(self.rgb[index]),
-            self.depth[index].astype(np.float32),
-            self.normals[index].astype(np.float32) / 127,
-            np.array(self.labels[index]),
-            self.meta["kinds"][index],
-            self.meta["fov_x_deg"][index],
-        )
-        path = self.path / "depth.npy"
-        if np.isnan(sample.depth_m).any():
-            raise MarigoldError(f"{path} holds depths that are not numbers (NaN) in picture {index}.")
-        check_depth(sample.depth_m, path)
-        return sample
+    def array(self, name: str) -> np.ndarray:
+        """Map one of ``ARRAYS``, for all pictures and as it is stored."""
+        if name not in self._mapped:
+            path, (kind, trailing) = self.path / f"{name}.npy", ARRAYS[name]
+            with naming(path):
+                array = np.load(path, mmap_mode="r")
+            shape = (self._count, *(array if name == "rgb" else self.array("rgb")).shape[1:3], *trailing)
+            if array.dtype != kind or array.shape != shape:
+                found, wanted = f"{array.dtype} {list(array.shape)}", f"{kind} {list(shape)}"
+                raise MarigoldError(f"{path} holds {found} instead of {wanted}.")
+            self._mapped[name] = array
+        return self._mapped[name]
 
-    def _map(self, name: str) -> np.ndarray:
-        path, (kind, trailing) = self.path / f"{name}.npy", ARRAYS[name]
-        with naming(path):
-            array = np.load(path, mmap_mode="r")
-        shape = (self._count, *(array if name == "rgb" else self.rgb).shape[1:3], *trailing)
-        if array.dtype != kind or array.shape != shape:
-            found, wanted = (f"{what} {list(size)}" for what, size in ((array.dtype, array.shape), (kind, shape)))
-            raise MarigoldError(f"{path} holds {found} instead of {wanted}.")
-        return array
+    def __getitem__(self, index: int) -> RenderedSample:
+        rgb, depth, normals, labels = (self.array(name)[index] for name in ARRAYS)
+        depth_m, path = depth.astype(np.float32), self.path / "depth.npy"
+        if np.isnan(depth_m).any():
+            raise MarigoldError(f"{path} holds depths that are not numbers (NaN) in picture {index}.")
+        check_depth(depth_m, path)
+        meta = self.meta["kinds"][index], self.meta["fov_x_deg"][index]
+        unit = normals.astype(np.float32) / 127
+        return RenderedSample(self.name(index), np.array(rgb), depth_m, unit, np.array(labels), *meta)
 
 
 class RenderedScenes:
@@ -159,11 +127,12 @@ class RenderedScenes:
     Raises: MarigoldError when the folder has no shard yet.
     """
 
+    kind = "rendered"
+    near_m, far_m = 1e-3, 80.0
+    size: tuple[int, int] | None = None
+
     def __init__(self, folder: str | Path):
-        self.kind = "rendered"
         self.folder = Path(folder)
-        self.near_m, self.far_m = 1e-3, 80.0
-        self.size: tuple[int, int] | None = None
         self.shards = [Shard(path) for path in sorted(self.folder.glob("shard_*"))]
         if not self.shards:
             raise MarigoldError(f"{self.folder} has no rendered shard; make some with: python -m training.render")

@@ -27,9 +27,9 @@ from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes
 from training.engine import checkpoints
 from training.engine.command import run
-from training.engine.fingerprint import facts
+from training.engine.fingerprint import run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
-from training.engine.metrics_log import Journal
+from training.engine.metrics_log import MetricsLog
 from training.engine.processes import accelerator_for
 from training.recipe import AutoencoderRecipe
 from training.start import prepare_start
@@ -122,7 +122,7 @@ def autoencoder_losses(vae: AutoencoderKL, pictures: Tensor, recipe: Autoencoder
 
 
 @torch.no_grad()
-def settle(folder: Path, pictures: Pictures) -> dict[str, float]:
+def scale_latents(folder: Path, pictures: Pictures) -> dict[str, float]:
     """Write the factor that brings the latents to unit variance into the folder -> what the autoencoder loses.
 
     Photographs: PSNR in dB. Depth: mean absolute error in [-1, 1] after the mean over channels.
@@ -146,7 +146,7 @@ def settle(folder: Path, pictures: Pictures) -> dict[str, float]:
 
 
 def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]:
-    """Train the autoencoder of a new checkpoint -> its scaling factor and what it loses, see ``settle``.
+    """Train the autoencoder of a new checkpoint -> its scaling factor and what it loses, see ``scale_latents``.
 
     Raises: MarigoldError for unusable data, and what ``loop.run_loop`` raises.
     """
@@ -163,15 +163,15 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
         return autoencoder_losses(cast(AutoencoderKL, network), crops.pictures.to(vae.device), recipe, step)
 
     data = [f"{len(scenes)} pictures, {len(natural)} photographs"]
-    begun_with = facts(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
+    fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
     folder = run_loop(
-        vae, loss, pictures, recipe, Run(task.out, base, "vae", begun_with), accelerator, minutes=task.minutes
+        vae, loss, pictures, recipe, Run(task.out, base, "vae", fingerprint), accelerator, minutes=task.minutes
     )
-    figures = settle(folder, pictures)
-    journal = Journal(task.out / "metrics.jsonl")
+    figures = scale_latents(folder, pictures)
+    log = MetricsLog(task.out / "metrics.jsonl")
     record = {"step": checkpoints.step_of(folder), "event": "settled", **figures}
-    if record not in journal.read():  # a finished run that is asked for again comes here too
-        journal.add(record)
+    if record not in log.read():  # a finished run that is asked for again comes here too
+        log.add(record)
     load(folder)  # proves that the folder is whole
     return figures
 

@@ -22,12 +22,12 @@ from training.data.random_streams import stream
 from training.data.sampling import Latents, Pictures, Plan, Source
 from training.data.sets import open_set
 from training.engine.command import run
-from training.engine.fingerprint import facts
+from training.engine.fingerprint import run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
 from training.engine.losses import feature_distance, velocity_loss
-from training.engine.metrics_log import Journal
+from training.engine.metrics_log import MetricsLog
 from training.engine.processes import accelerator_for
-from training.engine.validation import Watcher
+from training.engine.validation import ValidationCallback
 from training.recipe import PRESETS, Recipe
 from training.start import prepare_start
 
@@ -131,18 +131,18 @@ def train(task: Task, recipe: Recipe) -> Path:
     accelerator.print(f"Training on {counts}", flush=True)
     examples = next(Loader(plan, on_bad_sample=task.on_bad_sample)(range(1))).batch
     # 4. The loop.
-    begun_with = facts(recipe, pipeline.checkpoint.sha256, data, accelerator.device.type)
+    fingerprint = run_fingerprint(recipe, pipeline.checkpoint.sha256, data, accelerator.device.type)
     newest = run_loop(
         pipeline.unet,
         Objective(pipeline, recipe, real),
         Loader(plan, task.workers, task.on_bad_sample, task.loader_timeout_s),
         recipe,
-        Run(task.out, base, "unet", begun_with, task.allow_change),
+        Run(task.out, base, "unet", fingerprint, task.allow_change),
         accelerator,
-        watch=Watcher(pipeline, recipe, validation, task.validation_pictures, examples, task.out),
+        callback=ValidationCallback(pipeline, recipe, validation, task.validation_pictures, examples, task.out),
         minutes=task.minutes,
     )
-    best = Journal(task.out / "metrics.jsonl").best_step
+    best = MetricsLog(task.out / "metrics.jsonl").best_step
     accelerator.print(newest if best is None else f"{newest}; step {best} validated best")
     return newest
 

@@ -87,7 +87,7 @@ def newest(run_folder: Path) -> Path:
 
 
 def unwatched(*_: object) -> None:
-    """In the place of the Watcher: no figures, which take longer than such a run."""
+    """In the place of the ValidationCallback: no figures, which take longer than such a run."""
 
 
 def begin(task: Task, recipe: Recipe, trick: Trick | None = None, **environment: str) -> BaseProcess:
@@ -119,7 +119,7 @@ def _live(task: Task, recipe: Recipe, trick: Trick | None, environment: dict[str
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a program that was not forked
-    train_module.Watcher = unwatched  # type: ignore
+    train_module.ValidationCallback = unwatched  # type: ignore
     if trick is not None:
         trick(task.out)
 

@@ -52,7 +52,7 @@ def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_figures_and_survivors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
     yield
     for process in multiprocessing.active_children():  # of a test that failed
         process.kill()

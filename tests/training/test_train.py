@@ -22,7 +22,7 @@ from training.data.latent_cache import INDEX, read_index
 from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes, View, write_shard
 from training.engine import checkpoints
-from training.engine.losses import ask, draw_timesteps, picture_loss, velocity_loss
+from training.engine.losses import decoded_depth_loss, denoising_target, draw_timesteps, velocity_loss
 from training.latents import Encoding, encode_set
 from training.recipe import AutoencoderRecipe, Framing, Recipe
 from training.train import Task, train
@@ -108,16 +108,16 @@ def test_at_the_last_timestep_the_target_is_the_negated_latent(
     pipeline = load(tiny_depth)
     assert pipeline.scheduler.alphas_cumprod[-1] == 0
     clean = torch.randn(2, 4, 8, 8, generator=stream(0))
-    asked = []
+    timesteps = []
 
     def answer(sample: torch.Tensor, t: torch.Tensor, **_: object) -> tuple[torch.Tensor]:
-        asked.append(t)
+        timesteps.append(t)
         return (-clean,)
 
     monkeypatch.setattr(pipeline.unet, "forward", answer)
     last = Recipe(precision="float32", timestep_power=1e6)  # always the noisiest
     assert loss_of(pipeline, clean, torch.ones(2, 1, 8, 8, dtype=torch.bool), recipe=last) == 0
-    assert asked[0].tolist() == [999, 999]
+    assert timesteps[0].tolist() == [999, 999]
 
 
 @torch.no_grad()
@@ -129,11 +129,11 @@ def test_noise_and_timesteps_are_those_of_the_micro_batch(tiny_depth: Path) -> N
 
 
 @torch.no_grad()
-def test_from_its_own_estimate_the_network_is_asked_for_the_truth(tiny_depth: Path) -> None:
+def test_self_conditioning_leads_from_the_own_estimate_to_the_truth(tiny_depth: Path) -> None:
     pipeline = load(tiny_depth)
     image, clean = torch.randn(2, 16, 4, 8, 8, generator=stream(0)).unbind()
     plain, own, half = (
-        ask(pipeline, image, clean, changed(RECIPE, own_estimate=share), micro=1, features=())
+        denoising_target(pipeline, image, clean, changed(RECIPE, own_estimate=share), micro=1, features=())
         for share in (0.0, 1.0, 0.5)
     )
     signal = pipeline.scheduler.alphas_cumprod[own.t].view(-1, 1, 1, 1)
@@ -163,27 +163,27 @@ def ramp_with_a_step(blur: bool = False) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(picture, 5, 1, 2, count_include_pad=False) if blur else picture
 
 
-def test_a_picture_is_scored_up_to_scale_and_shift_by_nearness_and_outlines() -> None:
+def test_decoded_depth_is_scored_up_to_scale_and_shift_by_nearness_and_outlines() -> None:
     truth, known = ramp_with_a_step(), torch.ones(1, 1, 32, 32)
-    assert picture_loss(truth, truth, known).item() == pytest.approx(0, abs=0.02)
-    assert picture_loss(0.5 * truth + 0.35, truth, known).item() == pytest.approx(0, abs=0.03)
-    assert picture_loss(1 - truth, truth, known) > 1  # a scale is fitted, not a mirror
+    assert decoded_depth_loss(truth, truth, known).item() == pytest.approx(0, abs=0.02)
+    assert decoded_depth_loss(0.5 * truth + 0.35, truth, known).item() == pytest.approx(0, abs=0.03)
+    assert decoded_depth_loss(1 - truth, truth, known) > 1  # a scale is fitted, not a mirror
     near, far = truth.clone(), truth.clone()
     near[..., 10:22, 10:22] += 0.1
     far[..., 10:22, 26:] += 0.1
     known_middle = known.clone()
     known_middle[..., 10:22, 10:22] = 0
-    assert picture_loss(near, truth, known_middle).item() == pytest.approx(0, abs=0.02)
-    assert picture_loss(near, truth, known) > 2 * picture_loss(far, truth, known)
+    assert decoded_depth_loss(near, truth, known_middle).item() == pytest.approx(0, abs=0.02)
+    assert decoded_depth_loss(near, truth, known) > 2 * decoded_depth_loss(far, truth, known)
     flat = (truth - ramp_with_a_step(blur=True)).abs().mean()  # as large an error without harm to the outline
-    assert picture_loss(ramp_with_a_step(blur=True), truth, known) > 2 * picture_loss(
+    assert decoded_depth_loss(ramp_with_a_step(blur=True), truth, known) > 2 * decoded_depth_loss(
         truth + flat * torch.linspace(-2, 2, 32), truth, known
     )
     nothing = torch.zeros_like(known)
-    assert picture_loss(near, truth, nothing) == 0
+    assert decoded_depth_loss(near, truth, nothing) == 0
 
 
-def test_the_loss_of_the_picture_reaches_the_network(tiny_depth: Path) -> None:
+def test_the_decoded_depth_loss_reaches_the_network(tiny_depth: Path) -> None:
     pipeline = load(tiny_depth)
     pipeline.prompt = pipeline.prompt.clone()
     pipeline.unet.requires_grad_(True)
@@ -249,7 +249,7 @@ def test_stored_features_train_as_those_computed_on_the_way(
     looks = []
     look = ImagePrior.forward
     monkeypatch.setattr(ImagePrior, "forward", lambda prior, seen: looks.append(len(seen)) or look(prior, seen))
-    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
     losses = []
     for latents, asked in ((encoded, []), (bare, [2] * 6)):
         task = Task(str(tiny_guided), tmp_path / f"run_{latents.name}", latents=(latents,), device="cpu")
@@ -262,7 +262,7 @@ def test_stored_features_train_as_those_computed_on_the_way(
 def test_a_run_with_a_prior_goes_on_to_the_last_bit(
     tiny_guided: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
     recipe = changed(SHORT, steps=4, prior_dropout=0.3)
     whole, parts = (Task(str(tiny_guided), tmp_path / n, latents=(encoded,), device="cpu") for n in ("whole", "parts"))
     folder = train(whole, recipe)

@@ -1,4 +1,4 @@
-"""What a run was begun with, kept in ``run.json``; going on with anything else is refused or, if allowed, named."""
+"""The fingerprint of a run: recipe, start, data and versions, kept in ``run.json`` and compared when it is resumed."""
 
 import json
 import sys
@@ -12,26 +12,20 @@ from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
 from training.recipe import Schedule
 
-MAY_CHANGE = {
-    "steps",
-    "cooldown_steps",
-    "save_minutes",
-    "validate_steps",
-    "validate_px",
-    "figure_steps",
-}  # no step made depends on it
+# fields of a recipe that no step made so far depends on
+MAY_CHANGE = {"steps", "cooldown_steps", "save_minutes", "validate_steps", "validate_px", "figure_steps"}
 
-Facts = dict[str, object]
+Fingerprint = dict[str, object]
 
 
-def facts(recipe: Schedule, start_sha256: str, data: list[str], device: str) -> Facts:
-    """Collect what the weights of a run are a function of."""
+def run_fingerprint(recipe: Schedule, start_sha256: str, data: list[str], device: str) -> Fingerprint:
+    """Collect everything that the weights of a run are a function of."""
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "device": device}
     return {"recipe": recipe.model_dump(mode="json"), "start": start_sha256, "data": data, "versions": versions}
 
 
-def settle(run: Path, now: Facts, allow_change: bool) -> None:
-    """Write ``run.json`` when the run is new; compare with it when the run goes on.
+def check_fingerprint(run: Path, now: Fingerprint, allow_change: bool) -> None:
+    """Write ``run.json`` when the run is new; compare with it when the run is resumed.
 
     Raises: MarigoldError naming the differences, unless they are allowed or cannot change the steps made so far.
     """
@@ -48,13 +42,13 @@ def settle(run: Path, now: Facts, allow_change: bool) -> None:
     write_json(path, now)
 
 
-def _differences(begun: Facts, now: Facts) -> list[str]:
-    """Name what differs, as ``lr 0.001, now 0.0001``."""
+def _differences(begun: Fingerprint, now: Fingerprint) -> list[str]:
+    """List what differs, as ``lr 0.001, now 0.0001``."""
     found = []
     for part in now:
         before, after = begun.get(part), now[part]
         if isinstance(before, dict) and isinstance(after, dict):
-            old, new = cast(Facts, before), cast(Facts, after)
+            old, new = cast(Fingerprint, before), cast(Fingerprint, after)
             changed = [name for name in {**old, **new} if name not in MAY_CHANGE and old.get(name) != new.get(name)]
             found += [f"{name} {old.get(name)}, now {new.get(name)}" for name in changed]
         elif before != after:

@@ -1,8 +1,8 @@
-"""The loop that both networks are trained with: steps, rate, running mean, checkpoints, signals.
+"""The loop that trains both networks: steps, learning rate, running mean, checkpoints, signals.
 
-A step is a function of (seed, step) and the weights, whoever makes it: its ``micro_batches`` are numbered through the
-run, and every process makes each n-th of them. So a run that was stopped, or killed, and started again by the same
-command ends with the same weights as one that was not, and many processes draw what one would.
+A step is a function of (seed, step) and the weights. Micro-batches are numbered through the run and process k of n
+makes every n-th from k on. So a run that was stopped or killed and started again by the same command ends with the
+same weights as one that was not, and several processes draw what one process would.
 """
 
 import copy
@@ -25,11 +25,9 @@ from tqdm import tqdm
 
 from marigold_core.errors import MarigoldError
 from training.engine import checkpoints
-from training.engine.fingerprint import Facts, settle
-from training.engine.metrics_log import Journal
-from training.engine.processes import agree
-from training.engine.signals import locked, stop_signals
-from training.engine.throughput import Pace
+from training.engine.fingerprint import Fingerprint, check_fingerprint
+from training.engine.metrics_log import MetricsLog, Throughput
+from training.engine.processes import agree, locked, stop_signals
 from training.recipe import Schedule
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is logged
@@ -37,24 +35,26 @@ PATIENCE = 3  # steps in a row that may be skipped
 SCALER = "scaler."  # of float16 training, in the training state
 
 
-class Diverged(MarigoldError):
+class DivergedError(MarigoldError):
     """Loss or gradient were not finite ``PATIENCE`` times in a row; the last good checkpoint is kept."""
 
     exit_code = 4
 
 
 class HasNames(Protocol):
-    """What a micro-batch is made from; ``names`` tells whom to blame."""
+    """What a micro-batch is made from."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its pictures."""
+        """Names of its pictures, for messages about a step that failed."""
         ...
 
 
 Item = TypeVar("Item", bound=HasNames)
-Feed = Callable[[range], Iterator[Item]]  # numbers of micro-batches -> what they are made from, in this order
+Loader = Callable[[range], Iterator[Item]]  # numbers of micro-batches -> what they are made from, in this order
 Loss = Callable[[nn.Module, int, Item], Losses]  # the network as prepared for this machine, micro-batch number, item
+# Network, step, log, and whether the run is to stop. Called before each step; it may validate and draw.
+Callback = Callable[[ModelMixin, int, MetricsLog, Callable[[], bool]], None]
 
 
 @dataclass(frozen=True)
@@ -64,74 +64,72 @@ class Run:
     folder: Path
     base: Path  # the checkpoint it begins with
     part: str  # the component that is trained: "unet", "vae"
-    begun_with: Facts
+    fingerprint: Fingerprint
     allow_change: bool = False
 
 
 @dataclass
 class Weights:
-    """The network in its three forms, and what moves it."""
+    """The network in its three forms, with its optimiser."""
 
     raw: ModelMixin
     wrapped: nn.Module  # as the accelerator prepared it: gradients are shared between processes
-    mean: ModelMixin  # what is saved, validated and used: the running mean, or the weights themselves
+    mean: ModelMixin  # what is saved and validated: the running mean, or the weights themselves
     optimizer: torch.optim.Optimizer
-    pace: Pace
+    throughput: Throughput
     skipped: int = 0  # steps in a row
-
-
-# Looks at the weights after some steps and writes what it sees; gives up, to look again later, once it is told to stop.
-Watch = Callable[[ModelMixin, int, Journal, Callable[[], bool]], None]
 
 
 def run_loop(
     network: ModelMixin,
     loss: Loss[Item],
-    feed: Feed[Item],
+    loader: Loader[Item],
     schedule: Schedule,
     run: Run,
     accelerator: Accelerator,
     *,
-    watch: Watch | None = None,
+    callback: Callback | None = None,
     minutes: float | None = None,
 ) -> Path:
     """Train ``network`` -> the newest checkpoint of the run.
 
-    Goes on from the newest checkpoint that is whole. Ends after the schedule's steps, after ``minutes``, or at SIGTERM
-    and SIGINT; always with a checkpoint. After SIGINT it raises KeyboardInterrupt.
-    Raises: MarigoldError when another process trains in the folder or the run was begun with something else,
-    Diverged, and SaveError when the last checkpoint could not be written.
+    Resumes from the newest undamaged checkpoint. Ends after the schedule's steps, after ``minutes``, or at SIGTERM
+    and SIGINT; always with a checkpoint. ``loader`` and ``loss`` make micro-batches and score them, ``callback`` is
+    called before each step.
+
+    Raises: MarigoldError when another process trains in the folder or the fingerprint is another than the run was
+    begun with; DivergedError; SaveError when the last checkpoint could not be written; KeyboardInterrupt after SIGINT.
     """
     began = time.monotonic()
     with stop_signals() as asked, locked(run.folder) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
-            settle(run.folder, run.begun_with, run.allow_change)
+            check_fingerprint(run.folder, run.fingerprint, run.allow_change)
             checkpoints.clear(run.folder)
         accelerator.wait_for_everyone()
         weights = _prepare(network, schedule, accelerator)
         step = _resume(run, weights, accelerator)
-        journal = Journal(run.folder / "metrics.jsonl", accelerator.is_main_process)
-        journal.rewind(step)
+        log = MetricsLog(run.folder / "metrics.jsonl", accelerator.is_main_process)
+        log.rewind(step)
         first, saved, failure = step, time.monotonic(), None
         kept = step if checkpoints.latest(run.folder) else -1
-        numbers = feed(_numbers(step, schedule, accelerator))
-        bar = tqdm(total=schedule.steps, initial=step, unit="step", mininterval=5, disable=not journal.active or None)
+        items = loader(_numbers(step, schedule, accelerator))
+        bar = tqdm(total=schedule.steps, initial=step, unit="step", mininterval=5, disable=not log.active or None)
         with bar:
             while True:
-                if watch is not None and journal.active:
-                    watch(weights.mean, step, journal, lambda: bool(asked))
+                if callback is not None and log.active:
+                    callback(weights.mean, step, log, lambda: bool(asked))
                 now = time.monotonic()
                 late = minutes is not None and step > first and now - began > minutes * 60
-                due = now - saved > schedule.save_minutes * 60 or journal.best_step == step
+                due = now - saved > schedule.save_minutes * 60 or log.best_step == step
                 over, due = agree(accelerator, bool(asked) or late, due)
                 over = over or step >= schedule.steps
                 if (due or over) and step > kept:
-                    failure = _save(run, weights, step, journal, accelerator)
+                    failure = _save(run, weights, step, log, accelerator)
                     kept, saved = kept if failure else step, time.monotonic()
                 if over:
                     break
-                with weights.pace.step():
-                    journal.add(_step(weights, loss, numbers, schedule, step, journal, accelerator))
+                with weights.throughput.step():
+                    log.add(_step(weights, loss, items, schedule, step, log, accelerator))
                 step += 1
                 bar.update()
     if failure is not None:
@@ -142,17 +140,18 @@ def run_loop(
 
 
 def _numbers(step: int, schedule: Schedule, accelerator: Accelerator) -> range:
-    """Number the micro-batches that this process makes from ``step`` on."""
+    """Return the numbers of the micro-batches that this process makes from ``step`` on."""
     each = schedule.micro_batches
     return range(step * each + accelerator.process_index, schedule.steps * each, accelerator.num_processes)
 
 
 def _prepare(network: ModelMixin, schedule: Schedule, accelerator: Accelerator) -> Weights:
+    """Put the network on its device, with an optimiser and a running mean."""
     network.to(accelerator.device)
     mean = copy.deepcopy(network).requires_grad_(False).eval() if schedule.ema_decay else network
     made = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
     wrapped, optimizer = accelerator.prepare(network, made)
-    return Weights(network, wrapped, mean, optimizer, Pace(schedule.batch_size))
+    return Weights(network, wrapped, mean, optimizer, Throughput(schedule.batch_size))
 
 
 def _step(
@@ -161,12 +160,12 @@ def _step(
     items: Iterator[Item],
     schedule: Schedule,
     step: int,
-    journal: Journal,
+    log: MetricsLog,
     accelerator: Accelerator,
 ) -> dict[str, object]:
-    """Make one optimiser step -> the line to log. A loss or gradient that is not finite changes nothing.
+    """Make one optimiser step -> its record. A loss or gradient that is not finite changes nothing.
 
-    Raises: Diverged after ``PATIENCE`` such steps in a row.
+    Raises: DivergedError after ``PATIENCE`` such steps in a row.
     """
     for group in weights.optimizer.param_groups:
         group["lr"] = schedule.rate(step)
@@ -174,7 +173,7 @@ def _step(
     sums: dict[str, Tensor] = {}
     names: list[str] = []
     for place in range(share):
-        with weights.pace.wait():
+        with weights.throughput.wait():
             item = next(items)
         names += item.names
         number = step * schedule.micro_batches + place * accelerator.num_processes + accelerator.process_index
@@ -198,27 +197,27 @@ def _step(
         torch._foreach_lerp_(list(weights.mean.parameters()), list(weights.raw.parameters()), 1 - decay)
     weights.optimizer.zero_grad(set_to_none=True)
     if not finite or (not usable and accelerator.scaler is None):
-        _blame(weights, step, names, journal)
+        _log_skipped(weights, step, names, log)
     return {"step": step + 1, **means, "gradient": gradient, "lr": schedule.rate(step), "skipped": not usable}
 
 
-def _blame(weights: Weights, step: int, names: list[str], journal: Journal) -> None:
-    """Note a skipped step and its pictures; give up after too many."""
+def _log_skipped(weights: Weights, step: int, names: list[str], log: MetricsLog) -> None:
+    """Log a skipped step and its pictures. Raises: DivergedError after ``PATIENCE`` in a row."""
     weights.skipped += 1
     names = gather_object(names)  # of all processes, which skip together
     print(f"Step {step + 1} is skipped: loss or gradient is not finite ({', '.join(names)}).", file=sys.stderr)
-    journal.add({"step": step + 1, "event": "skipped", "names": names})
+    log.add({"step": step + 1, "event": "skipped", "names": names})
     if weights.skipped >= PATIENCE:
-        raise Diverged(
+        raise DivergedError(
             f"Training stopped: {PATIENCE} steps in a row up to {step + 1} were not finite, the last on "
             f"{', '.join(names[:4])}; the last good checkpoint is kept. Look at these pictures or lower --lr."
         )
 
 
 def _save(
-    run: Run, weights: Weights, step: int, journal: Journal, accelerator: Accelerator
+    run: Run, weights: Weights, step: int, log: MetricsLog, accelerator: Accelerator
 ) -> checkpoints.SaveError | None:
-    """Save in the main process -> None, or what stood in the way: training goes on without."""
+    """Save in the main process -> None, or the error: training goes on without the checkpoint."""
     failure = None
     if accelerator.is_main_process:
         began = time.monotonic()
@@ -227,9 +226,9 @@ def _save(
             scaler = accelerator.scaler.state_dict()
             state |= {f"{SCALER}{name}": torch.tensor(float(scaler[name])) for name in ("scale", "_growth_tracker")}
         try:
-            checkpoints.save(run.folder, run.base, run.part, weights.mean, step, state, keep=journal.best_step)
+            checkpoints.save(run.folder, run.base, run.part, weights.mean, step, state, keep=log.best_step)
             seconds = round(time.monotonic() - began, 3)
-            journal.add({"step": step, "event": "saved", "seconds": seconds, **weights.pace.read()})
+            log.add({"step": step, "event": "saved", "seconds": seconds, **weights.throughput.read()})
         except checkpoints.SaveError as error:
             print(f"NOT SAVED at step {step}: {error}", file=sys.stderr, flush=True)
             failure = error

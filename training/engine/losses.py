@@ -1,4 +1,4 @@
-"""The latent velocity loss of the published fine-tuning, and the loss of the picture that an answer makes."""
+"""Training losses: latent velocity, as published; decoded depth; and the distance of features of renders and photos."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,31 +15,25 @@ from training.data.random_streams import stream
 from training.engine.noise import multi_resolution_noise
 from training.recipe import Recipe
 
-SMALLEST_SPREAD = 1e-4  # share of noise in a latent below which a velocity is not asked to undo an estimate
-NEAREST = 0.15  # distance of the near plane, of the range of depths: what relative errors are relative to
+SMALLEST_SPREAD = 1e-4  # share of noise in a latent, from below: a velocity error is divided by it
+NEAREST = 0.15  # distance of the near plane as a share of the depth range, for relative errors
 RANGE = 2.0  # of depth maps as the loss measures them, as of pictures
 SCALES = (1, 2, 4, 8)  # distances between the neighbours whose differences are compared, pixels
-FIT = (0.3, 3.0)  # how far the scale of a picture is fitted; beyond, its contrast is at fault
-TINY = 1e-12  # keeps features that are all zero from dividing by it
+FIT = (0.3, 3.0)  # range of the fitted scale of a picture; outside it counts as an error of contrast
+TINY = 1e-12  # added to divisors, for features that are all zero
 FLAT = 2.5e-5  # variance of a decoded map below which there is nothing to fit
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the network is asked about a micro-batch, and the answer it should give."""
+class DenoisingTarget:
+    """Input of the network for a micro-batch, and the velocity it should predict."""
 
-    image_latent: Tensor
-    """photo latents [B, 4, h, w], with their noise"""
-    features: Features
-    """of the image prior, zero where a picture does without"""
-    noisy: Tensor
-    """noisy target latents [B, 4, h, w]"""
-    t: Tensor
-    """timesteps [B]"""
-    velocity: Tensor
-    """what leads from ``noisy`` to the truth [B, 4, h, w]"""
-    weight: Tensor
-    """how much the squared error of the velocity counts [B, 1, 1, 1]"""
+    image_latent: Tensor  # photo latents [B, 4, h, w], with their noise
+    features: Features  # of the image prior, zero where it is dropped
+    noisy: Tensor  # noisy target latents [B, 4, h, w]
+    t: Tensor  # timesteps [B]
+    velocity: Tensor  # from ``noisy`` to the truth [B, 4, h, w]
+    weight: Tensor  # of the squared error of the velocity [B, 1, 1, 1]
 
 
 def draw_timesteps(batch: int, power: float, length: int, generator: torch.Generator) -> Tensor:
@@ -62,34 +56,35 @@ def velocity_loss(
 
     ``features`` are the image prior's of the image latents. Noise and timesteps are drawn from (recipe.seed, micro),
     the number of the micro-batch in the run. A batch without a usable cell gives 0 and no gradient.
-    ``recipe.picture_weight`` adds the ``picture_loss`` of every second picture. Source: Ke et al. 2024, section 3.2;
-    v-prediction as in Salimans and Ho 2022.
+    ``recipe.picture_weight`` weighs the ``decoded_depth_loss`` of every second picture, which is added.
+
+    Source: Ke et al. 2024, section 3.2; v-prediction as in Salimans and Ho 2022.
     """
-    asked = ask(pipeline, image_latent, clean, recipe, micro, features)
-    velocity = pipeline.predict_velocity(asked.image_latent, asked.noisy, asked.t, asked.features).float()
+    wanted = denoising_target(pipeline, image_latent, clean, recipe, micro, features)
+    velocity = pipeline.predict_velocity(wanted.image_latent, wanted.noisy, wanted.t, wanted.features).float()
     usable = valid.expand_as(velocity)
     if not usable.any():
         return velocity.sum() * 0
-    loss = (asked.weight * (velocity - asked.velocity.float()).square())[usable].mean()
+    loss = (wanted.weight * (velocity - wanted.velocity.float()).square())[usable].mean()
     if not recipe.picture_weight:
         return loss
-    estimate = _clean(pipeline, asked.noisy, velocity, asked.t)[::2]  # decoding costs more than the U-Net
+    estimate = _clean_estimate(pipeline, wanted.noisy, velocity, wanted.t)[::2]  # decoding costs more than the U-Net
     modality = cast(Depth, pipeline.modality)  # no start predicts anything else
     guess = modality.read(pipeline.decode(estimate).float())  # [B/2, 1, H, W]
     with torch.no_grad():
         truth = modality.from_vae(pipeline.decode(clean[::2]).float())
     known = F.interpolate(valid[::2].float(), truth.shape[-2:])
-    return loss + recipe.picture_weight * picture_loss(guess, truth, known)
+    return loss + recipe.picture_weight * decoded_depth_loss(guess, truth, known)
 
 
-def ask(
+def denoising_target(
     pipeline: MarigoldPipeline, image_latent: Tensor, clean: Tensor, recipe: Recipe, micro: int, features: Features
-) -> Question:
-    """Draw what the network is shown of image and target latents [B, 4, h, w].
+) -> DenoisingTarget:
+    """Draw noise and timesteps for image and target latents [B, 4, h, w] -> what to denoise and towards what.
 
-    ``recipe.own_estimate`` is the share of pictures whose noisy latent holds the network's own estimate in the place
-    of the truth, as it does in inference from the second step on. Source: Ji et al. 2023 (DDP), self-aligned
-    denoising; without it errors grow from step to step.
+    ``recipe.own_estimate`` is the share of pictures with self-conditioning: their noisy latent holds the network's own
+    one-step estimate instead of the truth, as it does in inference from the second step on. Without it errors grow
+    from step to step. Source: Ji et al. 2023 (DDP), self-aligned denoising.
     """
     random = stream(recipe.seed, micro)
     length = len(pipeline.scheduler.alphas_cumprod)
@@ -99,7 +94,7 @@ def ask(
     noise = multi_resolution_noise(clean.shape, strength, random, recipe.noise_levels)  # [B, 4, h, w]
     grain = recipe.image_noise * torch.rand(len(clean), 1, 1, 1, generator=random)
     grain = grain * torch.randn(image_latent.shape, generator=random)
-    if features:  # some rows do without, so that the U-Net learns to see by itself too
+    if features:  # dropped for some pictures, so that the U-Net also learns to predict without them
         kept = (torch.rand(len(clean), 1, 1, 1, generator=random) >= recipe.prior_dropout).to(clean.device)
         features = tuple(found * kept for found in features)
     t, noise, image_latent = t.to(clean.device), noise.to(clean.device), image_latent + grain.to(clean.device)
@@ -109,11 +104,13 @@ def ask(
     velocity = pipeline.scheduler.get_velocity(clean, noise, steps)
     weight = torch.ones(len(clean), 1, 1, 1, device=clean.device)
     if recipe.own_estimate:
-        # 3. The network's own estimate with the same noise, and the velocity that leads from there to the truth. Its
-        # error counts as that of the latent it leads to: at quiet timesteps no velocity could undo the estimate.
+        # 3. Self-conditioning: the network's own estimate with the same noise, and the velocity from there to the
+        # truth. Its error is weighted as the error of the clean latent: with little noise the velocity is very large.
         last = torch.full_like(t, length - 1)
         with torch.no_grad():
-            estimate = _clean(pipeline, noise, pipeline.predict_velocity(image_latent, noise, last, features), last)
+            estimate = _clean_estimate(
+                pipeline, noise, pipeline.predict_velocity(image_latent, noise, last, features), last
+            )
         drifted = pipeline.scheduler.add_noise(estimate, noise, steps)
         signal, spread = _shares(pipeline, t, clean)
         spread = spread.clamp_min(SMALLEST_SPREAD)
@@ -121,15 +118,16 @@ def ask(
         noisy = torch.where(own, drifted, noisy)
         velocity = torch.where(own, (signal.sqrt() * drifted - clean) / spread.sqrt(), velocity)
         weight = torch.where(own, spread, weight)
-    return Question(image_latent, features, noisy, t, velocity, weight)
+    return DenoisingTarget(image_latent, features, noisy, t, velocity, weight)
 
 
-def picture_loss(guess: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+def decoded_depth_loss(guess: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     """Score depth maps [B, 1, H, W] against true ones in [0, 1], ``known`` 1 where that is known, else 0 -> scalar.
 
-    Scale and shift of every picture are fitted, since no more is promised of them. The absolute error counts more the
-    nearer a pixel is, as AbsRel has it; errors of the differences between neighbours, at four distances, keep
-    outlines. Source: Ranftl et al. 2022 (MiDaS), section 5; Martin Garcia et al. 2025 tune Marigold with such a loss.
+    Scale and shift of every picture are fitted, since depth is predicted up to these. The absolute error is relative to
+    depth, as in AbsRel; errors of the differences between neighbours, at four distances, keep outlines sharp.
+
+    Source: Ranftl et al. 2022 (MiDaS), section 5; Martin Garcia et al. 2025 tune Marigold with such a loss.
     """
     dims = (1, 2, 3)
     count = known.sum(dims, keepdim=True).clamp_min(1)
@@ -157,8 +155,8 @@ def _shares(pipeline: MarigoldPipeline, t: Tensor, like: Tensor) -> tuple[Tensor
     return signal, 1 - signal
 
 
-def _clean(pipeline: MarigoldPipeline, noisy: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-    """Return the clean latent [B, 4, h, w] that a velocity says a noisy one holds."""
+def _clean_estimate(pipeline: MarigoldPipeline, noisy: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+    """Return the clean latent sqrt(a) * noisy - sqrt(1 - a) * velocity, [B, 4, h, w]."""
     signal, spread = _shares(pipeline, t, noisy)
     return signal.sqrt() * noisy - spread.sqrt() * velocity
 
@@ -168,9 +166,9 @@ def feature_distance(
 ) -> Tensor:
     """Compare the U-Net's middle features of photo latents [B, 4, h, w] and [B', 4, h, w] -> scalar, 0 when alike.
 
-    A network trained on renders may tell a render from a photograph. This loss makes the features in the middle of the
-    U-Net alike in mean and covariance, which needs no depth of the photographs. Both start from the same pure noise at
-    the last timestep, where features can come from the photo alone. Cost: half a forward pass of both.
+    Makes the features in the middle of the U-Net alike in mean and covariance for renders and photographs, which needs
+    no depth of the photographs. Both start from the same pure noise at the last timestep, where features depend on the
+    photo alone. Cost: half a forward pass of both.
     """
     longest = max(len(rendered_latent), len(real_latent))
     noise = torch.randn(longest, *real_latent.shape[1:], generator=generator).to(real_latent)
@@ -183,8 +181,9 @@ def feature_distance(
 def coral(a: Tensor, b: Tensor) -> Tensor:
     """Compare mean and covariance of the channels of [B, C, h, w] and [B', C, h', w'] -> scalar in float32.
 
-    Each square is relative to the size of what is compared, so neither the number of channels nor their scale counts:
-    shrinking all features does not bring them nearer.
+    Each square is relative to the size of what is compared, so the distance depends neither on the number of channels
+    nor on their scale.
+
     Source: Sun and Saenko 2016, equation 1, for the covariances; the means are compared beside them.
     """
     first, second = (x.float().transpose(0, 1).flatten(1) for x in (a, b))  # [C, N]

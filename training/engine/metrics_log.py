@@ -1,14 +1,17 @@
-"""What a run did, one JSON object a line: ``metrics.jsonl``.
+"""The metrics log of a run, ``metrics.jsonl``, one JSON object a line, and the throughput that is logged there.
 
-A line with "loss" is an optimiser step, one with "validation" a validation with the "score" it goes by (less is
-better), one with "event" something to know, such as a skipped step. A run that goes on from a checkpoint first drops
-the lines of steps that it will make again, so the file always reads as if the run had never been stopped.
+A line with "loss" is an optimiser step, one with "validation" a validation with its "score" (lower is better), one
+with "event" anything else, such as a skipped step. A resumed run first drops the lines of steps that it will make
+again, so the file always reads as if the run had never been stopped.
 """
 
 import json
 import os
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from marigold_core import storage
@@ -16,8 +19,8 @@ from marigold_core import storage
 Record = dict[str, object]
 
 
-class Journal:
-    """The journal of one run; ``active`` is False in the processes that must not write it."""
+class MetricsLog:
+    """Read and write the log of one run; with ``active`` False (other processes) nothing is written."""
 
     def __init__(self, path: Path, active: bool = True) -> None:
         self.path, self.active = path, active
@@ -29,7 +32,7 @@ class Journal:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the best validation so far, None before the first."""
+        """Return the step of the best validation so far, None before the first."""
         return min(self.scores, key=lambda step: (self.scores[step], step), default=None)
 
     def rewind(self, step: int) -> None:
@@ -41,7 +44,7 @@ class Journal:
         storage.write_bytes(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def add(self, record: Record) -> None:
-        """Append a line. A full disk costs the line and a word on stderr, not the run."""
+        """Append a line. When the disk is full the line is lost, with a message on stderr, and the run goes on."""
         if not self.active:
             return
         if "score" in record:
@@ -66,3 +69,36 @@ class Journal:
             except ValueError:  # cut off by a kill or a full disk
                 continue
         return records
+
+
+@dataclass
+class Throughput:
+    """Time optimiser steps, without validation and saving, and the part of it spent waiting for data."""
+
+    batch_size: int  # samples a step, of all processes
+    steps: int = 0
+    spent_s: float = 0.0
+    waited_s: float = 0.0  # part of spent_s
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Time an optimiser step."""
+        began = time.monotonic()
+        yield
+        self.steps, self.spent_s = self.steps + 1, self.spent_s + time.monotonic() - began
+
+    @contextmanager
+    def wait(self) -> Iterator[None]:
+        """Time the waiting for data within a step."""
+        began = time.monotonic()
+        yield
+        self.waited_s += time.monotonic() - began
+
+    def read(self) -> dict[str, object]:
+        """Return samples a second and the share of time spent waiting since the last call; empty without a step."""
+        found = dict[str, object]()
+        if self.steps:
+            found["samples_a_second"] = round(self.steps * self.batch_size / self.spent_s, 3)
+            found["waited_share"] = round(self.waited_s / self.spent_s, 5)
+        self.steps, self.spent_s, self.waited_s = 0, 0.0, 0.0
+        return found

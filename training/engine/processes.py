@@ -1,19 +1,30 @@
-"""The processes that train together: one on a CPU, one a GPU, on one or several machines, as ``accelerate`` is told."""
+"""The processes of a run: who may train in a folder, how many train together, and how they are asked to stop.
+
+One process trains on a CPU, one on each GPU of one or several machines, as ``accelerate`` is configured.
+"""
+
+import signal
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from filelock import FileLock, Timeout
 
 from marigold_core.errors import MarigoldError
 from training.recipe import Precision, Schedule
 
 MIXED: dict[Precision, str] = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+ECHO_S = 1.0  # seconds
 
 
 def accelerator_for(schedule: Schedule, device: str = "auto") -> Accelerator:
     """Set up this process: devices, processes and precision as the launcher and the recipe say.
 
-    Raises: MarigoldError when the batch cannot be shared out, or the precision is not to be had.
+    Raises: MarigoldError when the batch cannot be divided, or the device does not support the precision.
     """
     AcceleratorState._reset_state()  # the library keeps the precision of a process's first run for all that follow
     without = not torch.cuda.is_available() and not torch.backends.mps.is_available()
@@ -35,8 +46,49 @@ def accelerator_for(schedule: Schedule, device: str = "auto") -> Accelerator:
 
 
 def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
-    """Make what is true in one process true in all."""
+    """Return flags that are True where they are True in any process."""
     if accelerator.num_processes == 1:
         return flags
     counts = accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=accelerator.device))
     return tuple(bool(count) for count in counts)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run's folder against other trainers; a lock that a crash left behind does not count.
+
+    Raises: MarigoldError when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise MarigoldError(f"Another process trains in {folder.name}; wait for it, or use another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def stop_signals() -> Iterator[Set[int]]:
+    """Collect SIGINT and SIGTERM, which the loop checks after each step; a second Ctrl-C ends the program at once.
+
+    A second SIGINT within ``ECHO_S`` is ignored: ``torchrun`` repeats a signal that its processes received already.
+    """
+    asked: dict[int, float] = {}  # when each came first
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(signum: int, frame: object) -> None:
+        first = asked.setdefault(signum, monotonic())
+        if signum == signal.SIGINT and monotonic() - first > ECHO_S:
+            raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked.keys()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -14,8 +14,8 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from tests.helpers.training_runs import ALWAYS, RECIPE, changed, curve, lines, newest, unwatched, weights, write_latents
 from training import train as train_module
-from training.engine import checkpoints, command, fingerprint, signals
-from training.engine.loop import Diverged
+from training.engine import checkpoints, command, fingerprint, processes
+from training.engine.loop import DivergedError
 from training.engine.losses import velocity_loss
 from training.recipe import Recipe
 from training.start import new_checkpoint
@@ -36,7 +36,7 @@ def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def whole(tiny_depth: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
     """The uninterrupted run of RECIPE."""
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "Watcher", unwatched)
+        patch.setattr(train_module, "ValidationCallback", unwatched)
         train(Task(str(tiny_depth), out, latents=(data,), device="cpu"), RECIPE)
     return out
 
@@ -160,7 +160,7 @@ def test_sigint_saves_and_is_passed_on(task: Task, monkeypatch: pytest.MonkeyPat
 
 def test_a_second_ctrl_c_does_not_wait_for_the_checkpoint(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_module, "velocity_loss", at(2, interrupt))
-    monkeypatch.setattr(signals, "ECHO_S", 0.0)
+    monkeypatch.setattr(processes, "ECHO_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(task, RECIPE)
     assert not list(task.out.glob("step_*"))
@@ -220,7 +220,7 @@ def test_three_bad_steps_in_a_row_end_the_run(
 
     with pytest.raises(SystemExit) as ended:
         command.run(main, "train", [])
-    assert ended.value.code == Diverged.exit_code == 4
+    assert ended.value.code == DivergedError.exit_code == 4
     said = capsys.readouterr().err.splitlines()[-1]
     assert "3 steps in a row up to 6 were not finite" in said
     assert "latents: picture" in said
@@ -302,7 +302,7 @@ def test_the_very_first_published_step_changes_nothing(task: Task, tiny_depth: P
 
 # ------------------------------------------------------------------------------------------- what a run was begun with
 
-BEGUN = fingerprint.facts(RECIPE, "a" * 64, ["hypersim, sha256 1", "vkitti, sha256 2"], "cpu")
+BEGUN = fingerprint.run_fingerprint(RECIPE, "a" * 64, ["hypersim, sha256 1", "vkitti, sha256 2"], "cpu")
 
 
 @pytest.mark.parametrize(
@@ -318,14 +318,14 @@ BEGUN = fingerprint.facts(RECIPE, "a" * 64, ["hypersim, sha256 1", "vkitti, sha2
 def test_what_changed_is_named_and_refused_unless_allowed(
     now: dict, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fingerprint.settle(tmp_path, BEGUN, allow_change=False)
-    fingerprint.settle(tmp_path, BEGUN, allow_change=False)
+    fingerprint.check_fingerprint(tmp_path, BEGUN, allow_change=False)
+    fingerprint.check_fingerprint(tmp_path, BEGUN, allow_change=False)
     with pytest.raises(MarigoldError, match=words):
-        fingerprint.settle(tmp_path, now, allow_change=False)
+        fingerprint.check_fingerprint(tmp_path, now, allow_change=False)
     assert capsys.readouterr().err == ""
-    fingerprint.settle(tmp_path, now, allow_change=True)
+    fingerprint.check_fingerprint(tmp_path, now, allow_change=True)
     assert capsys.readouterr().err.startswith("Changed in mid-run: ")
-    fingerprint.settle(tmp_path, now, allow_change=False)  # from now on these are its facts
+    fingerprint.check_fingerprint(tmp_path, now, allow_change=False)  # from now on these are its facts
 
 
 def test_a_run_refuses_other_choices_data_and_starts(task: Task, tiny_depth: Path, tmp_path: Path) -> None:

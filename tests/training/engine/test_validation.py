@@ -11,7 +11,7 @@ from marigold_core.errors import ExportError
 from tests.helpers.training_runs import ALWAYS, RECIPE, changed, curve, lines, newest, unwatched, weights, write_latents
 from training import train as train_module
 from training.engine import checkpoints, validation
-from training.engine.validation import Watcher
+from training.engine.validation import ValidationCallback
 from training.train import Task, train
 
 WATCHED = changed(RECIPE, steps=6, validate_steps=2, figure_steps=3, validate_px=None, save_minutes=ALWAYS)
@@ -64,7 +64,7 @@ def test_a_run_is_scored_and_drawn_without_being_changed(task: Task, monkeypatch
     train(task, WATCHED)  # finished: nothing is looked at again
     assert {path: path.stat().st_mtime_ns for path in sheets} == {path: before[path] for path in sheets}
     assert [line["step"] for line in scored(task.out)] == [2, 4, 6]
-    monkeypatch.setattr(train_module, "Watcher", unwatched)
+    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
     blind = train(Task(task.start_from, task.out.with_name("blind"), latents=task.latents, device="cpu"), WATCHED)
     assert curve(blind.parent) == curve(task.out)
     assert weights(blind) == weights(newest(task.out))
@@ -83,15 +83,15 @@ class Killed(BaseException):
 def test_a_run_killed_in_a_validation_ends_the_same(
     task: Task, monkeypatch: pytest.MonkeyPatch, no_curves: None
 ) -> None:
-    score = Watcher._scores
+    score = ValidationCallback._scores
     with monkeypatch.context() as patch:
 
-        def killed(self: Watcher, pipeline, step: int, stopping):
+        def killed(self: ValidationCallback, pipeline, step: int, stopping):
             if step == 4:
                 raise Killed
             return score(self, pipeline, step, stopping)
 
-        patch.setattr(Watcher, "_scores", killed)
+        patch.setattr(ValidationCallback, "_scores", killed)
         with pytest.raises(Killed):
             train(task, WATCHED)
     assert checkpoints.step_of(newest(task.out)) == 3
@@ -128,10 +128,10 @@ def test_a_validation_makes_way_for_a_signal_and_is_made_up_for(
 def test_the_best_checkpoint_is_kept(task: Task, monkeypatch: pytest.MonkeyPatch, no_curves: None) -> None:
     scores = {1: 0.5, 2: 0.2, 3: 0.3, 4: 0.25, 5: 0.21, 6: 0.4, 7: 0.1, 8: 0.3, 9: 0.2}
 
-    def scripted(self: Watcher, pipeline, step: int, stopping) -> dict:
+    def scripted(self: ValidationCallback, pipeline, step: int, stopping) -> dict:
         return {"step": step, "validation": {"set": {"abs_rel": scores[step]}}, "score": scores[step]}
 
-    monkeypatch.setattr(Watcher, "_scores", scripted)
+    monkeypatch.setattr(ValidationCallback, "_scores", scripted)
 
     def kept(steps: int, **fields: object) -> list[int]:
         train(task, changed(WATCHED, steps=steps, validate_steps=1, figure_steps=100, **fields))

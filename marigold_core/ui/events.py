@@ -3,7 +3,13 @@
 Every event goes through the queue, also the quick ones: the other way in is the route that skips it, which is shut.
 """
 
-from typing import Literal, TypedDict
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Literal, TypedDict
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
 
 
 class Line(TypedDict):
@@ -27,3 +33,24 @@ MARKING = Line(concurrency_id="marking", concurrency_limit=1)  # points and hint
 
 QUIET = Private(api_visibility="private", show_progress="hidden")
 SHOWN = Private(api_visibility="private", show_progress="minimal")
+
+_gradio: Any = gr  # partly untyped
+NO_CHANGE: object = _gradio.skip()  # as the value of an output
+
+
+def on(
+    triggers: Callable[..., Any] | Sequence[Callable[..., Any]],
+    handler: Callable[..., Any] | None,
+    inputs: Component | Sequence[Component] | AbstractSet[Component] | None,
+    outputs: Component | Sequence[Component] | None,
+    line: Line = LIGHT,
+    *,
+    shown: bool = False,
+    **options: Any,
+) -> Dependency:
+    """Call a handler at events of the page, by default in the light line and without a sign that it runs.
+
+    A set of inputs makes Gradio call the handler with one mapping from widget to value, ``run_controller.Values``.
+    ``options`` are those of ``gr.on``.
+    """
+    return _gradio.on(triggers, handler, inputs, outputs, **line, **(SHOWN if shown else QUIET), **options)

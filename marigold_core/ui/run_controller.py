@@ -7,7 +7,7 @@ result: from the model (a run, members to add, a recorded run), an example or an
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -32,34 +32,35 @@ MOST_MEMBERS = int(bounds(Settings, "ensemble_size")[1])
 THRESHOLD = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
 
 
-class Screen(Protocol):
+class Screen:
     """One part of the page; it draws itself into the current layout when it is made."""
+
+    def __init__(self, controller: "RunController") -> None:
+        self.controller = controller
 
     @property
     def inputs(self) -> list[Component]:
         """List the widgets whose values ``show`` and ``finish`` want to know."""
-        ...
+        return []
 
     @property
     def outputs(self) -> list[Component]:
         """List what ``show`` and ``finish`` may change."""
-        ...
+        return []
 
     def show(self, prediction: Prediction, values: Values) -> Update:
         """Change what is quick with a prediction that may still gain members."""
-        ...
+        return {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Change what waits for the last member."""
-        ...
+        return {}
 
     def listen(self) -> None:
         """Wire the screen's own events; called once the whole page is drawn."""
-        ...
 
     def after(self, event: Dependency) -> None:
         """Chain slow work, such as a mesh, to an event that has brought a new result."""
-        ...
 
 
 @dataclass(frozen=True)

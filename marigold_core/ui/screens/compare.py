@@ -17,7 +17,7 @@ from gradio.processing_utils import save_file_to_cache
 
 from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.comparison.contact_sheet import Paint, caption, choose_paint, describe_reference
-from marigold_core.comparison.sweep import PLACES, Comparison, Record, Row, Sweep, format_seconds
+from marigold_core.comparison.sweep import COLUMNS, Comparison, Row, Sweep, format_seconds
 from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.files import examples
 from marigold_core.prediction import Progress
@@ -27,7 +27,7 @@ from marigold_core.ui.api_compare import NAMES
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_photo, draw_resolution
 from marigold_core.ui.error_messages import plain, translate_errors
-from marigold_core.ui.events import LIGHT, MODEL, QUIET, SHOWN
+from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
 from marigold_core.ui.pictures import preview
 from marigold_core.ui.run_controller import Update, Values, progress_line, status_line
@@ -93,7 +93,7 @@ class CompareScreen:
                 show_label=False,
                 container=False,
             )
-            self.colormap = draw_colormaps(container=False, scale=0, min_width=220)
+            self.colormap = draw_colormaps(220, container=False, scale=0)
         empty = f"<div class='lab-empty'><p>{compare_text.EMPTY}</p></div>"
         script = COMPARE_SCRIPT.read_text(encoding="utf-8")
         photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
@@ -111,34 +111,20 @@ class CompareScreen:
         view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
-        job = self.run.click(
-            self.on_run,
-            choices | view,
-            [self.comparison, *at_rest],
-            trigger_mode="once",
-            **MODEL,
-            **QUIET,
-        )
-        self.stop.click(self.on_stop, self.comparison, at_rest, cancels=[job], **LIGHT, **QUIET)
+        job = on(self.run.click, self.on_run, choices | view, [self.comparison, *at_rest], MODEL)
+        on(self.stop.click, self.on_stop, self.comparison, at_rest, cancels=[job])
         job.failure(self.on_stop, self.comparison, at_rest, **LIGHT, **QUIET)  # a message explains it
-        gr.on([self.shown.input, self.colormap.input], self.on_view, view, drawn, **LIGHT, **QUIET)
-        self.grid.select(self.on_pin, self.comparison, drawn, **LIGHT, **QUIET)
+        on([self.shown.input, self.colormap.input], self.on_view, view, drawn)
+        on(self.grid.select, self.on_pin, self.comparison, drawn)
         for number, button in enumerate(self.buttons):
-            written = button.click(partial(self.on_write, number), self.comparison, self.file, **LIGHT, **SHOWN)
+            written = on(button.click, partial(self.on_write, number), self.comparison, self.file, shown=True)
             written.success(None, js=DOWNLOAD_JS)
-        gr.on(
-            [widget.change for widget in choices],
-            self.show_cost,
-            choices,
-            self.cost,
-            trigger_mode="always_last",
-            **LIGHT,
-            **QUIET,
-        )
+        changes = [widget.change for widget in choices]
+        on(changes, self.show_cost, choices, self.cost, trigger_mode="always_last")
         job.success(self.show_cost, choices, self.cost, **LIGHT, **QUIET)  # its times are known now
-        photo.change(None, photo, self.photo, js="(path) => path", **QUIET)
-        self.gallery.click(self.on_example, self.gallery, self.photo, **LIGHT, **QUIET)
-        page.load(partial(self.on_example, 0), None, self.photo, **LIGHT, **QUIET)
+        on(photo.change, None, photo, self.photo, js="(path) => path")
+        on(self.gallery.click, self.on_example, self.gallery, self.photo)
+        on(page.load, partial(self.on_example, 0), None, self.photo)
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Fill the grid cell by cell; Gradio closes this to stop it, and the cells so far are kept."""
@@ -179,7 +165,7 @@ class CompareScreen:
     def on_view(self, values: Values) -> Update:
         """Show the cells so far in another way; a comparison under way goes on in it."""
         if values[self.comparison] is None:
-            return {self.grid: gr.skip(), self.table: gr.skip()}
+            return {self.grid: NO_CHANGE, self.table: NO_CHANGE}
         with translate_errors():
             sweep = self.service.comparison(values[self.comparison])
             sweep.shows, sweep.colormap = values[self.shown], values[self.colormap]
@@ -294,17 +280,16 @@ def draw_table(rows: list[Row]) -> str:
     """Draw the figures of every cell -> HTML; nothing where there is none."""
     if not rows:
         return ""
-    lines = [(row.is_reference, [_figure(name, row.record) for name in compare_text.COLUMNS]) for row in rows]
-    return render("compare_table", caption=text.capital(describe_reference(rows)), rows=lines)
+    caption = text.capital(describe_reference(rows))
+    return render("compare_table", caption=caption, rows=[(row.is_reference, _figures(row)) for row in rows])
 
 
-def _figure(name: str, record: Record) -> str | None:
-    value = record[name]
-    if value is None:
-        return None
-    if name == "difference" and record["reference"]:
-        return compare_text.REFERENCE
-    return f"{value:.{PLACES[name]}f}" if name in PLACES else str(value)
+def _figures(row: Row) -> list[str]:
+    """Write the figures of a cell for the columns of the table; unknown ones are empty."""
+    known: dict[str, str] = dict(zip(COLUMNS, row.figures(), strict=True))
+    if row.is_reference:
+        known["difference"] = compare_text.REFERENCE
+    return [known[name] for name in compare_text.COLUMNS]
 
 
 def _short(checkpoint: str) -> str:

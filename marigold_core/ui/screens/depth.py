@@ -14,9 +14,9 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, on
 from marigold_core.ui.pictures import BOX_JS, draw_comparison
-from marigold_core.ui.run_controller import RunController, Update, Values
+from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import DEPTH, PHOTO, ColourSettings, draw_legends, main_layer, offered, paint
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import ASSETS
@@ -27,18 +27,25 @@ LEVELS = 65535
 READOUT_JS = BOX_JS + (ASSETS / "readout.js").read_text(encoding="utf-8")
 
 
-def draw_colormaps(**layout: object) -> gr.Dropdown:
+def draw_colormaps(min_width: int, *, container: bool = True, scale: int | None = None) -> gr.Dropdown:
     """Draw the choice of colours for depth."""
-    choices = [(text.COLORMAPS.get(name, name.capitalize()), name) for name in get_args(Colormap)]
-    return gr.Dropdown(choices, value=DEFAULT_COLORMAP, label=text.COLORMAP, **layout)
+    names: tuple[Colormap, ...] = get_args(Colormap)
+    return gr.Dropdown(
+        [(text.COLORMAPS.get(name, name.capitalize()), name) for name in names],
+        value=DEFAULT_COLORMAP,
+        label=text.COLORMAP,
+        container=container,
+        scale=scale,
+        min_width=min_width,
+    )
 
 
-class DepthScreen:
+class DepthScreen(Screen):
     """The screen that the page opens with."""
 
     def __init__(self, controller: RunController) -> None:
         """Draw the comparison, its legends and values, and one row of controls; the others are in an accordion."""
-        self.controller = controller
+        super().__init__(controller)
         with gr.Column(elem_id="look"):
             self.pictures = draw_comparison(text.DEPTH)
         self.legends = gr.HTML(elem_id="keys")
@@ -46,7 +53,7 @@ class DepthScreen:
         with gr.Row(elem_classes="under"):
             self.left = self._draw_side(text.LEFT, PHOTO)
             self.right = self._draw_side(text.RIGHT, DEPTH)
-            self.colormap = draw_colormaps(min_width=150)
+            self.colormap = draw_colormaps(150)
         with gr.Accordion(text.ADJUST, open=False, elem_id="adjust"):
             with gr.Row():
                 self.near = gr.Slider(0, 1, value=0, step=0.01, label=text.NEAR_END, info=text.NEAR_END_INFO)
@@ -80,25 +87,22 @@ class DepthScreen:
     def listen(self) -> None:
         """Paint again when a side or a colour changes; move the handle with its slider."""
         changes = [widget.input for widget in (self.left, self.right, self.colormap, self.near, self.far, self.invert)]
-        gr.on(changes, self.repaint, *self._repainted, trigger_mode="always_last", **LIGHT, **QUIET)
-        self.handle.input(
-            lambda position: gr.ImageSlider(slider_position=position),
-            self.handle,
-            self.pictures,
-            trigger_mode="always_last",
-            **LIGHT,
-            **QUIET,
-        )
+        on(changes, self.repaint, *self._repainted, trigger_mode="always_last")
+        on(self.handle.input, self.on_handle, self.handle, self.pictures, trigger_mode="always_last")
 
     def after(self, event: Dependency) -> None:
         """Paint once more: a side or a colour may have been changed while the job went on."""
         event.success(self.repaint, *self._repainted, **LIGHT, **QUIET)
 
+    def on_handle(self, position: float) -> gr.ImageSlider:
+        """Move the handle between the two sides."""
+        return gr.ImageSlider(slider_position=position)
+
     def repaint(self, values: Values) -> Update:
         """Paint the result on show with the values of the widgets."""
         result = values[self.controller.result]
         if result is None:
-            return {self.pictures: gr.skip()}  # an empty update would be an error to Gradio
+            return {self.pictures: NO_CHANGE}  # an empty update would be an error to Gradio
         with translate_errors():
             prediction = self.controller.service.prediction(result)
             return {**self.draw(prediction, values), **self.offer(prediction, values)}

@@ -6,7 +6,6 @@ from io import BytesIO
 
 import gradio as gr
 from gradio.components import Component
-from gradio.events import Dependency
 from PIL import Image
 
 from marigold_core.images.colormaps import to_rgb
@@ -15,8 +14,8 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import Colormap
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, QUIET
-from marigold_core.ui.run_controller import RunController, Update, Values, status_line
+from marigold_core.ui.events import on
+from marigold_core.ui.run_controller import RunController, Screen, Update, Values, status_line
 from marigold_core.ui.templates import render
 
 MOST_RUNS = 12  # on the strip; the oldest is dropped
@@ -46,12 +45,13 @@ class PastRun:
     made: tuple[str, ...]  # settings and checkpoint, in words
 
 
-class History:
+class History(Screen):
     """The strip under the results."""
 
     def __init__(self, controller: RunController, colormap: gr.Dropdown) -> None:
         """Draw the strip; ``colormap`` is the depth screen's, whose colours the pictures have."""
-        self.controller, self.colormap = controller, colormap
+        super().__init__(controller)
+        self.colormap = colormap
         self.runs = gr.State([])
         self.strip = gr.HTML(self.draw([], None), js_on_load=PICK_JS, elem_id="history")
 
@@ -64,10 +64,6 @@ class History:
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
         return [self.runs, self.strip]
-
-    def show(self, prediction: Prediction, values: Values) -> Update:
-        """Change nothing: a run is added when it is finished."""
-        return {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Put a new run first; a stored example, which has no device, is not a run."""
@@ -82,12 +78,8 @@ class History:
 
     def listen(self) -> None:
         """Bring a picked run back."""
-        self.controller.after(
-            self.strip.click(self.on_pick, {*self.controller.inputs}, self.controller.outputs, **LIGHT, **QUIET)
-        )
-
-    def after(self, event: Dependency) -> None:
-        """Do nothing: the strip is quickly drawn."""
+        controller = self.controller
+        controller.after(on(self.strip.click, self.on_pick, {*controller.inputs}, controller.outputs))
 
     def on_pick(self, values: Values, event: gr.EventData) -> Update:
         """Put the picked run back on show, or report that its result is no longer kept."""

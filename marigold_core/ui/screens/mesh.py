@@ -21,9 +21,9 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import Format, MeshSettings, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, QUIET, SHAPING, SHOWN
+from marigold_core.ui.events import NO_CHANGE, SHAPING, SHOWN, on
 from marigold_core.ui.pictures import PICTURE_HEIGHT_PX, draw_comparison, photo_file, preview
-from marigold_core.ui.run_controller import RunController, Update, Values
+from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 
 Shape = Literal["mesh", "relief", "points", "normals"]
 FILES: dict[Shape, Format] = {"mesh": "glb", "relief": "stl", "points": "ply"}
@@ -47,12 +47,13 @@ VIEW_TANGENT = 0.39  # of half the 3D viewer's own field of view, less a margin
 RELIEF_FROM = np.array([0.35, 0.37, 0.86])  # where a relief is seen from: a little from the right and above
 
 
-class MeshScreen:
+class MeshScreen(Screen):
     """The 3D viewer, the choice of a shape, and its controls."""
 
     def __init__(self, controller: RunController, tab: gr.Tab) -> None:
         """Draw it into ``tab``, the current one."""
-        self.controller, self.tab = controller, tab
+        super().__init__(controller)
+        self.tab = tab
         self.is_open = gr.State(False)  # shapes are built while it is
         self.file = gr.State(None)  # what is in the viewer, which stays empty if given the same again while it loads
         self.shape = gr.Radio(
@@ -79,18 +80,9 @@ class MeshScreen:
             self.mesh = {name: main[name] if name in main else _slider(name) for name in FIELDS}
 
     @property
-    def inputs(self) -> list[Component]:
-        """List nothing: shapes are built by ``after``."""
-        return []
-
-    @property
     def outputs(self) -> list[Component]:
         """List what a new result changes at once."""
         return [self.mesh[name] for name in ("fov_x_deg", "near_ratio", "uncertainty_cut")]
-
-    def show(self, prediction: Prediction, values: Values) -> Update:
-        """Change nothing: a shape waits for the last member."""
-        return {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Set the field of view to what is known of the camera, and offer the controls that suit the result."""
@@ -106,23 +98,16 @@ class MeshScreen:
 
     def listen(self) -> None:
         """Build when the tab is opened or a control is moved; nothing is built while it is closed."""
-        gr.on(
-            [slider.release for slider in self.mesh.values()],
-            self.build,
-            self._given,
-            self._changed,
-            trigger_mode="always_last",  # a control moved while another's shape is made counts as well
-            **SHAPING,
-            **SHOWN,
-        )
-        fov = self.mesh["fov_x_deg"]
-        fov.release(self.explain, [self.controller.result, fov], fov, **LIGHT, **QUIET)
-        self.after(self.shape.input(self.choose, self.shape, list(self.mesh.values()), **LIGHT, **QUIET))
-        self.tab.select(self.open, {*self._given}, [*self._changed, self.is_open], **SHAPING, **SHOWN)
+        moved, fov = [slider.release for slider in self.mesh.values()], self.mesh["fov_x_deg"]
+        # A control that is moved while the shape of another is built counts as well.
+        on(moved, self.build, self._given, self._changed, SHAPING, shown=True, trigger_mode="always_last")
+        on(fov.release, self.explain, [self.controller.result, fov], fov)
+        self.after(on(self.shape.input, self.choose, self.shape, list(self.mesh.values())))
+        on(self.tab.select, self.open, self._given, [*self._changed, self.is_open], SHAPING, shown=True)
 
     def closed_by(self, tab: gr.Tab) -> None:
         """Note that another tab hides the scene; its viewer cannot start while hidden."""
-        tab.select(lambda: False, None, self.is_open, **SHAPING, **QUIET)
+        on(tab.select, lambda: False, None, self.is_open, SHAPING)
 
     def after(self, event: Dependency) -> None:
         """Build the shape of a new result."""
@@ -172,7 +157,7 @@ class MeshScreen:
     def explain(self, result: str | None, fov_x_deg: float) -> Update:
         """Write where the field of view comes from, after it was moved."""
         if result is None:
-            return {self.mesh["fov_x_deg"]: gr.skip()}
+            return {self.mesh["fov_x_deg"]: NO_CHANGE}
         with translate_errors():
             source = fov_source(self.controller.service.prediction(result), fov_x_deg)
             return {self.mesh["fov_x_deg"]: gr.Slider(info=source)}

@@ -10,7 +10,6 @@ from itertools import zip_longest
 import gradio as gr
 import numpy as np
 from gradio.components import Component
-from gradio.events import Dependency
 
 from marigold_core.calibration.anchors import Anchor, Length, Residual
 from marigold_core.calibration.calibrate import (
@@ -23,13 +22,13 @@ from marigold_core.calibration.calibrate import (
     distance_m,
 )
 from marigold_core.calibration.plane_fit import Patch
-from marigold_core.errors import CalibrationError, ExportError
+from marigold_core.errors import CalibrationError
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MARKING, QUIET
-from marigold_core.ui.run_controller import RunController, Update, Values
+from marigold_core.ui.events import MARKING, NO_CHANGE, on
+from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.annotations import (
     MODES,
     Annotations,
@@ -51,12 +50,12 @@ NONE = "–"
 FINEST = 3  # decimals of a metre
 
 
-class MetresScreen:
+class MetresScreen(Screen):
     """The photo to mark, the fields of the next hint, and what the hints have led to."""
 
     def __init__(self, controller: RunController) -> None:
         """Draw it into the current tab."""
-        self.controller = controller
+        super().__init__(controller)
         self.annotations = gr.State(Annotations())
         with gr.Row(elem_id="metres", equal_height=False):
             with gr.Column(scale=3, min_width=320):
@@ -96,18 +95,9 @@ class MetresScreen:
         )
 
     @property
-    def inputs(self) -> list[Component]:
-        """List nothing: a new result begins without annotations."""
-        return []
-
-    @property
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
         return [self.picture, self.results, self.annotations, self.fov, *self.typed]
-
-    def show(self, prediction: Prediction, values: Values) -> Update:
-        """Change nothing: annotations belong to a finished result."""
-        return {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Begin anew, or with the hints that the result came from."""
@@ -120,26 +110,23 @@ class MetresScreen:
         asked = [self.mode, self.x, self.y, self.metres, self.tape, self.fov]
         given = {self.annotations, controller.result, *asked, *controller.inputs}
         drawn = [self.picture, self.results, self.annotations]
-        self.picture.select(self.on_click, given, [*drawn, self.x, self.y], **MARKING, **QUIET)
-        gr.on([self.point.click, self.y.submit], self.on_point, given, drawn, **MARKING, **QUIET)
-        self.mode.input(self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], **MARKING, **QUIET)
-        for event in (
-            gr.on([self.add.click, self.metres.submit], self.on_add, given, controller.outputs, **MARKING, **QUIET),
-            gr.on([self.fov.submit, self.fov.blur], self.on_view, given, controller.outputs, **MARKING, **QUIET),
-            self.results.click(self.on_remove, given, controller.outputs, **MARKING, **QUIET),
-            self.clear.click(self.on_clear, given, controller.outputs, **MARKING, **QUIET),
+        on(self.picture.select, self.on_click, given, [*drawn, self.x, self.y], MARKING)
+        on([self.point.click, self.y.submit], self.on_point, given, drawn, MARKING)
+        on(self.mode.input, self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], MARKING)
+        for triggers, handler in (
+            ([self.add.click, self.metres.submit], self.on_add),
+            ([self.fov.submit, self.fov.blur], self.on_view),
+            ([self.results.click], self.on_remove),
+            ([self.clear.click], self.on_clear),
         ):
-            controller.after(event)
-
-    def after(self, event: Dependency) -> None:
-        """Do nothing: solving is quick."""
+            controller.after(on(triggers, handler, given, controller.outputs, MARKING))
 
     # ------------------------------------------------------------------------------- marking
 
     def on_click(self, values: Values, event: gr.SelectData) -> Update:
         """Mark where the photo was clicked."""
         with translate_errors():
-            scale = drawn_scale(self._on_show(values))
+            scale = drawn_scale(self._shown(values))
             x, y = (int(side / scale) for side in event.index)
             return {self.x: x, self.y: y, **self._add_point(values, (x, y))}
 
@@ -164,11 +151,11 @@ class MetresScreen:
             return update
         with translate_errors():
             annotations = replace(values[self.annotations], points=())
-            picture = draw_annotations(self._on_show(values), annotations, mode)
+            picture = draw_annotations(self._shown(values), annotations, mode)
             return {**update, self.annotations: annotations, self.picture: picture}
 
     def _add_point(self, values: Values, point: Point) -> Update:
-        prediction, mode = self._on_show(values), values[self.mode]
+        prediction, mode = self._shown(values), values[self.mode]
         height, width = prediction.photo.shape[:2]
         if not (0 <= point[0] < width and 0 <= point[1] < height):
             raise CalibrationError(metres_text.POINT_OUTSIDE.format(width=width, height=height))
@@ -192,7 +179,7 @@ class MetresScreen:
             if values[self.mode] == "depth" and not annotations.points and None not in typed:
                 annotations = annotations.with_point(typed, "depth")  # a typed point need not be marked first
             one = annotations.next_hint(values[self.mode], values[self.metres], values[self.tape])
-            prediction = self._on_show(values)
+            prediction = self._shown(values)
             check_hints(one, prediction.values.shape[:2], prediction.fov_x_deg)
             return {**self._solve(values, annotations.with_hint(one)), **dict.fromkeys(self.typed)}
 
@@ -201,8 +188,8 @@ class MetresScreen:
         with translate_errors():
             annotations: Annotations = values[self.annotations]
             typed = values[self.fov]
-            if values[self.controller.result] is None or typed == _fov_x_deg(self._on_show(values), annotations):
-                return {self.annotations: gr.skip()}  # the field was left as it was
+            if values[self.controller.result] is None or typed == _fov_x_deg(self._shown(values), annotations):
+                return {self.annotations: NO_CHANGE}  # the field was left as it was
             return self._solve(values, replace(annotations, hints=replace(annotations.hints, fov_x_deg=typed)))
 
     def on_remove(self, values: Values, event: gr.EventData) -> Update:
@@ -218,7 +205,7 @@ class MetresScreen:
 
     def _solve(self, values: Values, annotations: Annotations) -> Update:
         """Solve the hints and put the calibrated result on show, or the model's own where they do not suffice."""
-        shown = self._on_show(values)
+        shown = self._shown(values)
         made = relative = shown.relative if isinstance(shown, Calibrated) else shown
         reason = ""
         if isinstance(shown, Calibrated) and shown.hints == annotations.hints:
@@ -242,11 +229,8 @@ class MetresScreen:
             self.results: draw_results(prediction, annotations, reason),
         }
 
-    def _on_show(self, values: Values) -> Prediction:
-        result = values[self.controller.result]
-        if result is None:
-            raise ExportError(text.NO_RESULT)
-        return self.controller.service.prediction(result)
+    def _shown(self, values: Values) -> Prediction:
+        return self.controller.shown(values[self.controller.result])
 
 
 def _fov_x_deg(prediction: Prediction, annotations: Annotations) -> float | None:

@@ -13,7 +13,6 @@ from math import floor, log10
 import gradio as gr
 import numpy as np
 from gradio.components import Component
-from gradio.events import Dependency
 
 from marigold_core.images.colormaps import uncertainty_to_rgb
 from marigold_core.pipeline.convergence import Point, curve, settled_at
@@ -21,9 +20,9 @@ from marigold_core.pipeline.member_values import Votes, votes_at
 from marigold_core.prediction import Prediction
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, MODEL, QUIET
+from marigold_core.ui.events import MODEL, on
 from marigold_core.ui.pictures import BOX_JS, draw_comparison, photo_file, preview
-from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Update, Values
+from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import UNCERTAINTY, ColourSettings, draw_legends, format_share, format_uncertainty
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import ASSETS
@@ -37,12 +36,12 @@ ROUND = (1, 2, 4, 6, 10)  # ends of an axis, times a power of ten: half of each 
 COLUMN = 2.5  # per cent of the strip's width; dots closer than that are stacked
 
 
-class UncertaintyScreen:
+class UncertaintyScreen(Screen):
     """The spread of the members, the curve, the values of a pixel, and the controls of the number of members."""
 
     def __init__(self, controller: RunController) -> None:
         """Draw it into the current tab."""
-        self.controller = controller
+        super().__init__(controller)
         with gr.Column(elem_id="doubt"):
             self.pictures = draw_comparison(text.UNCERTAINTY)
         self.note = gr.HTML(elem_classes="note")
@@ -82,13 +81,9 @@ class UncertaintyScreen:
         """Offer more members, or write why there can be none."""
         used = prediction.settings.ensemble_size
         number = min(MORE, MOST_MEMBERS - used)
-        why = (
-            text.MORE_NONE
-            if prediction.members is None
-            else text.MORE_FULL.format(most=MOST_MEMBERS)
-            if not number
-            else ""
-        )
+        why = "" if number else text.MORE_FULL.format(most=MOST_MEMBERS)
+        if prediction.members is None:
+            why = text.MORE_NONE
         label = text.MORE.format(number=number or MORE)
         return {self.more: gr.Button(label, interactive=not why), self.why: why}
 
@@ -96,26 +91,11 @@ class UncertaintyScreen:
         """Wire the threshold, the picked pixel and the button."""
         result = self.controller.result
         threshold = self.controller.threshold
-        threshold.input(
-            self.on_threshold, [result, threshold], self.curve, trigger_mode="always_last", **LIGHT, **QUIET
-        )
-        self.member_values.click(self.on_click, result, self.pixel, **LIGHT, **QUIET)
-        self.pixel.change(
-            self.on_pixel, [result, self.pixel], self.member_values, trigger_mode="always_last", **LIGHT, **QUIET
-        )
-
-        job = self.more.click(
-            self.on_more,
-            {self.controller.result, *self.controller.inputs},
-            self.controller.outputs,
-            trigger_mode="once",
-            **MODEL,
-            **QUIET,
-        )
-        self.controller.jobs.append(job)
-
-    def after(self, event: Dependency) -> None:
-        """Do nothing: drawing is quick."""
+        on(threshold.input, self.on_threshold, [result, threshold], self.curve, trigger_mode="always_last")
+        on(self.member_values.click, self.on_click, result, self.pixel)
+        on(self.pixel.change, self.on_pixel, [result, self.pixel], self.member_values, trigger_mode="always_last")
+        given = {result, *self.controller.inputs}
+        self.controller.jobs.append(on(self.more.click, self.on_more, given, self.controller.outputs, MODEL))
 
     def on_more(self, values: Values) -> Iterator[Update]:
         """Add members to the result on show; those that it has are not computed again."""

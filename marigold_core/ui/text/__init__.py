@@ -51,7 +51,7 @@ NEAR, FAR = "near", "far"
 READY = "Drop a photo, or pick an example."
 EXAMPLE = "An example, computed beforehand with {name}. Now try a photo of your own."
 STARTING = "Starting"
-DONE = "{members}, {steps}, {seconds:.1f} s Â· {width} Ã {height} Â· seed {seed} Â· {name}"
+DONE = "{members}, {steps}, {seconds:.1f} s · {width} × {height} · seed {seed} · {name}"
 STOPPED = "Stopped. Your settings are as you left them."
 STOPPED_WITH = "Stopped. On show is a result of {members}."
 

@@ -65,6 +65,6 @@ METRES_KNOWN_LIST = """
 <li>Floors, walls, roads and table tops are flat, also where nothing about their size is known.</li>
 </ul>
 <p>A relative map lacks two numbers, how large and how far away everything is, so it takes two hints that differ in
-depth. A length runs straight between its ends. The Â± is one standard error: it holds what the hints and the
+depth. A length runs straight between its ends. The ± is one standard error: it holds what the hints and the
 map leave uncertain, not every mistake that a model can make.</p>
 """

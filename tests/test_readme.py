@@ -60,8 +60,9 @@ def test_command_lines_run_one_after_the_other(block: str, copy: Path) -> None:
 
 
 def training_commands() -> dict[str, set[str]]:
-    """What both pages tell people to type for training: module -> its options."""
-    text = README + (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    """The training commands of all three pages: module -> its options."""
+    pages = [ROOT / "training" / name for name in ("README.md", "NOTES.md")]
+    text = "".join([README, *(page.read_text(encoding="utf-8") for page in pages)])
     found: dict[str, set[str]] = {}
     for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         for module, words in re.findall(r"^python -m (training\.\w+)(.*)$", block.replace("\\\n", " "), re.MULTILINE):

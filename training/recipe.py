@@ -217,7 +217,7 @@ RECIPES: dict[str, Named] = {
         start="the run of training.autoencoder, whose U-Net is still random, with an image prior (training.prior) and "
         "a root curve (training.start)",
         data="rendered scenes",
-        expected="AbsRel .106 on the twelve photographs of training/README.md (vertical ramp .162), 4 steps, 4 members",
+        expected="AbsRel .106 on the twelve photographs of assets/marigold-nano/README.md (vertical ramp .162), 4 steps, 4 members",
     ),
     "smoke": Named(
         Recipe(

@@ -8,11 +8,10 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.helpers.set_writers import picture, write_measured, write_pairs
+from training.ablate import ABLATIONS, place_timesteps
 from training.ablate import main as ablate
 from training.engine import loop
 from training.recipe import RECIPES, Recipe
-from training.scoring.ablations import ABLATIONS
-from training.scoring.grids import place_timesteps
 from training.train import Task
 
 SMOKE = RECIPES["smoke"].recipe.model_copy(update={"steps": 2, "figure_steps": 100, "validate_steps": 100})

@@ -1,7 +1,7 @@
 """From clean renders to pictures as cameras take them: random crops, and photometric faults by the batch.
 
 The renderer's pictures are sharp, evenly lit and white balanced; photographs are not, and a network that has only
-seen the former does not carry over (figures: training/README.md). Random numbers come from the callers' generators.
+seen the former does not carry over (figures: training/NOTES.md). Random numbers come from the callers' generators.
 """
 
 import math

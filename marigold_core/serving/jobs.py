@@ -100,7 +100,7 @@ class Service:
         settings: Settings | None = None,
         checkpoint: str = "nano",
         start: Prediction | None = None,
-    ) -> Iterator[Progress | Prediction]:
+    ) -> Generator[Progress | Prediction]:
         """Run one job, yielding progress and a ``Prediction`` after each member; the last one is the result.
 
         Closing the iterator stops the job before its next step and frees the model for the next job.
@@ -244,7 +244,7 @@ class Service:
         sweep = Sweep(load_photo(photo), asked, tuple(checkpoints))
         return self._comparisons.put(sweep), sweep
 
-    def run_comparison(self, sweep: Sweep) -> Iterator[Progress | Cell]:
+    def run_comparison(self, sweep: Sweep) -> Generator[Progress | Cell]:
         """Fill a comparison, yielding progress and every cell; closing stops before the next step.
 
         Checkpoints are loaded and the time is bounded before the first cell; where nothing was timed yet, a member of

@@ -69,7 +69,7 @@ class Times(BaseModel):
 _FILE_CONTENT = TypeAdapter(dict[str, Times])
 
 
-def timed(events: Iterator[Progress | Prediction], checkpoint: str) -> Iterator[Progress | Prediction]:
+def timed(events: Iterator[Progress | Prediction], checkpoint: str) -> Generator[Progress | Prediction]:
     """Pass on the events of a run and, once it is finished, remember its times; closing this closes ``events``.
 
     What the receiver does with an event counts too: a person waits for the picture, not for the numbers.

@@ -48,9 +48,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(capsys: pytest.Cap
         ([], "There is no photo in .*empty."),
     ],
 )
-def test_a_wrong_value_is_one_sentence_and_usage(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_value_is_one_sentence_and_usage(words, message, tmp_path, capsys) -> None:
     (tmp_path / "empty").mkdir()
     assert cli.main(["predict", str(tmp_path / "empty"), "-o", str(tmp_path / "out"), *words]) == cli.USAGE
     captured = capsys.readouterr()
@@ -141,9 +139,7 @@ def test_the_output_may_lie_inside_the_input_and_is_not_read_back(folder: Path, 
     assert [path.parent for path in folder.rglob("depth_color.png")] == [folder / "out" / "a"]
 
 
-def test_a_terminal_sees_a_bar_and_a_pipe_plain_lines(
-    folder: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_sees_a_bar_and_a_pipe_plain_lines(folder, write, predict, capsys, monkeypatch) -> None:
     write(folder / "a.png")
     predict(folder)
     captured = capsys.readouterr()
@@ -165,9 +161,7 @@ def test_quiet_prints_failures_only(folder: Path, write, predict: Predict, capsy
     assert captured.err.count("\n") == 1
 
 
-def test_models_and_doctor(
-    tiny_depth: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_and_doctor(tiny_depth, capsys, monkeypatch) -> None:
     monkeypatch.setattr("marigold_core.checkpoints.registry.BUNDLED", tiny_depth)
     assert cli.main(["models"]) == cli.ALL_DONE
     listed = capsys.readouterr().out

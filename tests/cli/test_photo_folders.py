@@ -14,9 +14,7 @@ from tests.helpers.command_line import QUICK, Predict, fingerprints, fresh
 # ------------------------------------------------------------------------------- T63: bad among good
 
 
-def test_bad_files_among_good_ones_are_named_and_the_rest_is_done(
-    folder: Path, out: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_files_among_good_ones_are_named_and_the_rest_is_done(folder, out, write, predict, capsys) -> None:
     good = [write(folder / f"good{k:02}.png", seed=k) for k in range(33)]
     damage = [
         lambda whole: b"",
@@ -89,9 +87,7 @@ def test_photos_that_differ_in_extension_or_case_keep_it(folder: Path, out: Path
     assert {path.parent.name for path in out.rglob("depth.npy")} == {"a.jpg", "a.png", "A.webp", "b"}
 
 
-def test_photos_of_one_name_from_two_folders_are_refused(
-    folder: Path, out: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_photos_of_one_name_from_two_folders_are_refused(folder, out, write, predict, capsys) -> None:
     assert predict(write(folder / "x" / "rgb.png"), write(folder / "y" / "rgb.png")) == cli.USAGE
     assert "would both be written to rgb.png" in capsys.readouterr().err
     assert not out.exists()
@@ -114,9 +110,7 @@ def test_links_that_leave_the_folder_are_refused(folder: Path, out: Path, tmp_pa
     assert {path.parent.name for path in out.rglob("depth.npy")} == {"a"}
 
 
-def test_an_output_folder_that_is_a_link_is_not_followed(
-    folder: Path, out: Path, tmp_path: Path, write, predict
-) -> None:
+def test_an_output_folder_that_is_a_link_is_not_followed(folder, out, tmp_path, write, predict) -> None:
     write(folder / "a.png")
     (tmp_path / "elsewhere").mkdir()
     out.mkdir()

@@ -97,7 +97,7 @@ def test_the_parts_of_a_run_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 def prediction(values: np.ndarray, kind: Kind = "affine") -> Prediction:
     photo = np.zeros((*values.shape[:2], 3), np.uint8)
     spread = np.full(values.shape[:2], 0.25, np.float32)
-    settings = Settings(num_inference_steps=2, ensemble_size=3)
+    settings = Settings(ensemble_size=3).resolved(2, 64)
     name = "normals" if kind == "unit-vector" else "depth"
     return Prediction(name, kind, "depth", values, spread, None, photo, None, settings, "tiny", "ab" * 32)
 
@@ -115,7 +115,8 @@ def test_too_long_is_said_with_the_predicted_time() -> None:
 
 def test_only_what_the_kind_leaves_open_is_fitted(hills: np.ndarray) -> None:
     reference = hills.astype(np.float32)
-    for kind, values in (("affine", 3 * hills + 1), ("scale", 3 * hills), ("metric", hills)):
+    maps: dict[Kind, np.ndarray] = {"affine": 3 * hills + 1, "scale": 3 * hills, "metric": hills}
+    for kind, values in maps.items():
         np.testing.assert_allclose(difference(values, reference, kind), 0, atol=1e-6)
     assert difference(3 * hills + 1, reference, "scale").mean() > 0.05
     np.testing.assert_allclose(difference(hills + 0.5, reference, "metric"), 0.5, atol=1e-6)
@@ -224,9 +225,7 @@ def test_depth_of_a_known_scale_is_coloured_over_the_common_range(hills: np.ndar
 # ------------------------------------------------------------------------------- the command
 
 
-def test_the_sheet_the_table_and_the_cells_are_written(
-    folder: Path, out: Path, tiny_depth: Path, write, compare: Compare, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_sheet_the_table_and_the_cells_are_written(folder, out, tiny_depth, write, compare, capsys) -> None:
     photo = write(folder / "a.png")
     assert compare(photo, "--seeds", "0,7", "--formats", "npy,uncertainty") == cli.ALL_DONE
     captured = capsys.readouterr()
@@ -250,18 +249,14 @@ def test_the_sheet_the_table_and_the_cells_are_written(
     assert {path.name for path in lone.iterdir()} == {"depth.npy", "manifest.json"}
 
 
-def test_checkpoints_stand_side_by_side(
-    folder: Path, out: Path, tiny_depth: Path, tiny_depth_lcm: Path, write, compare: Compare
-) -> None:
+def test_checkpoints_stand_side_by_side(folder, out, tiny_depth, tiny_depth_lcm, write, compare) -> None:
     assert compare(write(folder / "a.png"), "--model", f"{tiny_depth},{tiny_depth_lcm}", "--quiet") == cli.ALL_DONE
     table = list(csv.DictReader((out / "a" / "compare.csv").read_text().splitlines()))
     assert [row["checkpoint"] for row in table] == [tiny_depth.name] * 4 + [tiny_depth_lcm.name] * 4
     assert [row["reference"] for row in table] == ["", "", "", "yes", "", "", "", ""]
 
 
-def test_what_is_there_is_left_alone_unless_it_may_be_replaced(
-    folder: Path, out: Path, write, compare: Compare, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_there_is_left_alone_unless_it_may_be_replaced(folder, out, write, compare, capsys) -> None:
     photo = write(folder / "a.png")
     (out / "a").mkdir(parents=True)
     (out / "a" / "depth.npy").write_bytes(b"from predict")
@@ -307,9 +302,7 @@ def test_bad_requests_end_in_a_sentence_and_write_nothing(
     assert fingerprints(out) == {}
 
 
-def test_a_link_that_leads_out_of_the_output_is_not_followed(
-    folder: Path, out: Path, tmp_path: Path, write, compare: Compare
-) -> None:
+def test_a_link_that_leads_out_of_the_output_is_not_followed(folder, out, tmp_path, write, compare) -> None:
     (tmp_path / "elsewhere").mkdir()
     out.mkdir()
     (out / "a").symlink_to(tmp_path / "elsewhere")
@@ -317,9 +310,7 @@ def test_a_link_that_leads_out_of_the_output_is_not_followed(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_stopping_says_so_and_writes_nothing(
-    folder: Path, out: Path, write, compare: Compare, capsys: pytest.CaptureFixture[str], monkeypatch
-) -> None:
+def test_stopping_says_so_and_writes_nothing(folder, out, write, compare, capsys, monkeypatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -36,18 +36,14 @@ def test_the_same_files_make_the_same_archive_at_any_time(files: list[Path], out
     assert (out / "a.zip").read_bytes() == (out / "b.zip").read_bytes()
 
 
-def test_too_much_is_refused_before_anything_is_written(
-    files: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_much_is_refused_before_anything_is_written(files, out, monkeypatch) -> None:
     monkeypatch.setattr(archive, "LIMIT_BYTES", 2**20)
     with pytest.raises(ExportError, match=r"everything\.zip holds up to .* take them one by one"):
         archive.write(files, out / "everything.zip")
     assert not out.exists()
 
 
-def test_a_file_that_cannot_be_read_leaves_the_earlier_archive(
-    files: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read_leaves_the_earlier_archive(files, out, monkeypatch) -> None:
     archive.write(files, out / "everything.zip")
     before = (out / "everything.zip").read_bytes()
 

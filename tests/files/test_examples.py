@@ -31,6 +31,7 @@ def test_every_photo_has_a_result_and_a_credit():
 @pytest.mark.parametrize("photo", photos(), ids=NAMES)
 def test_a_result_is_a_whole_prediction(photo):
     prediction = load_result(photo)
+    assert prediction.uncertainty is not None
     assert prediction.values.shape == prediction.uncertainty.shape == prediction.photo.shape[:2]
     assert 0 <= prediction.values.min() < 0.1 and 0.9 < prediction.values.max() <= 1
     assert prediction.uncertainty.mean() > 0
@@ -42,5 +43,6 @@ def test_recomputing_an_example_gives_the_committed_result():
     depth, uncertainty = stored_maps(photo)
     recomputed = load("nano")(photo, SETTINGS)
     assert json.loads(MANIFEST.read_text())["checkpoint_sha256"] == recomputed.checkpoint_sha256
+    assert recomputed.uncertainty is not None
     assert np.abs(depth - to_stored_size(recomputed.values)).max() < TOLERANCE
     assert np.abs(uncertainty - to_stored_size(recomputed.uncertainty)).max() < TOLERANCE

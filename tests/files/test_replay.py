@@ -50,9 +50,7 @@ def change(manifest: Path, **values: object) -> None:
 # ------------------------------------------------------------------------------- the same bytes
 
 
-def test_every_file_has_the_same_bytes(
-    done: Path, tmp_path: Path, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_file_has_the_same_bytes(done, tmp_path, replay, capsys) -> None:
     assert replay(done / "manifest.json") == cli.ALL_DONE
     assert capsys.readouterr().out == "Same bytes: 11 files.\n"
     assert fingerprints(tmp_path / "again" / "a") == fingerprints(done)
@@ -87,9 +85,7 @@ def test_each_event_is_made_with_the_threads_of_the_record(done: Path, monkeypat
 
 
 @pytest.mark.parametrize("words", [["--dtype", "bfloat16"], ["--batch-size", "2", "--ensemble-size", "2"]])
-def test_the_type_of_the_weights_and_the_batch_are_kept(
-    words: list[str], folder: Path, out: Path, write, predict, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_type_of_the_weights_and_the_batch_are_kept(words, folder, out, write, predict, replay, capsys) -> None:
     assert predict(write(folder / "a.png"), *words, "--quiet") == cli.ALL_DONE
     recorded = read(out / "a")
     assert (recorded.device, recorded.dtype) == ("cpu", "bfloat16" if "--dtype" in words else "float32")
@@ -98,17 +94,13 @@ def test_the_type_of_the_weights_and_the_batch_are_kept(
     assert capsys.readouterr().out == "Same bytes: 1 file.\n"
 
 
-def test_normals_are_replayed_too(
-    folder: Path, out: Path, tiny_normals: Path, write, predict, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_normals_are_replayed_too(folder, out, tiny_normals, write, predict, replay, capsys) -> None:
     assert predict(write(folder / "a.png"), "--model", tiny_normals, "--quiet", formats="normals") == cli.ALL_DONE
     assert replay(out / "a", "--model", tiny_normals) == cli.ALL_DONE
     assert capsys.readouterr().out == "Same bytes: 2 files.\n"
 
 
-def test_metres_are_made_again_from_their_hints(
-    folder: Path, out: Path, tmp_path: Path, tiny_depth: Path, write, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_metres_are_made_again_from_their_hints(folder, out, tmp_path, tiny_depth, write, replay, capsys) -> None:
     quick = Settings(num_inference_steps=1, processing_resolution=32)
     values = load(tiny_depth, device="cpu")(write(folder / "a.png"), quick).values
     (y1, x1), (y2, x2) = (divmod(int(at), values.shape[1]) for at in (values.argmin(), values.argmax()))
@@ -127,9 +119,7 @@ def test_without_an_output_nothing_is_kept(done: Path, folder: Path, tiny_depth:
     assert fingerprints(tmp_path) == before
 
 
-def test_what_is_there_is_left_alone_unless_it_may_be_replaced(
-    done: Path, out: Path, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_there_is_left_alone_unless_it_may_be_replaced(done, out, replay, capsys) -> None:
     before = fingerprints(out)
     assert replay(done, "-o", out) == cli.USAGE
     assert "exists already; --overwrite" in capsys.readouterr().err
@@ -140,9 +130,7 @@ def test_what_is_there_is_left_alone_unless_it_may_be_replaced(
 # ------------------------------------------------------------------------------- the photo
 
 
-def test_the_photo_is_found_near_the_manifest(
-    done: Path, folder: Path, tmp_path: Path, tiny_depth: Path, write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_photo_is_found_near_the_manifest(done, folder, tmp_path, tiny_depth, write, monkeypatch) -> None:
     words = ["replay", str(done), "--model", str(tiny_depth), "--quiet"]
     assert cli.main(words) == cli.USAGE
     write(done.parent / "a.png", seed=5)  # a namesake
@@ -156,9 +144,7 @@ def test_the_photo_is_found_near_the_manifest(
         monkeypatch.chdir("/")
 
 
-def test_a_copy_of_the_photo_without_its_metadata_will_do(
-    folder: Path, out: Path, tmp_path: Path, photo, predict, replay: Replay
-) -> None:
+def test_a_copy_of_the_photo_without_its_metadata_will_do(folder, out, tmp_path, photo, predict, replay) -> None:
     tags = Image.Exif()
     tags[0x8769] = {0xA405: 28}  # focal length, 35 mm equivalent
     with_tags, without = folder / "a.png", tmp_path / "b.png"
@@ -222,9 +208,7 @@ def test_a_manifest_that_cannot_be_read_is_said(values: dict[str, object], messa
         read(done)
 
 
-def test_records_of_the_first_schema_are_replayed(
-    done: Path, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_of_the_first_schema_are_replayed(done, replay, capsys) -> None:
     text = json.loads((done / "manifest.json").read_text())
     old = {name: value for name, value in text.items() if name not in ("device", "dtype", "machine", "how", "hints")}
     (done / "manifest.json").write_text(json.dumps(old | {"schema_version": 1}))
@@ -235,9 +219,7 @@ def test_records_of_the_first_schema_are_replayed(
 # ------------------------------------------------------------------------------- other bytes
 
 
-def test_other_bytes_are_named_with_what_is_different(
-    done: Path, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_bytes_are_named_with_what_is_different(done, replay, capsys) -> None:
     record = read(done)
     versions = record.versions | {"torch": "1.0", "gone": "2"}
     change(
@@ -261,9 +243,7 @@ def test_other_bytes_without_a_cause_say_so(done: Path) -> None:
     assert "Nothing that the manifest records is different" in outcome.describe()
 
 
-def test_a_continued_result_is_not_mistaken_for_the_same(
-    done: Path, folder: Path, out: Path, tiny_depth: Path, replay: Replay, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_continued_result_is_not_mistaken_for_the_same(done, folder, out, tiny_depth, replay, capsys) -> None:
     """Members that are taken over are kept in half precision, so that the map differs in its last bits."""
     pipe = load(tiny_depth, device="cpu")
     settings = read(done).settings

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import OpenEXR
@@ -52,7 +52,7 @@ def depth() -> Prediction:
     y, x = np.mgrid[0:48, 0:64] / 64
     values = (0.5 + 0.49 * np.sin(6 * x) * np.cos(5 * y)).astype(np.float32)
     photo = np.stack([x * 250, y * 250, 250 - x * 250], axis=-1).astype(np.uint8)
-    settings = Settings(num_inference_steps=4, ensemble_size=5, processing_resolution=64, seed=7)
+    settings = Settings(ensemble_size=5, seed=7).resolved(4, 64)
     return Prediction("depth", "affine", "depth", values, values * 0.03, None, photo, 61.5, settings, "tiny", "ab" * 32)
 
 
@@ -126,8 +126,8 @@ def test_the_glb_opens_unlit_textured_and_in_gltf_axes(depth: Prediction, tmp_pa
     (material,) = tree["materials"]
     assert material["extensions"] == {"KHR_materials_unlit": {}} and material["doubleSided"]
     assert tree["images"][0]["mimeType"] == "image/jpeg"
-    opened = trimesh.load_mesh(BytesIO(content), file_type="glb")
-    expected = build_mesh(depth, MESH)
+    opened: Any = trimesh.load_mesh(BytesIO(content), file_type="glb")
+    expected: Any = build_mesh(depth, MESH)
     assert 0 < len(opened.faces) == len(expected.faces) <= 3000
     np.testing.assert_allclose(opened.vertices, expected.vertices * (1, -1, -1), atol=1e-5)
     assert opened.vertices[:, 2].max() < 0  # before a camera at the origin that looks along -z
@@ -139,7 +139,7 @@ def test_the_glb_opens_unlit_textured_and_in_gltf_axes(depth: Prediction, tmp_pa
 
 def test_large_textures_are_capped(depth: Prediction, tmp_path: Path) -> None:
     wide = replace(depth, photo=np.zeros((300, 4000, 3), np.uint8), values=np.zeros((300, 4000), np.float32))
-    opened = trimesh.load_mesh(save(wide, tmp_path, ["glb"], mesh=MESH)["glb"])
+    opened: Any = trimesh.load_mesh(save(wide, tmp_path, ["glb"], mesh=MESH)["glb"])
     assert opened.visual.material.baseColorTexture.size == (2048, 154)
 
 
@@ -299,9 +299,7 @@ except ExportError as error:
     ("number", "words"),
     [(errno.ENOSPC, "disk is full"), (errno.EROFS, "does not allow writing"), (errno.EIO, "was not written")],
 )
-def test_refusals_keep_the_old_file_and_drop_the_manifest(
-    depth: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
-) -> None:
+def test_refusals_keep_the_old_file_and_drop_the_manifest(depth, tmp_path, monkeypatch, number, words) -> None:
     save(depth, tmp_path, ["npy"])
     old = (tmp_path / "depth.npy").read_bytes()
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.helpers.sweeps import sweep_of
 SMALL = {"steps": [1, 2], "sizes": [1, 3], "processing_resolution": 32}
 
 
-def job(service: Service, photo: object, *checkpoints: object, **asked: object) -> tuple[str, Sweep, list]:
+def job(service: Service, photo: Any, *checkpoints: object, **asked: object) -> tuple[str, Sweep, list]:
     """Run a small comparison to its end -> its id, itself and its events."""
     comparison = shared_comparison(**{**SMALL, **asked})
     key, sweep = service.begin_comparison(photo, comparison, [str(name) for name in checkpoints])
@@ -61,9 +62,7 @@ def test_a_closed_grid_takes_no_further_step(tiny_depth: Path, photo: Callable, 
 # ------------------------------------------------------------------------------- the job
 
 
-def test_a_comparison_has_the_figures_of_the_command(
-    service: Service, tiny_depth: Path, folder: Path, out: Path, write: Callable
-) -> None:
+def test_a_comparison_has_the_figures_of_the_command(service, tiny_depth, folder, out, write) -> None:
     picture = write(folder / "a.png")
     key, sweep, events = job(service, picture, tiny_depth, seeds=[0, 7])
     cells = [event for event in events if isinstance(event, Cell)]
@@ -82,9 +81,7 @@ def figures(path: Path) -> list[dict[str, str]]:
     return [{**row, "seconds": ""} for row in csv.DictReader(path.read_text().splitlines())]
 
 
-def test_it_has_the_model_alone_and_frees_it_when_it_is_closed(
-    service: Service, tiny_depth: Path, photo: Callable
-) -> None:
+def test_it_has_the_model_alone_and_frees_it_when_it_is_closed(service, tiny_depth, photo) -> None:
     asked = shared_comparison(**{**SMALL, "steps": [1, 20]})
     _, sweep = service.begin_comparison(photo(), asked, [str(tiny_depth)])
     events = service.run_comparison(sweep)
@@ -92,7 +89,7 @@ def test_it_has_the_model_alone_and_frees_it_when_it_is_closed(
         pass
     other = service.run(photo(), Settings(num_inference_steps=1, processing_resolution=32), str(tiny_depth))
     assert "waiting" in next(stage for stage in stages(other) if "loading" not in stage)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert len(sweep.tiles) == 1
     assert any("member 1" in stage for stage in stages(other))
 
@@ -101,18 +98,14 @@ def stages(events: Iterator[object]) -> Iterator[str]:
     return (event.stage for event in events if isinstance(event, Progress))
 
 
-def test_checkpoints_follow_one_another_under_one_bar(
-    service: Service, tiny_depth: Path, tiny_depth_lcm: Path, photo: Callable
-) -> None:
+def test_checkpoints_follow_one_another_under_one_bar(service, tiny_depth, tiny_depth_lcm, photo) -> None:
     _, sweep, events = job(service, photo(), tiny_depth, tiny_depth_lcm)
     assert [tile.checkpoint for tile in sweep.tiles] == [tiny_depth.name] * 4 + [tiny_depth_lcm.name] * 4
     bar = [(event.done, event.total) for event in events if isinstance(event, Progress) and event.total]
     assert bar == sorted(bar) and bar[-1] == (2 * 3 * 3, 2 * 3 * 3)
 
 
-def test_what_cannot_be_compared_is_refused_before_the_first_cell(
-    service: Service, tiny_depth: Path, tiny_normals: Path, photo: Callable
-) -> None:
+def test_what_cannot_be_compared_is_refused_before_the_first_cell(service, tiny_depth, tiny_normals, photo) -> None:
     depth, small = str(tiny_depth), shared_comparison(**SMALL)
     too_many = shared_comparison(steps=[1, 2, 4], sizes=[1, 2, 3, 4, 5, 6], seeds=[0, 1, 2, 3])
     with pytest.raises(SettingsError, match=f"72 cells are too many .* at most {MAX_CELLS}"):

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,22 +15,22 @@ from marigold_core.serving.jobs import MAX_PIPELINES, Service, check_cost
 from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
 
 PHOTO = np.full((32, 40, 3), 120, np.uint8)
-
+LONG = Settings(num_inference_steps=50)
 RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
 
 
 class SlowPipeline:
-    """Counts who is inside; a step takes ``step_s``."""
+    """Counts the jobs inside; a step takes ``step_s``."""
 
     def __init__(self, step_s: float = 0.01) -> None:
         self.step_s, self.inside, self.most, self.steps = step_s, 0, 0, 0
-        self.books = threading.Lock()
+        self.lock = threading.Lock()
 
     def resolve(self, settings: Settings | None) -> ResolvedSettings:
         return (settings or Settings()).resolved(4, 64)
 
-    def stream(self, photo, settings: Settings, start: Prediction | None = None) -> Iterator[Progress | Prediction]:
-        with self.books:
+    def stream(self, photo: Any, settings: ResolvedSettings, start: object) -> Iterator[Progress | Prediction]:
+        with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
         try:
@@ -39,7 +40,7 @@ class SlowPipeline:
                 yield Progress(done + 1, settings.num_inference_steps, "denoising")
             yield prediction(float(photo.pixels[0, 0, 0]) / 255)
         finally:
-            with self.books:
+            with self.lock:
                 self.inside -= 1
 
 
@@ -49,24 +50,36 @@ def prediction(value: float = 0.5, size: int = 32) -> Prediction:
     return Prediction("depth", "affine", "depth", values, None, None, photo, None, RUN, "fake", "0" * 64)
 
 
-def service(tmp_path: Path, pipeline: SlowPipeline | None = None, **options: int) -> Service:
-    return Service(tmp_path, loader=lambda name: pipeline or SlowPipeline(), **options)
+Serve = Callable[..., Any]
 
 
-def test_yields_progress_then_the_prediction(tmp_path):
-    events = list(service(tmp_path).run(PHOTO, Settings(num_inference_steps=3), "fake"))
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """``serve(load)`` makes a service with fake pipelines; ``load`` is one of them or makes one of a name."""
+
+    def serve(load: Any = None, **options: int) -> Any:
+        made = load or SlowPipeline()
+        return Service(tmp_path, loader=made if callable(made) else lambda name: made, **options)
+
+    return serve
+
+
+def finishes(service: Any, checkpoint: str = "fake") -> bool:
+    return isinstance(list(service.run(PHOTO, Settings(), checkpoint))[-1], Prediction)
+
+
+def test_yields_progress_then_the_prediction(serve):
+    events = list(serve().run(PHOTO, Settings(num_inference_steps=3), "fake"))
     assert [event.done for event in events if isinstance(event, Progress) and event.total] == [1, 2, 3]
     assert isinstance(events[-1], Prediction)
 
 
-def test_one_job_at_a_time_and_every_job_gets_its_own_result(tmp_path):
-    pipeline = SlowPipeline()
-    rooms = service(tmp_path, pipeline)
-    results: dict[int, float] = {}
+def test_one_job_at_a_time_and_every_job_gets_its_own_result(serve):
+    service, results = serve(pipeline := SlowPipeline()), dict[int, float]()
 
     def job(number: int) -> None:
         photo = np.full((32, 32, 3), number * 20, np.uint8)
-        results[number] = list(rooms.run(photo, Settings(), "fake"))[-1].values.max()
+        results[number] = list(service.run(photo, Settings(), "fake"))[-1].values.max()
 
     threads = [threading.Thread(target=job, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -77,11 +90,10 @@ def test_one_job_at_a_time_and_every_job_gets_its_own_result(tmp_path):
     assert results == pytest.approx({number: number * 20 / 255 for number in range(8)})
 
 
-def test_closing_stops_before_the_next_step_and_frees_the_model(tmp_path):
-    pipeline = SlowPipeline()
-    rooms = service(tmp_path, pipeline)
+def test_closing_stops_before_the_next_step_and_frees_the_model(serve):
+    service = serve(pipeline := SlowPipeline())
     for after in range(1, 6):
-        job = rooms.run(PHOTO, Settings(num_inference_steps=50), "fake")
+        job = service.run(PHOTO, LONG, "fake")
         seen = 0
         while seen < after:
             seen += next(job).total > 0
@@ -89,43 +101,41 @@ def test_closing_stops_before_the_next_step_and_frees_the_model(tmp_path):
         job.close()
         assert pipeline.steps == before
         assert pipeline.inside == 0
-    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+    assert finishes(service)
 
 
-def test_a_waiting_job_can_be_closed(tmp_path):
-    rooms = service(tmp_path)
-    first = rooms.run(PHOTO, Settings(num_inference_steps=50), "fake")
+def test_a_waiting_job_can_be_closed(serve):
+    service = serve()
+    first = service.run(PHOTO, LONG, "fake")
     while next(first).total == 0:
         pass
-    second = rooms.run(PHOTO, Settings(), "fake")
+    second = service.run(PHOTO, Settings(), "fake")
     assert "waiting" in next(second).stage
     second.close()
     first.close()
-    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+    assert finishes(service)
 
 
-def test_a_failed_job_frees_the_model(tmp_path):
+def test_a_failed_job_frees_the_model(serve):
     class Broken(SlowPipeline):
         def stream(self, photo, settings, start=None):
             yield Progress(1, 2, "denoising")
             raise ZeroDivisionError
 
-    pipelines = {"broken": Broken(), "fake": SlowPipeline()}
-    rooms = Service(tmp_path, loader=pipelines.__getitem__)
+    service = serve({"broken": Broken(), "fake": SlowPipeline()}.__getitem__)
     with pytest.raises(ZeroDivisionError):
-        list(rooms.run(PHOTO, Settings(), "broken"))
-    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+        list(service.run(PHOTO, Settings(), "broken"))
+    assert finishes(service)
 
 
-def test_a_bad_photo_is_refused_before_anything_is_loaded(tmp_path):
+def test_a_bad_photo_is_refused_before_anything_is_loaded(serve):
     loaded = []
-    rooms = Service(tmp_path, loader=lambda name: loaded.append(name) or SlowPipeline())
     with pytest.raises(ImageError):
-        next(rooms.run(b"not a photo", Settings(), "fake"))
+        next(serve(lambda name: loaded.append(name) or SlowPipeline()).run(b"not a photo", Settings(), "fake"))
     assert loaded == []
 
 
-def test_a_failed_load_is_told_and_tried_again(tmp_path):
+def test_a_failed_load_is_told_and_tried_again(serve):
     attempts = []
 
     def load(name: str) -> SlowPipeline:
@@ -134,95 +144,90 @@ def test_a_failed_load_is_told_and_tried_again(tmp_path):
             raise CheckpointError("The hub cannot be reached.")
         return SlowPipeline()
 
-    rooms = Service(tmp_path, loader=load)
+    service = serve(load)
     with pytest.raises(CheckpointError, match="cannot be reached"):
-        list(rooms.run(PHOTO, Settings(), "fake"))
-    assert isinstance(list(rooms.run(PHOTO, Settings(), "fake"))[-1], Prediction)
+        finishes(service)
+    assert finishes(service)
 
 
-def test_a_job_that_waits_for_a_load_can_be_closed(tmp_path):
+def test_a_job_that_waits_for_a_load_can_be_closed(serve):
     gate = threading.Event()
-
-    def load(name: str) -> SlowPipeline:
-        gate.wait(20)
-        return SlowPipeline()
-
-    rooms = Service(tmp_path, loader=load)
-    job = rooms.run(PHOTO, Settings(), "fake")
+    job = serve(lambda name: gate.wait(20) and SlowPipeline()).run(PHOTO, Settings(), "fake")
     assert "loading" in next(job).stage
     job.close()
     gate.set()
 
 
-def test_few_pipelines_are_kept_and_each_is_loaded_once(tmp_path):
+def test_few_pipelines_are_kept_and_each_is_loaded_once(serve):
     loaded = []
-    rooms = Service(tmp_path, loader=lambda name: loaded.append(name) or SlowPipeline())
+    service = serve(lambda name: loaded.append(name) or SlowPipeline())
     names = [str(number) for number in range(MAX_PIPELINES + 1)]
     for name in [*names, names[-1], names[0]]:
-        rooms.warm(name).result(10)
+        service.warm(name).result(10)
     assert loaded == [*names, names[0]]
 
 
 @pytest.mark.parametrize(
-    ("settings", "size", "fits"),
+    ("steps", "members", "resolution", "size", "fits"),
     [
-        ({"num_inference_steps": 50, "ensemble_size": 20, "processing_resolution": 1024}, (768, 1024), True),
-        ({"num_inference_steps": 50, "ensemble_size": 20, "processing_resolution": 2048}, (768, 1024), False),
-        ({"num_inference_steps": 50, "ensemble_size": 2, "processing_resolution": 0}, (6000, 9000), False),
-        ({"num_inference_steps": 1, "ensemble_size": 1, "processing_resolution": 0}, (6000, 9000), True),
+        (50, 20, 1024, (768, 1024), True),
+        (50, 20, 2048, (768, 1024), False),
+        (50, 2, 0, (6000, 9000), False),
+        (1, 1, 0, (6000, 9000), True),
     ],
 )
-def test_a_job_too_large_for_everybody_else_is_refused(settings, size, fits):
+def test_a_job_too_large_for_everybody_else_is_refused(steps, members, resolution, size, fits):
+    settings = Settings(ensemble_size=members).resolved(steps, resolution)
     if fits:
-        check_cost(Settings(**settings), size)
+        check_cost(settings, size)
     else:
         with pytest.raises(SettingsError, match="too much"):
-            check_cost(Settings(**settings), size)
+            check_cost(settings, size)
 
 
-def test_results_are_kept_apart_and_make_room(tmp_path):
+def test_results_are_kept_apart_and_make_room(serve, tmp_path):
     each = prediction(size=32).values.nbytes + prediction(size=32).photo.nbytes
-    rooms = service(tmp_path, kept_bytes=3 * each)
-    keys = [rooms.keep(prediction(0.1 * number)) for number in range(1, 4)]
-    rooms.export(keys[1], ["npy"])
+    service = serve(kept_bytes=3 * each)
+    keys = [service.keep(prediction(0.1 * number)) for number in range(1, 4)]
+    service.export(keys[1], ["npy"])
     assert (tmp_path / keys[1]).exists()
     for number in (2, 0):  # what is used stays
-        assert rooms.prediction(keys[number]).values.max() == pytest.approx(0.1 * (number + 1))
-    rooms.keep(prediction(0.9))
+        assert service.prediction(keys[number]).values.max() == pytest.approx(0.1 * (number + 1))
+    service.keep(prediction(0.9))
     with pytest.raises(ExportError, match="no longer kept"):
-        rooms.prediction(keys[1])
+        service.prediction(keys[1])
     assert not (tmp_path / keys[1]).exists()
-    assert rooms.prediction(keys[0]).values.max() == pytest.approx(0.1)
+    assert service.prediction(keys[0]).values.max() == pytest.approx(0.1)
     assert len(set(keys)) == 3 and all(len(key) == 32 for key in keys)
 
 
-def test_a_result_takes_the_place_of_an_outdated_one(tmp_path):
-    rooms = service(tmp_path)
-    other, first = rooms.keep(prediction(0.1)), rooms.keep(prediction(0.2))
-    rooms.export(first, ["npy"])
-    second = rooms.keep(prediction(0.3), outdated=first)
-    assert rooms.keeps(other) and rooms.keeps(second) and not rooms.keeps(first)
+def test_a_result_takes_the_place_of_an_outdated_one(serve, tmp_path):
+    service = serve()
+    other, first = service.keep(prediction(0.1)), service.keep(prediction(0.2))
+    service.export(first, ["npy"])
+    second = service.keep(same := prediction(0.3), outdated=first)
+    assert service.keeps(other) and service.keeps(second) and not service.keeps(first)
     assert not (tmp_path / first).exists()
-    assert rooms.keeps(rooms.keep(prediction(0.4), outdated=first))  # which is gone already
+    assert service.keep(same) == second  # the very same object
+    assert service.keeps(service.keep(prediction(0.4), outdated=first))  # which is gone already
 
 
-def test_exports_are_made_once_for_each_choice(tmp_path):
-    rooms = service(tmp_path)
-    key = rooms.keep(prediction())
-    first = rooms.export(key, ["color"])["color"]
+def test_exports_are_made_once_for_each_choice(serve):
+    service = serve()
+    key = service.keep(prediction())
+    first = service.export(key, ["color"])["color"]
     stamp = first.stat().st_mtime_ns
-    assert rooms.export(key, ["color"])["color"] == first
+    assert service.export(key, ["color"])["color"] == first
     assert first.stat().st_mtime_ns == stamp
-    other = rooms.export(key, ["color"], colormap="gray")["color"]
+    other = service.export(key, ["color"], colormap="gray")["color"]
     assert other.read_bytes() != first.read_bytes()
-    wide = rooms.export(key, ["glb"], MeshSettings(fov_x_deg=100))["glb"]
-    assert wide.read_bytes() != rooms.export(key, ["glb"])["glb"].read_bytes()
+    wide = service.export(key, ["glb"], MeshSettings(fov_x_deg=100))["glb"]
+    assert wide.read_bytes() != service.export(key, ["glb"])["glb"].read_bytes()
 
 
-def test_an_unsuitable_format_is_refused_in_a_sentence(tmp_path):
-    rooms = service(tmp_path)
-    key = rooms.keep(prediction())
+def test_an_unsuitable_format_is_refused_in_a_sentence(serve, tmp_path):
+    service = serve()
     with pytest.raises(ExportError, match="3 or more members"):
-        rooms.export(key, ["uncertainty"])
-    rooms.close()
+        service.export(service.keep(prediction()), ["uncertainty"])
+    service.close()
     assert not tmp_path.exists()

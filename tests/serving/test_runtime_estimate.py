@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def prediction(
     members: int, photo: tuple[int, int] = PHOTO_SIZE, network: tuple[int, int] = NETWORK_SIZE
 ) -> Prediction:
-    settings = Settings(ensemble_size=members)
+    settings = Settings(ensemble_size=members).resolved(4, 192)
     maps = np.zeros(photo, np.float32), None, np.zeros((members, *network), np.float16), np.zeros((*photo, 3), np.uint8)
     return Prediction("depth", "affine", "depth", *maps, None, settings, "nano", "0" * 64, "cpu", "float32")
 
@@ -58,7 +59,7 @@ def run(
             yield prediction(member + 1, **sizes)
 
 
-def loaded(weight_bytes: int = 16_000_000) -> SimpleNamespace:
+def loaded(weight_bytes: int = 16_000_000) -> Any:
     """What an estimate asks of a loaded checkpoint."""
     checkpoint = SimpleNamespace(size_bytes=weight_bytes, default_steps=4, default_resolution=192)
     return SimpleNamespace(checkpoint=checkpoint, device=SimpleNamespace(type="cpu"), dtype="torch.float32")

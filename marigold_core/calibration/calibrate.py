@@ -1,18 +1,28 @@
 """Metres for a map of unknown scale and shift, from what a person knows of the photo.
 
 Every hint is one equation for the two unknowns: a known depth, a known length, a flat patch, the near plane's
-distance. All are solved together by robust weighted least squares, in the quantity that the model thinks in. What
-the hints do not determine, or say against one another, is refused with the reason.
+distance. All are solved together by robust weighted least squares, in the quantity that the network predicts. Hints
+that do not determine the unknowns or contradict one another are refused with the reason.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
-from marigold_core.calibration.anchors import Along, Anchor, Equation, Length, Reader, Residual, depth_of, line_of
-from marigold_core.calibration.plane_fit import Patch, pixels_of, steepness_of
+from marigold_core.calibration.anchors import (
+    Along,
+    Anchor,
+    Equation,
+    EquationBuilder,
+    Length,
+    Residual,
+    affine_from_depth,
+    depth_from_affine,
+)
+from marigold_core.calibration.plane_fit import Patch, fit_patch, pixels_of
 from marigold_core.calibration.solver import NO_HINT, Problem
 from marigold_core.errors import CalibrationError
 from marigold_core.prediction import Kind, Prediction, Space
@@ -23,13 +33,21 @@ _UNIT_NOISE = 1e-5  # of the farthest depth, where it is the unit
 
 @dataclass(frozen=True)
 class Hints:
-    """All that is known of a photo in metres; at least one of them must be there."""
+    """All that is known of a photo in metres, at least one of them; positions are pixels (x, y) from the top left.
+
+    Attributes:
+        anchors: pixels of known depth.
+        lengths: pairs of pixels of known distance from each other; these need the field of view.
+        patches: parts of the photo that are flat in the world; alone they leave one factor open.
+        near_m: distance of the plane where the map is 0, metres.
+        fov_x_deg: horizontal field of view for lengths and for depths along a ray; by default the photo's own.
+    """
 
     anchors: Sequence[Anchor] = ()
     lengths: Sequence[Length] = ()
     patches: Sequence[Patch] = ()
-    near_m: float | None = None  # distance of the plane where the map is 0
-    fov_x_deg: float | None = None  # for lengths and for depths along a ray; by default the photo's own
+    near_m: float | None = None
+    fov_x_deg: float | None = None
 
 
 def hints_of(
@@ -41,7 +59,7 @@ def hints_of(
     near_m: float | None = None,
     fov_x_deg: float | None = None,
 ) -> Hints:
-    """Groups of numbers in the forms of ``hints`` -> hints; ``along`` says how all anchors were measured."""
+    """Groups of numbers in the forms of ``anchors`` -> hints; all anchors were measured ``along`` the same."""
     return Hints(
         anchors=[Anchor(x, y, metres, along) for x, y, metres in anchors],
         lengths=[Length(*numbers) for numbers in lengths],
@@ -53,19 +71,28 @@ def hints_of(
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated(Prediction):
-    """A prediction in metres (or "scale", up to one factor), and what it came from: its files say so."""
+    """A prediction in metres (or of kind "scale", up to one factor), and what it came from.
 
-    relative: Prediction  # as the model gave it; ``calibrate(relative, hints)`` makes this one again
+    Attributes:
+        relative: the prediction as the model gave it; ``calibrate(relative, hints)`` gives this one again.
+        hints: what it was calibrated from.
+        scale: scale * value + shift is the depth, its logarithm or its inverse, as ``affine_space`` says.
+        shift: see ``scale``.
+        covariance: [2, 2] of (scale, shift).
+        residuals: the value each hint gives and the one found on this map.
+    """
+
+    relative: Prediction
     hints: Hints
-    scale: float  # scale * value + shift is the depth, its logarithm or its inverse: ``line_space`` says which
+    scale: float
     shift: float
-    covariance: np.ndarray  # [2, 2] of (scale, shift)
+    covariance: np.ndarray
     residuals: tuple[Residual, ...]
 
     @property
-    def line_space(self) -> Space:
-        """The quantity in which scale and shift are a straight line."""
-        return _line_space(self.relative)
+    def affine_space(self) -> Space:
+        """The quantity that is scale * value + shift."""
+        return _affine_space(self.relative)
 
     @property
     def scale_error(self) -> float:
@@ -79,14 +106,14 @@ class Calibrated(Prediction):
 
     def depth_error(self, depth: float) -> float:
         """Standard error, in the map's unit, that scale and shift leave to a depth of this map."""
-        line, steepness = line_of(np.array([depth]), self.line_space)
-        slopes = np.array([(line[0] - self.shift) / self.scale, 1.0]) / steepness[0]
-        return math.sqrt(slopes @ self.covariance @ slopes)
+        affine, slope = affine_from_depth(np.array([depth]), self.affine_space)
+        by_unknowns = np.array([(affine[0] - self.shift) / self.scale, 1.0]) / slope[0]
+        return math.sqrt(by_unknowns @ self.covariance @ by_unknowns)
 
     @property
     def how(self) -> str:
         """What was found and from which hints, in one sentence: files carry it."""
-        what = {"depth": "depth", "log": "ln(depth)", "disparity": "1 / depth"}[self.line_space]
+        what = {"depth": "depth", "log": "ln(depth)", "disparity": "1 / depth"}[self.affine_space]
         unit = " with depth in metres" if self.kind == "metric" else " with the farthest depth as 1"
         return (
             f"{what} = {self.scale:.6g} (+/- {self.scale_error:.2g}) x value + {self.shift:.6g}"
@@ -103,9 +130,15 @@ class Distance:
 
 
 def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
-    """Depth prediction of kind "affine" or "scale" and hints -> the same map [H, W] in metres along the optical axis.
+    """Turn relative depth into metres: the one function behind the command line, the endpoint, the page and replays.
 
-    Flat patches alone give kind "scale", with the farthest depth as 1.
+    Args:
+        prediction: depth [H, W] of kind "affine" or "scale".
+        hints: what is known of the photo.
+
+    Returns:
+        The same map as metres along the optical axis, of kind "metric"; from flat patches alone of kind "scale", with
+        the farthest depth as 1.
 
     Raises:
         CalibrationError: the hints do not determine metres, contradict one another, or a hint is not usable.
@@ -115,20 +148,19 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         raise CalibrationError("The depth map holds values that are not numbers; run again with dtype float32.")
     if prediction.kind == "scale" and (hints.patches or hints.near_m is not None):
         raise CalibrationError("This map knows its shift already; give a known depth or length, which fix its scale.")
-    space = _line_space(prediction)
+    space, spread = _affine_space(prediction), prediction.uncertainty
     fov_x_deg = hints.fov_x_deg or prediction.fov_x_deg
-    equations = _equations(Reader(prediction.values, prediction.uncertainty, fov_x_deg), hints)
-    patches = [steepness_of(patch, prediction.values, space, prediction.uncertainty) for patch in hints.patches]
+    equations = _equations(hints, EquationBuilder(prediction.values, spread, fov_x_deg))
+    patches = [fit_patch(patch, prediction.values, space, spread) for patch in hints.patches]
     ends = np.array([prediction.values.min(), np.median(prediction.values), prediction.values.max()], np.float64)
     unit = Equation("farthest depth", ends[2:], np.array([_UNIT_NOISE]), np.array([[0.0, 0.0, 1.0]]), 1.0)
     given = equations or ([unit] if patches else [])
     problem = Problem(space, given, patches, ends, fixed_shift=prediction.kind == "scale")
     unknowns, covariance = problem.solve()
     scale, shift = map(float, unknowns)
-    depth, slope = depth_of(scale * prediction.values.astype(np.float64) + shift, space)
-    spread = prediction.uncertainty
-    kept = {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
-    changed = {
+    depth, slope = depth_from_affine(scale * prediction.values.astype(np.float64) + shift, space)
+    kept: dict[str, Any] = {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
+    changed: dict[str, Any] = {
         "kind": "metric" if equations else "scale",
         "space": "depth",
         "values": depth.astype(np.float32),
@@ -148,7 +180,7 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
 
 
 def check_claim(modality: str, kind: Kind) -> None:
-    """Say whether hints are of use to a checkpoint. Raises: CalibrationError for normals and for metres."""
+    """Refuse, with a CalibrationError, what cannot be calibrated: normals, and depth that is in metres already."""
     if modality != "depth":
         raise CalibrationError(f"Metres are found for depth, but this is a {modality} prediction.")
     if kind == "metric":
@@ -156,17 +188,24 @@ def check_claim(modality: str, kind: Kind) -> None:
 
 
 def check_metric(prediction: Prediction) -> None:
-    """Say whether distances can be read off a map. Raises: CalibrationError for one that is not in metres."""
+    """Refuse, with a CalibrationError, a map that distances cannot be measured on: one that is not in metres."""
     if prediction.modality != "depth" or prediction.kind != "metric":
         raise CalibrationError("Distances need a map in metres; calibrate it first with a known depth or length.")
 
 
 def check_hints(hints: Hints, shape: tuple[int, int], fov_x_deg: float | None = None) -> None:
-    """Look at hints on a photo [H, W] with this field of view before its depth is there.
+    """Check hints before there is a depth map.
 
-    Raises: CalibrationError for what ``calibrate`` would refuse of any map: no hint, a bad pixel, length or patch.
+    Args:
+        hints: what is known of the photo.
+        shape: height and width of the photo.
+        fov_x_deg: the photo's horizontal field of view, where it is known.
+
+    Raises:
+        CalibrationError: what ``calibrate`` would refuse of any map: no hint, a bad pixel, length or patch.
     """
-    equations = _equations(Reader(np.zeros(shape, np.float32), None, hints.fov_x_deg or fov_x_deg), hints)
+    builder = EquationBuilder(np.zeros(shape, np.float32), None, hints.fov_x_deg or fov_x_deg)
+    equations = _equations(hints, builder)
     for patch in hints.patches:
         pixels_of(patch, np.full(shape, 0.5, np.float32))
     if not equations and not hints.patches:
@@ -176,33 +215,40 @@ def check_hints(hints: Hints, shape: tuple[int, int], fov_x_deg: float | None = 
 def distance_m(
     prediction: Prediction, a: tuple[float, float], b: tuple[float, float], fov_x_deg: float | None = None
 ) -> Distance:
-    """Two pixels (x, y) of a map in metres -> the distance between what they show, in metres.
+    """Measure the distance between what two pixels of a map in metres show.
 
-    The error holds the spread and grain of the map at both pixels and, where hints gave the metres, the errors of
-    scale and shift. The field of view is by default the photo's own.
-    Raises: CalibrationError for a map that is not in metres, or as a ``Length`` would.
+    Args:
+        prediction: depth of kind "metric".
+        a: one pixel (x, y).
+        b: the other pixel (x, y).
+        fov_x_deg: horizontal field of view; by default the photo's own.
+
+    Returns:
+        The distance and its standard error, of the map's spread and grain at both pixels and, where hints gave the
+        metres, of scale and shift.
+
+    Raises:
+        CalibrationError: the map is not in metres, or the pixels are not usable for a ``Length``.
     """
     check_metric(prediction)
     if (int(a[0]), int(a[1])) == (int(b[0]), int(b[1])):
         return Distance(0.0, 0.0)
-    equation = Reader(prediction.values, prediction.uncertainty, fov_x_deg or prediction.fov_x_deg).length(
-        Length(*a, *b, metres=1.0)
-    )
-    metres, _, by_depth = equation.measure("depth", np.array([1.0, 0.0]))
+    builder = EquationBuilder(prediction.values, prediction.uncertainty, fov_x_deg or prediction.fov_x_deg)
+    equation = builder.length(Length(*a, *b, metres=1.0))
+    metres, _, by_depth = equation.evaluate("depth", np.array([1.0, 0.0]))
     variance = float(np.sum((by_depth * equation.noise) ** 2))
     if isinstance(prediction, Calibrated):
-        line, steepness = line_of(equation.values, prediction.line_space)
-        values = (line - prediction.shift) / prediction.scale
-        by_line = by_depth / steepness
-        slopes = np.array([by_line @ values, by_line.sum()])
-        variance += float(slopes @ prediction.covariance @ slopes)
+        affine, slope = affine_from_depth(equation.values, prediction.affine_space)
+        by_affine = by_depth / slope
+        by_unknowns = np.array([by_affine @ ((affine - prediction.shift) / prediction.scale), by_affine.sum()])
+        variance += float(by_unknowns @ prediction.covariance @ by_unknowns)
     return Distance(float(metres), math.sqrt(variance))
 
 
-def _line_space(prediction: Prediction) -> Space:
+def _affine_space(prediction: Prediction) -> Space:
     return "depth" if prediction.kind == "scale" else prediction.space
 
 
-def _equations(reader: Reader, hints: Hints) -> list[Equation]:
-    read = [*map(reader.anchor, hints.anchors), *map(reader.length, hints.lengths)]
-    return read if hints.near_m is None else [*read, reader.near_plane(hints.near_m)]
+def _equations(hints: Hints, builder: EquationBuilder) -> list[Equation]:
+    equations = [*map(builder.anchor, hints.anchors), *map(builder.length, hints.lengths)]
+    return equations if hints.near_m is None else [*equations, builder.near_plane(hints.near_m)]

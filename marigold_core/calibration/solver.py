@@ -1,8 +1,8 @@
 """The unknown scale and shift of a map, solved from all hints at once.
 
 First every plausible shift / scale is tried, each with its best scale by absolute deviations, so that no start is
-needed and one wrong hint among several does not lead astray; what fits best is refined by Gauss-Newton steps with
-Tukey's weights. Where two answers fit equally well, or none is sensible, the hints are refused.
+needed and one wrong hint among several does not lead astray; the best ones are refined by least squares with Tukey's
+biweight loss. Where two solutions fit equally well, or none is plausible, the hints are refused.
 """
 
 import math
@@ -11,22 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from marigold_core.calibration.anchors import Equation, Residual, depth_of, line_of
-from marigold_core.calibration.plane_fit import Steepness
+from marigold_core.calibration.anchors import Equation, Residual, affine_from_depth, depth_from_affine
+from marigold_core.calibration.plane_fit import PatchSlope, minimise
 from marigold_core.errors import CalibrationError
 from marigold_core.prediction import Space
 
 NO_HINT = "Give a known depth, a known length or a flat patch; without one there are no metres."
-VAGUE = 0.5  # relative standard error of the middle depth from which the hints do not determine it
-ASTRAY = 0.3  # relative residual of most hints from which they contradict one another
-_TWINS = 0.02  # relative difference of depth from which two answers are two
-_TUKEY = 4.685  # residuals beyond so many deviations weigh nothing
-_ROBUST_FROM = 4  # hints; among fewer, none can be called wrong
-_CARELESS = 0.02  # relative deviation that stands against one standard error of a patch while starts are compared
+MAX_DEPTH_ERROR = 0.5  # relative standard error of the middle depth from which the hints do not determine it
+MAX_MEDIAN_RESIDUAL = 0.3  # relative residual of most hints from which they contradict one another
+_SAME_DEPTH = 0.02  # relative difference of depths up to which two solutions are one
+_TUKEY = 4.685  # residuals beyond so many deviations have no weight
+_MIN_ROBUST = 4  # hints; among fewer, none can be called wrong
+_HINT_DEVIATION = 0.02  # relative deviation that counts as much as one standard error of a patch in the search
 _CANDIDATES = 400
 _STARTS = 4
-_ROUNDS, _STEPS = 2, 50
-_EXACT = 1e-13  # relative step that changes nothing
+_ROUNDS = 2  # of refinement, each with the noise that follows from the solution of the one before
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Problem:
 
     space: Space
     equations: Sequence[Equation]
-    patches: Sequence[Steepness]
+    patches: Sequence[PatchSlope]
     values: np.ndarray
     fixed_shift: bool  # the shift is known to be 0
 
@@ -43,7 +42,7 @@ class Problem:
         """Solve for (scale, shift) [2] -> those and their covariance [2, 2].
 
         Raises:
-            CalibrationError: the hints leave an unknown open, allow two answers, contradict one another, or put a
+            CalibrationError: the hints leave an unknown open, allow two solutions, contradict one another, or put a
                 visible part behind the camera.
         """
         if not self.equations:
@@ -53,14 +52,14 @@ class Problem:
                 f"The {self.equations[0].name} alone cannot fix both the scale and the shift; "
                 "add a second depth or length, or mark a flat patch."
             )
-        answers = sorted(map(self._refine, self._starts()), key=self._order)
-        best = answers[0]
+        solutions = [self._refine(start) for start in self._starts()]
+        best, *others = sorted(solutions, key=lambda one: (self._fault(one) is not None, float(self._deviation(one))))
         covariance = self._covariance(best)
-        self._refuse_nonsense(best)
-        self._refuse_rivals(best, answers[1:])
-        depth, slope = depth_of(self._lines(best), self.space)
+        self._refuse_implausible(best)
+        self._refuse_ambiguous(best, others)
+        depth, slope = depth_from_affine(self._affine(best), self.space)
         by_unknowns = slope[1] * np.array([self.values[1], 1.0])
-        if not math.sqrt(by_unknowns @ covariance @ by_unknowns) < VAGUE * depth[1]:
+        if not math.sqrt(by_unknowns @ covariance @ by_unknowns) < MAX_DEPTH_ERROR * depth[1]:
             raise CalibrationError(
                 "The hints are too alike to fix the shift: the depth in between is uncertain by more than half; "
                 "add one that is much nearer or farther."
@@ -68,14 +67,14 @@ class Problem:
         return best, covariance
 
     def residuals(self, unknowns: np.ndarray) -> tuple[Residual, ...]:
-        """What each hint said beside what the map says once calibrated."""
-        measured = (
-            Residual(one.name, one.metres, float(one.measure(self.space, unknowns)[0]), "m") for one in self.equations
+        """The value each hint gives beside the one on the calibrated map."""
+        return (
+            *(Residual(one.name, one.metres, float(self._metres(one, unknowns)), "m") for one in self.equations),
+            *(
+                Residual(one.name, one.value, float(self._patch_slope(one, unknowns)[0]), "steepness")
+                for one in self.patches
+            ),
         )
-        bent = (
-            Residual(one.name, one.value, float(self._steepness(one, unknowns)[0]), "steepness") for one in self.patches
-        )
-        return (*measured, *bent)
 
     # --------------------------------------------------------------------------- starts
 
@@ -83,22 +82,12 @@ class Problem:
         """The best scale for each candidate ratio -> unknowns [n, 2] at the local minima of the absolute deviations."""
         ratios = self._candidates()
         unit = self._unknowns(ratios, np.ones_like(ratios))
-        factors = [-self._deviation(one, unit) for one in self.equations]
+        factors = [-self._log_error(one, unit) for one in self.equations]
         starts = self._unknowns(ratios, np.exp(np.median(factors, axis=0)))
-        misfits = np.concatenate([[math.inf], self._misfit(starts), [math.inf]])
-        lowest = np.flatnonzero((misfits[1:-1] <= misfits[:-2]) & (misfits[1:-1] <= misfits[2:]))
-        return starts[lowest[np.argsort(misfits[1:-1][lowest])[:_STARTS]]]
-
-    def _deviation(self, one: Equation, unknowns: np.ndarray) -> np.ndarray:
-        """ln(found / given) of a hint for unknowns [..., 2]."""
-        return np.log(np.maximum(one.measure(self.space, unknowns)[0], 1e-12) / one.metres)
-
-    def _misfit(self, unknowns: np.ndarray) -> np.ndarray:
-        """Sum [...] of absolute deviations for unknowns [..., 2]; a wrong hint hardly moves its minimum."""
-        misfit = sum(np.abs(self._deviation(one, unknowns)) / _CARELESS for one in self.equations)
-        for one in self.patches:
-            misfit = misfit + np.abs(self._steepness(one, unknowns)[0] - one.value) / one.error
-        return np.asarray(misfit)
+        deviations = np.pad(self._deviation(starts), 1, constant_values=math.inf)
+        inner = deviations[1:-1]
+        lowest = np.flatnonzero((inner <= deviations[:-2]) & (inner <= deviations[2:]))
+        return starts[lowest[np.argsort(inner[lowest])[:_STARTS]]]
 
     def _candidates(self) -> np.ndarray:
         """Ratios for which all that is visible lies before the camera."""
@@ -117,8 +106,21 @@ class Problem:
             return np.stack([-1 / factor, ratio / factor], axis=-1)
         return np.stack([factor, ratio * factor], axis=-1)
 
-    def _steepness(self, patch: Steepness, unknowns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a patch determines [...], and its slopes [..., 2] by scale and shift, for unknowns [..., 2]."""
+    def _deviation(self, unknowns: np.ndarray) -> np.ndarray:
+        """Sum [...] of absolute deviations for unknowns [..., 2]; a wrong hint hardly moves its minimum."""
+        hints = [np.abs(self._log_error(one, unknowns)) / _HINT_DEVIATION for one in self.equations]
+        patches = [np.abs(self._patch_slope(one, unknowns)[0] - one.value) / one.error for one in self.patches]
+        return np.sum([*hints, *patches], axis=0)
+
+    def _log_error(self, one: Equation, unknowns: np.ndarray) -> np.ndarray:
+        """ln(found / given) of a hint for unknowns [..., 2]."""
+        return np.log(np.maximum(self._metres(one, unknowns), 1e-12) / one.metres)
+
+    def _metres(self, one: Equation, unknowns: np.ndarray) -> np.ndarray:
+        return one.evaluate(self.space, unknowns)[0]
+
+    def _patch_slope(self, patch: PatchSlope, unknowns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What a patch determines [...], and its derivatives [..., 2] by scale and shift, for unknowns [..., 2]."""
         scale, shift = unknowns[..., 0], unknowns[..., 1]
         if self.space == "log":
             return scale, np.stack([np.ones_like(scale), np.zeros_like(scale)], axis=-1)
@@ -128,56 +130,49 @@ class Problem:
     # --------------------------------------------------------------------------- refinement
 
     def _rows(self, unknowns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Residuals [N], their slopes [N, 2] and standard errors [N], in the quantity the model thinks in."""
-        residuals, slopes, errors = [], [], []
+        """Residuals [N], their derivatives [N, 2] and standard errors [N], in the quantity the network predicts."""
+        rows: list[tuple[float, np.ndarray, float]] = []
         for one in self.equations:
-            length, by_unknowns, by_values = one.measure(self.space, unknowns)
-            line, steepness = line_of(np.array([length, one.metres]), self.space)
-            residuals.append(line[0] - line[1])
-            slopes.append(steepness[0] * by_unknowns)
-            errors.append(abs(steepness[0]) * np.linalg.norm(by_values * one.noise))
+            metres, by_unknowns, by_values = one.evaluate(self.space, unknowns)
+            affine, slope = affine_from_depth(np.array([metres, one.metres]), self.space)
+            error = abs(slope[0]) * float(np.linalg.norm(by_values * one.noise))
+            rows.append((affine[0] - affine[1], slope[0] * by_unknowns, error))
         for patch in self.patches:
-            found, by_unknowns = self._steepness(patch, unknowns)
-            residuals.append(found - patch.value)
-            slopes.append(by_unknowns)
-            errors.append(patch.error)
+            found, by_unknowns = self._patch_slope(patch, unknowns)
+            rows.append((float(found) - patch.value, by_unknowns, patch.error))
+        residuals, slopes, errors = zip(*rows, strict=True)
         return np.array(residuals), np.array(slopes), np.maximum(errors, 1e-12)
 
-    def _refine(self, unknowns: np.ndarray) -> np.ndarray:
-        """Gauss-Newton steps with weights from the start's noise, then again with weights from what they led to."""
-        free = slice(0, 1 if self.fixed_shift else 2)
+    def _refine(self, start: np.ndarray) -> np.ndarray:
+        """Robust least squares from a start [2] -> unknowns [2]."""
+        free = 1 if self.fixed_shift else 2
+        unknowns = start.copy()
         for _ in range(_ROUNDS):
             residuals, _, errors = self._rows(unknowns)
-            deviation = _deviation_of(residuals / errors)
-            for _ in range(_STEPS):
-                residuals, slopes, _ = self._rows(unknowns)
-                weights = _tukey(residuals / errors, deviation) / errors
-                step = np.zeros(2)
-                rows = slopes[:, free] * weights[:, None]
-                step[free] = np.linalg.lstsq(rows, -residuals * weights, rcond=None)[0]
-                least = _EXACT * np.linalg.norm(unknowns)
-                cost = np.linalg.norm(residuals * weights)
-                while np.linalg.norm(step) > least and not self._cost(unknowns + step, weights) <= cost:
-                    step /= 2
-                if np.linalg.norm(step) <= least:
-                    break
-                unknowns = unknowns + step
-        return unknowns
 
-    def _cost(self, unknowns: np.ndarray, weights: np.ndarray) -> float:
-        if self.space == "disparity" and any(
-            (unknowns[0] * one.values + unknowns[1] <= 0).any() for one in self.equations
-        ):
-            return math.inf  # a hint behind the camera
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a step too far is halved
-            return float(np.linalg.norm(self._rows(unknowns)[0] * weights))
+            def weighted(tried: np.ndarray, errors: np.ndarray = errors) -> tuple[np.ndarray, np.ndarray]:
+                everything = np.concatenate([tried, start[free:]])
+                behind = self.space == "disparity" and any(
+                    (everything[0] * one.values + everything[1] <= 0).any() for one in self.equations
+                )
+                with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a step too far is halved
+                    residuals, slopes, _ = self._rows(everything)
+                    return residuals / errors + (math.inf if behind else 0), slopes[:, :free] / errors[:, None]
+
+            robust = len(errors) >= _MIN_ROBUST
+            scale = _TUKEY * _robust_deviation(residuals / errors)
+            unknowns[:free] = minimise(weighted, unknowns[:free], _biweight if robust else "linear", scale)[0]
+        return unknowns
 
     def _covariance(self, unknowns: np.ndarray) -> np.ndarray:
         """Covariance [2, 2], widened where the hints disagree by more than their own errors."""
         residuals, slopes, errors = self._rows(unknowns)
-        weights = _tukey(residuals / errors, _deviation_of(residuals / errors)) / errors
+        residuals = residuals / errors
+        weights = np.ones_like(errors)
+        if len(errors) >= _MIN_ROBUST:
+            weights = np.sqrt(_biweight((residuals / (_TUKEY * _robust_deviation(residuals))) ** 2)[1])
         free = 1 if self.fixed_shift else 2
-        rows = slopes[:, :free] * weights[:, None]
+        rows = slopes[:, :free] * (weights / errors)[:, None]
         _, singular, axes = np.linalg.svd(rows, full_matrices=False)
         if not singular[-1] > 1e-8 * singular[0]:
             raise CalibrationError(
@@ -190,21 +185,22 @@ class Problem:
         covariance[:free, :free] = axes.T / singular**2 @ axes * max(1.0, misfit)
         return covariance
 
-    # --------------------------------------------------------------------------- sense
+    # --------------------------------------------------------------------------- refusals
 
-    def _lines(self, unknowns: np.ndarray) -> np.ndarray:
+    def _affine(self, unknowns: np.ndarray) -> np.ndarray:
         return unknowns[0] * self.values + unknowns[1]
 
-    def _nonsense(self, unknowns: np.ndarray) -> str | None:
+    def _fault(self, unknowns: np.ndarray) -> str | None:
         """Why no camera sees such a map, or None."""
-        scale = unknowns[0]
-        if not (scale < 0 if self.space == "disparity" else scale > 0):
+        scale, affine = unknowns[0], self._affine(unknowns)
+        size = 1.0 if self.space == "log" else float(np.abs(affine).max())
+        constant = not self.fixed_shift and np.ptp(affine) <= 1e-9 * size  # its sign is rounding
+        if constant or not (scale < 0 if self.space == "disparity" else scale > 0):
             return (
                 "The hints contradict the map: what it shows farther away was said to be nearer; "
                 "check the pixels and metres."
             )
-        nearest = self._lines(unknowns).min()
-        if self.space != "log" and not (nearest > 0 or self.fixed_shift):
+        if self.space != "log" and not (affine.min() > 0 or self.fixed_shift):
             end = "farthest" if self.space == "disparity" else "nearest"
             return (
                 f"With these hints the {end} part of the picture would lie behind the camera; "
@@ -212,44 +208,39 @@ class Problem:
             )
         return None
 
-    def _refuse_nonsense(self, unknowns: np.ndarray) -> None:
-        reason = self._nonsense(unknowns)
-        if reason:
-            raise CalibrationError(reason)
-        astray = [abs(one.found / one.given - 1) for one in self.residuals(unknowns) if one.unit == "m"]
-        if astray and np.median(astray) > ASTRAY:
+    def _refuse_implausible(self, unknowns: np.ndarray) -> None:
+        if fault := self._fault(unknowns):
+            raise CalibrationError(fault)
+        typical = np.median([abs(float(self._metres(one, unknowns)) / one.metres - 1) for one in self.equations])
+        if typical > MAX_MEDIAN_RESIDUAL:
             raise CalibrationError(
-                f"The hints contradict one another: half of them are off by {np.median(astray):.0%} or more; "
+                f"The hints contradict one another: half of them are off by {typical:.0%} or more; "
                 "check the pixels and metres."
             )
 
-    def _order(self, unknowns: np.ndarray) -> tuple[bool, float]:
-        return self._nonsense(unknowns) is not None, float(self._misfit(unknowns))
-
-    def _refuse_rivals(self, best: np.ndarray, others: Sequence[np.ndarray]) -> None:
-        """Refuse where another answer fits the hints as well as the best one does, and says something else."""
+    def _refuse_ambiguous(self, best: np.ndarray, others: Sequence[np.ndarray]) -> None:
+        """Refuse where another solution fits the hints as well as the best one does, with other depths."""
         for other in others:
-            if self._nonsense(other) or self._misfit(other) > self._misfit(best) + 1:
+            if self._fault(other) or self._deviation(other) > self._deviation(best) + 1:
                 continue
-            depths = np.array([depth_of(self._lines(answer), self.space)[0] for answer in (best, other)])
-            apart = np.abs(np.log(depths[0] / depths[1]))  # of the nearest, the middle and the farthest
-            if apart.max() > _TWINS:
-                part = ("nearest part", "middle", "farthest part")[int(apart.argmax())]
-                low, high = sorted(depths[:, apart.argmax()])
+            depths = np.array([depth_from_affine(self._affine(one), self.space)[0] for one in (best, other)])
+            ratios = np.abs(np.log(depths[0] / depths[1]))  # of the nearest, the middle and the farthest
+            if ratios.max() > _SAME_DEPTH:
+                part = ("nearest part", "middle", "farthest part")[int(ratios.argmax())]
+                low, high = sorted(depths[:, ratios.argmax()])
                 raise CalibrationError(
                     f"Two answers fit these hints, with the {part} of the picture {low:.3g} m or {high:.3g} m away; "
                     "add another hint."
                 )
 
 
-def _deviation_of(residuals: np.ndarray) -> float:
+def _robust_deviation(residuals: np.ndarray) -> float:
     """Residuals [N] in standard errors -> their robust deviation, at least 1; two may be 0 by the fit alone."""
     surplus = np.sort(np.abs(residuals))[2:]
     return max(1.0, 1.4826 * float(np.median(surplus))) if surplus.size else 1.0
 
 
-def _tukey(residuals: np.ndarray, deviation: float) -> np.ndarray:
-    """Residuals [N] in standard errors -> what they are multiplied by [N], in [0, 1]: the roots of their weights."""
-    if len(residuals) < _ROBUST_FROM:
-        return np.ones_like(residuals)
-    return np.maximum(0.0, 1 - (residuals / (_TUKEY * deviation)) ** 2)
+def _biweight(squares: np.ndarray) -> np.ndarray:
+    """Squared residuals [N] -> Tukey's loss and its first and second derivatives [3, N], constant from 1 on."""
+    below = np.maximum(0.0, 1 - squares)
+    return np.stack([(1 - below**3) / 3, below**2, -2 * below])

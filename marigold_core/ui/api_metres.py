@@ -119,7 +119,7 @@ def solution(found: Calibrated) -> Solution:
     """What the hints have led to, in numbers."""
     return {
         "kind": found.kind,
-        "space": found.line_space,
+        "space": found.affine_space,
         "scale": found.scale,
         "scale_error": found.scale_error,
         "shift": found.shift,

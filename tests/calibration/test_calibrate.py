@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from marigold_core import CalibrationError
-from marigold_core.calibration.anchors import Anchor, Length, depth_of
+from marigold_core.calibration.anchors import Anchor, Length, depth_from_affine
 from marigold_core.calibration.calibrate import Hints, calibrate
 from marigold_core.geometry.camera import unproject
 from marigold_core.prediction import Prediction, Space
@@ -160,7 +160,7 @@ def any_map(seed: int, space: Space) -> tuple[Prediction, np.ndarray, np.random.
     }
     uncertainty = np.full(values.shape, 0.01, np.float32)
     prediction = replace(planted(room(), space), values=values, uncertainty=uncertainty)
-    return prediction, depth_of(lines[space].astype(np.float64), space)[0], rng
+    return prediction, depth_from_affine(lines[space].astype(np.float64), space)[0], rng
 
 
 # ------------------------------------------------------------------------------- refusals

@@ -6,7 +6,7 @@ import pytest
 from marigold_core import CalibrationError
 from marigold_core.calibration.anchors import Anchor
 from marigold_core.calibration.calibrate import Hints, calibrate, distance_m
-from marigold_core.calibration.plane_fit import MAX_PX, Patch, steepness_of
+from marigold_core.calibration.plane_fit import MAX_PX, Patch, fit_patch
 from marigold_core.prediction import Space
 from tests.helpers.measured_room import FLOOR, FOV_DEG, HEIGHT, WIDTH, anchors, length, noisy, planted, room, unknowns
 
@@ -26,7 +26,7 @@ def test_a_plane_of_any_slope_tells_the_shift_without_a_focal_length(
     z = 3 / np.maximum(inverse, 0.3)
     scale, shift = unknowns(z, "depth")
     top = int(np.argmax((inverse > 0.35).all(axis=1)))
-    found = steepness_of(Patch(((0, top), (WIDTH, HEIGHT))), planted(z, fov_x_deg=None).values, "depth")
+    found = fit_patch(Patch(((0, top), (WIDTH, HEIGHT))), planted(z, fov_x_deg=None).values, "depth")
     assert 1 / found.value - found.at == pytest.approx(shift / scale, rel=1e-3)
 
 
@@ -37,7 +37,7 @@ def test_a_flat_patch_under_noise(space: Space, share: float, limit: float) -> N
     scale, shift = unknowns(z, space)
     errors, scores = [], []
     for seed in range(20):
-        found = steepness_of(FLOOR, noisy(planted(z, space, None), share, seed).values, space)
+        found = fit_patch(FLOOR, noisy(planted(z, space, None), share, seed).values, space)
         truth = scale / (scale * found.at + shift) if space == "depth" else scale
         errors.append(found.value / truth - 1)
         scores.append((found.value - truth) / found.error)
@@ -58,7 +58,7 @@ def test_the_error_bar_allows_for_bends_that_the_fit_swallows() -> None:
             for _ in range(4)
         ]
         bent = planted(z).values + 0.001 * np.sum(waves, axis=0).astype(np.float32)
-        found = steepness_of(FLOOR, bent, "depth")
+        found = fit_patch(FLOOR, bent, "depth")
         scores.append((found.value - scale / (scale * found.at + shift)) / found.error)
     assert 0.4 < np.sqrt(np.mean(np.square(scores))) < 1.6
 
@@ -94,7 +94,7 @@ def test_a_large_patch_is_thinned() -> None:
     scale, shift = unknowns(z, "depth")
     values = planted(z).values
     assert values.size > 2 * MAX_PX
-    found = steepness_of(Patch(((0, 0), (900, 900))), values, "depth")
+    found = fit_patch(Patch(((0, 0), (900, 900))), values, "depth")
     assert found.value == pytest.approx(scale / (scale * found.at + shift), rel=1e-3)
 
 
@@ -118,13 +118,13 @@ def test_what_tells_nothing_is_refused_with_the_reason(corners: tuple[tuple[floa
 def test_what_noise_drowns_or_members_disagree_about_is_refused() -> None:
     clean = planted(room())
     corner = Patch(((20, 100), (60, 119)))
-    sure = steepness_of(corner, clean.values, "depth")
-    doubted = steepness_of(corner, clean.values, "depth", np.full(clean.values.shape, 0.002, np.float32))
+    sure = fit_patch(corner, clean.values, "depth")
+    doubted = fit_patch(corner, clean.values, "depth", np.full(clean.values.shape, 0.002, np.float32))
     assert doubted.value == sure.value and doubted.error > 2 * sure.error
     with pytest.raises(CalibrationError, match="too small, too noisy or seen too squarely"):
-        steepness_of(corner, clean.values, "depth", np.full(clean.values.shape, 0.05, np.float32))
+        fit_patch(corner, clean.values, "depth", np.full(clean.values.shape, 0.05, np.float32))
     with pytest.raises(CalibrationError, match="hardly recedes|too noisy"):
-        steepness_of(corner, noisy(clean, 0.04, 0).values, "depth")
+        fit_patch(corner, noisy(clean, 0.04, 0).values, "depth")
 
 
 def test_a_patch_says_nothing_of_a_disparity() -> None:

@@ -60,7 +60,7 @@ class Report:
 
 
 def examine(data: str, split: str = "train", workers: int = 4) -> Report:
-    """Read a whole data set, or a folder of latents, and say what is wrong with it.
+    """Read a whole data set, or a folder of latents, and report every fault.
 
     Raises: MarigoldError when it cannot be opened at all.
     """

@@ -74,7 +74,7 @@ class Scores:
 
 
 def open_source(checkpoint: str, settings: Settings, protocol: Protocol) -> Source:
-    """Open a checkpoint, or a folder of maps; the protocol says at which resolution, unless the settings do.
+    """Open a checkpoint, or a folder of maps; the protocol has the resolution, unless the settings do.
 
     Raises: CheckpointError as ``load``, MarigoldError when it predicts something else than depth.
     """
@@ -176,7 +176,7 @@ def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, obj
         "checkpoint": source.name,
         "sha256": source.pipeline.checkpoint.sha256 if source.pipeline else None,
         "settings": source.settings.model_dump() if source.settings else None,
-        "protocol": json.loads(protocol.model_dump_json()),  # knows what to write for no limit
+        "protocol": json.loads(protocol.model_dump_json()),  # writes null for no limit
         "photos": scores.rows,
         "means": means,
     }

@@ -1,8 +1,8 @@
-"""From data sets as they are published to what training reads, ``python -m training.prepare hypersim RAW OUT``.
+"""Prepares published data sets for training, ``python -m training.prepare hypersim RAW OUT``.
 
 hypersim: HDF5 files become tone-mapped photos and maps of plane depth; OUT is then opened as ``hypersim:OUT``. Needs
 RAW/metadata_images_split_scene_v1.csv. Pictures of which more than ``--max-invalid`` shows no geometry are written but
-not listed: the paper leaves out incomplete pictures, without saying where it draws the line. The authors' own lists,
+not listed: the paper leaves out incomplete pictures, without stating the limit. The authors' own lists,
 ``filename_list_SPLIT_filtered.txt``, go before ours when they are put into OUT.
 
 vkitti: nothing is converted. RAW holds ``rgb/`` and ``depth/`` unpacked; all pairs are counted and listed.
@@ -90,7 +90,7 @@ def _convert_all(
     if workers == 1:
         yield from ((picture, work(picture)) for picture in tqdm(pictures, unit="picture", disable=None))
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_follow)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
     try:
         results = zip(pictures, pool.map(work, pictures, chunksize=4), strict=True)
         yield from tqdm(results, total=len(pictures), unit="picture", disable=None)
@@ -98,7 +98,7 @@ def _convert_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _follow() -> None:
+def _end_with_parent() -> None:
     """Make a worker leave Ctrl-C to the process that started it, and end when that one is killed."""
     parent = parent_process()
     assert parent is not None
@@ -138,7 +138,7 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _list_hypersim(out: Path, split: str, rows: Sequence[Row], max_invalid: float) -> None:
-    """Write the sorted rows and the list of complete pictures, and say how many there should be."""
+    """Write the sorted rows and the list of complete pictures, and print the published numbers beside ours."""
     _write_rows(_meta(out, split), rows)
     complete = [row for row in rows if float(row["invalid_ratio"]) <= max_invalid]
     _write_list(out / split / f"filename_list_{split}.txt", [(row["rgb_path"], row["depth_path"]) for row in complete])

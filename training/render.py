@@ -25,7 +25,7 @@ from training.scenes.types import Camera
 PORTRAIT_EVERY = 6
 CLOSE_M, CLOSE_SHARE = 0.28, 0.02
 SKY_SHARE = 0.7
-PATIENCE = 100  # scenes without a good view before the renderer is taken to be broken
+PATIENCE = 100  # scenes without a good view after which the renderer must be broken
 
 
 class RenderSettings(Frozen):
@@ -48,14 +48,14 @@ class RenderSettings(Frozen):
 
 
 class Work(Frozen):
-    """How much is rendered, by how many."""
+    """Number of pictures and of processes."""
 
     count: int = Field(default=24_000, ge=1, description="pictures, rounded up to whole shards")
     workers: int = Field(default=1, ge=1, description="processes")
 
 
 def worth_keeping(view: View) -> bool:
-    """Say whether a view shows something: not the inside of a thing, an empty sky, a bare wall or the dark."""
+    """Return whether a view is useful: not inside an object, of sky alone, of a bare wall, or dark."""
     depth = view.depth_m
     seen = depth[np.isfinite(depth)]
     if len(seen) < (1 - SKY_SHARE) * depth.size or np.mean(depth < CLOSE_M) > CLOSE_SHARE:
@@ -67,7 +67,7 @@ def worth_keeping(view: View) -> bool:
     return (sky or far / near > 1.15) and 25 < bright < 235 and contrast > 10
 
 
-class Painter:
+class SceneRenderer:
     """Renders pictures scene after scene with one set of loaded assets."""
 
     def __init__(self, settings: RenderSettings):
@@ -112,9 +112,9 @@ class Painter:
 
 def render_some(settings: RenderSettings, out: Path, numbers: list[int], announce: bool) -> None:
     """Render the shards of the given numbers, one after another, in this process."""
-    painter, start = Painter(settings), time.monotonic()
+    renderer, start = SceneRenderer(settings), time.monotonic()
     for done, number in enumerate(numbers, start=1):
-        painter.shard(out, number)
+        renderer.shard(out, number)
         if announce:
             spent = time.monotonic() - start
             rate, left = done * settings.shard_samples / spent, spent / done * (len(numbers) - done)

@@ -14,7 +14,7 @@ class DrawnSet:
     """Landscape pictures of 48 x 64 pixels after ``portrait`` upright ones; some are ``damaged`` or never come."""
 
     near_m, far_m = 1e-3, 80.0
-    size = None
+    size: tuple[int, int] | None = None
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from marigold_core.errors import MarigoldError
 from training import render
 from training.data.sets import rendered
 from training.data.sets.rendered import RenderedScenes, View
-from training.render import Painter, RenderSettings, worth_keeping
+from training.render import RenderSettings, SceneRenderer, worth_keeping
 from training.scenes import meshes, rasterizer
 from training.scenes.textures import Texture
 from training.scenes.types import LABELS, Camera, Lighting, Material, Scene, place
@@ -196,15 +196,15 @@ def test_a_shard_is_whole_or_absent(tmp_path, monkeypatch):
 
 
 def test_samples_come_back_as_they_were_rendered(draw, tmp_path):
-    painter = Painter(SETTINGS)
+    renderer = SceneRenderer(SETTINGS)
     for number in (0, render.PORTRAIT_EVERY - 1):
-        painter.shard(tmp_path, number)
+        renderer.shard(tmp_path, number)
     scenes = RenderedScenes(tmp_path)
     assert len(scenes) == 8 and [len(shard) for shard in scenes.shards] == [4, 4]
     assert scenes[0].rgb.shape == (32, 64, 3) and scenes[-1].rgb.shape == (64, 32, 3), "every sixth shard is portrait"
     with pytest.raises(IndexError):
         scenes[8]
-    kind, camera, view = painter.pictures((SETTINGS.seed, 0, 0), (64, 32))[0]
+    kind, camera, view = renderer.pictures((SETTINGS.seed, 0, 0), (64, 32))[0]
     sample = scenes[0]
     assert sample.kind == kind and sample.fov_x_deg == pytest.approx(camera.fov_x_deg)
     np.testing.assert_array_equal(sample.rgb, view.rgb)

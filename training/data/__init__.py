@@ -1,1 +1,1 @@
-"""Pictures with known depth on their way to the network."""
+"""Data for training: data sets, augmentation, framing, micro-batches, cached latents and their checks."""

@@ -1,7 +1,7 @@
-"""From clean renders to pictures as cameras take them: random crops, and photometric faults by the batch.
+"""Augmentation: random crops, and photometric faults as of photographs, drawn for a whole batch.
 
 The renderer's pictures are sharp, evenly lit and white balanced; photographs are not, and a network that has only
-seen the former does not carry over (figures: training/NOTES.md). Random numbers come from the callers' generators.
+seen the former generalises poorly (figures: training/NOTES.md). Random numbers come from the callers' generators.
 """
 
 import math
@@ -35,7 +35,7 @@ def crop_picture(pixels: np.ndarray, box: tuple[float, float, float, float], siz
 
 
 def crop_nearest(values: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
-    """Crop [H, W, ...] to ``box`` and take the nearest value at each of (h, w) places: no depth is ever invented."""
+    """Crop [H, W, ...] to ``box`` and take the nearest value at each of (h, w) places: depths are never averaged."""
     left, top, right, bottom = box
     rows = top + (np.arange(size[0]) + 0.5) * (bottom - top) / size[0]
     columns = left + (np.arange(size[1]) + 0.5) * (right - left) / size[1]
@@ -85,7 +85,7 @@ class _Draw:
 
 
 def _colour(x: Tensor, draw: _Draw, colours: Tensor | None) -> Tensor:
-    """Change the colours of [B, 3, H, W] in [0, 1], each picture as a whole; vignetting is the one that has a place."""
+    """Change the colours of [B, 3, H, W] in [0, 1], each picture as a whole but for its vignetting."""
     if colours is not None:
         chosen = colours[torch.randint(len(colours), (len(x),), generator=draw.generator)]  # [B, 3, 2]
         mean, std = x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3), keepdim=True)

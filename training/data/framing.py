@@ -1,7 +1,7 @@
-"""From pictures with depth in metres to what the network is trained on: sizes, flips, faults, normalisation, mask.
+"""Framing: pictures with depth in metres -> training batches; crops, flips, augmentation, normalisation, mask.
 
-It runs on the CPU, in the workers of a data loader. Every random choice is a function of a place, such as
-(seed, micro-batch), and of a picture's position in it, so neither the number of workers nor a restart changes anything.
+It runs on the CPU, in the workers of a data loader. Every random choice is a function of a place in the run, such as
+(seed, micro-batch), and of a picture's position in the batch; the number of workers and restarts change nothing.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ WIDE_ASPECTS = (16 / 9, 5 / 2, 10 / 3)
 WIDE_SHARES = (0.4, 0.3, 0.3)
 ROUND_PX = 16
 
-PUBLISHED = Depth()  # how depths are painted unless a checkpoint says otherwise
+PUBLISHED = Depth()  # how depths are encoded unless a checkpoint has another transfer function
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Size = tuple[int, int]  # height, width in pixels
@@ -58,7 +58,7 @@ def choose_size(a_set: DepthSet, index: int, framing: Framing, rng: np.random.Ge
 
     With ``long_edge_px`` the aspect is drawn, wide for wide pictures, and the orientation kept; without it, it is the
     set's published size, or the one size that all its pictures have.
-    Raises: MarigoldError when the pictures have several sizes and none was asked for.
+    Raises: MarigoldError when the pictures have several sizes and no size was chosen.
     """
     if framing.long_edge_px is not None:
         height, width = a_set.sizes()[index]
@@ -120,7 +120,7 @@ def frame(
 
 
 def which_count(depth_m: Tensor, a_set: DepthSet, framing: Framing) -> tuple[Tensor, Tensor]:
-    """Sort depths in metres, of any shape -> bool (has a place between the planes, counts in the loss), that shape.
+    """Depths in metres, of any shape -> bool masks: lies between near and far plane, counts in the loss.
 
     They differ where ``framing.far_m`` is given: then sky, and what lies beyond it or beyond the set's range, is the
     far plane and counts. NaN never does.

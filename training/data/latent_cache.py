@@ -1,6 +1,6 @@
-"""Folders of encoded pictures: how they lie on disk, and what they were made with.
+"""The latent cache: folders of encoded pictures, and the record of what they were made with.
 
-A folder holds the latents of one data set. ``latents.json`` says what they are a function of, and shards hold
+A folder holds the latents of one data set. ``latents.json`` records what they are a function of, and shards hold
 
     shard_00000256_v0/image.npy   [N, 4, h, w] float16  scaled latents of N pictures, number 256 being the first
     shard_00000256_v0/target.npy  [N, 4, h, w] float16  scaled latents of their depth maps
@@ -30,11 +30,11 @@ if TYPE_CHECKING:  # the doctor starts without torch
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 INDEX, NAMES = "latents.json", "names.json"
-UNSAID: dict[str, object] = {"depth_curve": "linear"}  # what was no choice when older folders were made
+OLD_DEFAULTS: dict[str, object] = {"depth_curve": "linear"}  # of folders made before it could be chosen
 
 
 def read_index(folder: Path) -> dict[str, object]:
-    """Read what the latents of a folder were made with, ``settle``'s mapping and the number of pictures.
+    """Read what the latents of a folder were made with, and the number of pictures.
 
     Raises: MarigoldError when it holds none.
     """
@@ -47,12 +47,12 @@ def read_index(folder: Path) -> dict[str, object]:
 
 
 def settle(folder: Path, made_with: Mapping[str, object], pictures: int) -> None:
-    """Write down what the latents of a folder are made with, or compare it with what the folder was begun with.
+    """Record what the latents of a folder are made with, or compare it with an earlier record.
 
     Raises: MarigoldError naming what differs; pictures may have been added, but not taken away.
     """
     if (folder / INDEX).exists():
-        begun = UNSAID | read_index(folder)
+        begun = OLD_DEFAULTS | read_index(folder)
         if changed := _changed(begun, made_with):
             raise MarigoldError(
                 f"The latents in {folder.name} were made with another {', '.join(changed)}; "
@@ -79,7 +79,7 @@ def _changed(begun: Mapping[str, object], now: Mapping[str, object]) -> list[str
 
 
 def holds(path: Path, names: Sequence[str]) -> bool:
-    """Tell whether a shard is there with the pictures of these names; one with only the first of them is not.
+    """Return whether a shard exists with the pictures of these names; one with only the first of them is not.
 
     Raises: MarigoldError when it holds others.
     """

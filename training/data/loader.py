@@ -1,4 +1,4 @@
-"""Micro-batches on their way to the network: read ahead by worker processes, damaged pictures named or passed over."""
+"""Data loader: worker processes read micro-batches ahead; damaged pictures end the run or are replaced."""
 
 import multiprocessing
 import signal
@@ -17,14 +17,14 @@ from training.data.sampling import Plan, Source
 
 OnBadSample = Literal["raise", "skip"]
 MOST_BAD = 0.01  # share of pictures that may be passed over
-# forked workers share memory-mapped latents and end with their trainer; later Pythons prefer other ways
+# forked workers share memory-mapped latents and end with their trainer; later Pythons have another default
 FORK = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
 SLOWEST_S = 30.0  # after this long without a micro-batch a worker is taken for stuck
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """A micro-batch, and what was passed over to make it."""
+    """A micro-batch, and the damaged pictures that were replaced in it."""
 
     batch: Batch
     damaged: tuple[str, ...]  # sentences, each naming a picture
@@ -36,9 +36,9 @@ class LoadedBatch:
 
 
 class _Numbered(Dataset[LoadedBatch | str]):
-    """Micro-batches by number, as a data loader wants them; a sentence in the place of one that cannot be made.
+    """Micro-batches by number, as torch's loader asks for them; an error's sentence instead of one that fails.
 
-    An exception would come out of a worker process with its whole traceback as its text.
+    An exception from a worker process would have its whole traceback as its text.
     """
 
     def __init__(self, plan: Plan, on_bad_sample: OnBadSample) -> None:
@@ -79,7 +79,7 @@ class _Numbered(Dataset[LoadedBatch | str]):
 
 
 class Loader:
-    """Reads micro-batches ahead; calling it gives those of some numbers, in order."""
+    """Reads micro-batches ahead; a call yields those of some numbers, in order."""
 
     def __init__(
         self, plan: Plan, workers: int = 0, on_bad_sample: OnBadSample = "raise", slowest_s: float = SLOWEST_S
@@ -99,20 +99,20 @@ class Loader:
             batch_size=None,
             num_workers=self.workers,
             multiprocessing_context=FORK if self.workers else None,
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=_ignore_signals,
             timeout=self.slowest_s if self.workers else 0,
-            collate_fn=_as_it_is,  # type: ignore (what is not collated is not a list)
+            collate_fn=_identity,  # type: ignore (what is not collated is not a list)
         )
         before = signal.getsignal(signal.SIGCHLD)
         deliveries = iter(loader)
         workers = multiprocessing.active_children() if self.workers else []
-        if self.workers:  # the loader raises where a worker's death finds it, be it amid saving; next() tells too
+        if self.workers:  # torch's handler would raise anywhere, even amid saving; next() raises as well
             signal.signal(signal.SIGCHLD, before)
         for number in numbers:
             try:
                 delivery = next(deliveries)
             except (RuntimeError, OSError, EOFError) as error:
-                reason = _death(workers, error)
+                reason = _explain_worker_error(workers, error)
                 if reason is None:
                     raise
                 for worker in multiprocessing.active_children():
@@ -125,7 +125,7 @@ class Loader:
             yield delivery
 
     def _count(self, delivery: LoadedBatch) -> None:
-        """Name what was passed over; a few are bad luck, many are a broken data set."""
+        """Report damaged pictures, and end the run when they are too many."""
         for sentence in delivery.damaged:
             print(f"Passed over: {sentence}", file=sys.stderr)
         self.damaged.update(delivery.damaged)
@@ -136,11 +136,11 @@ class Loader:
             )
 
 
-def _death(workers: Sequence[BaseProcess], error: Exception) -> str | None:
-    """Say what the loader's error tells of its workers; None when the error is not about them.
+def _explain_worker_error(workers: Sequence[BaseProcess], error: Exception) -> str | None:
+    """Explain an error of the loader that is about its workers; None for any other error.
 
-    The loader has words of its own for a worker that was killed or does not answer. One that is killed amid handing
-    over a micro-batch shows as a broken connection.
+    A worker that was killed or does not answer is a RuntimeError. One that is killed while it sends a micro-batch
+    shows as a broken connection.
     """
     if isinstance(error, RuntimeError):
         return str(error) if workers else None
@@ -150,11 +150,11 @@ def _death(workers: Sequence[BaseProcess], error: Exception) -> str | None:
     return f"worker (pid(s) {', '.join(dead)}) exited" if dead else None
 
 
-def _outlive_signals(worker: int) -> None:
-    """Let a worker deliver until its trainer has ended: signals to a group of processes reach it too."""
+def _ignore_signals(worker: int) -> None:
+    """Make a worker go on until its trainer has ended: signals to a group of processes reach it too."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _as_it_is(delivery: LoadedBatch | str) -> LoadedBatch | str:
+def _identity(delivery: LoadedBatch | str) -> LoadedBatch | str:
     return delivery

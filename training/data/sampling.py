@@ -1,4 +1,4 @@
-"""Micro-batches as a function of their number in the run: what they hold depends on neither restarts nor workers.
+"""Sampling: which pictures make a micro-batch, a function of its number alone, not of restarts or workers.
 
 A source gives pictures to encode (``Pictures``) or latents encoded before (``Latents``); several are mixed by
 micro-batch, so that each has one size and one data set, as published.
@@ -19,7 +19,7 @@ from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.prediction import Curve
 from training.data.framing import PUBLISHED, Batch, choose_size, frame
-from training.data.latent_cache import NAMES, UNSAID, read_index
+from training.data.latent_cache import NAMES, OLD_DEFAULTS, read_index
 from training.data.sets.sample import DepthSet, Sample
 from training.recipe import Framing
 
@@ -28,7 +28,7 @@ BLOCK = 1024  # micro-batches whose sources are drawn together
 
 
 class Source(Protocol):
-    """Where pictures come from."""
+    """A collection of pictures that micro-batches are drawn from."""
 
     label: str
 
@@ -45,12 +45,12 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Tell this source from others, and from itself with other pictures."""
+        """Identify this source and its pictures."""
         ...
 
 
 class Pictures:
-    """A data set whose pictures are framed anew each time they are seen."""
+    """A data set whose pictures are framed anew each time they are read."""
 
     def __init__(
         self, a_set: DepthSet, framing: Framing, factor: int, colours: Tensor | None = None, modality: Depth = PUBLISHED
@@ -74,8 +74,8 @@ class Pictures:
         return frame(samples, self.a_set, size, self.framing, self.factor, place, self.colours, self.modality)
 
     def fingerprint(self) -> str:
-        """Sum up kind, names and sizes; the recipe tells the rest."""
-        return _sum_up(self.label, [self.a_set.name(item) for item in range(len(self.a_set))], self.a_set.sizes())
+        """Hash kind, names and sizes; the recipe has a fingerprint of its own."""
+        return _hash(self.label, [self.a_set.name(item) for item in range(len(self.a_set))], self.a_set.sizes())
 
 
 class Latents:
@@ -97,15 +97,15 @@ class Latents:
         self._ends = np.cumsum([len(shard["image"]) for shard in self.shards])
 
     def check(self, autoencoder: str, prior: str | None = None, curve: Curve = "linear") -> None:
-        """Compare what made the latents with networks of these sha256 (``cache.autoencoder_sha256``, ``prior_sha256``).
+        """Compare what made the latents with networks of these sha256 (``latent_cache.autoencoder_sha256``).
 
         Features of the image prior are read with the latents where they are its own; where there are none, the
         training computes them. Raises: MarigoldError when autoencoder, prior or the curve of the depths was another.
         """
-        painted = (UNSAID | self.made_with)["depth_curve"]
-        if painted != curve:
+        stored = (OLD_DEFAULTS | self.made_with)["depth_curve"]
+        if stored != curve:
             raise MarigoldError(
-                f"The depths in {self.label} are painted on a {painted} curve and the start's on a {curve} one; encode "
+                f"The depths in {self.label} are painted on a {stored} curve and the start's on a {curve} one; encode "
                 "the pictures again with: python -m training.latents --checkpoint START"
             )
         if self.made_with["autoencoder_sha256"] != autoencoder:
@@ -136,7 +136,7 @@ class Latents:
         return tuple(f"{self.label}: {self._names[shard][row]}" for shard, row in map(self._place, items))
 
     def read(self, items: Sequence[int], place: tuple[int, ...]) -> Batch:
-        """Read latents; nothing is left to chance."""
+        """Read latents; no choice is random."""
         places = [self._place(item) for item in items]
         image, target, valid = (_pick(self.shards, name, places) for name in PARTS)
         names = self._features[0] if self._features else ()
@@ -144,9 +144,9 @@ class Latents:
         return Batch(image.float(), target.float(), valid, self.names(items), encoded=True, features=features)
 
     def fingerprint(self) -> str:
-        """Sum up shards and what they were made with."""
+        """Hash shards and what they were made with."""
         names = [json.dumps(self.made_with, sort_keys=True), *chain.from_iterable(self._names)]
-        return _sum_up(self.label, names, [shard["image"].shape for shard in self.shards])
+        return _hash(self.label, names, [shard["image"].shape for shard in self.shards])
 
     def _place(self, item: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, item, side="right"))
@@ -162,7 +162,7 @@ def _pick(shards: Sequence[dict[str, np.ndarray]], name: str, places: Sequence[t
     return torch.from_numpy(np.stack([shards[shard][name][row] for shard, row in places]))
 
 
-def _sum_up(label: str, names: Sequence[str], sizes: Sequence[tuple[int, ...]]) -> str:
+def _hash(label: str, names: Sequence[str], sizes: Sequence[tuple[int, ...]]) -> str:
     content = json.dumps([list(names), [list(size) for size in sizes]])
     return f"{label}, sha256 {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
@@ -170,8 +170,8 @@ def _sum_up(label: str, names: Sequence[str], sizes: Sequence[tuple[int, ...]]) 
 class Plan:
     """Which source and which of its items make the micro-batch of a number.
 
-    Sources are drawn by share. Each source's items are shuffled anew every time it has been seen through; what does not
-    fill a micro-batch waits for the next time.
+    Sources are drawn by share. Each source's items are shuffled anew every epoch; those that do not fill a micro-batch
+    are left out of that epoch.
     Raises: MarigoldError when shares do not match the sources, or a source has less than a micro-batch.
     """
 

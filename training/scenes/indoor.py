@@ -22,7 +22,7 @@ from training.scenes.types import (
 
 
 class Room:
-    """A box room under furnishing: it knows what stands where, so that nothing is put into something else."""
+    """A box room and the floor that its furniture occupies, so that pieces do not overlap."""
 
     def __init__(self, rng: np.random.Generator, assets: Assets, size: Triple, kind: str = "room"):
         self.rng, self.assets = rng, assets

@@ -33,7 +33,7 @@ class Protocol(Frozen):
     mask: Mask = "range"
     crop: Crop = "none"
     averaging: Averaging = "pictures"
-    processing_resolution: int | None = None  # what the network sees, as in Settings, which may say otherwise
+    processing_resolution: int | None = None  # of the network's input, unless the settings have one
 
     def counted(self, truth_m: np.ndarray) -> np.ndarray:
         """Choose the pixels of a truth [H, W] that count -> bool [H, W]."""

@@ -106,8 +106,10 @@ def test_a_worker_that_dies_amid_handing_over_is_named() -> None:
     killed.start()
     try:
         broken = ConnectionResetError("Connection reset by peer")
-        assert loader._death([alive], broken) is None  # a file that cannot be read, say: not the worker's fault
+        assert (
+            loader._explain_worker_error([alive], broken) is None
+        )  # a file that cannot be read, say: not the worker's fault
         killed.kill()
-        assert loader._death([alive, killed], broken) == f"worker (pid(s) {killed.pid}) exited"
+        assert loader._explain_worker_error([alive, killed], broken) == f"worker (pid(s) {killed.pid}) exited"
     finally:
         alive.kill()

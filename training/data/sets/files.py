@@ -1,4 +1,4 @@
-"""Data sets that are files in folders: one class for all, and for each set a ``Format`` that says what differs."""
+"""Data sets of files in folders: one class for all of them, and a ``Format`` that describes each."""
 
 import re
 from collections import Counter
@@ -24,10 +24,10 @@ def whole_split(split: str) -> Iterable[Mapping[str, str]]:
 
 @dataclass(frozen=True)
 class Format:
-    """How a data set lies on disk, and what its numbers mean.
+    """The layout of a data set on disk, and the meaning of its numbers.
 
     ``photo`` and ``depth`` are paths with {fields}; a field is any part of a file name, and equal in all files of a
-    picture. A list file, one picture a line, says which pictures count; without one the folder is searched.
+    picture. A list file has one picture a line; without one the folder is searched.
     """
 
     kind: str
@@ -117,7 +117,7 @@ class FileSet:
         """(height, width) of every picture, from the headers of the photos, read once.
 
         When the first has the size that the set is published in, all have it. A photo that cannot be read counts as
-        the most common size, so that one damaged file does not keep a set from being used.
+        the most common size, so that one damaged file does not make a set unusable.
         """
         if self._sizes is None:
             first = self._size(0) or self.form.pixels

@@ -1,4 +1,4 @@
-"""Single files of data sets -> arrays; whatever is wrong with a file is said in one sentence that names it."""
+"""Readers of single files -> arrays; each fault of a file becomes a MarigoldError that names it."""
 
 import struct
 import zipfile
@@ -23,7 +23,7 @@ _DAMAGE = (
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn what readers throw at a missing, empty or damaged file into a MarigoldError that names it."""
+    """Turn what readers raise for a missing, empty or damaged file into a MarigoldError that names it."""
     try:
         if path.stat().st_size == 0:
             raise MarigoldError(f"{path} is empty.")

@@ -31,7 +31,7 @@ ARRAYS = {"rgb": ("uint8", (3,)), "depth": ("float16", ()), "normals": ("int8", 
 
 @dataclass(frozen=True)
 class View:
-    """What a camera sees, as the renderer hands it over."""
+    """A picture as the renderer makes it."""
 
     rgb: np.ndarray  # [H, W, 3] uint8
     depth_m: np.ndarray  # [H, W] float32, inf = sky
@@ -41,7 +41,7 @@ class View:
 
 @dataclass(frozen=True)
 class RenderedSample(Sample):
-    """One stored picture with all that the renderer knows of it."""
+    """One stored picture with its normals, labels and camera."""
 
     normals: np.ndarray  # [H, W, 3] float32, x right, y up, z towards the viewer; 0 = sky
     labels: np.ndarray  # [H, W] uint8

@@ -1,20 +1,36 @@
-"""Files that are either complete or absent: written aside in the same folder, flushed, then renamed."""
+"""The disk: where the bundled assets and the user's cache are, and files and folders that are complete or absent.
+
+What is written is written aside in the same folder, flushed, then renamed.
+"""
 
 import errno
+import json
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from marigold_core.errors import ExportError
+
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel maps the assets into the package; in a checkout they lie beside it.
+ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.parent / "assets"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+def cache_folder() -> Path:
+    """Find our folder in the user's cache, ``$XDG_CACHE_HOME/marigold`` or ``~/.cache/marigold``; it may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marigold"
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path]:
     """Yield a path beside ``path`` to write to; on success it takes the place of ``path``, else it is removed.
 
     Folders are made as needed. A process that is killed leaves at most a hidden ``.tmp`` file.
@@ -31,8 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
-            sync(path.parent)
+        sync(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -43,6 +58,49 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON whole or not at all.
+
+    Raises:
+        ExportError: as ``replacing``.
+    """
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+@contextmanager
+def atomic_folder(
+    folder: Path, *, replace: bool = False, move: Callable[[Path, Path], None] | None = None
+) -> Generator[Path]:
+    """Yield an empty folder to write to; on success it becomes ``folder``, else nothing is left of it.
+
+    What a killed process left half-written is cleared by the next one. With ``replace`` an older ``folder`` makes way;
+    ``move`` (from, to) brings the finished folder to its place in another way.
+
+    Raises:
+        ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
+    """
+    aside = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        for path in (*aside.rglob("*"), aside):
+            sync(path)
+        if move:
+            move(aside, folder)
+        else:
+            if replace and folder.exists():
+                shutil.rmtree(folder)
+            aside.rename(folder)
+        sync(folder.parent)
+    except (OSError, SafetensorError) as error:  # the latter is how weights say that the disk is full
+        raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
@@ -56,7 +114,7 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def _refusals(name: str) -> Iterator[None]:
+def _refusals(name: str) -> Generator[None]:
     """Turn what the operating system refuses into one sentence about the file ``name``, without its folder."""
     try:
         yield
@@ -72,8 +130,19 @@ def _refusals(name: str) -> Iterator[None]:
 
 def sync(path: Path) -> None:
     """Wait until a file's content or a folder's list of names is on the disk."""
+    if os.name != "posix" and path.is_dir():
+        return  # elsewhere a folder cannot be opened, and a rename is durable by itself
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def link(path: Path, target: Path) -> None:
+    """Hard-link a file that is never written to again, or copy it where the file system has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path.resolve(), target)  # the file itself: caches hold symbolic links
+    except OSError:
+        shutil.copyfile(path, target)

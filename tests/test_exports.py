@@ -22,7 +22,7 @@ LITERALS = {
     r'= "Spectral"|, "Spectral"': {"marigold_core/settings.py"},
 }
 
-INDIRECT = {"accelerate", "safetensors", "python-multipart"}  # diffusers and gradio import them for us
+INDIRECT = {"accelerate", "python-multipart"}  # diffusers and gradio import them for us
 OPTIONAL = {"spaces"}  # where a Space runs
 IMPORT_NAMES = {"pillow": "PIL", "pi-heif": "pi_heif", "fast-simplification": "fast_simplification"}
 
@@ -133,7 +133,10 @@ def test_every_requirement_is_used_and_every_import_is_required() -> None:
     assert _names(declared()) - _imported(library) == INDIRECT & _names(declared())
     assert _imported(library) - _names(declared()) - OPTIONAL == set()
     assert _names(declared("app")) - _imported(page) == INDIRECT & _names(declared("app"))
-    assert _imported(page) - _names(requirements()) - OPTIONAL == {"gradio_client", "markupsafe"}  # gradio and jinja2 pin them
+    assert _imported(page) - _names(requirements()) - OPTIONAL == {
+        "gradio_client",
+        "markupsafe",
+    }  # gradio and jinja2 pin them
 
 
 def test_training_asks_for_what_it_imports() -> None:

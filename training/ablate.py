@@ -22,9 +22,9 @@ from diffusers import DDIMScheduler
 from tqdm import tqdm
 
 from marigold_core import load, storage
-from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.storage import write_json
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, spread
 from training.engine.checkpoints import step_of

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marigold_core import load
-from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import load_rgb
 from marigold_core.pipeline.modalities import Depth, Normals
+from marigold_core.storage import write_json
 from training.data.augmentation import crop_nearest, crop_picture, draw_crop, photographic
 from training.data.photographs import photographs
 from training.data.random_streams import stream

@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
+from marigold_core.storage import write_json
 from training.data.dataset_checks import (
     Fault,
     Finding,

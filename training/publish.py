@@ -14,11 +14,11 @@ from transformers import CLIPTextModel
 from marigold_core import Settings, load
 from marigold_core.checkpoints.layout import INDEX, PRIOR, read_config
 from marigold_core.checkpoints.registry import find
-from marigold_core.checkpoints.weights import write_checksums, write_json
+from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
+from marigold_core.storage import atomic_folder, write_json
 from training.engine import checkpoints, command
-from training.engine.folders import appearing
 
 SHARD = "8MB"
 CARD = "README.md"
@@ -34,7 +34,7 @@ def publish(source: Path, out: Path, card: Path | None = None, resolution_px: in
     """
     Settings(processing_resolution=resolution_px)  # a wrong one is refused before the work
     found = find(source)
-    with appearing(out, replace=True) as aside:
+    with atomic_folder(out, replace=True) as aside:
         for name in ("scheduler", "tokenizer"):
             shutil.copytree(source / name, aside / name)
         index = read_config(source, INDEX)

@@ -14,12 +14,12 @@ import tyro
 
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.checkpoints.registry import KNOWN, find
-from marigold_core.checkpoints.weights import choose, write_checksums, write_json
+from marigold_core.checkpoints.weights import choose, write_checksums
 from marigold_core.errors import CheckpointError
 from marigold_core.prediction import Curve
+from marigold_core.storage import atomic_folder, link, write_json
 from training.engine import checkpoints
 from training.engine.command import run
-from training.engine.folders import appearing, link
 from training.models.networks import PIPELINE_CLASSES, STEPS, Spacing, new_checkpoint, new_scheduler
 from training.models.shapes import SHAPES
 from training.models.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
@@ -63,7 +63,7 @@ def prepare_start(
         return out
     shape = _new_shape(source)
     folder = None if shape else find_start(source)
-    with appearing(out) as aside:
+    with atomic_folder(out) as aside:
         if shape:
             new_checkpoint(aside, shape, seed=seed)
         else:

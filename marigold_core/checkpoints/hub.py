@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marigold_core.checkpoints.weights import cache_folder, choose, digest, write_json
+from marigold_core.checkpoints.weights import choose, digest
 from marigold_core.errors import CheckpointError, ExportError
+from marigold_core.storage import cache_folder, write_json
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

@@ -15,8 +15,9 @@ from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.layout import INDEX, Capabilities, Modality, check_unet, describe, fingerprint
 from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
 from marigold_core.errors import CheckpointError
+from marigold_core.storage import ASSETS
 
-BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "marigold-nano"
+BUNDLED = ASSETS / "marigold-nano"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PUBLIC_BYTES = 2_600_000_000  # U-Net, autoencoder and text encoder of Stable Diffusion 2 in half precision
 

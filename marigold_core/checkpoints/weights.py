@@ -6,14 +6,13 @@ beforehand is compared with it. Pickles are never opened.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from marigold_core import storage
 from marigold_core.errors import CheckpointError, ExportError
+from marigold_core.storage import cache_folder, write_json
 
 CHECKSUMS = "checksums.json"  # in a folder of ours: {"unet/diffusion_pytorch_model.safetensors": sha256, ...}
 STEMS = {
@@ -27,11 +26,6 @@ MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 Stamp = tuple[int, int, int, int]  # size, inode, modified, changed: a file with the same stamp has the same bytes
 _digests: dict[str, tuple[Stamp, str]] = {}
-
-
-def cache_folder() -> Path:
-    """Find our folder in the user's cache, ``$XDG_CACHE_HOME/marigold`` or ``~/.cache/marigold``; it may not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marigold"
 
 
 def choose(names: Collection[str], preference: tuple[str | None, ...]) -> tuple[str | None, list[str]]:
@@ -146,14 +140,6 @@ def _remember(key: str, known: tuple[Stamp, str]) -> None:
     entries = {path: entry for path, entry in _remembered().items() if Path(path).exists()}
     with suppress(ExportError):  # a read-only home costs hashing again at the next start, nothing else
         write_json(cache_folder() / "digests.json", entries | {key: known})
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON whole or not at all.
-
-    Raises: ExportError when the folder is full or read-only.
-    """
-    storage.write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

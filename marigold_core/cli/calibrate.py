@@ -66,7 +66,7 @@ def calibrate(
     check_claim(pipe.checkpoint.modality, pipe.checkpoint.kind)
     settings = pipe.resolve(settings)
     file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
-    with photo_folders.appearing(job.folder, output, run.overwrite) as folder:
+    with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
         found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
         save(found, folder, run.formats, mesh=mesh, colormap=run.colormap)
     if not run.quiet:

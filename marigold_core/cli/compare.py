@@ -106,5 +106,5 @@ def _write_cell(made: Prediction, parent: Path, output: Path, run: ComparisonRun
     asked = made.settings
     name = f"{made.checkpoint}_seed{asked.seed}_steps{asked.num_inference_steps}_members{asked.ensemble_size}"
     suiting: list[Format] = [known for known in run.formats or () if known in formats_for(made)]
-    with photo_folders.appearing(parent / name.replace("/", "-"), output, overwrite=True) as folder:
+    with photo_folders.result_folder(parent / name.replace("/", "-"), output, overwrite=True) as folder:
         save(made, folder, suiting, mesh=mesh, colormap=run.colormap)

@@ -7,7 +7,6 @@ once: it is written aside and renamed, so that a run that was killed leaves noth
 import glob
 import mimetypes
 import os
-import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import numpy as np
 
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
 from marigold_core.settings import Colormap, Format, MeshSettings, ResolvedSettings
+from marigold_core.storage import atomic_folder
 
 if TYPE_CHECKING:
     from marigold_core.files.manifest import Manifest
@@ -150,28 +150,22 @@ def _clashing(names: dict[Path, Path]) -> list[Path]:
 
 
 @contextmanager
-def appearing(folder: Path, within: Path, overwrite: bool) -> Generator[Path]:
+def result_folder(folder: Path, within: Path, overwrite: bool) -> Generator[Path]:
     """Yield an empty folder to write to; on success its files appear in ``folder``, else they are removed.
 
     The remains of a run that was killed are cleared by the next one for the same photo.
     Raises: ExportError when ``folder`` holds files and ``overwrite`` is false, leaves ``within`` through a link, or
     cannot be written.
     """
-    aside = folder.parent / f".{folder.name}.unfinished"
     try:
         if not _within(folder, within):
             raise ExportError("Its output folder is a link that leads out of the output folder.")
         if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ExportError(f"{folder} exists already; --overwrite replaces what it holds.")
-        if aside.exists():
-            shutil.rmtree(aside)
-        aside.mkdir(parents=True)
-        yield aside
-        _publish(aside, folder)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with atomic_folder(folder, move=_publish) as aside:
+        yield aside
 
 
 def _publish(aside: Path, folder: Path) -> None:

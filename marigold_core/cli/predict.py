@@ -71,7 +71,7 @@ def _predict_one(
         photo = load_photo(job.photo)
         if not run.overwrite and photo_folders.is_done(job.folder, photo.pixels, order):
             return "kept", f"{job.folder} was finished by an earlier run"
-        with photo_folders.appearing(job.folder, output, run.overwrite) as folder:
+        with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
             prediction = watch(pipe.stream(photo, order.settings), job.photo.name, run.quiet)
             save(prediction, folder, order.formats, mesh=order.mesh, colormap=order.colormap)
     except CheckpointError:

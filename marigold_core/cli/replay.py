@@ -50,7 +50,9 @@ def replay(
     recorded.find_checkpoint(record, run.model)
     device, dtype = run.device or record.device or "auto", record.dtype or "auto"
     name = (manifest if manifest.is_dir() else manifest.parent).resolve().name
-    place = photo_folders.appearing(output / name, output, run.overwrite) if output else tempfile.TemporaryDirectory()
+    place = (
+        photo_folders.result_folder(output / name, output, run.overwrite) if output else tempfile.TemporaryDirectory()
+    )
     with place as folder:
         pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
         events = recorded.stream(pipe.stream(opened, record.settings), record)

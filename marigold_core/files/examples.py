@@ -15,8 +15,9 @@ from marigold_core.images.differences import resize_map, shrink
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ResolvedSettings, Settings
+from marigold_core.storage import ASSETS
 
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "examples"
+FOLDER = ASSETS / "examples"
 RESULTS = FOLDER / "results"
 MANIFEST = RESULTS / "manifest.json"
 NAMES = ("street", "stream", "temple", "lounge", "mountains", "coffee", "cat", "astronaut")  # in the page's order

@@ -21,12 +21,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.layout import describe
 from marigold_core.checkpoints.registry import BUNDLED, KNOWN, PUBLIC_BYTES
-from marigold_core.checkpoints.weights import cache_folder, write_json
 from marigold_core.comparison.sweep import PartTimes, format_seconds
 from marigold_core.errors import ExportError
 from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.settings import Settings
+from marigold_core.storage import cache_folder, write_json
 
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline

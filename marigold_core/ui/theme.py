@@ -1,10 +1,9 @@
 """Colours and type of the page: system fonts and local files, nothing from elsewhere."""
 
-from pathlib import Path
-
 import gradio as gr
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from marigold_core.storage import ASSETS
+
 CSS = ASSETS / "app.css"
 SCRIPT = ASSETS / "page.js"
 COMPARE_SCRIPT = ASSETS / "compare.js"

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marigold_core.checkpoints.weights import cache_folder
 from marigold_core.errors import CheckpointError
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving import runtime_estimate
 from marigold_core.serving.jobs import Service
 from marigold_core.serving.runtime_estimate import PHOTO_S, Runner, estimate, guess, remembered, timed, timed_load
 from marigold_core.settings import Settings
+from marigold_core.storage import cache_folder
 
 ENCODE_S, STEP_S, DECODE_S = 2.0, 3.0, 5.0
 PHOTO_SIZE, NETWORK_SIZE = (600, 800), (144, 192)

@@ -13,16 +13,14 @@ A shard is complete or absent.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
-from marigold_core.storage import replacing
+from marigold_core.storage import atomic_folder, write_json
 
 if TYPE_CHECKING:  # the doctor starts without torch
     from torch import nn
@@ -98,14 +96,10 @@ def write_latents(path: Path, arrays: Mapping[str, np.ndarray], names: Sequence[
 
     Raises: ExportError when the disk is full or the folder read-only.
     """
-    aside = path.with_name(f".{path.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    for name, array in arrays.items():
-        with replacing(aside / f"{name}.npy") as part, part.open("wb") as file:
-            np.save(file, array)
-    write_json(aside / NAMES, list(names))
-    shutil.rmtree(path, ignore_errors=True)
-    aside.rename(path)
+    with atomic_folder(path, replace=True) as aside:
+        for name, array in arrays.items():
+            np.save(aside / f"{name}.npy", array)
+        write_json(aside / NAMES, list(names))
 
 
 def autoencoder_sha256(pipeline: "MarigoldPipeline") -> str:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from marigold_core.checkpoints.weights import CHECKSUMS, read_checksums, verify, write_checksums
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
-from training.engine.folders import appearing, link
+from marigold_core.storage import atomic_folder, link
 
 STATE = "training_state.safetensors"
 KEEP = 2
@@ -99,7 +99,7 @@ def save(
     clear(run)
     _check_room(run, sum(t.nbytes for t in (*state.values(), *network.state_dict().values())))
     try:
-        with appearing(folder, replace=True) as aside:
+        with atomic_folder(folder, replace=True) as aside:
             linked = link_parts(base, aside, part)
             network.save_pretrained(aside / part, max_shard_size="1GB")
             save_file(state, aside / STATE)

@@ -8,8 +8,8 @@ from typing import cast
 import diffusers
 import torch
 
-from marigold_core.checkpoints.weights import write_json
 from marigold_core.errors import MarigoldError
+from marigold_core.storage import write_json
 from training.recipe import Schedule
 
 # fields of a recipe that no step made so far depends on

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from marigold_core.checkpoints.layout import CLASSES, INDEX, OTHER_UNETS, read_config
-from marigold_core.checkpoints.weights import choose, read_shapes, write_json
+from marigold_core.checkpoints.weights import choose, read_shapes
 from marigold_core.errors import CheckpointError
+from marigold_core.storage import write_json
 from training.models.networks import LATENT_CHANNELS, STEPS, new_scheduler, write_model_index
 from training.models.shapes import SHAPES
 

@@ -12,6 +12,7 @@ from marigold_core.images.differences import shrink
 from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap
+from marigold_core.storage import ASSETS
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, on
@@ -19,7 +20,6 @@ from marigold_core.ui.pictures import BOX_JS, draw_comparison
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import DEPTH, PHOTO, ColourSettings, draw_legends, main_layer, offered, paint
 from marigold_core.ui.templates import render
-from marigold_core.ui.theme import ASSETS
 
 HANDLE = 50  # per cent of the picture's width
 READOUT_PX = 160  # longest edge of the map whose values the page holds

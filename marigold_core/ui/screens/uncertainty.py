@@ -18,6 +18,7 @@ from marigold_core.images.colormaps import uncertainty_to_rgb
 from marigold_core.pipeline.convergence import Point, curve, settled_at
 from marigold_core.pipeline.member_values import Votes, votes_at
 from marigold_core.prediction import Prediction
+from marigold_core.storage import ASSETS
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL, on
@@ -25,7 +26,6 @@ from marigold_core.ui.pictures import BOX_JS, draw_comparison, photo_file, previ
 from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import UNCERTAINTY, ColourSettings, draw_legends, format_share, format_uncertainty
 from marigold_core.ui.templates import render
-from marigold_core.ui.theme import ASSETS
 
 MORE = 5  # members that the button adds
 PICK_JS = BOX_JS + (ASSETS / "member_values.js").read_text(encoding="utf-8")

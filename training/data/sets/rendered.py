@@ -13,8 +13,6 @@ Every pixel has a depth but the sky. A shard folder appears under its name only 
 
 import bisect
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from marigold_core.errors import MarigoldError
+from marigold_core.storage import atomic_folder
 from training.data.sets.reading import check_depth, naming
 from training.data.sets.sample import Sample
 
@@ -51,15 +50,12 @@ class RenderedSample(Sample):
 
 def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
     """Views of one size -> a shard folder, written aside and renamed, so that a shard is whole or absent."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    np.save(aside / "rgb.npy", np.stack([view.rgb for view in views]))
-    np.save(aside / "depth.npy", np.stack([view.depth_m for view in views]).astype(np.float16))
-    np.save(aside / "normals.npy", np.rint(np.stack([view.normals for view in views]) * 127).astype(np.int8))
-    np.save(aside / "labels.npy", np.stack([view.labels for view in views]))
-    (aside / "meta.json").write_text(json.dumps(meta))
-    aside.rename(path)
+    with atomic_folder(path) as aside:
+        np.save(aside / "rgb.npy", np.stack([view.rgb for view in views]))
+        np.save(aside / "depth.npy", np.stack([view.depth_m for view in views]).astype(np.float16))
+        np.save(aside / "normals.npy", np.rint(np.stack([view.normals for view in views]) * 127).astype(np.int8))
+        np.save(aside / "labels.npy", np.stack([view.labels for view in views]))
+        (aside / "meta.json").write_text(json.dumps(meta))
 
 
 class Shard:

@@ -24,7 +24,7 @@ from marigold_core.settings import PRESETS, MeshSettings, Settings
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "PRESETS",
     "CalibrationError",

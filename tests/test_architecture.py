@@ -30,8 +30,6 @@ PLACES = {
     "pi_heif": {"images"},
     "OpenEXR": {"files"},
     "matplotlib": {"images", "training"},
-    "jinja2": {"ui"},
-    "markupsafe": {"ui"},
     "pydantic": {"ui", "settings", "options", "calibration", "files", "comparison", "serving", "cli", "training"},
     "tyro": {"options", "cli", "training"},
     "tqdm": {"cli", "training"},

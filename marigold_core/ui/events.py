@@ -54,3 +54,10 @@ def on(
     ``options`` are those of ``gr.on``.
     """
     return _gradio.on(triggers, handler, inputs, outputs, **line, **(SHOWN if shown else QUIET), **options)
+
+
+def download(event: Dependency, link: str) -> None:
+    """Let the browser follow the hidden link of this id after an event that has set its address."""
+    # The address is drawn a moment after the event.
+    click = f"document.querySelector('#{link} a, a#{link}, #{link}')?.click()"
+    event.success(None, js=f"() => setTimeout(() => {click}, 60)")

@@ -5,6 +5,7 @@ from functools import partial
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
 
 from marigold_core.files import examples
 from marigold_core.ui import text
@@ -13,20 +14,30 @@ from marigold_core.ui.events import LIGHT, QUIET
 from marigold_core.ui.run_controller import RunController, Update, Values
 
 
+def draw_examples(elem_id: str) -> gr.Dataset:
+    """Draw the example photos to pick from; the value is the index of one."""
+    return gr.Dataset(
+        components=[gr.Image(render=False)],
+        samples=[[str(path)] for path in examples.photos()],
+        label=text.EXAMPLES,
+        type="index",
+        samples_per_page=12,
+        elem_id=elem_id,
+    )
+
+
+def example_photo(index: int) -> str:
+    """Put an example photo into the page's cache -> its file, the value of a photo input."""
+    return save_file_to_cache(examples.photos()[index], get_upload_folder())
+
+
 class ExampleGallery:
     """Pictures to pick from; each brings its photo and its stored result."""
 
     def __init__(self, controller: RunController, photo: gr.Image) -> None:
         """Draw the pictures; ``photo`` is the input that a picked one goes into."""
         self.controller, self.photo = controller, photo
-        self.pictures = gr.Dataset(
-            components=[gr.Image(render=False)],
-            samples=[[str(path)] for path in examples.photos()],
-            label=text.EXAMPLES,
-            type="index",
-            samples_per_page=12,
-            elem_id="examples",
-        )
+        self.pictures = draw_examples("examples")
 
     def listen(self) -> None:
         """Show a picture's result when it is picked."""
@@ -41,7 +52,7 @@ class ExampleGallery:
 
     def fill(self, name: str) -> Update:
         """Put an example photo into the input."""
-        return {self.photo: save_file_to_cache(examples.FOLDER / f"{name}.jpg", self.photo.GRADIO_CACHE)}
+        return {self.photo: example_photo(examples.NAMES.index(name))}
 
     def show(self, name: str, values: Values, before: str = "") -> Update:
         """Show the stored result of an example; ``before`` comes ahead of the sentence about it."""

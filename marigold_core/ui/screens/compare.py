@@ -13,7 +13,6 @@ from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import gradio as gr
-from gradio.processing_utils import save_file_to_cache
 
 from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.comparison.contact_sheet import Paint, caption, choose_paint, describe_reference
@@ -24,10 +23,11 @@ from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.ui import text
 from marigold_core.ui.api_compare import NAMES
+from marigold_core.ui.controls.examples import draw_examples, example_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_photo, draw_resolution
 from marigold_core.ui.error_messages import plain, translate_errors
-from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, on
+from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
 from marigold_core.ui.pictures import preview
 from marigold_core.ui.run_controller import Update, Values, progress_line, status_line
@@ -39,7 +39,6 @@ from marigold_core.ui.theme import COMPARE_SCRIPT
 STEPS, STEPS_AT_FIRST = (1, 2, 4, 10, 20, 50), [1, 4, 10]
 SIZES, SIZES_AT_FIRST = (1, 2, 3, 5, 10, 20), [1, 5]
 SEEDS, SEEDS_AT_FIRST = (0, 1, 2, 3), [0]
-DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#lab-file a, a#lab-file, #lab-file')?.click(), 60)"
 
 PictureKey = tuple[int, Paint, int | None]  # a cell, its colours, and for differences its reference
 
@@ -75,14 +74,7 @@ class CompareScreen:
             elem_classes="choices",
         )
         self.resolution = draw_resolution("lab-resolution")
-        self.gallery = gr.Dataset(
-            components=[gr.Image(render=False)],
-            samples=[[str(path)] for path in examples.photos()],
-            label=text.EXAMPLES,
-            type="index",
-            samples_per_page=12,
-            elem_id="lab-examples",
-        )
+        self.gallery = draw_examples("lab-examples")
 
     def _draw_view(self) -> None:
         with gr.Row(elem_classes="under", elem_id="lab-view"):
@@ -118,13 +110,13 @@ class CompareScreen:
         on(self.grid.select, self.on_pin, self.comparison, drawn)
         for number, button in enumerate(self.buttons):
             written = on(button.click, partial(self.on_write, number), self.comparison, self.file, shown=True)
-            written.success(None, js=DOWNLOAD_JS)
+            download(written, "lab-file")
         changes = [widget.change for widget in choices]
         on(changes, self.show_cost, choices, self.cost, trigger_mode="always_last")
         job.success(self.show_cost, choices, self.cost, **LIGHT, **QUIET)  # its times are known now
         on(photo.change, None, photo, self.photo, js="(path) => path")
-        on(self.gallery.click, self.on_example, self.gallery, self.photo)
-        on(page.load, partial(self.on_example, 0), None, self.photo)
+        on(self.gallery.click, example_photo, self.gallery, self.photo)
+        on(page.load, partial(example_photo, 0), None, self.photo)
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Fill the grid cell by cell; Gradio closes this to stop it, and the cells so far are kept."""
@@ -183,10 +175,6 @@ class CompareScreen:
         """Write the sheets and the table -> the path of the one that was asked for."""
         with translate_errors():
             return str(self.service.export_comparison(key)[number])
-
-    def on_example(self, index: int) -> str:
-        """Put an example photo into the input."""
-        return save_file_to_cache(examples.photos()[index], self.photo.GRADIO_CACHE)
 
     def show_cost(self, values: Values) -> str:
         """Write what the choices will cost, or why they cannot be compared."""

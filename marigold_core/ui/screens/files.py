@@ -12,7 +12,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import Format, MeshSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import on
+from marigold_core.ui.events import download, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values, button_note
 
 Item = Format | Literal["everything", "manifest"]
@@ -21,8 +21,6 @@ ITEMS: dict[Item, tuple[str, str]] = {  # name, what it is good for; in the page
     **{name: text.FORMATS[name] for name in get_args(Format)},
     "manifest": (text.MANIFEST, text.MANIFEST_USE),
 }
-# The file's address has been set when this runs, but is drawn a moment later.
-DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#file-link a, a#file-link, #file-link')?.click(), 60)"
 
 
 class FilesScreen(Screen):
@@ -61,7 +59,7 @@ class FilesScreen(Screen):
         given = {self.controller.result, self.colormap, *self.mesh.values()}
         for item, button in self.buttons.items():
             written = on(button.click, partial(self.write, item), given, [self.file, self.notes[item]], shown=True)
-            written.success(None, js=DOWNLOAD_JS)
+            download(written, "file-link")
 
     def write(self, item: Item, values: Values) -> Update:
         """Write a file of the result on show, for the hidden link to download, and its size beside the button."""

@@ -39,18 +39,12 @@ from training.start import prepare_start
 class Task:
     """What a run is given beside its recipe."""
 
-    out: Path
-    """folder of the run; its newest step_* folder is a whole checkpoint"""
-    data: Path
-    """rendered scenes, from training.render"""
-    photos: Path | None = None
-    """folder of photographs (JPEG or PNG) to learn natural pictures from"""
-    shape: str = "nano"
-    """layer sizes, a name in training.models.shapes"""
-    minutes: float | None = None
-    """stop after this time"""
-    device: Literal["auto", "cpu"] = "auto"
-    """where to train"""
+    out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
+    data: Path  # rendered scenes, from training.render
+    photos: Path | None = None  # folder of photographs (JPEG or PNG) to learn natural pictures from
+    shape: str = "nano"  # layer sizes, a name in training.models.shapes
+    minutes: float | None = None  # stop after this time
+    device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
 MEASURED = 128  # pictures that the scaling factor is measured on

@@ -1,7 +1,6 @@
 """Every choice of a training run, stated once; the command line options are made from these models."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
@@ -155,17 +154,6 @@ class Recipe(Schedule, Framing):
     figure_steps: int = Field(default=1000, ge=1, description="steps between sample pictures; may be changed on resume")
 
 
-@dataclass(frozen=True)
-class Named:
-    """A recipe under the name of what it reproduces, with what to expect of it."""
-
-    recipe: Recipe
-    reproduces: str
-    start: str  # what to begin with
-    data: str  # what to train on
-    expected: str  # figures, with where they come from
-
-
 _PUBLISHED: dict[str, Any] = {
     "steps": 18_000,
     "batch_size": 32,
@@ -181,62 +169,36 @@ _PUBLISHED: dict[str, Any] = {
     "seed": 2024,
 }
 _V1_1: dict[str, Any] = _PUBLISHED | {"steps": 20_000, "noise_schedule": "v1-1", "photographic": 0.3}
-RECIPES: dict[str, Named] = {
-    "paper": Named(
-        Recipe(**_PUBLISHED, noise_schedule="v1-0"),
-        reproduces="marigold-depth-v1-0 (Ke et al., CVPR 2024)",
-        start="a Stable Diffusion 2 folder",
-        data="hypersim and vkitti",
-        expected="AbsRel of 50 steps, 10 members (1 member): NYUv2 .055 (.060), KITTI .099 (.105), ETH3D .065 (.071), "
-        "ScanNet .064 (.069), DIODE .308 (.310); table 1 of the paper. 2.5 days on an RTX 4090.",
+# What each reproduces, starts from and is expected to score: training/README.md, "Recipes".
+RECIPES: dict[str, Recipe] = {
+    "paper": Recipe(**_PUBLISHED, noise_schedule="v1-0"),
+    "v1-1": Recipe(**_V1_1),
+    "nano": Recipe(
+        cooldown_steps=1500,
+        lr=7e-4,
+        weight_decay=1e-2,
+        noise_levels="halving",
+        image_noise=0.6,
+        prior_dropout=0.1,
+        timestep_power=2.0,
+        long_edge_px=192,
+        upside_down=0.25,
+        photographic=1.0,
+        far_m=80.0,
+        validate_px=None,
     ),
-    "v1-1": Named(
-        Recipe(**_V1_1),
-        reproduces="marigold-depth-v1-1 (TPAMI 2025): zero terminal SNR, trailing timesteps, photometric augmentation",
-        start="a Stable Diffusion 2 folder",
-        data="hypersim and vkitti",
-        expected="AbsRel on NYUv2 of 4 steps, 10 members .055, of 1 step, 1 member .059 (as reported for the release; "
-        "which augmentation the released weights saw is not published)",
-    ),
-    "nano": Named(
-        Recipe(
-            cooldown_steps=1500,
-            lr=7e-4,
-            weight_decay=1e-2,
-            noise_levels="halving",
-            image_noise=0.6,
-            prior_dropout=0.1,
-            timestep_power=2.0,
-            long_edge_px=192,
-            upside_down=0.25,
-            photographic=1.0,
-            far_m=80.0,
-            validate_px=None,
-        ),
-        reproduces="the bundled marigold-nano: from random weights, on two CPU cores",
-        start="the run of training.autoencoder, whose U-Net is still random, with an image prior (training.prior) and "
-        "a root curve (training.start)",
-        data="rendered scenes",
-        expected="AbsRel .106 on the twelve photographs of assets/marigold-nano/README.md (vertical ramp .162), 4 steps, 4 members",
-    ),
-    "smoke": Named(
-        Recipe(
-            steps=4,
-            batch_size=4,
-            micro_batch_size=2,
-            warmup_steps=1,
-            cooldown_steps=1,
-            precision="float32",
-            long_edge_px=64,
-            far_m=80.0,
-            validate_px=None,
-            validate_steps=2,
-            figure_steps=4,
-        ),
-        reproduces="nothing: a few steps, to see that everything runs",
-        start="new:tiny",
-        data="anything",
-        expected="ends within a minute",
+    "smoke": Recipe(
+        steps=4,
+        batch_size=4,
+        micro_batch_size=2,
+        warmup_steps=1,
+        cooldown_steps=1,
+        precision="float32",
+        long_edge_px=64,
+        far_m=80.0,
+        validate_px=None,
+        validate_steps=2,
+        figure_steps=4,
     ),
 }
-PRESETS = Presets("recipe", {name: named.recipe for name, named in RECIPES.items()}, "nano", "what to reproduce")
+PRESETS = Presets("recipe", RECIPES, "nano", "what to reproduce")

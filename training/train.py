@@ -64,34 +64,22 @@ class Objective:
 class Task:
     """What a run is given beside its recipe."""
 
-    start_from: str
-    """what to begin with: a Stable Diffusion 2 folder, a Marigold folder or name, a run, or new:SHAPE"""
-    out: Path
-    """folder of the run; its newest step_* folder is a whole checkpoint"""
-    data: tuple[str, ...] = ()
-    """data sets, KIND:FOLDER each, encoded as they are seen"""
-    latents: tuple[Path, ...] = ()
-    """folders of encoded pictures, from training.latents with the start's autoencoder"""
+    start_from: str  # what to begin with: a Stable Diffusion 2 folder, a Marigold folder or name, a run, or new:SHAPE
+    out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
+    data: tuple[str, ...] = ()  # data sets, KIND:FOLDER each, encoded as they are seen
+    latents: tuple[Path, ...] = ()  # folders of encoded pictures, from training.latents with the start's autoencoder
+    # data sets, KIND:FOLDER each; the first one's AbsRel decides which checkpoint is kept as the best
     validation: tuple[str, ...] = ()
-    """data sets, KIND:FOLDER each; the first one's AbsRel decides which checkpoint is kept as the best"""
-    validation_pictures: int = 80
-    """pictures of each validation set, spread evenly"""
-    photos: Path | None = None
-    """folder of photographs whose colours are lent to the pictures"""
-    unlabelled: Path | None = None
-    """folder of real photographs for --align-weight"""
-    workers: int = 0
-    """processes that read pictures ahead; the result is the same for any number"""
-    loader_timeout_s: float = SLOWEST_S
-    """a worker that delivers nothing for so long is taken for stuck"""
+    validation_pictures: int = 80  # pictures of each validation set, spread evenly
+    photos: Path | None = None  # folder of photographs whose colours are lent to the pictures
+    unlabelled: Path | None = None  # folder of real photographs for --align-weight
+    workers: int = 0  # processes that read pictures ahead; the result is the same for any number
+    loader_timeout_s: float = SLOWEST_S  # a worker that delivers nothing for so long is taken for stuck
+    # what to do with a damaged picture: raise ends the run, skip takes the next one
     on_bad_sample: OnBadSample = "raise"
-    """what to do with a damaged picture: raise ends the run, skip takes the next one"""
-    minutes: float | None = None
-    """stop after this time"""
-    device: Literal["auto", "cpu"] = "auto"
-    """where to train"""
-    allow_change: bool = False
-    """go on although recipe, data or versions are not those the run was begun with"""
+    minutes: float | None = None  # stop after this time
+    device: Literal["auto", "cpu"] = "auto"  # where to train
+    allow_change: bool = False  # go on although recipe, data or versions are not those the run was begun with
 
 
 def train(task: Task, recipe: Recipe) -> Path:

@@ -28,7 +28,7 @@ from training.models.networks import new_checkpoint
 from training.recipe import RECIPES
 from training.train import Task, train
 
-NANO = RECIPES["nano"].recipe
+NANO = RECIPES["nano"]
 PICTURES = 64
 STORED_PX, SEEN_PX = (192, 256), (144, 192)  # height, width of the files and of what both networks see
 OUR_STEPS, PLAIN_STEPS = 8, 2  # a turn: 128 and 64 samples

@@ -55,10 +55,6 @@ def write_latents(folder: Path, start: Path, count: int = 12, size: tuple[int, i
     return folder
 
 
-def changed(recipe: Recipe, **fields: object) -> Recipe:
-    return Recipe(**(recipe.model_dump() | fields))
-
-
 def lines(run_folder: Path) -> list[dict]:
     """All lines of a journal."""
     path = run_folder / "metrics.jsonl"

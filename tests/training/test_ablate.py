@@ -14,7 +14,7 @@ from training.engine import loop
 from training.recipe import RECIPES, Recipe
 from training.train import Task
 
-SMOKE = RECIPES["smoke"].recipe.model_copy(update={"steps": 2, "figure_steps": 100, "validate_steps": 100})
+SMOKE = RECIPES["smoke"].changed(steps=2, figure_steps=100, validate_steps=100)
 
 
 @pytest.fixture(scope="module")

@@ -131,8 +131,8 @@ def test_a_preset_gives_the_defaults_of_all_other_options() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_comes_through_the_command_line_unchanged(name: str) -> None:
-    recipes = Presets("recipe", {name: named.recipe for name, named in RECIPES.items()}, "nano", "what to reproduce")
-    recipe = RECIPES[name].recipe
+    recipes = Presets("recipe", RECIPES, "nano", "what to reproduce")
+    recipe = RECIPES[name]
     assert parse("--recipe", name, presets=recipes, model=Recipe) == recipe
     part = {field: getattr(recipe, field) for field in Framing.model_fields}
     assert parse("--recipe", name, presets=recipes, model=Framing) == Framing(**part)

@@ -20,7 +20,6 @@ from tests.helpers.training_runs import (
     ALWAYS,
     RECIPE,
     begin,
-    changed,
     curve,
     end,
     last_step,
@@ -37,8 +36,8 @@ from training.data.sampling import Latents
 from training.engine import checkpoints
 from training.train import Task, train
 
-LONG = changed(RECIPE, steps=64, cooldown_steps=10)
-SHORT = changed(RECIPE, steps=6)
+LONG = RECIPE.changed(steps=64, cooldown_steps=10)
+SHORT = RECIPE.changed(steps=6)
 PAUSED = ".paused"
 
 
@@ -140,7 +139,7 @@ def test_twenty_kills_change_nothing(tiny_depth: Path, data: Path, tmp_path: Pat
     seed = 20
     print("seed", seed)
     rng = np.random.default_rng(seed)
-    task, recipe = task_for(tmp_path / "killed", tiny_depth, data), changed(LONG, save_minutes=0.1 / 60)
+    task, recipe = task_for(tmp_path / "killed", tiny_depth, data), LONG.changed(save_minutes=0.1 / 60)
     whole = finished(task, LONG, data, tiny_depth)
     order = [None] * 15 + PAUSES
     kills = 0
@@ -173,7 +172,7 @@ def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_from(
     tiny_depth: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data)
-    every = changed(SHORT, save_minutes=ALWAYS)
+    every = SHORT.changed(save_minutes=ALWAYS)
     before = weights(train(task, every))
     path = newest(task.out) / checkpoints.STATE
     content = bytearray(path.read_bytes())
@@ -189,11 +188,11 @@ def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_from(
 
 def test_newer_damaged_checkpoints_do_not_crowd_out_good_ones(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data)
-    train(task, changed(SHORT, steps=3, save_minutes=ALWAYS))  # steps 2 and 3
+    train(task, SHORT.changed(steps=3, save_minutes=ALWAYS))  # steps 2 and 3
     for step in (8, 9):
         shutil.copytree(newest(task.out), checkpoints.folder_of(task.out, step))
         (checkpoints.folder_of(task.out, step) / checkpoints.STATE).write_bytes(b"")
-    assert train(task, changed(SHORT, save_minutes=ALWAYS)).name == "step_00000006"
+    assert train(task, SHORT.changed(save_minutes=ALWAYS)).name == "step_00000006"
     good = [checkpoints.step_of(folder) for folder in sorted(task.out.glob("step_*"))]
     assert good == [5, 6, 8, 9]
 
@@ -226,8 +225,8 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data)
-    two = weights(train(task, changed(SHORT, steps=2)))
-    every = changed(SHORT, save_minutes=ALWAYS)
+    two = weights(train(task, SHORT.changed(steps=2)))
+    every = SHORT.changed(save_minutes=ALWAYS)
     monkeypatch.setattr(checkpoints, "save", checkpoints.save)  # put back afterwards
     limit_files(size_bytes, {3, 4, 5, 7, 8})
     assert checkpoints.step_of(train(task, every)) == 6  # steps 3 to 5 could not be saved, the last could
@@ -239,7 +238,7 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
     assert list(task.out.glob(".step_*")) == []
     # Never saved: the run says so in the end.
     with pytest.raises(checkpoints.SaveError, match="disk"):
-        train(task, changed(SHORT, steps=8))
+        train(task, SHORT.changed(steps=8))
     check_all(task.out)
     assert newest(task.out).name == "step_00000006"
 
@@ -251,7 +250,7 @@ def test_room_is_looked_for_before_anything_is_written(
     found = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: found._replace(free=3_000_000))
     with pytest.raises(checkpoints.SaveError, match=r"disk is nearly full: a checkpoint needs [\d.]+ MB and 3 MB"):
-        train(task, changed(SHORT, steps=1))
+        train(task, SHORT.changed(steps=1))
     assert list(task.out.glob("*step_*")) == []
 
 
@@ -277,7 +276,7 @@ def test_a_disk_that_fills_up(
     monkeypatch.setattr(checkpoints, "SPARE_ROOM", spare_room)
     task = task_for(small_disk / "run", tiny_depth, data)
     with pytest.raises(checkpoints.SaveError, match="disk"):
-        train(task, changed(SHORT, save_minutes=ALWAYS))
+        train(task, SHORT.changed(save_minutes=ALWAYS))
     check_all(task.out)
     kept = newest(task.out)
     assert checkpoints.step_of(kept) < SHORT.steps
@@ -290,7 +289,7 @@ def test_a_disk_that_fills_up(
 
 def test_signals_at_random_moments_save_and_end(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(58)
-    recipe = changed(LONG, steps=40)
+    recipe = LONG.changed(steps=40)
     task = task_for(tmp_path / "run", tiny_depth, data)
     whole = finished(task, recipe, data, tiny_depth)
     for number in range(10):
@@ -311,7 +310,7 @@ def test_signals_at_random_moments_save_and_end(tiny_depth: Path, data: Path, tm
 def test_a_signal_to_the_whole_group_reaches_no_worker(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     """As schedulers of clusters, service managers and terminals send it."""
     task = task_for(tmp_path / "run", tiny_depth, data, workers=1, loader_timeout_s=5.0)
-    process = begin(task, changed(LONG, steps=100_000))
+    process = begin(task, LONG.changed(steps=100_000))
     wait_for(lambda: last_step(task.out) >= 2, process)
     os.killpg(process.pid or 0, signal.SIGTERM)
     assert end(process, 10) == 0, log(task)
@@ -351,7 +350,7 @@ def test_a_stuck_worker_ends_the_run(tiny_depth: Path, data: Path, tmp_path: Pat
 
 def test_a_killed_worker_ends_the_run(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data, workers=1, loader_timeout_s=1.0)
-    process = begin(task, changed(LONG, steps=100_000))
+    process = begin(task, LONG.changed(steps=100_000))
     wait_for(lambda: last_step(task.out) >= 2, process)
     (worker,) = psutil.Process(process.pid).children()
     worker.kill()
@@ -366,13 +365,13 @@ def test_a_killed_worker_ends_the_run(tiny_depth: Path, data: Path, tmp_path: Pa
 
 def test_a_second_trainer_is_refused_and_a_crash_leaves_no_lock(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data, workers=1)  # workers outlive a trainer that is killed
-    first = begin(task, changed(LONG, steps=100_000))
+    first = begin(task, LONG.changed(steps=100_000))
     wait_for(lambda: last_step(task.out) >= 2, first)
-    assert end(begin(task, changed(LONG, steps=100_000))) == 2
+    assert end(begin(task, LONG.changed(steps=100_000))) == 2
     assert "Another process trains in run" in log(task)
     first.kill()
     assert end(first) == -signal.SIGKILL
-    assert end(begin(task, changed(LONG, steps=4))) == 0, log(task)
+    assert end(begin(task, LONG.changed(steps=4))) == 0, log(task)
     check_all(task.out)
 
 
@@ -414,7 +413,7 @@ module.train(task, Recipe.model_validate_json(recipe))
 
 @pytest.mark.slow
 def test_torchrun_starts_a_killed_process_again(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task, recipe = task_for(tmp_path / "run", tiny_depth, data), changed(SHORT, save_minutes=ALWAYS)
+    task, recipe = task_for(tmp_path / "run", tiny_depth, data), SHORT.changed(save_minutes=ALWAYS)
     whole = finished(task, recipe, data, tiny_depth)
     script = tmp_path / "killed_thrice.py"
     script.write_text(KILLED_THRICE)

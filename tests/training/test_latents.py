@@ -276,8 +276,7 @@ def test_a_full_disk_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def run(*words: object) -> int:
-    recipes = {name: named.recipe for name, named in RECIPES.items()}
-    presets = Presets("recipe", recipes, "nano", "framing")
+    presets = Presets("recipe", RECIPES, "nano", "framing")
     with pytest.raises(SystemExit) as ended:
         command.run(latents.main, "latents", [str(word) for word in words], presets)
     return int(ended.value.code or 0)
@@ -291,7 +290,7 @@ def test_several_sets_go_to_folders_of_their_own(tiny_depth: Path, pairs: Path, 
         *("1_pairs/latents.json", "1_pairs/shard_00000000_v0"),
         *("2_pairs/latents.json", "2_pairs/shard_00000000_v0"),
     }
-    assert read_index(out / "1_pairs")["framing"]["long_edge_px"] == RECIPES["smoke"].recipe.long_edge_px
+    assert read_index(out / "1_pairs")["framing"]["long_edge_px"] == RECIPES["smoke"].long_edge_px
 
 
 @pytest.mark.parametrize("workers", [0, 1])

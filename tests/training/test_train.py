@@ -15,7 +15,7 @@ from marigold_core.pipeline.image_prior import Features, GuidedUNet, ImagePrior
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.helpers.drawn_sets import DrawnSet
 from tests.helpers.training_runs import RECIPE as SHORT
-from tests.helpers.training_runs import changed, curve, lines, newest, unwatched, weights
+from tests.helpers.training_runs import curve, lines, newest, unwatched, weights
 from training import autoencoder
 from training import train as train_module
 from training.data.latent_cache import INDEX, read_index
@@ -133,7 +133,7 @@ def test_self_conditioning_leads_from_the_own_estimate_to_the_truth(tiny_depth: 
     pipeline = load(tiny_depth)
     image, clean = torch.randn(2, 16, 4, 8, 8, generator=stream(0)).unbind()
     plain, own, half = (
-        denoising_target(pipeline, image, clean, changed(RECIPE, own_estimate=share), micro=1, features=())
+        denoising_target(pipeline, image, clean, RECIPE.changed(own_estimate=share), micro=1, features=())
         for share in (0.0, 1.0, 0.5)
     )
     signal = pipeline.scheduler.alphas_cumprod[own.t].view(-1, 1, 1, 1)
@@ -191,7 +191,7 @@ def test_the_decoded_depth_loss_reaches_the_network(tiny_depth: Path) -> None:
     valid = torch.ones(2, 1, 8, 8, dtype=torch.bool)
     gradients = []
     for weight in (0.0, 1.0):
-        recipe = changed(RECIPE, picture_weight=weight)
+        recipe = RECIPE.changed(picture_weight=weight)
         loss = velocity_loss(pipeline, image, clean, valid, recipe=recipe, micro=0)
         found = torch.autograd.grad(loss, list(pipeline.unet.parameters()), allow_unused=True)
         gradients.append(torch.cat([part.flatten() for part in found if part is not None]))
@@ -215,7 +215,7 @@ def test_some_pictures_do_without_the_prior(tiny_guided: Path, monkeypatch: pyte
         return forward(sample, t, features=features, **named)
 
     def loss(given: Features, dropout: float) -> float:
-        recipe, valid = changed(RECIPE, prior_dropout=dropout), torch.ones(8, 1, 8, 8, dtype=torch.bool)
+        recipe, valid = RECIPE.changed(prior_dropout=dropout), torch.ones(8, 1, 8, 8, dtype=torch.bool)
         return velocity_loss(pipeline, image, clean, valid, recipe=recipe, micro=3, features=given).item()
 
     monkeypatch.setattr(pipeline.unet, "forward", keep)
@@ -253,7 +253,7 @@ def test_stored_features_train_as_those_computed_on_the_way(
     losses = []
     for latents, asked in ((encoded, []), (bare, [2] * 6)):
         task = Task(str(tiny_guided), tmp_path / f"run_{latents.name}", latents=(latents,), device="cpu")
-        train(task, changed(SHORT, steps=3, prior_dropout=0.2))
+        train(task, SHORT.changed(steps=3, prior_dropout=0.2))
         losses.append([line["loss"] for line in lines(task.out) if "loss" in line])
         assert looks == asked
     np.testing.assert_allclose(*losses, rtol=1e-3)
@@ -263,7 +263,7 @@ def test_a_run_with_a_prior_goes_on_to_the_last_bit(
     tiny_guided: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
-    recipe = changed(SHORT, steps=4, prior_dropout=0.3)
+    recipe = SHORT.changed(steps=4, prior_dropout=0.3)
     whole, parts = (Task(str(tiny_guided), tmp_path / n, latents=(encoded,), device="cpu") for n in ("whole", "parts"))
     folder = train(whole, recipe)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from tests.helpers.training_runs import ALWAYS, RECIPE, changed, curve, lines, newest, unwatched, weights, write_latents
+from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights, write_latents
 from training import train as train_module
 from training.engine import checkpoints, command, fingerprint, processes
 from training.engine.loop import DivergedError
@@ -98,7 +98,7 @@ def kill(value: Tensor) -> Tensor:
 def test_a_run_stopped_anywhere_ends_the_same(
     micro: int, how: Callable, step: int, task: Task, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = changed(RECIPE, save_minutes=ALWAYS)
+    recipe = RECIPE.changed(save_minutes=ALWAYS)
     with monkeypatch.context() as patch:
         patch.setattr(train_module, "velocity_loss", at(micro, how))
         try:
@@ -132,7 +132,7 @@ def test_a_finished_run_is_left_as_it_is(whole: Path, tiny_depth: Path, data: Pa
 
 
 def test_another_seed_gives_another_run(task: Task, whole: Path) -> None:
-    train(task, changed(RECIPE, seed=6))
+    train(task, RECIPE.changed(seed=6))
     assert curve(task.out) != curve(whole)
 
 
@@ -186,7 +186,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     spoil: Callable, task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(train_module, "velocity_loss", at(5, spoil))
-    train(task, changed(RECIPE, steps=3, save_minutes=ALWAYS))
+    train(task, RECIPE.changed(steps=3, save_minutes=ALWAYS))
     assert weights(task.out / "step_00000003") == weights(task.out / "step_00000002")
     assert [line["skipped"] for line in lines(task.out) if "loss" in line] == [False, False, True]
     (event,) = (line for line in lines(task.out) if line.get("event") == "skipped")
@@ -201,7 +201,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
 def test_a_spoiled_picture_is_named_each_time_it_is_seen(tiny_depth: Path, tmp_path: Path) -> None:
     bad = write_latents(tmp_path / "latents", tiny_depth, bad=1)
     task = Task(str(tiny_depth), tmp_path / "run", latents=(bad,), device="cpu")
-    train(task, changed(RECIPE, steps=6))  # two epochs
+    train(task, RECIPE.changed(steps=6))  # two epochs
     events = [line for line in lines(task.out) if line.get("event") == "skipped"]
     assert len(events) == 2
     assert all("latents: picture0" in event["names"] for event in events)
@@ -212,7 +212,7 @@ def test_three_bad_steps_in_a_row_end_the_run(
     task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(train_module, "velocity_loss", from_on(6, spoil_loss))
-    recipe = changed(RECIPE, save_minutes=ALWAYS)
+    recipe = RECIPE.changed(save_minutes=ALWAYS)
 
     def main() -> None:
         """Train."""
@@ -271,7 +271,7 @@ def part(folder: Path, kind: str) -> dict[str, Tensor]:
 
 
 def test_the_running_mean_is_saved_beside_the_weights(task: Task, tiny_depth: Path) -> None:
-    folder = train(task, changed(RECIPE, steps=1, ema_decay=0.9))
+    folder = train(task, RECIPE.changed(steps=1, ema_decay=0.9))
     start, raw, mean = unet(tiny_depth), part(folder, "weights"), unet(folder)
     assert any(not torch.equal(raw[name], mean[name]) for name in raw)
     for name, value in mean.items():  # of the first step's decay, 1 / 10
@@ -279,7 +279,7 @@ def test_the_running_mean_is_saved_beside_the_weights(task: Task, tiny_depth: Pa
 
 
 def test_without_a_running_mean_the_weights_are_saved(task: Task) -> None:
-    folder = train(task, changed(RECIPE, steps=2, ema_decay=0.0))
+    folder = train(task, RECIPE.changed(steps=2, ema_decay=0.0))
     raw, saved = part(folder, "weights"), unet(folder)
     assert all(torch.equal(raw[name], saved[name]) for name in raw)
     assert isinstance(load(folder).unet, UNet2DConditionModel)
@@ -287,7 +287,7 @@ def test_without_a_running_mean_the_weights_are_saved(task: Task) -> None:
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.01])
 def test_long_gradients_are_shortened_if_asked(clip_norm: float, task: Task) -> None:
-    folder = train(task, changed(RECIPE, steps=1, clip_norm=clip_norm))
+    folder = train(task, RECIPE.changed(steps=1, clip_norm=clip_norm))
     norm = lines(task.out)[0]["gradient"]
     assert norm > 0.1  # the journal has what it was
     moment = torch.cat([value.flatten() for value in part(folder, "exp_avg").values()]).norm().item() / 0.1
@@ -295,7 +295,7 @@ def test_long_gradients_are_shortened_if_asked(clip_norm: float, task: Task) -> 
 
 
 def test_the_very_first_published_step_changes_nothing(task: Task, tiny_depth: Path) -> None:
-    folder = train(task, changed(RECIPE, steps=1, decay="exponential", warmup_steps=100, ema_decay=0.0))
+    folder = train(task, RECIPE.changed(steps=1, decay="exponential", warmup_steps=100, ema_decay=0.0))
     start, saved = unet(tiny_depth), unet(folder)
     assert all(torch.equal(start[name], saved[name]) for name in start)
 
@@ -308,7 +308,7 @@ BEGUN = fingerprint.run_fingerprint(RECIPE, "a" * 64, ["hypersim, sha256 1", "vk
 @pytest.mark.parametrize(
     ("now", "words"),
     [
-        (BEGUN | {"recipe": changed(RECIPE, lr=1e-4).model_dump(mode="json")}, "lr 0.001, now 0.0001"),
+        (BEGUN | {"recipe": RECIPE.changed(lr=1e-4).model_dump(mode="json")}, "lr 0.001, now 0.0001"),
         (BEGUN | {"data": ["hypersim, sha256 3", "vkitti, sha256 2"]}, "data .*sha256 1.*, now .*sha256 3"),
         (BEGUN | {"start": "b" * 64}, "another start"),
         (BEGUN | {"versions": {**BEGUN["versions"], "torch": "1.13"}}, "torch .*, now 1.13"),  # type: ignore
@@ -329,26 +329,26 @@ def test_what_changed_is_named_and_refused_unless_allowed(
 
 
 def test_a_run_refuses_other_choices_data_and_starts(task: Task, tiny_depth: Path, tmp_path: Path) -> None:
-    train(task, changed(RECIPE, steps=2))
+    train(task, RECIPE.changed(steps=2))
     with pytest.raises(MarigoldError, match=r"lr 0\.001, now 0\.0001.*--allow-change"):
-        train(task, changed(RECIPE, steps=3, lr=1e-4))
+        train(task, RECIPE.changed(steps=3, lr=1e-4))
     more = write_latents(tmp_path / "latents", tiny_depth, count=16)
     other = Task(str(tiny_depth), task.out, latents=(more,), device="cpu")
     with pytest.raises(MarigoldError, match="data "):
-        train(other, changed(RECIPE, steps=3))
+        train(other, RECIPE.changed(steps=3))
     start = new_checkpoint(tmp_path / "start", "tiny", seed=1)
     with pytest.raises(MarigoldError, match="was made from"):
-        train(Task(str(start), task.out, latents=task.latents, device="cpu"), changed(RECIPE, steps=3))
+        train(Task(str(start), task.out, latents=task.latents, device="cpu"), RECIPE.changed(steps=3))
     assert checkpoints.step_of(newest(task.out)) == 2
     allowed = Task(str(tiny_depth), task.out, latents=(more,), device="cpu", allow_change=True)
-    assert checkpoints.step_of(train(allowed, changed(RECIPE, steps=3, lr=1e-4))) == 3
+    assert checkpoints.step_of(train(allowed, RECIPE.changed(steps=3, lr=1e-4))) == 3
 
 
 def test_the_length_may_change(task: Task) -> None:
-    train(task, changed(RECIPE, steps=2))
-    folder = train(task, changed(RECIPE, steps=3, cooldown_steps=1, save_minutes=1.0, validate_steps=7, figure_steps=9))
+    train(task, RECIPE.changed(steps=2))
+    folder = train(task, RECIPE.changed(steps=3, cooldown_steps=1, save_minutes=1.0, validate_steps=7, figure_steps=9))
     assert checkpoints.step_of(folder) == 3
-    assert checkpoints.step_of(train(task, changed(RECIPE, steps=2))) == 3  # longer already
+    assert checkpoints.step_of(train(task, RECIPE.changed(steps=2))) == 3  # longer already
 
 
 def test_there_must_be_something_to_train_on(tiny_depth: Path, tmp_path: Path) -> None:

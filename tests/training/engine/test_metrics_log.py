@@ -89,7 +89,7 @@ def test_throughput_counts_steps_and_waiting_and_begins_anew(monkeypatch: pytest
 
 def test_a_run_writes_its_throughput_when_it_saves(tiny_depth: Path, tmp_path: Path) -> None:
     write_pairs(tmp_path / "set", {f"{seed}": picture((48, 64), seed) for seed in range(4)})
-    recipe = RECIPES["smoke"].recipe.model_copy(update={"steps": 2, "figure_steps": 100})
+    recipe = RECIPES["smoke"].changed(steps=2, figure_steps=100)
     task = Task(str(tiny_depth), tmp_path / "run", data=(f"pairs:{tmp_path / 'set'}",), device="cpu")
     began = time.monotonic()
     train(task, recipe)

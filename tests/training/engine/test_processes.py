@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.training_runs import RECIPE, begin, changed, end, lines, log, newest, write_latents
+from tests.helpers.training_runs import RECIPE, begin, end, lines, log, newest, write_latents
 from training.engine import checkpoints
 from training.engine.processes import accelerator_for
 from training.recipe import Recipe
@@ -14,7 +14,7 @@ from training.train import Task
 
 # "auto" must do on a machine without a GPU; with one, these tests are still about the CPU
 DEVICE = "cpu" if torch.cuda.is_available() else "auto"
-SHARED = changed(RECIPE, micro_batch_size=1)  # 4 micro-batches a step, 2 for each process: accumulation too
+SHARED = RECIPE.changed(micro_batch_size=1)  # 4 micro-batches a step, 2 for each process: accumulation too
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,7 +47,7 @@ def train_together(task: Task, recipe: Recipe) -> list[int | None]:
 def test_two_processes_give_the_curve_of_one(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     one = train_alone(task_for(tmp_path / "one", tiny_depth, data), SHARED)
     task = task_for(tmp_path / "two", tiny_depth, data)
-    assert train_together(task, changed(SHARED, steps=3, cooldown_steps=0)) == [0, 0], log(task)
+    assert train_together(task, SHARED.changed(steps=3, cooldown_steps=0)) == [0, 0], log(task)
     assert train_together(task, SHARED) == [0, 0], log(task)  # and goes on
     two = [line for line in lines(task.out) if "loss" in line]
     assert [line["step"] for line in two] == list(range(1, SHARED.steps + 1))
@@ -63,7 +63,7 @@ def test_two_processes_give_the_curve_of_one(tiny_depth: Path, data: Path, tmp_p
 def test_a_bad_step_of_one_process_is_skipped_by_both(tiny_depth: Path, tmp_path: Path) -> None:
     bad = write_latents(tmp_path / "latents", tiny_depth, bad=1)
     task = task_for(tmp_path / "run", tiny_depth, bad)
-    assert train_together(task, changed(SHARED, steps=3)) == [0, 0], log(task)
+    assert train_together(task, SHARED.changed(steps=3)) == [0, 0], log(task)
     (event,) = (line for line in lines(task.out) if line.get("event") == "skipped")
     assert "latents: picture0" in event["names"]  # whoever had it
     assert len(event["names"]) == SHARED.batch_size
@@ -73,7 +73,7 @@ def test_a_bad_step_of_one_process_is_skipped_by_both(tiny_depth: Path, tmp_path
 def test_bfloat16_runs_on_a_cpu(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     exact = train_alone(task_for(tmp_path / "float32", tiny_depth, data), RECIPE)
     task = task_for(tmp_path / "bfloat16", tiny_depth, data)
-    rough = train_alone(task, changed(RECIPE, precision="bfloat16"))
+    rough = train_alone(task, RECIPE.changed(precision="bfloat16"))
     assert [line["loss"] for line in rough] == pytest.approx([line["loss"] for line in exact], rel=0.03)
     assert rough != exact
     assert {str(value.dtype) for value in checkpoints.load_state(newest(task.out)).values()} == {"torch.float32"}
@@ -88,7 +88,7 @@ def test_bfloat16_runs_on_a_cpu(tiny_depth: Path, data: Path, tmp_path: Path) ->
 )
 def test_what_cannot_be_is_said(fields: dict, words: str, tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data)
-    assert end(begin(task, changed(RECIPE, **fields))) == 2
+    assert end(begin(task, RECIPE.changed(**fields))) == 2
     assert words in log(task)
     assert "Traceback" not in log(task)
     assert not task.out.exists()
@@ -96,7 +96,7 @@ def test_what_cannot_be_is_said(fields: dict, words: str, tiny_depth: Path, data
 
 def test_micro_batches_must_be_shared_out_evenly(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data)
-    assert train_together(task, changed(RECIPE, micro_batch_size=4)) == [2, 2]
+    assert train_together(task, RECIPE.changed(micro_batch_size=4)) == [2, 2]
     assert "1 micro-batches a step cannot be shared by 2 processes" in log(task)
 
 

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from marigold_core.errors import ExportError
-from tests.helpers.training_runs import ALWAYS, RECIPE, changed, curve, lines, newest, unwatched, weights, write_latents
+from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights, write_latents
 from training import train as train_module
 from training.engine import checkpoints, validation
 from training.engine.validation import ValidationCallback
 from training.train import Task, train
 
-WATCHED = changed(RECIPE, steps=6, validate_steps=2, figure_steps=3, validate_px=None, save_minutes=ALWAYS)
+WATCHED = RECIPE.changed(steps=6, validate_steps=2, figure_steps=3, validate_px=None, save_minutes=ALWAYS)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,7 +134,7 @@ def test_the_best_checkpoint_is_kept(task: Task, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ValidationCallback, "_scores", scripted)
 
     def kept(steps: int, **fields: object) -> list[int]:
-        train(task, changed(WATCHED, steps=steps, validate_steps=1, figure_steps=100, **fields))
+        train(task, WATCHED.changed(steps=steps, validate_steps=1, figure_steps=100, **fields))
         return [checkpoints.step_of(folder) for folder in sorted(task.out.glob("step_*"))]
 
     assert kept(6) == [2, 5, 6]
@@ -149,7 +149,7 @@ def test_a_full_disk_costs_pictures_but_not_the_run(
         raise ExportError("The disk is full (or a size limit is reached): curves.png was not written.")
 
     monkeypatch.setattr(validation, "draw_curves", refuse)
-    assert checkpoints.step_of(train(task, changed(WATCHED, steps=4, figure_steps=2))) == 4
+    assert checkpoints.step_of(train(task, WATCHED.changed(steps=4, figure_steps=2))) == 4
     said = capsys.readouterr().err
     assert said.count("Not drawn at step ") == 2
     assert "disk" in said

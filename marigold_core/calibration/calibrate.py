@@ -8,11 +8,15 @@ that do not determine the unknowns or contradict one another are refused with th
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from pydantic import Field
 
 from marigold_core.calibration.anchors import (
+    ANCHOR_FORM,
+    LENGTH_FORM,
+    PATCH_FORM,
     Along,
     Anchor,
     Equation,
@@ -26,9 +30,27 @@ from marigold_core.calibration.plane_fit import Patch, fit_patch, pixels_of
 from marigold_core.calibration.solver import NO_HINT, Problem
 from marigold_core.errors import CalibrationError
 from marigold_core.prediction import Kind, Prediction, Space
+from marigold_core.settings import Frozen
 
 Numbers = Iterable[tuple[float, ...]]
 _UNIT_NOISE = 1e-5  # of the farthest depth, where it is the unit
+
+
+Groups = TypeVar("Groups")  # of numbers, as a surface takes them: one string, or lists
+
+
+class HintFields(Frozen, Generic[Groups]):
+    """What is known of a photo in metres; positions are pixels of the upright photo, from its top left corner."""
+
+    anchors: Groups | None = Field(None, description=f"known depths, {ANCHOR_FORM} each")
+    along: Along = Field(
+        "axis", description="how these were measured: axis is parallel to the view's axis, ray straight from the camera"
+    )
+    lengths: Groups | None = Field(None, description=f"known lengths from pixel to pixel, {LENGTH_FORM} each")
+    patch: Groups | None = Field(
+        None, description=f"rectangles on a flat floor or wall, {PATCH_FORM} each; alone they leave one factor open"
+    )
+    near_m: float | None = Field(None, description="distance of the plane where the map is 0, metres")
 
 
 @dataclass(frozen=True)

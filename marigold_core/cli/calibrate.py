@@ -3,30 +3,21 @@
 from typing import Annotated
 
 import tyro
-from pydantic import Field
 
 from marigold_core import load
 from marigold_core.calibration import calibrate as metric
-from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, read_numbers
-from marigold_core.calibration.calibrate import Calibrated, Hints, check_claim, check_hints, hints_of
+from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, read_numbers
+from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, check_claim, check_hints, hints_of
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, table, watch
-from marigold_core.settings import Frozen, MeshSettings, Settings
+from marigold_core.settings import MeshSettings, Settings
 
 
-class HintWords(Frozen):
-    """What is known of a photo in metres; positions are pixels of the upright photo, from its top left corner."""
-
-    anchors: str | None = Field(None, description=f'known depths, "{ANCHOR_FORM}; ..."')
-    along: Along = Field(
-        "axis", description="how these were measured: parallel to the view's axis, or straight from the camera"
-    )
-    lengths: str | None = Field(None, description=f'known lengths from pixel to pixel, "{LENGTH_FORM}; ..."')
-    patch: str | None = Field(None, description=f'rectangles on a flat floor or wall, "{PATCH_FORM}; ..."')
-    near_m: float | None = Field(None, description="distance of the plane where the map is 0, metres")
+class HintWords(HintFields[str]):
+    """The hints as words of a command line."""
 
     def read(self, fov_x_deg: float | None) -> Hints:
-        """Words -> hints. Raises: CalibrationError where they are not numbers."""
+        """Read the hints. Raises: CalibrationError where they are not numbers."""
         return hints_of(
             read_numbers(self.anchors, ANCHOR_FORM),
             read_numbers(self.lengths, LENGTH_FORM),
@@ -50,7 +41,8 @@ def calibrate(
 ) -> int:
     """Turn one photo into depth in metres, from what is known of it: depths, lengths, flat patches.
 
-    The files are those of ``predict``. Lengths, and depths along a ray, need the field of view: from EXIF, or as given.
+    Several hints of a kind are parted by semicolons: --anchors "310,220,2.4; 80,40,7". The files are those of
+    ``predict``. Lengths, and depths along a ray, need the field of view: from EXIF, or as given.
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.files.writers import file_names, save

@@ -1,194 +1,395 @@
-"""The HTTP endpoints: the same job path as the page, with the names of ``Settings`` as arguments.
+"""The HTTP endpoints: one table of what each takes and returns; the arguments are fields of the settings models.
 
-Wrong values are refused by a validator before they take a place in the queue. Every other event of the page is
-private. An endpoint is a generator, so that a client which goes away or cancels stops its job within a step.
+Names, ranges, defaults and descriptions come from the models. Wrong values are refused by a validator before they take
+a place in the queue. Every other event of the page is private. An endpoint is a generator, so that a client which goes
+away or cancels stops its job within a step.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, get_args, get_type_hints
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 import gradio as gr
+from gradio.components import Component
 from gradio.components.api_component import Api
+from gradio.data_classes import FileData
 from gradio_client.utils import python_type_to_json_schema
+from pydantic import Field
 
-from marigold_core.calibration.anchors import Along
-from marigold_core.errors import MarigoldError
-from marigold_core.serving.jobs import Service
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, Settings, default
+from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
+from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, calibrate, check_hints, hints_of
+from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.comparison.sweep import Comparison, count_cells
+from marigold_core.errors import CalibrationError, MarigoldError, SettingsError
+from marigold_core.images.photo import Photo, load_photo
+from marigold_core.prediction import Prediction, Progress, ProgressEvents
+from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, Frozen, MeshSettings, Settings
 from marigold_core.ui import text
-from marigold_core.ui.api_compare import ARGUMENTS, CompareEndpoint, CompareResult, read_comparison
-from marigold_core.ui.api_metres import MetresEndpoint, MetresResult, read_hints
-from marigold_core.ui.api_responses import DEFAULT_FORMATS, DepthResult, files_of, read_settings, run
 from marigold_core.ui.controls.settings import draw_photo
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.offered_checkpoints import check_checkpoint
+from marigold_core.ui.text import compare as compare_text
+from marigold_core.ui.text import metres as metres_text
+
+Arguments = Mapping[str, Any]  # values of a call by name
+Answer = dict[str, Any]
+Model = TypeVar("Model", bound=Frozen)
+
+PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB"
+CHOICES: dict[str, tuple[str, ...]] = {
+    "formats": get_args(Format),
+    "colormap": get_args(Colormap),
+    "along": get_args(Along),
+}
 
 
-class Endpoints:
-    """The functions behind the endpoints; Gradio shows their docstrings to callers."""
+# ------------------------------------------------------------------------------- what goes in, beside the settings
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
 
-    def predict_depth(
-        self,
-        photo: str,
-        num_inference_steps: int | None = default(Settings, "num_inference_steps"),
-        ensemble_size: int = default(Settings, "ensemble_size"),
-        processing_resolution: int | None = default(Settings, "processing_resolution"),
-        seed: int = default(Settings, "seed"),
-        batch_size: int | None = default(Settings, "batch_size"),
-        checkpoint: str | None = None,
-        formats: list[Format] | None = None,
-        colormap: Colormap = DEFAULT_COLORMAP,
-    ) -> Iterator[dict[str, Any]]:
-        """Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty from 3 members up.
+class DepthOutput(Frozen):
+    """What makes a depth map, and what is returned of it."""
 
-        Args:
-            photo: the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB.
-            num_inference_steps: denoising steps a member, 1 to 50; by default the checkpoint's own.
-            ensemble_size: independent members to fuse, 1 to 20; 3 or more give uncertainty.
-            processing_resolution: longest edge the network sees, pixels; 0 is the photo's own size.
-            seed: member k draws its noise from (seed, k).
-            batch_size: members in one forward pass; by default as many as fit in memory.
-            checkpoint: a name that the page offers; by default the server's own.
-            formats: files to return: npy, png16, color, uncertainty, normals, glb, ply, stl, exr.
-            colormap: the colours of the picture.
-        """
-        settings = read_settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
-        yield from self._answer(photo, settings, checkpoint, formats or DEFAULT_FORMATS, MeshSettings(), colormap)
+    checkpoint: str | None = Field(None, description="a name that the page offers; by default the server's own")
+    formats: list[Format] | None = Field(None, description="files to return; by default npy, png16 and color")
+    colormap: Colormap = Field(DEFAULT_COLORMAP, description="the colours of the picture")
 
-    def build_mesh(
-        self,
-        photo: str,
-        num_inference_steps: int | None = default(Settings, "num_inference_steps"),
-        ensemble_size: int = default(Settings, "ensemble_size"),
-        processing_resolution: int | None = default(Settings, "processing_resolution"),
-        seed: int = default(Settings, "seed"),
-        batch_size: int | None = default(Settings, "batch_size"),
-        checkpoint: str | None = None,
-        formats: list[Literal["glb", "ply", "stl"]] | None = None,
-        fov_x_deg: float | None = default(MeshSettings, "fov_x_deg"),
-        near_ratio: float = default(MeshSettings, "near_ratio"),
-        edge_cut: float = default(MeshSettings, "edge_cut"),
-        near_clip: float = default(MeshSettings, "near_clip"),
-        far_clip: float = default(MeshSettings, "far_clip"),
-        smoothing: float = default(MeshSettings, "smoothing"),
-        uncertainty_cut: float = default(MeshSettings, "uncertainty_cut"),
-        max_triangles: int = default(MeshSettings, "max_triangles"),
-        relief_mm: float = default(MeshSettings, "relief_mm"),
-        relief_height_mm: float = default(MeshSettings, "relief_height_mm"),
-        relief_base_mm: float = default(MeshSettings, "relief_base_mm"),
-    ) -> Iterator[dict[str, Any]]:
-        """Estimate the depth of a photo and build geometry from it: by default a textured mesh as GLB.
 
-        Args:
-            photo: the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB.
-            num_inference_steps: denoising steps a member, 1 to 50; by default the checkpoint's own.
-            ensemble_size: independent members to fuse, 1 to 20.
-            processing_resolution: longest edge the network sees, pixels; 0 is the photo's own size.
-            seed: member k draws its noise from (seed, k).
-            batch_size: members in one forward pass; by default as many as fit in memory.
-            checkpoint: a name that the page offers; by default the server's own.
-            formats: glb (textured mesh), ply (coloured points), stl (relief to print).
-            fov_x_deg: horizontal field of view, degrees; by default from EXIF, else 55.
-            near_ratio: nearest depth over farthest depth, for relative depth.
-            edge_cut: triangles are cut at depth jumps above this share; 0 keeps all.
-            near_clip: what is nearer is left out, as a share of the depth range.
-            far_clip: what is farther is left out, as a share of the depth range.
-            smoothing: bumps below this share of the depth are levelled, edges stay; 0 is none.
-            uncertainty_cut: what members disagree on by more of the depth range is left out; 0 keeps all.
-            max_triangles: the mesh is simplified to this many triangles, points are at most twice as many.
-            relief_mm: longest edge of the printed relief, millimetres.
-            relief_height_mm: the relief from its farthest to its nearest point, millimetres.
-            relief_base_mm: the plate under the relief's farthest point, millimetres.
-        """
-        settings = read_settings(num_inference_steps, ensemble_size, processing_resolution, seed, batch_size)
-        mesh = MeshSettings(
-            fov_x_deg=fov_x_deg,
-            near_ratio=near_ratio,
-            edge_cut=edge_cut,
-            near_clip=near_clip,
-            far_clip=far_clip,
-            smoothing=smoothing,
-            uncertainty_cut=uncertainty_cut,
-            max_triangles=max_triangles,
-            relief_mm=relief_mm,
-            relief_height_mm=relief_height_mm,
-            relief_base_mm=relief_base_mm,
-        )
-        yield from self._answer(photo, settings, checkpoint, formats or ["glb"], mesh, DEFAULT_COLORMAP)
+class MeshOutput(Frozen):
+    """What makes a shape, and what is returned of it."""
 
-    def _answer(
-        self,
-        photo: str,
-        settings: Settings,
-        checkpoint: str | None,
-        formats: Sequence[Format],
-        mesh: MeshSettings,
-        colormap: Colormap,
-    ) -> Iterator[dict[str, Any]]:
-        with translate_errors():
-            prediction = yield from run(self.service, photo, settings, checkpoint)
-            yield files_of(self.service, prediction, formats, mesh, colormap)
+    checkpoint: str | None = DepthOutput.model_fields["checkpoint"]
+    formats: list[Literal["glb", "ply", "stl"]] | None = Field(
+        None, description="glb is a textured mesh, ply coloured points, stl a relief to print; by default glb"
+    )
+
+
+class CompareOutput(Frozen):
+    """What a comparison compares beside settings, and its colours."""
+
+    checkpoints: list[str] | None = Field(None, description="names that the page offers; by default the server's own")
+    colormap: Colormap = Field(DEFAULT_COLORMAP, description="the colours of the sheet")
+
+
+# ------------------------------------------------------------------------------- what comes out
+
+
+class DepthResult(TypedDict, total=False):
+    """Files by format name, as asked, and the manifest; while a job runs only ``progress``."""
+
+    npy: FileData
+    png16: FileData
+    color: FileData
+    uncertainty: FileData
+    uncertainty_npy: FileData
+    normals: FileData
+    normals_npy: FileData
+    glb: FileData
+    ply: FileData
+    stl: FileData
+    exr: FileData
+    manifest: dict[str, Any]
+    progress: str
+
+
+class HintResult(TypedDict):
+    """One hint beside what the map has there; of a flat patch the steepness that makes it flat."""
+
+    hint: str
+    given: float
+    found: float
+    unit: str
+
+
+class Solution(TypedDict):
+    """Scale * value + shift is the depth, its logarithm or its inverse; the errors are standard errors."""
+
+    kind: str
+    space: str
+    scale: float
+    scale_error: float
+    shift: float
+    shift_error: float
+    residuals: list[HintResult]
+    how: str
+
+
+class MetresResult(DepthResult, total=False):
+    """The files of a calibrated result, and what the hints have led to."""
+
+    calibration: Solution
+
+
+class CompareResult(TypedDict, total=False):
+    """The sheets as PNG, the table as CSV, and its rows; while a job runs only ``progress``."""
+
+    sheet: FileData
+    differences: FileData
+    table: FileData
+    rows: list[dict[str, Any]]
+    progress: str
+
+
+# ------------------------------------------------------------------------------- what runs
+
+
+def _depth(service: Service, given: Arguments) -> Iterator[Answer]:
+    prediction = yield from _run(service, given["photo"], given)
+    yield _files(service, prediction, given, ("npy", "png16", "color"))
+
+
+def _mesh(service: Service, given: Arguments) -> Iterator[Answer]:
+    prediction = yield from _run(service, given["photo"], given)
+    yield _files(service, prediction, given, ("glb",))
+
+
+def _metres(service: Service, given: Arguments) -> Iterator[Answer]:
+    hints, photo = read_hints(given), load_photo(given["photo"])
+    check_hints(hints, photo.pixels.shape[:2], photo.fov_x_deg)  # before the model is waited for
+    found = calibrate((yield from _run(service, photo, given)), hints)
+    yield {**_files(service, found, given, ("npy", "png16", "color")), "calibration": solution(found)}
+
+
+def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
+    asked, checkpoints = read_comparison(given)
+    key, sweep = service.begin_comparison(given["photo"], asked, checkpoints)
+    sweep.colormap = given["colormap"]
+    for event in service.run_comparison(sweep):
+        if isinstance(event, Progress):
+            yield {"progress": event.stage}
+        else:
+            done, cells = len(sweep.tiles), text.count(len(sweep.places()), "cell")
+            yield {"progress": compare_text.CELLS.format(done=done, cells=cells)}
+    files = zip(compare_text.FILES, service.export_comparison(key), strict=True)
+    yield {**{name: _file(path) for name, path in files}, "rows": [row.record for row in sweep.rows()]}
+
+
+def _run(service: Service, photo: str | Photo, given: Arguments) -> Generator[Answer, None, Prediction]:
+    """Run a job, yielding its progress -> its prediction; closing this stops the job."""
+    checkpoint = check_checkpoint(given["checkpoint"] or default_checkpoint())
+    events = ProgressEvents(service.run(photo, _take(Settings, given), checkpoint))
+    for event in events:
+        yield {"progress": event.stage}
+    return events.result
+
+
+def _files(service: Service, prediction: Prediction, given: Arguments, usual: tuple[Format, ...]) -> Answer:
+    """Keep a prediction and write its files, ``usual`` where no formats are given -> the answer that names them."""
+    formats, colormap = given["formats"] or usual, given.get("colormap", DEFAULT_COLORMAP)
+    files = service.export(service.keep(prediction), formats, _take(MeshSettings, given), colormap)
+    manifest = json.loads(files["manifest"].read_text(encoding="utf-8"))
+    return {"manifest": manifest, **{name: _file(path) for name, path in files.items() if name != "manifest"}}
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return FileData(path=str(path), orig_name=path.name).model_dump()
+
+
+def solution(found: Calibrated) -> Solution:
+    """Gather what the hints have led to, in numbers."""
+    return {
+        "kind": found.kind,
+        "space": found.affine_space,
+        "scale": found.scale,
+        "scale_error": found.scale_error,
+        "shift": found.shift,
+        "shift_error": found.shift_error,
+        "residuals": [
+            {"hint": one.hint, "given": one.given, "found": one.found, "unit": one.unit} for one in found.residuals
+        ],
+        "how": found.how,
+    }
+
+
+# ------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of an endpoint: a field of a model."""
+
+    name: str
+    default: Any
+    description: str
+    schema: dict[str, Any]  # its JSON schema: type and range
+
+
+def fields(model: type[Frozen], *names: str) -> list[Parameter]:
+    """List fields of a model as arguments, by default all of them."""
+    return [_parameter(model, name) for name in names or model.model_fields]
+
+
+def _parameter(model: type[Frozen], name: str) -> Parameter:
+    schema = model.model_json_schema()["properties"][name]
+    description, default = schema.pop("description"), schema.pop("default", None)
+    del schema["title"]
+    if isinstance(default, list):  # of values to compare: null stands for it
+        description += f"; by default {', '.join(map(str, default))}"
+        schema, default = {"anyOf": [schema, {"type": "null"}]}, None
+    return Parameter(name, default, description, schema)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint: its name, what it does, what it takes after the photo, what it answers, and what runs."""
+
+    name: str
+    description: str
+    arguments: list[Parameter]
+    result: type
+    run: Callable[[Service, Arguments], Iterator[Answer]]
+
+
+ENDPOINTS = (
+    Endpoint(
+        "predict_depth",
+        "Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty from 3 members up.",
+        [*fields(Settings), *fields(DepthOutput)],
+        DepthResult,
+        _depth,
+    ),
+    Endpoint(
+        "build_mesh",
+        "Estimate the depth of a photo and build geometry from it: by default a textured mesh as GLB.",
+        [*fields(Settings), *fields(MeshOutput), *fields(MeshSettings)],
+        DepthResult,
+        _mesh,
+    ),
+    Endpoint(
+        "calibrate",
+        "Estimate the depth of a photo in metres, from what is known of it: depths, lengths, flat patches."
+        " Positions are pixels of the upright photo, from its top left corner."
+        " Two hints at different depths are needed.",
+        [
+            *fields(HintFields[list[list[float]]]),
+            *fields(MeshSettings, "fov_x_deg"),
+            *fields(Settings),
+            *fields(DepthOutput),
+        ],
+        MetresResult,
+        _metres,
+    ),
+    Endpoint(
+        "compare",
+        "Compare denoising steps, numbers of members, seeds and checkpoints on one photo, side by side."
+        " Members, first steps and the encoding are shared between cells."
+        " What is too much for one comparison is refused.",
+        [*fields(Comparison, "steps", "sizes", "seeds", "processing_resolution"), *fields(CompareOutput)],
+        CompareResult,
+        _compare,
+    ),
+)
+
+
+# ------------------------------------------------------------------------------- declaring and checking
 
 
 def add_endpoints(page: gr.Blocks, service: Service) -> None:
     """Declare the endpoints on a page that is being drawn."""
-    endpoints = Endpoints(service)
-    _declare(page, endpoints.predict_depth, DepthResult)
-    _declare(page, endpoints.build_mesh, DepthResult)
-    _declare(page, MetresEndpoint(service).calibrate, MetresResult)
-    _declare(page, CompareEndpoint(service).compare, CompareResult)
+    for endpoint in ENDPOINTS:
+        _declare(page, endpoint, service)
 
 
-def _declare(page: gr.Blocks, handler: Callable[..., Iterator[dict[str, Any]]], result: type) -> None:
-    """Do what ``gr.api`` does, but with our photo input and a validator."""
-    hints = get_type_hints(handler)
-    names = list(inspect.signature(handler).parameters)
-    inputs: list[gr.components.Component] = [draw_photo(visible=False)]
-    for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
-        inputs.append(Api(parameter.default, python_type_to_json_schema(hints[name]), name))
+def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
+    """Do what ``gr.api`` does, but with our photo input, described arguments and a validator."""
+    names = ["photo", *(argument.name for argument in endpoint.arguments)]
+    photo = draw_photo(visible=False)
+    schema = {**photo.api_info(), "additional_description": PHOTO}
+    photo.api_info = lambda: schema
+    inputs: list[Component] = [photo]
+    for argument in endpoint.arguments:
+        described = {**argument.schema, "additional_description": argument.description}
+        inputs.append(Api(argument.default, described, argument.name))
 
     def check(*values: object) -> list[dict[str, Any]]:
         """Refuse wrong values with a sentence at the argument it names."""
         problem = fault(dict(zip(names, values, strict=True)))
-        blamed = next((name for name in names if problem and name in problem), names[0])
-        return [gr.validate(problem is None or name != blamed, problem or "") for name in names]
+        at = next((name for name in names if problem and name in problem), names[0])
+        return [gr.validate(problem is None or name != at, problem or "") for name in names]
 
     page.default_config.set_event_trigger(
         [],
-        handler,
+        handler(endpoint, service),
         inputs,
-        Api(None, python_type_to_json_schema(result), "result"),
+        Api(None, python_type_to_json_schema(endpoint.result), "result"),
         postprocess=False,
         show_progress="hidden",
-        api_name=handler.__name__,
+        api_name=endpoint.name,
         trigger_mode=None,
         validator=check,
         **MODEL,
     )
 
 
-def fault(values: dict[str, Any]) -> str | None:
-    """Say what is wrong with the arguments of an endpoint, None when nothing is."""
+def handler(endpoint: Endpoint, service: Service) -> Callable[..., Iterator[Answer]]:
+    """Make the function behind an endpoint; Gradio reads names, defaults and descriptions from it, as MCP tools do."""
+    names = ["photo", *(argument.name for argument in endpoint.arguments)]
+
+    def run(*values: object) -> Iterator[Answer]:
+        with translate_errors():
+            yield from endpoint.run(service, dict(zip(names, values, strict=True)))
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    optional = [inspect.Parameter(one.name, kind, default=one.default) for one in endpoint.arguments]
+    described = [f"{one.name}: {one.description}" for one in endpoint.arguments]
+    run.__signature__ = inspect.Signature([inspect.Parameter("photo", kind), *optional])  # type: ignore[attr-defined]
+    run.__name__ = endpoint.name
+    run.__doc__ = "\n".join([endpoint.description, "", "Args:", f"photo: {PHOTO}", *described])
+    return run
+
+
+def fault(given: Arguments) -> str | None:
+    """Find what is wrong with the arguments of an endpoint -> a sentence, None when nothing is."""
     try:
-        for model in (Settings, MeshSettings):
-            model(**{name: value for name, value in values.items() if name in model.model_fields})
-        if "anchors" in values:
-            read_hints(values)
-        if "sizes" in values:
-            read_comparison(*(values[name] for name in ARGUMENTS))
-        if values.get("checkpoint") is not None:
-            check_checkpoint(values["checkpoint"])
+        _take(Settings, given)
+        _take(MeshSettings, given)
+        if "anchors" in given:
+            read_hints(given)
+        if "sizes" in given:
+            read_comparison(given)
+        if given.get("checkpoint") is not None:
+            check_checkpoint(given["checkpoint"])
     except MarigoldError as error:
         return plain(str(error))
-    choices = {"formats": get_args(Format), "colormap": get_args(Colormap), "along": get_args(Along)}
-    for name, known in choices.items():
-        given = values.get(name)
-        for value in given if isinstance(given, list) else [] if given is None else [given]:
-            if value not in known:
-                return plain(text.UNKNOWN_VALUE.format(name=name, value=value, known=", ".join(known)))
-    return None if values["photo"] else text.NO_PHOTO
+    for name, known in CHOICES.items():
+        value = given.get(name)
+        for one in value if isinstance(value, list) else [] if value is None else [value]:
+            if one not in known:
+                return plain(text.UNKNOWN_VALUE.format(name=name, value=one, known=", ".join(known)))
+    return None if given["photo"] else text.NO_PHOTO
+
+
+def read_hints(given: Arguments) -> Hints:
+    """Read the hints of a call. Raises: CalibrationError for the first that is of another form."""
+    near_m = given["near_m"]
+    if near_m is not None and type(near_m) not in (int, float):
+        raise CalibrationError(metres_text.NOT_METRES.format(name="near_m", value=near_m))
+    return hints_of(
+        check_numbers("anchors", given["anchors"], ANCHOR_FORM),
+        check_numbers("lengths", given["lengths"], LENGTH_FORM),
+        check_numbers("patch", given["patch"], PATCH_FORM),
+        along=given["along"],
+        near_m=near_m,
+        fov_x_deg=given["fov_x_deg"],
+    )
+
+
+def read_comparison(given: Arguments) -> tuple[Comparison, list[str]]:
+    """Read what to compare, and with which checkpoints, from a call. Raises: SettingsError, CheckpointError."""
+    axes = {name: given[name] for name in ("steps", "sizes", "seeds") if given[name] is not None}
+    asked = shared_comparison(**axes, processing_resolution=given["processing_resolution"])
+    checkpoints = [default_checkpoint()] if given["checkpoints"] is None else given["checkpoints"]
+    if not isinstance(checkpoints, list):
+        raise SettingsError("checkpoints must be a list of names.")
+    names = [check_checkpoint(name) for name in checkpoints]
+    count_cells(asked, names, MAX_CELLS)
+    return asked, names
+
+
+def _take(model: type[Model], given: Arguments) -> Model:
+    """Make a model of those arguments that are its fields. Raises: SettingsError."""
+    return model(**{name: value for name, value in given.items() if name in model.model_fields})

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from marigold_core.errors import CheckpointError
-from marigold_core.ui.api import fault
-from marigold_core.ui.api_compare import read_comparison
+from marigold_core.ui.api import fault, read_comparison
 from marigold_core.ui.screens import compare
 from marigold_core.ui.screens.compare import draw_grid, draw_table
 from tests.helpers.sweeps import sweep_of
@@ -81,11 +80,14 @@ def test_normals_have_no_colour_bar(painted: list[str]) -> None:
 # ------------------------------------------------------------------------------- the endpoint's arguments
 
 
+NONE_GIVEN = dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints", "colormap"))
+
+
 def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MARIGOLD_MODEL", raising=False)
-    asked, names = read_comparison(None, None, None, None, None)
+    asked, names = read_comparison(NONE_GIVEN)
     assert (asked.steps, asked.sizes, asked.seeds, names) == ((1, 2, 4, 10), (1, 3, 5, 10), (0,), ["nano"])
-    assert read_comparison([4, 1], [2], [7], 64, ["nano"])[0].steps == (1, 4)
+    assert read_comparison({**NONE_GIVEN, "steps": [4, 1], "checkpoints": ["nano"]})[0].steps == (1, 4)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +107,11 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wrong_arguments_are_refused_in_a_sentence(wrong: dict, message: str) -> None:
-    names = ("steps", "sizes", "seeds", "processing_resolution", "checkpoints", "colormap")
-    right = {"photo": "photo.png", **dict.fromkeys(names)}
+    right = {"photo": "photo.png", **NONE_GIVEN}
     assert fault(right) is None
     assert message in (fault({**right, **wrong}) or "")
 
 
 def test_a_checkpoint_that_is_not_offered_is_refused() -> None:
     with pytest.raises(CheckpointError, match="choose one of"):
-        read_comparison(None, None, None, None, ["../nano"])
+        read_comparison({**NONE_GIVEN, "checkpoints": ["../nano"]})

@@ -7,9 +7,9 @@ import pytest
 
 from marigold_core.checkpoints.registry import Known
 from marigold_core.errors import CheckpointError, ImageError
-from marigold_core.settings import PRESETS, Settings, bounds, default
+from marigold_core.settings import PRESETS
 from marigold_core.ui import offered_checkpoints, text
-from marigold_core.ui.api import Endpoints, fault
+from marigold_core.ui.api import fault
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.middleware import BURST, HEADERS, JSON_LIMIT, UPLOAD, Guard, allowed
@@ -159,34 +159,11 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
     assert fault({"photo": "a.png"}) is None
 
 
-def test_widgets_repeat_no_number():
-    import gradio as gr
-
-    async def draw() -> settings.SettingsInputs:  # inside a running loop: otherwise Gradio opens two that nobody closes
-        with gr.Blocks():
-            return settings.draw_settings(settings.draw_presets())
-
-    drawn = asyncio.run(draw())
-    assert (drawn.steps.minimum, drawn.steps.maximum) == bounds(Settings, "num_inference_steps")
-    assert (drawn.members.minimum, drawn.members.maximum) == bounds(Settings, "ensemble_size")
-    assert drawn.seed.value == default(Settings, "seed")
-    assert drawn.steps.value == PRESETS[settings.DEFAULT_PRESET]["num_inference_steps"]
+def test_the_presets_are_those_of_the_library():
     assert set(text.PRESETS) == set(PRESETS)
     for name, values in PRESETS.items():
         assert settings.matching_preset(values["num_inference_steps"], values["ensemble_size"]) == name
     assert settings.matching_preset(7, 3) is None
-
-
-def test_endpoints_have_the_names_and_defaults_of_settings():
-    from inspect import signature
-
-    for handler in (Endpoints.predict_depth, Endpoints.build_mesh):
-        parameters = list(signature(handler).parameters.values())[1:]
-        assert parameters[0].name == "photo" and parameters[0].default is parameters[0].empty
-        assert all(parameter.default is not parameter.empty for parameter in parameters[1:])
-        given = {parameter.name: parameter.default for parameter in parameters}
-        for name in Settings.model_fields:
-            assert given[name] == default(Settings, name)
 
 
 def test_the_picker_lists_what_works(monkeypatch):

@@ -22,7 +22,6 @@ from marigold_core.files import examples
 from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.ui import text
-from marigold_core.ui.api_compare import NAMES
 from marigold_core.ui.controls.examples import draw_examples, example_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_photo, draw_resolution
@@ -92,7 +91,7 @@ class CompareScreen:
         self.grid = gr.HTML(empty, js_on_load=script, apply_default_css=False, elem_id="lab-grid", photos=photos)
         self.table = gr.HTML(apply_default_css=False, elem_id="lab-table")
         with gr.Row(elem_id="lab-files"):
-            self.buttons = [gr.Button(compare_text.FILES[name], size="sm", interactive=False) for name in NAMES]
+            self.buttons = [gr.Button(label, size="sm", interactive=False) for label in compare_text.FILES.values()]
         self.file = gr.DownloadButton(visible="hidden", elem_id="lab-file")
 
     # ------------------------------------------------------------------------------- events

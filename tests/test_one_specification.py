@@ -1,0 +1,206 @@
+"""One specification: what clients, the command line and the page offer is what the models say, word for word."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.utils import get_function_description
+
+from marigold_core.calibration.calibrate import HintFields
+from marigold_core.cli import entry as cli
+from marigold_core.cli.calibrate import HintWords
+from marigold_core.cli.compare import ComparisonRun
+from marigold_core.cli.console import Run
+from marigold_core.comparison.sweep import Comparison
+from marigold_core.serving.jobs import Service
+from marigold_core.settings import PRESETS, Frozen, MeshSettings, Settings, default, help_text
+from marigold_core.ui import text
+from marigold_core.ui.api import ENDPOINTS, PHOTO, CompareOutput, DepthOutput, MeshOutput, handler
+from marigold_core.ui.controls.settings import DEFAULT_PRESET
+from marigold_core.ui.page import build
+from marigold_core.ui.screens.mesh import FIELDS, MOST_TRIANGLES
+from tests.helpers.source_tree import ROOT
+
+Model = type[Frozen]
+MEASURED_IN_PAGE = "fov_x_deg"  # its slider says where the angle on show comes from
+RANGES = ("minimum", "maximum", "multipleOf", "enum")
+HINTS = HintFields[list[list[float]]]
+
+# Of every endpoint and command: the models whose fields it takes, in this order; the fields of a model, where not all.
+ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
+    "predict_depth": [(Settings, ()), (DepthOutput, ())],
+    "build_mesh": [(Settings, ()), (MeshOutput, ()), (MeshSettings, ())],
+    "calibrate": [(HINTS, ()), (MeshSettings, ("fov_x_deg",)), (Settings, ()), (DepthOutput, ())],
+    "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution")), (CompareOutput, ())],
+}
+COMMAND_MODELS: dict[str, list[Model]] = {
+    "predict": [Run, Settings, MeshSettings],
+    "calibrate": [HintWords, Run, Settings, MeshSettings],
+    "compare": [Comparison, ComparisonRun, MeshSettings],
+}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gr.Blocks]:
+    service = Service(tmp_path_factory.mktemp("results"))
+
+    async def draw() -> gr.Blocks:  # in a loop that is closed again: without one, Gradio opens some of its own
+        return build(service)
+
+    yield asyncio.run(draw())
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def info(page: gr.Blocks) -> dict[str, Any]:
+    """What ``/gradio_api/info`` answers."""
+    return page.get_api_info()["named_endpoints"]
+
+
+def fields(name: str) -> list[tuple[Model, str]]:
+    return [(model, field) for model, names in ENDPOINT_FIELDS[name] for field in names or model.model_fields]
+
+
+def parts(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A JSON schema -> its alternatives by type, without what is there for people."""
+    kinds = schema.get("anyOf", [schema])
+    return {kind["type"]: {key: kind[key] for key in (*RANGES, "items") if key in kind} for kind in kinds}
+
+
+def schema_of(model: Model, name: str) -> dict[str, Any]:
+    return model.model_json_schema()["properties"][name]
+
+
+# ------------------------------------------------------------------------------- /gradio_api/info
+
+
+def test_the_endpoints_are_these(info: dict[str, Any]) -> None:
+    assert [name.removeprefix("/") for name in info] == [endpoint.name for endpoint in ENDPOINTS]
+    assert set(ENDPOINT_FIELDS) == {endpoint.name for endpoint in ENDPOINTS}
+
+
+@pytest.mark.parametrize("name", ENDPOINT_FIELDS)
+def test_arguments_of_endpoints_are_fields_of_the_models(info: dict[str, Any], name: str) -> None:
+    photo, *arguments = info[f"/{name}"]["parameters"]
+    assert (photo["parameter_name"], photo["parameter_has_default"]) == ("photo", False)
+    assert photo["python_type"]["description"] == PHOTO
+    for (model, field), argument in zip(fields(name), arguments, strict=True):
+        said, schema, value = argument["python_type"]["description"], schema_of(model, field), default(model, field)
+        assert (argument["parameter_name"], argument["parameter_has_default"]) == (field, True)
+        if isinstance(value, tuple):  # values to compare: null stands for the model's own, which are named
+            assert argument["parameter_default"] is None
+            assert said == f"{help_text(model, field)}; by default {', '.join(map(str, value))}"
+            assert parts(argument["type"]) == {**parts(schema), "null": {}}
+        else:
+            assert argument["parameter_default"] == value and type(argument["parameter_default"]) is type(value)
+            assert said == help_text(model, field)
+            assert parts(argument["type"]) == parts(schema)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_tools_are_described_like_endpoints(info: dict[str, Any], endpoint: Any, tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    function = handler(endpoint, service)
+    description, arguments, _ = get_function_description(function)  # what an MCP server reads
+    shown = info[f"/{endpoint.name}"]
+    assert description == shown["description"] == endpoint.description
+    assert arguments == {one["parameter_name"]: one["python_type"]["description"] for one in shown["parameters"]}
+    optional = list(inspect.signature(function).parameters.values())[1:]
+    assert [one.default for one in optional] == [one["parameter_default"] for one in shown["parameters"][1:]]
+    service.close()
+
+
+# ------------------------------------------------------------------------------- --help
+
+
+def form(name: str, kind: dict[str, Any]) -> str:
+    """How ``--help`` shows what a field takes."""
+    if kind["type"] == "array":
+        item = form(name, kind["items"])
+        return item.replace("|", ",") if "enum" in kind["items"] else f"{item},..."
+    if "enum" in kind:
+        return "|".join(kind["enum"])
+    if kind["type"] in ("integer", "number"):
+        low = kind.get("minimum", f">{kind['exclusiveMinimum']}" if "exclusiveMinimum" in kind else "")
+        return f"{low}..{kind.get('maximum', '')}" if low != "" else "NUMBER"
+    return "" if kind["type"] == "boolean" else name.upper()
+
+
+def options(help_page: str) -> dict[str, str]:
+    """A help page -> what stands at each option, its name included, without blanks: lines are folded anywhere."""
+    found, name = dict[str, str](), ""
+    for framed in help_page.splitlines():
+        line = framed.strip("│ ")  # a frame of blanks where the output is no terminal
+        if begins := re.match(r"(?:-\w(?: [A-Z]+)?, )?--([a-z][a-z-]*)", line):
+            name = begins[1]
+        elif not re.search(r"\w", line):  # the end of a group
+            name = ""
+        if name:
+            found[name] = found.get(name, "") + re.sub(r"\s", "", line)
+    return found
+
+
+@pytest.mark.parametrize("command", COMMAND_MODELS)
+def test_options_of_commands_are_fields_of_the_models(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    wanted = dict[str, str]()
+    for model in COMMAND_MODELS[command]:
+        for name in model.model_fields:
+            schema, value = schema_of(model, name), default(model, name)
+            shown = "auto" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else value
+            takes, option = form(name, schema.get("anyOf", [schema])[0]), name.replace("_", "-")
+            wanted[option] = re.sub(r"\s", "", f"--{option}{takes}{help_text(model, name)}(default:{shown})")
+    given = options(capsys.readouterr().out)
+    assert {given.pop("help")[:2], given.pop("output")[:2]} == {"-h", "-o"}
+    assert given == wanted
+
+
+# ------------------------------------------------------------------------------- the page
+
+
+def widgets(page: gr.Blocks, kind: type) -> dict[str, Any]:
+    return {block.label: block for block in page.blocks.values() if isinstance(block, kind) and block.label}
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("num_inference_steps", text.STEPS),
+        ("ensemble_size", text.MEMBERS),
+        *((name, text.MESH_LABELS[name]) for name in FIELDS),
+    ],
+)
+def test_sliders_have_range_default_and_help_of_the_models(page: gr.Blocks, name: str, label: str) -> None:
+    model = MeshSettings if name in FIELDS else Settings
+    slider, schema = widgets(page, gr.Slider)[label], schema_of(model, name)
+    kind = schema.get("anyOf", [schema])[0]
+    highest = min(kind["maximum"], MOST_TRIANGLES) if name == "max_triangles" else kind["maximum"]
+    assert (slider.minimum, slider.maximum) == (kind["minimum"], highest)
+    if model is Settings:
+        assert slider.value == PRESETS[DEFAULT_PRESET][name]
+    elif name != MEASURED_IN_PAGE:
+        assert slider.value == default(model, name)
+    if name != MEASURED_IN_PAGE:
+        assert slider.info == text.capital(help_text(model, name))
+
+
+def test_the_seed_has_range_default_and_help_of_the_model(page: gr.Blocks) -> None:
+    seed, schema = widgets(page, gr.Number)[text.SEED], schema_of(Settings, "seed")
+    assert (seed.minimum, seed.maximum, seed.value) == (schema["minimum"], schema["maximum"], default(Settings, "seed"))
+    assert seed.info == text.capital(help_text(Settings, "seed"))
+
+
+# ------------------------------------------------------------------------------- nowhere else
+
+
+def test_no_range_is_written_into_a_sentence() -> None:
+    steps, members = schema_of(Settings, "num_inference_steps")["anyOf"][0], schema_of(Settings, "ensemble_size")
+    ranges = re.compile("|".join(f"{kind['minimum']} to {kind['maximum']}" for kind in (steps, members)))
+    written = [path for folder in ("marigold_core", "training", "tests") for path in (ROOT / folder).rglob("*.py")]
+    assert [path for path in written if ranges.search(path.read_text(encoding="utf-8"))] == []

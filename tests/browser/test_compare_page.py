@@ -1,4 +1,4 @@
-"""The compare lab in a real Chromium: a grid fills, zooms as one, is measured anew, and is taken home."""
+"""The compare screen in a real Chromium: a grid fills, zooms as one, gets another reference, and is downloaded."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = in_chromium
 
 @pytest.fixture
 def page(page):
-    """The lab, open and told its photo."""
+    """The compare screen, open and with its photo."""
     page.get_by_role("tab", name="Compare").click()
     page.locator("#lab-photo img").wait_for()
     page.locator("#lab-cost").get_by_text("6 cells").wait_for()

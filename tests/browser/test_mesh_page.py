@@ -1,4 +1,4 @@
-"""The 3D screen in a real Chromium: shapes are chosen, shaped and taken home as they are seen."""
+"""The 3D screen in a real Chromium: shapes are chosen, changed and downloaded as they are shown."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ pytestmark = in_chromium
 
 def open_scene(page: Page) -> None:
     page.get_by_role("tab", name="3D").click()
-    said(page, "triangles · GLB")
+    wait_for_note(page, "triangles · GLB")
 
 
-def said(page: Page, words: str) -> None:
-    """Wait until the line under the shape says so."""
+def wait_for_note(page: Page, words: str) -> None:
+    """Wait until the line under the shape has these words."""
     page.locator("#shape-note").get_by_text(words).wait_for()
 
 
@@ -33,12 +33,12 @@ def enter(page: Page, control: str, value: str) -> None:
 def test_a_relief_is_sized_said_and_downloaded_as_it_was_seen(page: Page, tmp_path: Path) -> None:
     open_scene(page)
     choose(page, "Relief to print")
-    said(page, "Watertight · 100 ×")
+    wait_for_note(page, "Watertight · 100 ×")
     page.get_by_label("number input for Field of view").wait_for(state="hidden")
     enter(page, "Longest edge", "60")
     enter(page, "Height of the relief", "9")
-    said(page, "Watertight · 60 ×")
-    said(page, "× 12.0 mm")
+    wait_for_note(page, "Watertight · 60 ×")
+    wait_for_note(page, "× 12.0 mm")
     page.get_by_role("tab", name="Files").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Relief STL").click()
@@ -51,12 +51,12 @@ def test_a_relief_is_sized_said_and_downloaded_as_it_was_seen(page: Page, tmp_pa
 def test_points_normals_and_the_mesh_follow_one_another(page: Page) -> None:
     open_scene(page)
     choose(page, "Points")
-    said(page, "points · PLY")
+    wait_for_note(page, "points · PLY")
     choose(page, "Surface normals")
-    said(page, "Which way each surface faces")
+    wait_for_note(page, "Which way each surface faces")
     page.locator("#views .comparison:visible img.fixed").wait_for()
     choose(page, "Textured mesh")
-    said(page, "triangles · GLB")
+    wait_for_note(page, "triangles · GLB")
     page.locator("#scene canvas").wait_for()
 
 
@@ -64,13 +64,13 @@ def test_a_value_that_is_refused_is_explained_and_can_be_put_right(page: Page) -
     open_scene(page)
     unfold(page, page.locator("#shape-more button").first)
     enter(page, "Leave out nearer than", "0.8")
-    said(page, "triangles · GLB")
+    wait_for_note(page, "triangles · GLB")
     enter(page, "Leave out farther than", "0.5")
     page.get_by_text("near_clip must be below far_clip, but got 0.8 and 0.5").first.wait_for()
     enter(page, "Leave out nearer than", "0.1")
     enter(page, "Field of view", "70")
     page.get_by_text("as you set it, the photo does not say").wait_for()
-    said(page, "triangles · GLB")
+    wait_for_note(page, "triangles · GLB")
 
 
 def test_a_visitor_who_comes_back_before_the_viewer_is_loaded_still_sees_the_shape(page: Page) -> None:

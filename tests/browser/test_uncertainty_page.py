@@ -1,4 +1,4 @@
-"""The uncertainty tab in a real Chromium: a map that settles, members that are added, and what they say of a pixel."""
+"""The uncertainty tab in a real Chromium: a map that settles, members that are added, and their values at a pixel."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +40,7 @@ def photo_box(page) -> tuple[float, float, float, float]:
 
 def test_a_curve_grows_a_click_asks_the_members_and_more_are_added(page):
     settle(page, PHOTO, 1, 5)
-    curve, votes = page.locator("#evidence .curve"), page.locator("#votes")
+    curve, member_values = page.locator("#evidence .curve"), page.locator("#votes")
     curve.get_by_text("Member 5 moved the map by").wait_for()
     assert curve.locator(".plot i.moved").count() == 4
     assert curve.locator(".plot i.doubt").count() == 3
@@ -48,8 +48,8 @@ def test_a_curve_grows_a_click_asks_the_members_and_more_are_added(page):
 
     left, top, width, height = photo_box(page)
     page.mouse.click(left + 0.3 * width, top + 0.75 * height)
-    votes.get_by_text("the map takes").wait_for()
-    assert votes.locator(".strip i").count() == 5
+    member_values.get_by_text("the map takes").wait_for()
+    assert member_values.locator(".strip i").count() == 5
     across, down = map(int, page.get_by_label("Pixel: from the left").input_value().split(", "))
     assert abs(across - 0.3 * 683) < 6 and abs(down - 0.75 * 1024) < 6
     mark = page.locator("#doubt .pick").bounding_box()
@@ -59,7 +59,7 @@ def test_a_curve_grows_a_click_asks_the_members_and_more_are_added(page):
     page.get_by_role("button", name="Add 5 more members").click()
     page.locator("#status").get_by_text("10 members, 1 step").wait_for()
     curve.get_by_text("Member 10 moved the map by").wait_for()
-    assert votes.locator(".strip i").count() == 10
+    assert member_values.locator(".strip i").count() == 10
 
 
 def test_a_run_that_has_settled_ends_and_says_what_it_saved(page):

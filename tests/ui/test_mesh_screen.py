@@ -1,4 +1,4 @@
-"""The 3D screen's own arithmetic: where the camera stands, and what is said."""
+"""The 3D screen without a browser: where the camera stands, and the sentences about a shape."""
 
 from dataclasses import replace
 
@@ -56,6 +56,6 @@ def test_the_field_of_view_says_where_it_comes_from() -> None:
 def test_facts_are_those_of_the_file() -> None:
     assert describe("mesh", 100, 2000, None, 1_234_567) == "2,000 triangles · GLB, 1.2 MB"
     assert describe("points", 4100, 0, None, 65_000) == "4,100 points · PLY, 65 kB"
-    said = describe("relief", 100, 2000, Solid(True, (100.0, 75.0, 23.0), 100.0), 10**6)
-    assert said.startswith("Watertight · 100 × 75 × 23.0 mm · 100 cm³, 124 g of PLA")
+    relief = describe("relief", 100, 2000, Solid(True, (100.0, 75.0, 23.0), 100.0), 10**6)
+    assert relief.startswith("Watertight · 100 × 75 × 23.0 mm · 100 cm³, 124 g of PLA")
     assert describe("relief", 100, 2000, Solid(False, (1.0, 1.0, 1.0), 1.0), 1).startswith("<b>Not watertight")

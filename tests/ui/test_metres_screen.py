@@ -1,4 +1,4 @@
-"""The screen of metres without a browser: marks, the solved result on show, the table, the drawn picture."""
+"""The metres screen without a browser: annotations, the solved result on show, the table, the drawn picture."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from tests.helpers.measured_room import FLOOR, FOV_DEG, SPOTS, anchors, length, 
 Z = room()
 
 
-# ------------------------------------------------------------------------------- marks
+# ------------------------------------------------------------------------------- annotations
 
 
 @pytest.mark.parametrize(
@@ -32,15 +32,15 @@ Z = room()
     [("depth", 1, 1), ("depth", 2, 1), ("length", 2, 2), ("length", 3, 1), ("patch", 5, 5), ("distance", 1, 1)],
 )
 def test_points_are_collected_as_the_mode_needs_them(mode: Mode, points: int, left: int) -> None:
-    marks = Annotations()
+    annotations = Annotations()
     for k in range(points):
-        marks = marks.with_point((k, k), mode)
-    assert len(marks.points) == left and marks.points[-1] == (points - 1, points - 1)
+        annotations = annotations.with_point((k, k), mode)
+    assert len(annotations.points) == left and annotations.points[-1] == (points - 1, points - 1)
 
 
 def test_two_points_are_a_distance() -> None:
-    marks = Annotations().with_point((1, 2), "distance").with_point((3, 4), "distance")
-    assert (marks.points, marks.measured) == ((), (((1, 2), (3, 4)),))
+    annotations = Annotations().with_point((1, 2), "distance").with_point((3, 4), "distance")
+    assert (annotations.points, annotations.measured) == ((), (((1, 2), (3, 4)),))
 
 
 def test_points_and_a_number_are_a_hint() -> None:
@@ -60,41 +60,41 @@ def test_points_and_a_number_are_a_hint() -> None:
         (one, "depth", None),
         (two, "distance", 1.0),
     ]
-    for marks, mode, metres in refused:
+    for annotations, mode, metres in refused:
         with pytest.raises(CalibrationError) as refusal:
-            marks.next_hint(mode, metres, False)
+            annotations.next_hint(mode, metres, False)
         assert str(refusal.value) == (
-            metres_text.METRES_LACKING if marks is one and mode == "depth" else metres_text.POINTS_LACKING[mode]
+            metres_text.METRES_LACKING if annotations is one and mode == "depth" else metres_text.POINTS_LACKING[mode]
         )
 
 
 def test_rows_are_those_of_the_residuals_and_each_can_be_taken_out() -> None:
     hints = Hints(anchors(Z, 2), [length(Z, (30, 15), (130, 15))], [FLOOR], near_m=float(Z.min()))
-    marks = Annotations(hints, measured=(((1, 1), (2, 2)),))
-    assert len(marks.hint_list) == len(calibrate(planted(Z), hints).residuals) == 5
+    annotations = Annotations(hints, measured=(((1, 1), (2, 2)),))
+    assert len(annotations.hint_list) == len(calibrate(planted(Z), hints).residuals) == 5
     for row in range(5):
-        left = marks.without(row).hint_list
-        assert left == [one for number, one in enumerate(marks.hint_list) if number != row]
-    assert marks.without(5).measured == () and marks.without(5).hint_list == marks.hint_list
-    assert marks.without(9) == replace(marks, hints=marks.without(9).hints)
+        left = annotations.without(row).hint_list
+        assert left == [one for number, one in enumerate(annotations.hint_list) if number != row]
+    assert annotations.without(5).measured == () and annotations.without(5).hint_list == annotations.hint_list
+    assert annotations.without(9) == replace(annotations, hints=annotations.without(9).hints)
 
 
 # ------------------------------------------------------------------------------- words and pictures
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "said"),
+    ("value", "error", "written"),
     [(2.314, 0.08, "2.31 ± 0.08"), (2.3, 0.13, "2.30 ± 0.13"), (104.2, 12, "104 ± 12"), (5, 1e-9, "5.000 ± 0.001")],
 )
-def test_a_number_stops_where_its_error_begins(value: float, error: float, said: str) -> None:
-    assert format_with_error(value, error) == said
+def test_a_number_stops_where_its_error_begins(value: float, error: float, written: str) -> None:
+    assert format_with_error(value, error) == written
 
 
 def test_the_table_says_what_was_given_found_and_measured() -> None:
     wrong = [*anchors(Z, 4), Anchor(60, 92, float(Z[92, 60]) * 1.1)]
     made = calibrate(planted(Z), Hints(wrong))
-    marks = Annotations(made.hints, measured=(((20, 20), (140, 110)),))
-    shown = draw_results(made, marks)
+    annotations = Annotations(made.hints, measured=(((20, 20), (140, 110)),))
+    shown = draw_results(made, annotations)
     distance = distance_m(made, (20, 20), (140, 110))
     assert (
         metres_text.METRES_FIT.partition("{")[0] in shown
@@ -105,7 +105,8 @@ def test_the_table_says_what_was_given_found_and_measured() -> None:
     assert metres_text.METRES_EXACT in draw_results(
         calibrate(planted(Z), Hints(anchors(Z, 2))), Annotations(Hints(anchors(Z, 2)))
     )
-    assert "no reason." in draw_results(planted(Z), marks, "no reason.") and "–" in draw_results(planted(Z), marks)
+    assert "no reason." in draw_results(planted(Z), annotations, "no reason.")
+    assert "–" in draw_results(planted(Z), annotations)
 
 
 def test_a_straightened_map_a_metric_one_and_normals_have_their_own_sentence() -> None:

@@ -23,7 +23,7 @@ Mode = Literal["depth", "length", "patch", "distance"]
 Hint = Anchor | Length | float | Patch  # a number alone is the distance of the near plane
 
 MODES: tuple[Mode, ...] = get_args(Mode)
-MOST: dict[Mode, int] = {"depth": 1, "length": 2, "patch": 12, "distance": 2}  # points; one more begins anew
+MOST: dict[Mode, int] = {"depth": 1, "length": 2, "patch": 12, "distance": 2}  # points; one more starts the next
 
 LONGEST_PX = 1280  # of the drawn picture, also where the photo is smaller: marks are equally large on all
 GIVEN, MEASURED, NEXT, DARK = (255, 200, 60), (110, 215, 255), (255, 255, 255), (10, 14, 20)  # RGB

@@ -41,7 +41,7 @@ FIELDS: dict[str, tuple[float, set[Shape]]] = {  # of MeshSettings: step of its 
     "max_triangles": (1000, {"mesh", "points", "relief"}),
 }
 MAIN = ("fov_x_deg", "near_ratio", "relief_mm", "relief_height_mm")  # the others lie in the fold
-MOST_TRIANGLES = 500_000  # what a browser still turns smoothly; the command line makes more
+MOST_TRIANGLES = 500_000  # what a browser still rotates smoothly; the command line makes more
 VIEW_ASPECT = 1.2  # the 3D viewer is at least this much wider than high
 VIEW_TANGENT = 0.39  # of half the 3D viewer's own field of view, less a margin
 RELIEF_FROM = np.array([0.35, 0.37, 0.86])  # where a relief is seen from: a little from the right and above
@@ -55,7 +55,7 @@ class MeshScreen(Screen):
         super().__init__(controller)
         self.tab = tab
         self.is_open = gr.State(False)  # shapes are built while it is
-        self.file = gr.State(None)  # what is in the viewer, which stays empty if given the same again while it loads
+        self.file = gr.State(None)  # of the viewer: set twice while it loads, the same one leaves it empty
         self.shape = gr.Radio(
             [(label, name) for name, label in text.SHAPES.items()],
             value="mesh",

@@ -100,7 +100,7 @@ class MetresScreen(Screen):
         return [self.picture, self.results, self.annotations, self.fov, *self.typed]
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Begin anew, or with the hints that the result came from."""
+        """Start without annotations, or with the hints that the result came from."""
         annotations = Annotations(prediction.hints if isinstance(prediction, Calibrated) else Hints())
         return {**self._draw(prediction, annotations, MODES[0]), **dict.fromkeys(self.typed)}
 

@@ -67,7 +67,7 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
 
 
 def call(function: Callable[..., Result], words: Sequence[str], program: str, presets: Presets | None = None) -> Result:
-    """Call a function with what a command line says -> its result.
+    """Call a function with the values of a command line -> its result.
 
     Parameters are treated as by ``dispatch``. A model that ``presets`` has values for takes its defaults from the
     chosen preset, and may be a part of it: a base class of the preset's.

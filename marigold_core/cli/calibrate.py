@@ -51,7 +51,7 @@ def calibrate(
     known = hints.read(mesh.fov_x_deg)
     job = photo_folders.only_job(photo, output, "hints belong to one")
     model = run.model or default_checkpoint()
-    find(model)  # what is wrong is told at once, not after the seconds that a prediction takes
+    find(model)  # refused at once, not after the seconds that a prediction takes
     source = load_photo(job.photo)
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg)
     pipe = load(model, device=run.device, dtype=run.dtype)

@@ -56,7 +56,7 @@ def compare(
     sweep = Sweep(load_photo(job.photo), comparison, models, colormap=run.colormap)
     count = sweeps.count_cells(comparison, models)
 
-    @lru_cache(maxsize=1)  # one checkpoint at a time stays in memory
+    @lru_cache(maxsize=1)  # one checkpoint at a time is in memory
     def loaded(model: str) -> "MarigoldPipeline":
         return load(model, device=run.device, dtype=run.dtype)
 

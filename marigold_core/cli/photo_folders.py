@@ -176,10 +176,7 @@ def _publish(aside: Path, folder: Path) -> None:
         os.replace(aside, folder)
         return
     recorded = _recorded(folder)
-    for name in (
-        MANIFEST,
-        *(recorded.files if recorded else ()),
-    ):  # first the list, which says that the others are complete
+    for name in (MANIFEST, *(recorded.files if recorded else ())):  # first the list: without it nothing is finished
         (folder / name).unlink(missing_ok=True)
     for file in sorted(aside.iterdir(), key=lambda file: file.name == MANIFEST):
         os.replace(file, folder / file.name)

@@ -168,7 +168,7 @@ def measure(events: Iterator[Progress | Prediction]) -> Generator[Progress, None
 
 
 def check_minutes(seconds: float, asked: Comparison) -> None:
-    """Refuse what would take longer than it may. Raises: SettingsError that says the predicted time."""
+    """Refuse what would take longer than it may. Raises: SettingsError with the predicted time."""
     if seconds > asked.most_minutes * 60:
         raise SettingsError(
             f"This comparison would take about {format_seconds(seconds)}, more than the"
@@ -278,7 +278,7 @@ def _figure(name: str, value: object) -> str:
 class Sweep:
     """One comparison during its run and after: the cells so far, what they are measured against, how they are shown.
 
-    A job appends tiles while the page may pin one, or ask for other colours.
+    A job appends tiles while the page may pin one, or choose other colours.
     """
 
     photo: "Photo"
@@ -323,7 +323,7 @@ def run(
 ) -> Iterator[Progress | Cell]:
     """Predict the time, refuse what would take too long, then fill ``sweep``, yielding progress and every cell.
 
-    Closing the iterator stops before the next step; what is there stays.
+    Closing the iterator stops before the next step and keeps the cells so far.
 
     Args:
         sweep: what is compared; its tiles are appended one by one, sizes ascending fastest, then steps.

@@ -1,4 +1,4 @@
-"""All files of a result in one: a ZIP with the very bytes that ``export.save`` wrote.
+"""All files of a result in one ZIP, with the very bytes that ``writers.save`` wrote.
 
 The same files make the same archive: no times, no owners, no folders.
 """

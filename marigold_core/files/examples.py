@@ -1,4 +1,4 @@
-"""Example photos with results made beforehand, so that a first click shows depth, doubt and a mesh at once.
+"""Example photos with results made beforehand, so that a first click shows depth, uncertainty and a mesh at once.
 
 ``python -m marigold_core.files.examples`` makes the results again with the bundled checkpoint. They are stored small
 and without loss of meaning: depth as 16-bit PNG, uncertainty as 8-bit PNG, and one manifest for all.
@@ -6,6 +6,7 @@ and without loss of meaning: depth as 16-bit PNG, uncertainty as 8-bit PNG, and 
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,13 +36,13 @@ def load_result(photo: Path) -> Prediction:
     record = json.loads(MANIFEST.read_text())
     decoded = load_photo(photo)
     height, width = decoded.pixels.shape[:2]
-    depth, doubt = (resize_map(stored, (height, width), Resampling.BICUBIC) for stored in stored_maps(photo))
+    depth, spread = (resize_map(stored, (height, width), Resampling.BICUBIC) for stored in stored_maps(photo))
     return Prediction(
         modality="depth",
         kind=record["kind"],
         space=record["space"],
         values=depth.clip(0, 1),
-        uncertainty=doubt.clip(0),
+        uncertainty=spread.clip(0),
         members=None,
         photo=decoded.pixels,
         fov_x_deg=decoded.fov_x_deg,
@@ -69,23 +70,22 @@ def write_results(checkpoint: str) -> None:
 
     pipe = load(checkpoint)
     RESULTS.mkdir(exist_ok=True)
-    entries = {}
+    record: dict[str, Any] = {
+        "checkpoint": pipe.checkpoint.name,
+        "checkpoint_sha256": pipe.checkpoint.sha256,
+        "kind": pipe.checkpoint.kind,
+        "space": pipe.checkpoint.space,
+        "settings": pipe.resolve(SETTINGS).model_dump(),
+        "examples": {},
+    }
     for photo in photos():
         prediction = pipe(photo, SETTINGS)
-        assert prediction.uncertainty is not None  # SETTINGS ask for more than two members
-        depth, doubt = (to_stored_size(values) for values in (prediction.values, prediction.uncertainty))
-        top = float(doubt.max())
+        assert prediction.uncertainty is not None  # SETTINGS have more than two members
+        depth, spread = (to_stored_size(values) for values in (prediction.values, prediction.uncertainty))
+        top = float(spread.max())
         _write(RESULTS / f"{photo.stem}_depth.png", np.rint(depth.clip(0, 1) * 65535).astype(np.uint16))
-        _write(RESULTS / f"{photo.stem}_uncertainty.png", np.rint(doubt / (top or 1) * 255).astype(np.uint8))
-        entries[photo.stem] = {"uncertainty_max": top}
-    record = {
-        "checkpoint": prediction.checkpoint,
-        "checkpoint_sha256": prediction.checkpoint_sha256,
-        "kind": prediction.kind,
-        "space": prediction.space,
-        "settings": prediction.settings.model_dump(),
-        "examples": entries,
-    }
+        _write(RESULTS / f"{photo.stem}_uncertainty.png", np.rint(spread / (top or 1) * 255).astype(np.uint8))
+        record["examples"][photo.stem] = {"uncertainty_max": top}
     MANIFEST.write_text(json.dumps(record, indent=2) + "\n")
 
 

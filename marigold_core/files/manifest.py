@@ -1,4 +1,4 @@
-"""The record beside every result: what it was made from, with what, and what its numbers mean.
+"""The manifest of every result: what it was made from, with what, and what its numbers mean.
 
 It holds no time, no path and nothing of the photo's metadata, so the same run writes the same bytes.
 """
@@ -51,7 +51,7 @@ class PhotoRecord(_Record):
 
 
 class Manifest(_Record):
-    """One run. ``Manifest.model_validate_json(text)`` reads it back."""
+    """The record of one run. ``Manifest.model_validate_json(text)`` reads it back."""
 
     schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     checkpoint: str
@@ -109,7 +109,7 @@ def describe(prediction: Prediction, mesh: MeshSettings, colormap: Colormap, fil
 
 
 def claim(prediction: Prediction) -> str:
-    """What the numbers of a prediction mean and what that rests on: one line for files with room for a comment."""
+    """Describe what the numbers of a prediction mean and what that rests on, in one line for a file's comment."""
     how = _how(prediction)
     return f"{prediction.kind}: {_MEANING[prediction.kind]}" + (f"; {how}" if how else "")
 
@@ -119,13 +119,13 @@ def _how(prediction: Prediction) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of the libraries that decide its numbers; imports none of them."""
+    """List the versions of Python, of this package and of the libraries that decide its numbers; imports none."""
     found = {"python": platform.python_version(), "marigold_core": __version__}
     return found | {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def machine(device: str | None) -> str:
-    """Name what decides the last bits of a result beside versions and threads: system, processor, its vectors, GPU."""
+    """Describe what decides the last bits of a result: system, processor, its vector instructions, GPU."""
     parts = [f"{platform.system()} {platform.machine()}"]
     if torch := sys.modules.get("torch"):
         parts.append(torch.backends.cpu.get_cpu_capability())
@@ -135,5 +135,5 @@ def machine(device: str | None) -> str:
 
 
 def sha256(content: bytes) -> str:
-    """SHA-256 as 64 hexadecimal digits."""
+    """Hash bytes -> SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -182,7 +182,7 @@ def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterato
 def write(prediction: Prediction, record: Manifest, folder: Path) -> Outcome:
     """Write the recorded files of a prediction made again, and compare their bytes with the record's.
 
-    Raises: ExportError as ``export.save``.
+    Raises: ExportError as ``writers.save``.
     """
     paths = save(prediction, folder, formats_of(record.files), mesh=record.mesh, colormap=record.colormap)
     return against(record, read(paths["manifest"]))

@@ -35,7 +35,7 @@ def save(
 ) -> dict[str, Path]:
     """Write the files of the formats and ``manifest.json`` into a folder.
 
-    Each file is complete or absent; the manifest comes last, so it vouches for the others.
+    Each file is complete or absent; the manifest comes last, so where it is there all others are.
 
     Args:
         prediction: what to write.
@@ -62,7 +62,7 @@ def save(
     if existing and not overwrite:
         raise ExportError(f"{existing[0]} exists already; allow overwriting or choose another folder.")
     if existing:
-        storage.remove(paths["manifest"])  # it would vouch for files that are about to change
+        storage.remove(paths["manifest"])  # it states hashes of files that are about to change
 
     content = _Content(prediction, mesh, colormap)
     hashes = dict[str, str]()

@@ -1,1 +1,1 @@
-"""One model, many callers: jobs in turn, kept results, runtime estimates."""
+"""One model for many callers: one job at a time, kept results, runtime estimates."""

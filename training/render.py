@@ -7,6 +7,7 @@ sixth shard holds portrait pictures.
 
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -78,13 +79,9 @@ class SceneRenderer:
     def pictures(self, seed: tuple[int, ...], size: tuple[int, int]) -> list[tuple[str, Camera, View]]:
         """Seed numbers and (width, height) -> up to ``views_per_scene`` good views of one scene."""
         scene = make_scene(seed, self.assets, self.settings.kinds)
-        kept = []
-        for camera, view in self.rasterizer.views(scene, size):
-            if worth_keeping(view):
-                kept.append((scene.kind, camera, view))
-                if len(kept) == self.settings.views_per_scene:
-                    break
-        return kept
+        views = self.rasterizer.views(scene, size)
+        useful = ((scene.kind, camera, view) for camera, view in views if worth_keeping(view))
+        return list(islice(useful, self.settings.views_per_scene))
 
     def shard(self, out: Path, number: int) -> None:
         """Render and write one shard."""
@@ -92,12 +89,9 @@ class SceneRenderer:
         rows, scenes, scene = [], [], 0
         while len(rows) < samples:
             if scene > PATIENCE + len(rows):
-                raise RuntimeError(
-                    f"{scene} scenes gave {len(rows)} pictures worth keeping: the renderer draws nothing"
-                )
-            for row in self.pictures((self.settings.seed, number, scene), size)[: samples - len(rows)]:
-                rows.append(row)
-                scenes.append(scene)
+                raise RuntimeError(f"{scene} scenes gave {len(rows)} useful pictures: the renderer draws nothing")
+            rows += self.pictures((self.settings.seed, number, scene), size)[: samples - len(rows)]
+            scenes += [scene] * (len(rows) - len(scenes))
             scene += 1
         spans = [2 * np.degrees(np.arctan(size[0] / 2 / camera.focal_px(*size))) for _, camera, _ in rows]
         meta = {

@@ -102,23 +102,17 @@ class Latents:
         Features of the image prior are read with the latents where they are its own; where there are none, the
         training computes them. Raises: MarigoldError when autoencoder, prior or the curve of the depths was another.
         """
-        stored = (OLD_DEFAULTS | self.made_with)["depth_curve"]
+        stored, made_by = (OLD_DEFAULTS | self.made_with)["depth_curve"], self.made_with.get("prior_sha256")
+        fault = None
         if stored != curve:
-            raise MarigoldError(
-                f"The depths in {self.label} are painted on a {stored} curve and the start's on a {curve} one; encode "
-                "the pictures again with: python -m training.latents --checkpoint START"
-            )
-        if self.made_with["autoencoder_sha256"] != autoencoder:
-            raise MarigoldError(
-                f"The latents in {self.label} were made by another autoencoder than the start's; encode the pictures "
-                "again with: python -m training.latents --checkpoint START"
-            )
-        made_by = self.made_with.get("prior_sha256")
-        if prior is not None and made_by not in (None, prior):
-            raise MarigoldError(
-                f"The features in {self.label} were made by another image prior than the start's; encode the pictures "
-                "again with: python -m training.latents --checkpoint START"
-            )
+            fault = f"depths in {self.label} are painted on a {stored} curve and the start's on a {curve} one"
+        elif self.made_with["autoencoder_sha256"] != autoencoder:
+            fault = f"latents in {self.label} were made by another autoencoder than the start's"
+        elif prior is not None and made_by not in (None, prior):
+            fault = f"features in {self.label} were made by another image prior than the start's"
+        if fault:
+            again = "encode the pictures again with: python -m training.latents --checkpoint START"
+            raise MarigoldError(f"The {fault}; {again}")
         if prior is not None and made_by == prior:
             names = sorted(path.stem for path in self.paths[0].glob("features_*.npy"))
             self._features = [_open(path, names) for path in self.paths]

@@ -68,16 +68,14 @@ def roles(entry: dict) -> list[str]:
         return ["object"]
     if height < 0.06 and longest > 0.6:
         return ["rug"]
-    if kind != "gazebo" and 0.3 < height < 2.5 and longest < 2.6 and min(width, depth) > 0.15:
-        found = ["standing"]
-        if SURFACE.search(name) and height < 1.1:
-            found.append("surface")
-        if re.search("chair|stool|puff|armchair", name, re.I):
-            found.append("chair")
-        if re.search("table|desk", name, re.I) and 0.35 < height < 0.95 and longest > 0.7:
-            found.append("table")
-        return found
-    return []
+    if kind == "gazebo" or not 0.3 < height < 2.5 or longest >= 2.6 or min(width, depth) <= 0.15:
+        return []
+    also = {
+        "surface": SURFACE.search(name) and height < 1.1,
+        "chair": re.search("chair|stool|puff|armchair", name, re.I),
+        "table": re.search("table|desk", name, re.I) and 0.35 < height < 0.95 and longest > 0.7,
+    }
+    return ["standing", *(role for role, fits in also.items() if fits)]
 
 
 def load_model(path: Path, entry: dict) -> Model:

@@ -34,8 +34,7 @@ class Format:
     photo: str
     depth: tuple[str, ...]
     decode: Decode
-    near_m: float
-    far_m: float
+    range_m: tuple[float, float]  # depths that training uses, as published
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # split -> names of its list file, best first
     list_root: str = ""  # what the paths in list files are relative to
     parts: Callable[[str], Iterable[Mapping[str, str]]] = whole_split  # split -> values of some fields
@@ -83,11 +82,8 @@ class FileSet:
     """
 
     def __init__(self, form: Format, folder: Path, split: str):
-        self.form = form
-        self.kind = form.kind
-        self.folder = folder
-        self.near_m = form.near_m
-        self.far_m = form.far_m
+        self.form, self.kind, self.folder = form, form.kind, folder
+        self.near_m, self.far_m = form.range_m
         self.size = form.size
         self._entries = form.entries(folder, split)
         self._sizes: list[tuple[int, int]] | None = None

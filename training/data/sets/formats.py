@@ -18,6 +18,7 @@ from marigold_core.errors import MarigoldError
 from training.data.sets.files import Entry, Format
 from training.data.sets.reading import naming, read_numbers, read_png16
 
+HYPERSIM_SPLITS = ("train", "val", "test")
 HYPERSIM_PX = (768, 1024)  # height, width, as all sizes below
 KITTI_BENCHMARK_PX = (352, 1216)
 SCENE_PAIRS = {  # of Virtual KITTI: split -> scene -> pictures with depth, all variations and cameras together
@@ -126,8 +127,7 @@ VKITTI = Format(
     photo="rgb/{scene}/{variation}/frames/rgb/{camera}/rgb_{frame}.jpg",
     depth=("depth/{scene}/{variation}/frames/depth/{camera}/depth_{frame}.png",),
     decode=partial(_steps, per_metre=100, sky=2**16 - 1),
-    near_m=1e-5,
-    far_m=80.0,
+    range_m=(1e-5, 80.0),
     lists={split: (f"vkitti_{split}.txt",) for split in SCENE_PAIRS},
     parts=_vkitti_folders,
     crop=kitti_benchmark_crop,
@@ -140,12 +140,8 @@ _ALL = (
         photo="{split}/{scene}/rgb_{picture}.png",
         depth=("{split}/{scene}/depth_plane_{picture}.png",),
         decode=partial(_steps, per_metre=1000),
-        near_m=1e-5,
-        far_m=65.0,
-        lists={
-            split: (f"filename_list_{split}_filtered.txt", f"filename_list_{split}.txt")
-            for split in ("train", "val", "test")
-        },
+        range_m=(1e-5, 65.0),
+        lists={name: (f"filename_list_{name}_filtered.txt", f"filename_list_{name}.txt") for name in HYPERSIM_SPLITS},
         list_root="{split}/",
         pixels=HYPERSIM_PX,
         size=(480, 640),
@@ -157,8 +153,7 @@ _ALL = (
         photo="{split}/{scene}/rgb_{picture}.png",
         depth=("{split}/{scene}/depth_{picture}.png",),
         decode=partial(_steps, per_metre=1000),
-        near_m=1e-3,
-        far_m=10.0,
+        range_m=(1e-3, 10.0),
         lists={"test": ("filename_list_test.txt",), "train": ("filename_list_train.txt",)},
         pixels=(480, 640),
     ),
@@ -167,8 +162,7 @@ _ALL = (
         photo="{drive:.10}/{drive}/image_02/data/{frame}.png",  # a drive's name begins with its date
         depth=("{drive}/proj_depth/groundtruth/image_02/{frame}.png",),
         decode=partial(_steps, per_metre=256),
-        near_m=1e-5,
-        far_m=80.0,
+        range_m=(1e-5, 80.0),
         lists={"test": ("eigen_test_files_with_gt.txt",), "val": ("eigen_val_from_train_800.txt",)},
         crop=kitti_benchmark_crop,
         pixels=KITTI_BENCHMARK_PX,
@@ -178,8 +172,7 @@ _ALL = (
         photo="rgb/{scene}/images/dslr_images/{picture}.JPG",
         depth=("depth/{scene}_dslr_depth/{scene}/ground_truth_depth/dslr_images/{picture}.JPG",),
         decode=_eth3d,
-        near_m=1e-5,
-        far_m=np.inf,
+        range_m=(1e-5, np.inf),
         lists={"test": ("eth3d_filename_list.txt",)},
         pixels=(4032, 6048),
     ),
@@ -188,8 +181,7 @@ _ALL = (
         photo="{scene}/color/{picture}.jpg",
         depth=("{scene}/depth/{picture}.png",),
         decode=partial(_steps, per_metre=1000),
-        near_m=1e-3,
-        far_m=10.0,
+        range_m=(1e-3, 10.0),
         lists={"val": ("scannet_val_sampled_list_800_1.txt",)},
         pixels=(480, 640),
     ),
@@ -198,8 +190,7 @@ _ALL = (
         photo="{place}/{scene}/{scan}/{picture}.png",
         depth=("{place}/{scene}/{scan}/{picture}_depth.npy", "{place}/{scene}/{scan}/{picture}_depth_mask.npy"),
         decode=_diode,
-        near_m=0.6,
-        far_m=350.0,
+        range_m=(0.6, 350.0),
         lists={"val": ("diode_val_all_filename_list.txt",)},
         pixels=(768, 1024),
     ),
@@ -208,8 +199,7 @@ _ALL = (
         photo="{picture}/rgb.png",
         depth=("{picture}/depth.npz",),
         decode=partial(_metres, key="depth"),
-        near_m=1e-3,
-        far_m=80.0,
+        range_m=(1e-3, 80.0),
         upright=True,
     ),
     Format(  # of one's own: files side by side
@@ -218,8 +208,7 @@ _ALL = (
         depth=("NAME.depth.png (16-bit, millimetres) or NAME.depth.npy (metres)",),
         lister=_search_pairs,
         decode=_pair,
-        near_m=1e-3,
-        far_m=np.inf,
+        range_m=(1e-3, np.inf),
         upright=True,
     ),
 )

@@ -90,9 +90,7 @@ def affine_from_depth(depth: np.ndarray, space: Space) -> tuple[np.ndarray, np.n
     """Depth [...] > 0 -> (scale * value + shift [...], its derivative [...]): the inverse of ``depth_from_affine``."""
     if space == "log":
         return np.log(depth), 1 / depth
-    if space == "disparity":
-        return 1 / depth, -1 / depth**2
-    return depth, np.ones_like(depth)
+    return depth_from_affine(depth, space)  # the others are their own inverse
 
 
 class EquationBuilder:

@@ -1,20 +1,20 @@
-"""One decoder from whatever a person hands in to an upright RGB photo, and from there to what the network sees.
+"""Decoding of photos from files, bytes and arrays to upright RGB, and the input of the network made from them.
 
-Every surface reads photos through ``load_photo``, so a file is accepted, refused and toned the same way everywhere.
+Everything reads photos through ``load_photo``, so that a file is accepted, refused and toned the same way everywhere.
 Sizes are checked on the header, before any pixel is decoded. Colour profiles are ignored: depth hardly depends on
 them and the profile parser stays out of reach of hostile files.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pi_heif
+import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from marigold_core.errors import ImageError
@@ -53,10 +53,14 @@ class Photo:
 
 
 def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) -> Photo:
-    """Decode a path, file content, PIL image or [H, W], [H, W, 3], [H, W, 4] uint8 array -> upright ``Photo``.
+    """Decode a photo -> upright RGB and its field of view.
 
-    Alpha is laid on white, 16-bit and float tones are scaled to 8 bits, of an animation the first frame is taken.
-    JPEGs above ``DRAFT_PIXELS`` come at half their size, with a note. A ``Photo`` passes through.
+    Alpha is laid on white, 16-bit and float tones are scaled to 8 bits, of an animation the first frame is taken. JPEGs
+    above ``DRAFT_PIXELS`` are decoded at half their size, with a note.
+
+    Args:
+        source: a path, file content, a PIL image, a [H, W], [H, W, 3] or [H, W, 4] uint8 array, or a ``Photo``, which
+            is returned as it is.
 
     Raises:
         ImageError: not a photo, damaged, or outside the limits stated at the top of this module.
@@ -70,7 +74,7 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
         image, note = _open(source)
     elif isinstance(source, Image.Image):
         image = source
-    elif isinstance(source, np.ndarray):
+    elif isinstance(source, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
         image = _from_array(source)
     else:
         raise ImageError(
@@ -131,9 +135,9 @@ def to_network(pixels: np.ndarray, resolution: int, factor: int) -> "tuple[torch
     height, width = pixels.shape[:2]
     size = network_size(height, width, resolution)
     padding = (0, -size[1] % factor, 0, -size[0] % factor)
-    planes = []
+    planes: list[torch.Tensor] = []
     for channel in range(3):  # a plane at a time: a 64-megapixel photo costs 256 MB here instead of 768
-        plane = torch.from_numpy(np.ascontiguousarray(pixels[None, None, :, :, channel])).float()
+        plane = torch.as_tensor(np.ascontiguousarray(pixels[None, None, :, :, channel])).float()
         plane = plane.div_(255).mul_(2).sub_(1)
         if resolution:
             plane = functional.interpolate(plane, size, mode="bilinear", antialias=True, align_corners=False)
@@ -142,8 +146,8 @@ def to_network(pixels: np.ndarray, resolution: int, factor: int) -> "tuple[torch
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
-    """Turn whatever a decoder throws at hostile bytes into one sentence; the decoders promise no list of exceptions."""
+def _decoding() -> Generator[None]:
+    """Turn any exception of a decoder into an ImageError of one sentence; decoders do not document which they raise."""
     try:
         yield
     except ImageError:
@@ -190,7 +194,7 @@ def _open(data: bytes) -> tuple[Image.Image, str | None]:
         raise ImageError("AVIF is not supported; save the photo as JPEG or PNG.")
     with _decoding():
         if brands & _HEIC_BRANDS:
-            heif = pi_heif.open_heif(data)
+            heif = cast(Any, pi_heif).open_heif(data)
             _check_size(*heif.size)
             return heif.to_pillow(), None  # libheif has turned it upright and the tag now says so
         image = Image.open(BytesIO(data), formats=FORMATS)

@@ -23,13 +23,12 @@ from marigold_core.geometry.mesh import GRID_PX, build_mesh, sample_grid
 from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.relief import PLA_G_PER_CM3, measure, relief
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.settings import MeshSettings, Settings
+from marigold_core.settings import MeshSettings
+from tests.helpers.predictions import prediction_of
 
 pytestmark = pytest.mark.numeric
 
 COARSE = MeshSettings(max_triangles=2000)
-
-RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
 
 
 def prediction(values: np.ndarray, kind: Kind = "affine", space: Space = "depth") -> Prediction:
@@ -38,8 +37,7 @@ def prediction(values: np.ndarray, kind: Kind = "affine", space: Space = "depth"
     photo = np.zeros((height, width, 3), np.uint8)
     photo[..., 0] = np.linspace(0, 255, width).astype(np.uint8)
     photo[..., 1] = np.linspace(0, 255, height).astype(np.uint8)[:, None]
-    values = values.astype(np.float32)
-    return Prediction("depth", kind, space, values, None, None, photo, None, RUN, "tiny", "0" * 64)
+    return prediction_of(values, kind, space, photo=photo)
 
 
 def hills(height: int = 48, width: int = 64) -> np.ndarray:

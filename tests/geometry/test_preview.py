@@ -12,19 +12,17 @@ from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.preview import LIGHT, points_glb, read_vertices, relief_glb
 from marigold_core.geometry.relief import relief
 from marigold_core.prediction import Prediction
-from marigold_core.settings import MeshSettings, Settings
+from marigold_core.settings import MeshSettings
+from tests.helpers.predictions import prediction_of
 
 MESH = MeshSettings(max_triangles=3000, edge_cut=0, fov_x_deg=60)
-
-RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
 
 
 @pytest.fixture
 def depth() -> Prediction:
     y, x = np.mgrid[0:24, 0:32] / 32
-    values = (0.5 + 0.4 * np.sin(6 * x) * np.cos(5 * y)).astype(np.float32)
     photo = np.full((24, 32, 3), (0, 128, 255), np.uint8)
-    return Prediction("depth", "affine", "depth", values, None, None, photo, None, RUN, "tiny", "0" * 64)
+    return prediction_of(0.5 + 0.4 * np.sin(6 * x) * np.cos(5 * y), photo=photo)
 
 
 def test_vertices_are_read_as_a_library_reads_them(depth: Prediction, tmp_path: Path) -> None:

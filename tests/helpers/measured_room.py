@@ -1,15 +1,15 @@
-"""A room of known metres, and what a network that makes no mistake would say of it."""
+"""A room of known depth in metres, and what a perfect network would predict of it."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from marigold_core import Settings
 from marigold_core.calibration.anchors import Anchor, Length
 from marigold_core.calibration.calibrate import Calibrated
 from marigold_core.calibration.plane_fit import Patch
 from marigold_core.geometry.camera import unproject
 from marigold_core.prediction import Prediction, Space
+from tests.helpers.predictions import prediction_of
 
 SPACES: tuple[Space, ...] = ("depth", "log", "disparity")
 HEIGHT, WIDTH, FOV_DEG = 120, 160, 60.0
@@ -26,23 +26,10 @@ def room(floor_m: float = 1.5, wall_m: float = 8.0) -> np.ndarray:
 
 
 def planted(z: np.ndarray, space: Space = "depth", fov_x_deg: float | None = FOV_DEG) -> Prediction:
-    """Metres -> what a perfect network of this space would say: 0 nearest, 1 farthest."""
+    """Metres -> the prediction of a perfect network of this space: 0 nearest, 1 farthest."""
     line = {"depth": z, "log": np.log(z), "disparity": -1 / z}[space]
     values = (line - line.min()) / np.ptp(line)
-    photo = np.zeros((*z.shape, 3), np.uint8)
-    return Prediction(
-        modality="depth",
-        kind="affine",
-        space=space,
-        values=values.astype(np.float32),
-        uncertainty=None,
-        members=None,
-        photo=photo,
-        fov_x_deg=fov_x_deg,
-        settings=Settings().resolved(4, 64),
-        checkpoint="planted",
-        checkpoint_sha256="ab" * 32,
-    )
+    return prediction_of(values, "affine", space, fov_x_deg=fov_x_deg, checkpoint="planted")
 
 
 def unknowns(z: np.ndarray, space: Space) -> tuple[float, float]:

@@ -16,18 +16,10 @@ from marigold_core.images.colormaps import (
     uncertainty_to_rgb,
     value_range,
 )
-from marigold_core.prediction import Kind, Prediction
-from marigold_core.settings import Colormap, Settings
+from marigold_core.settings import Colormap
+from tests.helpers.predictions import prediction_of
 
 RAMP = np.linspace(0, 1, 1000, dtype=np.float32).reshape(20, 50)
-
-RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
-
-
-def prediction(values: np.ndarray, kind: Kind = "affine") -> Prediction:
-    photo = np.zeros((*values.shape[:2], 3), np.uint8)
-    modality = "normals" if kind == "unit-vector" else "depth"
-    return Prediction(modality, kind, "depth", values, None, None, photo, None, RUN, "tiny", "0" * 64)
 
 
 @pytest.mark.parametrize("colormap", get_args(Colormap))
@@ -72,9 +64,9 @@ def test_normals_use_the_usual_colours() -> None:
 
 def test_affine_depth_is_shown_as_it_is_and_other_kinds_from_least_to_greatest() -> None:
     middle = RAMP * 0.5 + 0.25
-    assert value_range(prediction(middle)) == (0.0, 1.0)
-    np.testing.assert_array_equal(to_rgb(prediction(middle)), depth_to_rgb(middle))
-    metres = prediction(RAMP * 8 + 2, "metric")
+    assert value_range(prediction_of(middle)) == (0.0, 1.0)
+    np.testing.assert_array_equal(to_rgb(prediction_of(middle)), depth_to_rgb(middle))
+    metres = prediction_of(RAMP * 8 + 2, "metric")
     assert value_range(metres) == (2.0, 10.0)
     np.testing.assert_allclose(to_unit(metres), RAMP, atol=1e-5)
     assert (to_unit(replace(metres, values=np.full((4, 4), 3.0, np.float32))) == 0).all()
@@ -83,4 +75,4 @@ def test_affine_depth_is_shown_as_it_is_and_other_kinds_from_least_to_greatest()
 def test_a_normals_prediction_is_shown_as_normals() -> None:
     values = np.zeros((4, 5, 3), np.float32)
     values[..., 2] = 1
-    np.testing.assert_array_equal(to_rgb(prediction(values, "unit-vector"), "magma"), normals_to_rgb(values))
+    np.testing.assert_array_equal(to_rgb(prediction_of(values, "unit-vector"), "magma"), normals_to_rgb(values))

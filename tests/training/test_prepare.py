@@ -15,8 +15,9 @@ from PIL import Image
 from tests.helpers import set_writers as sets
 from tests.helpers.command_line import ROOT, fingerprints
 from tests.helpers.damage import DAMAGE
-from tests.helpers.set_writers import Frame, frame
+from tests.helpers.set_writers import Frame, frame, picture
 from training.data.sets import open_set
+from training.data.sets.hypersim import plane_depth, tone_map
 from training.engine.command import run
 from training.prepare import main
 
@@ -247,3 +248,91 @@ def test_a_killed_preparation_ends_as_one_that_was_not(small: Path, tmp_path: Pa
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     left = {path: hashed for path, hashed in fingerprints(out).items() if ".tmp" not in path}
     assert left == fingerprints(tmp_path / "whole")
+
+
+# ------------------------------------------------------------------------------- formulas of Hypersim
+
+
+def test_distance_to_the_centre_becomes_plane_depth() -> None:
+    """Oracles: x 0.811189 in a corner, x 0.9999997 in the middle, for 1024 x 768 at 886.81 px."""
+    depth = plane_depth(np.full(sets.HYPERSIM_SIZE, 10.0))
+    corners = [depth[row, column] for row in (0, -1) for column in (0, -1)]
+    assert corners == pytest.approx([8.11189] * 4, abs=5e-6)
+    assert depth[383:385, 511:513] == pytest.approx(np.full((2, 2), 9.999997), abs=5e-6)
+    assert depth.max() < 10
+    u, v = 100 - 511.5, 700 - 383.5
+    assert depth[700, 100] == pytest.approx(10 * 886.81 / (u**2 + v**2 + 886.81**2) ** 0.5, rel=1e-6)
+
+
+def test_the_ninetieth_percentile_of_brightness_becomes_four_fifths() -> None:
+    hdr = np.zeros((10, 100, 3))
+    hdr[:] = np.linspace(0, 2, 1000).reshape(10, 100, 1)
+    p90 = np.percentile(hdr[..., 0], 90)
+    toned = tone_map(hdr, np.ones((10, 100), bool))
+    assert toned.dtype == np.uint8
+    scale = 0.8**2.2 / p90
+    assert np.array_equal(toned, (np.clip(scale * hdr, 0, 1) ** (1 / 2.2) * 255).astype(np.uint8))
+    assert toned.flat[3 * 899] == pytest.approx(0.8 * 255, abs=1)
+
+
+def test_brightness_weighs_the_colours_and_counts_known_pixels_only() -> None:
+    hdr = np.zeros((10, 10, 3))
+    hdr[:5] = (1, 0, 0)
+    hdr[5:] = (50, 50, 50)  # behind which there is no surface
+    known = np.zeros((10, 10), bool)
+    known[:5] = True
+    toned = tone_map(hdr, known)
+    expected = int((0.8**2.2 / 0.3) ** (1 / 2.2) * 255)  # over 1: clipped
+    assert toned[0, 0].tolist() == [min(255, expected), 0, 0]
+    assert toned[9, 9].tolist() == [255] * 3
+    for weight, colour in ((0.3, (0.2, 0, 0)), (0.59, (0, 0.2, 0)), (0.11, (0, 0, 0.2))):
+        hdr[:] = 1
+        hdr[0, 0] = colour
+        whole = tone_map(np.broadcast_to(np.array(colour), (10, 10, 3)), np.ones((10, 10), bool))
+        bright = min(1.0, (0.8**2.2 / (weight * 0.2) * 0.2)) ** (1 / 2.2)
+        assert whole[0, 0].max() == int(bright * 255)
+
+
+def test_dark_and_empty_pictures_have_their_own_scale() -> None:
+    everywhere, nowhere = np.ones((4, 4), bool), np.zeros((4, 4), bool)
+    assert tone_map(np.full((4, 4, 3), 9e-5), everywhere).max() == 0  # below 1e-4: scale 0
+    assert tone_map(np.full((4, 4, 3), 1.1e-4), everywhere)[0, 0, 0] == pytest.approx(204, abs=1)
+    assert tone_map(np.full((4, 4, 3), 0.5), nowhere)[0, 0, 0] == int(0.5 ** (1 / 2.2) * 255)  # none known: scale 1
+    assert tone_map(np.full((4, 4, 3), -3.0), nowhere).max() == 0  # renders have negative colours
+
+
+# ------------------------------------------------------------------------------- Virtual KITTI 2
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Path:
+    one = picture(sets.KITTI_SIZE, step_m=0.01, unknown=False)
+    places = [f"Scene{scene}/{weather}/Camera_0" for scene in ("01", "02", "20") for weather in ("clone", "fog")]
+    sets.write_vkitti(tmp_path / "raw", {f"{place}/{number:05d}": one for place in places for number in range(2)})
+    return tmp_path / "raw"
+
+
+def test_virtual_kitti_is_counted_and_listed(streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An incomplete set is worked with, but said to be incomplete: the paper trains on 20,148 pairs."""
+    assert prepare("vkitti", streets, tmp_path / "out") != 0
+    said = capsys.readouterr().out
+    assert "20,148" in said
+    assert "5,364" in said
+    assert "Scene06" in said
+    lines = (tmp_path / "out" / "vkitti_train.txt").read_text().splitlines()
+    assert len(lines) == 4
+    assert lines[0] == (
+        "rgb/Scene02/clone/frames/rgb/Camera_0/rgb_00000.jpg depth/Scene02/clone/frames/depth/Camera_0/depth_00000.png"
+    )
+    assert len(open_set(f"vkitti:{tmp_path / 'out'}")) == 4
+    assert open_set(f"vkitti/val:{tmp_path / 'out'}")[1].rgb.shape == (352, 1216, 3)
+
+
+def test_a_street_without_depth_is_named_and_not_listed(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = streets / "depth/Scene02/clone/frames/depth/Camera_0/depth_00001.png"
+    gone.unlink()
+    prepare("vkitti", streets, tmp_path / "out")
+    assert gone.name in capsys.readouterr().out
+    assert len(open_set(f"vkitti:{tmp_path / 'out'}")) == 3

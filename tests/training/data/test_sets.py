@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from marigold_core.errors import MarigoldError
 from tests.helpers import set_writers as sets
 from tests.helpers.damage import DAMAGE
 from tests.helpers.set_writers import Picture, picture
 from training.data.sets import open_set
+from training.data.sets.formats import kitti_benchmark_crop
 from training.data.sets.sample import Sample
 
 KITTI_CROP = (slice(23, 375), slice(13, 1229))
@@ -257,3 +259,97 @@ def test_what_is_no_data_set_is_refused_in_a_sentence(text: str, say: str, tmp_p
     with pytest.raises(MarigoldError, match=say) as refusal:
         open_set(text.format(folder=tmp_path))
     assert "\n" not in str(refusal.value)
+
+
+# ------------------------------------------------------------------------------- Virtual KITTI 2
+
+VARIATIONS = ["clone", "morning", "overcast", "sunset", "15-deg-left", "15-deg-right"]
+LEFT_OUT = ["fog", "rain", "30-deg-left", "30-deg-right"]
+
+
+@pytest.fixture(scope="module")
+def all_variations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two frames of every scene, variation and camera, all the same files."""
+    folder = tmp_path_factory.mktemp("vkitti_all")
+    sets.write_vkitti(folder, {"Scene01/clone/Camera_0/00000": picture(sets.KITTI_SIZE, step_m=0.01, unknown=False)})
+    rgb, depth = folder.rglob("rgb_00000.jpg"), folder.rglob("depth_00000.png")
+    for one in (next(rgb), next(depth)):
+        kind, ending = one.parts[-7], one.suffix
+        for scene in ("01", "02", "06", "18", "20"):
+            for variation in (*VARIATIONS, *LEFT_OUT):
+                for camera in ("Camera_0", "Camera_1"):
+                    place = folder / kind / f"Scene{scene}" / variation / "frames" / kind / camera
+                    place.mkdir(parents=True, exist_ok=True)
+                    for number in range(2):
+                        copy = place / f"{kind}_{number:05d}{ending}"
+                        if copy != one:
+                            copy.hardlink_to(one)
+    return folder
+
+
+def test_training_uses_four_scenes_six_variations_and_both_cameras(all_variations: Path) -> None:
+    train, val = (open_set(f"vkitti/{split}:{all_variations}") for split in ("train", "val"))
+    assert len(train) == 4 * 6 * 2 * 2
+    assert len(val) == 6 * 2 * 2
+    for opened, scenes in ((train, {"Scene02", "Scene06", "Scene18", "Scene20"}), (val, {"Scene01"})):
+        paths = [opened.files(index)[0].relative_to(all_variations).parts for index in range(len(opened))]
+        assert {path[1] for path in paths} == scenes
+        assert {path[2] for path in paths} == set(VARIATIONS)
+        assert {path[5] for path in paths} == {"Camera_0", "Camera_1"}
+    assert train.sizes()[0] == (352, 1216)
+
+
+def test_vkitti_depth_is_in_centimetres_and_the_farthest_is_sky(tmp_path: Path) -> None:
+    depth = np.full(sets.KITTI_SIZE, 12.34)
+    depth[:200] = np.inf
+    depth[300:] = 655.34
+    rgb = picture(sets.KITTI_SIZE).rgb
+    sets.write_vkitti(tmp_path, {"Scene06/sunset/Camera_1/00002": Picture(rgb, depth)})
+    stored = np.asarray(Image.open(next(tmp_path.rglob("depth_00002.png"))))
+    assert {int(value) for value in np.unique(stored)} == {1234, 65534, 65535}
+    read = open_set(f"vkitti:{tmp_path}")[0].depth_m
+    assert read[177, 0] == np.float32(12.34)
+    assert np.isinf(read[:177]).all()
+    assert read[-1, 0] == pytest.approx(655.34)
+
+
+# ------------------------------------------------------------------------------- crops of KITTI
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "top", "left"),
+    [(375, 1242, 23, 13), (376, 1241, 24, 12), (370, 1224, 18, 4), (374, 1238, 22, 11), (352, 1216, 0, 0)],
+)
+def test_the_benchmark_crop_keeps_the_lowest_rows_and_the_middle(height: int, width: int, top: int, left: int) -> None:
+    rows, columns = np.mgrid[0:height, 0:width]
+    cut = kitti_benchmark_crop(np.stack([rows, columns], axis=-1))
+    assert cut.shape == (352, 1216, 2)
+    assert cut[0, 0].tolist() == [top, left]
+    assert cut[-1, -1].tolist() == [height - 1, left + 1215]
+    assert kitti_benchmark_crop(rows).shape == (352, 1216)
+
+
+def test_a_picture_below_the_benchmark_crop_is_refused() -> None:
+    with pytest.raises(MarigoldError, match="352"):
+        kitti_benchmark_crop(np.zeros((351, 1242)))
+
+
+# ------------------------------------------------------------------------------- KITTI
+
+
+def test_kitti_pictures_without_truth_are_left_out(tmp_path: Path) -> None:
+    """As 45 of the 697: here 2 of 5."""
+    truth = picture(sets.KITTI_SIZE, step_m=1 / 256)
+    names = [f"2011_09_26_drive_0002_sync/{number:010d}" for number in (69, 75, 54, 72, 42)]
+    sets.write_kitti(tmp_path, {name: None if name[-1] in "52" and name[-2:] != "42" else truth for name in names})
+    opened = open_set(f"kitti/test:{tmp_path}")
+    assert [opened.files(index)[0].stem[-2:] for index in range(len(opened))] == ["69", "54", "42"]
+
+
+def test_kitti_is_in_256ths_of_a_metre_and_0_is_unknown(tmp_path: Path) -> None:
+    depth = np.full(sets.KITTI_SIZE, np.nan)
+    depth[100] = 10 + 3 / 256
+    sets.write_kitti(tmp_path, {"2011_09_26_drive_0002_sync/0000000069": Picture(picture(depth.shape).rgb, depth)})
+    read = open_set(f"kitti/test:{tmp_path}")[0].depth_m
+    assert (read[77] == np.float32(10.01171875)).all()
+    assert np.isnan(np.delete(read, 77, axis=0)).all()

@@ -2,8 +2,8 @@
 
 Members of an affine-invariant model agree only up to a scale and a shift each. Brought to mean 0 and standard
 deviation 1 they all lie in one frame, so there is nothing to search for: the means and one E x E matrix of
-correlations are all that alignment needs from the pixels. The correlations also say who votes: a flat member
-carries no depth, and an inverted or unrelated one would only blur the others.
+correlations are all that alignment needs from the pixels. The correlations also decide which members are fused: a
+flat one carries no depth, and an inverted or unrelated one would only blur the others.
 
 Median and MAD (median absolute deviation) come from a sorting network over the member axis, applied to blocks of
 pixels that stay in cache. Of an even number of values the median is the mean of the middle two: unlike the lower
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 FLAT = 1e-5  # a member with a smaller deviation is rounding noise, not depth
 CANCELLED = 1e-3  # members of deviation 1 whose median spans less have cancelled each other out
-QUORUM = 0.5  # a member votes if it agrees with the consensus at least half as well as the best one does
+QUORUM = 0.5  # a member is fused if it agrees with the others at least half as well as the best one does
 BLOCK_CPU = 1 << 16  # pixels; smaller blocks pay for more calls, larger ones leave the cache
 BLOCK_GPU = 1 << 20  # only bounds the scratch memory
 
@@ -104,7 +104,7 @@ def _scale(rows: Tensor, origin: Tensor) -> Tensor:
     """[E, N] and its zero points [E] -> the scale [E] to RMS 1 about them, or 0 for a member that is left out.
 
     Agreement is the leading eigenvector of the correlations, with negative ones taken as none. Starting from the
-    uniform vector lets camps of equal size keep their votes, and two members always.
+    uniform vector keeps both of two equally large groups of members, and always both of two members.
     """
     centre = origin.to(rows)[:, None]
     moments = torch.zeros(len(rows), len(rows), dtype=torch.float64)

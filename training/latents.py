@@ -165,7 +165,7 @@ def encode_set(
         "kind": a_set.kind,
         "autoencoder_sha256": autoencoder_sha256(pipeline),
         "prior_sha256": prior_sha256(pipeline),
-        "depth_curve": pipeline.checkpoint.curve,
+        "depth_curve": pipeline.checkpoint.depth_transfer,
         "framing": framing.model_dump(mode="json"),
         "photos_sha256": None if colours is None else hashlib.sha256(colours.numpy().tobytes()).hexdigest(),
         "precision": precision,

@@ -116,7 +116,7 @@ def standardise(prior: ImagePrior, pipeline: MarigoldPipeline, a_set: DepthSet, 
     sums = [torch.zeros(3, channels, dtype=torch.float64) for channels in prior.channels]  # cells, sum, squares
     for number in tqdm(spread(a_set, pictures), unit="picture", desc="features", disable=None):
         x, _ = to_network(a_set[number].rgb, pipeline.checkpoint.default_resolution, pipeline.factor)
-        seen = prior.look(pipeline.decode(pipeline.encode(x.to(pipeline.device))).clamp(-1, 1))
+        seen = prior.tapped_outputs(pipeline.decode(pipeline.encode(x.to(pipeline.device))).clamp(-1, 1))
         for total, found in zip(sums, seen, strict=True):
             cells = found[0].flatten(1).cpu().double()  # [C, N]
             total += torch.stack([torch.full((len(cells),), cells.shape[1]), cells.sum(1), cells.square().sum(1)])

@@ -13,10 +13,10 @@ from typing import Literal, cast
 import tyro
 
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
-from marigold_core.checkpoints.registry import KNOWN, find
+from marigold_core.checkpoints.registry import NAMED, find
 from marigold_core.checkpoints.weights import choose, write_checksums
 from marigold_core.errors import CheckpointError
-from marigold_core.prediction import Curve
+from marigold_core.prediction import DepthTransfer
 from marigold_core.storage import atomic_folder, link, write_json
 from training.engine import checkpoints
 from training.engine.command import run
@@ -25,7 +25,7 @@ from training.models.shapes import SHAPES
 from training.models.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
 from training.recipe import NoiseSchedule
 
-DepthCurve = Curve | Literal["start"]
+TransferChoice = DepthTransfer | Literal["start"]
 SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
 VARIANTS = (None, "fp16")  # weights in full precision rather than in half
 RECORD = "start.json"  # in a start folder: what it was made from
@@ -36,7 +36,7 @@ def prepare_start(
     out: Path,
     *,
     noise_schedule: NoiseSchedule = "start",
-    depth_curve: DepthCurve = "start",
+    depth_curve: TransferChoice = "start",
     seed: int = 0,
 ) -> Path:
     """Make the checkpoint folder ``out`` that a run begins with, or find it as an earlier call made it -> ``out``.
@@ -95,7 +95,7 @@ def find_start(source: str | Path) -> Path:
     folder = Path(source).expanduser()
     if len(folder.parts) > 1 and folder.parent.is_dir() and not folder.exists():
         raise CheckpointError(f"There is no folder {source} to start from.")  # nor is it meant as a hub id
-    if str(source) in KNOWN or not folder.is_dir():
+    if str(source) in NAMED or not folder.is_dir():
         folder = find(source).folder
     elif not (folder / INDEX).exists():
         folder = checkpoints.latest(folder) or folder
@@ -127,7 +127,7 @@ def _label(source: str | Path, seed: int) -> str:
     """Say what a start was made from, the same for other ways to write a path, and when it has moved or gone."""
     if shape := _new_shape(source):
         return f"random weights of shape {shape}, seed {seed}"
-    if str(source) in KNOWN:
+    if str(source) in NAMED:
         return str(source)
     return "/".join(Path(os.path.abspath(Path(source).expanduser())).parts[-2:])  # "owner/name" of a hub id as well
 
@@ -205,7 +205,7 @@ def main(
     source: tyro.conf.Positional[str],
     out: tyro.conf.Positional[Path],
     noise_schedule: NoiseSchedule = "start",
-    depth_curve: DepthCurve = "start",
+    depth_curve: TransferChoice = "start",
     seed: int = 0,
 ) -> None:
     """Make the checkpoint folder that training begins with.

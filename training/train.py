@@ -109,7 +109,7 @@ def train(task: Task, recipe: Recipe) -> Path:
     # 3. Which pictures make which step.
     depth = cast(Depth, pipeline.modality)  # no start predicts anything else
     sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, colours, depth) for a_set in pictures]
-    made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline), depth.curve
+    made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline), depth.transfer
     for latents in encoded:
         latents.check(*made_by)
     sources += encoded

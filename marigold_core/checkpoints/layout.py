@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from marigold_core.errors import CheckpointError, SettingsError
-from marigold_core.prediction import Curve, Kind, Space
+from marigold_core.prediction import DepthTransfer, Kind, Space
 from marigold_core.settings import Settings
 
 Modality = Literal["depth", "normals"]
@@ -48,7 +48,7 @@ class Capabilities:
     modality: Modality
     kind: Kind
     space: Space
-    curve: Curve  # depth: how grey it is painted
+    depth_transfer: DepthTransfer  # depth: how grey it is painted
     scheduler: Literal["ddim", "lcm"]
     vae_class: Literal["AutoencoderKL", "AutoencoderTiny"]
     full_z_range: bool  # normals: decoded z spans [-1, 1] rather than [0, 1]
@@ -81,7 +81,7 @@ def describe(folder: Path) -> Capabilities:
         modality=modality,
         kind=_kind(index, modality),
         space=_space(index, modality),
-        curve=_curve(index, modality),
+        depth_transfer=_depth_transfer(index, modality),
         scheduler=scheduler,
         vae_class=cast(Literal["AutoencoderKL", "AutoencoderTiny"], classes["vae"]),
         full_z_range=index.get("use_full_z_range", True) is not False,
@@ -204,7 +204,7 @@ def _space(index: Config, modality: Modality) -> Space:
     return "log" if index.get("depth_space") == "log" else "depth"
 
 
-def _curve(index: Config, modality: Modality) -> Curve:
+def _depth_transfer(index: Config, modality: Modality) -> DepthTransfer:
     """``depth_curve`` is a key of ours; diffusers passes it over and shows the picture as it was painted."""
     curve = index.get("depth_curve", "linear")
     if curve not in ("linear", "root") or (modality == "normals" and curve != "linear"):

@@ -34,7 +34,7 @@ class Checkpoint(Capabilities):
 
 
 @dataclass(frozen=True)
-class Known:
+class NamedCheckpoint:
     """A checkpoint that has a short name."""
 
     name: str
@@ -45,14 +45,20 @@ class Known:
     available: bool = False  # already on this machine
 
 
-KNOWN = {
+NAMED = {
     entry.name: entry
     for entry in (
-        Known("nano", None, "depth", "small and bundled: works at once, offline, on a CPU", 0),
-        Known("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps", PUBLIC_BYTES),
-        Known("lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024", PUBLIC_BYTES),
-        Known("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps", PUBLIC_BYTES),
-        Known(
+        NamedCheckpoint("nano", None, "depth", "small and bundled: works at once, offline, on a CPU", 0),
+        NamedCheckpoint(
+            "v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps", PUBLIC_BYTES
+        ),
+        NamedCheckpoint(
+            "lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024", PUBLIC_BYTES
+        ),
+        NamedCheckpoint(
+            "v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps", PUBLIC_BYTES
+        ),
+        NamedCheckpoint(
             "normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps", PUBLIC_BYTES
         ),
     )
@@ -64,11 +70,11 @@ def default_checkpoint() -> str:
     return os.environ.get("MARIGOLD_MODEL") or "nano"
 
 
-def known() -> list[Known]:
+def named_checkpoints() -> list[NamedCheckpoint]:
     """List the checkpoints with a short name for pickers, each with ``available``; asks the disk, never the network."""
     return [
         replace(entry, available=hub.is_complete(entry.hub_id) if entry.hub_id else (BUNDLED / INDEX).exists())
-        for entry in KNOWN.values()
+        for entry in NAMED.values()
     ]
 
 
@@ -82,7 +88,7 @@ def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
     Raises: CheckpointError when it is missing, unreachable, damaged, unsafe or of a kind this library does not run.
     """
     name = str(checkpoint)
-    entry = KNOWN.get(name)
+    entry = NAMED.get(name)
     if entry is not None and entry.hub_id is None:
         if not BUNDLED.is_dir():
             raise CheckpointError(
@@ -96,7 +102,7 @@ def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
     hub_id = entry.hub_id if entry and entry.hub_id else name
     if not HUB_ID.fullmatch(hub_id) or os.path.isfile(path):
         raise CheckpointError(
-            f"There is no checkpoint {name!r}: give one of {', '.join(KNOWN)}, a folder in diffusers' layout, "
+            f"There is no checkpoint {name!r}: give one of {', '.join(NAMED)}, a folder in diffusers' layout, "
             'or a hub id such as "prs-eth/marigold-depth-v1-1".'
         )
     fetched = hub.fetch(hub_id, describe, refetch=refetch)

@@ -112,9 +112,9 @@ def _device() -> Finding:
 
 
 def _bundled_checkpoints() -> Iterator[Finding]:
-    from marigold_core.checkpoints.registry import KNOWN, find
+    from marigold_core.checkpoints.registry import NAMED, find
 
-    for name in (entry.name for entry in KNOWN.values() if entry.hub_id is None):
+    for name in (entry.name for entry in NAMED.values() if entry.hub_id is None):
         try:
             checkpoint = find(name)
         except CheckpointError as error:

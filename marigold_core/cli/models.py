@@ -1,13 +1,13 @@
 """The command ``models``."""
 
-from marigold_core.checkpoints.registry import default_checkpoint, known
+from marigold_core.checkpoints.registry import default_checkpoint, named_checkpoints
 from marigold_core.cli.console import ALL_DONE, table
 
 
 def models() -> int:
     """List the checkpoints that have a short name; a folder or a hub id works as well."""
     rows = [("name", "what it is", "size", "on this machine", "hub id")]
-    for entry in known():
+    for entry in named_checkpoints():
         size = f"{entry.size_bytes / 1e9:.1f} GB" if entry.size_bytes else "bundled"
         name = f"{entry.name} (default)" if entry.name == default_checkpoint() else entry.name
         rows.append((name, entry.description, size, "yes" if entry.available else "no", entry.hub_id or ""))

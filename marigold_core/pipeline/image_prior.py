@@ -60,13 +60,13 @@ class ImagePrior(ModelMixin, ConfigMixin):
         """Look at pictures [B, 3, H, W] in [-1, 1] -> features [B, C, H / stride, W / stride], about unit variance."""
         height, width = picture.shape[-2:]
         features = []
-        for number, (found, stride) in enumerate(zip(self.look(picture), self.strides, strict=True)):
+        for number, (found, stride) in enumerate(zip(self.tapped_outputs(picture), self.strides, strict=True)):
             mean, deviation = (self.get_buffer(f"{name}_{number}")[:, None, None] for name in ("mean", "deviation"))
             standard = ((found - mean) / deviation).clamp(-FARTHEST, FARTHEST)
             features.append(_resize(standard, -(-height // stride), -(-width // stride)))
         return tuple(features)
 
-    def look(self, picture: Tensor) -> Features:
+    def tapped_outputs(self, picture: Tensor) -> Features:
         """Run the trunk on pictures [B, 3, H, W] -> the outputs of the tapped blocks as they are."""
         height, width = picture.shape[-2:]
         x = _resize(picture, round(height * self.enlarge), round(width * self.enlarge))

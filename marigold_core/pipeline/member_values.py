@@ -1,6 +1,6 @@
-"""What each member of an ensemble says about one pixel: whether they agree, scatter or stand in two camps.
+"""The depth of one pixel in each member of an ensemble: whether the values agree, scatter or form two modes.
 
-Two camps mean that there are two surfaces to choose from, as at outlines, hair and glass; their mean would be neither.
+Two modes mean two possible surfaces, as at outlines, hair and glass; the mean of both would be neither.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from marigold_core.prediction import Kind, Prediction
 if TYPE_CHECKING:
     from torch import Tensor
 
-FEWEST_FOR_CAMPS = 5  # members; two against one is no camp
-APART = 0.05  # of the depth range: camps that are closer are one opinion
+MIN_MEMBERS_FOR_MODES = 5  # among fewer, two values against one are no mode
+MIN_GAP = 0.05  # of the depth range: values that are closer belong to one mode
 
 
 @dataclass(frozen=True)
-class Votes:
+class MemberValues:
     """One pixel of the photo, and its depth in every member, brought to the frame of the fused map."""
 
     x: int  # pixels of the photo, from its top left corner
@@ -29,25 +29,25 @@ class Votes:
     low: float  # the map's nearest and farthest depth
     high: float
 
-    def camps(self) -> list[np.ndarray]:
-        """Sort the voting depths into one or two groups, nearer first.
+    def modes(self) -> list[np.ndarray]:
+        """Split the depths of the members that fusion used into one or two sorted groups, nearer first.
 
-        There are two where the widest gap between neighbours is wider than either group, and than ``APART``.
+        There are two where the widest gap between neighbours is wider than either group, and than ``MIN_GAP``.
         """
-        voting = np.sort(self.depths[~np.isnan(self.depths)])
-        if len(voting) < FEWEST_FOR_CAMPS:
-            return [voting]
-        gaps = np.diff(voting)
+        used = np.sort(self.depths[~np.isnan(self.depths)])
+        if len(used) < MIN_MEMBERS_FOR_MODES:
+            return [used]
+        gaps = np.diff(used)
         cut = int(gaps.argmax()) + 1
-        groups = [voting[:cut], voting[cut:]]
-        widest = max(APART * (self.high - self.low), *(float(np.ptp(group)) for group in groups))
-        return groups if gaps.max() > widest else [voting]
+        groups = [used[:cut], used[cut:]]
+        widest = max(MIN_GAP * (self.high - self.low), *(float(np.ptp(group)) for group in groups))
+        return groups if gaps.max() > widest else [used]
 
 
-def votes_at(prediction: Prediction, x: int, y: int) -> Votes:
-    """Read the pixel (x, y) of the photo in every member of a depth prediction -> its votes.
+def member_values_at(prediction: Prediction, x: int, y: int) -> MemberValues:
+    """Read the pixel (x, y) of the photo in every member of a depth prediction -> its values.
 
-    Members are as coarse as the network has seen the photo. Cost: one fusion, about 50 ms for ten members.
+    Members have the processing resolution. Cost: one fusion, about 50 ms for ten members.
     Raises: SettingsError for a pixel outside the photo, normals, or a prediction that kept fewer than two members.
     """
     import torch
@@ -56,7 +56,7 @@ def votes_at(prediction: Prediction, x: int, y: int) -> Votes:
 
     height, width = prediction.photo.shape[:2]
     if prediction.modality != "depth" or prediction.members is None or len(prediction.members) < 2:
-        raise SettingsError("Votes need a depth prediction that kept two or more members.")
+        raise SettingsError("Member values need a depth prediction that kept two or more members.")
     if not (0 <= x < width and 0 <= y < height):
         raise SettingsError(f"There is no pixel {x}, {y}: the photo has {width} x {height}.")
     stack = torch.from_numpy(prediction.members.astype(np.float32)).unsqueeze(1)  # [E, 1, h, w]
@@ -66,11 +66,11 @@ def votes_at(prediction: Prediction, x: int, y: int) -> Votes:
     low, high = float(fused.min()), float(fused.max())
     depths = np.full(len(stack), np.nan)
     if high > low:
-        depths = _in_its_frame(stack, prediction.kind, [pixel, int(fused.argmin()), int(fused.argmax())])
-    return Votes(x, y, depths, float(fused[pixel]), low, high)
+        depths = _aligned(stack, prediction.kind, [pixel, int(fused.argmin()), int(fused.argmax())])
+    return MemberValues(x, y, depths, float(fused[pixel]), low, high)
 
 
-def _in_its_frame(stack: "Tensor", kind: Kind, pixels: list[int]) -> np.ndarray:
+def _aligned(stack: "Tensor", kind: Kind, pixels: list[int]) -> np.ndarray:
     """Members [E, 1, h, w] -> depth [E] of the first of three pixels in units of the fused map; NaN where left out.
 
     The other two are its nearest and its farthest pixel: the fused map is the median of the aligned members, stretched
@@ -78,14 +78,14 @@ def _in_its_frame(stack: "Tensor", kind: Kind, pixels: list[int]) -> np.ndarray:
     """
     from marigold_core.ensemble import align_affine
 
-    said = stack.flatten(1)[:, pixels].double().numpy()  # [E, 3]
+    values = stack.flatten(1)[:, pixels].double().numpy()  # [E, 3]
     if kind == "metric":
-        return said[:, 0]
+        return values[:, 0]
     if kind == "affine":
         scale, shift = (one.numpy()[:, None] for one in align_affine(stack))
-        said = np.where(scale > 0, scale * said + shift, np.nan)
+        values = np.where(scale > 0, scale * values + shift, np.nan)
     else:
-        said /= stack.flatten(1).double().square().mean(dim=1, keepdim=True).sqrt().numpy()
-    nearest, farthest = np.nanmedian(said[:, 1:], axis=0)
+        values /= stack.flatten(1).double().square().mean(dim=1, keepdim=True).sqrt().numpy()
+    nearest, farthest = np.nanmedian(values[:, 1:], axis=0)
     origin = nearest if kind == "affine" else 0.0
-    return (said[:, 0] - origin) / (farthest - origin)
+    return (values[:, 0] - origin) / (farthest - origin)

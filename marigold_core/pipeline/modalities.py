@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from marigold_core.ensemble import fuse_absolute, fuse_affine, fuse_directions, fuse_scale
-from marigold_core.prediction import Curve, Kind
+from marigold_core.prediction import DepthTransfer, Kind
 
 NEAR_QUANTILE, FAR_QUANTILE = 0.02, 0.98  # Ke et al. 2024, section 3.2: robust ends of the valid depth range
 
@@ -26,7 +26,7 @@ class Depth:
     """
 
     kind: Kind = "affine"
-    curve: Curve = "linear"
+    transfer: DepthTransfer = "linear"
     name = "depth"
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Depth:
                 near, far = np.quantile(known.cpu().numpy(), (NEAR_QUANTILE, FAR_QUANTILE)).tolist()
                 if far > near:
                     place = ((depth - near) / (far - near)).clamp(0, 1)
-                    plane = torch.where(mask, (place.sqrt() if self.curve == "root" else place) * 2 - 1, plane)
+                    plane = torch.where(mask, (place.sqrt() if self.transfer == "root" else place) * 2 - 1, plane)
             planes.append(plane)
         return torch.stack(planes).expand(-1, 3, -1, -1)
 
@@ -56,7 +56,7 @@ class Depth:
     def read(self, decoded: Tensor) -> Tensor:
         """Read depth off a decoded picture [B, 3, H, W] -> [B, 1, H, W], also beyond the planes at 0 and 1."""
         grey = (decoded.mean(dim=1, keepdim=True) + 1) / 2
-        return grey * grey.abs() if self.curve == "root" else grey
+        return grey * grey.abs() if self.transfer == "root" else grey
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, 1, H, W] -> (depth, spread), both [1, 1, H, W], aligned as far as ``kind`` is unknown."""

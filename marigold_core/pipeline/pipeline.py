@@ -60,7 +60,7 @@ class MarigoldPipeline:
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only text Marigold is given
         self.prior = prior  # looks at the photo for a U-Net that was no image generator before; None: published models
-        depth = Depth(checkpoint.kind, checkpoint.curve)
+        depth = Depth(checkpoint.kind, checkpoint.depth_transfer)
         self.modality: Modality = Normals(checkpoint.full_z_range) if checkpoint.modality == "normals" else depth
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
 

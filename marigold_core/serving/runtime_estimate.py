@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.layout import describe
-from marigold_core.checkpoints.registry import BUNDLED, KNOWN, PUBLIC_BYTES
+from marigold_core.checkpoints.registry import BUNDLED, NAMED, PUBLIC_BYTES
 from marigold_core.comparison.sweep import PartTimes, format_seconds
 from marigold_core.errors import ExportError
 from marigold_core.images.photo import network_size
@@ -113,7 +113,7 @@ def remembered(checkpoint: str, device: str, dtype: str) -> tuple[float | None, 
 
 def is_here(checkpoint: str) -> bool:
     """Return whether a checkpoint can be loaded without a download."""
-    entry = KNOWN.get(checkpoint)
+    entry = NAMED.get(checkpoint)
     if entry is None:
         return os.path.isdir(os.path.expanduser(checkpoint)) or hub.is_complete(checkpoint)
     return entry.hub_id is None or hub.is_complete(entry.hub_id)
@@ -250,7 +250,7 @@ def _on_disk(checkpoint: str) -> Runner:
 
     device = pick_device("auto")
     dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
-    entry = KNOWN.get(checkpoint)
+    entry = NAMED.get(checkpoint)
     folder = BUNDLED if entry and entry.hub_id is None else Path(checkpoint).expanduser()
     if not folder.is_dir():
         return Runner(device.type, dtype, PUBLIC_BYTES, 4, PUBLIC_RESOLUTION_PX)

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from marigold_core.checkpoints.registry import Known, default_checkpoint, known
+from marigold_core.checkpoints.registry import NamedCheckpoint, default_checkpoint, named_checkpoints
 from marigold_core.errors import CheckpointError
 from marigold_core.ui import text
 
 
 def checkpoint_choices() -> list[tuple[str, str]]:
     """List what can run here for the picker, as (label, name): the default first, downloads with their size."""
-    entries = [entry for entry in known() if entry.available or entry.hub_id]
+    entries = [entry for entry in named_checkpoints() if entry.available or entry.hub_id]
     choices = [(f"{entry.name} ({_where(entry)})", entry.name) for entry in entries]
     own = default_checkpoint()
     if own not in [name for _, name in choices]:
@@ -34,7 +34,7 @@ def offered_checkpoint(made_with: str) -> str:
     raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=made_with, names=", ".join(names)))
 
 
-def _where(entry: Known) -> str:
+def _where(entry: NamedCheckpoint) -> str:
     if entry.hub_id is None:
         return text.BUNDLED
     return text.ON_DISK if entry.available else text.DOWNLOAD.format(size=entry.size_bytes / 1e9)

@@ -17,7 +17,7 @@ from marigold_core.errors import ExportError
 from marigold_core.files import replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.images.photo import Photo
-from marigold_core.pipeline.convergence import Settling
+from marigold_core.pipeline.convergence import EarlyStopping
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings, bounds
@@ -167,7 +167,7 @@ class RunController:
             sentence = text.SETTLED.format(used=stopping.used, asked=stopping.asked, seconds=stopping.saved_s)
         yield {**update, **self.idle(sentence)}
 
-    def _start(self, job: Job) -> tuple[Iterator[Progress | Prediction], Settling | None]:
+    def _start(self, job: Job) -> tuple[Iterator[Progress | Prediction], EarlyStopping | None]:
         """Make the events of a job -> them, and the early stopping that they pass through, if any."""
         one_by_one = {} if job.threshold is None else {"batch_size": 1}  # a member not needed is one not begun
         events = self.service.run(job.photo, job.settings.changed(**one_by_one), job.checkpoint, job.start)
@@ -175,7 +175,7 @@ class RunController:
             events = replay.stream(events, job.record)
         if job.threshold is None:
             return events, None
-        stopping = Settling(events, job.settings.ensemble_size, job.threshold)
+        stopping = EarlyStopping(events, job.settings.ensemble_size, job.threshold)
         return iter(stopping), stopping
 
     def stopped(self, values: Values) -> Update:

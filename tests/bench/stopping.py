@@ -20,7 +20,7 @@ from marigold_core.cli.console import table
 from marigold_core.comparison.sweep import difference, reduce
 from marigold_core.files import examples
 from marigold_core.images.photo import load_photo
-from marigold_core.pipeline.convergence import Point, curve, settled_at
+from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, convergence_curve
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.bench.timing import machine
 from training.data.sets import open_set
@@ -37,7 +37,7 @@ class Run:
     """One photo with all members: what each number of members has given."""
 
     name: str
-    points: list[Point]
+    points: list[ConvergencePoint]
     seconds: list[float]  # from the start until the map of so many members was there
     apart: list[float]  # mean difference to the last map, in shares of the depth range
     abs_rel: list[float] | None  # None: no truth
@@ -77,7 +77,7 @@ def run_one(
         began = perf_counter()  # scoring is not the run's time
     assert last is not None
     apart = [float(difference(values, tiles[-1], last.kind).mean()) for values in tiles]
-    return Run(name, curve(last), seconds, apart, scores or None)
+    return Run(name, convergence_curve(last), seconds, apart, scores or None)
 
 
 def sum_up(runs: list[Run], used: Callable[[Run], int], rule: str) -> dict[str, object]:
@@ -104,7 +104,7 @@ def lines(runs: list[Run]) -> list[dict[str, object]]:
     """Make a line for every threshold and for every fixed number of members."""
     most = len(runs[0].points)
     rules = [
-        sum_up(runs, lambda run, below=below: settled_at(run.points, below) or most, f"below {below:.2%}")
+        sum_up(runs, lambda run, below=below: converged_at(run.points, below) or most, f"below {below:.2%}")
         for below in THRESHOLDS
     ]
     sizes = [sum_up(runs, lambda run, size=size: size, f"{size} members") for size in SIZES if size <= most]

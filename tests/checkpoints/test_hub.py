@@ -61,7 +61,7 @@ def test_half_precision_is_preferred(serving: FakeHub) -> None:
 def test_short_names_lead_to_the_hub(serving: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     serving.folders["prs-eth/marigold-depth-v1-1"] = serving.folders[HUB_ID]
     assert find("v1-1").name == "v1-1"
-    assert [entry.name for entry in registry.known() if entry.hub_id and entry.available] == ["v1-1"]
+    assert [entry.name for entry in registry.named_checkpoints() if entry.hub_id and entry.available] == ["v1-1"]
 
 
 # T44: seven faults, each at the listing and, where it makes a difference, at the weights

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marigold_core.checkpoints import registry, weights
-from marigold_core.checkpoints.registry import KNOWN, default_checkpoint, find, known
+from marigold_core.checkpoints.registry import NAMED, default_checkpoint, find, named_checkpoints
 from marigold_core.errors import CheckpointError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -69,9 +69,9 @@ def test_space_follows_prediction_type(folder: Path) -> None:
 
 
 def test_a_curve_is_read_and_an_unknown_one_refused(folder: Path, tiny_normals: Path, tmp_path: Path) -> None:
-    assert find(folder).curve == "linear"
+    assert find(folder).depth_transfer == "linear"
     edit(folder / "model_index.json", depth_curve="root")
-    assert find(folder).curve == "root"
+    assert find(folder).depth_transfer == "root"
     edit(folder / "model_index.json", depth_curve="cube")
     assert "paints depth on a curve 'cube' that this version does not know" in refusal(folder)
     normals = Path(shutil.copytree(tiny_normals, tmp_path / "normals"))
@@ -382,11 +382,11 @@ def test_known_lists_names_and_what_is_here(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(registry, "BUNDLED", tiny_depth)
-    assert [entry.name for entry in known()] == list(KNOWN) == ["nano", "v1-1", "lcm", "v1-0", "normals"]
-    assert [entry.name for entry in known() if entry.available] == ["nano"]
+    assert [entry.name for entry in named_checkpoints()] == list(NAMED) == ["nano", "v1-1", "lcm", "v1-0", "normals"]
+    assert [entry.name for entry in named_checkpoints() if entry.available] == ["nano"]
     assert find("nano").name == "nano"
     monkeypatch.setattr(registry, "BUNDLED", tmp_path / "absent")
-    assert not any(entry.available for entry in known())
+    assert not any(entry.available for entry in named_checkpoints())
     assert "bundled checkpoint is missing" in refusal("nano")
     assert no_network == []
 

@@ -18,7 +18,7 @@ def tiny_prior(seed: int = 0) -> ImagePrior:
     """A trunk of four blocks -> features of 8 and 12 channels, standardised on noise."""
     with seeded(seed, torch.float32), torch.no_grad():
         prior = ImagePrior(4, BLOCKS, taps=(2, 3), strides=(8, 16)).eval().requires_grad_(False)
-        for number, found in enumerate(prior.look(torch.rand(4, 3, 64, 64) * 2 - 1)):
+        for number, found in enumerate(prior.tapped_outputs(torch.rand(4, 3, 64, 64) * 2 - 1)):
             prior.get_buffer(f"mean_{number}").copy_(found.mean(dim=(0, 2, 3)))
             prior.get_buffer(f"deviation_{number}").copy_(found.std(dim=(0, 2, 3)))
     return prior

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from marigold_core import Prediction, Progress, Settings, SettingsError, load
-from marigold_core.pipeline.convergence import FEWEST, Point, Settling, curve, enough, settled_at
+from marigold_core.pipeline.convergence import (
+    MIN_MEMBERS,
+    ConvergencePoint,
+    EarlyStopping,
+    converged_at,
+    convergence_curve,
+    has_converged,
+)
 from marigold_core.prediction import Kind
 from marigold_core.serving.jobs import Service
 
@@ -36,7 +43,7 @@ def noisy(count: int, level: float = 0.1) -> np.ndarray:
     return np.stack([ramp() + level * np.random.default_rng(k).normal(size=SIZE) for k in range(count)])
 
 
-def shares(points: list[Point]) -> list[float]:
+def shares(points: list[ConvergencePoint]) -> list[float]:
     return [point.moved for point in points if point.moved is not None]
 
 
@@ -44,20 +51,20 @@ def shares(points: list[Point]) -> list[float]:
 
 
 def test_one_point_a_member_and_uncertainty_from_the_third() -> None:
-    points = curve(planted(noisy(5)))
+    points = convergence_curve(planted(noisy(5)))
     assert [point.members for point in points] == [1, 2, 3, 4, 5]
     assert [point.moved is None for point in points] == [True, False, False, False, False]
     assert [point.uncertainty is None for point in points] == [True, True, False, False, False]
 
 
 def test_every_member_counts_for_less_than_those_before_it() -> None:
-    moved = shares(curve(planted(noisy(12))))
+    moved = shares(convergence_curve(planted(noisy(12))))
     assert moved[0] > 2 * moved[3] > 2 * moved[-1] > 0
 
 
 def test_scale_and_shift_of_a_member_move_nothing() -> None:
     members = np.stack([ramp() * scale + shift for scale, shift in ((1, 0), (0.5, 0.2), (2, -1), (0.1, 0.9))])
-    assert max(shares(curve(planted(members)))) < 1e-5
+    assert max(shares(convergence_curve(planted(members)))) < 1e-5
 
 
 def test_half_of_the_members_shifted_in_half_of_the_picture_move_it_by_what_can_be_computed() -> None:
@@ -66,15 +73,15 @@ def test_half_of_the_members_shifted_in_half_of_the_picture_move_it_by_what_can_
     other[:, 40:] = 1 - other[:, 40:]
     flat = 0.5 * (ramp() + other)  # a ramp on the left, constant on the right
     members = np.stack([ramp(), ramp(), ramp(), other])
-    assert shares(curve(planted(members)))[:2] == pytest.approx([0, 0], abs=1e-6)
-    assert shares(curve(planted(members)))[2] < 1e-6  # outvoted: three of four
-    assert shares(curve(planted(members[[0, 3]])))[0] == pytest.approx(
+    assert shares(convergence_curve(planted(members)))[:2] == pytest.approx([0, 0], abs=1e-6)
+    assert shares(convergence_curve(planted(members)))[2] < 1e-6  # the median of four ignores one
+    assert shares(convergence_curve(planted(members[[0, 3]])))[0] == pytest.approx(
         np.abs(np.polyval(np.polyfit(ramp().ravel(), flat.ravel(), 1), ramp()) - flat).mean() / np.ptp(flat), abs=0.02
     )
 
 
 def test_metres_are_told_as_shares_of_the_depth_range() -> None:
-    near, far = curve(planted(noisy(4), "metric")), curve(planted(10 * noisy(4), "metric"))
+    near, far = convergence_curve(planted(noisy(4), "metric")), convergence_curve(planted(10 * noisy(4), "metric"))
     assert shares(near) == pytest.approx(shares(far), rel=1e-4)
     assert near[-1].uncertainty == pytest.approx(far[-1].uncertainty, rel=1e-4)
 
@@ -84,25 +91,28 @@ def test_normals_move_by_the_angle() -> None:
     angles = np.radians([0, 60, 30])
     directions = np.stack([np.sin(angles), np.zeros(3), np.cos(angles)], axis=-1)
     members = np.broadcast_to(directions[:, None, None], (3, *SIZE, 3))
-    points = curve(planted(members, "unit-vector"))
+    points = convergence_curve(planted(members, "unit-vector"))
     assert points[2].moved == pytest.approx(30 / 180, abs=1e-4)
     assert points[2].uncertainty == pytest.approx(20 / 180, abs=1e-4)
 
 
 def test_a_large_map_is_thinned_and_gives_nearly_the_same() -> None:
     fine = planted(noisy(6).repeat(8, axis=1).repeat(8, axis=2))
-    assert shares(curve(fine)) == pytest.approx(shares(curve(planted(noisy(6)))), rel=0.1)
+    assert shares(convergence_curve(fine)) == pytest.approx(shares(convergence_curve(planted(noisy(6)))), rel=0.1)
 
 
 def test_no_members_no_curve() -> None:
-    assert curve(replace(planted(noisy(2)), members=None)) == []
+    assert convergence_curve(replace(planted(noisy(2)), members=None)) == []
 
 
 # ------------------------------------------------------------------------------- the rule
 
 
-def points_of(*moved: float) -> list[Point]:
-    return [Point(1, None, None), *(Point(number, share, None) for number, share in enumerate(moved, start=2))]
+def points_of(*moved: float) -> list[ConvergencePoint]:
+    return [
+        ConvergencePoint(1, None, None),
+        *(ConvergencePoint(number, share, None) for number, share in enumerate(moved, start=2)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,12 +127,12 @@ def points_of(*moved: float) -> list[Point]:
 )
 def test_two_in_a_row_from_the_fourth_member_on(moved: tuple[float, ...], ends_at: int | None) -> None:
     points = points_of(*moved)
-    assert settled_at(points, 0.005) == ends_at
-    assert enough(points[: ends_at or len(points)], 0.005) == (ends_at is not None)
+    assert converged_at(points, 0.005) == ends_at
+    assert has_converged(points[: ends_at or len(points)], 0.005) == (ends_at is not None)
 
 
 def test_nothing_is_never_enough() -> None:
-    assert not enough([], 1.0)
+    assert not has_converged([], 1.0)
 
 
 def events(members: np.ndarray, log: list[str]) -> Generator[Progress | Prediction, None, None]:
@@ -140,10 +150,10 @@ def test_a_settled_run_ends_is_closed_and_knows_what_it_saved(monkeypatch: pytes
     times = iter([10.0, 12.0, 14.0, 16.0])
     monkeypatch.setattr("marigold_core.pipeline.convergence.perf_counter", lambda: next(times))
     log: list[str] = []
-    run = Settling(events(noisy(10, level=0), log), 10, 0.01)
+    run = EarlyStopping(events(noisy(10, level=0), log), 10, 0.01)
     *_, last = run
     assert isinstance(last, Prediction)
-    assert last.settings.ensemble_size == run.used == FEWEST
+    assert last.settings.ensemble_size == run.used == MIN_MEMBERS
     assert log == ["member 1", "member 2", "member 3", "member 4", "closed"]
     assert run.settled
     assert run.saved_s == 6 * 2.0
@@ -151,21 +161,21 @@ def test_a_settled_run_ends_is_closed_and_knows_what_it_saved(monkeypatch: pytes
 
 def test_a_restless_run_goes_to_its_end() -> None:
     log: list[str] = []
-    run = Settling(events(noisy(6, level=1.0), log), 6, 0.01)
+    run = EarlyStopping(events(noisy(6, level=1.0), log), 6, 0.01)
     assert len(list(run)) == 12
     assert (run.used, run.settled, run.saved_s) == (6, False, 0.0)
     assert log[-1] == "closed"
 
 
 def test_a_run_that_settles_with_its_last_member_was_not_ended() -> None:
-    run = Settling(events(noisy(FEWEST, level=0), []), FEWEST, 0.01)
+    run = EarlyStopping(events(noisy(MIN_MEMBERS, level=0), []), MIN_MEMBERS, 0.01)
     list(run)
     assert not run.settled
 
 
 def test_closing_closes_the_run() -> None:
     log: list[str] = []
-    going = iter(Settling(events(noisy(6), log), 6, 0.01))
+    going = iter(EarlyStopping(events(noisy(6), log), 6, 0.01))
     next(going)
     assert isinstance(going, Generator)
     going.close()
@@ -176,9 +186,9 @@ def test_what_an_ended_run_gives_is_what_as_many_members_give(tiny_depth: Path, 
     """And its settings say so: a manifest made from them replays the same."""
     pipe, picture = load(tiny_depth, device="cpu"), photo(32, 32)
     asked = Settings(**{**QUICK.model_dump(), "ensemble_size": 8})
-    *_, ended = Settling(pipe.stream(picture, asked), 8, 1.0)
+    *_, ended = EarlyStopping(pipe.stream(picture, asked), 8, 1.0)
     assert isinstance(ended, Prediction)
-    assert ended.settings.ensemble_size == FEWEST
+    assert ended.settings.ensemble_size == MIN_MEMBERS
     again = pipe(picture, ended.settings)
     np.testing.assert_array_equal(ended.values, again.values)
     np.testing.assert_array_equal(ended.uncertainty, again.uncertainty)

@@ -23,7 +23,7 @@ sizes = st.integers(1, 20)
 
 
 def hills(seed: int, count: int, level: float = 0.1) -> Tensor:
-    """[E, 1, 20, 24] members that agree well enough for all to have a vote."""
+    """[E, 1, 20, 24] members that agree well enough for none to be left out."""
     rng = generator(seed)
     return disturb(rng, plant(rng, "hills", (20, 24)), count, level)
 
@@ -173,7 +173,7 @@ def test_spread_is_in_the_units_of_the_fused_map() -> None:
 
 
 @pytest.mark.parametrize(("count", "bad"), [(3, 1), (5, 2), (9, 4)])
-def test_inverted_members_have_no_vote(count: int, bad: int) -> None:
+def test_inverted_members_are_left_out(count: int, bad: int) -> None:
     members = hills(10, count, level=0.03)
     members[:bad] = 1 - members[:bad]
     scale, shift = align_affine(members)

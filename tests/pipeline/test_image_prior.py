@@ -231,7 +231,7 @@ def classifier(picture: Tensor) -> Classifier:
 def test_the_trunk_is_the_classifiers(picture: Tensor, classifier: Classifier) -> None:
     prior = new_prior(classifier.weights)
     assert prior.channels == [48, 120, 208]
-    for found, expected in zip(prior.double().look(picture.double()), classifier.found, strict=True):
+    for found, expected in zip(prior.double().tapped_outputs(picture.double()), classifier.found, strict=True):
         assert found.shape == expected.shape
         assert ((found - expected).std() / expected.std()).item() < 1e-5
 
@@ -298,7 +298,7 @@ def test_features_are_standardised_on_the_pictures_of_a_set(tiny_depth: Path) ->
     pipe, prior, a_set = load(tiny_depth), tiny_prior(), DrawnSet(5, portrait=2)
     standardise(prior, pipe, a_set)
     pictures = [to_network(a_set[number].rgb, 64, pipe.factor)[0] for number in range(5)]
-    seen = [prior.look(pipe.decode(pipe.encode(x)).clamp(-1, 1)) for x in pictures]
+    seen = [prior.tapped_outputs(pipe.decode(pipe.encode(x)).clamp(-1, 1)) for x in pictures]
     for number in range(2):
         cells = torch.cat([found[number][0].flatten(1) for found in seen], dim=1)  # [C, N]
         cells = (cells - prior.get_buffer(f"mean_{number}")[:, None]) / prior.get_buffer(f"deviation_{number}")[:, None]

@@ -27,7 +27,7 @@ def test_depth_round_trip_is_affine(seed, scale, shift):
 
 def test_a_root_curve_paints_near_depth_finer_and_is_read_back_as_depth():
     depth = torch.linspace(0, 1, 401).view(1, 1, 1, 401)
-    root = Depth(curve="root")
+    root = Depth(transfer="root")
     picture = root.to_vae(depth, torch.ones_like(depth).bool())
     middle = picture[0, 0, 0, 200].item()
     assert middle == pytest.approx(2 * 0.5**0.5 - 1, abs=1e-4)  # half way to the far plane, seven tenths of the greys

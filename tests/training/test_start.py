@@ -312,11 +312,11 @@ def test_a_start_is_made_once_even_if_its_source_goes(tiny_depth: Path, tmp_path
 
 def test_a_curve_is_chosen_at_the_start_and_stays(tiny_depth: Path, tmp_path: Path) -> None:
     start = prepare_start(tiny_depth, tmp_path / "start", depth_curve="root")
-    assert find(start).curve == "root" and find(tiny_depth).curve == "linear"
-    assert load(start).modality == Depth(curve="root")
-    assert find(prepare_start(start, tmp_path / "next")).curve == "root"
-    assert find(prepare_start(start, tmp_path / "back", depth_curve="linear")).curve == "linear"
-    assert find(publish(start, tmp_path / "published")).curve == "root"
+    assert find(start).depth_transfer == "root" and find(tiny_depth).depth_transfer == "linear"
+    assert load(start).modality == Depth(transfer="root")
+    assert find(prepare_start(start, tmp_path / "next")).depth_transfer == "root"
+    assert find(prepare_start(start, tmp_path / "back", depth_curve="linear")).depth_transfer == "linear"
+    assert find(publish(start, tmp_path / "published")).depth_transfer == "root"
 
 
 def test_another_source_or_schedule_in_the_same_folder_is_refused(tiny_depth: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from marigold_core.checkpoints.registry import Known
+from marigold_core.checkpoints.registry import NamedCheckpoint
 from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.settings import PRESETS
 from marigold_core.ui import offered_checkpoints, text
@@ -168,9 +168,9 @@ def test_the_presets_are_those_of_the_library():
 
 def test_the_picker_lists_what_works(monkeypatch):
     entries = [
-        Known("nano", None, "depth", "bundled", 0, available=True),
-        Known("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published", 2_600_000_000),
-        Known("gone", None, "depth", "bundled, but missing", 0),
+        NamedCheckpoint("nano", None, "depth", "bundled", 0, available=True),
+        NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published", 2_600_000_000),
+        NamedCheckpoint("gone", None, "depth", "bundled, but missing", 0),
     ]
     monkeypatch.setattr(offered_checkpoints, "known", lambda: entries)
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/mine")

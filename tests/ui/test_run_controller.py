@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from marigold_core.errors import ExportError
-from marigold_core.pipeline.convergence import FEWEST
+from marigold_core.pipeline.convergence import MIN_MEMBERS
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
@@ -104,8 +104,8 @@ def test_early_stopping_is_the_controllers_and_holds_for_a_photo_where_it_is_cho
 ) -> None:
     values = {controller.early_stopping: chosen, controller.threshold: 1.0}
     *_, ended = controller.run_photo("photo.png", job(10).settings, "nano", values)  # its members are all the same
-    assert shown_members(controller, ended) == (FEWEST if chosen else 10)
-    assert (f"Stopped after {FEWEST} of 10 members" in str(ended[controller.status])) == chosen
+    assert shown_members(controller, ended) == (MIN_MEMBERS if chosen else 10)
+    assert (f"Stopped after {MIN_MEMBERS} of 10 members" in str(ended[controller.status])) == chosen
 
 
 def test_members_are_added_to_the_result_on_show_up_to_the_most_there_may_be(controller: RunController) -> None:

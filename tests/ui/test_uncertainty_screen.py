@@ -8,19 +8,19 @@ import numpy as np
 from marigold_core.prediction import Prediction
 from marigold_core.ui.screens.layers import format_share
 from marigold_core.ui.screens.uncertainty import curve_sentence, draw_curve, draw_member_values, member_values_sentence
-from tests.pipeline.test_convergence import SIZE, curve, noisy, planted, ramp
-from tests.pipeline.test_member_values import voted
+from tests.pipeline.test_convergence import SIZE, convergence_curve, noisy, planted, ramp
+from tests.pipeline.test_member_values import member_values
 
 
 def test_modes_are_described_with_their_numbers() -> None:
-    assert member_values_sentence(voted(*[0.2] * 8, *[0.6] * 2), "") == (
+    assert member_values_sentence(member_values(*[0.2] * 8, *[0.6] * 2), "") == (
         "Two groups: 8 of 10 members give about 0.20 (nearer), 2 give about 0.60 (farther); the map takes 0.20."
     )
-    one = member_values_sentence(voted(0.2, 0.3, 0.25), " m")
+    one = member_values_sentence(member_values(0.2, 0.3, 0.25), " m")
     assert one == "3 members between 0.20 m and 0.30 m; the map takes 0.25 m."
-    odd = member_values_sentence(voted(0.2, 0.2, 0.2, members=4), "")
+    odd = member_values_sentence(member_values(0.2, 0.2, 0.2, members=4), "")
     assert odd.endswith("Left out of the median: 1 member, at odds with all others.")
-    assert member_values_sentence(voted(members=3), "") == "The members found no depth in this photo."
+    assert member_values_sentence(member_values(members=3), "") == "The members found no depth in this photo."
 
 
 def test_every_member_is_a_dot_and_equal_ones_are_stacked() -> None:
@@ -44,7 +44,7 @@ def test_shares_are_written_with_as_many_digits_as_help() -> None:
 
 
 def drawn_curve(prediction: Prediction) -> str:
-    return draw_curve(curve(prediction), 0.005, "depth")
+    return draw_curve(convergence_curve(prediction), 0.005, "depth")
 
 
 def test_the_curve_has_a_dot_for_every_figure_and_its_sentence() -> None:
@@ -65,8 +65,8 @@ def test_the_axis_grows_once() -> None:
 
 def test_the_sentence_of_the_curve() -> None:
     assert "kept no members" in curve_sentence([], 0.01, "depth")
-    assert "begins with the second" in curve_sentence(curve(planted(noisy(1))), 0.01, "depth")
-    second = curve_sentence(curve(planted(noisy(2))), 0.01, "depth")
+    assert "begins with the second" in curve_sentence(convergence_curve(planted(noisy(1))), 0.01, "depth")
+    second = curve_sentence(convergence_curve(planted(noisy(2))), 0.01, "depth")
     assert re.fullmatch(r"Member 2 moved the map by [\d.]+ % of the depth range\.", second)
-    still = curve_sentence(curve(planted(noisy(5, level=0))), 0.01, "depth")
+    still = curve_sentence(convergence_curve(planted(noisy(5, level=0))), 0.01, "depth")
     assert "The map settled at 4 members" in still and "less than 1.0 % each" in still

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.modalities import Depth
-from marigold_core.prediction import Curve
+from marigold_core.prediction import DepthTransfer
 from training.data.framing import PUBLISHED, Batch, choose_size, frame
 from training.data.latent_cache import NAMES, OLD_DEFAULTS, read_index
 from training.data.sets.sample import DepthSet, Sample
@@ -96,7 +96,7 @@ class Latents:
         self._names = [json.loads((path / NAMES).read_text(encoding="utf-8")) for path in self.paths]
         self._ends = np.cumsum([len(shard["image"]) for shard in self.shards])
 
-    def check(self, autoencoder: str, prior: str | None = None, curve: Curve = "linear") -> None:
+    def check(self, autoencoder: str, prior: str | None = None, transfer: DepthTransfer = "linear") -> None:
         """Compare what made the latents with networks of these sha256 (``latent_cache.autoencoder_sha256``).
 
         Features of the image prior are read with the latents where they are its own; where there are none, the
@@ -104,8 +104,8 @@ class Latents:
         """
         stored, made_by = (OLD_DEFAULTS | self.made_with)["depth_curve"], self.made_with.get("prior_sha256")
         fault = None
-        if stored != curve:
-            fault = f"depths in {self.label} are painted on a {stored} curve and the start's on a {curve} one"
+        if stored != transfer:
+            fault = f"depths in {self.label} are painted on a {stored} curve and the start's on a {transfer} one"
         elif self.made_with["autoencoder_sha256"] != autoencoder:
             fault = f"latents in {self.label} were made by another autoencoder than the start's"
         elif prior is not None and made_by not in (None, prior):

@@ -7,7 +7,7 @@ import gradio as gr
 import numpy as np
 from gradio.data_classes import FileData, ListFiles
 
-from marigold_core.checkpoints.registry import default_checkpoint, known
+from marigold_core.checkpoints.registry import default_checkpoint, named_checkpoints
 from marigold_core.errors import CheckpointError, ImageError, SettingsError
 from marigold_core.files import examples, replay
 from marigold_core.files.manifest import Manifest
@@ -104,7 +104,7 @@ def find_checkpoint(record: Manifest) -> str:
 
     Raises: CheckpointError when it is not there, or has other weights.
     """
-    here = [default_checkpoint(), *(entry.name for entry in known() if entry.available)]
+    here = [default_checkpoint(), *(entry.name for entry in named_checkpoints() if entry.available)]
     name = next((name for name in here if record.checkpoint in (name, Path(name).name)), None)
     if name is None:
         raise CheckpointError(text.CHECKPOINT_ELSEWHERE.format(name=record.checkpoint))

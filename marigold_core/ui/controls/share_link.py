@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from marigold_core.checkpoints.registry import KNOWN, default_checkpoint
+from marigold_core.checkpoints.registry import NAMED, default_checkpoint
 from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.files import examples
 from marigold_core.settings import PRESETS, Settings
@@ -44,7 +44,7 @@ class PageState:
 def write(state: PageState) -> str:
     """Write the query of a link; a checkpoint without a short name is known on this machine alone and left out."""
     words = {name: getattr(state.settings, name) for name in NUMBERS}
-    words[CHECKPOINT] = state.checkpoint if state.checkpoint in KNOWN else None
+    words[CHECKPOINT] = state.checkpoint if state.checkpoint in NAMED else None
     words[EXAMPLE] = state.example
     return "?" + urlencode({name: value for name, value in words.items() if value is not None})
 

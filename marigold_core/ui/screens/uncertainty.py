@@ -15,8 +15,8 @@ import numpy as np
 from gradio.components import Component
 
 from marigold_core.images.colormaps import uncertainty_to_rgb
-from marigold_core.pipeline.convergence import Point, curve, settled_at
-from marigold_core.pipeline.member_values import Votes, votes_at
+from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, convergence_curve
+from marigold_core.pipeline.member_values import MemberValues, member_values_at
 from marigold_core.prediction import Prediction
 from marigold_core.storage import ASSETS
 from marigold_core.ui import text
@@ -73,7 +73,9 @@ class UncertaintyScreen(Screen):
         """Paint the spread, or write why there is none, and draw the curve as far as it goes."""
         return {
             **self._draw_spread(prediction),
-            self.curve: draw_curve(curve(prediction), values[self.controller.threshold] / 100, prediction.modality),
+            self.curve: draw_curve(
+                convergence_curve(prediction), values[self.controller.threshold] / 100, prediction.modality
+            ),
             self.member_values: draw_member_values(prediction, _pixel(values[self.pixel])),
         }
 
@@ -106,7 +108,7 @@ class UncertaintyScreen(Screen):
         """Draw the curve again for another threshold."""
         with translate_errors():
             held = self.controller.shown(result)
-            return draw_curve(curve(held), below / 100, held.modality)
+            return draw_curve(convergence_curve(held), below / 100, held.modality)
 
     def on_click(self, result: str | None, event: gr.EventData) -> str:
         """Write the pixel that was clicked, which comes in shares of the photo's width and height."""
@@ -146,7 +148,7 @@ def _pixel(typed: str | None) -> tuple[int, int] | None:
 # ------------------------------------------------------------------------------- convergence
 
 
-def draw_curve(points: Sequence[Point], below: float, modality: str) -> str:
+def draw_curve(points: Sequence[ConvergencePoint], below: float, modality: str) -> str:
     """Draw change and uncertainty over members, and the threshold ``below`` as a dotted line -> HTML."""
     span = SHORT if len(points) <= SHORT else LONG
     moved = [(point.members, point.moved) for point in points if point.moved is not None]
@@ -166,7 +168,7 @@ def draw_curve(points: Sequence[Point], below: float, modality: str) -> str:
     )
 
 
-def curve_sentence(points: Sequence[Point], below: float, modality: str) -> str:
+def curve_sentence(points: Sequence[ConvergencePoint], below: float, modality: str) -> str:
     """Describe the curve: the last change, the mean spread, and where early stopping would have ended the run."""
     if not points:
         return text.CURVE_NONE
@@ -177,7 +179,7 @@ def curve_sentence(points: Sequence[Point], below: float, modality: str) -> str:
     sentence = text.CURVE_LAST.format(number=last.members, moved=format_share(last.moved, modality) + of_range)
     if last.uncertainty is not None:
         sentence += text.CURVE_SPREAD.format(uncertainty=format_share(last.uncertainty, modality))
-    settled = settled_at(points, below)
+    settled = converged_at(points, below)
     if settled is None:
         return f"{sentence}."
     return f"{sentence}. " + text.CURVE_SETTLED.format(number=settled, below=format_share(below, modality))
@@ -206,7 +208,7 @@ def draw_member_values(prediction: Prediction, pixel: tuple[int, int] | None) ->
     x, y = pixel
     if not (0 <= x < width and 0 <= y < height):
         return _draw_strip(text.MEMBER_VALUES_OUTSIDE.format(width=width, height=height))
-    found, unit = votes_at(prediction, x, y), " m" if prediction.kind == "metric" else ""
+    found, unit = member_values_at(prediction, x, y), " m" if prediction.kind == "metric" else ""
     extent = (found.high - found.low) or 1.0
     places = 100 * (np.sort(found.depths[~np.isnan(found.depths)]) - found.low) / extent
     dots, stacked = list[tuple[float, int]](), Counter[int]()
@@ -223,9 +225,9 @@ def draw_member_values(prediction: Prediction, pixel: tuple[int, int] | None) ->
     )
 
 
-def member_values_sentence(found: Votes, unit: str) -> str:
+def member_values_sentence(found: MemberValues, unit: str) -> str:
     """Describe how many members give which depth, and which one the map has."""
-    nearer, *farther = found.camps()
+    nearer, *farther = found.modes()
     members, used = len(found.depths), nearer.size + sum(mode.size for mode in farther)
     if not used:
         return text.MEMBER_VALUES_FLAT

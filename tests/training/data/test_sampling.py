@@ -69,7 +69,7 @@ def test_what_does_not_fill_a_micro_batch_waits_for_another_epoch() -> None:
 
 def test_pictures_that_are_framed_as_they_are_seen_have_their_depth_on_the_curve() -> None:
     linear = pictures(4)
-    root = Pictures(linear.a_set, linear.framing, linear.factor, modality=Depth(curve="root"))
+    root = Pictures(linear.a_set, linear.framing, linear.factor, modality=Depth(transfer="root"))
     one, other = (source.read([0, 1], (0, 7)) for source in (linear, root))
     assert torch.equal(one.image, other.image)
     # squared rather than rooted: near 0 a root magnifies rounding
@@ -155,9 +155,9 @@ def test_latents_of_another_depth_curve_are_refused(tiny_depth: Path, tmp_path: 
     folder = write_latents(tmp_path / "latents", tiny_depth)
     autoencoder = autoencoder_sha256(load(tiny_depth, dtype="float32"))
     with pytest.raises(MarigoldError, match="painted on a linear curve and the start's on a root one; encode"):
-        Latents(folder).check(autoencoder, curve="root")
+        Latents(folder).check(autoencoder, transfer="root")
     (folder / INDEX).write_text(json.dumps(read_index(folder) | {"depth_curve": "root"}))
-    Latents(folder).check(autoencoder, curve="root")
+    Latents(folder).check(autoencoder, transfer="root")
     with pytest.raises(MarigoldError, match="painted on a root curve and the start's on a linear one; encode"):
         Latents(folder).check(autoencoder)
 

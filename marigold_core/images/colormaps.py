@@ -22,7 +22,7 @@ def depth_to_rgb(values: np.ndarray, colormap: Colormap = DEFAULT_COLORMAP, *, i
     if colormap not in get_args(Colormap):
         raise SettingsError(f"Unknown colormap {colormap!r}; choose from {', '.join(get_args(Colormap))}.")
     table = matplotlib.colormaps[colormap](np.arange(256), bytes=True)[:, :3]
-    # A look-up of our own: the same colours as calling the map, without its float64 copies of the picture.
+    # A table of 256 colours gives those of calling the map, without its float64 copies of the picture.
     level = np.minimum(np.clip(values, 0, 1) * 256, 255).astype(np.uint8)
     return (table[::-1] if invert else table)[level]
 

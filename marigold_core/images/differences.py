@@ -11,7 +11,7 @@ def difference(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndar
     """Two maps [h, w] or [h, w, 3] of one kind -> how far they lie apart at each pixel, [h, w] float32 >= 0.
 
     Depth: what remains after a least squares fit of what the kind leaves open, scale and shift or scale alone, in the
-    reference's units. A fit never turns a map over. Normals: the angle between them over pi.
+    reference's units. A negative scale is never fitted. Normals: the angle between them over pi.
     """
     if kind == "unit-vector":
         return (np.arccos(np.clip((values * reference).sum(-1), -1, 1)) / np.pi).astype(np.float32)

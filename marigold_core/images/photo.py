@@ -2,7 +2,7 @@
 
 Everything reads photos through ``load_photo``, so that a file is accepted, refused and toned the same way everywhere.
 Sizes are checked on the header, before any pixel is decoded. Colour profiles are ignored: depth hardly depends on
-them and the profile parser stays out of reach of hostile files.
+them, and no hostile file reaches the profile parser.
 """
 
 import math
@@ -226,7 +226,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _exif(image: Image.Image) -> tuple[int, float | None]:
-    """The orientation tag and the 35 mm equivalent focal length; damaged metadata must not cost the photo."""
+    """The orientation tag and the 35 mm equivalent focal length; damaged metadata are ignored."""
     orientation, focal_35mm = 1, None
     with suppress(Exception):
         exif = image.getexif()
@@ -258,7 +258,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bit(values: np.ndarray) -> np.ndarray:
     """[H, W] uint16, int32 or float32 -> [H, W] uint8.
 
-    uint16 is full scale at 65535. The others do not say: the smallest usual full scale that holds the values is
+    uint16 is full scale at 65535. For the others the smallest usual full scale that holds the values is
     taken, and values outside all of them are stretched from minimum to maximum.
     """
     if not np.isfinite(values).all():

@@ -107,14 +107,8 @@ def write_hdf5(path: Path, values: np.ndarray, key: str = "dataset") -> None:
 
 def write_hypersim(folder: Path, pictures: Mapping[str, Picture], split: str = "train") -> None:
     """Write what preparation makes of one split; pictures are named "ai_001_001/cam_00_fr0000"."""
-    lines = []
-    for name, one in pictures.items():
-        scene, _, rest = name.partition("/")
-        rgb, depth = f"{scene}/rgb_{rest}.png", f"{scene}/depth_plane_{rest}.png"
-        write_photo(folder / split / rgb, one.rgb)
-        write_png16(folder / split / depth, one.depth_m, 1000)
-        lines.append(f"{rgb} {depth}")
-    write_list(folder / split / f"filename_list_{split}.txt", lines)
+    paths = "{0}/rgb_{1}.png", "{0}/depth_plane_{1}.png"
+    write_listed(folder / split, f"filename_list_{split}.txt", pictures, *paths)
 
 
 def write_vkitti(folder: Path, pictures: Mapping[str, Picture]) -> None:
@@ -132,55 +126,29 @@ def write_vkitti(folder: Path, pictures: Mapping[str, Picture]) -> None:
 
 def write_nyu(folder: Path, pictures: Mapping[str, Picture], split: str = "test") -> None:
     """Write pictures named "kitchen_0004/0001": measured and filled depth in millimetres."""
-    lines = []
+    filled = split + "/{0}/filled_{1}.png"
     for name, one in pictures.items():
-        room, number = name.split("/")
-        rgb, depth, filled = (f"{split}/{room}/{kind}_{number}.png" for kind in ("rgb", "depth", "filled"))
-        write_photo(folder / rgb, one.rgb)
-        write_png16(folder / depth, one.depth_m, 1000)
-        write_png16(folder / filled, np.where(np.isnan(one.depth_m), 3.0, one.depth_m), 1000)
-        lines.append(f"{rgb} {depth} {filled}")
-    write_list(folder / f"filename_list_{split}.txt", lines)
+        write_png16(folder / filled.format(*name.split("/")), np.where(np.isnan(one.depth_m), 3.0, one.depth_m), 1000)
+    paths = split + "/{0}/rgb_{1}.png", split + "/{0}/depth_{1}.png"
+    write_listed(folder, f"filename_list_{split}.txt", pictures, *paths, more=f" {filled}")
 
 
 def write_kitti(folder: Path, pictures: Mapping[str, Picture | None], split: str = "test") -> None:
     """Write pictures named "2011_09_26_drive_0002_sync/0000000069"; None has a photo but no truth, as 45 of 697."""
-    lines = []
-    for name, one in pictures.items():
-        drive, number = name.split("/")
-        rgb = f"{drive[:10]}/{drive}/image_02/data/{number}.png"
-        depth = f"{drive}/proj_depth/groundtruth/image_02/{number}.png"
-        write_photo(folder / rgb, (one or picture(KITTI_SIZE)).rgb)
-        if one:
-            write_png16(folder / depth, one.depth_m, 256)
-        lines.append(f"{rgb} {depth if one else None} 721.5377")
-    write_list(folder / f"eigen_{split}_files_with_gt.txt", lines)
+    paths = "{0:.10}/{0}/image_02/data/{1}.png", "{0}/proj_depth/groundtruth/image_02/{1}.png"
+    write_listed(folder, f"eigen_{split}_files_with_gt.txt", pictures, *paths, more=" 721.5377", steps_a_metre=256)
 
 
 def write_eth3d(folder: Path, pictures: Mapping[str, Picture]) -> None:
     """Write pictures named "office/DSC_0219": depth is bare little-endian float32, inf where nothing was measured."""
-    lines = []
-    for name, one in pictures.items():
-        scene, photo = name.split("/")
-        rgb = f"rgb/{scene}/images/dslr_images/{photo}.JPG"
-        depth = f"depth/{scene}_dslr_depth/{scene}/ground_truth_depth/dslr_images/{photo}.JPG"
-        write_photo(folder / rgb, one.rgb)
-        (folder / depth).parent.mkdir(parents=True, exist_ok=True)
-        np.where(np.isnan(one.depth_m), np.inf, one.depth_m).astype("<f4").tofile(folder / depth)
-        lines.append(f"{rgb} {depth}")
-    write_list(folder / "eth3d_filename_list.txt", lines)
+    photo, raw = "images/dslr_images/{1}.JPG", "{0}/ground_truth_depth/dslr_images/{1}.JPG"
+    paths = f"rgb/{{0}}/{photo}", f"depth/{{0}}_dslr_depth/{raw}"
+    write_listed(folder, "eth3d_filename_list.txt", pictures, *paths, steps_a_metre=None)
 
 
 def write_scannet(folder: Path, pictures: Mapping[str, Picture]) -> None:
     """Write pictures named "scene0406_02/000300": depth in millimetres."""
-    lines = []
-    for name, one in pictures.items():
-        scene, number = name.split("/")
-        rgb, depth = f"{scene}/color/{number}.jpg", f"{scene}/depth/{number}.png"
-        write_photo(folder / rgb, one.rgb)
-        write_png16(folder / depth, one.depth_m, 1000)
-        lines.append(f"{rgb} {depth}")
-    write_list(folder / "scannet_val_sampled_list_800_1.txt", lines)
+    write_listed(folder, "scannet_val_sampled_list_800_1.txt", pictures, "{0}/color/{1}.jpg", "{0}/depth/{1}.png")
 
 
 def write_diode(folder: Path, pictures: Mapping[str, Picture]) -> None:
@@ -250,6 +218,32 @@ def write_png16(path: Path, depth_m: np.ndarray, steps_a_metre: int) -> None:
     assert steps.min() >= 0
     assert steps.max() < 2**16
     Image.fromarray(steps.astype(np.uint16)).save(path)
+
+
+def write_listed(
+    folder: Path,
+    list_name: str,
+    pictures: Mapping[str, Picture | None],
+    rgb: str,
+    depth: str,
+    more: str = "",
+    steps_a_metre: int | None = 1000,
+) -> None:
+    """Write photos and depth maps, whose paths have the parts of a picture's name, and their list.
+
+    ``more`` ends each line. Depth is 16-bit PNG or, without ``steps_a_metre``, bare float32. None has no depth.
+    """
+    lines = []
+    for name, one in pictures.items():
+        photo, truth = (path.format(*name.split("/")) for path in (rgb, depth))
+        write_photo(folder / photo, (one or picture(KITTI_SIZE)).rgb)
+        if one and steps_a_metre:
+            write_png16(folder / truth, one.depth_m, steps_a_metre)
+        elif one:
+            (folder / truth).parent.mkdir(parents=True, exist_ok=True)
+            np.where(np.isnan(one.depth_m), np.inf, one.depth_m).astype("<f4").tofile(folder / truth)
+        lines.append(f"{photo} {truth if one else None}{more.format(*name.split('/'))}")
+    write_list(folder / list_name, lines)
 
 
 def write_list(path: Path, lines: Sequence[str]) -> None:

@@ -10,13 +10,13 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, get_args
+from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
 import gradio as gr
 from gradio.components import Component
 from gradio.components.api_component import Api
 from gradio.data_classes import FileData
-from gradio_client.utils import python_type_to_json_schema
+from gradio_client import utils as client_utils  # pyright: ignore[reportMissingTypeStubs]
 from pydantic import Field
 
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
@@ -27,7 +27,7 @@ from marigold_core.errors import CalibrationError, MarigoldError, SettingsError
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, Frozen, MeshSettings, Settings
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, Frozen, MeshSettings, Settings, help_text
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import draw_photo
 from marigold_core.ui.error_messages import plain, translate_errors
@@ -36,6 +36,7 @@ from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.text import compare as compare_text
 from marigold_core.ui.text import metres as metres_text
 
+_schema: Callable[[type], dict[str, Any]] = cast(Any, client_utils).python_type_to_json_schema
 Arguments = Mapping[str, Any]  # values of a call by name
 Answer = dict[str, Any]
 Model = TypeVar("Model", bound=Frozen)
@@ -62,7 +63,7 @@ class DepthOutput(Frozen):
 class MeshOutput(Frozen):
     """What makes a shape, and what is returned of it."""
 
-    checkpoint: str | None = DepthOutput.model_fields["checkpoint"]
+    checkpoint: str | None = Field(None, description=help_text(DepthOutput, "checkpoint"))
     formats: list[Literal["glb", "ply", "stl"]] | None = Field(
         None, description="glb is a textured mesh, ply coloured points, stl a relief to print; by default glb"
     )
@@ -224,10 +225,10 @@ def fields(model: type[Frozen], *names: str) -> list[Parameter]:
 
 
 def _parameter(model: type[Frozen], name: str) -> Parameter:
-    schema = model.model_json_schema()["properties"][name]
+    schema: dict[str, Any] = model.model_json_schema()["properties"][name]
     description, default = schema.pop("description"), schema.pop("default", None)
     del schema["title"]
-    if isinstance(default, list):  # of values to compare: null stands for it
+    if "items" in schema:  # of values to compare: null stands for it
         description += f"; by default {', '.join(map(str, default))}"
         schema, default = {"anyOf": [schema, {"type": "null"}]}, None
     return Parameter(name, default, description, schema)
@@ -311,11 +312,12 @@ def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
         at = next((name for name in names if problem and name in problem), names[0])
         return [gr.validate(problem is None or name != at, problem or "") for name in names]
 
-    page.default_config.set_event_trigger(
+    config: Any = page.default_config
+    config.set_event_trigger(
         [],
         handler(endpoint, service),
         inputs,
-        Api(None, python_type_to_json_schema(endpoint.result), "result"),
+        Api(None, _schema(endpoint.result), "result"),
         postprocess=False,
         show_progress="hidden",
         api_name=endpoint.name,
@@ -356,8 +358,8 @@ def fault(given: Arguments) -> str | None:
     except MarigoldError as error:
         return plain(str(error))
     for name, known in CHOICES.items():
-        value = given.get(name)
-        for one in value if isinstance(value, list) else [] if value is None else [value]:
+        value: Any = given.get(name)
+        for one in cast(list[Any], value) if isinstance(value, list) else [] if value is None else [value]:
             if one not in known:
                 return plain(text.UNKNOWN_VALUE.format(name=name, value=one, known=", ".join(known)))
     return None if given["photo"] else text.NO_PHOTO
@@ -382,10 +384,10 @@ def read_comparison(given: Arguments) -> tuple[Comparison, list[str]]:
     """Read what to compare, and with which checkpoints, from a call. Raises: SettingsError, CheckpointError."""
     axes = {name: given[name] for name in ("steps", "sizes", "seeds") if given[name] is not None}
     asked = shared_comparison(**axes, processing_resolution=given["processing_resolution"])
-    checkpoints = [default_checkpoint()] if given["checkpoints"] is None else given["checkpoints"]
+    checkpoints: Any = [default_checkpoint()] if given["checkpoints"] is None else given["checkpoints"]
     if not isinstance(checkpoints, list):
         raise SettingsError("checkpoints must be a list of names.")
-    names = [check_checkpoint(name) for name in checkpoints]
+    names = [check_checkpoint(name) for name in cast(list[str], checkpoints)]
     count_cells(asked, names, MAX_CELLS)
     return asked, names
 

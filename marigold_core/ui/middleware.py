@@ -67,7 +67,7 @@ class Guard:
         answer = Answer(send)
         try:
             await self.app(scope, body, answer)
-        except BodyRefused:
+        except BodyRefusedError:
             if not answer.started:
                 await refuse(send, 413, TOO_LARGE)
 
@@ -82,7 +82,7 @@ class Guard:
         return tokens >= 1
 
 
-class BodyRefused(Exception):
+class BodyRefusedError(Exception):
     """The body is over its limit or came too slowly."""
 
 
@@ -95,17 +95,17 @@ class LimitedBody:
         self.complete = False
 
     async def __call__(self) -> Message:
-        """Return the next message, or raise ``BodyRefused``; after the body, waiting (for a disconnect) is free."""
+        """Return the next message or raise ``BodyRefusedError``; after the body, waiting for a disconnect is free."""
         if self.complete:
             return await self.receive()
         try:
             async with asyncio.timeout(max(0.0, self.deadline - time.monotonic())):
                 message = await self.receive()
         except TimeoutError:
-            raise BodyRefused from None
+            raise BodyRefusedError from None
         self.left -= len(message.get("body", b""))
         if self.left < 0:
-            raise BodyRefused
+            raise BodyRefusedError
         self.complete = not message.get("more_body", False)
         return message
 

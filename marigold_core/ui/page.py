@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import gradio as gr
+from gradio.components import Component
 
 from marigold_core.errors import ImageError
 from marigold_core.files import examples
@@ -16,7 +17,7 @@ from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_photo, draw_presets, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, MODEL, QUIET
+from marigold_core.ui.events import LIGHT, MODEL, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.compare import CompareScreen
@@ -94,19 +95,19 @@ class PhotoTab:
         controller = self.controller
         triggers = [controller.run.click, self.photo.upload]
         given = {self.photo, *self.inputs.values, *controller.inputs}
-        job = gr.on(triggers, self.on_run, given, controller.outputs, trigger_mode="once", **MODEL, **QUIET)
+        job = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
         controller.jobs.append(job)
         for part in (*controller.screens, self.gallery, self.link, self.replay):
             part.listen()
-        ending = {controller.result, *controller.inputs}, controller.outputs
-        ended = controller.stop.click(controller.stopped, *ending, cancels=[*controller.jobs], **LIGHT, **QUIET)
+        given: set[Component] = {controller.result, *controller.inputs}
+        ended = on(controller.stop.click, controller.stopped, given, controller.outputs, cancels=[*controller.jobs])
         controller.after(ended)
         for job in controller.jobs:
             controller.after(job)
-            job.failure(controller.stopped, *ending, **LIGHT, **QUIET)  # a message has given the reason
+            job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET)  # a message has the reason
         self.runtime.connect(page, self.photo, self.inputs)
         changed = [self.photo, *self.inputs.outputs, *controller.outputs]
-        controller.after(page.load(self.link.on_load, {*controller.inputs}, changed, **LIGHT, **QUIET))
+        controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Run the model on the photo, showing every member as it comes; Gradio closes this to stop it."""

@@ -1,6 +1,8 @@
 """Colours and type of the page: system fonts and local files, nothing from elsewhere."""
 
-import gradio as gr
+from typing import Any
+
+from gradio import themes
 
 from marigold_core.storage import ASSETS
 
@@ -16,15 +18,16 @@ _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica N
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
-def theme() -> gr.themes.Base:
+def theme() -> themes.Base:
     """Make the theme, light and dark."""
-    return gr.themes.Base(
-        primary_hue=gr.themes.colors.teal,
-        neutral_hue=gr.themes.colors.slate,
-        radius_size=gr.themes.sizes.radius_lg,
-        font=[gr.themes.Font(name) for name in _SANS],
-        font_mono=[gr.themes.Font(name) for name in _MONO],
-    ).set(
+    base: Any = themes.Base(
+        primary_hue=themes.colors.teal,
+        neutral_hue=themes.colors.slate,
+        radius_size=themes.sizes.radius_lg,
+        font=[themes.Font(name) for name in _SANS],
+        font_mono=[themes.Font(name) for name in _MONO],
+    )
+    return base.set(  # partly untyped
         body_background_fill="#f5f7f9",
         body_background_fill_dark="#0d1117",
         body_text_color_subdued="#586474",

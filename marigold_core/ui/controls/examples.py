@@ -10,7 +10,7 @@ from gradio.utils import get_upload_folder
 from marigold_core.files import examples
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.events import on
 from marigold_core.ui.run_controller import RunController, Update, Values
 
 
@@ -41,13 +41,14 @@ class ExampleGallery:
 
     def listen(self) -> None:
         """Show a picture's result when it is picked."""
-        for_show = {self.pictures, *self.controller.inputs}
-        picked = self.pictures.click(self.on_pick, for_show, [self.photo, *self.controller.outputs], **LIGHT, **QUIET)
+        given, changed = {self.pictures, *self.controller.inputs}, [self.photo, *self.controller.outputs]
+        picked = on(self.pictures.click, self.on_pick, given, changed)
         self.controller.after(picked)
 
     def on_pick(self, values: Values) -> Update:
         """Put an example photo into the input and its stored result on show."""
-        name = examples.NAMES[values[self.pictures]]
+        index: int = values[self.pictures]
+        name = examples.NAMES[index]
         return {**self.fill(name), **self.show(name, values)}
 
     def fill(self, name: str) -> Update:
@@ -58,9 +59,8 @@ class ExampleGallery:
         """Show the stored result of an example; ``before`` comes ahead of the sentence about it."""
         with translate_errors():
             prediction = examples.load_result(examples.FOLDER / f"{name}.jpg")
-            return self.controller.show_result(
-                prediction, before + text.EXAMPLE.format(name=prediction.checkpoint), values
-            )
+            sentence = before + text.EXAMPLE.format(name=prediction.checkpoint)
+            return self.controller.show_result(prediction, sentence, values)
 
     @staticmethod
     def name_of(photo: str | None) -> str | None:

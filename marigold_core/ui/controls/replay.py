@@ -16,7 +16,7 @@ from marigold_core.images.photo import Photo, load_photo
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs, keep_local, uploaded_path
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MODEL, QUIET
+from marigold_core.ui.events import MODEL, on
 from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
 
 MANIFEST_BYTES = 10**6  # ours are 3 kB
@@ -45,9 +45,8 @@ class ReplayButton:
         """Run a manifest when it comes."""
         given = {self.manifest, self.photo, self.controller.result, *self.controller.inputs}
         changed = [*self.controller.outputs, self.photo, *self.inputs.outputs]
-        self.controller.jobs.append(
-            self.manifest.upload(self.on_upload, given, changed, trigger_mode="once", **MODEL, **QUIET)
-        )
+        job = on(self.manifest.upload, self.on_upload, given, changed, MODEL, trigger_mode="once")
+        self.controller.jobs.append(job)
 
     def on_upload(self, values: Values) -> Iterator[Update]:
         """Run the recorded settings on the recorded photo, put the result on show, and compare its files."""

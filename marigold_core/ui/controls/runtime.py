@@ -10,7 +10,7 @@ from marigold_core.images.photo import read_size
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
-from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.events import LIGHT, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Values
 
@@ -41,7 +41,7 @@ class RuntimeLine:
         changes = [page.load, inputs.steps.change, inputs.members.change, inputs.resolution.change]
         changes += [inputs.checkpoint.change, photo.change]
         # One event, so that a slow answer about earlier values never comes after that about the last ones.
-        gr.on(changes, estimate, given, self.line, trigger_mode="always_last", **LIGHT, **QUIET)
+        on(changes, estimate, given, self.line, trigger_mode="always_last")
         for job in self.controller.jobs:
             job.success(estimate, given, self.line, **LIGHT, **QUIET)
 

@@ -13,7 +13,7 @@ from gradio.data_classes import FileData, ImageData
 from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.settings import PRESETS, Settings, bounds, default, help_text
 from marigold_core.ui import text
-from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.events import QUIET, on
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
 
 DEFAULT_PRESET = "balanced"
@@ -168,14 +168,7 @@ def draw_settings(preset: gr.Radio) -> SettingsInputs:
         checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
     # In the browser, so that no run can begin with the values of the preset before.
     preset.input(None, preset, [steps, members], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
-    gr.on(
-        [steps.input, members.input],
-        matching_preset,
-        [steps, members],
-        preset,
-        **LIGHT,
-        **QUIET,
-    )
+    on([steps.input, members.input], matching_preset, [steps, members], preset)
     return SettingsInputs(steps, members, resolution, seed, checkpoint, preset)
 
 

@@ -7,6 +7,7 @@ page does. What comes in through a link is checked like any other value, and nev
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import gradio as gr
@@ -19,7 +20,7 @@ from marigold_core.ui import text
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, QUIET
+from marigold_core.ui.events import on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
@@ -56,7 +57,7 @@ def read(query: Mapping[str, str]) -> PageState | None:
     """
     if not query.keys() & {*NUMBERS, CHECKPOINT, EXAMPLE}:
         return None
-    given = {name: _number(query[name]) for name in NUMBERS if name in query}
+    given: dict[str, Any] = {name: _number(query[name]) for name in NUMBERS if name in query}
     asked = Settings(**{**PRESETS[DEFAULT_PRESET], **given})
     if asked.processing_resolution not in (None, *OFFERED_PX):
         raise _unknown("processing_resolution", asked.processing_resolution, map(str, OFFERED_PX))
@@ -80,11 +81,11 @@ class ShareLink:
     def listen(self) -> None:
         """Make a link when the button is pressed; the browser knows the page's address and has the clipboard."""
         given = {self.gallery.photo, *self.inputs.values}
-        made = self.button.click(self.compose, given, self.address, **LIGHT, **QUIET)
+        made = on(self.button.click, self.compose, given, self.address)
         made.success(None, self.address, [self.address, self.note], js=COPY_JS)
 
     def compose(self, values: Values) -> gr.Textbox:
-        """Write the query of the settings that are in state."""
+        """Write the query of the settings that are in place."""
         with translate_errors():
             example = self.gallery.name_of(values[self.gallery.photo])
             state = PageState(self.inputs.read(values), values[self.inputs.checkpoint], example)
@@ -94,7 +95,7 @@ class ShareLink:
         """Begin with what the page's address asks for, else with the first example."""
         first = examples.NAMES[0]
         try:
-            state = read(dict(request.query_params))
+            state = read(dict(cast(Mapping[str, str], cast(Any, request).query_params)))
         except MarigoldError as error:
             return self.gallery.show(first, values, text.LINK_REFUSED.format(reason=error))
         if state is None:

@@ -1,7 +1,7 @@
 """The command ``compare``: denoising steps, members, seeds and checkpoints side by side, on one photo."""
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,8 +43,9 @@ def compare(
     """
     from tqdm import tqdm
 
-    from marigold_core.checkpoints.registry import default_checkpoint
+    from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.comparison import contact_sheet
+    from marigold_core.files.writers import file_names
     from marigold_core.images.photo import load_photo
 
     job = photo_folders.only_job(photo, output, "a comparison takes one")
@@ -52,7 +53,10 @@ def compare(
     if existing and not run.overwrite:
         raise ExportError(f"{job.folder / existing[0]} exists already; --overwrite replaces it.")
     models = run.model or (default_checkpoint(),)
-    _check(models, comparison, run.formats)
+    records = [find(model) for model in models]
+    sweeps.check_alike(records)
+    if run.formats:
+        file_names(run.formats, records[0].modality, max(comparison.sizes))
     sweep = Sweep(load_photo(job.photo), comparison, models, colormap=run.colormap)
     count = sweeps.count_cells(comparison, models)
 
@@ -83,20 +87,6 @@ def compare(
     if not run.quiet:
         print(table([COLUMNS, *(row.figures() for row in rows)]), f"{job.folder / contact_sheet.SHEET}", sep="\n\n")
     return ALL_DONE
-
-
-def _check(models: Sequence[str], comparison: Comparison, formats: Sequence[Format] | None) -> None:
-    """Refuse checkpoints that cannot stand in one table, and formats that no cell has.
-
-    Raises: CheckpointError, SettingsError, ExportError.
-    """
-    from marigold_core.checkpoints.registry import find
-    from marigold_core.files.writers import file_names
-
-    records = [find(model) for model in models]
-    sweeps.check_alike(records)
-    if formats:
-        file_names(formats, records[0].modality, max(comparison.sizes))
 
 
 def _write_cell(made: Prediction, parent: Path, output: Path, run: ComparisonRun, mesh: MeshSettings) -> None:

@@ -8,7 +8,7 @@ import glob
 import mimetypes
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
-from marigold_core.settings import Colormap, Format, MeshSettings, ResolvedSettings
 from marigold_core.storage import atomic_folder
 
 if TYPE_CHECKING:
@@ -185,29 +184,16 @@ def _publish(aside: Path, folder: Path) -> None:
 # ------------------------------------------------------------------------------- what is there already
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a run makes of each photo, with the settings resolved."""
-
-    checkpoint_sha256: str
-    settings: ResolvedSettings
-    mesh: MeshSettings
-    colormap: Colormap
-    formats: tuple[Format, ...] | None  # None: all that suit
-    files: list[str]  # what the formats are called, the manifest aside
-
-
-def is_done(folder: Path, pixels: np.ndarray, order: Order) -> bool:
-    """Return whether ``folder`` holds all that an order would make of a photo [H, W, 3] uint8."""
+def is_done(folder: Path, pixels: np.ndarray, files: Iterable[str], **wanted: object) -> bool:
+    """Return whether ``folder`` holds files of a photo [H, W, 3] uint8 whose manifest has the wanted values."""
     from marigold_core.files.manifest import sha256
 
     recorded = _recorded(folder)
     return (
         recorded is not None
-        and all(name in recorded.files and (folder / name).is_file() for name in order.files)
-        and recorded.checkpoint_sha256 == order.checkpoint_sha256
-        and (recorded.settings, recorded.mesh, recorded.colormap) == (order.settings, order.mesh, order.colormap)
-        and recorded.how is None  # metres of an earlier calibration are not what was ordered
+        and all(name in recorded.files and (folder / name).is_file() for name in files)
+        and all(getattr(recorded, name) == value for name, value in wanted.items())
+        and recorded.how is None  # not the metres of an earlier calibration
         and recorded.photo.sha256 == sha256(pixels.tobytes())
     )
 

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -12,9 +12,6 @@ from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, SOME_FAILED, Run, table, watch
 from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.settings import MeshSettings, Settings
-
-if TYPE_CHECKING:
-    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 
 def predict(
@@ -37,7 +34,8 @@ def predict(
     What an earlier run with the same settings finished is left as it is.
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
-    from marigold_core.files.writers import file_names
+    from marigold_core.files import writers
+    from marigold_core.images.photo import load_photo
 
     found = photo_folders.find_jobs(photos, output)
     report = Report(run.quiet)
@@ -50,35 +48,30 @@ def predict(
     find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
     pipe = load(model, device=run.device, dtype=run.dtype)
     settings = pipe.resolve(settings)
-    files = file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
-    order = photo_folders.Order(pipe.checkpoint.sha256, settings, mesh, run.colormap, run.formats, files)
-    try:
-        for job in found.jobs:
-            report.add(job.photo, *_predict_one(pipe, job, output, order, run))
-    finally:  # a run that is stopped accounts for what it did as well
-        report.close()
-    return SOME_FAILED if report.count("failed") else ALL_DONE
+    files = writers.file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
+    wanted = {"settings": settings, "mesh": mesh, "colormap": run.colormap, "checkpoint_sha256": pipe.checkpoint.sha256}
 
-
-def _predict_one(
-    pipe: "MarigoldPipeline", job: photo_folders.Job, output: Path, order: photo_folders.Order, run: Run
-) -> tuple[str, str]:
-    """Predict one photo and write its files -> (state, remark)."""
-    from marigold_core.files.writers import save
-    from marigold_core.images.photo import load_photo
-
-    try:
+    def predict_one(job: photo_folders.Job) -> tuple[str, str]:
+        """Predict one photo and write its files -> (state, remark)."""
         photo = load_photo(job.photo)
-        if not run.overwrite and photo_folders.is_done(job.folder, photo.pixels, order):
+        if not run.overwrite and photo_folders.is_done(job.folder, photo.pixels, files, **wanted):
             return "kept", f"{job.folder} was finished by an earlier run"
         with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
-            prediction = watch(pipe.stream(photo, order.settings), job.photo.name, run.quiet)
-            save(prediction, folder, order.formats, mesh=order.mesh, colormap=order.colormap)
-    except CheckpointError:
-        raise  # it would fail the next photo as well
-    except MarigoldError as error:
-        return "failed", str(error)
-    return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
+            prediction = watch(pipe.stream(photo, settings), job.photo.name, run.quiet)
+            writers.save(prediction, folder, run.formats, mesh=mesh, colormap=run.colormap)
+        return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
+
+    try:
+        for job in found.jobs:
+            try:
+                report.add(job.photo, *predict_one(job))
+            except CheckpointError:
+                raise  # it would fail the next photo as well
+            except MarigoldError as error:
+                report.add(job.photo, "failed", str(error))
+    finally:  # a run that is stopped lists what it did as well
+        report.close()
+    return SOME_FAILED if report.count("failed") else ALL_DONE
 
 
 class Report:

@@ -184,6 +184,23 @@ def test_the_doctor_says_what_is_missing(capsys: pytest.CaptureFixture[str], mon
     assert re.search(r"fail +the bundled checkpoint nano cannot be used: .*\n +Get a fresh copy", report)
 
 
+def test_demo_opens_the_app_where_gradio_is_installed(capsys, monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr("marigold_core.ui.launch.main", lambda: opened.append(True))
+    assert (cli.main(["demo"]), opened) == (cli.ALL_DONE, [True])
+    monkeypatch.setattr("marigold_core.cli.demo.find_spec", lambda name: None)
+    assert (cli.main(["demo"]), opened) == (cli.USAGE, [True])
+    assert capsys.readouterr().err.endswith("not installed: pip install 'marigold-depth-studio[app]'.\n")
+
+
+@pytest.mark.parametrize("program", ["marigold-depth", "python -m marigold_core"])
+def test_usage_names_the_program_that_was_started(program, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/bin/{program.partition(' ')[0]}"])
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"usage: {program} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "words", [["marigold_core", "models"], ["marigold_core", "predict", "--help"], ["training.render", "--help"]]
 )

@@ -222,19 +222,7 @@ def test_ten_kills_leave_only_whole_results_and_the_next_run_goes_on(
 ) -> None:
     for k in range(4):
         write(folder / f"{k}.png", seed=k)
-    words = [
-        "predict",
-        folder,
-        "-o",
-        out,
-        "--model",
-        tiny_depth,
-        "--device",
-        "cpu",
-        "--formats",
-        "npy,color",
-        "--quiet",
-    ]
+    words = f"predict {folder} -o {out} --model {tiny_depth} --device cpu --formats npy,color --quiet".split()
     ended = fresh("-c", KILLED, *words, *QUICK, OMP_NUM_THREADS="1")
     signals = ended.stdout.split()
     assert len(signals) == 10, ended.stderr

@@ -29,6 +29,7 @@ from marigold_core.comparison.sweep import (
 from marigold_core.images.colormaps import depth_to_rgb
 from marigold_core.prediction import Kind
 from tests.helpers.command_line import fingerprints
+from tests.helpers.predictions import prediction_of
 
 QUICK = ["--steps", "1,2", "--sizes", "1,3", "--processing-resolution", "32", "--device", "cpu"]
 Compare = Callable[..., int]
@@ -95,11 +96,8 @@ def test_the_parts_of_a_run_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prediction(values: np.ndarray, kind: Kind = "affine") -> Prediction:
-    photo = np.zeros((*values.shape[:2], 3), np.uint8)
     spread = np.full(values.shape[:2], 0.25, np.float32)
-    settings = Settings(ensemble_size=3).resolved(2, 64)
-    name = "normals" if kind == "unit-vector" else "depth"
-    return Prediction(name, kind, "depth", values, spread, None, photo, None, settings, "tiny", "ab" * 32)
+    return prediction_of(values, kind, uncertainty=spread, settings=Settings(ensemble_size=3).resolved(2, 64))
 
 
 def test_too_long_is_said_with_the_predicted_time() -> None:
@@ -272,22 +270,12 @@ def test_what_is_there_is_left_alone_unless_it_may_be_replaced(folder, out, writ
 
 
 def test_bad_requests_end_in_a_sentence_and_write_nothing(
-    folder: Path,
-    out: Path,
-    tiny_depth: Path,
-    tiny_normals: Path,
-    write,
-    compare: Compare,
-    capsys: pytest.CaptureFixture[str],
+    folder, out, tiny_depth, tiny_normals, write, compare, capsys
 ) -> None:
     photo = write(folder / "a.png")
     write(folder / "b.png")
     for words, status, message in (
-        (
-            [photo, "--most-minutes", "0.00001"],
-            cli.USAGE,
-            r"This comparison would take about .*; choose fewer or smaller values\.\n",
-        ),
+        ([photo, "--most-minutes", "0.00001"], cli.USAGE, r"This comparison would take about .*; choose fewer .*\.\n"),
         ([photo, "--formats", "uncertainty", "--sizes", "1,2"], cli.USAGE, "needs 3 or more members"),
         ([photo, "--model", f"{tiny_depth},{tiny_normals}"], cli.USAGE, "gives affine depth, .* gives unit-vector"),
         ([photo, "--model", f"{tiny_depth},{tiny_depth}"], cli.USAGE, "Two of the checkpoints are called"),

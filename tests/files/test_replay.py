@@ -159,15 +159,7 @@ def test_a_copy_of_the_photo_without_its_metadata_will_do(folder, out, tmp_path,
 
 
 def test_refusals_are_a_sentence(
-    done: Path,
-    folder: Path,
-    out: Path,
-    tmp_path: Path,
-    tiny_depth: Path,
-    tiny_depth_lcm: Path,
-    write,
-    replay: Replay,
-    capsys: pytest.CaptureFixture[str],
+    done, folder, out, tmp_path, tiny_depth, tiny_depth_lcm, write, replay, capsys
 ) -> None:
     other = write(folder / "b.png", seed=3)
     before = fingerprints(tmp_path)

@@ -29,6 +29,7 @@ from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncerta
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Format, MeshSettings, Settings
+from tests.helpers.predictions import prediction_of
 
 MESH = MeshSettings(max_triangles=3000, relief_mm=120, fov_x_deg=60)
 NAMES = {
@@ -53,7 +54,7 @@ def depth() -> Prediction:
     values = (0.5 + 0.49 * np.sin(6 * x) * np.cos(5 * y)).astype(np.float32)
     photo = np.stack([x * 250, y * 250, 250 - x * 250], axis=-1).astype(np.uint8)
     settings = Settings(ensemble_size=5, seed=7).resolved(4, 64)
-    return Prediction("depth", "affine", "depth", values, values * 0.03, None, photo, 61.5, settings, "tiny", "ab" * 32)
+    return prediction_of(values, uncertainty=values * 0.03, photo=photo, fov_x_deg=61.5, settings=settings)
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> N
     record = Manifest.model_validate_json(text)
     assert record.schema_version == 3 and json.loads(text)["schema_version"] == 3
     assert (record.settings, record.mesh, record.colormap) == (depth.settings, MESH, "magma")
-    assert (record.checkpoint, record.checkpoint_sha256) == ("tiny", "ab" * 32)
+    assert (record.checkpoint, record.checkpoint_sha256) == ("tiny", "0" * 64)
     assert (record.modality, record.kind, record.space, record.fov_x_deg) == ("depth", "affine", "depth", 61.5)
     assert "0 = near plane, 1 = far plane" in record.convention
     assert record.value_range.low == depth.values.min() and record.value_range.high == depth.values.max()

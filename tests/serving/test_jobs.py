@@ -13,10 +13,10 @@ from marigold_core.errors import CheckpointError, ExportError, ImageError, Setti
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import MAX_PIPELINES, Service, check_cost
 from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
+from tests.helpers.predictions import prediction_of
 
 PHOTO = np.full((32, 40, 3), 120, np.uint8)
 LONG = Settings(num_inference_steps=50)
-RUN = Settings().resolved(4, 64)  # what a prediction was made with, where it does not matter
 
 
 class SlowPipeline:
@@ -45,9 +45,7 @@ class SlowPipeline:
 
 
 def prediction(value: float = 0.5, size: int = 32) -> Prediction:
-    values = np.linspace(0, value, size * size, dtype=np.float32).reshape(size, size)
-    photo = np.zeros((size, size, 3), np.uint8)
-    return Prediction("depth", "affine", "depth", values, None, None, photo, None, RUN, "fake", "0" * 64)
+    return prediction_of(np.linspace(0, value, size * size).reshape(size, size))
 
 
 Serve = Callable[..., Any]
@@ -59,7 +57,8 @@ def serve(tmp_path: Path) -> Serve:
 
     def serve(load: Any = None, **options: int) -> Any:
         made = load or SlowPipeline()
-        return Service(tmp_path, loader=made if callable(made) else lambda name: made, **options)
+        loader: Any = made if callable(made) else lambda name: made
+        return Service(tmp_path, loader=loader, **options)
 
     return serve
 

@@ -18,6 +18,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.serving.runtime_estimate import PHOTO_S, Runner, estimate, guess, remembered, timed, timed_load
 from marigold_core.settings import Settings
 from marigold_core.storage import cache_folder
+from tests.helpers.predictions import prediction_of
 
 ENCODE_S, STEP_S, DECODE_S = 2.0, 3.0, 5.0
 PHOTO_SIZE, NETWORK_SIZE = (600, 800), (144, 192)
@@ -39,9 +40,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def prediction(
     members: int, photo: tuple[int, int] = PHOTO_SIZE, network: tuple[int, int] = NETWORK_SIZE
 ) -> Prediction:
-    settings = Settings(ensemble_size=members).resolved(4, 192)
-    maps = np.zeros(photo, np.float32), None, np.zeros((members, *network), np.float16), np.zeros((*photo, 3), np.uint8)
-    return Prediction("depth", "affine", "depth", *maps, None, settings, "nano", "0" * 64, "cpu", "float32")
+    stack = np.zeros((members, *network), np.float16)
+    return prediction_of(np.zeros(photo), members=stack, checkpoint="nano", device="cpu", dtype="float32")
 
 
 def run(

@@ -53,7 +53,7 @@ def test_a_closed_grid_takes_no_further_step(tiny_depth: Path, photo: Callable, 
     predict = pipe.predict_velocity
     monkeypatch.setattr(pipe, "predict_velocity", lambda *given: (steps.append(1), predict(*given))[1])
     events = pipe.stream_grid(photo(), (20,), (5,), (0,), 32)
-    next(events), next(events)
+    assert next(events) and next(events)
     taken = len(steps)
     events.close()  # type: ignore[attr-defined]
     assert len(steps) == taken < 5

@@ -33,10 +33,8 @@ from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import Frozen
 
 Numbers = Iterable[tuple[float, ...]]
-_UNIT_NOISE = 1e-5  # of the farthest depth, where it is the unit
-
-
 Groups = TypeVar("Groups")  # of numbers, as a surface takes them: one string, or lists
+_UNIT_NOISE = 1e-5  # of the farthest depth, where it is the unit
 
 
 class HintFields(Frozen, Generic[Groups]):

@@ -194,8 +194,9 @@ class Problem:
         """Why no camera sees such a map, or None."""
         scale, affine = unknowns[0], self._affine(unknowns)
         size = 1.0 if self.space == "log" else float(np.abs(affine).max())
-        constant = not self.fixed_shift and np.ptp(affine) <= 1e-9 * size  # its sign is rounding
-        if constant or not (scale < 0 if self.space == "disparity" else scale > 0):
+        if not self.fixed_shift and np.ptp(affine) <= 1e-9 * size:  # the sign of such a scale is rounding
+            return "The hints contradict the map: they put all of it at one depth; check the pixels and metres."
+        if not (scale < 0 if self.space == "disparity" else scale > 0):
             return (
                 "The hints contradict the map: what it shows farther away was said to be nearer; "
                 "check the pixels and metres."

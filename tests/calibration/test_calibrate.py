@@ -177,6 +177,7 @@ def any_map(seed: int, space: Space) -> tuple[Prediction, np.ndarray, np.random.
             lambda z: Hints(anchors=[Anchor(80, 112, 8.0), Anchor(20, 20, 3.0)]),
             "shows farther away was said to be nearer",
         ),
+        (lambda z: Hints(anchors=[Anchor(80, 112, 8.0), Anchor(20, 20, 8.0)]), "put all of it at one depth"),
         (lambda z: Hints(anchors=[Anchor(60, 92, 1.0), Anchor(20, 20, 90.0)]), "nearest part .* behind the camera"),
         (lambda z: Hints(anchors=[Anchor(160, 20, 8.0)]), r"\(160, 20\) lies outside the photo, which has 160 x 120"),
         (lambda z: Hints(anchors=[Anchor(0, 0, 0.0)]), "must be a number of metres above 0, but got 0"),

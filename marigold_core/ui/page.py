@@ -28,7 +28,7 @@ from marigold_core.ui.screens.mesh import MeshScreen
 from marigold_core.ui.screens.metres import MetresScreen
 from marigold_core.ui.screens.uncertainty import UncertaintyScreen
 from marigold_core.ui.templates import render
-from marigold_core.ui.theme import SCRIPT
+from marigold_core.ui.theme import script
 
 KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
 
@@ -53,7 +53,7 @@ def build(service: Service) -> gr.Blocks:
 def _script() -> str:
     """Give the page's script the names of the example photos."""
     photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
-    return f"() => ({SCRIPT.read_text(encoding='utf-8')})({json.dumps(photos)})"
+    return f"() => ({script('page.js')})({json.dumps(photos)})"
 
 
 class PhotoTab:

@@ -17,18 +17,6 @@ PICTURE_HEIGHT_PX = 560
 PREVIEW_PX = 1280  # longest edge of what the page shows; downloads have the photo's size
 
 
-# The box that a picture fills on the screen, inside an element that is wider or higher; null before it is loaded.
-BOX_JS = """
-function box(picture) {
-  if (!picture?.naturalWidth) return null;
-  const outer = picture.getBoundingClientRect();
-  const scale = Math.min(outer.width / picture.naturalWidth, outer.height / picture.naturalHeight);
-  const width = picture.naturalWidth * scale, height = picture.naturalHeight * scale;
-  return {left: outer.left + (outer.width - width) / 2, top: outer.top + (outer.height - height) / 2, width, height};
-}
-"""
-
-
 def preview_size(shape: tuple[int, ...]) -> tuple[int, int]:
     """Size [H, W] of a photo -> (width, height) of its pictures on the page, the longest edge at most PREVIEW_PX."""
     height, width = shape[:2]

@@ -7,8 +7,6 @@ from gradio import themes
 from marigold_core.storage import ASSETS
 
 CSS = ASSETS / "app.css"
-SCRIPT = ASSETS / "page.js"
-COMPARE_SCRIPT = ASSETS / "compare.js"
 FAVICON = ASSETS / "favicon.png"
 
 # The 3D viewer tries WebGPU wherever it is announced and fails loudly where no adapter is; WebGL draws the same.
@@ -16,6 +14,11 @@ HEAD = "<script>delete Navigator.prototype.gpu</script>"
 
 _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def script(*names: str) -> str:
+    """Read scripts of ``assets/`` as one."""
+    return "".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
 
 
 def theme() -> themes.Base:

@@ -33,7 +33,7 @@ from marigold_core.ui.run_controller import Update, Values, progress_line, statu
 from marigold_core.ui.screens.depth import draw_colormaps
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import compare as compare_text
-from marigold_core.ui.theme import COMPARE_SCRIPT
+from marigold_core.ui.theme import script
 
 STEPS, STEPS_AT_FIRST = (1, 2, 4, 10, 20, 50), [1, 4, 10]
 SIZES, SIZES_AT_FIRST = (1, 2, 3, 5, 10, 20), [1, 5]
@@ -86,9 +86,10 @@ class CompareScreen:
             )
             self.colormap = draw_colormaps(220, container=False, scale=0)
         empty = f"<div class='lab-empty'><p>{compare_text.EMPTY}</p></div>"
-        script = COMPARE_SCRIPT.read_text(encoding="utf-8")
         photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
-        self.grid = gr.HTML(empty, js_on_load=script, apply_default_css=False, elem_id="lab-grid", photos=photos)
+        self.grid = gr.HTML(
+            empty, js_on_load=script("compare.js"), apply_default_css=False, elem_id="lab-grid", photos=photos
+        )
         self.table = gr.HTML(apply_default_css=False, elem_id="lab-table")
         with gr.Row(elem_id="lab-files"):
             self.buttons = [gr.Button(label, size="sm", interactive=False) for label in compare_text.FILES.values()]

@@ -12,19 +12,18 @@ from marigold_core.images.differences import shrink
 from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap
-from marigold_core.storage import ASSETS
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, on
-from marigold_core.ui.pictures import BOX_JS, draw_comparison
+from marigold_core.ui.pictures import draw_comparison
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import DEPTH, PHOTO, ColourSettings, draw_legends, main_layer, offered, paint
 from marigold_core.ui.templates import render
+from marigold_core.ui.theme import script
 
 HANDLE = 50  # per cent of the picture's width
 READOUT_PX = 160  # longest edge of the map whose values the page holds
 LEVELS = 65535
-READOUT_JS = BOX_JS + (ASSETS / "readout.js").read_text(encoding="utf-8")
 
 
 def draw_colormaps(min_width: int, *, container: bool = True, scale: int | None = None) -> gr.Dropdown:
@@ -49,7 +48,9 @@ class DepthScreen(Screen):
         with gr.Column(elem_id="look"):
             self.pictures = draw_comparison(text.DEPTH)
         self.legends = gr.HTML(elem_id="keys")
-        self.readout = gr.HTML(html_template=render("readout"), js_on_load=READOUT_JS, elem_id="readout")
+        self.readout = gr.HTML(
+            html_template=render("readout"), js_on_load=script("box.js", "readout.js"), elem_id="readout"
+        )
         with gr.Row(elem_classes="under"):
             self.left = self._draw_side(text.LEFT, PHOTO)
             self.right = self._draw_side(text.RIGHT, DEPTH)

@@ -17,23 +17,10 @@ from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values, status_line
 from marigold_core.ui.templates import render
+from marigold_core.ui.theme import script
 
 MOST_RUNS = 12  # on the strip; the oldest is dropped
 THUMBNAIL_PX = 128  # longest edge
-
-# The strip is drawn again after every run; the picked button gets the focus back.
-PICK_JS = """
-let picked = null;
-element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-run]');
-  if (!button) return;
-  picked = button.dataset.run;
-  trigger('click', {run: picked});
-});
-watch('value', () => {
-  if (picked && document.activeElement === document.body) element.querySelector(`[data-run="${picked}"]`)?.focus();
-});
-"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class History(Screen):
         super().__init__(controller)
         self.colormap = colormap
         self.runs = gr.State([])
-        self.strip = gr.HTML(self.draw([], None), js_on_load=PICK_JS, elem_id="history")
+        self.strip = gr.HTML(self.draw([], None), js_on_load=script("history.js"), elem_id="history")
 
     @property
     def inputs(self) -> list[Component]:

@@ -41,11 +41,8 @@ from marigold_core.ui.screens.annotations import (
 )
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import metres as metres_text
+from marigold_core.ui.theme import script
 
-REMOVE_JS = """element.addEventListener('click', (event) => {
-    const button = event.target.closest('button[data-row]');
-    if (button) trigger('click', { row: Number(button.dataset.row) });
-});"""
 NONE = "–"
 FINEST = 3  # decimals of a metre
 
@@ -68,7 +65,7 @@ class MetresScreen(Screen):
                     alt_text=metres_text.PICTURE_ALT,
                     elem_id="marks",
                 )
-                self.results = gr.HTML(metres_text.METRES_NONE, js_on_load=REMOVE_JS, elem_id="found")
+                self.results = gr.HTML(metres_text.METRES_NONE, js_on_load=script("metres.js"), elem_id="found")
                 self.clear = gr.Button(metres_text.CLEAR_HINTS, size="sm", elem_id="clear")
             with gr.Column(scale=2, min_width=290, elem_id="hints"):
                 self._draw_fields()

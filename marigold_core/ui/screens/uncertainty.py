@@ -18,17 +18,16 @@ from marigold_core.images.colormaps import uncertainty_to_rgb
 from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, convergence_curve
 from marigold_core.pipeline.member_values import MemberValues, member_values_at
 from marigold_core.prediction import Prediction
-from marigold_core.storage import ASSETS
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL, on
-from marigold_core.ui.pictures import BOX_JS, draw_comparison, photo_file, preview
+from marigold_core.ui.pictures import draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import UNCERTAINTY, ColourSettings, draw_legends, format_share, format_uncertainty
 from marigold_core.ui.templates import render
+from marigold_core.ui.theme import script
 
 MORE = 5  # members that the button adds
-PICK_JS = BOX_JS + (ASSETS / "member_values.js").read_text(encoding="utf-8")
 
 SHORT, LONG = 10, 20  # members on the curve's axis; it changes once at most while a run goes on
 TICKS = {SHORT: range(1, 11), LONG: (1, 5, 10, 15, 20)}
@@ -50,7 +49,7 @@ class UncertaintyScreen(Screen):
                 self.curve = gr.HTML()
             with gr.Column(min_width=300):
                 hint = _draw_strip(text.MEMBER_VALUES_NONE)
-                self.member_values = gr.HTML(hint, js_on_load=PICK_JS, elem_id="votes")
+                self.member_values = gr.HTML(hint, js_on_load=script("box.js", "member_values.js"), elem_id="votes")
                 self.pixel = gr.Textbox(label=text.PIXEL, placeholder=text.PIXEL_FORM, max_length=20, elem_id="pixel")
         with gr.Row(elem_id="members"):
             with gr.Column(min_width=300):

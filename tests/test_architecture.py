@@ -40,7 +40,7 @@ PLACES = {
     "packaging": {"cli"},
 }
 EVERYWHERE = {"numpy"}
-HEAVY = {"torch", "diffusers", "transformers", "gradio", "matplotlib", "trimesh"}
+HEAVY = {"torch", "diffusers", "transformers", "gradio", "matplotlib", "trimesh", "scipy"}
 LIGHT = [  # importing these must stay quick: help texts, settings and usage errors need nothing else
     path
     for path in CORE

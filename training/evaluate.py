@@ -27,7 +27,7 @@ from training.scoring.metrics import REMOVED
 from training.scoring.plots import draw_comparison, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
-from training.scoring.scores import BASELINES, Comparison, Row, averages, compare
+from training.scoring.scores import BASELINES, Row, averages, compare
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"
@@ -55,22 +55,9 @@ class Source:
 class Scores:
     """Scores of all pictures so far."""
 
-    rows: dict[str, Row] = field(default_factory=dict)  # by name
+    rows: dict[str, Row] = field(default_factory=dict)  # by name of the picture
     baselines: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in BASELINES})
     curves: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, sample: Sample, comparison: Comparison, protocol: Protocol) -> None:
-        """Keep the scores of one picture, and those of the baselines on it."""
-        self.rows[sample.name] = comparison.row
-        if comparison.curves is not None:
-            self.curves.append(comparison.curves)
-        for name, guess in BASELINES.items():
-            self.baselines[name].append(compare(guess(sample.rgb), sample.depth_m, protocol).row)
-
-    def means(self, name: str, protocol: Protocol) -> dict[str, Row]:
-        """Average the scores of the predictions, called ``name``, and of the baselines."""
-        groups = {name: list(self.rows.values()), **self.baselines}
-        return {label: averages(rows, protocol.averaging) for label, rows in groups.items()}
 
 
 def open_source(checkpoint: str, settings: Settings, protocol: Protocol) -> Source:
@@ -148,7 +135,11 @@ def main(
         sample = a_set[index]
         prediction = source.predict(sample)
         comparison = compare(prediction, sample.depth_m, chosen)
-        scores.add(sample, comparison, chosen)
+        scores.rows[sample.name] = comparison.row
+        if comparison.curves is not None:
+            scores.curves.append(comparison.curves)
+        for name, guess in BASELINES.items():
+            scores.baselines[name].append(compare(guess(sample.rgb), sample.depth_m, chosen).row)
         if checks is not None and isinstance(prediction, Prediction):
             checks.add(sample, prediction)
         if figures is not None:
@@ -168,7 +159,8 @@ def main(
 
 def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, object]:
     """Average and print what was scored -> all numbers, ready for JSON."""
-    means = scores.means(source.name, protocol)
+    groups = {source.name: list(scores.rows.values()), **scores.baselines}
+    means = {label: averages(rows, protocol.averaging) for label, rows in groups.items()}
     listed = scores.rows if len(scores.rows) <= PRINTED_ROWS else {}
     print("Protocol: " + ", ".join(f"{name} {value}" for name, value in protocol))
     print(table({**listed, **{f"mean, {name}": row for name, row in means.items()}}))

@@ -61,21 +61,16 @@ def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
     missing = [picture for picture in pictures if picture.paths[0] not in rows[picture.split]]
     print(f"{len(pictures)} pictures in the index, {len(pictures) - len(missing)} done")
     faults = []
-    if missing:
-        files = {split: _meta(out, split).open("a", newline="", encoding="utf-8") for split in rows}
+    for picture, found in _convert_all(missing, raw, out, options.workers):
+        if isinstance(found, str):
+            faults.append(found)
+            continue
         try:
-            for picture, found in _convert_all(missing, raw, out, options.workers):
-                if isinstance(found, str):
-                    faults.append(found)
-                    continue
-                csv.DictWriter(files[picture.split], COLUMNS).writerow(found)
-                files[picture.split].flush()  # a run that is killed keeps what it has
-                rows[picture.split][picture.paths[0]] = found
+            with _meta(out, picture.split).open("a", newline="", encoding="utf-8") as file:  # kept if this is killed
+                csv.DictWriter(file, COLUMNS).writerow(found)
         except OSError as error:
             raise ExportError(f"The table of pictures in {out} cannot be written: {error.strerror}.") from error
-        finally:
-            for file in files.values():
-                file.close()
+        rows[picture.split][picture.paths[0]] = found
     done = [split for split in rows if rows[split]]
     for split in done:
         _list_hypersim(out, split, [row for _, row in sorted(rows[split].items())], options.max_invalid)
@@ -87,7 +82,7 @@ def _convert_all(
 ) -> Iterator[tuple[Picture, Row | str]]:
     """Yield every picture with its row or its fault, in order, as it is done."""
     work = partial(convert, raw=raw, out=out)
-    if workers == 1:
+    if workers == 1 or not pictures:
         yield from ((picture, work(picture)) for picture in tqdm(pictures, unit="picture", disable=None))
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)

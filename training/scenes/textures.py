@@ -5,11 +5,12 @@ Every drawing is a function of a random generator alone. Noise repeats without a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 SIZE_PX = 256
+Triple = tuple[float, float, float]
 Colour = np.ndarray  # [3] float in [0, 1], sRGB
 
 
@@ -194,13 +195,9 @@ def leaves(rng: np.random.Generator) -> np.ndarray:
     return np.dstack([green, alpha])
 
 
-def two_tone(first: tuple[float, float, float], second: tuple[float, float, float], grain: float):
-    """Two typical colours and a grain -> a drawing of natural ground."""
-
-    def draw(rng: np.random.Generator) -> np.ndarray:
-        return speckle(rng, near(rng, *first), near(rng, *second), rng.uniform(0.8, 1.6), grain)
-
-    return draw
+def natural(rng: np.random.Generator, first: Triple, second: Triple, grain: float) -> np.ndarray:
+    """Draw natural ground, or metal, of two typical colours."""
+    return speckle(rng, near(rng, *first), near(rng, *second), rng.uniform(0.8, 1.6), grain)
 
 
 DRAWINGS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
@@ -215,14 +212,14 @@ DRAWINGS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "spines": spines,
     "window_facade": facade,
     "foliage": leaves,
-    "road": two_tone((0.36, 0.36, 0.37), (0.5, 0.5, 0.49), 0.05),
-    "grass": two_tone((0.24, 0.36, 0.12), (0.45, 0.5, 0.22), 0.07),
-    "ground": two_tone((0.45, 0.36, 0.26), (0.6, 0.52, 0.4), 0.05),
-    "rock": two_tone((0.4, 0.39, 0.37), (0.65, 0.62, 0.58), 0.05),
+    "road": partial(natural, first=(0.36, 0.36, 0.37), second=(0.5, 0.5, 0.49), grain=0.05),
+    "grass": partial(natural, first=(0.24, 0.36, 0.12), second=(0.45, 0.5, 0.22), grain=0.07),
+    "ground": partial(natural, first=(0.45, 0.36, 0.26), second=(0.6, 0.52, 0.4), grain=0.05),
+    "rock": partial(natural, first=(0.4, 0.39, 0.37), second=(0.65, 0.62, 0.58), grain=0.05),
     "roof": brick,
-    "metal": two_tone((0.55, 0.56, 0.58), (0.7, 0.7, 0.72), 0.02),
-    "snow": two_tone((0.9, 0.92, 0.95), (0.8, 0.84, 0.9), 0.01),
-    "water": two_tone((0.16, 0.26, 0.3), (0.3, 0.4, 0.45), 0.02),
+    "metal": partial(natural, first=(0.55, 0.56, 0.58), second=(0.7, 0.7, 0.72), grain=0.02),
+    "snow": partial(natural, first=(0.9, 0.92, 0.95), second=(0.8, 0.84, 0.9), grain=0.01),
+    "water": partial(natural, first=(0.16, 0.26, 0.3), second=(0.3, 0.4, 0.45), grain=0.02),
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from training.scenes.meshes import Mesh
-from training.scenes.textures import Texture
+from training.scenes.textures import Texture, Triple
 
 LABELS = (
     *("sky", "ground", "wall", "ceiling", "furniture", "object", "plant"),
@@ -20,7 +20,6 @@ LABELS = (
 CANDIDATES = 12
 """Cameras proposed for a scene; the renderer keeps those that see something."""
 
-Triple = tuple[float, float, float]
 Vector = np.ndarray | Triple
 
 

@@ -33,7 +33,7 @@ class RunOf(Frozen, Generic[Model]):
 
 
 class Run(RunOf[str]):
-    """The options of a run of one checkpoint."""
+    """Which checkpoint runs where, and what is written."""
 
 
 def watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Prediction:

@@ -43,21 +43,21 @@ def doctor() -> int:
 
 def examine() -> Iterator[Finding]:
     """Yield the findings one by one; the last ones import torch and read the bundled checkpoint."""
-    yield _python()
+    python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    floor = f"Python {'.'.join(map(str, PYTHON_FLOOR))} or newer is needed."
+    yield Finding("ok", python) if sys.version_info >= PYTHON_FLOOR else Finding("fail", python, floor)
     yield from _packages()
-    yield _disk()
-    yield _heic()
-    yield _egl()
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    disk = f"{free_gb:.0f} GB free on the disk of this folder"
+    full = Finding("note", disk, "Public checkpoints may not fit.")
+    yield Finding("ok", disk) if free_gb >= FREE_DISK_GB else full
+    no_heic = Finding("note", "HEIC photos cannot be read", "pip install pi-heif")
+    yield Finding("ok", "HEIC photos can be read") if find_spec("pi_heif") else no_heic
+    no_egl = Finding("note", "EGL is missing: training cannot render scenes", "Install libegl1 and libgl1-mesa-dri.")
+    yield Finding("ok", "EGL is there: training can render scenes") if ctypes.util.find_library("EGL") else no_egl
     if find_spec("torch"):
         yield _device()
         yield from _bundled_checkpoints()
-
-
-def _python() -> Finding:
-    what = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info >= PYTHON_FLOOR:
-        return Finding("ok", what)
-    return Finding("fail", what, f"Python {'.'.join(map(str, PYTHON_FLOOR))} or newer is needed.")
 
 
 def _packages() -> Iterator[Finding]:
@@ -76,24 +76,6 @@ def _packages() -> Iterator[Finding]:
             yield Finding("ok", f"{wanted.name} {version}")
         else:
             yield Finding("fail", f"{wanted.name} {version} is outside {wanted.specifier}", f"pip install '{wanted}'")
-
-
-def _disk() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
-    what = f"{free:.0f} GB free on the disk of this folder"
-    return Finding("ok", what) if free >= FREE_DISK_GB else Finding("note", what, "Public checkpoints may not fit.")
-
-
-def _heic() -> Finding:
-    if find_spec("pi_heif"):
-        return Finding("ok", "HEIC photos can be read")
-    return Finding("note", "HEIC photos cannot be read", "pip install pi-heif")
-
-
-def _egl() -> Finding:
-    if ctypes.util.find_library("EGL"):
-        return Finding("ok", "EGL is there: training can render scenes")
-    return Finding("note", "EGL is missing: training cannot render scenes", "Install libegl1 and libgl1-mesa-dri.")
 
 
 def _device() -> Finding:
@@ -118,8 +100,7 @@ def _bundled_checkpoints() -> Iterator[Finding]:
         try:
             checkpoint = find(name)
         except CheckpointError as error:
-            yield Finding(
-                "fail", f"the bundled checkpoint {name} cannot be used: {error}", "Get a fresh copy of assets/."
-            )
+            what = f"the bundled checkpoint {name} cannot be used: {error}"
+            yield Finding("fail", what, "Get a fresh copy of assets/.")
         else:
             yield Finding("ok", f"checkpoint {name}: {checkpoint.size_bytes / 1e6:.0f} MB, every file verified")

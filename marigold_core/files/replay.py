@@ -103,8 +103,9 @@ def parse(content: bytes, name: str) -> Manifest:
 def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> Photo:
     """Load the photo of a record: the ``given`` one, else one named as the manifest's folder or the one above.
 
-    It is looked for in these folders, the one above them, the working folder and among the examples. The field of view
-    is the recorded one, as a copy of the photo may have lost it.
+    The search covers these folders, the one above them, the working folder and the examples. The field of view is the
+    recorded one, as a copy of the photo may have lost it.
+
     Raises: ImageError when it is not there, cannot be read, or is another photo.
     """
     if given is not None:
@@ -125,7 +126,7 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
             try:
                 return find_photo(manifest, record, path)
             except ImageError:
-                continue  # a namesake
+                continue  # another photo of that name
     raise ImageError(f"The photo of {folder.name} was not found beside the manifest; name it with --photo.")
 
 
@@ -137,7 +138,7 @@ def same_photo(record: Manifest, pixels: np.ndarray) -> bool:
 def find_checkpoint(record: Manifest, given: str | None = None) -> Checkpoint:
     """Verify the checkpoint of a record: the ``given`` one, else by the recorded name.
 
-    Raises: CheckpointError when it is not there, or its weights are others.
+    Raises: CheckpointError when it is not there, or has other weights.
     """
     name = given or record.checkpoint
     try:
@@ -157,9 +158,10 @@ def find_checkpoint(record: Manifest, given: str | None = None) -> Checkpoint:
 def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterator[Progress | Prediction]:
     """Pass on the events of a run, each made with as many threads as recorded where there are as many processors.
 
-    The number is set for one event at a time: it is the calling thread's, and a server may ask for each event from
-    another one. The last prediction is the result; recorded hints are put to it and make one more of it.
-    Raises: CalibrationError where the map has become another one, which the hints do not fit.
+    The number is set for one event at a time: torch keeps it by thread, and a server may take each event on another
+    one. Where hints are recorded, the last prediction is calibrated by them and yielded once more.
+
+    Raises: CalibrationError when the hints do not fit the map.
     """
     import torch
 

@@ -71,10 +71,12 @@ class Service:
         self._model = threading.Lock()  # held by the one job that is inside the model
         self._loads = threading.Lock()  # guards the checkpoints
         self._pipelines: OrderedDict[str, Future[MarigoldPipeline]] = OrderedDict()
-        gone = "This result is no longer kept; run the photo again."
-        self._results = ResultStore[StoredPrediction](self._folder, kept_bytes, gone)
-        gone = "This comparison is no longer kept; run it again."
-        self._comparisons = ResultStore[Sweep](self._folder, kept_bytes, gone)
+        self._results = ResultStore[StoredPrediction](
+            self._folder, kept_bytes, gone="This result is no longer kept; run the photo again."
+        )
+        self._comparisons = ResultStore[Sweep](
+            self._folder, kept_bytes, gone="This comparison is no longer kept; run it again."
+        )
 
     def close(self) -> None:
         """Remove every exported file."""

@@ -27,7 +27,7 @@ class ResultStore(Generic[Item]):
     """Keeps items, and a folder of files for each; the longest unused ones make room for new ones. Thread-safe."""
 
     def __init__(self, folder: Path, max_bytes: int, gone: str) -> None:
-        """Begin empty; ``folder`` receives the items' folders, ``gone`` is the sentence about one no longer kept."""
+        """Begin empty; ``folder`` receives the items' folders, ``gone`` is the message for a dropped item."""
         self._folder, self._max_bytes, self._gone = folder, max_bytes, gone
         self._items: OrderedDict[str, Item] = OrderedDict()
         self._lock = threading.Lock()

@@ -155,18 +155,14 @@ element.addEventListener("pointerleave", () => element.classList.remove("marked"
 
 // ------------------------------------------------------------------------------- what Gradio's widgets lack
 
-// Names for groups and pictures, which may be drawn after this, and sentences that are read out when they change.
+// Names for groups and pictures, which may be drawn after this.
 const lab = document.getElementById("lab");
-let said = "";
 const amend = () => {
   for (const group of lab.querySelectorAll("fieldset:not([aria-label])")) {
     const label = group.querySelector("[data-testid='block-info']");
     if (label) group.setAttribute("aria-label", label.textContent);
   }
   lab.querySelectorAll("#lab-examples img").forEach((picture, index) => (picture.alt = props.photos[index]));
-  const sentence = lab.querySelector("#lab-status .status span")?.textContent ?? "";
-  if (sentence !== said) document.dispatchEvent(new CustomEvent("say", { detail: sentence })); // see page.js
-  said = sentence;
 };
 new MutationObserver(amend).observe(lab, { childList: true, subtree: true, characterData: true });
 amend();

@@ -9,7 +9,7 @@
   spoken.setAttribute("role", "status");
   host.attachShadow({ mode: "closed" }).append(spoken);
   document.body.append(host);
-  const said = new Map(["status", "lab-status"].map((id) => [id, null]));
+  const announced = new Map(["status", "lab-status"].map((id) => [id, null]));
 
   const attend = () => {
     document.querySelectorAll("#examples img").forEach((picture, index) => (picture.alt = examplePhotos[index]));
@@ -20,11 +20,11 @@
       const [first, ...others] = radios.querySelectorAll("input[type=radio]");
       for (const radio of others) if (radio.name !== first.name) radio.name = first.name;
     }
-    for (const [id, before] of said) {
+    for (const [id, before] of announced) {
       const sentence = document.querySelector(`#${id} .status span`)?.textContent;
       if (!sentence || sentence === before) continue;
       if (before !== null) spoken.textContent = sentence; // the first one is read with the page
-      said.set(id, sentence);
+      announced.set(id, sentence);
     }
   };
   const changes = { childList: true, subtree: true, attributes: true, attributeFilter: ["tabindex"] };

@@ -1,4 +1,4 @@
-// Says what the map holds under the pointer, or under a mark that the arrow keys move. The numbers are in the page.
+// Writes what the map holds under the pointer, or under a mark that the arrow keys move. The numbers are in the page.
 const field = element.querySelector(".readout");
 const sentence = field.querySelector("span");
 const hint = sentence.textContent;
@@ -6,28 +6,28 @@ const area = element.closest(".tabitem").querySelector("#look");
 const mark = Object.assign(document.createElement("div"), { className: "pick", hidden: true });
 area.append(mark);
 let channels = [];
-let place = null; // of what is said, in shares of the photo's width and height
+let place = null; // of what is read, in shares of the photo's width and height
 
 function read() {
   channels = (props.value?.channels ?? []).map((channel) => {
     const bytes = Uint8Array.from(atob(channel.codes), (letter) => letter.charCodeAt(0));
     return { ...channel, numbers: new Uint16Array(bytes.buffer) };
   });
-  say();
+  write();
 }
 
-function say() {
+function write() {
   if (!place || !channels.length) {
     sentence.textContent = hint;
     return;
   }
   const [u, v] = place;
-  const said = channels.map(({ label, unit, digits, low, step, columns, rows, numbers }) => {
+  const readings = channels.map(({ label, unit, digits, low, step, columns, rows, numbers }) => {
     const number = numbers[Math.floor(v * rows) * columns + Math.floor(u * columns)];
     return `${label} ${(low + number * step).toFixed(digits)}${unit}`;
   });
   const { width, height, at } = props.value;
-  sentence.textContent = `${said.join(", ")} ${at} ${Math.floor(u * width)}, ${Math.floor(v * height)}`;
+  sentence.textContent = `${readings.join(", ")} ${at} ${Math.floor(u * width)}, ${Math.floor(v * height)}`;
 }
 
 function putMark() {
@@ -47,7 +47,7 @@ function follow(event) {
   const inside = u >= 0 && u < 1 && v >= 0 && v < 1;
   if (!inside && event.pointerType !== "mouse") return;
   place = inside ? [u, v] : null;
-  say();
+  write();
   putMark();
 }
 
@@ -56,7 +56,7 @@ area.addEventListener("pointerdown", follow, true);
 area.addEventListener("pointerleave", (event) => {
   if (event.pointerType !== "mouse") return; // a finger is lifted to see what it has touched
   place = null;
-  say();
+  write();
   putMark();
 });
 
@@ -68,13 +68,13 @@ field.addEventListener("keydown", (event) => {
   const step = event.shiftKey ? 0.1 : 0.01;
   const within = (share) => Math.min(Math.max(share, 0), 0.9999);
   place = place ? [within(place[0] + step * move[0]), within(place[1] + step * move[1])] : [0.5, 0.5];
-  say();
+  write();
   putMark();
 });
 field.addEventListener("focus", () => {
   sentence.setAttribute("aria-live", "polite"); // not for a mouse, which would never let it finish
   place ??= [0.5, 0.5];
-  say();
+  write();
   putMark();
 });
 field.addEventListener("blur", () => {

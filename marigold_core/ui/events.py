@@ -1,4 +1,4 @@
-"""The lines in which events wait, and what all of the page's own events have in common.
+"""The queues in which events wait, and what all of the page's own events have in common.
 
 Every event goes through the queue, also the quick ones: the other way in is the route that skips it, which is shut.
 """
@@ -12,27 +12,27 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 
-class Line(TypedDict):
-    """A line of waiting events: one name, and how many of them run at once."""
+class Queue(TypedDict):
+    """A queue of waiting events: one name, and how many of them run at once."""
 
     concurrency_id: str
     concurrency_limit: int
 
 
-class Private(TypedDict):
+class PrivateEvent(TypedDict):
     """An event of the page: no endpoint for others, and how its outputs show that it runs."""
 
     api_visibility: Literal["private"]
     show_progress: Literal["minimal", "hidden"]
 
 
-MODEL = Line(concurrency_id="model", concurrency_limit=1)  # the lock itself is the service's
-LIGHT = Line(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does
-SHAPING = Line(concurrency_id="shaping", concurrency_limit=1)  # shapes: each event finds what the one before it left
-MARKING = Line(concurrency_id="marking", concurrency_limit=1)  # points and hints: the same
+MODEL = Queue(concurrency_id="model", concurrency_limit=1)  # the lock itself is the service's
+LIGHT = Queue(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does
+SHAPING = Queue(concurrency_id="shaping", concurrency_limit=1)  # shapes: each event finds what the one before it left
+MARKING = Queue(concurrency_id="marking", concurrency_limit=1)  # points and hints: the same
 
-QUIET = Private(api_visibility="private", show_progress="hidden")
-SHOWN = Private(api_visibility="private", show_progress="minimal")
+QUIET = PrivateEvent(api_visibility="private", show_progress="hidden")
+SHOWN = PrivateEvent(api_visibility="private", show_progress="minimal")
 
 _gradio: Any = gr  # partly untyped
 NO_CHANGE: object = _gradio.skip()  # as the value of an output
@@ -43,17 +43,17 @@ def on(
     handler: Callable[..., Any] | None,
     inputs: Component | Sequence[Component] | AbstractSet[Component] | None,
     outputs: Component | Sequence[Component] | None,
-    line: Line = LIGHT,
+    queue: Queue = LIGHT,
     *,
     shown: bool = False,
     **options: Any,
 ) -> Dependency:
-    """Call a handler at events of the page, by default in the light line and without a sign that it runs.
+    """Call a handler at events of the page, by default in the light queue and without a sign that it runs.
 
     A set of inputs makes Gradio call the handler with one mapping from widget to value, ``run_controller.Values``.
     ``options`` are those of ``gr.on``.
     """
-    return _gradio.on(triggers, handler, inputs, outputs, **line, **(SHOWN if shown else QUIET), **options)
+    return _gradio.on(triggers, handler, inputs, outputs, **queue, **(SHOWN if shown else QUIET), **options)
 
 
 def download(event: Dependency, link: str) -> None:

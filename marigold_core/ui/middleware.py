@@ -1,4 +1,4 @@
-"""An ASGI layer before Gradio: what it does not know it refuses, and nothing is read without a limit.
+"""An ASGI layer before Gradio: a request that it does not know is refused, and nothing is read without a limit.
 
 Gradio's own limits leave gaps: its size cap does not see pictures written into the JSON, its hidden routes answer,
 and its file route fetches web addresses for anybody. So the routes that the page and the clients need are listed
@@ -125,7 +125,7 @@ class Answer:
 
 
 def allowed(path: str) -> bool:
-    """Tell whether the page or a client needs this path; web addresses behind the file route do not count."""
+    """Check whether the page or a client needs this path; web addresses behind the file route do not count."""
     if path.lower().startswith("/gradio_api/file=http"):
         return False
     return path in ALLOWED_EXACT or path.startswith(ALLOWED_BELOW)

@@ -1,4 +1,4 @@
-"""What the screens of a visit share: the result on show, and the one path of every job to it.
+"""What the screens of one open page share: the result on show, and the one path of every job to it.
 
 A screen draws its own part of the page and returns what changes in it with a new result. The controller brings the
 result: from the model (a run, members to add, a recorded run), an example or an earlier run.
@@ -76,7 +76,7 @@ class Job:
 
 
 class RunController:
-    """Runs the jobs of one visit, keeps the result on show, and hands new ones to every screen."""
+    """Runs the jobs of one open page, keeps the result on show, and hands new ones to every screen."""
 
     def __init__(self, service: Service) -> None:
         """Begin without a result; the page adds the screens, and it and they call the ``draw`` methods."""
@@ -92,7 +92,7 @@ class RunController:
             self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="stop")
 
     def draw_status(self) -> None:
-        """Draw the line that says what is on show or under way."""
+        """Draw the line about what is on show or under way."""
         self.status = gr.HTML(status_line(text.READY), elem_id="status")
 
     def draw_early_stopping(self) -> None:
@@ -188,7 +188,7 @@ class RunController:
         return self.show_result(prediction, text.STOPPED_WITH.format(members=made), values)
 
     def idle(self, sentence: str) -> Update:
-        """Say how a job ended and make the buttons ready for the next."""
+        """Write how a job ended and make the buttons ready for the next."""
         return {
             self.status: status_line(sentence),
             self.run: gr.Button(interactive=True),
@@ -215,7 +215,7 @@ def progress_line(event: Progress, *, stale: bool) -> str:
 
 
 def summary(prediction: Prediction, seconds: float) -> str:
-    """Say what was made, from what, and how long it took."""
+    """Describe what was made, from what, and how long it took."""
     height, width = prediction.photo.shape[:2]
     used = prediction.settings
     return text.DONE.format(

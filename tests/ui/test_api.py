@@ -1,5 +1,6 @@
 """The running app over HTTP: the endpoints through Gradio's client, and what raw requests must not get."""
 
+import csv
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
 
 from marigold_core import Settings, load
+from marigold_core.comparison.sweep import COLUMNS
 
 pytestmark = pytest.mark.slow
 
@@ -158,6 +160,36 @@ def test_clients_at_the_same_time_each_get_their_own(url, tmp_path, tiny_depth):
     for thread in threads:
         thread.join()
     assert results == {number: (40, 32 + 8 * number) for number in range(4)}
+
+
+# ------------------------------------------------------------------------------- compare
+
+
+def test_sheet_table_and_rows_say_the_same(client: Client, picture: Path, tiny_depth: Path) -> None:
+    asked = {"steps": [2, 1], "sizes": [1, 3], "processing_resolution": 32}
+    job = client.submit(handle_file(picture), **asked, api_name="/compare")
+    answer = job.result(120)
+    assert any(output.get("progress") == "3 of 4 cells" for output in job.outputs())
+    with Image.open(answer["sheet"]) as sheet, Image.open(answer["differences"]) as other:
+        assert sheet.size == other.size and sheet.format == "PNG"
+    table = list(csv.DictReader(Path(answer["table"]).read_text().splitlines()))
+    assert [tuple(row) for row in answer["rows"]] == [COLUMNS] * 4
+    assert [(row["steps"], row["members"]) for row in answer["rows"]] == [(1, 1), (1, 3), (2, 1), (2, 3)]
+    for row, line in zip(answer["rows"], table, strict=True):
+        assert row["checkpoint"] == line["checkpoint"] == tiny_depth.name
+        assert f"{row['difference']:.4f}" == line["difference"]
+        assert (row["uncertainty"] is None) == (line["uncertainty"] == "") == (row["members"] < 3)
+    assert [row["reference"] for row in answer["rows"]] == [False, False, False, True]
+
+
+def test_too_much_is_refused_before_it_waits(client: Client, picture: Path) -> None:
+    for asked, message in (
+        ({"steps": [0]}, "steps"),
+        ({"seeds": [0, 1, 2, 3, 4]}, "80 cells are too many"),
+        ({"checkpoints": ["/etc"]}, "choose one of"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            client.predict(handle_file(picture), **asked, api_name="/compare")
 
 
 # ------------------------------------------------------------------------------- raw requests

@@ -172,7 +172,7 @@ def test_the_picker_lists_what_works(monkeypatch):
         NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published", 2_600_000_000),
         NamedCheckpoint("gone", None, "depth", "bundled, but missing", 0),
     ]
-    monkeypatch.setattr(offered_checkpoints, "known", lambda: entries)
+    monkeypatch.setattr(offered_checkpoints, "named_checkpoints", lambda: entries)
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/mine")
     choices = offered_checkpoints.checkpoint_choices()
     assert [name for _, name in choices] == ["/models/mine", "nano", "v1-1"]

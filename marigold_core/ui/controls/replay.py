@@ -1,4 +1,4 @@
-"""A manifest that is dropped on the page runs again, and the page says whether every file has the same bytes."""
+"""A manifest that is dropped on the page runs again, and its files are compared byte by byte."""
 
 from collections.abc import Iterator
 from pathlib import Path

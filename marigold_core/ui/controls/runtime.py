@@ -1,4 +1,4 @@
-"""The line that says, before Run is pressed, how long the run will take."""
+"""The line with the estimated time of a run, shown before Run is pressed."""
 
 from functools import lru_cache
 from pathlib import Path

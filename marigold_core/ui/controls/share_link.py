@@ -51,7 +51,7 @@ def write(state: PageState) -> str:
 
 
 def read(query: Mapping[str, str]) -> PageState | None:
-    """Read the query of a link -> what it asks for, defaults where it is silent; None when none of it is ours.
+    """Read the query of a link -> what it asks for, with defaults for the rest; None when it names nothing of ours.
 
     Raises: SettingsError, CheckpointError for values that the page does not offer.
     """

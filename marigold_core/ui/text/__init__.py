@@ -229,7 +229,7 @@ NORMALS_ABOUT = (
 
 
 def count(number: int, singular: str) -> str:
-    """Say "1 member" or "4 members"."""
+    """Write "1 member" or "4 members"."""
     return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
 
 
@@ -239,5 +239,5 @@ def capital(sentence: str) -> str:
 
 
 def size(size_bytes: int) -> str:
-    """Say "412 kB" or "3.1 MB"."""
+    """Write "412 kB" or "3.1 MB"."""
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{max(size_bytes / 1e3, 1):.0f} kB"

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 
 
-def _tiny(factory: pytest.TempPathFactory, name: str, **options: str) -> Path:
+def _tiny(factory: pytest.TempPathFactory, name: str, **options: Any) -> Path:
     from training.start import new_checkpoint
 
     return new_checkpoint(factory.mktemp("checkpoints") / name, "tiny", **options)
@@ -107,13 +108,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     local = {"127.0.0.1", "::1", "localhost", "0.0.0.0", None, ""}
     connect, lookup = socket.socket.connect, socket.getaddrinfo
 
-    def guarded_connect(self: socket.socket, address: object) -> None:
+    def guarded_connect(self: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and address[0] not in local:
             attempts.append(str(address[0]))
             raise OSError("the test has no network")
         return connect(self, address)
 
-    def guarded_lookup(host: object, *rest: object, **options: object) -> list:
+    def guarded_lookup(host: Any, *rest: Any, **options: Any) -> list:
         if host not in local:
             attempts.append(str(host))
             raise socket.gaierror("the test has no network")

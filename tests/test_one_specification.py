@@ -165,7 +165,8 @@ def test_options_of_commands_are_fields_of_the_models(command: str, capsys: pyte
 
 
 def widgets(page: gr.Blocks, kind: type) -> dict[str, Any]:
-    return {block.label: block for block in page.blocks.values() if isinstance(block, kind) and block.label}
+    found: list[Any] = [block for block in page.blocks.values() if isinstance(block, kind)]
+    return {block.label: block for block in found if block.label}
 
 
 @pytest.mark.parametrize(

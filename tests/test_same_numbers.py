@@ -3,11 +3,12 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from marigold_core import ImageError, Settings, SettingsError, cli, load
+from marigold_core import ImageError, Prediction, Settings, SettingsError, cli, load
 from marigold_core.files.manifest import Manifest
 from tests.helpers.command_line import QUICK, fingerprints, fresh
 
@@ -40,6 +41,7 @@ def test_four_threads_get_what_one_gets(tiny_depth: Path, photo) -> None:
     def work(thread: int) -> None:
         for number, pixels in enumerate(photos):
             *_, last = service.run(pixels, settings, "tiny")
+            assert isinstance(last, Prediction)
             results[thread, number] = last.values
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -55,7 +57,7 @@ def test_four_threads_get_what_one_gets(tiny_depth: Path, photo) -> None:
 @pytest.mark.parametrize(
     "wrong", [None, 3, 1.5, [], {}, object(), np.zeros((20, 20, 3), bool), np.zeros((4, 4, 3), np.uint8)]
 )
-def test_the_library_refuses_other_types_in_a_sentence(tiny_depth: Path, wrong: object) -> None:
+def test_the_library_refuses_other_types_in_a_sentence(tiny_depth: Path, wrong: Any) -> None:
     with pytest.raises(ImageError) as caught:
         load(tiny_depth, device="cpu")(wrong)
     assert str(caught.value).endswith(".")
@@ -64,4 +66,4 @@ def test_the_library_refuses_other_types_in_a_sentence(tiny_depth: Path, wrong: 
 @pytest.mark.parametrize("name", ["device", "dtype"])
 def test_the_library_refuses_an_unknown_device_or_dtype_in_a_sentence(tiny_depth: Path, name: str) -> None:
     with pytest.raises(SettingsError, match=f"The {name} 'abacus' is .*; use auto"):
-        load(tiny_depth, **{name: "abacus"})
+        load(tiny_depth, **dict[str, Any]({name: "abacus"}))

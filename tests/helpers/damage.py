@@ -1,4 +1,4 @@
-"""Ways in which files break, for tests of what reads them."""
+"""Kinds of damage to files, for tests of what reads them."""
 
 from collections.abc import Callable
 from pathlib import Path

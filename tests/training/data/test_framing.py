@@ -21,15 +21,15 @@ FACTOR = 8
 
 
 @dataclass
-class Shelf:
+class SampleSet:
     """Samples as a data set."""
 
     samples: list[Sample]
     size: tuple[int, int] | None = None
     near_m: float = 0.5
     far_m: float = 50.0
-    kind: str = "shelf"
-    folder: Path = field(default_factory=lambda: Path("shelf"))
+    kind: str = "samples"
+    folder: Path = field(default_factory=lambda: Path("samples"))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -54,8 +54,8 @@ def sample(height: int = 32, width: int = 48, seed: int = 0) -> Sample:
     return Sample(f"picture {seed}", rgb, rng.uniform(1, 40, (height, width)).astype(np.float32))
 
 
-def framed(samples: list[Sample], framing: Framing = PLAIN, place: tuple[int, ...] = (0,), **shelf):
-    a_set = Shelf(samples, **shelf)
+def framed(samples: list[Sample], framing: Framing = PLAIN, place: tuple[int, ...] = (0,), **fields):
+    a_set = SampleSet(samples, **fields)
     size = choose_size(a_set, 0, framing, np.random.default_rng(place))
     return frame(samples, a_set, size, framing, FACTOR, place)
 
@@ -72,32 +72,23 @@ def test_all_crop_sizes_cost_the_same_and_fit_the_autoencoder() -> None:
     assert min(crop_size(32, 2.5)) > 0
 
 
-def test_crops_keep_the_orientation_and_vary_in_aspect() -> None:
-    a_set = Shelf([sample(32, 48), sample(48, 32)])
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize(("width", "aspects"), [(48, ASPECTS), (80, WIDE_ASPECTS)], ids=["ordinary", "wide"])
+def test_crops_keep_the_orientation_and_vary_in_aspect(width: int, aspects: tuple[float, ...]) -> None:
+    a_set, rng = SampleSet([sample(32, width), sample(width, 32)]), np.random.default_rng(0)
     framing = Framing(long_edge_px=640)
-    landscape = {choose_size(a_set, 0, framing, rng) for _ in range(200)}
-    portrait = {choose_size(a_set, 1, framing, rng) for _ in range(200)}
-    assert len(landscape) == len(ASPECTS)
+    landscape, portrait = ({choose_size(a_set, number, framing, rng) for _ in range(200)} for number in (0, 1))
+    assert landscape == {crop_size(640, aspect) for aspect in aspects}
+    assert len(landscape) == len(aspects)
     assert all(width >= height for height, width in landscape)
-    assert portrait == {(width, height) for height, width in landscape}
-
-
-def test_wide_pictures_keep_wide_crops() -> None:
-    a_set, rng = Shelf([sample(32, 80), sample(80, 32)]), np.random.default_rng(0)
-    framing = Framing(long_edge_px=640)
-    landscape = {choose_size(a_set, 0, framing, rng) for _ in range(100)}
-    portrait = {choose_size(a_set, 1, framing, rng) for _ in range(100)}
-    assert landscape == {crop_size(640, aspect) for aspect in WIDE_ASPECTS}
-    assert portrait == {crop_size(640, 1 / aspect) for aspect in WIDE_ASPECTS}
+    assert portrait == {crop_size(640, 1 / aspect) for aspect in aspects} == {(w, h) for h, w in landscape}
 
 
 def test_without_crops_the_size_is_the_published_one_or_the_one_that_all_have() -> None:
     rng = np.random.default_rng(0)
-    assert choose_size(Shelf([sample()], size=(16, 24)), 0, PLAIN, rng) == (16, 24)
-    assert choose_size(Shelf([sample(), sample()]), 1, PLAIN, rng) == (32, 48)
+    assert choose_size(SampleSet([sample()], size=(16, 24)), 0, PLAIN, rng) == (16, 24)
+    assert choose_size(SampleSet([sample(), sample()]), 1, PLAIN, rng) == (32, 48)
     with pytest.raises(MarigoldError, match=r"2 sizes, from 48 x 32 to 32 x 48, .* --long-edge-px"):
-        choose_size(Shelf([sample(), sample(48, 32)]), 0, PLAIN, rng)
+        choose_size(SampleSet([sample(), sample(48, 32)]), 0, PLAIN, rng)
 
 
 def test_a_size_that_does_not_fit_the_autoencoder_is_cut_in_the_middle() -> None:
@@ -172,7 +163,8 @@ def test_shares_of_flips_are_kept() -> None:
 def test_a_batch_is_a_function_of_its_place(framing: Framing) -> None:
     samples = [sample(seed=seed) for seed in range(6)]
     once, again, *others = (
-        frame(samples, Shelf(samples), (32, 48), framing, FACTOR, place) for place in [(0, 7), (0, 7), (0, 8), (1, 7)]
+        frame(samples, SampleSet(samples), (32, 48), framing, FACTOR, place)
+        for place in [(0, 7), (0, 7), (0, 8), (1, 7)]
     )
     assert torch.equal(once.image, again.image)
     assert torch.equal(once.target, again.target)
@@ -181,9 +173,9 @@ def test_a_batch_is_a_function_of_its_place(framing: Framing) -> None:
 
 def test_a_crop_does_not_depend_on_what_comes_behind() -> None:
     samples = [sample(seed=seed) for seed in range(3)]
-    two, three = (frame(samples[:n], Shelf(samples), (48, 64), CROPS, FACTOR, (0, 7)).target for n in (2, 3))
+    two, three = (frame(samples[:n], SampleSet(samples), (48, 64), CROPS, FACTOR, (0, 7)).target for n in (2, 3))
     assert torch.equal(two, three[:2])
-    assert not torch.equal(two[0], frame([samples[1]], Shelf(samples), (48, 64), CROPS, FACTOR, (0, 7)).target[0])
+    assert not torch.equal(two[0], frame([samples[1]], SampleSet(samples), (48, 64), CROPS, FACTOR, (0, 7)).target[0])
 
 
 def test_a_batch_says_what_it_holds() -> None:
@@ -201,7 +193,7 @@ def test_faulty_pictures_take_over_colours_of_real_ones() -> None:
     samples = [sample(seed=seed) for seed in range(32)]
     colours = torch.tensor([[[0.9, 0.01], [0.1, 0.01], [0.1, 0.01]]])  # red
     for share, redder in [(0.0, 0.0), (1.0, 0.2)]:
-        image = frame(samples, Shelf(samples), (32, 48), Framing(photographic=share), FACTOR, (0,), colours).image
+        image = frame(samples, SampleSet(samples), (32, 48), Framing(photographic=share), FACTOR, (0,), colours).image
         assert (image[:, 0] - image[:, 1]).mean().item() == pytest.approx(redder, abs=0.1)
 
 
@@ -214,7 +206,7 @@ def test_depths_that_count() -> None:
     below_10 = (False, False, False, True, True, False, False, False, False, False)
     known = (False, False, False, True, True, True, True, True, True, True)
     for far_m, wanted in [(None, (published, published)), (10.0, (below_10, known)), (80.0, (published, known))]:
-        found = which_count(depth_m, Shelf([]), Framing(far_m=far_m))
+        found = which_count(depth_m, SampleSet([]), Framing(far_m=far_m))
         assert tuple(tuple(mask.tolist()) for mask in found) == wanted
 
 
@@ -281,7 +273,7 @@ def test_sparse_truth_is_filled_and_dense_truth_is_not() -> None:
 def test_a_picture_without_known_depth_is_named() -> None:
     empty = sample(seed=5)
     empty.depth_m[:] = 0.2
-    with pytest.raises(MarigoldError, match=r"^picture 5 of shelf has no known depth between 0.5 and 50 m: "):
+    with pytest.raises(MarigoldError, match=r"^picture 5 of samples has no known depth between 0.5 and 50 m: "):
         framed([sample(), empty])
 
 

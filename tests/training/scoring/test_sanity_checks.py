@@ -1,4 +1,4 @@
-"""The checks on networks that are known to cheat, and on one that does not."""
+"""The sanity checks on networks that ignore the photo, and on one that does not."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -39,7 +39,7 @@ class Network:
                 yield Cell(replace(one, settings=Settings(ensemble_size=size).resolved(n, 64)), 0.0)
 
 
-def look(pixels: np.ndarray) -> np.ndarray:
+def read_red(pixels: np.ndarray) -> np.ndarray:
     """Read depth off the photo, where the samples below show it as red."""
     return pixels[..., 0] / 255
 
@@ -64,7 +64,7 @@ def examples(folder: Path) -> Path:
 
 
 def test_a_network_that_looks_follows_the_content(examples: Path) -> None:
-    found = check(look, examples, [sample(seed) for seed in range(3)])
+    found = check(read_red, examples, [sample(seed) for seed in range(3)])
     assert found.own_abs_rel == pytest.approx(0, abs=1e-6)
     assert found.turned_abs_rel == pytest.approx(0, abs=1e-6)
     assert found.turned_unturned_abs_rel > 0.2
@@ -84,7 +84,7 @@ def test_a_network_that_knows_only_positions_is_found_out(examples: Path) -> Non
 def test_each_photo_is_compared_with_the_next_prediction(examples: Path) -> None:
     """Of two alike photos and another one, only the pair of alike neighbours fits."""
     a, b = sample(0), sample(1)
-    rows = [check(look, examples, order).other_abs_rel for order in ([a, b, b], [a, b], [a, a, a])]
+    rows = [check(read_red, examples, order).other_abs_rel for order in ([a, b, b], [a, b], [a, a, a])]
     assert rows[2] == pytest.approx(0, abs=1e-6)
     assert rows[1] > rows[0] > 0.1
     assert 3 * rows[0] == pytest.approx(2 * rows[1])  # a with b, b with b, b with the first
@@ -92,9 +92,9 @@ def test_each_photo_is_compared_with_the_next_prediction(examples: Path) -> None
 
 def test_a_photo_without_truth_is_left_out(examples: Path) -> None:
     blind = Sample("blind", sample(2).rgb, np.full(SIZE, np.nan, np.float32))
-    assert check(look, examples, [sample(0), blind]).own_abs_rel == pytest.approx(0, abs=1e-6)
+    assert check(read_red, examples, [sample(0), blind]).own_abs_rel == pytest.approx(0, abs=1e-6)
 
 
 def test_a_folder_without_examples_is_refused(folder: Path) -> None:
     with pytest.raises(MarigoldError, match="no example photograph"):
-        check(look, folder, [])
+        check(read_red, folder, [])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 120  # on a busy machine; a quiet one needs five
+STOP_S = 60  # likewise
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
@@ -60,7 +61,7 @@ def serve(
         yield url
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.wait(STOP_S)
 
 
 def _wait(server: subprocess.Popen, url: str, log: Path) -> None:

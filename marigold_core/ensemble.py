@@ -114,7 +114,7 @@ def _scale(rows: Tensor, origin: Tensor) -> Tensor:
     rms = moments.diagonal().sqrt()
     scale = torch.where(rms > FLAT * origin.abs().clamp(min=1), 1 / rms, 0)
     correlation = scale[:, None] * moments * scale
-    agreement = torch.linalg.matrix_power(correlation.clamp(min=0), 32).sum(dim=1)
+    agreement = correlation.clamp(min=0).matrix_power(32).sum(dim=1)
     return torch.where(agreement >= QUORUM * agreement.max(), scale, 0)
 
 
@@ -171,7 +171,7 @@ def _sorting_network(count: int) -> tuple[tuple[int, int], ...]:
 
     Source: Knuth, The Art of Computer Programming, volume 3, algorithm 5.2.2 M.
     """
-    comparators = []
+    comparators: list[tuple[int, int]] = []
     top = 1 << max(count - 1, 0).bit_length() >> 1
     p = top
     while p:

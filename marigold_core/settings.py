@@ -77,8 +77,13 @@ class Settings(Frozen):
 class ResolvedSettings(Settings):
     """Settings in which nothing is left to the checkpoint: what a run was, or will be, made with."""
 
-    num_inference_steps: Steps = Field(description=Settings.model_fields["num_inference_steps"].description)
-    processing_resolution: Pixels = Field(description=Settings.model_fields["processing_resolution"].description)
+    # The same fields without None: a frozen model is only read, so narrower types are safe.
+    num_inference_steps: Steps = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        description=Settings.model_fields["num_inference_steps"].description
+    )
+    processing_resolution: Pixels = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        description=Settings.model_fields["processing_resolution"].description
+    )
 
 
 class MeshSettings(Frozen):

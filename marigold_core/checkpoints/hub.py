@@ -5,13 +5,14 @@ and sha256 of every file, so that later starts need no network, know what is mis
 """
 
 import errno
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from marigold_core.checkpoints.weights import choose, digest
 from marigold_core.errors import CheckpointError, ExportError
@@ -30,13 +31,16 @@ class Fetched:
     revision: str  # commit, 40 hex digits
     folder: str  # text, for the record on disk
     size_bytes: dict[str, int]
-    sha256: dict[str, str] = field(default_factory=dict)  # of the weight files
+    sha256: dict[str, str] = field(default_factory=dict[str, str])  # of the weight files
 
     def missing(self) -> list[str]:
         """List the files that are absent or of another size."""
         folder = Path(self.folder)
         sizes = ((name, folder / name, size) for name, size in self.size_bytes.items())
         return [name for name, path, size in sizes if not path.is_file() or path.stat().st_size != size]
+
+
+_RECORD = TypeAdapter(Fetched)
 
 
 def fetch(hub_id: str, check: Callable[[Path], object], refetch: bool = False) -> Fetched:
@@ -88,7 +92,7 @@ def _pin(hub_id: str, check: Callable[[Path], object]) -> Fetched:
 
 def _adopt(hub_id: str, check: Callable[[Path], object]) -> Fetched | None:
     """Use what another program left in the hub's cache, where it lacks nothing; large files are named by sha256."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -109,8 +113,11 @@ def _adopt(hub_id: str, check: Callable[[Path], object]) -> Fetched | None:
 
 
 def _download(hub_id: str, revision: str, names: list[str]) -> Path:
-    """Download the named files of one commit, those already here excepted -> the folder of that commit."""
-    from huggingface_hub import hf_hub_download
+    """Download the named files of one commit, those already here excepted -> the folder of that commit.
+
+    One by one: ``snapshot_download`` asks for the listing again, and takes an incomplete folder where that fails.
+    """
+    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 
     folder = Path()
     for name in names:
@@ -120,7 +127,10 @@ def _download(hub_id: str, revision: str, names: list[str]) -> Path:
 
 
 def _drop_damaged(fetched: Fetched, rehash: bool) -> list[str]:
-    """Delete files that are not what the hub published -> the names to download; ``rehash`` looks at every byte."""
+    """Delete files that are not what the hub published -> the names to download; ``rehash`` reads every byte.
+
+    ``HfApi.verify_repo_checksums`` would need the network and hash small files too.
+    """
     folder = Path(fetched.folder)
     wanted = fetched.missing()
     if rehash:
@@ -133,7 +143,10 @@ def _drop_damaged(fetched: Fetched, rehash: bool) -> list[str]:
 
 
 def _drop_halves(folder: Path) -> None:
-    """Delete what a killed download left behind beside files that are whole by now; it could be gigabytes."""
+    """Delete what a killed download left behind beside files that are whole by now; it could be gigabytes.
+
+    The client writes to a name of its own in each process and deletes that only where it is not killed.
+    """
     blobs = folder.parent.parent / "blobs"
     for half in blobs.glob("*.incomplete"):
         if (blobs / half.name.partition(".")[0]).exists():
@@ -146,20 +159,20 @@ def _record_path(hub_id: str) -> Path:
 
 def _read_record(hub_id: str) -> Fetched | None:
     try:
-        fetched = Fetched(**json.loads(_record_path(hub_id).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        fetched = _RECORD.validate_json(_record_path(hub_id).read_bytes())
+    except (OSError, ValueError):
         return None  # never fetched, or garbled: the hub is asked again
     return fetched if Path(fetched.folder).is_dir() else None
 
 
 @contextmanager
-def _client(hub_id: str) -> Iterator[None]:
+def _client(hub_id: str) -> Generator[None]:
     """Set up the hub's client and turn every way in which it can fail into a ``CheckpointError``.
 
     Plain HTTP instead of Xet: it times out, resumes, and is the one way that the tests cut and stall. No telemetry.
     """
     from huggingface_hub import constants
-    from huggingface_hub.errors import HFValidationError, HTTPError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     before = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY
     constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_TELEMETRY = True  # both are looked up at each request

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from pydantic import TypeAdapter
+
 from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.prediction import DepthTransfer, Kind, Space
 from marigold_core.settings import Settings
 
 Modality = Literal["depth", "normals"]
 Config = dict[str, object]
+_CONFIG = TypeAdapter(Config)
 
 MODALITIES: dict[str, Modality] = {
     "MarigoldDepthPipeline": "depth",
@@ -118,14 +121,12 @@ def read_config(folder: Path, name: str) -> Config:
     Raises: CheckpointError when it is missing or garbled.
     """
     try:
-        config = json.loads((folder / name).read_text(encoding="utf-8"))
+        return _CONFIG.validate_json((folder / name).read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"The checkpoint is incomplete: {name} is missing; fetch or copy it again.") from None
     except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"The file {name} of the checkpoint is damaged, it is not JSON; fetch or copy it again.")
-    return config
+        text = f"The file {name} of the checkpoint is damaged, it is not JSON; fetch or copy it again."
+        raise CheckpointError(text) from None
 
 
 def check_unet(config: Config) -> None:
@@ -171,8 +172,9 @@ def _has_prior(folder: Path) -> bool:
 
 
 def _component_class(index: Config, part: str) -> str:
-    pair = index.get(part)
-    name = pair[1] if isinstance(pair, list) and len(pair) == 2 else None
+    entry = index.get(part)
+    pair = cast(list[object], entry) if isinstance(entry, list) else []  # [library, class]
+    name = pair[1] if len(pair) == 2 else None
     if not isinstance(name, str) or name not in CLASSES[part]:
         raise CheckpointError(
             f"The checkpoint's {part} is {name or 'missing'}; it must be {' or '.join(CLASSES[part])}."

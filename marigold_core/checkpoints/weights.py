@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.storage import cache_folder, write_json
 
@@ -25,7 +27,9 @@ REMEMBERED_BYTES = 64 * 2**20  # the digests of larger files are kept on disk be
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 Stamp = tuple[int, int, int, int]  # size, inode, modified, changed: a file with the same stamp has the same bytes
-_digests: dict[str, tuple[Stamp, str]] = {}
+Digests = dict[str, tuple[Stamp, str]]  # by path
+_digests: Digests = {}
+_CHECKSUMS, _DIGESTS = TypeAdapter(dict[str, str]), TypeAdapter(Digests)
 
 
 def choose(names: Collection[str], preference: tuple[str | None, ...]) -> tuple[str | None, list[str]]:
@@ -128,11 +132,10 @@ def digest(path: Path) -> str:
     return known[1]
 
 
-def _remembered() -> dict[str, tuple[Stamp, str]]:
+def _remembered() -> Digests:
     try:
-        entries = json.loads((cache_folder() / "digests.json").read_text(encoding="utf-8"))
-        return {key: (tuple(stamp), sha256) for key, (stamp, sha256) in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return _DIGESTS.validate_json((cache_folder() / "digests.json").read_bytes())
+    except (OSError, ValueError):
         return {}  # absent or garbled: the files are hashed again
 
 
@@ -151,12 +154,9 @@ def read_checksums(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        sums = json.loads(path.read_text(encoding="utf-8"))
+        return _CHECKSUMS.validate_json(path.read_bytes())
     except ValueError:
-        sums = None
-    if not isinstance(sums, dict) or not all(isinstance(value, str) for value in sums.values()):
-        raise damaged(CHECKSUMS, "the list cannot be read")
-    return sums
+        raise damaged(CHECKSUMS, "the list cannot be read") from None
 
 
 def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:

@@ -4,7 +4,7 @@ The convergence curve is computed from the members that a prediction keeps, so c
 same curve. Its changes decrease as members join, because each new one has a smaller share in the median.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -42,7 +42,7 @@ def convergence_curve(prediction: Prediction) -> list[ConvergencePoint]:
     modality = Normals() if prediction.modality == "normals" else Depth(prediction.kind)
     every = -(-max(prediction.members.shape[1:3]) // CURVE_PX)
     thin = prediction.members[:, ::every, ::every].astype(np.float32)
-    stack = torch.from_numpy(thin if thin.ndim == 4 else thin[..., None]).permute(0, 3, 1, 2)
+    stack = torch.as_tensor(thin if thin.ndim == 4 else thin[..., None]).permute(0, 3, 1, 2)
     points, before = list[ConvergencePoint](), None
     for count in range(1, len(stack) + 1):
         fused, spread = modality.fuse(stack[:count])
@@ -88,8 +88,9 @@ class EarlyStopping:
                 if self.settled:
                     return
         finally:
-            if isinstance(self._events, Generator):
-                self._events.close()
+            close = getattr(self._events, "close", None)
+            if close is not None:  # a generator, unless a test gives a list's iterator
+                close()
 
     @property
     def saved_s(self) -> float:

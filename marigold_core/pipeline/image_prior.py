@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyright: ignore[reportUnknownVariableType]
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,7 +60,7 @@ class ImagePrior(ModelMixin, ConfigMixin):
     def forward(self, picture: Tensor) -> Features:
         """Look at pictures [B, 3, H, W] in [-1, 1] -> features [B, C, H / stride, W / stride], about unit variance."""
         height, width = picture.shape[-2:]
-        features = []
+        features: list[Tensor] = []
         for number, (found, stride) in enumerate(zip(self.tapped_outputs(picture), self.strides, strict=True)):
             mean, deviation = (self.get_buffer(f"{name}_{number}")[:, None, None] for name in ("mean", "deviation"))
             standard = ((found - mean) / deviation).clamp(-FARTHEST, FARTHEST)
@@ -71,7 +72,7 @@ class ImagePrior(ModelMixin, ConfigMixin):
         height, width = picture.shape[-2:]
         x = _resize(picture, round(height * self.enlarge), round(width * self.enlarge))
         x = F.relu6(self.stem(x))
-        found = []
+        found: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number in self.taps:
@@ -95,19 +96,19 @@ class GuidedUNet(UNet2DConditionModel):
         )
         for projection in self.prior_proj:
             nn.init.zeros_(cast(Tensor, projection.weight))
-        self.register_to_config(**{GUIDED: list(channels)})
+        cast(Any, self).register_to_config(**{GUIDED: list(channels)})
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """Build the U-Net of a configuration, guided where it says so."""
         channels = config.get(GUIDED)
         plain = {name: value for name, value in config.items() if name != GUIDED}
-        made: Any = super().from_config(plain, return_unused_kwargs, **kwargs)
+        made: Any = cast(Any, super()).from_config(plain, return_unused_kwargs, **kwargs)
         if channels:
             (made[0] if return_unused_kwargs else made).guide(channels)
         return made
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the other conditions pass through as keywords
         self,
         sample: Tensor,
         timestep: Tensor,
@@ -119,11 +120,11 @@ class GuidedUNet(UNet2DConditionModel):
         """Run as UNet2DConditionModel does on [B, 8, h, w], with ``features`` [B, C, h', w'] of the prior or none."""
         if features:
             options["down_intrablock_additional_residuals"] = self._residuals(features, *sample.shape[-2:])
-        return super().forward(sample, timestep, encoder_hidden_states, **options)
+        return cast(Any, super()).forward(sample, timestep, encoder_hidden_states, **options)
 
     def _residuals(self, features: Features, height: int, width: int) -> list[Tensor]:
         """Project features -> [B, C, h', w'] for each level, at the size at which diffusers adds them."""
-        residuals = []
+        residuals: list[Tensor] = []
         for level, (block, projection) in enumerate(zip(self.down_blocks, self.prior_proj, strict=True)):
             smaller = (-(-height // 2), -(-width // 2)) if block.downsamplers else (height, width)
             attends = getattr(block, "has_cross_attention", False)  # then they are added before it shrinks

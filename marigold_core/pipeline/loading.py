@@ -1,12 +1,16 @@
 """From a verified checkpoint folder to loaded parts: safetensors only, straight into the target type, one copy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -17,6 +21,7 @@ from marigold_core.checkpoints.registry import Checkpoint, find
 from marigold_core.errors import SettingsError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 
+T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Components = tuple[
     Checkpoint,
@@ -47,14 +52,19 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
     }
     with _no_progress_bars():
         unet_class = GuidedUNet if record.prior else UNet2DConditionModel
-        unet = unet_class.from_pretrained(record.folder, subfolder="unet", **options)
-        prior = ImagePrior.from_pretrained(record.folder, subfolder=PRIOR, **options) if record.prior else None
-        vae = vae_class.from_pretrained(record.folder, subfolder="vae", **options)
+        unet = _from_pretrained(unet_class, record.folder, subfolder="unet", **options)
+        prior = _from_pretrained(ImagePrior, record.folder, subfolder=PRIOR, **options) if record.prior else None
+        vae = _from_pretrained(vae_class, record.folder, subfolder="vae", **options)
     parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
     for part in parts:
         part.eval().requires_grad_(False).to(target)
-    scheduler: Any = scheduler_class.from_pretrained(record.folder, subfolder="scheduler")
+    scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler")
     return record, unet, vae, scheduler, empty_prompt(record, kind).to(target), prior
+
+
+def _from_pretrained(kind: Callable[..., T], folder: Path, **options: Any) -> T:
+    """Call ``from_pretrained`` of a class of diffusers or transformers, whose own types are incomplete."""
+    return cast(Any, kind).from_pretrained(folder, **options)
 
 
 def pick_device(device: str) -> torch.device:
@@ -83,10 +93,11 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 @torch.no_grad()  # not inference mode: training builds on this tensor
 def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
     """Embed the empty text -> [1, 2, D], begin and end of text alone; the text encoder is dropped afterwards."""
-    tokenizer = CLIPTokenizer.from_pretrained(record.folder / "tokenizer", local_files_only=True)
+    tokenizer: Any = _from_pretrained(CLIPTokenizer, record.folder / "tokenizer", local_files_only=True)
     tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids  # [1, 2]
     with _no_progress_bars():
-        encoder = CLIPTextModel.from_pretrained(
+        encoder: Any = _from_pretrained(
+            CLIPTextModel,
             record.folder / "text_encoder",
             dtype=dtype,
             use_safetensors=True,
@@ -97,7 +108,7 @@ def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _no_progress_bars() -> Generator[None]:
     """Keep the libraries from drawing bars for a fraction of a second on the caller's stderr."""
     shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     for library in shown:

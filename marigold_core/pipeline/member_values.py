@@ -59,7 +59,7 @@ def member_values_at(prediction: Prediction, x: int, y: int) -> MemberValues:
         raise SettingsError("Member values need a depth prediction that kept two or more members.")
     if not (0 <= x < width and 0 <= y < height):
         raise SettingsError(f"There is no pixel {x}, {y}: the photo has {width} x {height}.")
-    stack = torch.from_numpy(prediction.members.astype(np.float32)).unsqueeze(1)  # [E, 1, h, w]
+    stack = torch.as_tensor(prediction.members.astype(np.float32)).unsqueeze(1)  # [E, 1, h, w]
     fused = Depth(prediction.kind).fuse(stack)[0].flatten()
     h, w = prediction.members.shape[1:]
     pixel = int((y + 0.5) * h / height) * w + int((x + 0.5) * w / width)

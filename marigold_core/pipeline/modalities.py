@@ -36,7 +36,7 @@ class Depth:
         invalid pixels go to the far plane, so that no hole bleeds a false near surface into its latent.
         An image without depth range becomes far everywhere. Source: Ke et al. 2024, section 3.2, but for the curve.
         """
-        planes = []
+        planes: list[Tensor] = []
         for depth, mask in zip(values.float(), valid, strict=True):
             plane = torch.ones_like(depth)  # [1, H, W]
             known = depth[mask]
@@ -109,4 +109,4 @@ def _bilinear(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _unit(vectors: Tensor, eps: float = 1e-6) -> Tensor:
-    return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_min(eps)
+    return F.normalize(vectors, dim=1, eps=eps)

@@ -16,7 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from torch import Tensor
 
 from marigold_core.checkpoints.registry import Checkpoint
@@ -95,7 +99,8 @@ class MarigoldPipeline:
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode a scaled latent [B, 4, h, w] -> picture [B, 3, PPH, PPW], about [-1, 1]."""
-        return self.vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
+        vae: Any = self.vae  # its return type depends on ``return_dict``
+        return vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
 
     def features(self, image_latent: Tensor) -> Features:
         """Show what photo latents [B, 4, h, w] hold to the image prior -> [B, C, h', w'] each; none without a prior."""
@@ -132,9 +137,9 @@ class MarigoldPipeline:
         Source: Song et al. 2021, equation 12 with eta = 0; Luo et al. 2023, algorithm 2.
         """
         features = self.features(image_latent) if features is None else features
-        scheduler = self._scheduler(steps)
+        scheduler: Any = self._scheduler(steps)
         random: dict[str, Any] = {} if generators is None else {"generator": generators}
-        latent = noise
+        latent: Tensor = noise
         for number, t in enumerate(scheduler.timesteps, start=1):
             predict = first_step if first_step and number == 1 else self.predict_velocity
             velocity = predict(image_latent, latent, t, features)
@@ -283,9 +288,9 @@ class MarigoldPipeline:
             )
         if start.members is None:
             raise SettingsError("This prediction kept no members, so it cannot be continued.")
-        stack = torch.from_numpy(start.members.astype(np.float32)).to(self.device)
+        stack = torch.as_tensor(start.members.astype(np.float32)).to(self.device)
         stack = stack.unsqueeze(1) if stack.ndim == 3 else stack.permute(0, 3, 1, 2)
-        return list(stack.split(1))
+        return list(stack.unsqueeze(1).unbind())
 
     def _members(
         self, condition: Condition, settings: ResolvedSettings, first: int, cache: FirstStepCache | None = None
@@ -382,7 +387,8 @@ class MarigoldPipeline:
         """Return a scheduler of its own for this run (it holds state), with the timesteps set."""
         scheduler = copy.deepcopy(self.scheduler)
         if self.respace and isinstance(scheduler, DDIMScheduler) and scheduler.config["timestep_spacing"] == "leading":
-            scheduler = DDIMScheduler(**{**scheduler.config, "timestep_spacing": "trailing"})
+            config: dict[str, Any] = {**scheduler.config, "timestep_spacing": "trailing"}
+            scheduler = DDIMScheduler(**config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler
 

@@ -1,7 +1,7 @@
 """Stage 1: the autoencoder, ``python -m training.autoencoder --out runs/ae --data data/scenes``.
 
-It learns to pack photographs, depth maps and normal maps of a quarter of the width into four channels each, and is
-then frozen. The latents are scaled to unit variance by one factor, which goes into its configuration as in diffusers.
+It encodes photographs, depth maps and normal maps as four channels at a quarter of their width and height, and is then
+frozen. Latents are scaled to unit variance by one factor, which is stored in its configuration as in diffusers.
 """
 
 import json
@@ -37,17 +37,17 @@ from training.start import prepare_start
 
 @dataclass(frozen=True)
 class Task:
-    """What a run is given beside its recipe."""
+    """What to train on and where, beside the recipe."""
 
     out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
     data: Path  # rendered scenes, from training.render
     photos: Path | None = None  # folder of photographs (JPEG or PNG) to learn natural pictures from
-    shape: str = "nano"  # layer sizes, a name in training.models.shapes
+    shape: str = "nano"  # layer sizes, a name in training.models.networks
     minutes: float | None = None  # stop after this time
     device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
-MEASURED = 128  # pictures that the scaling factor is measured on
+MEASURED = 128  # pictures from which the scaling factor is computed
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Crops:
     """A batch, [B, 3, S, S] in [-1, 1]."""
 
     pictures: Tensor
-    names: tuple[str, ...] = ()  # made of too many to name
+    names: tuple[str, ...] = ()  # for the loop's messages; there would be too many
 
 
 class Pictures:
-    """What the autoencoder sees: crops of renders, photographs, depth and normal maps, a function of (seed, step)."""
+    """Training batches: crops of renders, photographs, depth and normal maps, a function of (seed, step)."""
 
     def __init__(self, recipe: AutoencoderRecipe, scenes: RenderedScenes, photos: list[np.ndarray]):
         self.recipe, self.scenes, self.photos = recipe, scenes, photos
@@ -117,9 +117,9 @@ def autoencoder_losses(vae: AutoencoderKL, pictures: Tensor, recipe: Autoencoder
 
 @torch.no_grad()
 def scale_latents(folder: Path, pictures: Pictures) -> dict[str, float]:
-    """Write the factor that brings the latents to unit variance into the folder -> what the autoencoder loses.
+    """Write the factor that scales latents to unit variance into the folder -> factor and reconstruction errors.
 
-    Photographs: PSNR in dB. Depth: mean absolute error in [-1, 1] after the mean over channels.
+    Of photographs: PSNR in dB. Of depth: mean absolute error in [-1, 1] of the mean over channels.
     """
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
     batches = -(-MEASURED // pictures.recipe.batch_size)
@@ -140,7 +140,7 @@ def scale_latents(folder: Path, pictures: Pictures) -> dict[str, float]:
 
 
 def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]:
-    """Train the autoencoder of a new checkpoint -> its scaling factor and what it loses, see ``scale_latents``.
+    """Train the autoencoder of a new checkpoint -> scaling factor and reconstruction errors, see ``scale_latents``.
 
     Raises: MarigoldError for unusable data, and what ``loop.run_loop`` raises.
     """
@@ -164,14 +164,14 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
     figures = scale_latents(folder, pictures)
     log = MetricsLog(task.out / "metrics.jsonl")
     record = {"step": checkpoints.step_of(folder), "event": "settled", **figures}
-    if record not in log.read():  # a finished run that is asked for again comes here too
+    if record not in log.read():  # a finished run that is started again has it
         log.add(record)
-    load(folder)  # proves that the folder is whole
+    load(folder)  # checks that the folder is complete
     return figures
 
 
 def main(task: Task, recipe: AutoencoderRecipe = AutoencoderRecipe()) -> None:  # noqa: B008 (frozen)
-    """Train the autoencoder of a new checkpoint; the same command goes on with a run that was stopped."""
+    """Train the autoencoder of a new checkpoint; the same command resumes a run that was stopped."""
     print(train_autoencoder(task, recipe))
 
 

@@ -1,9 +1,8 @@
-"""Pictures and depth maps encoded once, ``python -m training.latents --checkpoint ... --data ... --out ...``.
+"""Encode pictures and depth maps once, ``python -m training.latents --checkpoint ... --data ... --out ...``.
 
-The autoencoder is frozen while the U-Net learns, so every variant of a picture is encoded once and the U-Net reads
-latents alone (``training.data.latent_cache``). The same command goes on where it was stopped and picks up pictures
-that were added:
-what a shard holds is a function of (seed, number of its first picture, variant).
+The autoencoder is frozen while the U-Net learns, so training can read latents alone (``training.data.latent_cache``).
+The same command resumes where it was stopped and encodes pictures that were added: the content of a shard is a function
+of (seed, number of its first picture, variant).
 """
 
 import hashlib
@@ -34,9 +33,9 @@ from training.engine.checkpoints import in_run
 from training.recipe import PRESETS, Framing, Precision
 
 SHARD = 256  # pictures
-EVEN = 0.5  # share of flips at which both orientations are seen alike
-VARIANTS = 4  # of a picture, where chance makes any number of them
-BATCH, BATCH_PX = 16, 450_000  # pictures and pixels that are encoded at once, whichever is less
+EVEN = 0.5  # share of flips at which both orientations are equally frequent
+VARIANTS = 4  # of a picture, where framing is random
+BATCH, BATCH_PX = 16, 450_000  # most pictures and pixels that are encoded at once
 AUTOCAST: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -45,7 +44,7 @@ AUTOCAST: dict[Precision, torch.dtype] = {
 
 
 class Encoding(Frozen):
-    """How often, how exactly and by whom pictures are encoded."""
+    """How many variants of a picture are encoded, and in which precision."""
 
     variants: int | None = Field(
         default=None, ge=1, description="of each picture; auto: 4, or both orientations where only the flip is random"
@@ -66,12 +65,12 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Name of its folder; stays the same when pictures are added behind."""
+        """Return the name of its folder, which does not change when pictures are added at the end."""
         return f"shard_{self.indices[0]:08d}_v{self.variant}"
 
 
 def plan(a_set: DepthSet, framing: Framing, variants: int) -> list[Shard]:
-    """Divide a data set into shards, those of the first variant first; random crops keep orientations apart."""
+    """Divide a data set into shards, first variant first; with random crops portraits and landscapes are separate."""
     groups = [list(range(len(a_set)))]
     if framing.long_edge_px is not None:
         portrait = np.array([height > width for height, width in a_set.sizes()], dtype=bool)
@@ -81,12 +80,14 @@ def plan(a_set: DepthSet, framing: Framing, variants: int) -> list[Shard]:
 
 
 def count_variants(framing: Framing, asked: int | None) -> int:
-    """Decide how many variants of each picture there are.
+    """Decide how many variants of each picture are encoded.
 
-    Where nothing but an even flip is left to chance they are the two orientations: what training draws from the cache
-    is then what it would have framed itself. Raises: MarigoldError when more are asked for than there are.
+    Where nothing but an even flip is random they are the two orientations, so training draws from the cache what it
+    would have framed itself. Raises: MarigoldError when more are asked for than exist.
     """
-    most = (2 if framing.flip == EVEN else 1) if _settled(framing) else None
+    still = framing.long_edge_px is None and framing.photographic == 0
+    still = still and framing.flip in (0, EVEN, 1) and framing.upside_down in (0, 1)
+    most = (2 if framing.flip == EVEN else 1) if still else None
     if most is not None and asked is not None and asked > most:
         raise MarigoldError(
             f"A picture has no more than {most} variants where nothing but the flip is left to chance, but {asked} "
@@ -96,23 +97,17 @@ def count_variants(framing: Framing, asked: int | None) -> int:
 
 
 def framing_of(framing: Framing, variant: int) -> Framing:
-    """Choose the framing of a variant: as it is, or upright first and mirrored second where only the flip is random."""
+    """Return the framing of a variant; where only the flip is random, unflipped for 0 and flipped for 1."""
     if count_variants(framing, None) != 2:
         return framing
     given: dict[str, Any] = framing.model_dump(include=set(Framing.model_fields))
     return Framing(**{**given, "flip": float(variant)})
 
 
-def _settled(framing: Framing) -> bool:
-    """Tell whether nothing is left to chance, but for an even flip."""
-    still = framing.long_edge_px is None and framing.photographic == 0
-    return still and framing.flip in (0, EVEN, 1) and framing.upside_down in (0, 1)
-
-
 class _Framed(Dataset[Batch | MarigoldError]):
-    """The batches of some shards in order, framed and not yet encoded, as a data loader wants them.
+    """The batches of shards in order, framed and not yet encoded, for a data loader.
 
-    An error comes as a value: the loader would bury its sentence in the worker's trace.
+    An error is returned as a value, since the loader would add the worker's traceback to its message.
     """
 
     def __init__(
@@ -155,9 +150,9 @@ def encode_set(
     encoding: Encoding,
     colours: Tensor | None = None,
 ) -> None:
-    """Encode all variants of a data set into ``folder``, but for the shards that are there.
+    """Encode all variants of a data set into ``folder``, except shards that exist.
 
-    Raises: MarigoldError for a damaged picture, and for a folder that was made with other choices or pictures.
+    Raises: MarigoldError for a damaged picture, and for a folder that was made with other options or pictures.
     """
     precision = encoding.precision or ("bfloat16" if pipeline.device.type == "cpu" else "float32")
     shards = plan(a_set, framing, count_variants(framing, encoding.variants))
@@ -198,7 +193,7 @@ def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> di
     """Encode a batch of pictures -> image and target latents [B, 4, h, w] float16, valid [B, 1, h, w] bool.
 
     With an image prior also its features of the stored image latents, [B, C, h', w'] float16 each.
-    Raises: MarigoldError when a latent is no number that float16 can hold.
+    Raises: MarigoldError when a latent is not finite in float16.
     """
     arrays = {"valid": batch.valid.numpy()}
     dtype = AUTOCAST[precision]
@@ -225,14 +220,14 @@ def main(
     encoding: Encoding,
     photos: Path | None = None,
 ) -> None:
-    """Encode data sets for training.train; the same command goes on where it was stopped.
+    """Encode data sets for training.train; the same command resumes where it was stopped.
 
     Args:
         checkpoint: folder or name of a checkpoint with the autoencoder, such as a run of training.autoencoder.
         data: data sets, as KIND:FOLDER or a folder that tells its kind.
         out: folder for the latents; of several data sets each gets a folder of its own in it, 1_KIND, 2_KIND ...
         framing: see training.recipe.
-        encoding: how often, how exactly and by whom.
+        encoding: variants, precision, seed and worker processes.
         photos: folder of photographs whose colours are lent to pictures with --photographic.
     """
     sets = [open_set(spec) for spec in data]

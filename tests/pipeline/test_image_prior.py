@@ -21,8 +21,7 @@ from tests.helpers.tiny_prior import tiny_prior
 from training import prior as prior_module
 from training.data.random_streams import stream
 from training.engine import command
-from training.models.networks import new_unet, seeded
-from training.models.shapes import SHAPES, Shape, Unet
+from training.models.networks import SHAPES, Shape, Unet, new_unet, seeded
 from training.prior import add_prior, classifier_weights, new_prior, standardise
 
 pytestmark = pytest.mark.numeric

@@ -25,8 +25,7 @@ from marigold_core.checkpoints.registry import BUNDLED, find
 from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.pipeline.modalities import Depth
 from tests.helpers.command_line import fingerprints
-from training.models.networks import new_checkpoint, new_scheduler, new_unet, new_vae
-from training.models.shapes import SHAPES
+from training.models.networks import SHAPES, new_checkpoint, new_scheduler, new_unet, new_vae
 from training.publish import publish
 from training.start import prepare_start
 

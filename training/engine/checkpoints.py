@@ -1,9 +1,9 @@
-"""Checkpoints of a run: whole diffusers folders that open in the app, with what is needed to go on exactly.
+"""Checkpoints of a run: whole diffusers folders that open in the app, with the state to resume exactly.
 
-A run folder holds ``step_00001200/`` folders. Each of these is complete or absent: written aside, flushed, listed
-with sha256 in ``checksums.json`` and renamed. Beside the components of a diffusers checkpoint (the trained one with the
-running mean of its weights, the others hard links to the start's) it has ``training_state.safetensors``: raw weights
-and the optimiser's moments.
+A run folder holds ``step_00001200/`` folders, each complete or absent, with the sha256 of its weights in
+``checksums.json``. Beside the components of a diffusers checkpoint (the trained one with the running mean of its
+weights, the others hard links to the start's) it has ``training_state.safetensors``: raw weights and the optimiser's
+moments.
 """
 
 import shutil
@@ -21,11 +21,11 @@ from marigold_core.storage import atomic_folder, link
 
 STATE = "training_state.safetensors"
 KEEP = 2
-SPARE_ROOM = 1.5  # times a checkpoint's size that must be free before it is written
+SPARE_ROOM = 1.5  # free disk space that is needed to write a checkpoint, times its size
 
 
 class SaveError(MarigoldError):
-    """A checkpoint could not be written; older ones are as they were."""
+    """A checkpoint could not be written; older ones are unchanged."""
 
 
 def latest(run: Path) -> Path | None:
@@ -41,9 +41,9 @@ def in_run(source: str | Path) -> str | Path:
 
 
 def intact(run: Path) -> Path | None:
-    """Return the newest checkpoint whose files all have their sha256, None when the run has none yet.
+    """Return the newest undamaged checkpoint, None when the run has none yet; damaged ones are named on stderr.
 
-    Damaged ones are named on stderr and passed over. Raises: CheckpointError when all are damaged.
+    Raises: CheckpointError when all are damaged.
     """
     folders = sorted(run.glob("step_*"), reverse=True)
     for folder in folders:
@@ -72,7 +72,7 @@ def check(folder: Path) -> None:
 
 
 def folder_of(run: Path, step: int) -> Path:
-    """Return the folder that a run's checkpoint of ``step`` has, whether it is there or not."""
+    """Return the folder of a run's checkpoint of ``step``, which need not exist."""
     return run / f"step_{step:08d}"
 
 
@@ -92,8 +92,9 @@ def save(
 ) -> Path:
     """Write ``base`` with its component ``part`` replaced by ``network``, and ``state``, as the newest checkpoint.
 
-    Once it is there, older checkpoints are removed but the last before it and that of step ``keep``.
-    Raises: SaveError when the disk is full or refuses; what was there is as it was, and nothing is left behind.
+    Then older checkpoints are removed, except the last before it and that of step ``keep``.
+
+    Raises: SaveError when the disk is full or refuses; the folder is then as before.
     """
     folder = folder_of(run, step)
     clear(run)
@@ -115,23 +116,23 @@ def save(
 
 
 def clear(run: Path) -> None:
-    """Remove what a killed run left half-written or half-removed."""
+    """Remove folders that a killed run left half-written or half-removed."""
     for left in run.glob(".step_*"):
         shutil.rmtree(left)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint; killed half-way, what is left must not look like one."""
+    """Remove a checkpoint; it is renamed first, so that a kill leaves no folder that looks like one."""
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old")))
 
 
 def load_state(folder: Path) -> dict[str, Tensor]:
-    """Read what ``save`` was given as ``state``."""
+    """Read the ``state`` that was given to ``save``."""
     return load_file(folder / STATE)
 
 
 def pack(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Collect raw weights and the optimiser's moments under one flat set of names; nothing is copied."""
+    """Collect raw weights and the optimiser's moments in one flat dictionary, without copying."""
     state = {f"weights.{name}": value.detach().contiguous() for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         moments = optimizer.state.get(parameter, {})
@@ -140,7 +141,7 @@ def pack(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def unpack(state: dict[str, Tensor], network: nn.Module, optimizer: Optimizer) -> None:
-    """Put back what ``pack`` collected."""
+    """Load into network and optimiser what ``pack`` collected."""
     kinds: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
         kind, _, rest = name.partition(".")
@@ -148,7 +149,7 @@ def unpack(state: dict[str, Tensor], network: nn.Module, optimizer: Optimizer) -
     network.load_state_dict(kinds.pop("weights"))
     for name, parameter in network.named_parameters():
         moments = {kind: values[name] for kind, values in kinds.items() if name in values}
-        # counts stay on the CPU, where the fused optimiser wants them unless it runs on a GPU
+        # the fused optimiser expects its step counts on the CPU, unless it runs on a GPU
         optimizer.state[parameter] = {
             kind: value.to(parameter.device) if value.ndim or parameter.is_cuda else value
             for kind, value in moments.items()
@@ -156,7 +157,7 @@ def unpack(state: dict[str, Tensor], network: nn.Module, optimizer: Optimizer) -
 
 
 def link_parts(base: Path, aside: Path, part: str) -> dict[str, str]:
-    """Link all of ``base`` but ``part`` into ``aside`` -> the sha256 that is known of these files."""
+    """Link all of ``base`` but ``part`` into ``aside`` -> the sha256 of these files, as far as they are known."""
     files = [path.relative_to(base) for path in base.rglob("*") if path.is_file()]
     names = [path.as_posix() for path in files if path.parts[0] not in (part, STATE, CHECKSUMS, "README.md")]
     for name in names:
@@ -166,6 +167,7 @@ def link_parts(base: Path, aside: Path, part: str) -> dict[str, str]:
 
 
 def _check_room(run: Path, size_bytes: int) -> None:
+    """Check the free disk space. Raises: SaveError."""
     free = shutil.disk_usage(run).free
     if free < SPARE_ROOM * size_bytes:
         raise SaveError(

@@ -1,7 +1,7 @@
-"""The command line of a training command, the same for all: options, sentences instead of traces, exit status.
+"""The command line of all training commands: options, one sentence for an error, exit status.
 
-0 done; 2 bad input, or what ``exit_code`` of the error says; 130 stopped with Ctrl-C; 141 nobody reads on. Whatever is
-a fault of the program keeps its trace.
+0 done; 2 bad input, or the ``exit_code`` of the error; 130 stopped with Ctrl-C; 141 the output was closed. Errors of
+the program itself keep their traceback.
 """
 
 import sys
@@ -17,12 +17,12 @@ BAD_INPUT, INTERRUPTED = 2, 130
 def run(
     function: Callable[..., int | None], prog: str, words: Sequence[str] | None = None, presets: Presets | None = None
 ) -> NoReturn:
-    """Call ``function`` with what the command line says and exit with its result, 0 for None.
+    """Call ``function`` with the values of the command line and exit with its result, 0 for None.
 
     Parameters that are models, such as a recipe, become one option a field. ``presets`` adds an option that chooses
     the defaults of all others.
 
-    Raises: SystemExit, always, unless the program is at fault.
+    Raises: SystemExit, always, except for errors of the program itself.
     """
     try:
         _without_bars()
@@ -37,7 +37,7 @@ def run(
 
 
 def _without_bars() -> None:
-    """Keep the libraries, where they are loaded, from drawing bars for the weights of every small part."""
+    """Switch off the progress bars of libraries that are loaded, which they draw for each small file."""
     for library in ("diffusers", "transformers"):
         if logging := sys.modules.get(f"{library}.utils.logging"):
             logging.disable_progress_bar()

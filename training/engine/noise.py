@@ -1,6 +1,6 @@
-"""Training noise as a function of (seed, step) alone, so that a resumed run draws what the uninterrupted one would.
+"""Training noise, a function of (seed, step) alone, so that a resumed run draws the same.
 
-Always drawn on the CPU: the numbers do not depend on the device.
+It is drawn on the CPU, so the numbers do not depend on the device.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ MAX_LEVELS = 10
 
 
 def gaussian_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draw white noise [B, C, h, w], what inference starts from."""
+    """Draw white noise [B, C, h, w], as inference starts from."""
     return torch.randn(shape, generator=generator)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from diffusers import ModelMixin
 from PIL import Image
-from torch import Tensor
 
 from marigold_core import Settings, storage
 from marigold_core.errors import ExportError
@@ -42,7 +41,7 @@ class ValidationCallback:
     recipe: Recipe
     sets: Sequence[DepthSet]
     pictures: int  # of each set, spread evenly
-    examples: Batch  # what sample pictures are drawn of
+    examples: Batch  # for sample pictures
     folder: Path
 
     def __call__(self, network: ModelMixin, step: int, log: MetricsLog, stopping: Callable[[], bool]) -> None:
@@ -104,19 +103,26 @@ def sample_sheet(pipeline: MarigoldPipeline, batch: Batch, seed: int) -> Image.I
     if not batch.encoded:
         image, target = pipeline.encode(image), pipeline.encode(target)
     noise = gaussian_noise(image.shape, stream(seed, SHOWN)).to(image)
-    rows = []
-    photos, truths = pipeline.decode(image), pipeline.modality.from_vae(pipeline.decode(target))
-    found = []
+    latents = [target]
     for steps in (1, min(MOST_STEPS, pipeline.checkpoint.default_steps)):
         *_, latent = pipeline.denoise(image, noise, steps)
-        found.append(pipeline.modality.from_vae(pipeline.decode(latent)))
-    for number in range(len(image)):
-        rows.append([_photo(photos[number]), *(_depth(maps[number]) for maps in (truths, *found))])
-    return _grid(rows)
+        latents.append(latent)
+    maps = [pipeline.modality.from_vae(pipeline.decode(latent)) for latent in latents]  # [B, 1, H, W] in [0, 1]
+    pictures = (pipeline.decode(image).float().clamp(-1, 1) + 1) * 127.5
+    photos = pictures.round().byte().permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, 3]
+    rows = [
+        [photo, *(depth_to_rgb(depth[number, 0].float().cpu().numpy()) for depth in maps)]
+        for number, photo in enumerate(photos)
+    ]
+    gaps = ((0, GAP_PX), (0, GAP_PX), (0, 0))
+    sheet = np.concatenate(
+        [np.concatenate([np.pad(picture, gaps, constant_values=255) for picture in row], axis=1) for row in rows]
+    )
+    return Image.fromarray(sheet[:-GAP_PX, :-GAP_PX])
 
 
 def draw_curves(records: Sequence[Record], path: Path) -> None:
-    """Draw loss, gradient, rate and validation over steps as a PNG, whole or not at all."""
+    """Draw loss, gradient, learning rate and validation scores over steps as a PNG."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -131,23 +137,21 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
         known = [(record["step"], _validation(record)[label]) for record in scores if label in _validation(record)]
         panes[1, 1].plot(*zip(*known, strict=True), marker="o", markersize=3, label=label)
     panes[1, 1].set(title="validation AbsRel", xlabel="step")
-    if scores:
-        panes[1, 1].legend()
-    else:
-        panes[1, 1].remove()
+    panes[1, 1].legend() if scores else panes[1, 1].remove()
     with storage.replacing(path) as aside:
         figure.savefig(aside, format="png", dpi=110)
     pyplot.close(figure)
 
 
 def _validation(record: Record) -> dict[str, float]:
+    """Return AbsRel by data set."""
     means = record["validation"]
     assert isinstance(means, dict)
     return {label: row["abs_rel"] for label, row in means.items()}
 
 
 def _smooth(x: Sequence[object], y: Sequence[object], smooth: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Average neighbours, fewer at the start of a run; NaN of skipped steps is left out."""
+    """Average neighbouring points, without those that are not finite (skipped steps)."""
     steps, values = np.array(x, dtype=float), np.array(y, dtype=float)
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
@@ -156,25 +160,3 @@ def _smooth(x: Sequence[object], y: Sequence[object], smooth: bool) -> tuple[np.
         return steps, values
     kernel = np.ones(width) / width
     return np.convolve(steps, kernel, "valid"), np.convolve(values, kernel, "valid")
-
-
-def _photo(picture: Tensor) -> np.ndarray:
-    """[3, H, W] in [-1, 1] -> [H, W, 3] uint8."""
-    unit = ((picture.float().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).cpu().numpy()
-    return (unit * 255).round().astype(np.uint8)
-
-
-def _depth(depth: Tensor) -> np.ndarray:
-    """[1, H, W] in [0, 1] -> [H, W, 3] uint8."""
-    return depth_to_rgb(depth[0].float().cpu().numpy())
-
-
-def _grid(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
-    """Lay out pictures of one size in rows, with gaps."""
-    height, width = rows[0][0].shape[:2]
-    size = (len(rows[0]) * (width + GAP_PX) - GAP_PX, len(rows) * (height + GAP_PX) - GAP_PX)
-    sheet = Image.new("RGB", size, "white")
-    for down, row in enumerate(rows):
-        for across, picture in enumerate(row):
-            sheet.paste(Image.fromarray(picture), (across * (width + GAP_PX), down * (height + GAP_PX)))
-    return sheet

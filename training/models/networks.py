@@ -1,10 +1,11 @@
-"""New checkpoints with random weights, and the parts that they are made of.
+"""New checkpoints with random weights: their layer sizes and components.
 
 Every folder opens in ``marigold_core.load`` and in diffusers' own Marigold pipelines.
 """
 
 import json
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,7 +17,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from marigold_core.checkpoints.layout import Modality
 from marigold_core.checkpoints.weights import write_checksums
-from training.models.shapes import SHAPES, Shape
 
 Scheduler = Literal["ddim", "lcm"]
 Spacing = Literal["trailing", "leading"]
@@ -24,6 +24,85 @@ Spacing = Literal["trailing", "leading"]
 LATENT_CHANNELS = 4
 PIPELINE_CLASSES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
 STEPS = {"trailing": 4, "leading": 10}  # default denoising steps of the published checkpoints
+
+
+@dataclass(frozen=True)
+class Unet:
+    """Sizes of the denoiser, level by level from fine to coarse."""
+
+    channels: tuple[int, ...]
+    heads: tuple[int, ...]  # attention heads
+    attends: tuple[bool, ...]  # which levels have attention
+    layers: int  # residual blocks of a level
+    groups: int  # of group normalisation
+
+
+@dataclass(frozen=True)
+class Vae:
+    """Sizes of the autoencoder; each level but the last halves the picture."""
+
+    channels: tuple[int, ...]
+    layers: int
+    groups: int
+    attends: bool  # attention in the middle, whose cost grows with the square of the pixels
+
+
+@dataclass(frozen=True)
+class Text:
+    """Sizes of the text encoder, of which only the embedding of the empty prompt is used."""
+
+    width: int
+    layers: int
+    heads: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layer sizes of one family of checkpoints."""
+
+    unet: Unet
+    vae: Vae
+    text: Text
+    resolution: int  # default longest edge the network sees, pixels
+
+    @property
+    def factor(self) -> int:
+        """Return the photo pixels along one side of a latent pixel."""
+        return 2 ** (len(self.vae.channels) - 1)
+
+
+SHAPES = {
+    # for tests: under 2 MB, a step takes milliseconds
+    "tiny": Shape(
+        unet=Unet(channels=(16, 32), heads=(2, 4), attends=(False, True), layers=1, groups=8),
+        vae=Vae(channels=(8, 8, 16, 16), layers=1, groups=4, attends=True),
+        text=Text(width=16, layers=1, heads=2, vocabulary=514),
+        resolution=64,
+    ),
+    # the bundled checkpoint: 7.3 M parameters in the U-Net, 0.6 M in the autoencoder
+    "nano": Shape(
+        unet=Unet(
+            channels=(32, 64, 128, 160), heads=(1, 2, 4, 5), attends=(False, False, False, True), layers=1, groups=16
+        ),
+        vae=Vae(channels=(16, 32, 64), layers=1, groups=8, attends=False),
+        text=Text(width=32, layers=1, heads=2, vocabulary=514),
+        resolution=192,
+    ),
+    # Stable Diffusion 2 as widened by Marigold: 866 M parameters in the U-Net, 84 M in the autoencoder
+    "public": Shape(
+        unet=Unet(
+            channels=(320, 640, 1280, 1280),
+            heads=(5, 10, 20, 20),
+            attends=(True, True, True, False),
+            layers=2,
+            groups=32,
+        ),
+        vae=Vae(channels=(128, 256, 512, 512), layers=2, groups=32, attends=True),
+        text=Text(width=1024, layers=23, heads=16, vocabulary=49408),
+        resolution=768,
+    ),
+}
 
 
 def new_unet(shape: Shape) -> UNet2DConditionModel:
@@ -76,7 +155,7 @@ def new_scheduler(scheduler: Scheduler = "ddim", spacing: Spacing = "trailing") 
 
 
 def write_text(folder: Path, shape: Shape) -> None:
-    """Write ``tokenizer`` and ``text_encoder``: one token a byte, so that the empty prompt is begin and end of text."""
+    """Write ``tokenizer`` (one token a byte; the empty prompt is begin and end of text) and ``text_encoder``."""
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokens = folder / "tokenizer"
@@ -103,7 +182,7 @@ def write_text(folder: Path, shape: Shape) -> None:
 def write_model_index(
     folder: Path, modality: Modality, scheduler: Scheduler, default_steps: int, default_resolution: int
 ) -> None:
-    """Write ``model_index.json``, the file that makes a folder of components a Marigold pipeline."""
+    """Write ``model_index.json`` of a Marigold pipeline."""
     index: dict[str, object] = {
         "_class_name": PIPELINE_CLASSES[modality],
         "_diffusers_version": diffusers.__version__,
@@ -122,7 +201,7 @@ def write_model_index(
 
 @contextmanager
 def seeded(seed: int, dtype: torch.dtype):
-    """Create layers straight in ``dtype`` from ``seed``; the caller's random state and default dtype come back."""
+    """Create layers directly in ``dtype`` from ``seed``, and restore the caller's random state and default dtype."""
     before = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -17,8 +17,7 @@ from marigold_core.checkpoints.layout import CLASSES, INDEX, OTHER_UNETS, read_c
 from marigold_core.checkpoints.weights import choose, read_shapes
 from marigold_core.errors import CheckpointError
 from marigold_core.storage import write_json
-from training.models.networks import LATENT_CHANNELS, STEPS, new_scheduler, write_model_index
-from training.models.shapes import SHAPES
+from training.models.networks import LATENT_CHANNELS, SHAPES, STEPS, new_scheduler, write_model_index
 
 PIPELINE = "StableDiffusionPipeline"
 FIRST_LAYER = "conv_in.weight"

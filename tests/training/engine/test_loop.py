@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights, write_latents
+from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, weights, write_latents
 from training import train as train_module
 from training.engine import checkpoints, command, fingerprint, processes
 from training.engine.loop import DivergedError
@@ -26,48 +27,15 @@ class Killed(BaseException):
     """Ends a run on the spot, as SIGKILL does; tests/test_faults.py has the real one."""
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_validation")
 
 
-@pytest.fixture(scope="module")
-def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_latents(tmp_path_factory.mktemp("loop") / "latents", tiny_depth)  # an epoch is 6 micro-batches
+def at(where: int | Callable[[int], bool], what: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The loss, and something done to it at one micro-batch or at those of a condition."""
 
-
-@pytest.fixture(autouse=True)
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
-
-
-@pytest.fixture
-def task(tiny_depth: Path, data: Path, tmp_path: Path) -> Task:
-    return Task(str(tiny_depth), tmp_path / "run", latents=(data,), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def whole(tiny_depth: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The uninterrupted run of RECIPE."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "ValidationCallback", unwatched)
-        train(Task(str(tiny_depth), out, latents=(data,), device="cpu"), RECIPE)
-    return out
-
-
-def at(micro: int, what: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """The loss, and something done to it at one micro-batch."""
-
-    def loss(*words, micro: int, wanted: int = micro, **named) -> Tensor:
-        value = velocity_loss(*words, micro=micro, **named)
-        return what(value) if micro == wanted else value
-
-    return loss
-
-
-def from_on(first: int, what: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     def loss(*words, micro: int, **named) -> Tensor:
         value = velocity_loss(*words, micro=micro, **named)
-        return what(value) if micro >= first else value
+        return what(value) if (where(micro) if callable(where) else micro == where) else value
 
     return loss
 
@@ -123,12 +91,12 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
     assert curve(task.out) == curve(whole)
 
 
-def test_a_finished_run_is_left_as_it_is(whole: Path, tiny_depth: Path, data: Path) -> None:
+def test_a_finished_run_is_left_as_it_is(whole: Path, task: Task) -> None:
     before = {path: path.stat().st_mtime_ns for path in newest(whole).rglob("*")}
-    journal = (whole / "metrics.jsonl").read_bytes()
-    again = train(Task(str(tiny_depth), whole, latents=(data,), device="cpu"), RECIPE)
+    log = (whole / "metrics.jsonl").read_bytes()
+    again = train(replace(task, out=whole), RECIPE)
     assert {path: path.stat().st_mtime_ns for path in again.rglob("*")} == before
-    assert (whole / "metrics.jsonl").read_bytes() == journal
+    assert (whole / "metrics.jsonl").read_bytes() == log
 
 
 def test_another_seed_gives_another_run(task: Task, whole: Path) -> None:
@@ -137,12 +105,10 @@ def test_another_seed_gives_another_run(task: Task, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_any_number_of_workers_gives_the_same_run(
-    workers: int, tiny_depth: Path, data: Path, tmp_path: Path, whole: Path
-) -> None:
-    train(Task(str(tiny_depth), tmp_path / "run", latents=(data,), device="cpu", workers=workers), RECIPE)
-    assert curve(tmp_path / "run") == curve(whole)
-    assert weights(newest(tmp_path / "run")) == weights(newest(whole))
+def test_any_number_of_workers_gives_the_same_run(workers: int, task: Task, whole: Path) -> None:
+    train(replace(task, workers=workers), RECIPE)
+    assert curve(task.out) == curve(whole)
+    assert weights(newest(task.out)) == weights(newest(whole))
 
 
 def interrupt(value: Tensor) -> Tensor:
@@ -198,9 +164,8 @@ def test_a_step_that_is_not_finite_changes_nothing(
     assert all(value.isfinite().all() for value in checkpoints.load_state(newest(task.out)).values())
 
 
-def test_a_spoiled_picture_is_named_each_time_it_is_seen(tiny_depth: Path, tmp_path: Path) -> None:
-    bad = write_latents(tmp_path / "latents", tiny_depth, bad=1)
-    task = Task(str(tiny_depth), tmp_path / "run", latents=(bad,), device="cpu")
+def test_a_spoiled_picture_is_named_each_time_it_is_seen(task: Task, tiny_depth: Path, tmp_path: Path) -> None:
+    task = replace(task, latents=(write_latents(tmp_path / "latents", tiny_depth, bad=1),))
     train(task, RECIPE.changed(steps=6))  # two epochs
     events = [line for line in lines(task.out) if line.get("event") == "skipped"]
     assert len(events) == 2
@@ -211,7 +176,7 @@ def test_a_spoiled_picture_is_named_each_time_it_is_seen(tiny_depth: Path, tmp_p
 def test_three_bad_steps_in_a_row_end_the_run(
     task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_module, "velocity_loss", from_on(6, spoil_loss))
+    monkeypatch.setattr(train_module, "velocity_loss", at(lambda micro: micro >= 6, spoil_loss))
     recipe = RECIPE.changed(save_minutes=ALWAYS)
 
     def main() -> None:
@@ -225,17 +190,13 @@ def test_three_bad_steps_in_a_row_end_the_run(
     assert "3 steps in a row up to 6 were not finite" in said
     assert "latents: picture" in said
     monkeypatch.setattr(train_module, "velocity_loss", at(4, terminate))
-    good = Task(task.start_from, task.out.with_name("good"), latents=task.latents, device="cpu")
+    good = replace(task, out=task.out.with_name("good"))
     assert checkpoints.step_of(train(good, recipe)) == 3
     assert weights(newest(task.out)) == weights(newest(good.out))
 
 
 def test_two_bad_steps_then_a_good_one_are_forgiven(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    def twice_of_three(*words, micro: int, **named) -> Tensor:
-        value = velocity_loss(*words, micro=micro, **named)
-        return spoil_loss(value) if micro // 2 % 3 else value
-
-    monkeypatch.setattr(train_module, "velocity_loss", twice_of_three)
+    monkeypatch.setattr(train_module, "velocity_loss", at(lambda micro: micro // 2 % 3 > 0, spoil_loss))
     train(task, RECIPE)
     assert [line["skipped"] for line in lines(task.out) if "loss" in line] == [bool(step % 3) for step in range(8)]
 
@@ -333,14 +294,14 @@ def test_a_run_refuses_other_choices_data_and_starts(task: Task, tiny_depth: Pat
     with pytest.raises(MarigoldError, match=r"lr 0\.001, now 0\.0001.*--allow-change"):
         train(task, RECIPE.changed(steps=3, lr=1e-4))
     more = write_latents(tmp_path / "latents", tiny_depth, count=16)
-    other = Task(str(tiny_depth), task.out, latents=(more,), device="cpu")
+    other = replace(task, latents=(more,))
     with pytest.raises(MarigoldError, match="data "):
         train(other, RECIPE.changed(steps=3))
     start = new_checkpoint(tmp_path / "start", "tiny", seed=1)
     with pytest.raises(MarigoldError, match="was made from"):
-        train(Task(str(start), task.out, latents=task.latents, device="cpu"), RECIPE.changed(steps=3))
+        train(replace(task, start_from=str(start)), RECIPE.changed(steps=3))
     assert checkpoints.step_of(newest(task.out)) == 2
-    allowed = Task(str(tiny_depth), task.out, latents=(more,), device="cpu", allow_change=True)
+    allowed = replace(other, allow_change=True)
     assert checkpoints.step_of(train(allowed, RECIPE.changed(steps=3, lr=1e-4))) == 3
 
 
@@ -351,7 +312,7 @@ def test_the_length_may_change(task: Task) -> None:
     assert checkpoints.step_of(train(task, RECIPE.changed(steps=2))) == 3  # longer already
 
 
-def test_there_must_be_something_to_train_on(tiny_depth: Path, tmp_path: Path) -> None:
+def test_there_must_be_something_to_train_on(task: Task) -> None:
     with pytest.raises(MarigoldError, match="nothing to train on"):
-        train(Task(str(tiny_depth), tmp_path / "run", device="cpu"), Recipe())
-    assert not (tmp_path / "run").exists()
+        train(replace(task, latents=()), Recipe())
+    assert not task.out.exists()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.helpers.training_runs import RECIPE, begin, end, lines, log, newest, write_latents
+from tests.training.conftest import TaskFor
 from training.engine import checkpoints
 from training.engine.processes import accelerator_for
 from training.recipe import Recipe
@@ -20,13 +21,9 @@ SHARED = RECIPE.changed(micro_batch_size=1)  # 4 micro-batches a step, 2 for eac
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_latents(tmp_path_factory.mktemp("processes") / "latents", tiny_depth)
-
-
-def task_for(out: Path, tiny_depth: Path, data: Path) -> Task:
-    return Task(str(tiny_depth), out, latents=(data,), device=DEVICE)
+@pytest.fixture
+def task(task_for: TaskFor) -> Task:
+    return task_for(device=DEVICE)
 
 
 def train_alone(task: Task, recipe: Recipe) -> list[dict]:
@@ -40,13 +37,13 @@ def train_together(task: Task, recipe: Recipe) -> list[int | None]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = [begin(task, recipe, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    both = [begin(task, recipe, None, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
     return [end(process) for process in both]
 
 
-def test_two_processes_give_the_curve_of_one(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    one = train_alone(task_for(tmp_path / "one", tiny_depth, data), SHARED)
-    task = task_for(tmp_path / "two", tiny_depth, data)
+def test_two_processes_give_the_curve_of_one(task_for: TaskFor, tmp_path: Path) -> None:
+    one = train_alone(task_for("one", device=DEVICE), SHARED)
+    task = task_for("two", device=DEVICE)
     assert train_together(task, SHARED.changed(steps=3, cooldown_steps=0)) == [0, 0], log(task)
     assert train_together(task, SHARED) == [0, 0], log(task)  # and goes on
     two = [line for line in lines(task.out) if "loss" in line]
@@ -60,9 +57,8 @@ def test_two_processes_give_the_curve_of_one(tiny_depth: Path, data: Path, tmp_p
         assert (value - together[name]).abs().max() < 1e-4, name
 
 
-def test_a_bad_step_of_one_process_is_skipped_by_both(tiny_depth: Path, tmp_path: Path) -> None:
-    bad = write_latents(tmp_path / "latents", tiny_depth, bad=1)
-    task = task_for(tmp_path / "run", tiny_depth, bad)
+def test_a_bad_step_of_one_process_is_skipped_by_both(task_for: TaskFor, tiny_depth: Path, tmp_path: Path) -> None:
+    task = task_for(device=DEVICE, latents=(write_latents(tmp_path / "latents", tiny_depth, bad=1),))
     assert train_together(task, SHARED.changed(steps=3)) == [0, 0], log(task)
     (event,) = (line for line in lines(task.out) if line.get("event") == "skipped")
     assert "latents: picture0" in event["names"]  # whoever had it
@@ -70,9 +66,8 @@ def test_a_bad_step_of_one_process_is_skipped_by_both(tiny_depth: Path, tmp_path
     assert all(value.isfinite().all() for value in checkpoints.load_state(newest(task.out)).values())
 
 
-def test_bfloat16_runs_on_a_cpu(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    exact = train_alone(task_for(tmp_path / "float32", tiny_depth, data), RECIPE)
-    task = task_for(tmp_path / "bfloat16", tiny_depth, data)
+def test_bfloat16_runs_on_a_cpu(task: Task, whole: Path) -> None:
+    exact = [line for line in lines(whole) if "loss" in line]
     rough = train_alone(task, RECIPE.changed(precision="bfloat16"))
     assert [line["loss"] for line in rough] == pytest.approx([line["loss"] for line in exact], rel=0.03)
     assert rough != exact
@@ -86,16 +81,14 @@ def test_bfloat16_runs_on_a_cpu(tiny_depth: Path, data: Path, tmp_path: Path) ->
         ({"micro_batch_size": 3}, "A batch of 4 cannot be made of micro-batches of 3"),
     ],
 )
-def test_what_cannot_be_is_said(fields: dict, words: str, tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
+def test_what_cannot_be_is_said(fields: dict, words: str, task: Task) -> None:
     assert end(begin(task, RECIPE.changed(**fields))) == 2
     assert words in log(task)
     assert "Traceback" not in log(task)
     assert not task.out.exists()
 
 
-def test_micro_batches_must_be_shared_out_evenly(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
+def test_micro_batches_must_be_shared_out_evenly(task: Task) -> None:
     assert train_together(task, RECIPE.changed(micro_batch_size=4)) == [2, 2]
     assert "1 micro-batches a step cannot be shared by 2 processes" in log(task)
 

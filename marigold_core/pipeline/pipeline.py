@@ -63,7 +63,7 @@ class MarigoldPipeline:
         self.checkpoint = checkpoint
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only text Marigold is given
-        self.prior = prior  # looks at the photo for a U-Net that was no image generator before; None: published models
+        self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
         depth = Depth(checkpoint.kind, checkpoint.depth_transfer)
         self.modality: Modality = Normals(checkpoint.full_z_range) if checkpoint.modality == "normals" else depth
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
@@ -72,10 +72,11 @@ class MarigoldPipeline:
     def from_pretrained(
         cls, checkpoint: str | Path, *, device: str = "auto", dtype: str = "auto", refetch: bool = False
     ) -> "MarigoldPipeline":
-        """Load a short name, a diffusers folder or a hub id.
+        """Load a short name, a diffusers folder or a hub id; see ``marigold_core.load``.
 
-        "auto" takes CUDA, then MPS, then the CPU, and float16 on CUDA, else float32.
-        Raises: CheckpointError when the checkpoint is missing, damaged or of another kind.
+        Raises:
+            CheckpointError: the checkpoint is missing, damaged, unreachable or of another kind.
+            SettingsError: the device or dtype is not available.
         """
         return cls(*load_components(checkpoint, device, dtype, refetch))
 
@@ -150,7 +151,21 @@ class MarigoldPipeline:
     # ------------------------------------------------------------------------------- one photo
 
     def __call__(self, photo: PhotoSource, settings: Settings | None = None) -> Prediction:
-        """Predict from a photo (path, bytes, PIL image or [H, W, 3] uint8); see ``stream`` to watch and stop."""
+        """Predict from a photo; see ``stream`` to watch and stop.
+
+        Args:
+            photo: a path, the bytes of a file, a PIL image or [H, W, 3] uint8.
+            settings: steps, members, resolution and seed; by default the checkpoint's own.
+
+        Returns:
+            The fused prediction at the photo's size.
+
+        Raises:
+            ImageError: the photo cannot be used.
+            SettingsError: a setting is out of range.
+            CheckpointError: the network's output is not finite.
+            MarigoldError: the photo is too large for the memory.
+        """
         *_, result = self._run(photo, settings, None, every_member=False)
         assert isinstance(result, Prediction)
         return result
@@ -158,11 +173,22 @@ class MarigoldPipeline:
     def stream(
         self, photo: PhotoSource, settings: Settings | None = None, start: Prediction | None = None
     ) -> Iterator[Progress | Prediction]:
-        """Yield a ``Progress`` each step and a ``Prediction`` after each member; the last one is the result.
+        """Predict step by step; closing the iterator stops the work before the next step.
 
-        Closing the iterator stops the work before the next step. ``start`` continues the members of an earlier
-        prediction of the same photo, steps, resolution and seed.
-        Raises: ImageError, SettingsError, and CheckpointError when the network's output is not finite.
+        Args:
+            photo: as ``__call__``.
+            settings: as ``__call__``.
+            start: an earlier prediction of the same photo, checkpoint, steps, resolution and seed, whose members are
+                taken over.
+
+        Yields:
+            A ``Progress`` each step and a ``Prediction`` after each member; the last one is the result.
+
+        Raises:
+            ImageError: the photo cannot be used.
+            SettingsError: a setting is out of range, or ``start`` cannot be continued.
+            CheckpointError: the network's output is not finite.
+            MarigoldError: the photo is too large for the memory.
         """
         return self._run(photo, settings, start, every_member=True)
 
@@ -175,7 +201,23 @@ class MarigoldPipeline:
         seeds: Sequence[int] = (0,),
         processing_resolution: int | None = None,
     ) -> Iterator[Cell]:
-        """Yield one ``Cell`` for every (seed, steps, size), sizes ascending; see ``stream_grid`` to watch and stop."""
+        """Predict with every combination of settings; see ``stream_grid`` to watch and stop.
+
+        Args:
+            photo: as ``__call__``.
+            steps: numbers of denoising steps.
+            sizes: numbers of members, ascending.
+            seeds: seeds of the noise.
+            processing_resolution: longest edge the network sees, pixels; by default the checkpoint's own.
+
+        Yields:
+            One ``Cell`` for every (seed, steps, size).
+
+        Raises:
+            ImageError: the photo cannot be used.
+            SettingsError: a setting is out of range.
+            CheckpointError: the network's output is not finite.
+        """
         events = self.stream_grid(photo, steps, sizes, seeds, processing_resolution)
         return (event for event in events if isinstance(event, Cell))
 

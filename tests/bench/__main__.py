@@ -16,13 +16,13 @@ from transformers.utils import logging as transformers_logging
 
 from tests.bench.grid import measure_grid
 from tests.bench.processes import ROOT, measure_fresh, measure_page
-from tests.bench.stages import Rivals, measure_aligner, measure_stages
+from tests.bench.stages import Rivals, measure_aligner, measure_median, measure_stages
 from tests.bench.timing import Row, machine, print_table
 from tests.bench.training import measure_training
 from training.start import new_checkpoint
 
 NANO = ROOT / "assets" / "marigold-nano"
-SECTIONS = ("aligner", "tiny", "nano", "public", "grid", "page", "training")
+SECTIONS = ("aligner", "median", "tiny", "nano", "public", "grid", "page", "training")
 DEFAULT = [name for name in SECTIONS if name != "public"]
 
 
@@ -62,6 +62,8 @@ def measure(given: argparse.Namespace, device: str, scratch: Path) -> Iterator[l
     sections = [name for name in SECTIONS if name in given.only]
     if "aligner" in sections:
         yield measure_aligner(device, given.repeats)
+    if "median" in sections:
+        yield measure_median(device, given.repeats)
     for name in sections:
         if name not in ("tiny", "nano", "public"):
             continue

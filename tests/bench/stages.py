@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from diffusers import MarigoldDepthPipeline
 from PIL import Image
 
 from marigold_core import Settings, load
-from marigold_core.ensemble import fuse_affine
+from marigold_core.ensemble import fuse_absolute, fuse_affine
 from marigold_core.images.photo import to_network
 from tests.bench.timing import Row, Work, compare
 from tests.helpers.planted import disturb, fit_error, generator, plant
@@ -54,6 +55,30 @@ def measure_aligner(device: str, repeats: int) -> list[Row]:
     row = compare("-", f"aligner, E={MEMBERS}, 768x576", ours, theirs, repeats)
     errors = [[fit_error(kept[side].cpu(), truth)] for side in ("ours", "theirs")]
     return [row, Row("-", "its error against the planted truth", "RMSE", *errors)]
+
+
+def measure_median(device: str, repeats: int) -> list[Row]:
+    """Time median and MAD over members of two sizes: our sorting network against ``torch.sort`` and ``kthvalue``."""
+
+    def by_rank(members: torch.Tensor, sort: bool) -> torch.Tensor:
+        ranks = {(len(members) - 1) // 2, len(members) // 2}
+        if sort:
+            ordered = members.sort(dim=0).values
+            return sum(ordered[rank] for rank in ranks) / len(ranks)
+        return sum(members.kthvalue(rank + 1, dim=0).values for rank in ranks) / len(ranks)
+
+    def theirs(members: torch.Tensor, sort: bool) -> None:
+        by_rank((members - by_rank(members, sort)).abs(), sort)
+
+    rows = []
+    for height, width in ((480, 640), HEADLINE):
+        for count in (3, 5, 10, 20):
+            members = torch.rand(count, 1, height, width, generator=generator(count)).to(device)
+            for name, sort in (("sort", True), ("kthvalue", False)):
+                part = f"median and MAD, E={count}, {width}x{height}, against {name}"
+                ours, rival = partial(fuse_absolute, members), partial(theirs, members, sort)
+                rows.append(compare("-", part, ours, rival, repeats))
+    return rows
 
 
 def open_theirs(rivals: Rivals) -> MarigoldDepthPipeline:

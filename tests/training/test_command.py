@@ -83,7 +83,7 @@ def parse(*words: object, presets: Presets | None = None, model: type[Frozen] = 
     ],
 )
 def test_words_become_values(words: list[str], values: dict[str, object]) -> None:
-    assert parse(*words) == Whole(**values)
+    assert parse(*words) == Whole.model_validate(values)
 
 
 @pytest.mark.parametrize(

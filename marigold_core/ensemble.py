@@ -170,7 +170,7 @@ def _sorting_network(count: int) -> tuple[tuple[int, int], ...]:
     """List the comparators (i, j), i < j, that sort any ``count`` values: Batcher's merge exchange.
 
     Median and MAD with it take a sixth of the time of ``torch.sort`` or ``kthvalue`` or less, for 3 to 20 members of
-    640 x 480 and 768 x 576 on one CPU thread (``python -m tests.bench --only median``).
+    640 x 480 and 768 x 576 on one thread of a busy CPU (``python -m tests.bench --only median``).
     Source: Knuth, The Art of Computer Programming, volume 3, algorithm 5.2.2 M.
     """
     comparators: list[tuple[int, int]] = []

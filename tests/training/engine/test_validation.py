@@ -1,14 +1,16 @@
 """What a run looks like while it goes on."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from marigold_core.errors import ExportError
-from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights, write_latents
+from tests.helpers.set_writers import picture, write_measured
+from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights
+from tests.training.conftest import TaskFor
 from training import train as train_module
 from training.engine import checkpoints, validation
 from training.engine.validation import ValidationCallback
@@ -21,27 +23,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_latents(tmp_path_factory.mktemp("validation") / "latents", tiny_depth)
-
-
-@pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Three photographs with measured depth."""
     folder = tmp_path_factory.mktemp("measured")
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        picture = folder / f"picture{number}"
-        picture.mkdir()
-        Image.fromarray(rng.integers(0, 255, (40, 56, 3), np.uint8)).save(picture / "rgb.png")
-        np.savez(picture / "depth.npz", depth=rng.uniform(1, 9, (40, 56)).astype(np.float32))
+    write_measured(folder, {f"picture{seed}": picture((40, 56), seed) for seed in range(3)})
     return f"measured:{folder}"
 
 
 @pytest.fixture
-def task(tiny_depth: Path, data: Path, measured: str, tmp_path: Path) -> Task:
-    where = {"latents": (data,), "validation": (measured,), "validation_pictures": 2}
-    return Task(str(tiny_depth), tmp_path / "run", device="cpu", **where)  # type: ignore
+def task(task_for: TaskFor, measured: str) -> Task:
+    return task_for(validation=(measured,), validation_pictures=2)
 
 
 def scored(run: Path) -> list[dict]:
@@ -65,7 +56,7 @@ def test_a_run_is_scored_and_drawn_without_being_changed(task: Task, monkeypatch
     assert {path: path.stat().st_mtime_ns for path in sheets} == {path: before[path] for path in sheets}
     assert [line["step"] for line in scored(task.out)] == [2, 4, 6]
     monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
-    blind = train(Task(task.start_from, task.out.with_name("blind"), latents=task.latents, device="cpu"), WATCHED)
+    blind = train(replace(task, out=task.out.with_name("blind"), validation=()), WATCHED)
     assert curve(blind.parent) == curve(task.out)
     assert weights(blind) == weights(newest(task.out))
 
@@ -97,7 +88,7 @@ def test_a_run_killed_in_a_validation_ends_the_same(
     assert checkpoints.step_of(newest(task.out)) == 3
     assert [line["step"] for line in scored(task.out)] == [2]
     train(task, WATCHED)
-    whole = train(Task(**{**vars(task), "out": task.out.with_name("whole")}), WATCHED).parent
+    whole = train(replace(task, out=task.out.with_name("whole")), WATCHED).parent
     assert [line["score"] for line in scored(task.out)] == [line["score"] for line in scored(whole)]
     assert [line["step"] for line in scored(task.out)] == [2, 4, 6]
     assert curve(task.out) == curve(whole)

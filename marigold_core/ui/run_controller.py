@@ -4,7 +4,7 @@ A screen draws its own part of the page and returns what changes in it with a ne
 result: from the model (a run, members to add, a recorded run), an example or an earlier run.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -25,7 +25,7 @@ from marigold_core.ui import text
 from marigold_core.ui.offered_checkpoints import offered_checkpoint
 from marigold_core.ui.templates import render
 
-Update = dict[Component, object]
+Update = dict[Component, Any]  # what changes in which widgets
 Values = Mapping[Component, Any]  # what the widgets hold that an event was given
 
 MOST_MEMBERS = int(bounds(Settings, "ensemble_size")[1])
@@ -140,7 +140,7 @@ class RunController:
         photo = Photo(start.photo, start.fov_x_deg, None)
         return self.run_job(Job(photo, settings, offered_checkpoint(start.checkpoint), start), values)
 
-    def run_job(self, job: Job, values: Values) -> Iterator[Update]:
+    def run_job(self, job: Job, values: Values) -> Generator[Update]:
         """Run a job and show every member as it comes; closing this stops the job."""
         yield {
             self.status: status_line(text.STARTING, 0, stale=True),
@@ -163,8 +163,8 @@ class RunController:
         for screen in self.screens:
             update |= screen.finish(result, values)
         sentence = summary(result, perf_counter() - began)
-        if stopping is not None and stopping.settled:
-            sentence = text.SETTLED.format(used=stopping.used, asked=stopping.asked, seconds=stopping.saved_s)
+        if stopping is not None and stopping.converged:
+            sentence = text.SETTLED.format(used=stopping.finished, asked=stopping.requested, seconds=stopping.saved_s)
         yield {**update, **self.idle(sentence)}
 
     def _start(self, job: Job) -> tuple[Iterator[Progress | Prediction], EarlyStopping | None]:

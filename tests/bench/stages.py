@@ -64,8 +64,8 @@ def measure_median(device: str, repeats: int) -> list[Row]:
         ranks = {(len(members) - 1) // 2, len(members) // 2}
         if sort:
             ordered = members.sort(dim=0).values
-            return sum(ordered[rank] for rank in ranks) / len(ranks)
-        return sum(members.kthvalue(rank + 1, dim=0).values for rank in ranks) / len(ranks)
+            return torch.stack([ordered[rank] for rank in ranks]).mean(dim=0)
+        return torch.stack([members.kthvalue(rank + 1, dim=0).values for rank in ranks]).mean(dim=0)
 
     def theirs(members: torch.Tensor, sort: bool) -> None:
         by_rank((members - by_rank(members, sort)).abs(), sort)

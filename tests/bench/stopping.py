@@ -144,7 +144,7 @@ def main() -> None:
         "photos": [
             {
                 "name": run.name,
-                "moved": [point.moved for point in run.points],
+                "moved": [point.change for point in run.points],
                 "apart": run.apart,
                 "abs_rel": run.abs_rel,
             }

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,8 +69,8 @@ class PlainLoop:
 
     def __init__(self, checkpoint: Path, folder: Path) -> None:
         self.unet = UNet2DConditionModel.from_pretrained(checkpoint, subfolder="unet").train()
-        self.vae = AutoencoderKL.from_pretrained(checkpoint, subfolder="vae").eval().requires_grad_(False)
-        self.scheduler = DDPMScheduler.from_pretrained(checkpoint, subfolder="scheduler")
+        self.vae: Any = AutoencoderKL.from_pretrained(checkpoint, subfolder="vae").eval().requires_grad_(False)
+        self.scheduler: Any = DDPMScheduler.from_pretrained(checkpoint, subfolder="scheduler")
         self.prompt = load(checkpoint, device="cpu", dtype="float32").prompt.clone()
         self.shrink = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.optimizer = torch.optim.Adam(self.unet.parameters(), lr=3e-5)

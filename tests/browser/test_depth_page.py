@@ -123,8 +123,9 @@ def test_a_phone_in_the_dark_sees_the_viewer_in_its_width(browser, url):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         for selector in ("#look", "#keys", "#readout", "#history", "#cost"):
             box = page.locator(selector).first.bounding_box()
-            assert box["x"] >= 0 and box["x"] + box["width"] <= 390, selector
+            assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390, selector
         shown = page.locator("#look .comparison")
         middle = shown.bounding_box()
+        assert middle is not None
         shown.tap(position={"x": middle["width"] / 3, "y": middle["height"] / 2})
         page.locator("#readout").get_by_text("Depth 0.").wait_for()

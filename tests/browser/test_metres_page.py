@@ -114,4 +114,4 @@ def test_what_is_lacking_is_said_also_on_a_phone(browser, url):
         page.get_by_text("Distances need a map in metres").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         box = page.locator("#marks").bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390

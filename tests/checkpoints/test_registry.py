@@ -5,6 +5,7 @@ import pickle
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -231,7 +232,7 @@ def other_weights(folder: Path) -> None:
     """A configuration that claims 8 channels over weights with 4."""
     from diffusers import UNet2DConditionModel
 
-    unet = UNet2DConditionModel.from_config(
+    unet: Any = UNet2DConditionModel.from_config(
         {**json.loads((folder / "unet" / "config.json").read_text()), "in_channels": 4}
     )
     unet.save_pretrained(folder / "unet")
@@ -324,7 +325,8 @@ def plain_unet(folder: Path) -> None:
     from diffusers import UNet2DConditionModel
 
     config = (folder / "unet" / "config.json").read_text()
-    UNet2DConditionModel.from_config(json.loads(config)).save_pretrained(folder / "unet")
+    unet: Any = UNet2DConditionModel.from_config(json.loads(config))
+    unet.save_pretrained(folder / "unet")
     (folder / "unet" / "config.json").write_text(config)
     weights.write_checksums(folder)
 

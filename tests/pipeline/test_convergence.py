@@ -1,6 +1,6 @@
 """How a map settles: the curve, the rule that ends a run, what it saves, and members that are added later."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def planted(members: np.ndarray, kind: Kind = "affine") -> Prediction:
     """A prediction of these members [E, h, w] or [E, h, w, 3]; what the curve does not read is empty."""
     modality = "normals" if kind == "unit-vector" else "depth"
     photo = np.zeros((*members.shape[1:3], 3), np.uint8)
-    used = Settings(ensemble_size=len(members))
+    used = Settings(ensemble_size=len(members)).resolved(1, 64)
     return Prediction(modality, kind, "depth", members[0], None, members, photo, None, used, "planted", "0" * 64)
 
 
@@ -44,7 +44,7 @@ def noisy(count: int, level: float = 0.1) -> np.ndarray:
 
 
 def shares(points: list[ConvergencePoint]) -> list[float]:
-    return [point.moved for point in points if point.moved is not None]
+    return [point.change for point in points if point.change is not None]
 
 
 # ------------------------------------------------------------------------------- the curve
@@ -53,7 +53,7 @@ def shares(points: list[ConvergencePoint]) -> list[float]:
 def test_one_point_a_member_and_uncertainty_from_the_third() -> None:
     points = convergence_curve(planted(noisy(5)))
     assert [point.members for point in points] == [1, 2, 3, 4, 5]
-    assert [point.moved is None for point in points] == [True, False, False, False, False]
+    assert [point.change is None for point in points] == [True, False, False, False, False]
     assert [point.uncertainty is None for point in points] == [True, True, False, False, False]
 
 
@@ -92,7 +92,7 @@ def test_normals_move_by_the_angle() -> None:
     directions = np.stack([np.sin(angles), np.zeros(3), np.cos(angles)], axis=-1)
     members = np.broadcast_to(directions[:, None, None], (3, *SIZE, 3))
     points = convergence_curve(planted(members, "unit-vector"))
-    assert points[2].moved == pytest.approx(30 / 180, abs=1e-4)
+    assert points[2].change == pytest.approx(30 / 180, abs=1e-4)
     assert points[2].uncertainty == pytest.approx(20 / 180, abs=1e-4)
 
 
@@ -153,9 +153,9 @@ def test_a_settled_run_ends_is_closed_and_knows_what_it_saved(monkeypatch: pytes
     run = EarlyStopping(events(noisy(10, level=0), log), 10, 0.01)
     *_, last = run
     assert isinstance(last, Prediction)
-    assert last.settings.ensemble_size == run.used == MIN_MEMBERS
+    assert last.settings.ensemble_size == run.finished == MIN_MEMBERS
     assert log == ["member 1", "member 2", "member 3", "member 4", "closed"]
-    assert run.settled
+    assert run.converged
     assert run.saved_s == 6 * 2.0
 
 
@@ -163,14 +163,14 @@ def test_a_restless_run_goes_to_its_end() -> None:
     log: list[str] = []
     run = EarlyStopping(events(noisy(6, level=1.0), log), 6, 0.01)
     assert len(list(run)) == 12
-    assert (run.used, run.settled, run.saved_s) == (6, False, 0.0)
+    assert (run.finished, run.converged, run.saved_s) == (6, False, 0.0)
     assert log[-1] == "closed"
 
 
 def test_a_run_that_settles_with_its_last_member_was_not_ended() -> None:
     run = EarlyStopping(events(noisy(MIN_MEMBERS, level=0), []), MIN_MEMBERS, 0.01)
     list(run)
-    assert not run.settled
+    assert not run.converged
 
 
 def test_closing_closes_the_run() -> None:
@@ -204,25 +204,32 @@ def service(tiny_depth: Path, tmp_path: Path) -> Iterator[Service]:
     rooms.close()
 
 
+def last(events: Iterable[Progress | Prediction]) -> Prediction:
+    *_, result = events
+    assert isinstance(result, Prediction)
+    return result
+
+
 def sized(count: int, **changed: int) -> Settings:
     return Settings(**{**QUICK.model_dump(), "ensemble_size": count, **changed})
 
 
 def test_added_members_are_those_of_a_longer_run_and_no_other_is_computed(service: Service, photo) -> None:
     picture = photo(32, 32)
-    *_, short = service.run(picture, sized(3), "tiny")
-    *_, whole = service.run(picture, sized(5), "tiny")
+    short = last(service.run(picture, sized(3), "tiny"))
+    whole = last(service.run(picture, sized(5), "tiny"))
     happened = list(service.run(picture, sized(5), "tiny", start=short))
     steps = [event for event in happened if isinstance(event, Progress) and "step" in event.stage]
     assert [(event.done, event.total) for event in steps] == [(1, 2), (2, 2)]
-    longer = happened[-1]
+    longer = last(happened)
     assert longer.settings.ensemble_size == 5
+    assert longer.members is not None and whole.members is not None
     np.testing.assert_array_equal(longer.members, whole.members)
     np.testing.assert_allclose(longer.values, whole.values, atol=2e-3)  # earlier members were kept in half precision
 
 
 def test_members_of_another_seed_cannot_be_added(service: Service, photo) -> None:
-    *_, short = service.run(photo(32, 32), sized(3), "tiny")
+    short = last(service.run(photo(32, 32), sized(3), "tiny"))
     with pytest.raises(SettingsError, match="seed can be continued"):
         list(service.run(photo(32, 32), sized(5, seed=7), "tiny", start=short))
     assert isinstance(list(service.run(photo(32, 32), sized(1), "tiny"))[-1], Prediction)  # the model is free

@@ -151,6 +151,7 @@ def test_it_sees_the_photo_as_the_autoencoder_keeps_it(size: tuple[int, int], ti
     with torch.inference_mode():
         latent = pipe.encode(x)
         kept = pipe.decode(latent)
+        assert pipe.prior is not None
         for found, expected in zip(pipe.features(latent), pipe.prior(kept.clamp(-1, 1)), strict=True):
             assert torch.equal(found, expected)
     quick = Settings(num_inference_steps=1, processing_resolution=0)

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,8 @@ def opened():
     return open_both
 
 
-def run_both(ours, oracle, picture, steps, resolution, seed=3):
+def run_both(pair: tuple[Any, Any], picture, steps, resolution, seed=3):
+    ours, oracle = pair
     prediction = ours(picture, Settings(num_inference_steps=steps, processing_resolution=resolution, seed=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -66,14 +68,14 @@ def run_both(ours, oracle, picture, steps, resolution, seed=3):
 
 @pytest.mark.parametrize(("height", "width", "steps", "resolution"), CASES)
 def test_depth_equals_diffusers(opened, tiny_depth, photo, height, width, steps, resolution):
-    ours, expected = run_both(*opened(tiny_depth), photo(height, width), steps, resolution)
+    ours, expected = run_both(opened(tiny_depth), photo(height, width), steps, resolution)
     assert ours.shape == (height, width) and expected.std() > 0.01
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
 def test_what_diffusers_shows_of_a_root_curve_is_the_root_of_depth(opened, tiny_depth, photo, tmp_path):
     folder = prepare_start(tiny_depth, tmp_path / "root", depth_curve="root")
-    ours, painted = run_both(*opened(folder), photo(48, 64), 4, 0)  # nothing is resized, which would not commute
+    ours, painted = run_both(opened(folder), photo(48, 64), 4, 0)  # nothing is resized, which would not commute
     np.testing.assert_allclose(ours, painted**2, atol=2e-4)
 
 
@@ -81,7 +83,7 @@ def test_what_diffusers_shows_of_a_root_curve_is_the_root_of_depth(opened, tiny_
     ("height", "width", "steps", "resolution"), [(50, 71, 1, 0), (48, 64, 4, 32), (40, 40, 10, 64)]
 )
 def test_leading_spacing_equals_diffusers(opened, tiny_depth_leading, photo, height, width, steps, resolution):
-    ours, expected = run_both(*opened(tiny_depth_leading), photo(height, width), steps, resolution)
+    ours, expected = run_both(opened(tiny_depth_leading), photo(height, width), steps, resolution)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
@@ -89,7 +91,7 @@ def test_leading_spacing_equals_diffusers(opened, tiny_depth_leading, photo, hei
     ("height", "width", "steps", "resolution"), [(50, 71, 1, 0), (48, 64, 2, 64), (33, 200, 4, 64)]
 )
 def test_lcm_equals_diffusers_with_its_injected_noise(opened, tiny_depth_lcm, photo, height, width, steps, resolution):
-    ours, expected = run_both(*opened(tiny_depth_lcm), photo(height, width), steps, resolution)
+    ours, expected = run_both(opened(tiny_depth_lcm), photo(height, width), steps, resolution)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
@@ -97,7 +99,7 @@ def test_lcm_equals_diffusers_with_its_injected_noise(opened, tiny_depth_lcm, ph
     ("height", "width", "steps", "resolution"), [(50, 71, 1, 0), (48, 64, 4, 32), (123, 77, 2, 64)]
 )
 def test_normals_equal_diffusers(opened, tiny_normals, photo, height, width, steps, resolution):
-    ours, expected = run_both(*opened(tiny_normals, MarigoldNormalsPipeline), photo(height, width), steps, resolution)
+    ours, expected = run_both(opened(tiny_normals, MarigoldNormalsPipeline), photo(height, width), steps, resolution)
     assert ours.shape == (height, width, 3)
     np.testing.assert_allclose(ours, expected, atol=1e-3)  # unit length magnifies the rounding of short vectors
 
@@ -117,10 +119,10 @@ def test_diffusers_leaves_an_image_prior_out(
 ):
     ours, oracle = opened(tiny_guided)
     picture = photo(height, width)
-    heeding, expected = run_both(ours, oracle, picture, steps, resolution)
+    heeding, expected = run_both((ours, oracle), picture, steps, resolution)
     assert np.abs(heeding - expected).mean() > 1e-3
     monkeypatch.setattr(ours, "prior", None)
-    without, expected = run_both(ours, oracle, picture, steps, resolution)
+    without, expected = run_both((ours, oracle), picture, steps, resolution)
     np.testing.assert_allclose(without, expected, atol=1e-4)
 
 
@@ -156,8 +158,8 @@ def test_member_noise_reproduces_a_member_in_diffusers(opened, tiny_depth, photo
 
 
 def test_the_stored_scheduler_trains_as_the_official_one(tiny_depth):
-    ours = load(tiny_depth, device="cpu").scheduler
-    official = DDPMScheduler.from_config(ours.config)
+    ours: Any = load(tiny_depth, device="cpu").scheduler
+    official: Any = DDPMScheduler.from_config(ours.config)
     clean, noise = torch.randn(2, 2, 4, 6, 8).unbind()
     for t in (torch.tensor([3, 999]), torch.tensor([0, 500])):
         assert torch.equal(ours.add_noise(clean, noise, t), official.add_noise(clean, noise, t))

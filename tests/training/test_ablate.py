@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.helpers.set_writers import picture, write_measured, write_pairs
-from training.ablate import ABLATIONS, place_timesteps
+from training.ablate import ABLATIONS, Name, place_timesteps
 from training.ablate import main as ablate
 from training.engine import loop
 from training.recipe import RECIPES, Recipe
@@ -177,7 +178,7 @@ def test_a_run_that_was_stopped_is_not_scored_but_goes_on(task: Task, out: Path)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_published_figures_belong_to_rows(name: str) -> None:
+def test_published_figures_belong_to_rows(name: Name) -> None:
     ablation = ABLATIONS[name]
     labels = [variant.label for variant in ablation.variants]
     assert len(set(labels)) == len(labels)
@@ -185,7 +186,7 @@ def test_published_figures_belong_to_rows(name: str) -> None:
         assert row.label in labels
         assert len(row.figures) == len(ablation.columns)
     for variant in ablation.variants:
-        Recipe(**variant.changes)
+        Recipe().changed(**variant.changes)
     assert ablation.figures("no such row", 1, 1) == ("-",) * len(ablation.columns)
 
 
@@ -210,7 +211,7 @@ def test_shares_are_those_of_the_paper() -> None:
     ],
 )
 def test_bad_input_is_refused(
-    task: Task, out: Path, name: str, changes: dict[str, object], seeds: int, sentence: str
+    task: Task, out: Path, name: Name, changes: dict[str, Any], seeds: int, sentence: str
 ) -> None:
     with pytest.raises(MarigoldError, match=sentence):
         ablate(name, given(task, out=out, **changes), SMOKE, seeds=seeds)

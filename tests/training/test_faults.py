@@ -149,7 +149,7 @@ def test_twenty_kills_change_nothing(tiny_depth: Path, data: Path, tmp_path: Pat
         begun_at = last_step(task.out)
         process = begin(task, recipe, pause)
         if pause is None:
-            ahead, offset_s = begun_at + rng.integers(1, 3), rng.uniform(0, 0.1)
+            ahead, offset_s = begun_at + int(rng.integers(1, 3)), rng.uniform(0, 0.1)
             wait_for(lambda ahead=ahead: last_step(task.out) >= ahead, process)
             time.sleep(offset_s)
         else:

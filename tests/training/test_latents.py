@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -244,7 +245,7 @@ def test_other_choices_are_refused(pipeline, pairs: Path, out: Path, framing, en
 
 
 def test_another_autoencoder_is_refused(tiny_depth: Path, pairs: Path, out: Path) -> None:
-    mine, other = load(tiny_depth), load(tiny_depth)
+    mine, other = load(tiny_depth), cast(Any, load(tiny_depth))
     encode_set(mine, open_set(f"pairs:{pairs}"), out, PUBLISHED, EXACT)
     assert autoencoder_sha256(other) == autoencoder_sha256(mine) == read_index(out)["autoencoder_sha256"]
     other.unet.conv_in.weight.data += 1  # no part of it
@@ -290,7 +291,8 @@ def test_several_sets_go_to_folders_of_their_own(tiny_depth: Path, pairs: Path, 
         *("1_pairs/latents.json", "1_pairs/shard_00000000_v0"),
         *("2_pairs/latents.json", "2_pairs/shard_00000000_v0"),
     }
-    assert read_index(out / "1_pairs")["framing"]["long_edge_px"] == RECIPES["smoke"].long_edge_px
+    framing: Any = read_index(out / "1_pairs")["framing"]
+    assert framing["long_edge_px"] == RECIPES["smoke"].long_edge_px
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,9 @@ def test_normals_have_no_colour_bar(painted: list[str]) -> None:
 # ------------------------------------------------------------------------------- the endpoint's arguments
 
 
-NONE_GIVEN = dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints", "colormap"))
+NONE_GIVEN: dict[str, Any] = dict.fromkeys(
+    ("steps", "sizes", "seeds", "processing_resolution", "checkpoints", "colormap")
+)
 
 
 def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,7 @@ def test_readings_are_the_numbers_of_the_map_in_their_units() -> None:
     assert (found["width"], found["height"]) == (WIDTH, HEIGHT)
     of_depth, of_doubt = found["channels"]
     np.testing.assert_allclose(numbers(of_depth), made.values, atol=1e-3)
+    assert made.uncertainty is not None
     np.testing.assert_allclose(numbers(of_doubt), made.uncertainty, atol=1e-4)
     assert (of_depth["unit"], of_doubt["unit"]) == (" m", " m")
     relative = readout_values(depth())["channels"]

@@ -42,9 +42,12 @@ def test_every_setting_of_a_shape_has_a_control_with_a_name() -> None:
     assert set().union(*(shapes for _, shapes in FIELDS.values())) == text.SHAPES.keys() == {*FILES, "normals"}
 
 
+RUN = Settings().resolved(4, 64)
+
+
 def test_the_field_of_view_says_where_it_comes_from() -> None:
     photo = np.zeros((8, 8, 3), np.uint8)
-    plain = Prediction("depth", "affine", "depth", photo[..., 0], None, None, photo, None, Settings(), "tiny", "")
+    plain = Prediction("depth", "affine", "depth", photo[..., 0], None, None, photo, None, RUN, "tiny", "")
     known = replace(plain, fov_x_deg=61.53)
     assert "does not say, 55" in fov_source(plain, 55)
     assert "as you set it, the photo does not say" in fov_source(plain, 60)

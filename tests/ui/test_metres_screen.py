@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import numpy as np
@@ -197,7 +197,7 @@ def test_two_distances_make_the_result_metric_and_clearing_undoes_it(visitor: Vi
     visitor.know(x2, y2, float(Z[y2, x2]))
     np.testing.assert_allclose(visitor.shown.values, Z, rtol=1e-4)
     assert "In metres" in visitor.found and "In metres, from 2 hints" in visitor.values[visitor.controller.status]
-    visitor.take(visitor.screen.on_remove(visitor.values, SimpleNamespace(row=0)))
+    visitor.take(visitor.screen.on_remove(visitor.values, cast(Any, SimpleNamespace(row=0))))
     assert visitor.shown is model and "alone cannot fix both" in visitor.found
     visitor.know(x1, y1, float(Z[y1, x1]))
     visitor.take(visitor.screen.on_clear(visitor.values))
@@ -218,7 +218,7 @@ def test_a_typed_point_needs_no_mark_of_its_own(visitor: Visitor) -> None:
 def test_clicks_are_pixels_of_the_photo(visitor: Visitor) -> None:
     visitor.open(planted(Z))
     scale = LONGEST_PX / Z.shape[1]
-    click = SimpleNamespace(index=[int(80.5 * scale), int(112.5 * scale)])
+    click: Any = SimpleNamespace(index=[int(80.5 * scale), int(112.5 * scale)])
     visitor.take(visitor.screen.on_click(visitor.values, click))
     assert visitor.values[visitor.screen.annotations].points == ((80, 112),)
     assert (visitor.values[visitor.screen.x], visitor.values[visitor.screen.y]) == (80, 112)
@@ -266,7 +266,7 @@ def test_distances_wait_for_metres_and_do_not_solve_again(visitor: Visitor) -> N
         visitor.take(visitor.screen.on_point(visitor.values))
     distance = distance_m(before, (20, 20), (140, 110))
     assert f"{format_with_error(distance.metres, distance.error_m)} m" in visitor.found
-    visitor.take(visitor.screen.on_remove(visitor.values, SimpleNamespace(row=2)))
+    visitor.take(visitor.screen.on_remove(visitor.values, cast(Any, SimpleNamespace(row=2))))
     assert visitor.shown is before and visitor.values[visitor.screen.annotations].measured == ()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -34,7 +35,7 @@ class Echo:
         await send({"type": "http.response.body", "body": str(size).encode()})
 
 
-def ask(guard: Guard, path: str, chunks: list[bytes] = (b"",), length: int | None = None, client: str = "a"):
+def ask(guard: Guard, path: str, chunks: Sequence[bytes] = (b"",), length: int | None = None, client: str = "a"):
     """Send one request -> (status, headers, body)."""
     headers = [] if length is None else [(b"content-length", str(length).encode())]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (client, 1)}

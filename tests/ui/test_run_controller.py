@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -21,7 +22,7 @@ def prediction(members: int) -> Prediction:
     return Prediction(
         modality="depth",
         kind="affine",
-        space="linear",
+        space="depth",
         values=np.full((6, 8), members / 10, np.float32),
         uncertainty=None,
         members=np.zeros((members, 6, 8), np.float16),
@@ -77,7 +78,7 @@ def test_every_member_is_the_result_until_the_next_one(controller: RunController
 
 
 def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> None:
-    values = {controller.result: None}
+    values: dict[Any, Any] = {controller.result: None}
     following = controller.run_job(job(5), values)
     for update in following:
         values |= update
@@ -89,7 +90,7 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
 
 
 def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(controller: RunController) -> None:
-    values = {controller.result: None}
+    values: dict[Any, Any] = {controller.result: None}
     assert controller.result not in controller.stopped(values)
     values |= controller.show_result(prediction(4), "", values)
     following = controller.run_job(job(5), values)

@@ -108,7 +108,7 @@ def sample_sheet(pipeline: MarigoldPipeline, batch: Batch, seed: int) -> Image.I
         *_, latent = pipeline.denoise(image, noise, steps)
         latents.append(latent)
     maps = [pipeline.modality.from_vae(pipeline.decode(latent)) for latent in latents]  # [B, 1, H, W] in [0, 1]
-    pictures = (pipeline.decode(image).float().clamp(-1, 1) + 1) * 127.5
+    pictures = (pipeline.decode(image).float().clamp(-1, 1) + 1) / 2 * 255
     photos = pictures.round().byte().permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, 3]
     rows = [
         [photo, *(depth_to_rgb(depth[number, 0].float().cpu().numpy()) for depth in maps)]

@@ -1,7 +1,7 @@
 """The depth screen: two layers of a result side by side, their legends, and the map's values under the pointer."""
 
 from base64 import b64encode
-from typing import get_args
+from typing import Any, get_args
 
 import gradio as gr
 import numpy as np
@@ -141,7 +141,7 @@ class DepthScreen(Screen):
 # ------------------------------------------------------------------------------- values under the pointer
 
 
-def readout_values(prediction: Prediction) -> dict[str, object]:
+def readout_values(prediction: Prediction) -> dict[str, Any]:
     """Reduce a prediction to the values that the page shows under the pointer, 16 bits each."""
     height, width = prediction.photo.shape[:2]
     channels: list[dict[str, object]] = []

@@ -10,7 +10,7 @@ from marigold_core.settings import ResolvedSettings
 
 Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values
 Space = Literal["depth", "log", "disparity"]  # the quantity the network thinks in; values always grow with distance
-DepthTransfer = Literal["linear", "root"]  # how grey the network paints a depth; no matter of the values
+DepthTransfer = Literal["linear", "root"]  # from depth to the grey of the picture that the autoencoder encodes
 
 
 @dataclass(frozen=True)

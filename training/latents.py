@@ -24,7 +24,7 @@ from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Frozen
 from training.data.framing import Batch, choose_size, frame
-from training.data.latent_cache import autoencoder_sha256, holds, prior_sha256, settle, write_latents
+from training.data.latent_cache import autoencoder_sha256, check_record, holds, prior_sha256, write_latents
 from training.data.photographs import folder_colours
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet
@@ -166,7 +166,7 @@ def encode_set(
         "precision": precision,
         "seed": encoding.seed,
     }
-    settle(folder, made_with, pictures=len(a_set))
+    check_record(folder, made_with, pictures=len(a_set))
     missing = [
         shard for shard in shards if not holds(folder / shard.name, [a_set.name(index) for index in shard.indices])
     ]

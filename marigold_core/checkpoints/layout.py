@@ -51,7 +51,7 @@ class Capabilities:
     modality: Modality
     kind: Kind
     space: Space
-    depth_transfer: DepthTransfer  # depth: how grey it is painted
+    depth_transfer: DepthTransfer  # of depth: from depth to the grey of the picture
     scheduler: Literal["ddim", "lcm"]
     vae_class: Literal["AutoencoderKL", "AutoencoderTiny"]
     full_z_range: bool  # normals: decoded z spans [-1, 1] rather than [0, 1]
@@ -207,7 +207,7 @@ def _space(index: Config, modality: Modality) -> Space:
 
 
 def _depth_transfer(index: Config, modality: Modality) -> DepthTransfer:
-    """``depth_curve`` is a key of ours; diffusers passes it over and shows the picture as it was painted."""
+    """``depth_curve`` is a key of ours; diffusers ignores it and shows the grey of the picture."""
     curve = index.get("depth_curve", "linear")
     if curve not in ("linear", "root") or (modality == "normals" and curve != "linear"):
         raise CheckpointError(f"The checkpoint paints {modality} on a curve {curve!r} that this version does not know.")

@@ -23,7 +23,7 @@ class ConvergencePoint:
     """The fusion of the first ``members`` members, in shares of its depth range; normals in shares of 180 degrees."""
 
     members: int
-    moved: float | None  # mean change that the last of them brought; None for the first
+    change: float | None  # mean change of the map by the last of them; None for the first
     uncertainty: float | None  # mean spread; None below three members
 
 
@@ -49,16 +49,16 @@ def convergence_curve(prediction: Prediction) -> list[ConvergencePoint]:
         planes = fused[0].permute(1, 2, 0).numpy()
         values = planes if prediction.modality == "normals" else planes[..., 0]
         unit = 1.0 if prediction.modality == "normals" else float(np.ptp(values)) or 1.0
-        moved = None if before is None else float(difference(before, values, prediction.kind).mean()) / unit
-        points.append(ConvergencePoint(count, moved, float(spread.mean()) / unit if count >= 3 else None))
+        change = None if before is None else float(difference(before, values, prediction.kind).mean()) / unit
+        points.append(ConvergencePoint(count, change, float(spread.mean()) / unit if count >= 3 else None))
         before = values
     return points
 
 
 def has_converged(points: Sequence[ConvergencePoint], below: float) -> bool:
     """Return whether, of ``MIN_MEMBERS`` or more, the last two each changed the map by less than ``below``."""
-    last = [point.moved for point in points[-CONSECUTIVE:]]
-    return len(points) >= MIN_MEMBERS and all(moved is not None and moved < below for moved in last)
+    last = [point.change for point in points[-CONSECUTIVE:]]
+    return len(points) >= MIN_MEMBERS and all(change is not None and change < below for change in last)
 
 
 def converged_at(points: Sequence[ConvergencePoint], below: float) -> int | None:
@@ -67,25 +67,27 @@ def converged_at(points: Sequence[ConvergencePoint], below: float) -> int | None
 
 
 class EarlyStopping:
-    """Passes on the events of a run and ends it once it has converged; then tells how many members that saved."""
+    """The events of a run, which is ended once its map has converged."""
 
     def __init__(self, events: Iterator[Progress | Prediction], members: int, below: float) -> None:
         """Prepare; ``events`` come from a run of ``members`` members one after the other."""
-        self._events, self.asked, self._below = events, members, below
+        self._events, self.requested, self._below = events, members, below
         self._arrivals: list[float] = []  # time at which each member was finished
-        self.used = 0
-        self.settled = False
+        self.finished = 0
+        self.converged = False
 
     def __iter__(self) -> Iterator[Progress | Prediction]:
         """Yield the events until the run has converged; the run is closed at the end and when this iterator is."""
         try:
             for event in self._events:
                 if isinstance(event, Prediction):
-                    self.used = event.settings.ensemble_size
+                    self.finished = event.settings.ensemble_size
                     self._arrivals.append(perf_counter())
-                    self.settled = self.used < self.asked and has_converged(convergence_curve(event), self._below)
+                    self.converged = self.finished < self.requested and has_converged(
+                        convergence_curve(event), self._below
+                    )
                 yield event
-                if self.settled:
+                if self.converged:
                     return
         finally:
             close = getattr(self._events, "close", None)
@@ -98,4 +100,4 @@ class EarlyStopping:
         if len(self._arrivals) < 2:
             return 0.0
         each = (self._arrivals[-1] - self._arrivals[0]) / (len(self._arrivals) - 1)
-        return (self.asked - self.used) * each
+        return (self.requested - self.finished) * each

@@ -1,9 +1,9 @@
-"""What a classifier of photographs knows, for a denoiser that never saw one: the image prior and the U-Net it guides.
+"""The image prior: features of a frozen image classifier, and the U-Net that takes them.
 
-Marigold's prior is Stable Diffusion itself. A denoiser too small to have been an image generator can borrow one: the
-frozen trunk of an image classifier looks at the photo as the autoencoder keeps it, and its features are added inside
-the U-Net, as a T2I-Adapter's are (Mou et al. 2023). They are a function of the photo's latent, so the model is still
-p(depth | photo latent), and they are computed once for all steps and members.
+Marigold's prior is Stable Diffusion itself, trained on photographs. A U-Net that was trained from random weights on
+rendered pictures alone has none, so it is given the features of an image classifier. They are computed from the photo
+as the autoencoder reproduces it, and added inside the U-Net as those of a T2I-Adapter are (Mou et al. 2023). They are a
+function of the photo's latent, so the model is still p(depth | photo latent), and all steps and members share them.
 """
 
 from collections.abc import Sequence
@@ -39,10 +39,14 @@ class ImagePrior(ModelMixin, ConfigMixin):
         strides: Sequence[int] = (8, 16, 32),
         enlarge: float = 1.5,
     ) -> None:
-        """Lay out the trunk.
+        """Build the trunk with random weights.
 
-        ``taps`` numbers the blocks whose outputs are given, ``strides`` are pixels of the picture from one feature to
-        the next; the trunk looks at the picture ``enlarge`` times as large, since it was made for larger ones.
+        Args:
+            stem_channels: channels of the first convolution.
+            block_sizes: of each block, see ``Block``.
+            taps: indices of the blocks whose outputs are the features.
+            strides: pixels of the picture from one cell of each feature to the next.
+            enlarge: factor by which a picture is enlarged first, since the trunk was trained on larger ones.
         """
         super().__init__()
         self.stem = _Convolution(3, stem_channels, kernel=3, stride=2, pads=(0, 1))
@@ -58,7 +62,7 @@ class ImagePrior(ModelMixin, ConfigMixin):
         return [len(self.get_buffer(f"mean_{number}")) for number in range(len(self.taps))]
 
     def forward(self, picture: Tensor) -> Features:
-        """Look at pictures [B, 3, H, W] in [-1, 1] -> features [B, C, H / stride, W / stride], about unit variance."""
+        """Compute features [B, C, H / stride, W / stride], about unit variance, of pictures [B, 3, H, W] in [-1, 1]."""
         height, width = picture.shape[-2:]
         features: list[Tensor] = []
         for number, (found, stride) in enumerate(zip(self.tapped_outputs(picture), self.strides, strict=True)):

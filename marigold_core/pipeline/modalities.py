@@ -1,7 +1,7 @@
-"""What the network can be trained to paint: the way into the autoencoder and the way out of it, side by side.
+"""The modalities that a network can be trained to predict: how values become a picture, and a picture values.
 
-A modality is four methods. ``to_vae`` serves training, ``from_vae``, ``fuse`` and ``resize`` serve inference, and
-because both directions stand in one class they cannot drift apart.
+A modality is four methods: ``to_vae`` for training, ``from_vae``, ``fuse`` and ``resize`` for inference. Both
+directions stand in one class, so that training and inference agree.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ NEAR_QUANTILE, FAR_QUANTILE = 0.02, 0.98  # Ke et al. 2024, section 3.2: robust 
 class Depth:
     """Depth along the optical axis; what may be claimed about it (``kind``) comes from the checkpoint.
 
-    ``curve`` says how grey a depth is painted: "linear" as published, or "root", the square root of the way from the
-    near to the far plane, which gives the near half seven tenths of the greys. What is read off is depth either way.
+    ``transfer`` is the function from depth, 0 at the near and 1 at the far plane, to the grey of the picture: "linear"
+    as published, or "root", the square root, which gives the near half seven tenths of the greys. ``from_vae`` inverts
+    it.
     """
 
     kind: Kind = "affine"

@@ -163,7 +163,7 @@ class Service:
     # ------------------------------------------------------------------------------- predictions
 
     def keep(self, prediction: Prediction, outdated: str | None = None) -> str:
-        """Keep a prediction for later exports -> its id; the longest unused ones make room.
+        """Keep a prediction for later exports -> its id; the least recently used ones are dropped when memory is full.
 
         One that is kept already, the very same object, keeps its id. ``outdated`` is the id of one that it replaces.
         """
@@ -175,7 +175,7 @@ class Service:
         return key in self._results
 
     def prediction(self, key: str) -> Prediction:
-        """Return a kept prediction. Raises: ExportError when it had to make room."""
+        """Return a kept prediction. Raises: ExportError when it was dropped."""
         return self._results.get(key).prediction
 
     def export(
@@ -272,7 +272,7 @@ class Service:
         yield from self._alone(sweeps.run(sweep, self._loaded, part_times))
 
     def comparison(self, key: str | None) -> Sweep:
-        """Return a kept comparison. Raises: ExportError when there is none, or it had to make room."""
+        """Return a kept comparison. Raises: ExportError when there is none, or it was dropped."""
         return self._comparisons.get(key)
 
     def export_comparison(self, key: str | None) -> list[Path]:

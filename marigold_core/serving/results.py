@@ -24,7 +24,7 @@ Item = TypeVar("Item", bound=Sized)
 
 
 class ResultStore(Generic[Item]):
-    """Keeps items, and a folder of files for each; the longest unused ones make room for new ones. Thread-safe."""
+    """Keeps items, and a folder of files for each; drops the least recently used when full. Thread-safe."""
 
     def __init__(self, folder: Path, max_bytes: int, gone: str) -> None:
         """Begin empty; ``folder`` receives the items' folders, ``gone`` is the message for a dropped item."""

@@ -44,7 +44,7 @@ def read_index(folder: Path) -> dict[str, object]:
         ) from None
 
 
-def settle(folder: Path, made_with: Mapping[str, object], pictures: int) -> None:
+def check_record(folder: Path, made_with: Mapping[str, object], pictures: int) -> None:
     """Record what the latents of a folder are made with, or compare it with an earlier record.
 
     Raises: MarigoldError naming what differs; pictures may have been added, but not taken away.

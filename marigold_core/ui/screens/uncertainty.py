@@ -150,7 +150,7 @@ def _pixel(typed: str | None) -> tuple[int, int] | None:
 def draw_curve(points: Sequence[ConvergencePoint], below: float, modality: str) -> str:
     """Draw change and uncertainty over members, and the threshold ``below`` as a dotted line -> HTML."""
     span = SHORT if len(points) <= SHORT else LONG
-    moved = [(point.members, point.moved) for point in points if point.moved is not None]
+    moved = [(point.members, point.change) for point in points if point.change is not None]
     spread = [(point.members, point.uncertainty) for point in points if point.uncertainty is not None]
     top = _round_up(max([2 * below, *(share for _, share in moved + spread)]))
     across = {members: 100 * (members - 1) / (span - 1) for members in range(1, LONG + 1)}
@@ -172,10 +172,10 @@ def curve_sentence(points: Sequence[ConvergencePoint], below: float, modality: s
     if not points:
         return text.CURVE_NONE
     last = points[-1]
-    if last.moved is None:
+    if last.change is None:
         return text.CURVE_ONE
     of_range = text.OF_RANGE if modality == "depth" else ""
-    sentence = text.CURVE_LAST.format(number=last.members, moved=format_share(last.moved, modality) + of_range)
+    sentence = text.CURVE_LAST.format(number=last.members, moved=format_share(last.change, modality) + of_range)
     if last.uncertainty is not None:
         sentence += text.CURVE_SPREAD.format(uncertainty=format_share(last.uncertainty, modality))
     settled = converged_at(points, below)

@@ -4,7 +4,7 @@ Every control is a field of ``MeshSettings``, from which the files are made too,
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -45,6 +45,8 @@ MOST_TRIANGLES = 500_000  # what a browser still rotates smoothly; the command l
 VIEW_ASPECT = 1.2  # the 3D viewer is at least this much wider than high
 VIEW_TANGENT = 0.39  # of half the 3D viewer's own field of view, less a margin
 RELIEF_FROM = np.array([0.35, 0.37, 0.86])  # where a relief is seen from: a little from the right and above
+
+HIDDEN = "hidden"  # in the place of a file, while the viewer is hidden by the picture of the normals
 
 
 class MeshScreen(Screen):
@@ -128,7 +130,11 @@ class MeshScreen(Screen):
         """Build the chosen shape of the result on show, if the tab is open."""
         result, shape = values[self.controller.result], values[self.shape]
         if result is None or not values[self.is_open]:
-            return {self.scene: None, self.file: None}
+            hidden = values[self.file] == HIDDEN
+            return {
+                self.scene: None if values[self.file] and not hidden else NO_CHANGE,
+                self.file: HIDDEN if hidden else None,
+            }
         with translate_errors():
             prediction, mesh = self.controller.service.prediction(result), self.settings(values)
             if shape == "normals":
@@ -146,10 +152,11 @@ class MeshScreen(Screen):
                 glb = points_glb(point_cloud(prediction, mesh))
             vertices, triangles = read_vertices(glb)
             shown = save_bytes_to_cache(glb, f"{shape}.glb", self.scene.GRADIO_CACHE)
-            scene = gr.Model3D(visible=True)
+            scene = NO_CHANGE  # Gradio's viewer may stay empty when it is updated while its own code still loads
             if shown != values[self.file]:
                 camera = camera_position(vertices, RELIEF_FROM if shape == "relief" else None)
-                scene = gr.Model3D(shown, camera_position=camera, visible=True)
+                again: dict[str, Any] = {"visible": True} if values[self.file] == HIDDEN else {}
+                scene = gr.Model3D(shown, camera_position=camera, **again)
             about = describe(shape, len(vertices), triangles, solid, file.stat().st_size)
             note = f"<p>{about}</p><p>{text.SCENE_HINT}</p>"
             return {**front, self.scene: scene, self.file: shown, self.note: note}
@@ -171,6 +178,7 @@ class MeshScreen(Screen):
         picture = preview(normals_to_rgb(normals(prediction, mesh)))
         return {
             self.scene: gr.Model3D(visible="hidden"),  # a viewer that was taken away is slow to come back
+            self.file: HIDDEN,
             self.normals: gr.ImageSlider((photo_file(prediction), picture), visible=True),
             self.note: f"<p>{text.NORMALS_ABOUT}</p>",
         }

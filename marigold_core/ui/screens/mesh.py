@@ -4,6 +4,7 @@ Every control is a field of ``MeshSettings``, from which the files are made too,
 """
 
 import math
+from time import sleep
 from typing import Any, Literal
 
 import gradio as gr
@@ -46,6 +47,7 @@ VIEW_ASPECT = 1.2  # the 3D viewer is at least this much wider than high
 VIEW_TANGENT = 0.39  # of half the 3D viewer's own field of view, less a margin
 RELIEF_FROM = np.array([0.35, 0.37, 0.86])  # where a relief is seen from: a little from the right and above
 
+MOUNT_S = 0.6  # the tab is drawn first: Gradio's viewer does not draw a file that arrives while it is mounted
 HIDDEN = "hidden"  # in the place of a file, while the viewer is hidden by the picture of the normals
 
 
@@ -124,6 +126,8 @@ class MeshScreen(Screen):
 
     def open(self, values: Values) -> Update:
         """Note that the tab is open and build its shape."""
+        if not values[self.file]:
+            sleep(MOUNT_S)
         return {**self.build({**values, self.is_open: True}), self.is_open: True}
 
     def build(self, values: Values) -> Update:

@@ -12,7 +12,7 @@ Surfaces translate these in one place each; anything else is a bug and is shown 
 
 
 class MarigoldError(Exception):
-    """Base of all errors that a user can mend; ``str(error)`` is the sentence to show."""
+    """Base of all errors that a user can correct; ``str(error)`` is the sentence to show."""
 
 
 class ImageError(MarigoldError):

@@ -9,7 +9,7 @@ import numpy as np
 from marigold_core.settings import ResolvedSettings
 
 Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values
-Space = Literal["depth", "log", "disparity"]  # the quantity the network thinks in; values always grow with distance
+Space = Literal["depth", "log", "disparity"]  # the quantity that the network predicts; values always grow with distance
 DepthTransfer = Literal["linear", "root"]  # from depth to the grey of the picture that the autoencoder encodes
 
 
@@ -38,7 +38,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Progress:
-    """A small event: ``done`` of ``total`` units of work, and what is happening in words."""
+    """What a run has done: ``done`` of ``total`` units of work, ``stage`` in words; total 0 means unknown."""
 
     done: int
     total: int

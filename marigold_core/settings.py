@@ -1,4 +1,4 @@
-"""Every knob stated once: name, range, default and help text.
+"""The settings of every surface, each stated once: name, range, default and help text.
 
 Sliders, command line options, HTTP arguments and the manifest are all made from these models, so a default
 or a bound changes in one line. Importing this module costs no torch.

@@ -167,7 +167,9 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
     if not np.isfinite(prediction.values).all():
         raise CalibrationError("The depth map holds values that are not numbers; run again with dtype float32.")
     if prediction.kind == "scale" and (hints.patches or hints.near_m is not None):
-        raise CalibrationError("This map knows its shift already; give a known depth or length, which fix its scale.")
+        raise CalibrationError(
+            "The shift of this map is known already; give a known depth or length, which determine its scale."
+        )
     space, spread = _affine_space(prediction), prediction.uncertainty
     fov_x_deg = hints.fov_x_deg or prediction.fov_x_deg
     equations = _equations(hints, EquationBuilder(prediction.values, spread, fov_x_deg))

@@ -79,7 +79,8 @@ def fit_patch(patch: Patch, values: np.ndarray, space: Space, uncertainty: np.nd
     noise = max(math.sqrt(np.mean(residuals**2)), _MIN_NOISE)
     if depth_range < 4 * noise:
         raise CalibrationError(
-            f"The {name} hardly recedes, so it says nothing of the shift; mark floor or wall that leads away."
+            f"The depth of the {name} hardly varies, so it does not determine the shift; "
+            "mark a floor or wall that leads away from the camera."
         )
     blocks = _blocks(rows, columns)
     unevenness = _smooth_deviation(residuals, blocks)

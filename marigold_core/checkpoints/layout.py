@@ -210,7 +210,10 @@ def _depth_transfer(index: Config, modality: Modality) -> DepthTransfer:
     """``depth_curve`` is a key of ours; diffusers ignores it and shows the grey of the picture."""
     curve = index.get("depth_curve", "linear")
     if curve not in ("linear", "root") or (modality == "normals" and curve != "linear"):
-        raise CheckpointError(f"The checkpoint paints {modality} on a curve {curve!r} that this version does not know.")
+        raise CheckpointError(
+            f"The checkpoint encodes {modality} with the transfer function {curve!r}, "
+            "which this version does not support; update marigold-depth-studio."
+        )
     return curve
 
 

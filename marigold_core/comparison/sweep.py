@@ -97,7 +97,7 @@ class Comparison(Frozen):
         return Settings(num_inference_steps=2, processing_resolution=self.processing_resolution)
 
 
-def count_cells(asked: Comparison, checkpoints: Sequence[str], max_cells: int | None = None) -> int:
+def count_cells(requested: Comparison, checkpoints: Sequence[str], max_cells: int | None = None) -> int:
     """Count the cells of all checkpoints; ``max_cells`` is a lower maximum than that of ``Comparison``.
 
     Raises:
@@ -105,7 +105,7 @@ def count_cells(asked: Comparison, checkpoints: Sequence[str], max_cells: int | 
     """
     if not checkpoints:
         raise SettingsError("Choose at least one checkpoint.")
-    cells = len(checkpoints) * asked.cells
+    cells = len(checkpoints) * requested.cells
     if max_cells is not None and cells > max_cells:
         raise SettingsError(f"{cells} cells are too many to look at side by side; choose at most {max_cells}.")
     return cells
@@ -132,17 +132,17 @@ class PartTimes:
     step_s: float  # of one member
     decode_s: float  # of one member, and of bringing it to the photo's size
 
-    def predict_s(self, asked: Comparison) -> float:
+    def predict_s(self, requested: Comparison) -> float:
         """Predict the seconds of all cells of a comparison: encoding, members and first steps are shared."""
-        members = max(asked.sizes) * len(asked.seeds)
-        steps = 1 + sum(asked.steps) - len(asked.steps)
-        return self.encode_s + members * (steps * self.step_s + len(asked.steps) * self.decode_s)
+        members = max(requested.sizes) * len(requested.seeds)
+        steps = 1 + sum(requested.steps) - len(requested.steps)
+        return self.encode_s + members * (steps * self.step_s + len(requested.steps) * self.decode_s)
 
-    def separate_s(self, asked: Comparison) -> float:
+    def separate_s(self, requested: Comparison) -> float:
         """Predict the seconds of all cells as runs of their own, which share nothing."""
-        members = len(asked.steps) * sum(asked.sizes) * len(asked.seeds)
-        steps = sum(asked.steps) * sum(asked.sizes) * len(asked.seeds)
-        return asked.cells * self.encode_s + steps * self.step_s + members * self.decode_s
+        members = len(requested.steps) * sum(requested.sizes) * len(requested.seeds)
+        steps = sum(requested.steps) * sum(requested.sizes) * len(requested.seeds)
+        return requested.cells * self.encode_s + steps * self.step_s + members * self.decode_s
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,12 @@ def measure(events: Iterator[Progress | Prediction]) -> Generator[Progress, None
     return PartTimes(max(0.0, first - step_s), step_s, decode_s)
 
 
-def check_minutes(seconds: float, asked: Comparison) -> None:
+def check_minutes(seconds: float, requested: Comparison) -> None:
     """Refuse what would take longer than it may. Raises: SettingsError with the predicted time."""
-    if seconds > asked.most_minutes * 60:
+    if seconds > requested.most_minutes * 60:
         raise SettingsError(
             f"This comparison would take about {format_seconds(seconds)}, more than the"
-            f" {format_seconds(asked.most_minutes * 60)} it may; choose fewer or smaller values."
+            f" {format_seconds(requested.most_minutes * 60)} it may; choose fewer or smaller values."
         )
 
 
@@ -282,7 +282,7 @@ class Sweep:
     """
 
     photo: "Photo"
-    asked: Comparison
+    requested: Comparison
     checkpoints: tuple[str, ...]
     shows: Literal["maps", "differences"] = "maps"
     colormap: Colormap = DEFAULT_COLORMAP
@@ -293,7 +293,7 @@ class Sweep:
 
     def places(self) -> list[tuple[str, int, int, int]]:
         """List what the cells stand for: checkpoint, seed, steps, members; sizes ascend fastest."""
-        return list(product(self.checkpoints, self.asked.seeds, self.asked.steps, self.asked.sizes))
+        return list(product(self.checkpoints, self.requested.seeds, self.requested.steps, self.requested.sizes))
 
     def rows(self) -> list[Row]:
         """Measure the cells so far against the pinned one."""
@@ -334,16 +334,18 @@ def run(
     Raises:
         SettingsError: the comparison would take longer than ``Comparison.most_minutes``.
     """
-    asked, count, seconds = sweep.asked, len(sweep.checkpoints), 0.0
+    requested, count, seconds = sweep.requested, len(sweep.checkpoints), 0.0
     for checkpoint in sweep.checkpoints:
         parts = yield from time_parts(checkpoint)
-        seconds += parts.predict_s(asked)
-    check_minutes(seconds, asked)
+        seconds += parts.predict_s(requested)
+    check_minutes(seconds, requested)
     if announce is not None:
         announce(seconds)
     for number, checkpoint in enumerate(sweep.checkpoints):
         pipe = yield from open_pipeline(checkpoint)
-        for event in pipe.stream_grid(sweep.photo, asked.steps, asked.sizes, asked.seeds, asked.processing_resolution):
+        for event in pipe.stream_grid(
+            sweep.photo, requested.steps, requested.sizes, requested.seeds, requested.processing_resolution
+        ):
             if isinstance(event, Progress):
                 yield Progress(number * event.total + event.done, count * event.total, event.stage)
             else:

@@ -21,7 +21,7 @@ from marigold_core.checkpoints.layout import GUIDED
 Features = tuple[Tensor, ...]  # [B, C, h', w'] each, fine to coarse
 Block = Sequence[int]  # channels in, expanded and out; kernel; stride; padding before and after
 
-FARTHEST = 6.0  # standard deviations; what lies beyond is an accident of one picture
+FARTHEST = 6.0  # standard deviations; larger values are outliers of single pictures and are clipped
 
 
 class ImagePrior(ModelMixin, ConfigMixin):
@@ -104,7 +104,7 @@ class GuidedUNet(UNet2DConditionModel):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
-        """Build the U-Net of a configuration, guided where it says so."""
+        """Build the U-Net of a configuration, with projections of the prior's features if it names them."""
         channels = config.get(GUIDED)
         plain = {name: value for name, value in config.items() if name != GUIDED}
         made: Any = cast(Any, super()).from_config(plain, return_unused_kwargs, **kwargs)

@@ -34,8 +34,9 @@ class Depth:
         """Normalise depth [B, 1, H, W] with bool mask [B, 1, H, W] -> [B, 3, H, W] in [-1, 1], near = -1, far = 1.
 
         Per image the 2 % and 98 % quantiles of the valid values become -1 and 1; what lies outside is clipped and
-        invalid pixels go to the far plane, so that no hole bleeds a false near surface into its latent.
-        An image without depth range becomes far everywhere. Source: Ke et al. 2024, section 3.2, but for the curve.
+        invalid pixels go to the far plane, so that the latent cells around a hole are not encoded as a near surface.
+        An image without depth range becomes far everywhere. Source: Ke et al. 2024, section 3.2; the
+        transfer function is an addition of this project.
         """
         planes: list[Tensor] = []
         for depth, mask in zip(values.float(), valid, strict=True):
@@ -79,7 +80,7 @@ class Normals:
     name = "normals"
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
-        """Lay unit vectors [B, 3, H, W] out as a picture in [-1, 1]; invalid pixels face the viewer."""
+        """Encode unit vectors [B, 3, H, W] as a picture [B, 3, H, W] in [-1, 1]; invalid pixels face the viewer."""
         facing = values.new_tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
         vectors = torch.where(valid, values, facing)
         if self.full_z_range:

@@ -1,6 +1,6 @@
 """From photo to prediction: the one place where anything is denoised.
 
-Every surface (command line, browser, HTTP, evaluation) drains ``MarigoldPipeline.stream``; training borrows
+Every surface (command line, browser, HTTP, evaluation) iterates over ``MarigoldPipeline.stream``; training calls
 ``encode``, ``decode``, ``predict_velocity`` and ``scheduler``, so it cannot disagree with inference.
 
 Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing size, PPH PPW padded, h w latent.
@@ -82,12 +82,12 @@ class MarigoldPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights and runs the model."""
         return self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are."""
+        """The floating-point type of the weights and of the network's computation."""
         return self.unet.dtype
 
     # ------------------------------------------------------------------------------- shared with training
@@ -104,7 +104,14 @@ class MarigoldPipeline:
         return vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
 
     def features(self, image_latent: Tensor) -> Features:
-        """Show what photo latents [B, 4, h, w] hold to the image prior -> [B, C, h', w'] each; none without a prior."""
+        """Compute the image prior's features of photo latents.
+
+        Args:
+            image_latent: scaled latents of photos [B, 4, h, w].
+
+        Returns:
+            One map [B, C, h', w'] per stride, fine to coarse; an empty tuple for a checkpoint without a prior.
+        """
         return () if self.prior is None else self.prior(self.decode(image_latent).clamp(-1, 1))
 
     def predict_velocity(
@@ -133,8 +140,8 @@ class MarigoldPipeline:
     ) -> Iterator[Tensor]:
         """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
 
-        ``generators``, one a row, feed the noise that LCM injects between steps; ``first_step`` predicts the first one,
-        ``features`` are the photo latent's where they are known already.
+        ``generators``, one a row, draw the noise that LCM adds between steps; ``first_step`` replaces the network in
+        the first step; ``features`` are those of the photo latent if they are already computed.
         Source: Song et al. 2021, equation 12 with eta = 0; Luo et al. 2023, algorithm 2.
         """
         features = self.features(image_latent) if features is None else features

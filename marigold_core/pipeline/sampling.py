@@ -65,7 +65,7 @@ class FirstStepCache:
         began = perf_counter()
         velocity = self._predict_velocity(image_latent, start, t, features)
         if velocity.is_cuda:
-            torch.cuda.synchronize(velocity.device)  # or the time would be that of asking
+            torch.cuda.synchronize(velocity.device)  # without it only the launch of the kernels is timed
         self._known[key] = velocity, perf_counter() - began
         return velocity
 
@@ -94,6 +94,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Hand cached blocks back to a GPU after a failed allocation; call it outside the ``except`` block."""
+    """Release cached GPU memory after a failed allocation; call it outside the ``except`` block."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -220,22 +220,22 @@ class Service:
 
     # ------------------------------------------------------------------------------- comparisons
 
-    def comparison_cost(self, asked: Comparison, checkpoints: Sequence[str], photo_size: tuple[int, int]) -> Cost:
+    def comparison_cost(self, requested: Comparison, checkpoints: Sequence[str], photo_size: tuple[int, int]) -> Cost:
         """Estimate what a comparison on a photo [H, W] will cost; loads nothing.
 
         Raises: SettingsError when it is more than one comparison may; CheckpointError.
         """
-        cells = sweeps.count_cells(asked, checkpoints, MAX_CELLS)
-        estimates = [self.estimate(asked.sample, photo_size, checkpoint) for checkpoint in checkpoints]
+        cells = sweeps.count_cells(requested, checkpoints, MAX_CELLS)
+        estimates = [self.estimate(requested.sample, photo_size, checkpoint) for checkpoint in checkpoints]
         cost = Cost(
             cells,
-            sum(one.parts.predict_s(asked) for one in estimates),
-            sum(one.parts.separate_s(asked) for one in estimates),
+            sum(one.parts.predict_s(requested) for one in estimates),
+            sum(one.parts.separate_s(requested) for one in estimates),
             all(one.measured for one in estimates),
             sum(one.download_bytes for one in estimates),
         )
         if cost.measured:
-            sweeps.check_minutes(cost.seconds, asked)
+            sweeps.check_minutes(cost.seconds, requested)
         return cost
 
     def begin_comparison(
@@ -254,20 +254,20 @@ class Service:
 
         Raises: SettingsError, CheckpointError.
         """
-        asked, size = sweep.asked, sweep.photo.pixels.shape[:2]
+        requested, size = sweep.requested, sweep.photo.pixels.shape[:2]
         records = list["Checkpoint"]()
         for checkpoint in sweep.checkpoints:
             pipe = yield from self._loaded(checkpoint)
-            check_cost(pipe.resolve(asked.largest), size)
+            check_cost(pipe.resolve(requested.largest), size)
             records.append(pipe.checkpoint)
         sweeps.check_alike(records)
 
         def part_times(checkpoint: str) -> Generator[Progress, None, PartTimes]:
-            known = self.estimate(asked.sample, size, checkpoint)
+            known = self.estimate(requested.sample, size, checkpoint)
             if known.measured:
                 return known.parts
             pipe = yield from self._loaded(checkpoint)
-            return (yield from sweeps.measure(timed(pipe.stream(sweep.photo, asked.sample), checkpoint)))
+            return (yield from sweeps.measure(timed(pipe.stream(sweep.photo, requested.sample), checkpoint)))
 
         yield from self._alone(sweeps.run(sweep, self._loaded, part_times))
 

@@ -80,7 +80,7 @@ class CompareOutput(Frozen):
 
 
 class DepthResult(TypedDict, total=False):
-    """Files by format name, as asked, and the manifest; while a job runs only ``progress``."""
+    """Files by format name, as requested, and the manifest; while a job runs only ``progress``."""
 
     npy: FileData
     png16: FileData
@@ -156,8 +156,8 @@ def _metres(service: Service, given: Arguments) -> Iterator[Answer]:
 
 
 def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
-    asked, checkpoints = read_comparison(given)
-    key, sweep = service.begin_comparison(given["photo"], asked, checkpoints)
+    requested, checkpoints = read_comparison(given)
+    key, sweep = service.begin_comparison(given["photo"], requested, checkpoints)
     sweep.colormap = given["colormap"]
     for event in service.run_comparison(sweep):
         if isinstance(event, Progress):
@@ -383,13 +383,13 @@ def read_hints(given: Arguments) -> Hints:
 def read_comparison(given: Arguments) -> tuple[Comparison, list[str]]:
     """Read what to compare, and with which checkpoints, from a call. Raises: SettingsError, CheckpointError."""
     axes = {name: given[name] for name in ("steps", "sizes", "seeds") if given[name] is not None}
-    asked = shared_comparison(**axes, processing_resolution=given["processing_resolution"])
+    requested = shared_comparison(**axes, processing_resolution=given["processing_resolution"])
     checkpoints: Any = [default_checkpoint()] if given["checkpoints"] is None else given["checkpoints"]
     if not isinstance(checkpoints, list):
         raise SettingsError("checkpoints must be a list of names.")
     names = [check_checkpoint(name) for name in cast(list[str], checkpoints)]
-    count_cells(asked, names, MAX_CELLS)
-    return asked, names
+    count_cells(requested, names, MAX_CELLS)
+    return requested, names
 
 
 def _take(model: type[Model], given: Arguments) -> Model:

@@ -37,7 +37,7 @@ def _serve(folder: Path) -> None:
 
     from starlette.middleware import Middleware
 
-    from marigold_core.ui.middleware import Guard
+    from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
@@ -59,7 +59,12 @@ def _serve(folder: Path) -> None:
         ssr_mode=False,
         max_threads=16,
         state_session_capacity=1000,
-        app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={
+            "middleware": [Middleware(RequestFilter)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""An ASGI layer before Gradio: a request that it does not know is refused, and nothing is read without a limit.
+"""An ASGI layer before Gradio: requests to unlisted routes are refused, and nothing is read without a limit.
 
 Gradio's own limits leave gaps: its size cap does not see pictures written into the JSON, its hidden routes answer,
 and its file route fetches web addresses for anybody. So the routes that the page and the clients need are listed
@@ -40,7 +40,7 @@ HEADERS = [
 ]
 
 
-class Guard:
+class RequestFilter:
     """Wraps an ASGI application: allow-list of routes, body limits, a token bucket per client, headers."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -64,11 +64,11 @@ class Guard:
             await refuse(send, 429, BUSY_CLIENT)
             return
         body = LimitedBody(receive, limit)
-        answer = Answer(send)
+        response = ResponseWithHeaders(send)
         try:
-            await self.app(scope, body, answer)
+            await self.app(scope, body, response)
         except BodyRefusedError:
-            if not answer.started:
+            if not response.started:
                 await refuse(send, 413, TOO_LARGE)
 
     def admit(self, client: str) -> bool:
@@ -110,8 +110,8 @@ class LimitedBody:
         return message
 
 
-class Answer:
-    """A ``send`` that adds our headers and knows whether the answer has begun."""
+class ResponseWithHeaders:
+    """A ``send`` that adds our headers and knows whether the response has begun."""
 
     def __init__(self, send: Send) -> None:
         self.send, self.started = send, False
@@ -147,7 +147,7 @@ def declared_length(scope: Scope) -> int:
 
 
 async def refuse(send: Send, status: int, sentence: str) -> None:
-    """Answer with a status and one sentence as JSON."""
+    """ResponseWithHeaders with a status and one sentence as JSON."""
     body = json.dumps({"detail": sentence}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -74,10 +74,10 @@ def test_a_curve_is_read_and_an_unknown_one_refused(folder: Path, tiny_normals: 
     edit(folder / "model_index.json", depth_curve="root")
     assert find(folder).depth_transfer == "root"
     edit(folder / "model_index.json", depth_curve="cube")
-    assert "paints depth on a curve 'cube' that this version does not know" in refusal(folder)
+    assert "encodes depth with the transfer function 'cube', which this version does not support" in refusal(folder)
     normals = Path(shutil.copytree(tiny_normals, tmp_path / "normals"))
     edit(normals / "model_index.json", depth_curve="root")
-    assert "paints normals on a curve" in refusal(normals)
+    assert "encodes normals with the transfer function" in refusal(normals)
 
 
 def test_old_index_without_defaults(tiny_depth_leading: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The guard before Gradio: routes, limits, headers; and the page's own words and examples."""
+"""The request filter before Gradio: routes, limits, headers; and the page's own words and examples."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from marigold_core.ui import offered_checkpoints, text
 from marigold_core.ui.api import fault
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.middleware import BURST, HEADERS, JSON_LIMIT, UPLOAD, Guard, allowed
+from marigold_core.ui.middleware import BURST, HEADERS, JSON_LIMIT, UPLOAD, RequestFilter, allowed
 
 JOIN = "/gradio_api/queue/join"
 
@@ -35,7 +35,13 @@ class Echo:
         await send({"type": "http.response.body", "body": str(size).encode()})
 
 
-def ask(guard: Guard, path: str, chunks: Sequence[bytes] = (b"",), length: int | None = None, client: str = "a"):
+def ask(
+    request_filter: RequestFilter,
+    path: str,
+    chunks: Sequence[bytes] = (b"",),
+    length: int | None = None,
+    client: str = "a",
+):
     """Send one request -> (status, headers, body)."""
     headers = [] if length is None else [(b"content-length", str(length).encode())]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (client, 1)}
@@ -51,7 +57,7 @@ def ask(guard: Guard, path: str, chunks: Sequence[bytes] = (b"",), length: int |
     async def send(message):
         sent.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    asyncio.run(request_filter(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
 
 
@@ -76,7 +82,7 @@ def ask(guard: Guard, path: str, chunks: Sequence[bytes] = (b"",), length: int |
 )
 def test_unknown_routes_are_not_found(path):
     app = Echo()
-    status, headers, body = ask(Guard(app), path)
+    status, headers, body = ask(RequestFilter(app), path)
     assert (status, app.calls) == (404, 0)
     assert headers[b"x-content-type-options"] == b"nosniff"
     assert json.loads(body)["detail"]
@@ -85,28 +91,28 @@ def test_unknown_routes_are_not_found(path):
 @pytest.mark.parametrize("path", ["/", "/config", JOIN, "/gradio_api/call/predict_depth", "/assets/index.js", UPLOAD])
 def test_what_the_page_needs_passes_with_our_headers(path):
     assert allowed(path)
-    status, headers, _ = ask(Guard(Echo()), path, [b"{}"])
+    status, headers, _ = ask(RequestFilter(Echo()), path, [b"{}"])
     assert status == 200
     assert set(HEADERS) <= set(headers.items())
 
 
 def test_a_body_over_its_limit_is_refused_while_it_is_received():
     app = Echo()
-    status, _, body = ask(Guard(app), JOIN, [b"x"], length=JSON_LIMIT + 1)
+    status, _, body = ask(RequestFilter(app), JOIN, [b"x"], length=JSON_LIMIT + 1)
     assert (status, app.calls) == (413, 0)
-    status, _, body = ask(Guard(app), JOIN, [b"x" * 1000] * 400)  # chunked: no length is given
+    status, _, body = ask(RequestFilter(app), JOIN, [b"x" * 1000] * 400)  # chunked: no length is given
     assert status == 413
     assert "40 MB" in json.loads(body)["detail"]
-    status, _, body = ask(Guard(app), UPLOAD, [b"x" * 1000] * 400)
+    status, _, body = ask(RequestFilter(app), UPLOAD, [b"x" * 1000] * 400)
     assert (status, body) == (200, b"400000")
 
 
 def test_one_client_cannot_flood_the_others():
-    guard = Guard(Echo())
-    statuses = [ask(guard, JOIN, client="flood")[0] for _ in range(BURST + 20)]
+    request_filter = RequestFilter(Echo())
+    statuses = [ask(request_filter, JOIN, client="flood")[0] for _ in range(BURST + 20)]
     assert statuses[:BURST] == [200] * BURST
     assert 429 in statuses[BURST:]
-    assert [ask(guard, JOIN, client="other")[0] for _ in range(5)] == [200] * 5
+    assert [ask(request_filter, JOIN, client="other")[0] for _ in range(5)] == [200] * 5
 
 
 def test_behind_a_proxy_the_client_is_the_proxys_own_entry(monkeypatch):

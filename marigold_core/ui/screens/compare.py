@@ -124,7 +124,7 @@ class CompareScreen:
             if values[self.photo] is None:
                 raise ImageError(text.NO_PHOTO)
             checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
-            key, sweep = self.service.begin_comparison(values[self.photo], self._asked(values), checkpoints)
+            key, sweep = self.service.begin_comparison(values[self.photo], self._requested(values), checkpoints)
             sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
             yield {
                 self.comparison: key,
@@ -182,7 +182,7 @@ class CompareScreen:
         try:
             checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
             size = size_of(photo) if photo else USUAL_SIZE
-            cost = self.service.comparison_cost(self._asked(values), checkpoints, size)
+            cost = self.service.comparison_cost(self._requested(values), checkpoints, size)
         except MarigoldError as error:
             return plain(str(error))
         sentence = compare_text.COST if cost.measured else compare_text.COST_GUESS
@@ -192,7 +192,7 @@ class CompareScreen:
 
     # ------------------------------------------------------------------------------- inside
 
-    def _asked(self, values: Values) -> Comparison:
+    def _requested(self, values: Values) -> Comparison:
         size = chosen_px(values[self.resolution])
         axes = {"steps": values[self.steps], "sizes": values[self.sizes], "seeds": values[self.seeds]}
         return shared_comparison(**axes, processing_resolution=size)
@@ -231,19 +231,22 @@ def draw_grid(sweep: Sweep, files: dict[PictureKey, str]) -> str:
     against = reference if sweep.shows == "differences" else None
     cells = (_cell((number, paint, against), row, files) for number, row in enumerate(rows) if paint)
     height, width = sweep.photo.pixels.shape[:2]
-    asked = sweep.asked
+    requested = sweep.requested
     return render(
         "compare_grid",
         is_running=sweep.is_running,
         paint=paint,
         aspect=f"{width} / {height}",
-        members=[text.count(size, "member") for size in asked.sizes],
+        members=[text.count(size, "member") for size in requested.sizes],
         blocks=[
             (
                 compare_text.BLOCK.format(checkpoint=_short(checkpoint), seed=seed),
-                [(text.count(steps, "step"), [next(cells, None) for _ in asked.sizes]) for steps in asked.steps],
+                [
+                    (text.count(steps, "step"), [next(cells, None) for _ in requested.sizes])
+                    for steps in requested.steps
+                ],
             )
-            for checkpoint, seed in product(sweep.checkpoints, asked.seeds)
+            for checkpoint, seed in product(sweep.checkpoints, requested.seeds)
         ],
     )
 

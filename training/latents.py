@@ -25,6 +25,7 @@ from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Frozen
 from training.data.framing import Batch, choose_size, frame
 from training.data.latent_cache import autoencoder_sha256, check_record, holds, prior_sha256, write_latents
+from training.data.loader import start_workers
 from training.data.photographs import folder_colours
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet
@@ -175,8 +176,8 @@ def encode_set(
     parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []
     with tqdm(total=total, initial=total - left, unit="picture", desc=a_set.kind, disable=None) as bar:
-        loader = DataLoader(framed, batch_size=None, num_workers=encoding.workers)
-        for (shard, _, _), batch in zip(framed.parts, loader, strict=True):
+        batches = start_workers(DataLoader(framed, batch_size=None, num_workers=encoding.workers))
+        for (shard, _, _), batch in zip(framed.parts, batches, strict=True):
             if isinstance(batch, MarigoldError):
                 raise batch
             parts.append(encode(pipeline, batch, precision))

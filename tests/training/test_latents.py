@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 from typing import Any, cast
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data._utils import signal_handling
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
@@ -129,11 +131,16 @@ def test_shards_are_a_function_of_seed_and_variant(pipeline, pairs: Path, tmp_pa
     assert one["shard_00000000_v0/image.npy"] != other["shard_00000000_v0/image.npy"]
 
 
-def test_worker_processes_change_nothing(pipeline, pairs: Path, tmp_path: Path, small_shards: None) -> None:
+def test_worker_processes_change_nothing(
+    pipeline, pairs: Path, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # torch sets its handler once a process
+    before = signal.getsignal(signal.SIGCHLD)
     a_set = open_set(f"pairs:{pairs}")
     for workers in (0, 2):
         encode_set(pipeline, a_set, tmp_path / str(workers), CROPS, Encoding(variants=1, workers=workers))
     assert read(tmp_path / "0") == read(tmp_path / "2")
+    assert signal.getsignal(signal.SIGCHLD) is before
 
 
 def test_crops_of_portraits_and_landscapes_are_apart(pairs: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from typing import Any, Literal
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -103,11 +103,8 @@ class Loader:
             timeout=self.slowest_s if self.workers else 0,
             collate_fn=_identity,  # type: ignore (what is not collated is not a list)
         )
-        before = signal.getsignal(signal.SIGCHLD)
-        deliveries = iter(loader)
+        deliveries = start_workers(loader)
         workers = multiprocessing.active_children() if self.workers else []
-        if self.workers:  # torch's handler would raise anywhere, even amid saving; next() raises as well
-            signal.signal(signal.SIGCHLD, before)
         for number in numbers:
             try:
                 delivery = next(deliveries)
@@ -134,6 +131,19 @@ class Loader:
                 f"{len(self.damaged)} of {self.plan.pictures} pictures are damaged so far, more than "
                 f"{MOST_BAD:.0%}; list them with: python -m training.doctor"
             )
+
+
+def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start the workers of a loader -> its batches.
+
+    torch's handler of dead workers is not kept: it raises wherever the program is, even while it saves a file, and
+    the iterator reports a dead worker as well.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if loader.num_workers:
+        signal.signal(signal.SIGCHLD, before)
+    return batches
 
 
 def _explain_worker_error(workers: Sequence[BaseProcess], error: Exception) -> str | None:

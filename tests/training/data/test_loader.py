@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from torch.utils.data._utils import signal_handling
 
 from marigold_core.errors import MarigoldError
 from tests.helpers.drawn_sets import DrawnSet
@@ -92,8 +93,9 @@ def test_a_picture_that_never_comes_is_named_in_time() -> None:
     assert awaited[0] in str(raised.value)
 
 
-def test_the_death_of_a_worker_interrupts_nothing_else() -> None:
+def test_the_death_of_a_worker_interrupts_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader's own handler would raise amid a step or a save."""
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # torch sets its handler once a process
     before = signal.getsignal(signal.SIGCHLD)
     deliveries = make_loader(workers=1)(range(6))
     next(deliveries)

@@ -35,6 +35,7 @@ class Frozen(BaseModel):
 
 Steps = Annotated[int, Field(ge=1, le=50)]
 Pixels = Annotated[int, Field(ge=0, le=2048, multiple_of=8)]
+FieldOfView = Annotated[float, Field(ge=0.1, le=150)]  # degrees that a pinhole camera sees: from long zooms up
 
 
 class Settings(Frozen):
@@ -89,7 +90,7 @@ class ResolvedSettings(Settings):
 class MeshSettings(Frozen):
     """How depth becomes geometry. Affine depth has no near plane of its own, so ``near_ratio`` supplies one."""
 
-    fov_x_deg: Annotated[float, Field(ge=5, le=150)] | None = Field(
+    fov_x_deg: FieldOfView | None = Field(
         default=None, description="horizontal field of view, degrees; by default from EXIF, else 55"
     )
     near_ratio: float = Field(
@@ -131,6 +132,19 @@ class MeshSettings(Frozen):
         if self.near_clip >= self.far_clip:
             raise ValueError(f"near_clip must be below far_clip, but got {self.near_clip:g} and {self.far_clip:g}")
         return self
+
+
+class ColourSettings(Frozen):
+    """How depth is coloured, on the page and in ``depth_color.png``."""
+
+    colormap: Colormap = Field(default=DEFAULT_COLORMAP, description="colours of the depth picture")
+    range_from: float = Field(
+        default=0.0, ge=0, le=1, description="share of the depth range; all that is nearer takes the first colour"
+    )
+    range_to: float = Field(
+        default=1.0, ge=0, le=1, description="share of the depth range; all that is farther takes the last colour"
+    )
+    invert: bool = Field(default=False, description="near takes the last colour and far the first")
 
 
 PRESETS: dict[str, dict[str, int]] = {

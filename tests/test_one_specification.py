@@ -18,7 +18,7 @@ from marigold_core.cli.compare import ComparisonRun
 from marigold_core.cli.console import Run
 from marigold_core.comparison.sweep import Comparison
 from marigold_core.serving.jobs import Service
-from marigold_core.settings import PRESETS, Frozen, MeshSettings, Settings, default, help_text
+from marigold_core.settings import PRESETS, ColourSettings, Frozen, MeshSettings, Settings, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.api import ENDPOINTS, PHOTO, CompareOutput, DepthOutput, MeshOutput, handler
 from marigold_core.ui.controls.settings import DEFAULT_PRESET
@@ -33,15 +33,15 @@ HINTS = HintFields[list[list[float]]]
 
 # Of every endpoint and command: the models whose fields it takes, in this order; the fields of a model, where not all.
 ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
-    "predict_depth": [(Settings, ()), (DepthOutput, ())],
+    "predict_depth": [(Settings, ()), (DepthOutput, ()), (ColourSettings, ())],
     "build_mesh": [(Settings, ()), (MeshOutput, ()), (MeshSettings, ())],
-    "calibrate": [(HINTS, ()), (MeshSettings, ("fov_x_deg",)), (Settings, ()), (DepthOutput, ())],
+    "calibrate": [(HINTS, ()), (MeshSettings, ("fov_x_deg",)), (Settings, ()), (DepthOutput, ()), (ColourSettings, ())],
     "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution")), (CompareOutput, ())],
 }
 COMMAND_MODELS: dict[str, list[Model]] = {
-    "predict": [Run, Settings, MeshSettings],
-    "calibrate": [HintWords, Run, Settings, MeshSettings],
-    "compare": [Comparison, ComparisonRun, MeshSettings],
+    "predict": [Run, Settings, MeshSettings, ColourSettings],
+    "calibrate": [HintWords, Run, Settings, MeshSettings, ColourSettings],
+    "compare": [Comparison, ComparisonRun, MeshSettings, ColourSettings],
 }
 
 

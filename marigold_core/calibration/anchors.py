@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from marigold_core.errors import CalibrationError
 from marigold_core.prediction import Space
+from marigold_core.settings import MeshSettings, bounds
 
 ANCHOR_FORM, LENGTH_FORM, PATCH_FORM = "x,y,metres", "x1,y1,x2,y2,metres", "x0,y0,x1,y1"  # as people write hints
 MIN_NOISE = 1e-3  # of the map's range: what half precision and the photo's own grain leave uncertain anywhere
@@ -94,13 +95,16 @@ def affine_from_depth(depth: np.ndarray, space: Space) -> tuple[np.ndarray, np.n
 
 
 class EquationBuilder:
-    """Makes equations of hints on one map [H, W]; each method raises CalibrationError for a hint it cannot use."""
+    """Makes equations of hints on one map [H, W]; raises CalibrationError for a hint it cannot use."""
 
     def __init__(self, values: np.ndarray, uncertainty: np.ndarray | None, fov_x_deg: float | None) -> None:
         self._map = values
         self._uncertainty = uncertainty
         self._min_noise = MIN_NOISE * float(np.ptp(values))
         self._fov_x_deg = fov_x_deg
+        low, high = bounds(MeshSettings, "fov_x_deg")
+        if fov_x_deg is not None and not low <= fov_x_deg <= high:
+            raise CalibrationError(f"fov_x_deg must be {low:g} to {high:g} degrees, but got {fov_x_deg:g}.")
 
     def anchor(self, anchor: Anchor) -> Equation:
         """Known depth -> its equation."""
@@ -135,8 +139,6 @@ class EquationBuilder:
 
         if self._fov_x_deg is None:
             raise CalibrationError(f"The {name} needs the camera's field of view (fov_x_deg), which the photo lacks.")
-        if not 0 < self._fov_x_deg < 180:
-            raise CalibrationError(f"fov_x_deg must lie between 0 and 180 degrees, but got {self._fov_x_deg:g}.")
         pixel = self._pixel(x, y, name)
         return np.array([*(ratio[pixel] for ratio in pixel_rays(self._map.shape, self._fov_x_deg)), 1.0], np.float64)
 

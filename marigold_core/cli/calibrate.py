@@ -10,7 +10,7 @@ from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FO
 from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, check_claim, check_hints, hints_of
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, table, watch
-from marigold_core.settings import MeshSettings, Settings
+from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
 
 class HintWords(HintFields[str]):
@@ -38,6 +38,7 @@ def calibrate(
     run: Run,
     settings: Settings,
     mesh: MeshSettings,
+    colours: ColourSettings,
 ) -> int:
     """Turn one photo into depth in metres, from what is known of it: depths, lengths, flat patches.
 
@@ -60,7 +61,7 @@ def calibrate(
     file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
     with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
         found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
-        save(found, folder, run.formats, mesh=mesh, colormap=run.colormap)
+        save(found, folder, run.formats, mesh=mesh, colours=colours)
     if not run.quiet:
         print(describe(found), job.folder, sep="\n\n")
     return ALL_DONE

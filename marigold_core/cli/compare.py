@@ -16,7 +16,7 @@ from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import COLUMNS, Comparison, PartTimes, Sweep
 from marigold_core.errors import ExportError
 from marigold_core.prediction import Cell, Prediction, Progress
-from marigold_core.settings import Format, MeshSettings
+from marigold_core.settings import ColourSettings, Format, MeshSettings
 
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline
@@ -36,10 +36,12 @@ def compare(
     comparison: Comparison,
     run: ComparisonRun,
     mesh: MeshSettings,
+    colours: ColourSettings,
 ) -> int:
     """Compare denoising steps, numbers of members, seeds and checkpoints on one photo: a sheet and a table.
 
     Members, first steps and the encoding are shared between cells. The time is predicted and bounded before it starts.
+    On the sheet all cells have one range of colours; range_from, range_to and invert apply to the files of each cell.
     """
     from tqdm import tqdm
 
@@ -57,7 +59,7 @@ def compare(
     sweeps.check_alike(records)
     if run.formats:
         file_names(run.formats, records[0].modality, max(comparison.sizes))
-    sweep = Sweep(load_photo(job.photo), comparison, models, colormap=run.colormap)
+    sweep = Sweep(load_photo(job.photo), comparison, models, colormap=colours.colormap)
     count = sweeps.count_cells(comparison, models)
 
     @lru_cache(maxsize=1)  # one checkpoint at a time is in memory
@@ -81,15 +83,17 @@ def compare(
             if isinstance(event, Cell):
                 bar.update()
                 if run.formats:
-                    _write_cell(event.prediction, job.folder, output, run, mesh)
+                    _write_cell(event.prediction, job.folder, output, run, mesh, colours)
     rows = sweep.rows()
-    contact_sheet.write(rows, sweep.photo.pixels, run.colormap, job.folder)
+    contact_sheet.write(rows, sweep.photo.pixels, colours.colormap, job.folder)
     if not run.quiet:
         print(table([COLUMNS, *(row.figures() for row in rows)]), f"{job.folder / contact_sheet.SHEET}", sep="\n\n")
     return ALL_DONE
 
 
-def _write_cell(made: Prediction, parent: Path, output: Path, run: ComparisonRun, mesh: MeshSettings) -> None:
+def _write_cell(
+    made: Prediction, parent: Path, output: Path, run: ComparisonRun, mesh: MeshSettings, colours: ColourSettings
+) -> None:
     """Write the files of one cell that suit it, as ``predict`` would, into a folder named after it."""
     from marigold_core.files.writers import formats_for, save
 
@@ -97,4 +101,4 @@ def _write_cell(made: Prediction, parent: Path, output: Path, run: ComparisonRun
     name = f"{made.checkpoint}_seed{asked.seed}_steps{asked.num_inference_steps}_members{asked.ensemble_size}"
     suiting: list[Format] = [known for known in run.formats or () if known in formats_for(made)]
     with photo_folders.result_folder(parent / name.replace("/", "-"), output, overwrite=True) as folder:
-        save(made, folder, suiting, mesh=mesh, colormap=run.colormap)
+        save(made, folder, suiting, mesh=mesh, colours=colours)

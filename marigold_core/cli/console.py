@@ -11,7 +11,7 @@ import tyro
 from pydantic import Field
 
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Dtype, Format, Frozen
+from marigold_core.settings import Dtype, Format, Frozen
 
 ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED = 0, 1, 2, 3, 130
 DEVICES = "cpu, cuda, cuda:1 or mps"
@@ -27,7 +27,6 @@ class RunOf(Frozen, Generic[Model]):
     device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
     dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
     formats: tuple[Format, ...] | None = Field(None, description="files to write; by default all that suit the result")
-    colormap: Colormap = Field(DEFAULT_COLORMAP, description="colours of depth_color.png")
     overwrite: bool = Field(False, description="replace results that are there already")
     quiet: bool = Field(False, description="print nothing but what failed")
 

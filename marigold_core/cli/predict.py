@@ -11,7 +11,7 @@ from marigold_core import load
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, SOME_FAILED, Run, table, watch
 from marigold_core.errors import CheckpointError, MarigoldError
-from marigold_core.settings import MeshSettings, Settings
+from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
 
 def predict(
@@ -27,6 +27,7 @@ def predict(
     run: Run,
     settings: Settings,
     mesh: MeshSettings,
+    colours: ColourSettings,
 ) -> int:
     """Turn photos into depth (or normals), uncertainty and meshes, in a folder of its own for each photo.
 
@@ -49,7 +50,7 @@ def predict(
     pipe = load(model, device=run.device, dtype=run.dtype)
     settings = pipe.resolve(settings)
     files = writers.file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
-    wanted = {"settings": settings, "mesh": mesh, "colormap": run.colormap, "checkpoint_sha256": pipe.checkpoint.sha256}
+    wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 
     def predict_one(job: photo_folders.Job) -> tuple[str, str]:
         """Predict one photo and write its files -> (state, remark)."""
@@ -58,7 +59,7 @@ def predict(
             return "kept", f"{job.folder} was finished by an earlier run"
         with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
             prediction = watch(pipe.stream(photo, settings), job.photo.name, run.quiet)
-            writers.save(prediction, folder, run.formats, mesh=mesh, colormap=run.colormap)
+            writers.save(prediction, folder, run.formats, mesh=mesh, colours=colours)
         return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
 
     try:

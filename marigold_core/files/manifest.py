@@ -7,17 +7,17 @@ import hashlib
 import platform
 import sys
 from importlib import metadata
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, model_validator
 
 from marigold_core import __version__
 from marigold_core.calibration.calibrate import Calibrated, Hints
 from marigold_core.images.colormaps import value_range
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.settings import Colormap, Frozen, MeshSettings, Settings
+from marigold_core.settings import ColourSettings, FieldOfView, Frozen, MeshSettings, Settings
 
-SCHEMA_VERSION = 3  # 2 added ``how``, device, dtype and machine, 3 added ``hints``; older ones are read as before
+SCHEMA_VERSION = 4  # 2 added ``how``, device, dtype, machine, 3 ``hints``, 4 ``colours``; older ones are read as before
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
 _MEANING = {
@@ -53,7 +53,7 @@ class PhotoRecord(_Record):
 class Manifest(_Record):
     """The record of one run. ``Manifest.model_validate_json(text)`` reads it back."""
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     checkpoint: str
     checkpoint_sha256: str
     modality: str
@@ -65,10 +65,10 @@ class Manifest(_Record):
     axes: str = _AXES
     value_range: Range  # least and greatest value of the map
     png16_range: Range | None  # the depths of pixels 0 and 65535 in depth_16bit.png
-    colormap: Colormap  # of depth_color.png
+    colours: ColourSettings  # of depth_color.png; up to schema 3 its ``colormap`` alone
     settings: Settings
     mesh: MeshSettings
-    fov_x_deg: Annotated[float, Field(gt=0, lt=180)] | None  # from EXIF, or as given for a calibration
+    fov_x_deg: FieldOfView | None  # from EXIF, or as given for a calibration
     photo: PhotoRecord
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
@@ -77,8 +77,16 @@ class Manifest(_Record):
     dtype: str | None = None  # of the weights
     machine: str | None = None  # system and processor, which decide the last bits
 
+    @model_validator(mode="before")
+    @classmethod
+    def _colours_of_older_schemas(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "colormap" not in values:
+            return values
+        kept = {name: value for name, value in values.items() if name != "colormap"}
+        return {**kept, "colours": {"colormap": values["colormap"]}}
 
-def describe(prediction: Prediction, mesh: MeshSettings, colormap: Colormap, files: dict[str, str]) -> Manifest:
+
+def describe(prediction: Prediction, mesh: MeshSettings, colours: ColourSettings, files: dict[str, str]) -> Manifest:
     """Prediction, what its files were made with, and their hashes by name -> ``Manifest``."""
     low, high = value_range(prediction)
     height, width = prediction.photo.shape[:2]
@@ -94,7 +102,7 @@ def describe(prediction: Prediction, mesh: MeshSettings, colormap: Colormap, fil
         hints=prediction.hints if isinstance(prediction, Calibrated) else None,
         value_range=Range(low=float(prediction.values.min()), high=float(prediction.values.max())),
         png16_range=Range(low=low, high=high) if prediction.modality == "depth" else None,
-        colormap=colormap,
+        colours=colours,
         settings=prediction.settings,
         mesh=mesh,
         fov_x_deg=prediction.fov_x_deg,

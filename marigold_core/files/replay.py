@@ -186,7 +186,7 @@ def write(prediction: Prediction, record: Manifest, folder: Path) -> Outcome:
 
     Raises: ExportError as ``writers.save``.
     """
-    paths = save(prediction, folder, formats_of(record.files), mesh=record.mesh, colormap=record.colormap)
+    paths = save(prediction, folder, formats_of(record.files), mesh=record.mesh, colours=record.colours)
     return against(record, read(paths["manifest"]))
 
 

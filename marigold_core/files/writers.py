@@ -19,7 +19,7 @@ from marigold_core.errors import ExportError
 from marigold_core.files import manifest
 from marigold_core.images import colormaps
 from marigold_core.prediction import Prediction
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings
+from marigold_core.settings import ColourSettings, Format, MeshSettings
 
 MANIFEST = "manifest.json"
 
@@ -30,7 +30,7 @@ def save(
     formats: Sequence[Format] | None = None,
     *,
     mesh: MeshSettings | None = None,
-    colormap: Colormap = DEFAULT_COLORMAP,
+    colours: ColourSettings | None = None,
     overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write the files of the formats and ``manifest.json`` into a folder.
@@ -42,7 +42,7 @@ def save(
         folder: where to; it is made if need be.
         formats: which files; by default all that suit the prediction.
         mesh: how depth becomes geometry and normals.
-        colormap: the colours of ``depth_color.png``.
+        colours: how depth is coloured in ``depth_color.png``.
         overwrite: whether files that exist already are replaced.
 
     Returns:
@@ -52,7 +52,7 @@ def save(
     Raises:
         ExportError: a format does not suit the prediction, a file exists already, or the disk refuses.
     """
-    folder, mesh = Path(folder), mesh or MeshSettings()
+    folder, mesh, colours = Path(folder), mesh or MeshSettings(), colours or ColourSettings()
     names = _names(_check(formats, prediction.modality, prediction.uncertainty is not None))
     if not np.isfinite(prediction.values).all():
         raise ExportError("The prediction holds values that are not numbers; run again with dtype float32.")
@@ -64,13 +64,13 @@ def save(
     if existing:
         storage.remove(paths["manifest"])  # it states hashes of files that are about to change
 
-    content = _Content(prediction, mesh, colormap)
+    content = _Content(prediction, mesh, colours)
     hashes = dict[str, str]()
     for name in names:
         written = _FILES[name][1](content)
         storage.write_bytes(paths[name], written)
         hashes[paths[name].name] = manifest.sha256(written)
-    record = manifest.describe(prediction, mesh, colormap, hashes)
+    record = manifest.describe(prediction, mesh, colours, hashes)
     storage.write_bytes(paths["manifest"], (record.model_dump_json(indent=2) + "\n").encode())
     return paths
 
@@ -132,7 +132,7 @@ class _Content:
 
     prediction: Prediction
     mesh: MeshSettings
-    colormap: Colormap
+    colours: ColourSettings
 
     @cached_property
     def normals(self) -> np.ndarray:
@@ -216,7 +216,7 @@ def _depth_exr(content: _Content) -> bytes:
 _FILES: dict[str, tuple[str, Callable[[_Content], bytes]]] = {
     "npy": ("depth.npy", lambda content: _npy(content.prediction.values)),
     "png16": ("depth_16bit.png", _depth_16bit),
-    "color": ("depth_color.png", lambda content: _png(colormaps.to_rgb(content.prediction, content.colormap))),
+    "color": ("depth_color.png", lambda content: _png(colormaps.to_rgb(content.prediction, content.colours))),
     "uncertainty": ("uncertainty.png", lambda content: _png(colormaps.uncertainty_to_rgb(content.spread))),
     "uncertainty_npy": ("uncertainty.npy", lambda content: _npy(content.spread)),
     "normals": ("normals.png", lambda content: _png(colormaps.normals_to_rgb(content.normals))),

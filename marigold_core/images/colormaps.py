@@ -7,7 +7,7 @@ import numpy as np
 
 from marigold_core.errors import SettingsError
 from marigold_core.prediction import Prediction
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings
 
 
 def depth_to_rgb(values: np.ndarray, colormap: Colormap = DEFAULT_COLORMAP, *, invert: bool = False) -> np.ndarray:
@@ -67,8 +67,17 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / ((high - low) or 1e-9), 0, 1).astype(np.float32)
 
 
-def to_rgb(prediction: Prediction, colormap: Colormap = DEFAULT_COLORMAP, *, invert: bool = False) -> np.ndarray:
-    """Any prediction -> [H, W, 3] uint8; the colour map applies to depth only."""
+def colour_range(prediction: Prediction, colours: ColourSettings) -> tuple[float, float]:
+    """The depths that take the first and the last colour, in the units of the map; the nearer one comes first."""
+    low, high = value_range(prediction)
+    near, far = sorted((colours.range_from, colours.range_to))
+    return low + near * (high - low), low + far * (high - low)
+
+
+def to_rgb(prediction: Prediction, colours: ColourSettings | None = None) -> np.ndarray:
+    """Any prediction -> [H, W, 3] uint8; the colours, by default those of ``ColourSettings``, apply to depth only."""
     if prediction.modality == "normals":
         return normals_to_rgb(prediction.values)
-    return depth_to_rgb(to_unit(prediction), colormap, invert=invert)
+    colours = colours or ColourSettings()
+    unit = stretch(prediction.values, *colour_range(prediction, colours))
+    return depth_to_rgb(unit, colours.colormap, invert=colours.invert)

@@ -18,6 +18,7 @@ import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from marigold_core.errors import ImageError
+from marigold_core.settings import MeshSettings, bounds
 
 if TYPE_CHECKING:
     import torch
@@ -238,12 +239,15 @@ def _exif(image: Image.Image) -> tuple[int, float | None]:
 def _fov_x_deg(width: int, height: int, focal_35mm: float | None) -> float | None:
     """The horizontal field of view of an upright photo; the 35 mm equivalent compares diagonals.
 
-    On 3:2 photos this is the 36 mm (landscape) or 24 mm (portrait) rule.
+    On 3:2 photos this is the 36 mm (landscape) or 24 mm (portrait) rule. What no pinhole camera sees, as panoramas and
+    fisheyes state it, is as good as unknown: geometry could not use it.
     """
-    if focal_35mm is None or not 1 <= focal_35mm <= 2000:  # 0 means unknown
+    if focal_35mm is None or not focal_35mm > 0:  # 0 means unknown
         return None
     width_35mm = DIAGONAL_35MM * width / math.hypot(width, height)
-    return math.degrees(2 * math.atan(width_35mm / (2 * focal_35mm)))
+    fov_x_deg = math.degrees(2 * math.atan(width_35mm / (2 * focal_35mm)))
+    low, high = bounds(MeshSettings, "fov_x_deg")
+    return fov_x_deg if low <= fov_x_deg <= high else None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -24,7 +24,7 @@ from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.serving.results import ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, MeshSettings, ResolvedSettings, Settings
+from marigold_core.settings import ColourSettings, Format, MeshSettings, ResolvedSettings, Settings
 
 if TYPE_CHECKING:
     from marigold_core.checkpoints.registry import Checkpoint
@@ -43,7 +43,7 @@ class StoredPrediction:
     """A finished prediction and the files made from it so far."""
 
     prediction: Prediction
-    files: dict[tuple[tuple[Format, ...], MeshSettings, Colormap], dict[str, Path]] = field(
+    files: dict[tuple[tuple[Format, ...], MeshSettings, ColourSettings], dict[str, Path]] = field(
         default_factory=dict[Any, Any]
     )
     lock: threading.Lock = field(default_factory=threading.Lock)  # two downloads of one result build one after another
@@ -183,7 +183,7 @@ class Service:
         key: str,
         formats: Sequence[Format],
         mesh: MeshSettings | None = None,
-        colormap: Colormap = DEFAULT_COLORMAP,
+        colours: ColourSettings | None = None,
     ) -> dict[str, Path]:
         """Write formats of a kept prediction, unless they were written before -> files by name, as ``writers.save``.
 
@@ -191,12 +191,12 @@ class Service:
         """
         from marigold_core.files.writers import save
 
-        stored, mesh = self._results.get(key), mesh or MeshSettings()
-        choice = (tuple(formats), mesh, colormap)
+        stored = self._results.get(key)
+        choice = (tuple(formats), mesh or MeshSettings(), colours or ColourSettings())
         with stored.lock:
             if choice not in stored.files:
                 folder = self._results.folder(key) / str(len(stored.files))
-                files = save(stored.prediction, folder, formats, mesh=mesh, colormap=colormap, overwrite=True)
+                files = save(stored.prediction, folder, formats, mesh=mesh, colours=colours, overwrite=True)
                 stored.files[choice] = files
             return stored.files[choice]
 
@@ -205,13 +205,13 @@ class Service:
         key: str,
         formats: Sequence[Format],
         mesh: MeshSettings | None = None,
-        colormap: Colormap = DEFAULT_COLORMAP,
+        colours: ColourSettings | None = None,
     ) -> Path:
         """Write the files of ``export`` into one ZIP, unless it was written before -> its path.
 
         Raises: ExportError as ``export``, and when they are too large for it.
         """
-        files = self.export(key, formats, mesh, colormap)
+        files = self.export(key, formats, mesh, colours)
         bundle = files["manifest"].with_name(archive.EVERYTHING)
         with self._results.get(key).lock:
             if not bundle.exists():

@@ -27,7 +27,16 @@ from marigold_core.errors import CalibrationError, MarigoldError, SettingsError
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, Format, Frozen, MeshSettings, Settings, help_text
+from marigold_core.settings import (
+    DEFAULT_COLORMAP,
+    Colormap,
+    ColourSettings,
+    Format,
+    Frozen,
+    MeshSettings,
+    Settings,
+    help_text,
+)
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import draw_photo
 from marigold_core.ui.error_messages import plain, translate_errors
@@ -44,7 +53,6 @@ Model = TypeVar("Model", bound=Frozen)
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB"
 CHOICES: dict[str, tuple[str, ...]] = {
     "formats": get_args(Format),
-    "colormap": get_args(Colormap),
     "along": get_args(Along),
 }
 
@@ -57,7 +65,6 @@ class DepthOutput(Frozen):
 
     checkpoint: str | None = Field(None, description="a name that the page offers; by default the server's own")
     formats: list[Format] | None = Field(None, description="files to return; by default npy, png16 and color")
-    colormap: Colormap = Field(DEFAULT_COLORMAP, description="the colours of the picture")
 
 
 class MeshOutput(Frozen):
@@ -180,8 +187,8 @@ def _run(service: Service, photo: str | Photo, given: Arguments) -> Generator[An
 
 def _files(service: Service, prediction: Prediction, given: Arguments, usual: tuple[Format, ...]) -> Answer:
     """Keep a prediction and write its files, ``usual`` where no formats are given -> the answer that names them."""
-    formats, colormap = given["formats"] or usual, given.get("colormap", DEFAULT_COLORMAP)
-    files = service.export(service.keep(prediction), formats, _take(MeshSettings, given), colormap)
+    formats, colours = given["formats"] or usual, _take(ColourSettings, given)
+    files = service.export(service.keep(prediction), formats, _take(MeshSettings, given), colours)
     manifest = json.loads(files["manifest"].read_text(encoding="utf-8"))
     return {"manifest": manifest, **{name: _file(path) for name, path in files.items() if name != "manifest"}}
 
@@ -249,7 +256,7 @@ ENDPOINTS = (
     Endpoint(
         "predict_depth",
         "Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty from 3 members up.",
-        [*fields(Settings), *fields(DepthOutput)],
+        [*fields(Settings), *fields(DepthOutput), *fields(ColourSettings)],
         DepthResult,
         _depth,
     ),
@@ -270,6 +277,7 @@ ENDPOINTS = (
             *fields(MeshSettings, "fov_x_deg"),
             *fields(Settings),
             *fields(DepthOutput),
+            *fields(ColourSettings),
         ],
         MetresResult,
         _metres,
@@ -349,6 +357,7 @@ def fault(given: Arguments) -> str | None:
     try:
         _take(Settings, given)
         _take(MeshSettings, given)
+        _take(ColourSettings, given)
         if "anchors" in given:
             read_hints(given)
         if "sizes" in given:

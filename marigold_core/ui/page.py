@@ -82,10 +82,10 @@ class PhotoTab:
                     with gr.Tab(text.METRES_TAB) as metres_tab:
                         metres = MetresScreen(controller)
                     with gr.Tab(text.FILES_TAB, render_children=True) as files_tab:  # for manifests that are dropped
-                        files = FilesScreen(controller, depth.colormap, mesh.mesh)
+                        files = FilesScreen(controller)
                         self.link = ShareLink(controller, self.inputs, self.gallery)
                         self.replay = ReplayButton(controller, self.photo, self.inputs)
-                history = History(controller, depth.colormap)
+                history = History(controller)
         controller.screens += [depth, uncertainty, mesh, metres, files, history]
         for tab in (depth_tab, uncertainty_tab, metres_tab, files_tab):
             mesh.closed_by(tab)

@@ -7,7 +7,7 @@ result: from the model (a run, members to add, a recorded run), an example or an
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import gradio as gr
 from gradio.components import Component
@@ -20,16 +20,29 @@ from marigold_core.images.photo import Photo
 from marigold_core.pipeline.convergence import EarlyStopping
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
-from marigold_core.settings import Settings, bounds
+from marigold_core.settings import ColourSettings, Frozen, MeshSettings, Settings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.offered_checkpoints import offered_checkpoint
 from marigold_core.ui.templates import render
 
 Update = dict[Component, Any]  # what changes in which widgets
 Values = Mapping[Component, Any]  # what the widgets hold that an event was given
+Model = TypeVar("Model", bound=Frozen)
 
 MOST_MEMBERS = int(bounds(Settings, "ensemble_size")[1])
 THRESHOLD = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
+
+
+class ModelInputs(Generic[Model]):
+    """The widgets of a settings model by field, which the screen that draws them fills in."""
+
+    def __init__(self, model: type[Model]) -> None:
+        self.model = model
+        self.widgets: dict[str, Component] = {}
+
+    def read(self, values: Values) -> Model:
+        """Make the settings that the widgets hold. Raises: SettingsError."""
+        return self.model(**{name: values[widget] for name, widget in self.widgets.items()})
 
 
 class Screen:
@@ -84,6 +97,8 @@ class RunController:
         self.result = gr.State(None)  # id of the kept result on show
         self.screens: list[Screen] = []
         self.jobs: list[Dependency] = []  # events that hold the model, which Stop ends
+        self.colours = ModelInputs(ColourSettings)  # what is seen and what files are made with: the same
+        self.mesh = ModelInputs(MeshSettings)
 
     def draw_buttons(self) -> None:
         """Draw Run and Stop."""

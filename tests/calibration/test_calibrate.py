@@ -183,7 +183,7 @@ def any_map(seed: int, space: Space) -> tuple[Prediction, np.ndarray, np.random.
         (lambda z: Hints(anchors=[Anchor(0, 0, 0.0)]), "must be a number of metres above 0, but got 0"),
         (lambda z: Hints(anchors=[Anchor(0, 0, float("nan"))]), "must be a number of metres above 0, but got nan"),
         (lambda z: Hints(lengths=[Length(5, 5, 5.4, 5, 1.0)]), "starts and ends in the same pixel"),
-        (lambda z: Hints(lengths=[Length(5, 5, 50, 5, 1.0)], fov_x_deg=190), "between 0 and 180 degrees, but got 190"),
+        (lambda z: Hints(lengths=[Length(5, 5, 50, 5, 1.0)], fov_x_deg=190), "0.1 to 150 degrees, but got 190"),
     ],
 )
 def test_what_is_not_determined_is_refused_with_the_reason(make: Callable[[np.ndarray], Hints], sentence: str) -> None:

@@ -28,7 +28,7 @@ from marigold_core.geometry.mesh import build_mesh
 from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
-from marigold_core.settings import Format, MeshSettings, Settings
+from marigold_core.settings import ColourSettings, Format, MeshSettings, Settings
 from tests.helpers.predictions import prediction_of
 
 MESH = MeshSettings(max_triangles=3000, relief_mm=120, fov_x_deg=60)
@@ -89,7 +89,7 @@ def test_every_format_is_written_under_its_name(depth: Prediction, tmp_path: Pat
 
 
 def test_depth_arrays_and_pictures(depth: Prediction, tmp_path: Path) -> None:
-    paths = save(depth, tmp_path, ["npy", "png16", "color"], colormap="cividis")
+    paths = save(depth, tmp_path, ["npy", "png16", "color"], colours=ColourSettings(colormap="cividis"))
     stored = np.load(paths["npy"], allow_pickle=False)
     assert stored.dtype == np.float32
     np.testing.assert_array_equal(stored, depth.values)
@@ -97,6 +97,15 @@ def test_depth_arrays_and_pictures(depth: Prediction, tmp_path: Path) -> None:
     assert levels.dtype == np.uint16 and len(np.unique(levels)) > 2000
     np.testing.assert_allclose(levels / 65535, depth.values, atol=0.51 / 65535)
     np.testing.assert_array_equal(read_png(paths["color"]), depth_to_rgb(depth.values, "cividis"))
+
+
+def test_the_colour_picture_has_the_range_and_the_direction_that_were_chosen(depth: Prediction, tmp_path: Path) -> None:
+    chosen = ColourSettings(colormap="magma", range_from=0.25, range_to=0.75, invert=True)
+    paths = save(depth, tmp_path, ["color", "png16"], colours=chosen)
+    expected = depth_to_rgb((depth.values - 0.25) / 0.5, "magma", invert=True)
+    assert np.abs(read_png(paths["color"]).astype(int) - expected).max() <= 3  # float32 rounding at a colour's edge
+    np.testing.assert_allclose(read_png(paths["png16"]) / 65535, depth.values, atol=0.51 / 65535)  # these do not follow
+    assert Manifest.model_validate_json(paths["manifest"].read_text()).colours == chosen
 
 
 def test_16_bits_are_used_from_end_to_end(depth: Prediction, tmp_path: Path) -> None:
@@ -171,11 +180,11 @@ def test_the_exr_holds_the_very_values(depth: Prediction, tmp_path: Path) -> Non
 
 
 def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> None:
-    paths = save(depth, tmp_path, ["npy", "glb"], mesh=MESH, colormap="magma")
+    paths = save(depth, tmp_path, ["npy", "glb"], mesh=MESH, colours=ColourSettings(colormap="magma"))
     text = paths["manifest"].read_text()
     record = Manifest.model_validate_json(text)
-    assert record.schema_version == 3 and json.loads(text)["schema_version"] == 3
-    assert (record.settings, record.mesh, record.colormap) == (depth.settings, MESH, "magma")
+    assert record.schema_version == 4 and json.loads(text)["schema_version"] == 4
+    assert (record.settings, record.mesh, record.colours.colormap) == (depth.settings, MESH, "magma")
     assert (record.checkpoint, record.checkpoint_sha256) == ("tiny", "0" * 64)
     assert (record.modality, record.kind, record.space, record.fov_x_deg) == ("depth", "affine", "depth", 61.5)
     assert "0 = near plane, 1 = far plane" in record.convention
@@ -200,7 +209,7 @@ def test_the_manifest_counts_torch_s_threads_only_where_torch_runs(depth: Predic
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema_version": 4},
+        {"schema_version": 5},
         {"surprise": 1},
         {"kind": "sure"},
         {"settings": {"seed": -1}},

@@ -21,6 +21,7 @@ from PIL import Image, ImageFile
 from marigold_core.errors import ImageError
 from marigold_core.images import photo as decoder
 from marigold_core.images.photo import Photo, load_photo, load_rgb, to_network
+from marigold_core.settings import MeshSettings
 
 # 40 x 24 before libheif turns it by 90 degrees: top left red, bottom right blue, the rest white.
 HEIC = base64.b64decode(
@@ -424,6 +425,15 @@ def test_the_field_of_view_belongs_to_the_upright_photo(orientation: int, film_s
     landscape = Image.new("RGB", (300, 200))
     photo = load_photo(encoded(landscape, "JPEG", exif=exif(orientation, 28)))
     assert photo.fov_x_deg == pytest.approx(math.degrees(2 * math.atan(film_side_mm / 2 / 28)))
+
+
+@pytest.mark.parametrize("focal", [1, 2, 4, 690, 3000, 65535])
+def test_a_field_of_view_from_exif_is_one_that_geometry_takes(focal: int) -> None:
+    """Of spheres and fisheyes, which no pinhole camera takes, up to zooms of half a degree."""
+    found = load_photo(encoded(Image.new("RGB", (300, 200)), "JPEG", exif=exif(1, focal))).fov_x_deg
+    right = math.degrees(2 * math.atan(18 / focal))
+    assert found == (pytest.approx(right) if 0.1 <= right <= 150 else None)
+    MeshSettings(fov_x_deg=found)
 
 
 @pytest.mark.parametrize("focal", [None, 0])

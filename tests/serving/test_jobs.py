@@ -12,7 +12,7 @@ import pytest
 from marigold_core.errors import CheckpointError, ExportError, ImageError, SettingsError
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import MAX_PIPELINES, Service, check_cost
-from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
+from marigold_core.settings import ColourSettings, MeshSettings, ResolvedSettings, Settings
 from tests.helpers.predictions import prediction_of
 
 PHOTO = np.full((32, 40, 3), 120, np.uint8)
@@ -218,7 +218,7 @@ def test_exports_are_made_once_for_each_choice(serve):
     stamp = first.stat().st_mtime_ns
     assert service.export(key, ["color"])["color"] == first
     assert first.stat().st_mtime_ns == stamp
-    other = service.export(key, ["color"], colormap="gray")["color"]
+    other = service.export(key, ["color"], colours=ColourSettings(colormap="gray"))["color"]
     assert other.read_bytes() != first.read_bytes()
     wide = service.export(key, ["glb"], MeshSettings(fov_x_deg=100))["glb"]
     assert wide.read_bytes() != service.export(key, ["glb"])["glb"].read_bytes()

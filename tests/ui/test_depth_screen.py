@@ -5,19 +5,21 @@ import re
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
+from gradio.components import Component
 from PIL import Image
 
 from marigold_core import storage
 from marigold_core.comparison.sweep import PartTimes
-from marigold_core.images.colormaps import depth_to_rgb, uncertainty_top
+from marigold_core.images.colormaps import colour_range, depth_to_rgb, uncertainty_top
 from marigold_core.prediction import Prediction
 from marigold_core.serving.jobs import Service
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
-from marigold_core.settings import Settings
+from marigold_core.settings import ColourSettings, MeshSettings, Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.runtime import describe
 from marigold_core.ui.run_controller import RunController, Values
@@ -30,7 +32,6 @@ from marigold_core.ui.screens.layers import (
     NORMALS,
     PHOTO,
     UNCERTAINTY,
-    ColourSettings,
     draw_legends,
     offered,
     paint,
@@ -38,7 +39,7 @@ from marigold_core.ui.screens.layers import (
 
 HEIGHT, WIDTH = 120, 160
 PARTS = PartTimes(1.0, 1.0, 1.0)
-PLAIN = ColourSettings()
+PLAIN, FLAT = ColourSettings(), MeshSettings()
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def pixels(file: str) -> np.ndarray:
 @pytest.mark.parametrize("prediction", [depth(), facing()], ids=["depth", "normals"])
 def test_every_layer_has_the_size_of_the_photo_on_the_page(prediction: Prediction) -> None:
     for _, layer in offered(prediction):
-        assert pixels(paint(prediction, layer, PLAIN)).shape == (HEIGHT, WIDTH, 3), layer
+        assert pixels(paint(prediction, layer, PLAIN, FLAT)).shape == (HEIGHT, WIDTH, 3), layer
 
 
 def test_large_photos_are_shown_at_the_size_of_a_screen() -> None:
@@ -96,7 +97,7 @@ def test_large_photos_are_shown_at_the_size_of_a_screen() -> None:
         uncertainty=np.zeros((900, 2000), np.float32),
         photo=np.zeros((900, 2000, 3), np.uint8),
     )
-    assert {pixels(paint(large, layer, PLAIN)).shape for _, layer in offered(large)} == {(576, 1280, 3)}
+    assert {pixels(paint(large, layer, PLAIN, FLAT)).shape for _, layer in offered(large)} == {(576, 1280, 3)}
 
 
 def test_only_what_is_there_is_offered() -> None:
@@ -108,31 +109,32 @@ def test_only_what_is_there_is_offered() -> None:
 def test_depth_takes_the_colours_of_the_map_grey_and_members_likewise() -> None:
     made = depth()
     for layer, colours, expected in (
-        (DEPTH, ColourSettings("magma"), depth_to_rgb(made.values, "magma")),
-        (GREY, ColourSettings("magma"), depth_to_rgb(made.values, "gray")),
+        (DEPTH, ColourSettings(colormap="magma"), depth_to_rgb(made.values, "magma")),
+        (GREY, ColourSettings(colormap="magma"), depth_to_rgb(made.values, "gray")),
         (DEPTH, ColourSettings(invert=True), depth_to_rgb(made.values, invert=True)),
     ):
-        np.testing.assert_array_equal(pixels(paint(made, layer, colours)), expected)
-    shades = pixels(paint(made, f"{MEMBER}4", ColourSettings("gray")))[..., 0]
+        np.testing.assert_array_equal(pixels(paint(made, layer, colours, FLAT)), expected)
+    shades = pixels(paint(made, f"{MEMBER}4", ColourSettings(colormap="gray"), FLAT))[..., 0]
     assert shades.min() > 0.7 * 255 and shades.max() == 255  # the last quarter of the numbers
 
 
 def test_the_range_is_a_share_of_the_depths_and_knows_no_wrong_order() -> None:
     made = depth()
     first, last = (depth_to_rgb(np.array([[end]]))[0, 0] for end in (0.0, 1.0))
-    shown = pixels(paint(made, DEPTH, ColourSettings(near=0.25, far=0.5)))
+    shown = pixels(paint(made, DEPTH, ColourSettings(range_from=0.25, range_to=0.5), FLAT))
     assert (shown[:, : WIDTH // 4 - 1] == first).all() and (shown[:, WIDTH // 2 + 1 :] == last).all()
     assert len(np.unique(shown[0], axis=0)) > 20
-    np.testing.assert_array_equal(pixels(paint(made, DEPTH, ColourSettings(near=0.5, far=0.25))), shown)
-    assert len(np.unique(pixels(paint(made, DEPTH, ColourSettings(near=0.5, far=0.5)))[0], axis=0)) == 2
+    swapped, empty = (ColourSettings(range_from=0.5, range_to=end) for end in (0.25, 0.5))
+    np.testing.assert_array_equal(pixels(paint(made, DEPTH, swapped, FLAT)), shown)
+    assert len(np.unique(pixels(paint(made, DEPTH, empty, FLAT))[0], axis=0)) == 2
     metres = depth(kind="metric", values=made.values * 8 + 2)
-    assert ColourSettings(near=0.25, far=1).depth_range(metres) == (4.0, 10.0)
+    assert colour_range(metres, ColourSettings(range_from=0.25)) == (4.0, 10.0)
 
 
 def test_a_picture_that_a_browser_may_be_reading_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [paint(depth(), layer, PLAIN) for layer in (PHOTO, DEPTH)]
+    shown = [paint(depth(), layer, PLAIN, FLAT) for layer in (PHOTO, DEPTH)]
     monkeypatch.setattr(storage, "write_bytes", lambda path, content: pytest.fail(f"{path} was written again"))
-    assert [paint(depth(), layer, PLAIN) for layer in (PHOTO, DEPTH)] == shown
+    assert [paint(depth(), layer, PLAIN, FLAT) for layer in (PHOTO, DEPTH)] == shown
 
 
 # ------------------------------------------------------------------------------- legend
@@ -144,7 +146,8 @@ def ticks(drawn: str) -> list[str]:
 
 def test_ticks_are_relative_or_metres_and_follow_the_range() -> None:
     assert ticks(draw_legends(depth(), [PHOTO, DEPTH], PLAIN)) == ["near 0.00", "0.25", "0.50", "0.75", "1.00 far"]
-    assert ticks(draw_legends(depth(), [DEPTH], ColourSettings(near=0.2, far=0.6)))[1:4] == ["0.30", "0.40", "0.50"]
+    narrow = ColourSettings(range_from=0.2, range_to=0.6)
+    assert ticks(draw_legends(depth(), [DEPTH], narrow))[1:4] == ["0.30", "0.40", "0.50"]
     metres = draw_legends(depth(kind="metric", values=depth().values * 8 + 2), [DEPTH], PLAIN)
     assert ticks(metres) == ["near 2.00 m", "4.00 m", "6.00 m", "8.00 m", "10.00 m far"]
     assert text.KEY_KINDS["metric"] in metres and "not metres" not in metres
@@ -244,13 +247,25 @@ def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: Depth
 
 def test_controls_paint_the_kept_result_again_and_say_its_sizes(controller: RunController, viewer: DepthScreen) -> None:
     key = controller.service.keep(depth())
-    chosen = {**values_of(viewer, right=NORMALS, colormap="gray"), controller.result: key}
+    chosen = {**values_of(viewer, right=NORMALS), controller.result: key}
     update = viewer.repaint(chosen)
-    np.testing.assert_array_equal(pixels(update[viewer.pictures][1]), pixels(paint(depth(), NORMALS, PLAIN)))
+    np.testing.assert_array_equal(pixels(update[viewer.pictures][1]), pixels(paint(depth(), NORMALS, PLAIN, FLAT)))
     assert text.KEY_NORMALS in update[viewer.legends]
     assert viewer.repaint({**chosen, controller.result: None}) == {viewer.pictures: gr.skip()}
     line = viewer.finish(depth(), chosen)[viewer.sizes]
     assert "160×120" in line and "64×48" in line
+
+
+def test_normals_have_the_field_of_view_of_the_3d_screen(controller: RunController, viewer: DepthScreen) -> None:
+    controller.mesh.widgets.update(fov_x_deg=gr.Slider(1, 150), edge_cut=gr.Slider())
+    fov = controller.mesh.widgets["fov_x_deg"]
+    assert fov in viewer.inputs and controller.mesh.widgets["edge_cut"] not in viewer.inputs
+    painted = [viewer.draw(depth(), {**values_of(viewer, right=NORMALS), fov: angle}) for angle in (30, 90)]
+    shown = [pixels(update[viewer.pictures][1]) for update in painted]
+    for angle, picture in zip((30, 90), shown, strict=True):
+        expected = pixels(paint(depth(), NORMALS, PLAIN, MeshSettings(fov_x_deg=angle)))
+        np.testing.assert_array_equal(picture, expected)
+    assert (shown[0] != shown[1]).any()
 
 
 # ------------------------------------------------------------------------------- the runs of a visit
@@ -260,8 +275,8 @@ class Strip:
     """A history and what the page would hold for it."""
 
     def __init__(self, controller: RunController) -> None:
-        self.history = History(controller, gr.Dropdown(["Spectral"], value="Spectral"))
-        self.values = {self.history.runs: [], self.history.colormap: "Spectral"}
+        self.history = History(controller)
+        self.values: dict[Component, Any] = {self.history.runs: []}
         self.drawn = ""
         controller.draw_buttons()
         controller.draw_status()

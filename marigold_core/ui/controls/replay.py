@@ -61,7 +61,7 @@ class ReplayButton:
                 result = update.get(self.controller.result)
                 yield update
             assert isinstance(result, str)  # the last update of a job brings it
-            made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colormap)
+            made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colours)
             outcome = replay.against(record, replay.read(made["manifest"]))
             yield {self.controller.status: status_line(text.REPLAYED.format(outcome=outcome.describe()))}
 

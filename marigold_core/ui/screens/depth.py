@@ -1,7 +1,7 @@
 """The depth screen: two layers of a result side by side, their legends, and the map's values under the pointer."""
 
 from base64 import b64encode
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import gradio as gr
 import numpy as np
@@ -11,13 +11,14 @@ from gradio.events import Dependency
 from marigold_core.images.differences import shrink
 from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings, MeshSettings, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, on
 from marigold_core.ui.pictures import draw_comparison
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
-from marigold_core.ui.screens.layers import DEPTH, PHOTO, ColourSettings, draw_legends, main_layer, offered, paint
+from marigold_core.ui.screens.layers import DEPTH, PHOTO, draw_legends, main_layer, offered, paint
+from marigold_core.ui.screens.mesh import FIELDS
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import script
 
@@ -54,20 +55,24 @@ class DepthScreen(Screen):
         with gr.Row(elem_classes="under"):
             self.left = self._draw_side(text.LEFT, PHOTO)
             self.right = self._draw_side(text.RIGHT, DEPTH)
-            self.colormap = draw_colormaps(150)
+            self.colours: dict[str, gr.Dropdown | gr.Slider | gr.Checkbox] = {"colormap": draw_colormaps(150)}
         with gr.Accordion(text.ADJUST, open=False, elem_id="adjust"):
             with gr.Row():
-                self.near = gr.Slider(0, 1, value=0, step=0.01, label=text.NEAR_END, info=text.NEAR_END_INFO)
-                self.far = gr.Slider(0, 1, value=1, step=0.01, label=text.FAR_END, info=text.FAR_END_INFO)
+                for name, label in (("range_from", text.NEAR_END), ("range_to", text.FAR_END)):
+                    value, about = default(ColourSettings, name), text.capital(help_text(ColourSettings, name))
+                    low, high = bounds(ColourSettings, name)
+                    self.colours[name] = gr.Slider(low, high, value=value, step=0.01, label=label, info=about)
             with gr.Row():
-                self.invert = gr.Checkbox(False, label=text.INVERT, info=text.INVERT_INFO)
+                about = text.capital(help_text(ColourSettings, "invert"))
+                self.colours["invert"] = gr.Checkbox(False, label=text.INVERT, info=about)
                 self.handle = gr.Slider(0, 100, value=HANDLE, step=1, label=text.HANDLE, info=text.HANDLE_INFO)
         self.sizes = gr.HTML(elem_classes="note", elem_id="sizes")
+        controller.colours.widgets.update(self.colours)
 
     @property
     def inputs(self) -> list[Component]:
-        """List the widgets of the two sides and of the colours."""
-        return [self.left, self.right, self.colormap, self.near, self.far, self.invert]
+        """List the widgets of the two sides, of the colours and of the normals."""
+        return [self.left, self.right, *self.colours.values(), *self._shaping.values()]
 
     @property
     def outputs(self) -> list[Component]:
@@ -86,8 +91,9 @@ class DepthScreen(Screen):
         return {**self.offer(prediction, values), self.sizes: line}
 
     def listen(self) -> None:
-        """Paint again when a side or a colour changes; move the handle with its slider."""
-        changes = [widget.input for widget in (self.left, self.right, self.colormap, self.near, self.far, self.invert)]
+        """Paint again when a side, a colour or what normals depend on changes; move the handle with its slider."""
+        changes = [widget.input for widget in (self.left, self.right, *self.colours.values())]
+        changes += [cast(gr.Slider, slider).release for slider in self._shaping.values()]
         on(changes, self.repaint, *self._repainted, trigger_mode="always_last")
         on(self.handle.input, self.on_handle, self.handle, self.pictures, trigger_mode="always_last")
 
@@ -110,9 +116,10 @@ class DepthScreen(Screen):
 
     def draw(self, prediction: Prediction, values: Values) -> Update:
         """Paint both sides and their legends; a layer that the prediction lacks is replaced by its main one."""
-        colours = ColourSettings(values[self.colormap], values[self.near], values[self.far], values[self.invert])
+        colours = self.controller.colours.read(values)
+        mesh = MeshSettings(**{name: values[slider] for name, slider in self._shaping.items()})
         layers = self._chosen(prediction, values).values()
-        left, right = (paint(prediction, layer, colours) for layer in layers)
+        left, right = (paint(prediction, layer, colours, mesh) for layer in layers)
         return {self.pictures: (left, right), self.legends: draw_legends(prediction, layers, colours)}
 
     def offer(self, prediction: Prediction, values: Values) -> Update:
@@ -122,6 +129,11 @@ class DepthScreen(Screen):
             side: gr.Dropdown(choices=choices) if layer == values[side] else gr.Dropdown(choices=choices, value=layer)
             for side, layer in self._chosen(prediction, values).items()
         }
+
+    @property
+    def _shaping(self) -> dict[str, Component]:
+        """The sliders of the 3D screen that normals depend on; any values of these go together."""
+        return {name: slider for name, slider in self.controller.mesh.widgets.items() if "normals" in FIELDS[name][1]}
 
     @property
     def _repainted(self) -> tuple[set[Component], list[Component]]:

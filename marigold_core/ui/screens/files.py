@@ -1,6 +1,5 @@
 """The files screen: every file of a result as a download, written when it is asked for."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Literal, get_args
 
@@ -9,7 +8,7 @@ from gradio.components import Component
 
 from marigold_core.files.writers import formats_for
 from marigold_core.prediction import Prediction
-from marigold_core.settings import Format, MeshSettings
+from marigold_core.settings import Format
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import download, on
@@ -26,10 +25,9 @@ ITEMS: dict[Item, tuple[str, str]] = {  # name, what it is good for; in the page
 class FilesScreen(Screen):
     """A button and a line of text for each file; the line gives the size once the file is written."""
 
-    def __init__(self, controller: RunController, colormap: gr.Dropdown, mesh: Mapping[str, Component]) -> None:
-        """Draw them; ``colormap`` and ``mesh``, by field of ``MeshSettings``, are widgets of other screens."""
+    def __init__(self, controller: RunController) -> None:
+        """Draw them into the current tab."""
         super().__init__(controller)
-        self.colormap, self.mesh = colormap, mesh
         self.buttons: dict[Item, gr.Button] = {}
         self.notes: dict[Item, gr.HTML] = {}
         with gr.Column(elem_id="downloads"):
@@ -56,7 +54,9 @@ class FilesScreen(Screen):
 
     def listen(self) -> None:
         """Write a file when its button is pressed, then let the browser download it."""
-        given = {self.controller.result, self.colormap, *self.mesh.values()}
+        controller = self.controller
+        settings = {*controller.colours.widgets.values(), *controller.mesh.widgets.values()}
+        given = {controller.result, *settings}
         for item, button in self.buttons.items():
             written = on(button.click, partial(self.write, item), given, [self.file, self.notes[item]], shown=True)
             download(written, "file-link")
@@ -64,14 +64,14 @@ class FilesScreen(Screen):
     def write(self, item: Item, values: Values) -> Update:
         """Write a file of the result on show, for the hidden link to download, and its size beside the button."""
         with translate_errors():
-            result, colormap = values[self.controller.result], values[self.colormap]
-            offered = formats_for(self.controller.shown(result))  # archive and manifest are of all of these
-            mesh = MeshSettings(**{name: values[widget] for name, widget in self.mesh.items()})
+            controller, result = self.controller, values[self.controller.result]
+            offered = formats_for(controller.shown(result))  # archive and manifest are of all of these
+            mesh, colours = controller.mesh.read(values), controller.colours.read(values)
             if item == "everything":
-                path = self.controller.service.archive(result, offered, mesh, colormap)
+                path = controller.service.archive(result, offered, mesh, colours)
             else:
                 formats = offered if item == "manifest" else (item,)
-                path = self.controller.service.export(result, formats, mesh, colormap)[item]
+                path = controller.service.export(result, formats, mesh, colours)[item]
             written = text.WRITTEN.format(size=text.size(path.stat().st_size))
             return {self.file: str(path), self.notes[item]: note(item, written)}
 

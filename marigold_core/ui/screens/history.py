@@ -11,7 +11,7 @@ from PIL import Image
 from marigold_core.images.colormaps import to_rgb
 from marigold_core.images.differences import shrink
 from marigold_core.prediction import Prediction
-from marigold_core.settings import Colormap
+from marigold_core.settings import ColourSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import on
@@ -35,17 +35,16 @@ class PastRun:
 class History(Screen):
     """The strip under the results."""
 
-    def __init__(self, controller: RunController, colormap: gr.Dropdown) -> None:
-        """Draw the strip; ``colormap`` is the depth screen's, whose colours the pictures have."""
+    def __init__(self, controller: RunController) -> None:
+        """Draw the strip."""
         super().__init__(controller)
-        self.colormap = colormap
         self.runs = gr.State([])
         self.strip = gr.HTML(self.draw([], None), js_on_load=script("history.js"), elem_id="history")
 
     @property
     def inputs(self) -> list[Component]:
         """List the runs so far and the colours."""
-        return [self.runs, self.colormap]
+        return [self.runs, *self.controller.colours.widgets.values()]
 
     @property
     def outputs(self) -> list[Component]:
@@ -59,7 +58,7 @@ class History(Screen):
             return {self.strip: self.draw(runs, None)}
         key = self.controller.service.keep(prediction)
         if key not in [run.key for run in runs]:
-            picture = _thumbnail(prediction, values[self.colormap])
+            picture = _thumbnail(prediction, self.controller.colours.read(values))
             runs = [PastRun(key, picture, _made_with(prediction)), *runs][:MOST_RUNS]
         return {self.runs: runs, self.strip: self.draw(runs, key)}
 
@@ -96,8 +95,8 @@ def _made_with(prediction: Prediction) -> tuple[str, ...]:
     return (*words, prediction.checkpoint)
 
 
-def _thumbnail(prediction: Prediction, colormap: Colormap) -> str:
+def _thumbnail(prediction: Prediction, colours: ColourSettings) -> str:
     small = replace(prediction, values=shrink(prediction.values, THUMBNAIL_PX))
     file = BytesIO()
-    Image.fromarray(to_rgb(small, colormap)).save(file, "JPEG", quality=80)
+    Image.fromarray(to_rgb(small, colours)).save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"

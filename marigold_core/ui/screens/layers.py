@@ -1,22 +1,22 @@
 """Layers: what can be shown on either side of a comparison, painted from a kept prediction; and their legends."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from marigold_core.geometry.camera import normals
 from marigold_core.images.colormaps import (
+    colour_range,
     depth_to_rgb,
     normals_to_rgb,
     stretch,
     uncertainty_to_rgb,
     uncertainty_top,
-    value_range,
 )
 from marigold_core.images.differences import resize_map, shrink
 from marigold_core.prediction import Prediction
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, MeshSettings
+from marigold_core.settings import Colormap, ColourSettings, MeshSettings
 from marigold_core.ui import text
 from marigold_core.ui.pictures import PREVIEW_PX, photo_file, preview, preview_size
 from marigold_core.ui.templates import render
@@ -25,22 +25,6 @@ PHOTO, DEPTH, GREY, UNCERTAINTY, NORMALS, MEMBER = "photo", "depth", "grey", "un
 GREYS: Colormap = "gray"
 STOPS = 24  # colours of a legend's gradient
 TICKS = 5
-
-
-@dataclass(frozen=True)
-class ColourSettings:
-    """How depth is coloured."""
-
-    colormap: Colormap = DEFAULT_COLORMAP
-    near: float = 0.0  # the part of the map's range that the colours span, in shares of it
-    far: float = 1.0
-    invert: bool = False
-
-    def depth_range(self, prediction: Prediction) -> tuple[float, float]:
-        """Return the depths that take the first and the last colour, in the units of the map."""
-        low, high = value_range(prediction)
-        near, far = sorted((self.near, self.far))
-        return low + near * (high - low), low + far * (high - low)
 
 
 def offered(prediction: Prediction) -> list[tuple[str, str]]:
@@ -58,8 +42,8 @@ def main_layer(prediction: Prediction) -> str:
     return DEPTH if prediction.modality == "depth" else NORMALS
 
 
-def paint(prediction: Prediction, layer: str, colours: ColourSettings) -> str:
-    """Paint a layer as the page shows it, all of one size -> its file."""
+def paint(prediction: Prediction, layer: str, colours: ColourSettings, mesh: MeshSettings) -> str:
+    """Paint a layer as the page shows it, all of one size -> its file; normals are those of ``mesh``."""
     if layer == PHOTO:
         return photo_file(prediction)
     if layer == UNCERTAINTY:
@@ -70,8 +54,8 @@ def paint(prediction: Prediction, layer: str, colours: ColourSettings) -> str:
         return _paint_member(prediction, int(layer.removeprefix(MEMBER)) - 1, colours)
     small = replace(prediction, values=shrink(prediction.values, PREVIEW_PX))
     if layer == NORMALS:
-        return preview(normals_to_rgb(normals(small, MeshSettings())))
-    unit = stretch(small.values, *colours.depth_range(prediction))
+        return preview(normals_to_rgb(normals(small, mesh)))
+    unit = stretch(small.values, *colour_range(prediction, colours))
     return preview(depth_to_rgb(unit, GREYS if layer == GREY else colours.colormap, invert=colours.invert))
 
 
@@ -83,7 +67,7 @@ def _paint_member(prediction: Prediction, index: int, colours: ColourSettings) -
     member = resize_map(member, (height, width))
     if prediction.modality == "normals":
         return preview(normals_to_rgb(member))
-    unit = stretch(member, *colours.depth_range(prediction))
+    unit = stretch(member, *colour_range(prediction, colours))
     return preview(depth_to_rgb(unit, colours.colormap, invert=colours.invert))
 
 
@@ -125,7 +109,7 @@ def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[
         ticks = ["0", half, text.KEY_MORE.format(tick=most)]
         return {"caption": text.KEY_UNCERTAINTY, "colours": uncertainty_to_rgb(ramp, 1.0)[0], "ticks": ticks}
     unit = " m" if prediction.kind == "metric" else ""
-    numbers = [f"{number:.2f}{unit}" for number in np.linspace(*colours.depth_range(prediction), TICKS)]
+    numbers = [f"{number:.2f}{unit}" for number in np.linspace(*colour_range(prediction, colours), TICKS)]
     return {
         "caption": text.KEY_KINDS[prediction.kind],
         "colours": depth_to_rgb(ramp, GREYS if kind == GREY else colours.colormap, invert=colours.invert)[0],

@@ -82,6 +82,7 @@ class MeshScreen(Screen):
             main = {name: _slider(name) for name in MAIN}
         with gr.Accordion(text.SHAPE_MORE, open=False, elem_id="shape-more"), gr.Row():
             self.mesh = {name: main[name] if name in main else _slider(name) for name in FIELDS}
+        controller.mesh.widgets.update(self.mesh)
 
     @property
     def outputs(self) -> list[Component]:
@@ -90,7 +91,7 @@ class MeshScreen(Screen):
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Set the field of view to what is known of the camera, and offer the controls that suit the result."""
-        fov_x_deg = round(prediction.fov_x_deg or DEFAULT_FOV_X_DEG, 1)
+        fov_x_deg = round(prediction.fov_x_deg or DEFAULT_FOV_X_DEG, 2)
         cut = gr.Slider(interactive=True)
         if prediction.uncertainty is None:
             cut = gr.Slider(value=default(MeshSettings, "uncertainty_cut"), interactive=False)
@@ -140,7 +141,7 @@ class MeshScreen(Screen):
                 self.file: HIDDEN if hidden else None,
             }
         with translate_errors():
-            prediction, mesh = self.controller.service.prediction(result), self.settings(values)
+            prediction, mesh = self.controller.service.prediction(result), self.controller.mesh.read(values)
             if shape == "normals":
                 return self._show_normals(prediction, mesh)
             front: Update = {self.normals: gr.ImageSlider(None, visible=False)}
@@ -172,10 +173,6 @@ class MeshScreen(Screen):
         with translate_errors():
             source = fov_source(self.controller.service.prediction(result), fov_x_deg)
             return {self.mesh["fov_x_deg"]: gr.Slider(info=source)}
-
-    def settings(self, values: Values) -> MeshSettings:
-        """Read the controls. Raises: SettingsError."""
-        return MeshSettings(**{name: values[slider] for name, slider in self.mesh.items()})
 
     def _show_normals(self, prediction: Prediction, mesh: MeshSettings) -> Update:
         """Paint which way every surface faces."""

@@ -18,12 +18,13 @@ from marigold_core.images.colormaps import uncertainty_to_rgb
 from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, convergence_curve
 from marigold_core.pipeline.member_values import MemberValues, member_values_at
 from marigold_core.prediction import Prediction
+from marigold_core.settings import ColourSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL, on
 from marigold_core.ui.pictures import draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Screen, Update, Values
-from marigold_core.ui.screens.layers import UNCERTAINTY, ColourSettings, draw_legends, format_share, format_uncertainty
+from marigold_core.ui.screens.layers import UNCERTAINTY, draw_legends, format_share, format_uncertainty
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import script
 

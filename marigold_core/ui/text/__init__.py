@@ -73,13 +73,19 @@ MANIFEST = "Manifest"
 MANIFEST_USE = "The record of the run: settings, checkpoint, versions, and a hash of every file."
 FORMATS = {  # name, what the file is good for
     "npy": ("NumPy", "The depth values themselves, 32-bit, for your own programs."),
-    "png16": ("16-bit PNG", "Depth as a grey picture of 65,536 levels, for image and 3D software."),
-    "color": ("Colour PNG", "Depth in colours, to look at and to show."),
+    "png16": (
+        "16-bit PNG",
+        "Depth in 65,536 greys for image and 3D software: near is dark, whatever the colours are.",
+    ),
+    "color": ("Colour PNG", "Depth in the colours and the range of the Depth screen, to look at and to show."),
     "uncertainty": ("Uncertainty", "Where the members disagree, as a picture."),
-    "normals": ("Normals", "The direction that each surface faces, as a picture for relighting."),
-    "glb": ("3D mesh GLB", "The photo as a textured mesh, for Blender, game engines and web pages."),
-    "ply": ("Points PLY", "One coloured point a pixel, for point cloud software."),
-    "stl": ("Relief STL", "A solid relief, for a 3D printer."),
+    "normals": (
+        "Normals",
+        "The direction that each surface faces on the 3D screen, as a picture for relighting.",
+    ),
+    "glb": ("3D mesh GLB", "The photo as the 3D screen's textured mesh, for Blender, game engines and web pages."),
+    "ply": ("Points PLY", "The 3D screen's coloured points, for point cloud software."),
+    "stl": ("Relief STL", "The 3D screen's solid relief, for a 3D printer."),
     "exr": ("EXR", "The depth values as a Z channel, for compositing."),
 }
 WRITTEN = "written, {size}"
@@ -161,9 +167,7 @@ LAYERS = {
 }
 LAYER_MEMBER = "Member {number}"
 ADJUST = "Adjust"
-NEAR_END, NEAR_END_INFO = "Range from", "Share of the depth range; all that is nearer takes the first colour."
-FAR_END, FAR_END_INFO = "Range to", "All that is farther takes the last colour."
-INVERT, INVERT_INFO = "Swap near and far", "Near takes the last colour and far the first."
+NEAR_END, FAR_END, INVERT = "Range from", "Range to", "Swap near and far"
 HANDLE, HANDLE_INFO = "Handle", "Where the two sides meet, in per cent of the width."
 SIZES = "Photo {width}×{height} → processed at {network_width}×{network_height} → output {width}×{height}"
 KEY_KINDS = {

@@ -135,7 +135,7 @@ class MeshSettings(Frozen):
 
 
 class ColourSettings(Frozen):
-    """How depth is coloured, on the page and in ``depth_color.png``."""
+    """How depth is coloured, on the page and in ``depth_color.png``; ``invert`` holds for ``depth_16bit.png`` too."""
 
     colormap: Colormap = Field(default=DEFAULT_COLORMAP, description="colours of the depth picture")
     range_from: float = Field(
@@ -144,7 +144,9 @@ class ColourSettings(Frozen):
     range_to: float = Field(
         default=1.0, ge=0, le=1, description="share of the depth range; all that is farther takes the last colour"
     )
-    invert: bool = Field(default=False, description="near takes the last colour and far the first")
+    invert: bool = Field(
+        default=False, description="near takes the last colour and far the first; in 16 bits near is white"
+    )
 
 
 PRESETS: dict[str, dict[str, int]] = {

@@ -7,17 +7,18 @@ import hashlib
 import platform
 import sys
 from importlib import metadata
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from marigold_core import __version__
 from marigold_core.calibration.calibrate import Calibrated, Hints
+from marigold_core.geometry.camera import field_of_view, focal_length_px
 from marigold_core.images.colormaps import value_range
 from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import ColourSettings, FieldOfView, Frozen, MeshSettings, Settings
 
-SCHEMA_VERSION = 4  # 2 added ``how``, device, dtype, machine, 3 ``hints``, 4 ``colours``; older ones are read as before
+SCHEMA_VERSION = 4  # 2 added how, device, dtype, machine; 3 hints; 4 colours, camera; older ones are read as before
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
 _MEANING = {
@@ -26,9 +27,7 @@ _MEANING = {
     "metric": "z along the optical axis from the camera, in metres",
     "unit-vector": "unit vectors, X right, Y up, Z toward the viewer",
 }
-_AXES = (
-    "mesh.glb: y up, camera looks along -z; points.ply: y down, camera looks along +z; relief.stl: z up, millimetres"
-)
+_AXES = "mesh.glb and points.ply: y up, the camera at the origin looks along -z; relief.stl: z up, millimetres"
 
 
 class _Record(BaseModel):
@@ -36,10 +35,10 @@ class _Record(BaseModel):
 
 
 class Range(_Record):
-    """An inclusive range of values."""
+    """An inclusive range of values: the first and the last."""
 
     low: float
-    high: float
+    high: float  # below ``low`` where near is white
 
 
 class PhotoRecord(_Record):
@@ -48,6 +47,22 @@ class PhotoRecord(_Record):
     width: int
     height: int
     sha256: str
+
+
+class CameraRecord(_Record):
+    """The pinhole camera of the geometry, in pixels of the photo, (0, 0) being the corner of its top left pixel."""
+
+    fov_x_deg: float
+    origin: Literal["given", "photo", "assumed"]  # set or measured by a person, from EXIF, or a usual wide lens
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+def _named_colours(given: Any) -> Any:
+    """Read what older schemas have: the name of the colour map alone."""
+    return {"colormap": given} if isinstance(given, str) else given
 
 
 class Manifest(_Record):
@@ -65,10 +80,13 @@ class Manifest(_Record):
     axes: str = _AXES
     value_range: Range  # least and greatest value of the map
     png16_range: Range | None  # the depths of pixels 0 and 65535 in depth_16bit.png
-    colours: ColourSettings  # of depth_color.png; up to schema 3 its ``colormap`` alone
+    colours: Annotated[  # of depth_color.png
+        ColourSettings, BeforeValidator(_named_colours), Field(validation_alias=AliasChoices("colours", "colormap"))
+    ]
     settings: Settings
     mesh: MeshSettings
     fov_x_deg: FieldOfView | None  # from EXIF, or as given for a calibration
+    camera: CameraRecord | None = None  # None for a normals prediction, and up to schema 3
     photo: PhotoRecord
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
@@ -77,18 +95,9 @@ class Manifest(_Record):
     dtype: str | None = None  # of the weights
     machine: str | None = None  # system and processor, which decide the last bits
 
-    @model_validator(mode="before")
-    @classmethod
-    def _colours_of_older_schemas(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if "colormap" not in values:
-            return values
-        kept = {name: value for name, value in values.items() if name != "colormap"}
-        return {**kept, "colours": {"colormap": values["colormap"]}}
-
 
 def describe(prediction: Prediction, mesh: MeshSettings, colours: ColourSettings, files: dict[str, str]) -> Manifest:
     """Prediction, what its files were made with, and their hashes by name -> ``Manifest``."""
-    low, high = value_range(prediction)
     height, width = prediction.photo.shape[:2]
     torch = sys.modules.get("torch")  # its thread count decides the last bits of a result
     return Manifest(
@@ -101,11 +110,12 @@ def describe(prediction: Prediction, mesh: MeshSettings, colours: ColourSettings
         how=_how(prediction),
         hints=prediction.hints if isinstance(prediction, Calibrated) else None,
         value_range=Range(low=float(prediction.values.min()), high=float(prediction.values.max())),
-        png16_range=Range(low=low, high=high) if prediction.modality == "depth" else None,
+        png16_range=_png16_range(prediction, colours) if prediction.modality == "depth" else None,
         colours=colours,
         settings=prediction.settings,
         mesh=mesh,
         fov_x_deg=prediction.fov_x_deg,
+        camera=_camera(prediction, mesh) if prediction.modality == "depth" else None,
         photo=PhotoRecord(width=width, height=height, sha256=sha256(prediction.photo.tobytes())),
         files=files,
         versions=versions(),
@@ -114,6 +124,21 @@ def describe(prediction: Prediction, mesh: MeshSettings, colours: ColourSettings
         dtype=prediction.dtype,
         machine=machine(prediction.device),
     )
+
+
+def _png16_range(prediction: Prediction, colours: ColourSettings) -> Range:
+    near, far = value_range(prediction)
+    return Range(low=far, high=near) if colours.invert else Range(low=near, high=far)
+
+
+def _camera(prediction: Prediction, mesh: MeshSettings) -> CameraRecord:
+    height, width = prediction.photo.shape[:2]
+    fov_x_deg = field_of_view(prediction, mesh)
+    focal_px = focal_length_px(width, fov_x_deg)
+    measured = isinstance(prediction, Calibrated) and prediction.hints.fov_x_deg is not None
+    given = mesh.fov_x_deg is not None or measured
+    origin = "given" if given else "assumed" if prediction.fov_x_deg is None else "photo"
+    return CameraRecord(fov_x_deg=fov_x_deg, origin=origin, fx=focal_px, fy=focal_px, cx=width / 2, cy=height / 2)
 
 
 def claim(prediction: Prediction) -> str:

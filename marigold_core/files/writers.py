@@ -4,6 +4,7 @@ Every file is made from arrays alone, so no metadata of the photo (place, camera
 import their libraries themselves: trimesh alone takes half a second, and a colour picture does not need it.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from marigold_core import storage
 from marigold_core.errors import ExportError
@@ -154,44 +156,105 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _png(array: np.ndarray) -> bytes:
-    file = BytesIO()
-    Image.fromarray(array).save(file, "PNG")
+def _png(array: np.ndarray, texts: dict[str, str] | None = None) -> bytes:
+    """A picture [H, W] or [H, W, 3]; ``texts`` become text chunks, which programs show as its properties."""
+    file, info = BytesIO(), PngInfo()
+    for name, value in (texts or {}).items():
+        info.add_text(name, value)
+    Image.fromarray(array).save(file, "PNG", pnginfo=info)
     return file.getvalue()
 
 
-def _depth_16bit(content: _Content) -> bytes:
-    return _png(np.rint(colormaps.to_unit(content.prediction) * np.float32(65535)).astype(np.uint16))
+def _meaning(prediction: Prediction, near: float, far: float, sign: str) -> dict[str, str]:
+    """What a picture of depth states about itself: the depths at its two ends, which is which, and their claim."""
+    return {"near": f"{near:.9g}", "far": f"{far:.9g}", "sign": sign, "depth": manifest.claim(prediction)}
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """A photo for eyes: 10 dB nearer to it than by Pillow's defaults, which halve the resolution of colours."""
+    file = BytesIO()
+    image.save(file, "JPEG", quality=92, subsampling=0)
+    return file.getvalue()
+
+
+def _grey_16bit(prediction: Prediction, *, near_white: bool) -> bytes:
+    """Depth over its whole range as a grey picture of 16 bits."""
+    unit = colormaps.to_unit(prediction)
+    levels = np.rint((1 - unit if near_white else unit) * np.float32(65535)).astype(np.uint16)
+    sign = "near is white" if near_white else "near is black"
+    return _png(levels, _meaning(prediction, *colormaps.value_range(prediction), sign))
+
+
+def _depth_color(content: _Content) -> bytes:
+    prediction, colours = content.prediction, content.colours
+    sign = f"near is the {'last' if colours.invert else 'first'} colour of {colours.colormap}"
+    texts = _meaning(prediction, *colormaps.colour_range(prediction, colours), sign)
+    return _png(colormaps.to_rgb(prediction, colours), texts)
 
 
 def _mesh_glb(content: _Content) -> bytes:
-    """Textured mesh in glTF's axes: y up, the camera at the origin looking along -z."""
+    """Textured mesh in glTF's axes: y up, the photo's camera at the origin looking along -z."""
+    import trimesh
     from trimesh.exchange import gltf
 
-    from marigold_core.geometry import preview
+    from marigold_core.geometry import camera, preview
     from marigold_core.geometry.mesh import build_mesh
 
-    mesh: Any = build_mesh(content.prediction, content.mesh)
+    prediction = content.prediction
+    mesh: Any = build_mesh(prediction, content.mesh)
     mesh.apply_transform(preview.TO_GLTF)
+    lens = {
+        "aspectRatio": prediction.photo.shape[1] / prediction.photo.shape[0],
+        "yfov": math.radians(camera.vertical_field_of_view(prediction, content.mesh)),
+        "znear": float(-mesh.vertices[:, 2].max()) / 2,  # half way to the nearest point
+    }
+
+    def encode_texture(buffers: dict[Any, bytes], tree: dict[str, Any]) -> None:
+        """Replace trimesh's own JPEG of the texture, whose quality it does not let one choose."""
+        view = list(buffers)[tree["images"][0]["bufferView"]]
+        photo = _jpeg(mesh.visual.material.baseColorTexture)
+        buffers[view] = photo + bytes(-len(photo) % 4)  # glTF aligns to 4 bytes
 
     def finish(tree: dict[str, Any]) -> None:
-        """Have viewers show the photo's own colours, which are lit already, and state the unit."""
+        """Have viewers show the photo's own colours, which are lit already; add the camera and the unit."""
         for material in tree["materials"]:
             material["extensions"] = {preview.UNLIT: {}}
         tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), preview.UNLIT]
-        tree["asset"]["extras"] = {"depth": manifest.claim(content.prediction)}
+        tree["cameras"] = [{"name": "photo camera", "type": "perspective", "perspective": lens}]
+        tree["scenes"][0]["nodes"].append(len(tree["nodes"]))
+        tree["nodes"].append({"name": "photo camera", "camera": 0})
+        tree["asset"]["extras"] = {"depth": manifest.claim(prediction)}
 
-    return cast(Any, gltf).export_glb(mesh.scene(), include_normals=False, tree_postprocessor=finish)
+    return cast(Any, gltf).export_glb(
+        trimesh.Scene({"photo mesh": mesh}),
+        include_normals=False,
+        tree_postprocessor=finish,
+        buffer_postprocessor=encode_texture,
+    )
 
 
 def _points_ply(content: _Content) -> bytes:
+    """Coloured points with normals, and uncertainty where there is one, in the axes of the GLB."""
+    import trimesh
     from trimesh.exchange import ply
 
-    from marigold_core.geometry.points import point_cloud
+    from marigold_core.geometry import preview
+    from marigold_core.geometry.points import sample_points
 
-    file = cast(Any, ply).export_ply(point_cloud(content.prediction, content.mesh))
-    comment = f"\ncomment depth is {manifest.claim(content.prediction)}\nelement vertex"
-    return file.replace(b"\nelement vertex", comment.encode("ascii"), 1)
+    prediction = content.prediction
+    points, pixels = sample_points(prediction, content.mesh)
+    cloud: Any = trimesh.PointCloud(points, colors=prediction.photo.reshape(-1, 3)[pixels])
+    cloud.apply_transform(preview.TO_GLTF)
+    normals = content.normals.reshape(-1, 3)[pixels]  # in these axes already
+    attributes: dict[str, np.ndarray] = {"nx": normals[:, 0], "ny": normals[:, 1], "nz": normals[:, 2]}
+    comments = [f"depth is {manifest.claim(prediction)}"]
+    if prediction.uncertainty is not None:
+        attributes["uncertainty"] = prediction.uncertainty.ravel()[pixels]
+        comments.append("uncertainty is the spread of the members, in the units of depth.npy")
+    cloud.vertex_attributes = attributes
+    file = cast(Any, ply).export_ply(cloud)
+    stated = "".join(f"\ncomment {comment}" for comment in comments) + "\nelement vertex"
+    return file.replace(b"\nelement vertex", stated.encode("ascii"), 1)
 
 
 def _relief_stl(content: _Content) -> bytes:
@@ -202,21 +265,30 @@ def _relief_stl(content: _Content) -> bytes:
     return cast(Any, stl).export_stl(relief(content.prediction, content.mesh))
 
 
-def _depth_exr(content: _Content) -> bytes:
-    """One lossless float32 channel named Z, the name compositing programs look for."""
+def _exr(content: _Content, channels: dict[str, np.ndarray]) -> bytes:
+    """Lossless channels [H, W], float16 or float32; the header says what the depth means and the unit of metres."""
     import OpenEXR
 
-    exr, file = cast(Any, OpenEXR), BytesIO()
-    comments = manifest.claim(content.prediction)
-    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage, "comments": comments}
-    exr.File(header, {"Z": np.ascontiguousarray(content.prediction.values, np.float32)}).write(file)
+    exr, file, kind = cast(Any, OpenEXR), BytesIO(), content.prediction.kind
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    header |= {"comments": manifest.claim(content.prediction)} | ({"unit": "metre"} if kind == "metric" else {})
+    exr.File(header, {name: np.ascontiguousarray(channel) for name, channel in channels.items()}).write(file)
     return file.getvalue()
+
+
+def _depth_exr(content: _Content) -> bytes:
+    """The values twice: compositing programs look for a channel named Z, and all others show none but Y as grey."""
+    values = content.prediction.values.astype(np.float32)
+    return _exr(content, {"Y": values, "Z": values})
 
 
 _FILES: dict[str, tuple[str, Callable[[_Content], bytes]]] = {
     "npy": ("depth.npy", lambda content: _npy(content.prediction.values)),
-    "png16": ("depth_16bit.png", _depth_16bit),
-    "color": ("depth_color.png", lambda content: _png(colormaps.to_rgb(content.prediction, content.colours))),
+    "png16": (
+        "depth_16bit.png",
+        lambda content: _grey_16bit(content.prediction, near_white=content.colours.invert),
+    ),
+    "color": ("depth_color.png", _depth_color),
     "uncertainty": ("uncertainty.png", lambda content: _png(colormaps.uncertainty_to_rgb(content.spread))),
     "uncertainty_npy": ("uncertainty.npy", lambda content: _npy(content.spread)),
     "normals": ("normals.png", lambda content: _png(colormaps.normals_to_rgb(content.normals))),

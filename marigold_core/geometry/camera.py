@@ -47,6 +47,12 @@ def field_of_view(prediction: Prediction, settings: MeshSettings) -> float:
     return settings.fov_x_deg or prediction.fov_x_deg or DEFAULT_FOV_X_DEG
 
 
+def vertical_field_of_view(prediction: Prediction, settings: MeshSettings) -> float:
+    """The vertical field of view in degrees that belongs to ``field_of_view``: pixels are square."""
+    height, width = prediction.values.shape[:2]
+    return math.degrees(2 * math.atan(height / 2 / focal_length_px(width, field_of_view(prediction, settings))))
+
+
 def focal_length_px(width: int, fov_x_deg: float) -> float:
     """The focal length, in pixels, of a photo of this width."""
     return width / (2 * math.tan(math.radians(fov_x_deg) / 2))

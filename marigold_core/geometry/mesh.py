@@ -43,7 +43,7 @@ def build_mesh(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimes
     texture = Image.fromarray(prediction.photo)
     texture.thumbnail((TEXTURE_PX, TEXTURE_PX))
     texture.format = "JPEG"  # read by trimesh's GLB writer, which would make PNGs several times larger
-    material = PBRMaterial(baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
+    material = PBRMaterial("photo", baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
     points = np.stack([x * z, y * z, z], axis=-1)
     return trimesh.Trimesh(points, faces, visual=TextureVisuals(uv=uv, material=material), process=False)
 

@@ -11,9 +11,16 @@ from marigold_core.settings import MeshSettings
 
 
 def point_cloud(prediction: Prediction, settings: MeshSettings) -> trimesh.PointCloud:
-    """Depth prediction -> coloured points, OpenCV axes, without those that float at depth jumps.
+    """Depth prediction -> coloured points, OpenCV axes; which they are says ``sample_points``, which also may raise."""
+    points, pixels = sample_points(prediction, settings)
+    return trimesh.PointCloud(points, colors=prediction.photo.reshape(-1, 3)[pixels])
 
-    At most twice ``max_triangles`` points: the grid that a mesh of so many triangles is simplified from.
+
+def sample_points(prediction: Prediction, settings: MeshSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Depth prediction -> points [N, 3], OpenCV axes, and the pixels [N] they show, counted row by row.
+
+    At most twice ``max_triangles``: the grid that a mesh of so many triangles is simplified from, without the points
+    that float at depth jumps.
 
     Raises:
         ExportError: as ``build_mesh``.
@@ -22,5 +29,5 @@ def point_cloud(prediction: Prediction, settings: MeshSettings) -> trimesh.Point
     kept = without_specks(grid.kept & ~edge_mask(grid.z, settings.edge_cut))
     if not kept.any():
         raise ExportError(NOTHING_LEFT)
-    points = np.stack([grid.x * grid.z, grid.y * grid.z, grid.z], axis=-1)[kept]
-    return trimesh.PointCloud(points, colors=prediction.photo[grid.index][kept])
+    pixels = np.arange(prediction.values.size).reshape(prediction.values.shape)
+    return np.stack([grid.x * grid.z, grid.y * grid.z, grid.z], axis=-1)[kept], pixels[grid.index][kept]

@@ -1,6 +1,6 @@
 """GLB files for viewers in the browser, of shapes whose own files these do not draw well.
 
-STL has neither colour nor an upright side, and the points' PLY has its y axis down; both would be drawn wrong.
+STL has neither colour nor an upright side, and the viewer reads no PLY.
 """
 
 import json

@@ -16,6 +16,7 @@ from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, ch
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.writers import save
 from marigold_core.prediction import Prediction
+from marigold_core.settings import ColourSettings
 from tests.helpers.command_line import QUICK
 from tests.helpers.measured_room import FLOOR, FOV_DEG, anchors, length, noisy, planted, room
 
@@ -72,16 +73,18 @@ def test_every_file_with_room_for_words_says_metric_and_how(tmp_path: Path) -> N
         assert claim in told and claim in head and claim in comments
     cloud = trimesh.load(BytesIO(paths["ply"].read_bytes()), file_type="ply")
     assert isinstance(cloud, trimesh.PointCloud)
-    np.testing.assert_allclose(cloud.vertices[:, 2].max(), z.max(), rtol=1e-4)
+    np.testing.assert_allclose(cloud.vertices[:, 2].min(), -z.max(), rtol=1e-4)
 
 
 def test_a_relative_map_says_so_and_old_manifests_are_read(tmp_path: Path) -> None:
     paths = save(planted(room()), tmp_path, ["npy", "ply"])
     assert b"comment depth is affine: 0 = near plane" in paths["ply"].read_bytes()
     stored = json.loads(paths["manifest"].read_text())
-    assert (stored["schema_version"], stored["kind"], stored["how"]) == (3, "affine", None)
-    del stored["how"], stored["hints"]
-    assert Manifest.model_validate_json(json.dumps(stored | {"schema_version": 1})).how is None
+    assert (stored["schema_version"], stored["kind"], stored["how"]) == (4, "affine", None)
+    stored["colormap"] = stored.pop("colours")["colormap"]
+    del stored["how"], stored["hints"], stored["camera"]
+    record = Manifest.model_validate_json(json.dumps(stored | {"schema_version": 1}))
+    assert (record.how, record.camera, record.colours) == (None, None, ColourSettings())
 
 
 def test_what_came_from_hints_cannot_lose_its_reason(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def vectors(depth: Prediction) -> Prediction:
 
 def read_png(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        assert image.info == {} and len(image.getexif()) == 0
+        assert image.info.keys() <= {"near", "far", "sign", "depth"} and len(image.getexif()) == 0
         return np.asarray(image)
 
 
@@ -99,12 +99,37 @@ def test_depth_arrays_and_pictures(depth: Prediction, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_png(paths["color"]), depth_to_rgb(depth.values, "cividis"))
 
 
+def texts(path: Path) -> dict[Any, Any]:
+    with Image.open(path) as image:
+        return dict(image.info)
+
+
+def test_pictures_of_depth_state_near_far_and_sign(depth: Prediction, tmp_path: Path) -> None:
+    """As text chunks, which travel with a picture that has lost its manifest."""
+    metres = replace(depth, kind="metric", values=depth.values * 7 + 1.5)
+    ends = float(metres.values.min()), float(metres.values.max())
+    for invert, signs in ((False, ("black", "first")), (True, ("white", "last"))):
+        colours = ColourSettings(colormap="magma", range_from=0.25, invert=invert)
+        paths = save(metres, tmp_path / str(invert), ["png16", "color"], colours=colours)
+        grey, coloured = texts(paths["png16"]), texts(paths["color"])
+        assert (grey["sign"], coloured["sign"]) == (f"near is {signs[0]}", f"near is the {signs[1]} colour of magma")
+        assert [float(str(grey[end])) for end in ("near", "far")] == pytest.approx(ends, rel=1e-7)
+        assert float(str(coloured["near"])) == pytest.approx(ends[0] + 0.25 * (ends[1] - ends[0]), rel=1e-6)
+        assert "in metres" in str(grey["depth"])
+        levels = read_png(paths["png16"]) / 65535.0
+        near_level, far_level = (1, 0) if invert else (0, 1)
+        found = ends[0] + (levels - near_level) / (far_level - near_level) * (ends[1] - ends[0])
+        np.testing.assert_allclose(found, metres.values, atol=2e-4)
+        told = Manifest.model_validate_json(paths["manifest"].read_text()).png16_range
+        assert told is not None and (told.low, told.high) == pytest.approx(ends[::-1] if invert else ends)
+
+
 def test_the_colour_picture_has_the_range_and_the_direction_that_were_chosen(depth: Prediction, tmp_path: Path) -> None:
     chosen = ColourSettings(colormap="magma", range_from=0.25, range_to=0.75, invert=True)
     paths = save(depth, tmp_path, ["color", "png16"], colours=chosen)
     expected = depth_to_rgb((depth.values - 0.25) / 0.5, "magma", invert=True)
     assert np.abs(read_png(paths["color"]).astype(int) - expected).max() <= 3  # float32 rounding at a colour's edge
-    np.testing.assert_allclose(read_png(paths["png16"]) / 65535, depth.values, atol=0.51 / 65535)  # these do not follow
+    np.testing.assert_allclose(1 - read_png(paths["png16"]) / 65535, depth.values, atol=0.51 / 65535)  # no range
     assert Manifest.model_validate_json(paths["manifest"].read_text()).colours == chosen
 
 
@@ -158,7 +183,15 @@ def test_points_keep_their_colours(depth: Prediction, tmp_path: Path) -> None:
     cloud = trimesh.load(save(depth, tmp_path, ["ply"], mesh=uncut)["ply"])
     assert isinstance(cloud, trimesh.PointCloud)
     np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], depth.photo.reshape(-1, 3))
-    np.testing.assert_allclose(cloud.vertices[:, 2], metric_z(depth, MESH).ravel(), atol=1e-5)
+    np.testing.assert_allclose(cloud.vertices[:, 2], -metric_z(depth, MESH).ravel(), atol=1e-5)
+
+
+def test_points_lie_on_the_mesh_of_the_same_result(depth: Prediction, tmp_path: Path) -> None:
+    paths = save(depth, tmp_path, ["glb", "ply"], mesh=MeshSettings(fov_x_deg=60))
+    mesh: Any = trimesh.load_mesh(paths["glb"])
+    cloud: Any = trimesh.load(paths["ply"])
+    np.testing.assert_allclose(mesh.bounds, cloud.bounds, atol=0.02)
+    assert np.abs(trimesh.proximity.closest_point_naive(mesh, cloud.vertices[::97])[1]).max() < 0.01
 
 
 def test_the_relief_opens_watertight_and_in_millimetres(depth: Prediction, tmp_path: Path) -> None:
@@ -170,10 +203,26 @@ def test_the_relief_opens_watertight_and_in_millimetres(depth: Prediction, tmp_p
 def test_the_exr_holds_the_very_values(depth: Prediction, tmp_path: Path) -> None:
     path = save(depth, tmp_path, ["exr"])["exr"]
     with OpenEXR.File(str(path)) as file:
-        assert list(file.channels()) == ["Z"]
-        stored = file.channels()["Z"].pixels
-    assert stored.dtype == np.float32
-    np.testing.assert_array_equal(stored, depth.values)
+        assert sorted(file.channels()) == ["Y", "Z"]
+        for channel in file.channels().values():
+            assert channel.pixels.dtype == np.float32
+            np.testing.assert_array_equal(channel.pixels, depth.values)
+        assert "unit" not in file.header() and "unknown scale" in file.header()["comments"]
+    metres = replace(depth, kind="metric")
+    with OpenEXR.File(str(save(metres, tmp_path / "metres", ["exr"])["exr"])) as file:
+        assert file.header()["unit"] == "metre"
+
+
+def test_values_twice_cost_an_exr_little(tmp_path: Path) -> None:
+    """Y and Z lie near enough to each other for the compression to see that they are the same."""
+    from marigold_core.files.writers import _Content, _exr
+
+    y, x = np.mgrid[0:400, 0:4000] / 4000
+    noise = np.random.default_rng(0).normal(0, 1e-3, x.shape)
+    source = prediction_of(0.5 + 0.4 * np.sin(9 * x + 5 * y) + noise)
+    content = _Content(source, MESH, ColourSettings())
+    once = len(_exr(content, {"Z": source.values}))
+    assert len(_exr(content, {"Y": source.values, "Z": source.values})) < 1.05 * once
 
 
 # ------------------------------------------------------------------------------- manifest
@@ -188,6 +237,9 @@ def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> N
     assert (record.checkpoint, record.checkpoint_sha256) == ("tiny", "0" * 64)
     assert (record.modality, record.kind, record.space, record.fov_x_deg) == ("depth", "affine", "depth", 61.5)
     assert "0 = near plane, 1 = far plane" in record.convention
+    camera, focal_px = record.camera, 32 / np.tan(np.radians(30))
+    assert camera is not None and (camera.fov_x_deg, camera.origin) == (60, "given")
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == pytest.approx((focal_px, focal_px, 32, 24))
     assert record.value_range.low == depth.values.min() and record.value_range.high == depth.values.max()
     assert (record.photo.width, record.photo.height) == (64, 48)
     assert record.photo.sha256 == hashlib.sha256(depth.photo.tobytes()).hexdigest()

@@ -75,7 +75,7 @@ FORMATS = {  # name, what the file is good for
     "npy": ("NumPy", "The depth values themselves, 32-bit, for your own programs."),
     "png16": (
         "16-bit PNG",
-        "Depth in 65,536 greys for image and 3D software: near is dark, whatever the colours are.",
+        "Depth in 65,536 greys for image and 3D software: near is dark, or white where near and far are swapped.",
     ),
     "color": ("Colour PNG", "Depth in the colours and the range of the Depth screen, to look at and to show."),
     "uncertainty": ("Uncertainty", "Where the members disagree, as a picture."),
@@ -84,9 +84,9 @@ FORMATS = {  # name, what the file is good for
         "The direction that each surface faces on the 3D screen, as a picture for relighting.",
     ),
     "glb": ("3D mesh GLB", "The photo as the 3D screen's textured mesh, for Blender, game engines and web pages."),
-    "ply": ("Points PLY", "The 3D screen's coloured points, for point cloud software."),
+    "ply": ("Points PLY", "The 3D screen's coloured points with normals and uncertainty, for point cloud software."),
     "stl": ("Relief STL", "The 3D screen's solid relief, for a 3D printer."),
-    "exr": ("EXR", "The depth values as a Z channel, for compositing."),
+    "exr": ("EXR", "The depth values as floats, for compositing and 3D: as grey, and as a Z channel."),
 }
 WRITTEN = "written, {size}"
 NEEDS_DEPTH = "Only a depth checkpoint has it."

@@ -8,6 +8,7 @@
 Importing the package costs no torch; ``load`` does.
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,37 +21,50 @@ from marigold_core.errors import (
     SettingsError,
 )
 from marigold_core.prediction import Cell, Prediction, Progress
-from marigold_core.settings import PRESETS, MeshSettings, Settings
+from marigold_core.settings import PRESETS, ColourSettings, MeshSettings, Settings
 
 if TYPE_CHECKING:
+    from marigold_core.calibration.anchors import Anchor, Length
+    from marigold_core.calibration.calibrate import Hints, calibrate
+    from marigold_core.calibration.plane_fit import Patch
     from marigold_core.files.writers import save
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 __version__ = "0.2.0"
 __all__ = [
     "PRESETS",
+    "Anchor",
     "CalibrationError",
     "Cell",
     "CheckpointError",
+    "ColourSettings",
     "ExportError",
+    "Hints",
     "ImageError",
+    "Length",
     "MarigoldError",
     "MeshSettings",
+    "Patch",
     "Prediction",
     "Progress",
     "Settings",
     "SettingsError",
+    "calibrate",
     "load",
     "save",
 ]
+_IMPORTED_ON_USE = {
+    **dict.fromkeys(("Anchor", "Length"), "calibration.anchors"),
+    **dict.fromkeys(("Hints", "calibrate"), "calibration.calibrate"),
+    "Patch": "calibration.plane_fit",
+    "save": "files.writers",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import ``save``, and with it numpy and the writers, when it is first asked for."""
-    if name == "save":
-        from marigold_core.files.writers import save
-
-        return save
+    """Import what most programs do without, such as the writers, when it is first asked for."""
+    if name in _IMPORTED_ON_USE:
+        return getattr(import_module(f"{__name__}.{_IMPORTED_ON_USE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,19 +1,18 @@
 """What a run yields: small progress events on the way and a ``Prediction`` at the end of every member."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 
-from marigold_core.settings import ResolvedSettings
+from marigold_core.settings import Kind, ResolvedSettings
 
-Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values
 Space = Literal["depth", "log", "disparity"]  # the quantity that the network predicts; values always grow with distance
 DepthTransfer = Literal["linear", "root"]  # from depth to the grey of the picture that the autoencoder encodes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """One result at the photo's size.
 
@@ -34,6 +33,41 @@ class Prediction:
     checkpoint_sha256: str
     device: str | None = None  # "cpu", "cuda" or "mps"; None where that was not kept
     dtype: str | None = None  # of the weights: "float32", "float16" or "bfloat16"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields, arrays value by value."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_same(getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # arrays have none
+
+    def __repr__(self) -> str:
+        """Describe it in one line."""
+        height, width = self.values.shape[:2]
+        of = f" in {self.space}" if self.space != "depth" else ""
+        made = self.settings
+        return (
+            f"<{type(self).__name__}: {self.kind} {self.modality}{of}, {width} x {height},"
+            f" checkpoint {self.checkpoint}, {made.num_inference_steps} steps, {made.ensemble_size} members,"
+            f" seed {made.seed}>"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """Make the picture that a notebook shows."""
+        from marigold_core.images.colormaps import to_png
+
+        return to_png(self)
+
+    def show(self) -> None:
+        """Show the picture, in the notebook or in the system's picture viewer.
+
+        Raises:
+            ExportError: there is neither.
+        """
+        from marigold_core.images.colormaps import show
+
+        show(self)
 
 
 @dataclass(frozen=True)
@@ -72,3 +106,9 @@ class Cell:
     def settings(self) -> ResolvedSettings:
         """The settings this cell stands for."""
         return self.prediction.settings
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    return np.array_equal(one, other, equal_nan=True) if type(one) is np.ndarray else one == other

@@ -13,6 +13,7 @@ from marigold_core.errors import SettingsError
 
 Format = Literal["npy", "png16", "color", "uncertainty", "normals", "glb", "ply", "stl", "exr"]
 Colormap = Literal["Spectral", "cividis", "viridis", "inferno", "magma", "turbo", "gray"]
+Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values of a map
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 DEFAULT_COLORMAP: Colormap = "Spectral"  # what the Marigold papers show depth in
 

@@ -89,7 +89,7 @@ def hints_of(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Calibrated(Prediction):
     """A prediction in metres (or of kind "scale", up to one factor), and what it came from.
 

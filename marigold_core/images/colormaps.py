@@ -1,13 +1,36 @@
 """Numbers to pictures: colour maps for depth and uncertainty, the usual colours for normals."""
 
-from typing import get_args
+import sys
+from io import BytesIO
+from typing import Any, Protocol, get_args
 
 import matplotlib
 import numpy as np
+from PIL import Image, ImageShow
 
-from marigold_core.errors import SettingsError
-from marigold_core.prediction import Prediction
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings
+from marigold_core.errors import ExportError, SettingsError
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings, Kind
+
+NOTEBOOK_PX = 1024  # longest edge of the picture in a notebook
+
+
+class Map(Protocol):
+    """What is turned into a picture: a ``Prediction``, which itself shows its picture by means of this module."""
+
+    @property
+    def modality(self) -> str:
+        """The modality, "depth" or "normals"."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What may be claimed about the values."""
+        ...
+
+    @property
+    def values(self) -> np.ndarray:
+        """Depth [H, W] or normals [H, W, 3]."""
+        ...
 
 
 def depth_to_rgb(values: np.ndarray, colormap: Colormap = DEFAULT_COLORMAP, *, invert: bool = False) -> np.ndarray:
@@ -50,14 +73,14 @@ def normals_to_rgb(normals: np.ndarray) -> np.ndarray:
     return np.rint((np.clip(normals, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
-def value_range(prediction: Prediction) -> tuple[float, float]:
+def value_range(prediction: Map) -> tuple[float, float]:
     """The depths shown as 0 and 1: those themselves for kind "affine", else the map's least and greatest value."""
     if prediction.kind == "affine":
         return 0.0, 1.0
     return float(prediction.values.min()), float(prediction.values.max())
 
 
-def to_unit(prediction: Prediction) -> np.ndarray:
+def to_unit(prediction: Map) -> np.ndarray:
     """Depth prediction -> [H, W] float32 in [0, 1] over its ``value_range``; a constant map of another kind is 0."""
     return stretch(prediction.values, *value_range(prediction))
 
@@ -67,17 +90,38 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / ((high - low) or 1e-9), 0, 1).astype(np.float32)
 
 
-def colour_range(prediction: Prediction, colours: ColourSettings) -> tuple[float, float]:
+def colour_range(prediction: Map, colours: ColourSettings) -> tuple[float, float]:
     """The depths that take the first and the last colour, in the units of the map; the nearer one comes first."""
     low, high = value_range(prediction)
     near, far = sorted((colours.range_from, colours.range_to))
     return low + near * (high - low), low + far * (high - low)
 
 
-def to_rgb(prediction: Prediction, colours: ColourSettings | None = None) -> np.ndarray:
+def to_rgb(prediction: Map, colours: ColourSettings | None = None) -> np.ndarray:
     """Any prediction -> [H, W, 3] uint8; the colours, by default those of ``ColourSettings``, apply to depth only."""
     if prediction.modality == "normals":
         return normals_to_rgb(prediction.values)
     colours = colours or ColourSettings()
     unit = stretch(prediction.values, *colour_range(prediction, colours))
     return depth_to_rgb(unit, colours.colormap, invert=colours.invert)
+
+
+def to_png(prediction: Map, longest_px: int = NOTEBOOK_PX) -> bytes:
+    """Any prediction -> its picture as a PNG file, its longest edge at most that."""
+    picture, file = Image.fromarray(to_rgb(prediction)), BytesIO()
+    picture.thumbnail((longest_px, longest_px))
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def show(prediction: Map) -> None:
+    """Show the picture of a prediction: in the notebook that this runs in, else in the system's picture viewer.
+
+    Raises:
+        ExportError: there is neither.
+    """
+    ipython: Any = sys.modules.get("IPython")
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+        ipython.display.display(prediction)
+    elif not ImageShow.show(Image.fromarray(to_rgb(prediction))):
+        raise ExportError('This machine has no program that shows pictures; write it with save(..., ["color"]).')

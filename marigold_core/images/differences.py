@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from marigold_core.prediction import Kind
+from marigold_core.settings import Kind
 
 
 def difference(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:

@@ -33,3 +33,7 @@ class CalibrationError(MarigoldError):
 
 class ExportError(MarigoldError):
     """A file could not be written: disk full, folder read-only, nothing to write."""
+
+
+class HostError(MarigoldError):
+    """The host that lends its GPU refuses or loses a run: none is free, the visitor's time is used up."""

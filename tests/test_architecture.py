@@ -16,8 +16,8 @@ PLACES = {
     "jinja2": {"ui"},
     "markupsafe": {"ui"},
     "starlette": {"ui", "app"},
-    "spaces": {"app"},
-    "torch": {"ensemble", "pipeline", "images", "files", "cli", "training"},
+    "spaces": set(),  # by name, where the host has it
+    "torch": {"ensemble", "pipeline", "images", "files", "serving", "cli", "training"},
     "diffusers": {"pipeline", "training"},
     "transformers": {"pipeline", "training"},
     "tokenizers": {"training"},

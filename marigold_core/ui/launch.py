@@ -1,9 +1,9 @@
 """Starts the web app: ``marigold-depth demo`` and ``app.py`` of a checkout or a hosted Space call ``main``.
 
-The page is up before the model: loading begins on a thread of its own while the page is being drawn. Gradio and the
-hub's client read the environment when they are imported, so this module imports neither at its top.
+Gradio and the hub's client read the environment when they are imported, so this module imports neither at its top.
 """
 
+import importlib
 import os
 import signal
 import sys
@@ -20,7 +20,13 @@ PHOTO_LIMIT = "40mb"
 
 
 def main() -> None:
-    """Start loading the default checkpoint, draw the page and serve it until interrupted."""
+    """Load the default checkpoint, draw the page and serve it until interrupted.
+
+    On a machine of its own loading begins on a thread while the page is drawn; a host that lends its GPU wants the
+    checkpoints loaded on the main thread before.
+
+    Raises: CheckpointError on such a host, when a checkpoint cannot be loaded.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside cleans up as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="marigold-") as work_folder:  # uploads and exports
         for name, value in {**ENVIRONMENT, "GRADIO_TEMP_DIR": work_folder}.items():
@@ -30,9 +36,18 @@ def main() -> None:
 
 def _serve(folder: Path) -> None:
     from marigold_core.checkpoints.registry import default_checkpoint
+    from marigold_core.serving import hosting
+
+    if hosting.is_zero_gpu():
+        importlib.import_module("spaces")  # before torch, whose device it emulates
+        from marigold_core.serving.zero_gpu import place
+
+        loader = place(hosting.hosted_checkpoints())
+    else:
+        from marigold_core import load as loader
     from marigold_core.serving.jobs import Service
 
-    service = Service(folder / "results")
+    service = Service(folder / "results", loader=loader)
     service.warm(default_checkpoint())
 
     from starlette.middleware import Middleware

@@ -4,17 +4,23 @@ from pathlib import Path
 
 from marigold_core.checkpoints.registry import NamedCheckpoint, default_checkpoint, named_checkpoints
 from marigold_core.errors import CheckpointError
+from marigold_core.serving.hosting import hosted_checkpoints, is_zero_gpu
 from marigold_core.ui import text
 
 
 def checkpoint_choices() -> list[tuple[str, str]]:
-    """List what can run here for the picker, as (label, name): the default first, downloads with their size."""
+    """List what can run here for the picker, as (label, name): the default first, downloads with their size.
+
+    A host that lends its GPU offers what it loaded at its start.
+    """
     entries = [entry for entry in named_checkpoints() if entry.available or entry.hub_id]
-    choices = [(f"{entry.name} ({_where(entry)})", entry.name) for entry in entries]
-    own = default_checkpoint()
-    if own not in [name for _, name in choices]:
-        choices.insert(0, (own.rstrip("/").rsplit("/", 1)[-1], own))
-    return choices
+    choices = {entry.name: f"{entry.name} ({_where(entry)})" for entry in entries}
+    first = [default_checkpoint()]
+    if is_zero_gpu():
+        first = hosted_checkpoints()
+        choices = {name: name for name in choices if name in first}
+    own = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in first if name not in choices}
+    return [(label, name) for name, label in {**own, **choices}.items()]
 
 
 def check_checkpoint(name: str) -> str:

@@ -367,3 +367,15 @@ def test_an_estimate_says_what_it_does_not_know() -> None:
     guess = describe(1, 10, RuntimeEstimate(140, False, 2_600_000_000, PARTS), has_photo=False)
     assert guess.startswith("1 step, 10 members: roughly 2.3 minutes for 12 megapixels, a first guess.")
     assert "2.6 GB are downloaded" in guess
+
+
+def test_a_host_that_lends_its_gpu_says_what_a_run_costs_or_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setenv("MARIGOLD_GPU_SECONDS", "20")
+    parts = PartTimes(1.0, 0.5, 1.0)
+    fits = describe(4, 3, RuntimeEstimate(5.0, True, 0, parts), has_photo=True)
+    assert "It asks for 10 s of your GPU time" in fits and "2 minutes" in fits
+    too_long = describe(4, 10, RuntimeEstimate(31.0, True, 0, parts), has_photo=True)
+    assert too_long.endswith("One run may have the GPU for 20 s: at most 4 members with these steps.")
+    none = describe(50, 1, RuntimeEstimate(27.0, True, 0, parts), has_photo=True)
+    assert none.endswith("One run may have the GPU for 20 s: choose fewer steps or a lower resolution.")

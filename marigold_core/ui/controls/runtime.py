@@ -5,8 +5,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from marigold_core.errors import MarigoldError
+from marigold_core.comparison.sweep import format_seconds
+from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.images.photo import read_size
+from marigold_core.serving import hosting
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
@@ -54,7 +56,19 @@ def describe(steps: int, members: int, made: RuntimeEstimate, *, has_photo: bool
         time=made.time,
         photo="" if has_photo else text.COST_USUAL,
     )
-    return sentence + (text.COST_DOWNLOAD.format(size=made.download_bytes / 1e9) if made.download_bytes else "")
+    if made.download_bytes:
+        sentence += text.COST_DOWNLOAD.format(size=made.download_bytes / 1e9)
+    return sentence + (_gpu_time(steps, made) if hosting.is_zero_gpu() else "")
+
+
+def _gpu_time(steps: int, made: RuntimeEstimate) -> str:
+    """Say what a run costs on a host that lends its GPU, or, where it is too long for one call, what fits."""
+    try:
+        return text.GPU_TIME.format(time=format_seconds(hosting.duration_s(made.seconds)))
+    except SettingsError:
+        fits = hosting.most_members(made.parts, steps)
+        most = text.GPU_FITS.format(members=text.count(fits, "member")) if fits else text.GPU_FITS_NONE
+        return text.GPU_TOO_LONG.format(limit=format_seconds(hosting.limit_s())) + most
 
 
 @lru_cache(maxsize=64)

@@ -187,6 +187,13 @@ COST = "{steps}, {members}: about {time}{photo}."
 COST_GUESS = "{steps}, {members}: roughly {time}{photo}, a first guess."
 COST_USUAL = " for 12 megapixels"
 COST_DOWNLOAD = " Before that, {size:.1f} GB are downloaded, once."
+GPU_TIME = (
+    " It asks for {time} of your GPU time; a day has 2 minutes of it without an account at the Hub, 5 with one, 40 with"
+    " PRO."
+)
+GPU_TOO_LONG = " One run may have the GPU for {limit}: "
+GPU_FITS = "at most {members} with these steps."
+GPU_FITS_NONE = "choose fewer steps or a lower resolution."
 RUNS = "Runs of this visit"
 NO_RUNS = "The runs of this visit line up here."
 RUN_SEED, RUN_METRES = "seed {seed}", "in metres"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -193,10 +194,12 @@ def encode_set(
 def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> dict[str, np.ndarray]:
     """Encode a batch of pictures -> image and target latents [B, 4, h, w] float16, valid [B, 1, h, w] bool.
 
-    With an image prior also its features of the stored image latents, [B, C, h', w'] float16 each.
+    The grey of the depth map in each cell, [B, 1, h, w] float16, and with an image prior the features of its trunk of
+    the stored image latents, [B, C, h', w'] float16 each.
     Raises: MarigoldError when a latent is not finite in float16.
     """
-    arrays = {"valid": batch.valid.numpy()}
+    grey = F.avg_pool2d(batch.target[:, :1], pipeline.factor)
+    arrays = {"valid": batch.valid.numpy(), "grey": grey.half().numpy()}
     dtype = AUTOCAST[precision]
     with torch.autocast(pipeline.device.type, dtype, enabled=dtype is not torch.float32):
         for name, picture in (("image", batch.image), ("target", batch.target)):
@@ -208,7 +211,7 @@ def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> di
                 )
             arrays[name] = latent.cpu().numpy()
             if name == "image":
-                features = pipeline.features(latent.float())
+                features = pipeline.features(latent.float(), draft=False)
                 arrays |= {f"features_{number}": found.half().cpu().numpy() for number, found in enumerate(features)}
     return arrays
 

@@ -110,6 +110,23 @@ class AutoencoderRecipe(Schedule):
     normals_share: float = Field(default=0.1, ge=0, le=1, description="share of normal maps among the pictures")
 
 
+class DraftRecipe(Schedule):
+    """Stage 2: the draft decoder of an image prior."""
+
+    steps: int = Field(default=1200, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
+    warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
+    cooldown_steps: int = Field(
+        default=900, ge=0, description="last steps, in which the rate falls; may be changed on resume"
+    )
+    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="the saved weights are a running mean this slow")
+    width: int = Field(default=128, ge=4, multiple_of=4, description="channels of the decoder; 128 has 1.1 M weights")
+    shares: tuple[float, ...] | None = Field(
+        default=None, description="share of batches drawn from each data set, in their order; auto: by size"
+    )
+    feature_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of the features' channels left out")
+
+
 class Recipe(Schedule, Framing):
     """Stage 3: the U-Net."""
 

@@ -49,7 +49,9 @@ class Objective:
         with torch.no_grad():
             if not batch.encoded:
                 image, target = self.pipeline.encode(image), self.pipeline.encode(target)
-            features = tuple(found.to(image.device) for found in batch.features) or self.pipeline.features(image)
+            features = tuple(found.to(image.device) for found in batch.features)
+            prior = self.pipeline.prior
+            features = prior.with_draft(features) if features and prior else self.pipeline.features(image)
         loss = velocity_loss(pipeline, image, target, valid, recipe=self.recipe, micro=micro, features=features)
         if self.unlabelled is None:
             return {"loss": loss}

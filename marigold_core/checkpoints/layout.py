@@ -35,6 +35,7 @@ INDEX = "model_index.json"
 PRIOR = "prior"  # folder of the image prior, which a checkpoint may do without
 PRIOR_CONFIG = f"{PRIOR}/config.json"
 GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's features that it takes
+DRAFTED = "prior_draft"  # in a U-Net's configuration: whether it takes the prior's draft
 CONFIGS = (INDEX, "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "text_encoder/config.json")
 OTHER_UNETS = {
     4: "a plain Stable Diffusion",
@@ -157,7 +158,8 @@ def fingerprint(folder: Path) -> str:
 
 def _has_prior(folder: Path) -> bool:
     """Tell whether there is an image prior. Raises: CheckpointError when the U-Net takes none or another."""
-    taken = read_config(folder, "unet/config.json").get(GUIDED)
+    unet = read_config(folder, "unet/config.json")
+    taken = unet.get(GUIDED)
     if taken is None and not (folder / PRIOR_CONFIG).exists():
         return False
     prior = read_config(folder, PRIOR_CONFIG)
@@ -166,7 +168,8 @@ def _has_prior(folder: Path) -> bool:
         given = [blocks[tap][2] for tap in taps]
     except (KeyError, IndexError, TypeError):
         given = None
-    if given is None or given != taken:
+    drafts = bool(prior.get("draft_width")), bool(unet.get(DRAFTED))
+    if given is None or given != taken or drafts[0] != drafts[1]:
         raise CheckpointError("The checkpoint has an image prior that its U-Net does not take; fetch or copy it again.")
     return True
 

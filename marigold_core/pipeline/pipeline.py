@@ -103,16 +103,21 @@ class MarigoldPipeline:
         vae: Any = self.vae  # its return type depends on ``return_dict``
         return vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
 
-    def features(self, image_latent: Tensor) -> Features:
+    def features(self, image_latent: Tensor, draft: bool = True) -> Features:
         """Compute the image prior's features of photo latents.
 
         Args:
             image_latent: scaled latents of photos [B, 4, h, w].
+            draft: whether the draft of the depth map is among them, where the prior makes one.
 
         Returns:
-            One map [B, C, h', w'] per stride, fine to coarse; an empty tuple for a checkpoint without a prior.
+            One map [B, C, h', w'] per stride, fine to coarse, and the draft; an empty tuple for a checkpoint without a
+            prior.
         """
-        return () if self.prior is None else self.prior(self.decode(image_latent).clamp(-1, 1))
+        if self.prior is None:
+            return ()
+        features = self.prior if draft else self.prior.trunk_features
+        return features(self.decode(image_latent).clamp(-1, 1))
 
     def predict_velocity(
         self, image_latent: Tensor, noisy: Tensor, t: Tensor, features: Features | None = None

@@ -80,6 +80,8 @@ def test_latents_are_what_the_pipeline_encodes(pipeline, pairs: Path, out: Path,
                 assert stored.dtype == np.float16
                 assert np.abs(stored - pipeline.encode(picture).numpy()).max() < 2e-3
         assert np.array_equal(np.load(shard / "valid.npy"), wanted.valid.numpy())
+        cells = wanted.target[:, 0].unflatten(1, (-1, pipeline.factor)).unflatten(3, (-1, pipeline.factor))
+        np.testing.assert_allclose(np.load(shard / "grey.npy")[:, 0], cells.mean(dim=(2, 4)).numpy(), atol=1e-3)
         assert json.loads((shard / "names.json").read_text()) == [sample.name for sample in samples]
 
 
@@ -222,7 +224,7 @@ def test_pictures_may_be_added_but_not_exchanged(pipeline, pairs: Path, out: Pat
     assert {name for name in after if after[name] != before[name]} == {
         f"shard_00000004_v{variant}/{part}"
         for variant in (0, 1)
-        for part in ("image.npy", "target.npy", "valid.npy", "names.json")
+        for part in ("image.npy", "target.npy", "valid.npy", "grey.npy", "names.json")
     }
     (pairs / "p7.png").unlink()
     (pairs / "p7.depth.npy").unlink()

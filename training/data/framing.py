@@ -43,7 +43,8 @@ class Batch:
     valid: Tensor  # [B, 1, h, w] bool, latent cells whose depth is known
     names: tuple[str, ...]
     encoded: bool  # True: image and target are latents
-    features: Features = ()  # of the image prior, where they were computed with the latents
+    features: Features = ()  # of the image prior's trunk, where they were computed with the latents
+    grey: Tensor | None = None  # mean grey of the depth map in each latent cell [B, 1, h, w], where it is stored
 
 
 def crop_size(long_edge_px: int, aspect: float) -> Size:

@@ -5,8 +5,9 @@ A folder holds the latents of one data set. ``latents.json`` records what they a
     shard_00000256_v0/image.npy   [N, 4, h, w] float16  scaled latents of N pictures, number 256 being the first
     shard_00000256_v0/target.npy  [N, 4, h, w] float16  scaled latents of their depth maps
     shard_00000256_v0/valid.npy   [N, 1, h, w] bool     cells whose depth is known
+    shard_00000256_v0/grey.npy    [N, 1, h, w] float16  mean grey of the depth map in each cell, -1 to 1
     shard_00000256_v0/names.json  N names
-    shard_00000256_v0/features_0.npy ...   [N, C, h', w'] float16  of the image prior, where the checkpoint has one
+    shard_00000256_v0/features_0.npy ...   [N, C, h', w'] float16  of the image prior's trunk, where there is one
 
 A shard is complete or absent.
 """
@@ -108,13 +109,15 @@ def autoencoder_sha256(pipeline: "MarigoldPipeline") -> str:
 
 
 def prior_sha256(pipeline: "MarigoldPipeline") -> str | None:
-    """Hash the image prior, which features are made by; None without one."""
+    """Hash the trunk of the image prior, which features are made by; None without one."""
     return None if pipeline.prior is None else _sha256(pipeline.prior, pipeline.prior.config["enlarge"])
 
 
 def _sha256(network: "nn.Module", setting: object) -> str:
     found = hashlib.sha256(repr(setting).encode())
     for name, weight in sorted(network.state_dict().items()):
+        if name.startswith("draft."):  # it is computed from the stored features
+            continue
         found.update(name.encode())
         found.update(weight.float().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

@@ -23,7 +23,7 @@ from training.data.latent_cache import NAMES, OLD_DEFAULTS, read_index
 from training.data.sets.sample import DepthSet, Sample
 from training.recipe import Framing
 
-PARTS = ("image", "target", "valid")  # files of a shard of latents
+PARTS, GREY = ("image", "target", "valid"), "grey"  # files of a shard of latents; older ones lack the grey
 BLOCK = 1024  # micro-batches whose sources are drawn together
 
 
@@ -91,7 +91,8 @@ class Latents:
         self.paths = sorted(folder.glob("shard_*"))
         if not self.paths:
             raise MarigoldError(f"{folder.name} holds no encoded pictures; make some with: python -m training.latents")
-        self.shards = [_open(path, PARTS) for path in self.paths]
+        parts = (*PARTS, GREY) if all((path / f"{GREY}.npy").exists() for path in self.paths) else PARTS
+        self.shards = [_open(path, parts) for path in self.paths]
         self._features: list[dict[str, np.ndarray]] = []
         self._names = [json.loads((path / NAMES).read_text(encoding="utf-8")) for path in self.paths]
         self._ends = np.cumsum([len(shard["image"]) for shard in self.shards])
@@ -135,7 +136,8 @@ class Latents:
         image, target, valid = (_pick(self.shards, name, places) for name in PARTS)
         names = self._features[0] if self._features else ()
         features = tuple(_pick(self._features, name, places).float() for name in names)
-        return Batch(image.float(), target.float(), valid, self.names(items), encoded=True, features=features)
+        grey = _pick(self.shards, GREY, places).float() if GREY in self.shards[0] else None
+        return Batch(image.float(), target.float(), valid, self.names(items), True, features, grey)
 
     def fingerprint(self) -> str:
         """Hash shards and what they were made with."""

@@ -194,7 +194,9 @@ def _step(
         weights.skipped = 0
     if usable and weights.mean is not weights.raw:
         decay = min(schedule.ema_decay, (step + 1) / (step + 10))  # follow closely while the weights are still far off
-        torch._foreach_lerp_(list(weights.mean.parameters()), list(weights.raw.parameters()), 1 - decay)
+        pairs = zip(weights.mean.parameters(), weights.raw.parameters(), strict=True)
+        slow, fast = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)  # frozen ones stay to the bit
+        torch._foreach_lerp_(slow, fast, 1 - decay)
     weights.optimizer.zero_grad(set_to_none=True)
     if not finite or (not usable and accelerator.scaler is None):
         _log_skipped(weights, step, names, log)

@@ -44,7 +44,8 @@ examples: .venv/.runtime
 space:
 	@mkdir -p "$(OUT)"
 	@test -z "$$(ls -A "$(OUT)")" || { echo "$(OUT) is not empty: give an empty or new folder with OUT=dir." >&2; exit 1; }
-	cp -R app.py marigold_core assets README.md "$(OUT)"
+	cp -R app.py marigold_core assets LICENSE "$(OUT)"
+	sed -e 's#\[\([^]]*\)\](\(\.github\|training\|tests\)[^)]*)#\1#g' README.md > "$(OUT)/README.md"  # no links to the rest
 	find "$(OUT)" -name __pycache__ -type d -prune -exec rm -r {} +
 	sed -e '/^gradio/d' -e 's/^torch[^ ]*/torch==2.11.*/' requirements.txt > "$(OUT)/requirements.txt"
 	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' '*.jpg' > "$(OUT)/.gitattributes"

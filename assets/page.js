@@ -11,8 +11,10 @@
   document.body.append(host);
   const announced = new Map(["status", "lab-status"].map((id) => [id, null]));
 
+  const PHOTOS = "image/*,.heic,.heif,.tif,.tiff"; // what file dialogs offer; some know no type for the last ones
   const attend = () => {
     document.querySelectorAll("#examples img").forEach((picture, index) => (picture.alt = examplePhotos[index]));
+    document.querySelectorAll(".photo input[type=file]").forEach((input) => (input.accept = PHOTOS));
     document.querySelectorAll("footer img:not([alt=''])").forEach((icon) => (icon.alt = "")); // beside the same word
     document.querySelectorAll("canvas[tabindex='1']").forEach((scene) => (scene.tabIndex = 0)); // in its own turn
     for (const radios of document.querySelectorAll("fieldset")) {
@@ -40,6 +42,28 @@
     tabs[(tabs.indexOf(event.target) + way + tabs.length) % tabs.length].focus();
   });
 
+  // Any file goes to the server, whose decoder takes photos that browsers give no type, such as IMG_0001.HEIC, and
+  // explains what it does not take. Gradio would refuse all of these alike.
+  const typed = (file) => (file.type.startsWith("image/") ? file : new File([file], file.name, { type: "image/any" }));
+  const carry = (files) => {
+    const carrier = new DataTransfer();
+    for (const file of files) carrier.items.add(typed(file));
+    return carrier;
+  };
+  const needsType = (target, files) =>
+    target.closest?.(".photo") && [...(files ?? [])].some((file) => !file.type.startsWith("image/"));
+  document.addEventListener(
+    "change",
+    (event) => {
+      const input = event.target;
+      if (!needsType(input, input.files)) return;
+      event.stopPropagation();
+      input.files = carry(input.files).files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    },
+    true,
+  );
+
   // A manifest may be dropped anywhere, also on the field for photos, which would refuse it. Any other file that
   // misses a field does not make the browser leave the page.
   const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -49,9 +73,14 @@
     "drop",
     (event) => {
       const files = [...(event.dataTransfer?.files ?? [])];
-      if (!files.some((file) => file.name.toLowerCase().endsWith(".json"))) return;
+      const isManifest = files.some((file) => file.name.toLowerCase().endsWith(".json"));
+      if (!isManifest && !needsType(event.target, files)) return;
       event.preventDefault();
       event.stopPropagation();
+      if (!isManifest) {
+        event.target.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer: carry(files) }));
+        return;
+      }
       const input = document.getElementById("replay").previousElementSibling; // the button's own field of files
       input.files = event.dataTransfer.files;
       input.dispatchEvent(new Event("change", { bubbles: true }));

@@ -54,6 +54,7 @@ def _serve(folder: Path) -> None:
 
     from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
+    from marigold_core.ui.photo_previews import PhotoPreviews
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
     build(service).launch(
@@ -75,7 +76,7 @@ def _serve(folder: Path) -> None:
         max_threads=16,
         state_session_capacity=1000,
         app_kwargs={
-            "middleware": [Middleware(RequestFilter)],
+            "middleware": [Middleware(RequestFilter), Middleware(PhotoPreviews)],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,

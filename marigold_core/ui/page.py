@@ -1,7 +1,7 @@
 """Draws the page around a ``Service``: its two tabs, the HTTP endpoints and the script."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import gradio as gr
 from gradio.components import Component
@@ -14,10 +14,9 @@ from marigold_core.ui.api import add_endpoints
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
-from marigold_core.ui.controls.settings import draw_photo, draw_presets, draw_settings
+from marigold_core.ui.controls.settings import draw_presets, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, MODEL, QUIET, on
+from marigold_core.ui.events import MODEL, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.compare import CompareScreen
@@ -43,7 +42,7 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab(text.LAB_TAB):
                 compare_tab = CompareScreen(service)
         photo_tab.connect(page)
-        compare_tab.connect(page, photo_tab.photo)
+        compare_tab.connect(page, photo_tab.controller.photo)
         add_endpoints(page, service)
         page.load(None, js=_script())
     page.queue(max_size=20, default_concurrency_limit=1, api_open=False)
@@ -64,12 +63,12 @@ class PhotoTab:
         self.controller = controller = RunController(service)
         with gr.Row(elem_id="studio", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="controls"):
-                self.photo = draw_photo()
+                controller.draw_photo()
                 presets = draw_presets()
                 self.runtime = RuntimeLine(controller)
                 controller.draw_buttons()
                 self.inputs = draw_settings(presets)
-                self.gallery = ExampleGallery(controller, self.photo)
+                self.gallery = ExampleGallery(controller)
             with gr.Column(scale=1, min_width=320, elem_id="results"):
                 controller.draw_status()
                 with gr.Tabs(elem_id="views"):
@@ -84,7 +83,7 @@ class PhotoTab:
                     with gr.Tab(text.FILES_TAB, render_children=True) as files_tab:  # for manifests that are dropped
                         files = FilesScreen(controller)
                         self.link = ShareLink(controller, self.inputs, self.gallery)
-                        self.replay = ReplayButton(controller, self.photo, self.inputs)
+                        self.replay = ReplayButton(controller, self.inputs)
                 history = History(controller)
         controller.screens += [depth, uncertainty, mesh, metres, files, history]
         for tab in (depth_tab, uncertainty_tab, metres_tab, files_tab):
@@ -93,8 +92,8 @@ class PhotoTab:
     def connect(self, page: gr.Blocks) -> None:
         """Wire the events; called once everything is drawn."""
         controller = self.controller
-        triggers = [controller.run.click, self.photo.upload]
-        given = {self.photo, *self.inputs.values, *controller.inputs}
+        triggers = [controller.run.click, controller.photo.upload]
+        given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
         job = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
         controller.jobs.append(job)
         for part in (*controller.screens, self.gallery, self.link, self.replay):
@@ -104,17 +103,19 @@ class PhotoTab:
         controller.after(ended)
         for job in controller.jobs:
             controller.after(job)
-            job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET)  # a message has the reason
-        self.runtime.connect(page, self.photo, self.inputs)
-        changed = [self.photo, *self.inputs.outputs, *controller.outputs]
+        self.runtime.connect(page, self.inputs)
+        changed = [*self.inputs.outputs, *controller.outputs]
         controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Run the model on the photo, showing every member as it comes; Gradio closes this to stop it."""
-        with translate_errors():
-            photo = values[self.photo]
-            if photo is None:
-                raise ImageError(text.NO_PHOTO)
-            settings = self.inputs.read(values)
-            checkpoint = check_checkpoint(values[self.inputs.checkpoint])
-            yield from self.controller.run_photo(photo, settings, checkpoint, values)
+        yield from self.controller.reported(self._run(values), values)
+
+    def _run(self, values: Values) -> Generator[Update]:
+        file = values[self.controller.photo]
+        if file is None:
+            raise ImageError(text.NO_PHOTO)
+        photo = yield from self.controller.take(file, values)
+        settings = self.inputs.read(values)
+        checkpoint = check_checkpoint(values[self.inputs.checkpoint])
+        yield from self.controller.run_photo(photo, settings, checkpoint, values)

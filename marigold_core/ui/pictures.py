@@ -11,7 +11,6 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from marigold_core import storage
-from marigold_core.prediction import Prediction
 
 PICTURE_HEIGHT_PX = 560
 PREVIEW_PX = 1280  # longest edge of what the page shows; downloads have the photo's size
@@ -25,16 +24,17 @@ def preview_size(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def preview(picture: np.ndarray) -> str:
-    """[H, W, 3] uint8 -> the file of a picture for the page. Raises: ExportError as ``atomic.write_bytes``."""
-    return _write(_shrunk(picture), "picture.png")
+    """[H, W, 3] uint8 -> the file of a picture for the page. Raises: ExportError as ``storage.write_bytes``."""
+    return _write(shrunk(picture), "picture.png")
 
 
-def photo_file(prediction: Prediction) -> str:
-    """Write the photo as the page shows it -> its file. Raises: ExportError as ``atomic.write_bytes``."""
-    return _write(_shrunk(prediction.photo), "photo.jpeg")
+def photo_file(photo: np.ndarray) -> str:
+    """[H, W, 3] uint8 -> the file of a photo for the page. Raises: ExportError as ``storage.write_bytes``."""
+    return _write(shrunk(photo), "photo.jpeg")
 
 
-def _shrunk(picture: np.ndarray) -> Image.Image:
+def shrunk(picture: np.ndarray) -> Image.Image:
+    """[H, W, 3] uint8 -> the picture at ``preview_size``."""
     image, size = Image.fromarray(picture), preview_size(picture.shape)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 

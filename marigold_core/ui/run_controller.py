@@ -5,23 +5,27 @@ result: from the model (a run, members to add, a recorded run), an example or an
 """
 
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
 
-from marigold_core.errors import ExportError
+from marigold_core.errors import ExportError, ImageError
 from marigold_core.files import replay
 from marigold_core.files.manifest import Manifest
-from marigold_core.images.photo import Photo
+from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.convergence import EarlyStopping
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import ColourSettings, Frozen, MeshSettings, Settings, bounds
 from marigold_core.ui import text
+from marigold_core.ui.controls.photo import draw_photo
+from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.offered_checkpoints import offered_checkpoint
 from marigold_core.ui.templates import render
 
@@ -61,6 +65,14 @@ class Screen:
         """List what ``show`` and ``finish`` may change."""
         return []
 
+    def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Take away what belongs to the result on show; ``photo`` [H, W, 3] uint8 is what is now worked on, if any."""
+        return {}
+
+    def begin(self, values: Values) -> Update:
+        """Change what does not hold while a job runs; ``show`` and ``finish`` change it back."""
+        return {}
+
     def show(self, prediction: Prediction, values: Values) -> Update:
         """Change what is quick with a prediction that may still gain members."""
         return {}
@@ -80,7 +92,7 @@ class Screen:
 class Job:
     """What one job runs."""
 
-    photo: str | Photo
+    photo: Photo
     settings: Settings
     checkpoint: str
     start: Prediction | None = None  # whose members are kept and continued
@@ -99,6 +111,10 @@ class RunController:
         self.jobs: list[Dependency] = []  # events that hold the model, which Stop ends
         self.colours = ModelInputs(ColourSettings)  # what is seen and what files are made with: the same
         self.mesh = ModelInputs(MeshSettings)
+
+    def draw_photo(self) -> None:
+        """Draw the photo input."""
+        self.photo = draw_photo()
 
     def draw_buttons(self) -> None:
         """Draw Run and Stop."""
@@ -127,7 +143,7 @@ class RunController:
     def outputs(self) -> list[Component]:
         """List what ``run_job`` and ``show_result`` may change."""
         screens = [component for screen in self.screens for component in screen.outputs]
-        return [self.status, self.run, self.stop, self.result, *dict.fromkeys(screens)]
+        return [self.status, self.run, self.stop, self.result, self.photo, *dict.fromkeys(screens)]
 
     def shown(self, result: str | None) -> Prediction:
         """Return the result on show. Raises: ExportError when there is none, or it is no longer kept."""
@@ -142,26 +158,51 @@ class RunController:
             update |= screen.show(prediction, values) | screen.finish(prediction, values)
         return update
 
-    def run_photo(self, photo: str, settings: Settings, checkpoint: str, values: Values) -> Iterator[Update]:
+    def reported(self, updates: Generator[Update], values: Values) -> Iterator[Update]:
+        """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well."""
+        result = values[self.result]
+        try:
+            with translate_errors(), closing(updates):
+                for update in updates:
+                    result = update.get(self.result, result)
+                    yield update
+        except gr.Error as error:
+            yield self._rest(result, error.message, values)
+            raise
+
+    def take(self, source: str | Photo, values: Values) -> Generator[Update, None, Photo]:
+        """Begin a job with its photo, a file or decoded; what is on show of another one is taken away -> the photo.
+
+        Raises: ImageError, after which neither the photo nor a result of another one is on show.
+        """
+        yield self._begun(values)
+        try:
+            photo = load_photo(source)
+        except ImageError:
+            yield {**self._cleared(values, None), self.photo: None}
+            raise
+        result: str | None = values[self.result]
+        shown = self.service.prediction(result).photo if result and self.service.keeps(result) else None
+        if shown is None or not np.array_equal(shown, photo.pixels):
+            yield self._cleared(values, photo.pixels)
+        return photo
+
+    def run_photo(self, photo: Photo, settings: Settings, checkpoint: str, values: Values) -> Generator[Update]:
         """Run the model on a photo, with early stopping where it is chosen."""
         threshold = values[self.threshold] / 100 if values[self.early_stopping] else None
         return self.run_job(Job(photo, settings, checkpoint, threshold=threshold), values)
 
-    def add_members(self, number: int, values: Values) -> Iterator[Update]:
+    def add_members(self, number: int, values: Values) -> Generator[Update]:
         """Add members to the result on show; those that it has are not computed again."""
         start = self.shown(values[self.result])
         members = min(start.settings.ensemble_size + number, MOST_MEMBERS)
         settings = start.settings.changed(ensemble_size=members)
         photo = Photo(start.photo, start.fov_x_deg, None)
-        return self.run_job(Job(photo, settings, offered_checkpoint(start.checkpoint), start), values)
+        yield from self.run_job(Job(photo, settings, offered_checkpoint(start.checkpoint), start), values)
 
     def run_job(self, job: Job, values: Values) -> Generator[Update]:
         """Run a job and show every member as it comes; closing this stops the job."""
-        yield {
-            self.status: status_line(text.STARTING, 0, stale=True),
-            self.run: gr.Button(interactive=False),
-            self.stop: gr.Button(interactive=True),
-        }
+        yield self._begun(values)
         began, result, key = perf_counter(), None, None
         events, stopping = self._start(job)
         for event in events:
@@ -177,7 +218,7 @@ class RunController:
         update: Update = {self.result: key}
         for screen in self.screens:
             update |= screen.finish(result, values)
-        sentence = summary(result, perf_counter() - began)
+        sentence = summary(result, perf_counter() - began, job.photo.note)
         if stopping is not None and stopping.converged:
             sentence = text.SETTLED.format(used=stopping.finished, asked=stopping.requested, seconds=stopping.saved_s)
         yield {**update, **self.idle(sentence)}
@@ -194,13 +235,36 @@ class RunController:
         return iter(stopping), stopping
 
     def stopped(self, values: Values) -> Update:
-        """Make what a stopped or failed job had reached the result; without a member that is the one before it."""
+        """Make what a stopped job had reached the result; without a member that is the one before it, if any."""
         result = values[self.result]
         if result is None or not self.service.keeps(result):
-            return self.idle(text.STOPPED)
-        prediction = self.service.prediction(result)
-        made = text.count(prediction.settings.ensemble_size, "member")
-        return self.show_result(prediction, text.STOPPED_WITH.format(members=made), values)
+            return self._rest(None, text.STOPPED, values)
+        made = text.count(self.service.prediction(result).settings.ensemble_size, "member")
+        return self._rest(result, text.STOPPED_WITH.format(members=made), values)
+
+    def _begun(self, values: Values) -> Update:
+        """Write that a job begins, and offer to stop it."""
+        update: Update = {
+            self.status: status_line(text.STARTING, 0, stale=True),
+            self.run: gr.Button(interactive=False),
+            self.stop: gr.Button(interactive=True),
+        }
+        for screen in self.screens:
+            update |= screen.begin(values)
+        return update
+
+    def _cleared(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Take the result off the page."""
+        update: Update = {self.result: None}
+        for screen in self.screens:
+            update |= screen.clear_result(values, photo)
+        return update
+
+    def _rest(self, result: str | None, sentence: str, values: Values) -> Update:
+        """Show a result as finished, if there is one, with a sentence about how the job ended."""
+        if result is None or not self.service.keeps(result):
+            return {**self._cleared(values, None), **self.idle(sentence)}
+        return self.show_result(self.service.prediction(result), sentence, values)
 
     def idle(self, sentence: str) -> Update:
         """Write how a job ended and make the buttons ready for the next."""
@@ -229,11 +293,11 @@ def progress_line(event: Progress, *, stale: bool) -> str:
     return status_line(text.capital(event.stage), event.done / event.total if event.total else -1, stale=stale)
 
 
-def summary(prediction: Prediction, seconds: float) -> str:
-    """Describe what was made, from what, and how long it took."""
+def summary(prediction: Prediction, seconds: float, note: str | None) -> str:
+    """Describe what was made, from what, and how long it took; ``note`` is that of the decoder, if any."""
     height, width = prediction.photo.shape[:2]
     used = prediction.settings
-    return text.DONE.format(
+    done = text.DONE.format(
         members=text.count(used.ensemble_size, "member"),
         steps=text.count(used.num_inference_steps, "step"),
         seconds=seconds,
@@ -242,6 +306,7 @@ def summary(prediction: Prediction, seconds: float) -> str:
         seed=used.seed,
         name=prediction.checkpoint,
     )
+    return f"{done}. {note}" if note else done
 
 
 def button_note(sentence: str, remark: str = "") -> str:

@@ -314,6 +314,16 @@ def test_runs_line_up_newest_first_once_each_and_stored_examples_do_not(controll
     assert strip.pressed == [False, False]
 
 
+def test_the_same_run_made_again_takes_the_place_of_the_first(controller: RunController) -> None:
+    strip = Strip(controller)
+    for prediction in (depth(seed=1), depth(seed=2), depth(seed=1)):
+        strip.finish(prediction)
+    assert strip.pressed == [True, False] and strip.drawn.index("seed 1") < strip.drawn.index("seed 2")
+    strip.finish(depth(seed=1, photo=np.full((HEIGHT, WIDTH, 3), 91, np.uint8)))
+    strip.finish(depth(seed=1, checkpoint_sha256="1" * 64))
+    assert len(strip.pressed) == 4
+
+
 def test_a_picked_run_is_on_show_again_under_its_own_id(controller: RunController) -> None:
     strip = Strip(controller)
     first = depth(seed=1)

@@ -187,13 +187,3 @@ def test_the_picker_lists_what_works(monkeypatch):
     assert "2.6 GB" in choices[2][0]
     with pytest.raises(CheckpointError, match="choose one of"):
         offered_checkpoints.check_checkpoint("gone")
-
-
-def test_a_photo_written_into_the_request_is_refused():
-    import gradio as gr
-    from gradio.data_classes import ImageData
-
-    with pytest.raises(gr.Error, match="Upload"):
-        settings.uploaded_path(ImageData(url="data:image/png;base64,AAAA"))
-    assert settings.uploaded_path(None) is None
-    assert settings.uploaded_path(ImageData(path="/somewhere/photo.heic")) == "/somewhere/photo.heic"

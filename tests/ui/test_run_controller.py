@@ -1,7 +1,7 @@
 """What a job leaves on show, however it ends: the last member that came is the result, for every screen."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,16 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from marigold_core.errors import ExportError
+from marigold_core.errors import ExportError, SettingsError
+from marigold_core.images.photo import Photo
 from marigold_core.pipeline.convergence import MIN_MEMBERS
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.run_controller import MOST_MEMBERS, Job, RunController, Update
+
+PHOTO = Photo(np.zeros((20, 30, 3), np.uint8), None, None)
 
 
 def prediction(members: int) -> Prediction:
@@ -26,7 +29,7 @@ def prediction(members: int) -> Prediction:
         values=np.full((6, 8), members / 10, np.float32),
         uncertainty=None,
         members=np.zeros((members, 6, 8), np.float16),
-        photo=np.zeros((6, 8, 3), np.uint8),
+        photo=PHOTO.pixels,
         fov_x_deg=None,
         settings=Settings(num_inference_steps=1, ensemble_size=members).resolved(1, 64),
         checkpoint="nano",
@@ -37,7 +40,7 @@ def prediction(members: int) -> Prediction:
 
 
 def events(
-    photo: str, settings: Settings, checkpoint: str, start: Prediction | None
+    photo: Photo, settings: Settings, checkpoint: str, start: Prediction | None
 ) -> Iterator[Progress | Prediction]:
     first = 1 if start is None else start.settings.ensemble_size + 1
     for number in range(first, settings.ensemble_size + 1):
@@ -46,7 +49,7 @@ def events(
 
 
 def job(members: int) -> Job:
-    return Job("photo.png", Settings(num_inference_steps=1, ensemble_size=members), "nano")
+    return Job(PHOTO, Settings(num_inference_steps=1, ensemble_size=members), "nano")
 
 
 @pytest.fixture
@@ -57,6 +60,7 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunC
     async def draw() -> RunController:  # in a loop that is closed again: without one, Gradio opens some of its own
         with gr.Blocks():
             controller = RunController(service)
+            controller.draw_photo()
             controller.draw_buttons()
             controller.draw_status()
             controller.draw_early_stopping()
@@ -91,7 +95,7 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
 
 def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(controller: RunController) -> None:
     values: dict[Any, Any] = {controller.result: None}
-    assert controller.result not in controller.stopped(values)
+    assert controller.stopped(values)[controller.result] is None
     values |= controller.show_result(prediction(4), "", values)
     following = controller.run_job(job(5), values)
     values |= next(following)
@@ -99,12 +103,55 @@ def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(contr
     assert shown_members(controller, controller.stopped(values)) == 4
 
 
+# ------------------------------------------------------------------------------- beside which photo
+
+
+def taken(controller: RunController, source: str | Photo, values: dict[Any, Any]) -> None:
+    """Begin a job with a photo, as the page does, and let the page hold what that changes."""
+    for update in controller.reported(controller.take(source, values), values):
+        values |= update
+
+
+def test_a_result_leaves_with_its_photo_and_stays_with_it(controller: RunController) -> None:
+    values: dict[Any, Any] = {controller.result: None, controller.photo: "same.png"}
+    values |= controller.show_result(prediction(4), "", values)
+    taken(controller, PHOTO, values)
+    assert shown_members(controller, values) == 4
+    taken(controller, Photo(PHOTO.pixels + np.uint8(1), None, None), values)
+    assert values[controller.result] is None
+    assert text.STOPPED in str(controller.stopped(values)[controller.status])
+
+
+def test_a_photo_that_cannot_be_read_says_why_and_leaves_nothing_old(controller: RunController, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no photo")
+    values: dict[Any, Any] = {controller.result: None, controller.photo: "text.jpg"}
+    values |= controller.show_result(prediction(4), "", values)
+    with pytest.raises(gr.Error, match="not a photo that can be read"):
+        taken(controller, str(tmp_path / "text.jpg"), values)
+    assert values[controller.result] is None and values[controller.photo] is None
+    assert "not a photo that can be read" in str(values[controller.status])
+    assert values[controller.run].constructor_args["interactive"]
+
+
+def test_any_other_failure_keeps_the_result_and_says_why(controller: RunController) -> None:
+    def failing() -> Generator[Update]:
+        yield {controller.result: controller.service.keep(prediction(2))}
+        raise SettingsError("Too much for one run.")
+
+    values: dict[Any, Any] = {controller.result: None}
+    with pytest.raises(gr.Error, match="Too much"):
+        for update in controller.reported(failing(), values):
+            values |= update
+    assert shown_members(controller, values) == 2
+    assert "Too much for one run." in str(values[controller.status])
+
+
 @pytest.mark.parametrize("chosen", [False, True])
 def test_early_stopping_is_the_controllers_and_holds_for_a_photo_where_it_is_chosen(
     controller: RunController, chosen: bool
 ) -> None:
     values = {controller.early_stopping: chosen, controller.threshold: 1.0}
-    *_, ended = controller.run_photo("photo.png", job(10).settings, "nano", values)  # its members are all the same
+    *_, ended = controller.run_photo(PHOTO, job(10).settings, "nano", values)  # its members are all the same
     assert shown_members(controller, ended) == (MIN_MEMBERS if chosen else 10)
     assert (f"Stopped after {MIN_MEMBERS} of 10 members" in str(ended[controller.status])) == chosen
 
@@ -112,7 +159,7 @@ def test_early_stopping_is_the_controllers_and_holds_for_a_photo_where_it_is_cho
 def test_members_are_added_to_the_result_on_show_up_to_the_most_there_may_be(controller: RunController) -> None:
     values = {controller.result: None, controller.early_stopping: True, controller.threshold: 1.0}
     with pytest.raises(ExportError, match=text.NO_RESULT):
-        controller.add_members(5, values)
+        next(controller.add_members(5, values))
     for members, expected in ((4, 9), (MOST_MEMBERS - 2, MOST_MEMBERS)):
         values |= controller.show_result(prediction(members), "", values)
         updates = controller.add_members(5, values)

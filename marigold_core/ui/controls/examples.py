@@ -34,15 +34,15 @@ def example_photo(index: int) -> str:
 class ExampleGallery:
     """Pictures to pick from; each brings its photo and its stored result."""
 
-    def __init__(self, controller: RunController, photo: gr.Image) -> None:
-        """Draw the pictures; ``photo`` is the input that a picked one goes into."""
-        self.controller, self.photo = controller, photo
+    def __init__(self, controller: RunController) -> None:
+        """Draw the pictures."""
+        self.controller = controller
         self.pictures = draw_examples("examples")
 
     def listen(self) -> None:
         """Show a picture's result when it is picked."""
-        given, changed = {self.pictures, *self.controller.inputs}, [self.photo, *self.controller.outputs]
-        picked = on(self.pictures.click, self.on_pick, given, changed)
+        given = {self.pictures, *self.controller.inputs}
+        picked = on(self.pictures.click, self.on_pick, given, self.controller.outputs)
         self.controller.after(picked)
 
     def on_pick(self, values: Values) -> Update:
@@ -53,7 +53,7 @@ class ExampleGallery:
 
     def fill(self, name: str) -> Update:
         """Put an example photo into the input."""
-        return {self.photo: example_photo(examples.NAMES.index(name))}
+        return {self.controller.photo: example_photo(examples.NAMES.index(name))}
 
     def show(self, name: str, values: Values, before: str = "") -> Update:
         """Show the stored result of an example; ``before`` comes ahead of the sentence about it."""

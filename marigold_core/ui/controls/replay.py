@@ -1,11 +1,10 @@
 """A manifest that is dropped on the page runs again, and its files are compared byte by byte."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from gradio.data_classes import FileData, ListFiles
 
 from marigold_core.checkpoints.registry import default_checkpoint, named_checkpoints
 from marigold_core.errors import CheckpointError, ImageError, SettingsError
@@ -14,8 +13,8 @@ from marigold_core.files.manifest import Manifest
 from marigold_core.files.writers import formats_of
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.ui import text
-from marigold_core.ui.controls.settings import SettingsInputs, keep_local, uploaded_path
-from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.controls.photo import FilesButton
+from marigold_core.ui.controls.settings import SettingsInputs
 from marigold_core.ui.events import MODEL, on
 from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
 
@@ -25,11 +24,11 @@ MANIFEST_BYTES = 10**6  # ours are 3 kB
 class ReplayButton:
     """The button that takes a manifest, which the page also presses for one that is dropped anywhere on it."""
 
-    def __init__(self, controller: RunController, photo: gr.Image, inputs: SettingsInputs) -> None:
-        """Draw the button; ``photo`` and ``inputs`` show what a manifest was made from."""
-        self.controller, self.photo, self.inputs = controller, photo, inputs
+    def __init__(self, controller: RunController, inputs: SettingsInputs) -> None:
+        """Draw the button; ``inputs`` show what a manifest was made with."""
+        self.controller, self.inputs = controller, inputs
         with gr.Row(elem_classes="take"):
-            self.manifest = gr.UploadButton(
+            self.manifest = FilesButton(
                 text.REPLAY,
                 file_count="multiple",
                 file_types=[".json", "image"],
@@ -38,32 +37,34 @@ class ReplayButton:
                 elem_id="replay",
             )
             gr.HTML(button_note(text.REPLAY_USE))
-        self.manifest.preprocess = _paths  # Gradio's own would copy every file
-        keep_local(self.manifest)
 
     def listen(self) -> None:
         """Run a manifest when it comes."""
-        given = {self.manifest, self.photo, self.controller.result, *self.controller.inputs}
-        changed = [*self.controller.outputs, self.photo, *self.inputs.outputs]
+        given = {self.manifest, self.controller.photo, self.controller.result, *self.controller.inputs}
+        changed = [*self.controller.outputs, *self.inputs.outputs]
         job = on(self.manifest.upload, self.on_upload, given, changed, MODEL, trigger_mode="once")
         self.controller.jobs.append(job)
 
     def on_upload(self, values: Values) -> Iterator[Update]:
         """Run the recorded settings on the recorded photo, put the result on show, and compare its files."""
-        with translate_errors():
-            files = [Path(file) for file in values[self.manifest]]
-            record = read(files)
-            photo, file = self._find_photo(record, files, values)
-            checkpoint = find_checkpoint(record)
-            yield {**self.inputs.restored(record.settings, checkpoint), **({self.photo: str(file)} if file else {})}
-            result = None
-            for update in self.controller.run_job(Job(photo, record.settings, checkpoint, record=record), values):
-                result = update.get(self.controller.result)
-                yield update
-            assert isinstance(result, str)  # the last update of a job brings it
-            made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colours)
-            outcome = replay.against(record, replay.read(made["manifest"]))
-            yield {self.controller.status: status_line(text.REPLAYED.format(outcome=outcome.describe()))}
+        yield from self.controller.reported(self._run(values), values)
+
+    def _run(self, values: Values) -> Generator[Update]:
+        files = [Path(file) for file in values[self.manifest]]
+        record = read(files)
+        photo, file = self._find_photo(record, files, values)
+        checkpoint = find_checkpoint(record)
+        given = {self.controller.photo: str(file)} if file else {}
+        yield {**self.inputs.restored(record.settings, checkpoint), **given}
+        photo = yield from self.controller.take(photo, values)
+        result = None
+        for update in self.controller.run_job(Job(photo, record.settings, checkpoint, record=record), values):
+            result = update.get(self.controller.result)
+            yield update
+        assert isinstance(result, str)  # the last update of a job brings it
+        made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colours)
+        outcome = replay.against(record, replay.read(made["manifest"]))
+        yield {self.controller.status: status_line(text.REPLAYED.format(outcome=outcome.describe()))}
 
     def _find_photo(self, record: Manifest, files: list[Path], values: Values) -> tuple[Photo, Path | None]:
         """Find the recorded photo among those at hand -> it, and its file if it came with the manifest.
@@ -80,8 +81,8 @@ class ReplayButton:
         for file in files:
             if not _is_manifest(file):
                 yield load_photo(file).pixels, file
-        if values[self.photo] is not None:
-            yield load_photo(values[self.photo]).pixels, None
+        if values[self.controller.photo] is not None:
+            yield load_photo(values[self.controller.photo]).pixels, None
         if values[self.controller.result] is not None:
             yield self.controller.service.prediction(values[self.controller.result]).photo, None
         for path in examples.photos():
@@ -113,8 +114,3 @@ def find_checkpoint(record: Manifest) -> str:
 
 def _is_manifest(file: Path) -> bool:
     return file.suffix.lower() == ".json"
-
-
-def _paths(payload: ListFiles | FileData | None) -> list[str]:
-    files = payload.root if isinstance(payload, ListFiles) else [payload]
-    return [path for path in map(uploaded_path, files) if path]

@@ -27,8 +27,9 @@ class RuntimeLine:
         self.controller = controller
         self.line = gr.HTML(elem_classes="note", elem_id="cost")
 
-    def connect(self, page: gr.Blocks, photo: gr.Image, inputs: SettingsInputs) -> None:
+    def connect(self, page: gr.Blocks, inputs: SettingsInputs) -> None:
         """Estimate anew with every change of what counts, and after every run, which is one more that was timed."""
+        photo = self.controller.photo
 
         def estimate(values: Values) -> str:
             try:

@@ -1,14 +1,12 @@
-"""The controls on the left: the photo, the presets, and one widget for every field of ``Settings``."""
+"""The presets, and one widget for every field of ``Settings``."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.data_classes import FileData, ImageData
 
 from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.settings import PRESETS, Settings, bounds, default, help_text
@@ -21,51 +19,6 @@ OWN_RESOLUTION = "own"  # a drop-down has no choice for None
 RESOLUTIONS_PX = (256, 384, 512, 768, 1024)
 PRESET_VALUES = {name: [values["num_inference_steps"], values["ensemble_size"]] for name, values in PRESETS.items()}
 OFFERED_PX = (*RESOLUTIONS_PX, 0)  # 0: the photo's own size
-
-
-def draw_photo(elem_id: str = "photo", *, visible: bool = True) -> gr.Image:
-    """Draw an image input that hands on the uploaded file as it is, for ``image.load_photo`` to decode.
-
-    Gradio's own reading would try every plug-in of Pillow, refuse HEIC without a word, and follow web addresses and
-    pictures written into the request. Its methods are replaced on the object, not in a subclass, because Gradio
-    writes a stub file beside the source of every subclass.
-    """
-    photo = gr.Image(
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "webcam", "clipboard"],
-        label=text.PHOTO,
-        show_label=False,
-        placeholder=text.PHOTO_PLACEHOLDER,
-        height=250,
-        buttons=[],
-        visible=visible,
-        elem_id=elem_id if visible else None,
-    )
-    photo.preprocess = uploaded_path
-    keep_local(photo)
-    return photo
-
-
-def keep_local(widget: Component) -> None:
-    """Let an input of files take uploads alone: Gradio would fetch a web address that stands in their place."""
-    to_cache = widget.async_move_resource_to_block_cache
-
-    async def local_to_cache(url_or_file_path: str | Path | None) -> str | None:
-        if str(url_or_file_path).lower().startswith(("http:", "https:")):
-            raise gr.Error(text.INLINE_PHOTO, print_exception=False)
-        return await to_cache(url_or_file_path)
-
-    widget.async_move_resource_to_block_cache = local_to_cache
-
-
-def uploaded_path(payload: FileData | ImageData | None) -> str | None:
-    """Return the path of an uploaded file."""
-    if payload is None:
-        return None
-    if payload.path is None or (payload.url or "").startswith("data:"):
-        raise gr.Error(text.INLINE_PHOTO, print_exception=False)
-    return payload.path
 
 
 @dataclass(frozen=True)

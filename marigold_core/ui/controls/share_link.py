@@ -80,14 +80,14 @@ class ShareLink:
 
     def listen(self) -> None:
         """Make a link when the button is pressed; the browser knows the page's address and has the clipboard."""
-        given = {self.gallery.photo, *self.inputs.values}
+        given = {self.controller.photo, *self.inputs.values}
         made = on(self.button.click, self.compose, given, self.address)
         made.success(None, self.address, [self.address, self.note], js=COPY_JS)
 
     def compose(self, values: Values) -> gr.Textbox:
         """Write the query of the settings that are in place."""
         with translate_errors():
-            example = self.gallery.name_of(values[self.gallery.photo])
+            example = self.gallery.name_of(values[self.controller.photo])
             state = PageState(self.inputs.read(values), values[self.inputs.checkpoint], example)
             return gr.Textbox(write(state), visible=True)
 

@@ -4,7 +4,8 @@ Another reference, other colours and the files are made from the kept comparison
 are zoomed in the browser, by assets/compare.js.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,12 +20,14 @@ from marigold_core.comparison.contact_sheet import Paint, caption, choose_paint,
 from marigold_core.comparison.sweep import COLUMNS, Comparison, Row, Sweep, format_seconds
 from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.files import examples
+from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.ui import text
 from marigold_core.ui.controls.examples import draw_examples, example_photo
+from marigold_core.ui.controls.photo import PhotoInput, draw_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
-from marigold_core.ui.controls.settings import chosen_px, draw_photo, draw_resolution
+from marigold_core.ui.controls.settings import chosen_px, draw_resolution
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
@@ -38,6 +41,7 @@ from marigold_core.ui.theme import script
 STEPS, STEPS_AT_FIRST = (1, 2, 4, 10, 20, 50), [1, 4, 10]
 SIZES, SIZES_AT_FIRST = (1, 2, 3, 5, 10, 20), [1, 5]
 SEEDS, SEEDS_AT_FIRST = (0, 1, 2, 3), [0]
+EMPTY = f"<div class='lab-empty'><p>{compare_text.EMPTY}</p></div>"  # in the place of the grid
 
 PictureKey = tuple[int, Paint, int | None]  # a cell, its colours, and for differences its reference
 
@@ -85,10 +89,9 @@ class CompareScreen:
                 container=False,
             )
             self.colormap = draw_colormaps(220, container=False, scale=0)
-        empty = f"<div class='lab-empty'><p>{compare_text.EMPTY}</p></div>"
         photos = [text.EXAMPLE_PHOTOS[name] for name in examples.NAMES]
         self.grid = gr.HTML(
-            empty, js_on_load=script("compare.js"), apply_default_css=False, elem_id="lab-grid", photos=photos
+            EMPTY, js_on_load=script("compare.js"), apply_default_css=False, elem_id="lab-grid", photos=photos
         )
         self.table = gr.HTML(apply_default_css=False, elem_id="lab-table")
         with gr.Row(elem_id="lab-files"):
@@ -97,15 +100,14 @@ class CompareScreen:
 
     # ------------------------------------------------------------------------------- events
 
-    def connect(self, page: gr.Blocks, photo: gr.Image) -> None:
+    def connect(self, page: gr.Blocks, photo: PhotoInput) -> None:
         """Wire the events; ``photo`` is the studio's, which is taken over whenever it changes."""
         choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution}
         view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
-        job = on(self.run.click, self.on_run, choices | view, [self.comparison, *at_rest], MODEL)
+        job = on(self.run.click, self.on_run, choices | view, [self.comparison, self.photo, *at_rest], MODEL)
         on(self.stop.click, self.on_stop, self.comparison, at_rest, cancels=[job])
-        job.failure(self.on_stop, self.comparison, at_rest, **LIGHT, **QUIET)  # a message explains it
         on([self.shown.input, self.colormap.input], self.on_view, view, drawn)
         on(self.grid.select, self.on_pin, self.comparison, drawn)
         for number, button in enumerate(self.buttons):
@@ -120,30 +122,47 @@ class CompareScreen:
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Fill the grid cell by cell; Gradio closes this to stop it, and the cells so far are kept."""
-        with translate_errors():
-            if values[self.photo] is None:
-                raise ImageError(text.NO_PHOTO)
-            checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
-            key, sweep = self.service.begin_comparison(values[self.photo], self._requested(values), checkpoints)
-            sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
-            yield {
-                self.comparison: key,
-                self.status: status_line(text.STARTING, 0),
-                self.run: gr.Button(interactive=False),
-                self.stop: gr.Button(interactive=True),
-                **self._drawn(sweep),
-            }
-            began = perf_counter()
-            for event in self.service.run_comparison(sweep):
-                if isinstance(event, Progress):
-                    yield {self.status: progress_line(event, stale=False)}
-                else:
-                    yield self._drawn(sweep)
-            cells = text.count(len(sweep.tiles), "cell")
-            yield self._rest(sweep, compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began)))
+        key = None
+        try:
+            with translate_errors(), closing(self._run(values)) as updates:
+                for update in updates:
+                    key = update.get(self.comparison, key)
+                    yield update
+        except gr.Error as error:
+            yield self._still(error.message) if key is None else self._rest(self.service.comparison(key), error.message)
+            raise
+
+    def _run(self, values: Values) -> Generator[Update]:
+        if values[self.photo] is None:
+            raise ImageError(text.NO_PHOTO)
+        try:
+            photo = load_photo(values[self.photo])
+        except ImageError:
+            nothing: Update = {self.photo: None, self.comparison: None, self.grid: EMPTY, self.table: ""}
+            yield {**nothing, **{button: gr.Button(interactive=False) for button in self.buttons}}
+            raise
+        checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
+        key, sweep = self.service.begin_comparison(photo, self._requested(values), checkpoints)
+        sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
+        yield {
+            self.comparison: key,
+            self.status: status_line(text.STARTING, 0),
+            self.run: gr.Button(interactive=False),
+            self.stop: gr.Button(interactive=True),
+            **self._drawn(sweep),
+        }
+        began = perf_counter()
+        for event in self.service.run_comparison(sweep):
+            if isinstance(event, Progress):
+                yield {self.status: progress_line(event, stale=False)}
+            else:
+                yield self._drawn(sweep)
+        cells = text.count(len(sweep.tiles), "cell")
+        done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
+        yield self._rest(sweep, f"{done} {photo.note}" if photo.note else done)
 
     def on_stop(self, key: str | None) -> Update:
-        """Offer the cells so far when a comparison was stopped or has failed."""
+        """Offer the cells so far when a comparison was stopped."""
         with translate_errors():
             if key is None:
                 return self._still(compare_text.READY)

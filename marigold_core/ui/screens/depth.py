@@ -15,7 +15,7 @@ from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings, M
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, on
-from marigold_core.ui.pictures import draw_comparison
+from marigold_core.ui.pictures import draw_comparison, photo_file
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import DEPTH, PHOTO, draw_legends, main_layer, offered, paint
 from marigold_core.ui.screens.mesh import FIELDS
@@ -78,6 +78,11 @@ class DepthScreen(Screen):
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
         return [self.pictures, self.legends, self.readout, self.left, self.right, self.sizes]
+
+    def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Show the photo that is worked on, or nothing."""
+        file = None if photo is None else photo_file(photo)
+        return {self.pictures: file and (file, file), self.legends: "", self.readout: {}, self.sizes: ""}
 
     def show(self, prediction: Prediction, values: Values) -> Update:
         """Paint a prediction, finished or on its way."""

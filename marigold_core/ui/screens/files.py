@@ -4,6 +4,7 @@ from functools import partial
 from typing import Literal, get_args
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 
 from marigold_core.files.writers import formats_for
@@ -41,6 +42,11 @@ class FilesScreen(Screen):
     def outputs(self) -> list[Component]:
         """List the buttons and the lines."""
         return [*self.buttons.values(), *self.notes.values()]
+
+    def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Offer nothing."""
+        notes = {self.notes[item]: note(item) for item in self.notes}
+        return {**{button: gr.Button(interactive=False) for button in self.buttons.values()}, **notes}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Offer the files that the result can have, and write why it has no others."""

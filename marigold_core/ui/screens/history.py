@@ -2,9 +2,11 @@
 
 from base64 import b64encode
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from io import BytesIO
 
 import gradio as gr
+import numpy as np
 from gradio.components import Component
 from PIL import Image
 
@@ -30,6 +32,7 @@ class PastRun:
     key: str  # of its kept result
     picture: str  # a data address
     made: tuple[str, ...]  # settings and checkpoint, in words
+    identity: tuple[object, ...]  # equal for runs whose results are the same
 
 
 class History(Screen):
@@ -51,15 +54,20 @@ class History(Screen):
         """List what a new result changes."""
         return [self.runs, self.strip]
 
+    def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Mark no run."""
+        return {self.strip: self.draw(values[self.runs], None)}
+
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Put a new run first; a stored example, which has no device, is not a run."""
+        """Put a new run first, in place of the same one made before; a stored example, without a device, is no run."""
         runs: list[PastRun] = values[self.runs]
         if prediction.device is None:
             return {self.strip: self.draw(runs, None)}
         key = self.controller.service.keep(prediction)
         if key not in [run.key for run in runs]:
             picture = _thumbnail(prediction, self.controller.colours.read(values))
-            runs = [PastRun(key, picture, _made_with(prediction)), *runs][:MOST_RUNS]
+            new = PastRun(key, picture, _made_with(prediction), _identity(prediction))
+            runs = [new, *(run for run in runs if run.identity != new.identity)][:MOST_RUNS]
         return {self.runs: runs, self.strip: self.draw(runs, key)}
 
     def listen(self) -> None:
@@ -93,6 +101,12 @@ def _made_with(prediction: Prediction) -> tuple[str, ...]:
     if prediction.kind == "metric":
         words.append(text.RUN_METRES)
     return (*words, prediction.checkpoint)
+
+
+def _identity(prediction: Prediction) -> tuple[object, ...]:
+    """Gather what decides a result; of several calibrations of a run, the last one takes the place of the others."""
+    used = prediction.settings.changed(batch_size=None)
+    return sha256(prediction.photo.tobytes()).digest(), prediction.checkpoint_sha256, used, prediction.kind
 
 
 def _thumbnail(prediction: Prediction, colours: ColourSettings) -> str:

@@ -45,7 +45,7 @@ def main_layer(prediction: Prediction) -> str:
 def paint(prediction: Prediction, layer: str, colours: ColourSettings, mesh: MeshSettings) -> str:
     """Paint a layer as the page shows it, all of one size -> its file; normals are those of ``mesh``."""
     if layer == PHOTO:
-        return photo_file(prediction)
+        return photo_file(prediction.photo)
     if layer == UNCERTAINTY:
         assert prediction.uncertainty is not None  # it is not offered otherwise
         spread = shrink(prediction.uncertainty, PREVIEW_PX)

@@ -87,7 +87,12 @@ class MeshScreen(Screen):
     @property
     def outputs(self) -> list[Component]:
         """List what a new result changes at once."""
-        return [self.mesh[name] for name in ("fov_x_deg", "near_ratio", "uncertainty_cut")]
+        return [*self._changed, *(self.mesh[name] for name in ("fov_x_deg", "near_ratio", "uncertainty_cut"))]
+
+    def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Take the shape away."""
+        front = {self.normals: gr.ImageSlider(None, visible=False), self.note: text.SCENE_HINT}
+        return {self.scene: gr.Model3D(None, visible=True), self.file: None, **front}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Set the field of view to what is known of the camera, and offer the controls that suit the result."""
@@ -180,7 +185,7 @@ class MeshScreen(Screen):
         return {
             self.scene: gr.Model3D(visible="hidden"),  # a viewer that was taken away is slow to come back
             self.file: HIDDEN,
-            self.normals: gr.ImageSlider((photo_file(prediction), picture), visible=True),
+            self.normals: gr.ImageSlider((photo_file(prediction.photo), picture), visible=True),
             self.note: f"<p>{text.NORMALS_ABOUT}</p>",
         }
 

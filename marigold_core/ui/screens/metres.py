@@ -96,6 +96,11 @@ class MetresScreen(Screen):
         """List what a new result changes."""
         return [self.picture, self.results, self.annotations, self.fov, *self.typed]
 
+    def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Start anew, without a photo."""
+        none = {self.picture: None, self.results: metres_text.METRES_NONE, self.annotations: Annotations()}
+        return {**none, **dict.fromkeys([self.fov, *self.typed])}
+
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Start without annotations, or with the hints that the result came from."""
         annotations = Annotations(prediction.hints if isinstance(prediction, Calibrated) else Hints())

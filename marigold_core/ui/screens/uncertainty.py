@@ -69,10 +69,23 @@ class UncertaintyScreen(Screen):
         """List what a new result changes."""
         return [self.pictures, self.note, self.curve, self.member_values, self.more, self.why]
 
-    def show(self, prediction: Prediction, values: Values) -> Update:
-        """Paint the spread, or write why there is none, and draw the curve as far as it goes."""
+    def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
+        """Explain what will be here."""
+        return {**self._empty(text.UNCERTAINTY_WAITS), **self.begin(values)}
+
+    def begin(self, values: Values) -> Update:
+        """Explain what there will be, in place of what the result before lacked."""
         return {
-            **self._draw_spread(prediction),
+            self.curve: draw_curve((), values[self.controller.threshold] / 100, "depth", text.CURVE_ONE),
+            self.member_values: _draw_strip(text.MEMBER_VALUES_FEW),
+            self.more: gr.Button(interactive=False),
+            self.why: "",
+        }
+
+    def show(self, prediction: Prediction, values: Values) -> Update:
+        """Paint the spread once there is one, and draw the curve as far as it goes."""
+        return {
+            **self._draw_spread(prediction, text.UNCERTAINTY_WAITS),
             self.curve: draw_curve(
                 convergence_curve(prediction), values[self.controller.threshold] / 100, prediction.modality
             ),
@@ -80,14 +93,15 @@ class UncertaintyScreen(Screen):
         }
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Offer more members, or write why there can be none."""
+        """Offer more members, or write why there can be none; the same of uncertainty."""
         used = prediction.settings.ensemble_size
         number = min(MORE, MOST_MEMBERS - used)
         why = "" if number else text.MORE_FULL.format(most=MOST_MEMBERS)
         if prediction.members is None:
             why = text.MORE_NONE
         label = text.MORE.format(number=number or MORE)
-        return {self.more: gr.Button(label, interactive=not why), self.why: why}
+        spread = {} if prediction.uncertainty is not None else self._empty(text.UNCERTAINTY_NEEDS_MORE)
+        return {**spread, self.more: gr.Button(label, interactive=not why), self.why: why}
 
     def listen(self) -> None:
         """Wire the threshold, the picked pixel and the button."""
@@ -101,8 +115,7 @@ class UncertaintyScreen(Screen):
 
     def on_more(self, values: Values) -> Iterator[Update]:
         """Add members to the result on show; those that it has are not computed again."""
-        with translate_errors():
-            yield from self.controller.add_members(MORE, values)
+        yield from self.controller.reported(self.controller.add_members(MORE, values), values)
 
     def on_threshold(self, result: str | None, below: float) -> str:
         """Draw the curve again for another threshold."""
@@ -122,17 +135,21 @@ class UncertaintyScreen(Screen):
         with translate_errors():
             return draw_member_values(self.controller.shown(result), _pixel(pixel))
 
-    def _draw_spread(self, prediction: Prediction) -> Update:
-        """Paint the spread with its legend, or write why there is none."""
+    def _empty(self, sentence: str) -> Update:
+        """Write a sentence in the place of the picture."""
+        empty = f"<div class='empty'><p>{sentence}</p></div>"
+        return {self.pictures: gr.ImageSlider(value=None, visible=False), self.note: empty}
+
+    def _draw_spread(self, prediction: Prediction, waits: str) -> Update:
+        """Paint the spread with its legend; a sentence takes its place until there is one."""
         spread = prediction.uncertainty
         if spread is None:
-            empty = f"<div class='empty'><p>{text.UNCERTAINTY_NEEDS_MORE}</p></div>"
-            return {self.pictures: gr.ImageSlider(value=None, visible=False), self.note: empty}
+            return self._empty(waits)
         mean = format_uncertainty(float(spread.mean()), prediction)
         if prediction.kind in ("affine", "scale"):
             mean += text.OF_RANGE
         about = text.UNCERTAINTY_ABOUT.format(members=prediction.settings.ensemble_size, mean=mean)
-        pictures = photo_file(prediction), preview(uncertainty_to_rgb(spread))
+        pictures = photo_file(prediction.photo), preview(uncertainty_to_rgb(spread))
         return {
             self.pictures: gr.ImageSlider(value=pictures, visible=True),
             self.note: f"{draw_legends(prediction, [UNCERTAINTY], ColourSettings())}<p>{about}</p>",
@@ -148,8 +165,11 @@ def _pixel(typed: str | None) -> tuple[int, int] | None:
 # ------------------------------------------------------------------------------- convergence
 
 
-def draw_curve(points: Sequence[ConvergencePoint], below: float, modality: str) -> str:
-    """Draw change and uncertainty over members, and the threshold ``below`` as a dotted line -> HTML."""
+def draw_curve(points: Sequence[ConvergencePoint], below: float, modality: str, sentence: str | None = None) -> str:
+    """Draw change and uncertainty over members, and the threshold ``below`` as a dotted line -> HTML.
+
+    ``sentence`` is by default that of ``curve_sentence``.
+    """
     span = SHORT if len(points) <= SHORT else LONG
     moved = [(point.members, point.change) for point in points if point.change is not None]
     spread = [(point.members, point.uncertainty) for point in points if point.uncertainty is not None]
@@ -157,7 +177,7 @@ def draw_curve(points: Sequence[ConvergencePoint], below: float, modality: str) 
     across = {members: 100 * (members - 1) / (span - 1) for members in range(1, LONG + 1)}
     return render(
         "curve",
-        sentence=curve_sentence(points, below, modality),
+        sentence=sentence or curve_sentence(points, below, modality),
         series={
             name: [(across[members], 100 * share / top) for members, share in shares]
             for name, shares in (("doubt", spread), ("moved", moved))

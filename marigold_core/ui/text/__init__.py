@@ -126,6 +126,7 @@ UNCERTAINTY_ABOUT = (
     "Bright is where the {members} members disagree, by {mean} on average. It shows doubt, not a calibrated error."
 )
 OF_RANGE = " of the depth range"
+UNCERTAINTY_WAITS = "Uncertainty is how much independent members disagree; it is shown from the third member on."
 CURVE_MOVED = "Change with each new member"
 CURVE_UNCERTAINTY = "Mean uncertainty"
 CURVE_MEMBERS = "number of members"

@@ -1,0 +1,89 @@
+"""What takes files of a visitor: the photo inputs and the button for manifests.
+
+They are component classes of our own: Gradio makes a component anew, from its class, for every session in which an
+event has it among its outputs, so what is replaced on one object alone does not last.
+"""
+
+from abc import ABCMeta
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.component_meta import ComponentMeta
+from gradio.data_classes import FileData, ImageData, ListFiles
+
+from marigold_core.ui import text
+
+WEB = ("http:", "https:")
+
+
+class WithoutStub(ComponentMeta):
+    """Makes component classes as Gradio does, but writes no stub file beside their source."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> "WithoutStub":
+        """Make a class that adds no events and no constructor, which are what else Gradio looks at."""
+        return ABCMeta.__new__(mcs, name, bases, attrs)
+
+
+class PhotoInput(gr.Image, metaclass=WithoutStub):
+    """An image input that hands on the uploaded file as it is, for ``images.photo.load_photo`` to decode.
+
+    Gradio's own reading would try every plug-in of Pillow, refuse HEIC without a word, and follow web addresses and
+    pictures written into the request.
+    """
+
+    is_template = True  # the browser draws it as the class that it is made from
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        """Return the path of the uploaded file. Raises: gr.Error for a picture written into the request."""
+        return _uploaded_path(payload)
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        """Take uploads alone. Raises: gr.Error for a web address, which Gradio would fetch."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+
+
+class FilesButton(gr.UploadButton, metaclass=WithoutStub):
+    """A button that takes files, under the same rules."""
+
+    is_template = True
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the paths of the uploaded files; Gradio's own would copy every one."""
+        files = payload.root if isinstance(payload, ListFiles) else [payload]
+        return [path for path in map(_uploaded_path, files) if path]
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        """Take uploads alone, as ``PhotoInput`` does."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+
+
+def draw_photo(elem_id: str = "photo", *, visible: bool = True) -> PhotoInput:
+    """Draw a photo input; its value in events is the path of the uploaded file."""
+    return PhotoInput(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "webcam", "clipboard"],
+        label=text.PHOTO,
+        show_label=False,
+        placeholder=text.PHOTO_PLACEHOLDER,
+        height=250,
+        buttons=[],
+        visible=visible,
+        elem_id=elem_id if visible else None,
+        elem_classes="photo",  # page.js lets any file in; load_photo refuses those that are none
+    )
+
+
+def _local(path: str | Path | None) -> str | Path | None:
+    if str(path).lower().startswith(WEB):
+        raise gr.Error(text.INLINE_PHOTO, print_exception=False)
+    return path
+
+
+def _uploaded_path(payload: FileData | ImageData | None) -> str | None:
+    if payload is None:
+        return None
+    if payload.path is None or (payload.url or "").startswith("data:"):
+        raise gr.Error(text.INLINE_PHOTO, print_exception=False)
+    return payload.path

@@ -69,6 +69,11 @@ class Hints:
     near_m: float | None = None
     fov_x_deg: float | None = None
 
+    @property
+    def kind(self) -> Kind:
+        """What they make of relative depth: metres, or from flat patches alone depth up to one factor."""
+        return "metric" if self.anchors or self.lengths or self.near_m is not None else "scale"
+
 
 def hints_of(
     anchors: Numbers = (),
@@ -183,7 +188,7 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
     depth, slope = depth_from_affine(scale * prediction.values.astype(np.float64) + shift, space)
     kept: dict[str, Any] = {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
     changed: dict[str, Any] = {
-        "kind": "metric" if equations else "scale",
+        "kind": hints.kind,
         "space": "depth",
         "values": depth.astype(np.float32),
         "uncertainty": None if spread is None else (np.abs(slope * scale) * spread).astype(np.float32),

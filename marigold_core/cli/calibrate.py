@@ -10,6 +10,7 @@ from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FO
 from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, check_claim, check_hints, hints_of
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, table, watch
+from marigold_core.files.presets import PRESETS
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
 
@@ -52,18 +53,18 @@ def calibrate(
     known = hints.read(mesh.fov_x_deg)
     job = photo_folders.only_job(photo, output, "hints belong to one")
     model = run.model or default_checkpoint()
-    find(model)  # refused at once, not after the seconds that a prediction takes
+    record, programs = find(model), run.save_for or ()  # refused at once, not after the seconds that a prediction takes
+    check_claim(record.modality, record.kind)
+    file_names(run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=known.kind)
     source = load_photo(job.photo)
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg)
     pipe = load(model, device=run.device, dtype=run.dtype)
-    check_claim(pipe.checkpoint.modality, pipe.checkpoint.kind)
     settings = pipe.resolve(settings)
-    file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
     with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
         found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
-        save(found, folder, run.formats, mesh=mesh, colours=colours)
+        save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours)
     if not run.quiet:
-        print(describe(found), job.folder, sep="\n\n")
+        print(describe(found), job.folder, *(f"{name}: {PRESETS[name].tick}" for name in programs), sep="\n\n")
     return ALL_DONE
 
 

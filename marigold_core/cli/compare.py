@@ -57,8 +57,11 @@ def compare(
     models = run.model or (default_checkpoint(),)
     records = [find(model) for model in models]
     sweeps.check_alike(records)
-    if run.formats:
-        file_names(run.formats, records[0].modality, max(comparison.sizes))
+    written = bool(run.formats or run.save_for)
+    if written:
+        largest, programs = max(comparison.sizes), run.save_for or ()
+        for record in records:
+            file_names(run.formats, record.modality, largest, save_for=programs, kind=record.kind)
     sweep = Sweep(load_photo(job.photo), comparison, models, colormap=colours.colormap)
     count = sweeps.count_cells(comparison, models)
 
@@ -82,7 +85,7 @@ def compare(
         for event in sweeps.run(sweep, open_pipeline, time_parts, announce):
             if isinstance(event, Cell):
                 bar.update()
-                if run.formats:
+                if written:
                     _write_cell(event.prediction, job.folder, output, run, mesh, colours)
     rows = sweep.rows()
     contact_sheet.write(rows, sweep.photo.pixels, colours.colormap, job.folder)
@@ -101,4 +104,4 @@ def _write_cell(
     name = f"{made.checkpoint}_seed{asked.seed}_steps{asked.num_inference_steps}_members{asked.ensemble_size}"
     suiting: list[Format] = [known for known in run.formats or () if known in formats_for(made)]
     with photo_folders.result_folder(parent / name.replace("/", "-"), output, overwrite=True) as folder:
-        save(made, folder, suiting, mesh=mesh, colours=colours)
+        save(made, folder, suiting, save_for=run.save_for or (), mesh=mesh, colours=colours)

@@ -10,6 +10,7 @@ from typing import Annotated, Generic, TypeVar
 import tyro
 from pydantic import Field
 
+from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import Dtype, Format, Frozen
 
@@ -27,6 +28,7 @@ class RunOf(Frozen, Generic[Model]):
     device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
     dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
     formats: tuple[Format, ...] | None = Field(None, description="files to write; by default all that suit the result")
+    save_for: tuple[SaveFor, ...] | None = Field(None, description=SAVE_FOR)
     overwrite: bool = Field(False, description="replace results that are there already")
     quiet: bool = Field(False, description="print nothing but what failed")
 

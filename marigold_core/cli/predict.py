@@ -11,6 +11,7 @@ from marigold_core import load
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, SOME_FAILED, Run, table, watch
 from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.files.presets import PRESETS
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
 
@@ -46,10 +47,13 @@ def predict(
         report.close()
         return SOME_FAILED
     model = run.model or default_checkpoint()
-    find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
+    record = find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
+    programs = run.save_for or ()
+    files = writers.file_names(
+        run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=record.kind
+    )
     pipe = load(model, device=run.device, dtype=run.dtype)
     settings = pipe.resolve(settings)
-    files = writers.file_names(run.formats, pipe.checkpoint.modality, settings.ensemble_size)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 
     def predict_one(job: photo_folders.Job) -> tuple[str, str]:
@@ -59,7 +63,7 @@ def predict(
             return "kept", f"{job.folder} was finished by an earlier run"
         with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
             prediction = watch(pipe.stream(photo, settings), job.photo.name, run.quiet)
-            writers.save(prediction, folder, run.formats, mesh=mesh, colours=colours)
+            writers.save(prediction, folder, run.formats, save_for=programs, mesh=mesh, colours=colours)
         return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
 
     try:
@@ -72,6 +76,8 @@ def predict(
                 report.add(job.photo, "failed", str(error))
     finally:  # a run that is stopped lists what it did as well
         report.close()
+        for name in programs if not run.quiet else ():
+            print(f"\n{name}: {PRESETS[name].tick}")
     return SOME_FAILED if report.count("failed") else ALL_DONE
 
 

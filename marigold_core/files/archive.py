@@ -15,7 +15,7 @@ EVERYTHING = "everything.zip"
 LIMIT_BYTES = 2 * 10**9  # any program opens an archive below 2 GiB
 
 _CHUNK_BYTES = 2**20
-_COMPRESSED = {".png", ".exr"}  # would not get smaller
+_COMPRESSED = (".png", ".exr", ".jpg", ".3mf")  # would not get smaller
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 _UNIX, _READABLE = 3, 0o644 << 16
 
@@ -35,13 +35,13 @@ def write(files: Iterable[Path], archive: Path) -> None:
         )
     with storage.replacing(archive) as temporary, ZipFile(temporary, "w") as bundle:
         for file in files:
-            with file.open("rb") as content, bundle.open(_entry(file), "w") as entry:
-                shutil.copyfileobj(content, entry, _CHUNK_BYTES)
+            with file.open("rb") as content, bundle.open(entry(file.name), "w") as written:
+                shutil.copyfileobj(content, written, _CHUNK_BYTES)
 
 
-def _entry(file: Path) -> ZipInfo:
-    """Describe a file by its name alone, the same on every system."""
-    entry = ZipInfo(file.name, _EPOCH)
-    entry.compress_type = ZIP_STORED if file.suffix in _COMPRESSED else ZIP_DEFLATED
-    entry.create_system, entry.external_attr = _UNIX, _READABLE
-    return entry
+def entry(name: str) -> ZipInfo:
+    """Describe a file of an archive by its name alone, the same on every system."""
+    made = ZipInfo(name, _EPOCH)
+    made.compress_type = ZIP_STORED if name.endswith(_COMPRESSED) else ZIP_DEFLATED
+    made.create_system, made.external_attr = _UNIX, _READABLE
+    return made

@@ -6,6 +6,7 @@ It holds no time, no path and nothing of the photo's metadata, so the same run w
 import hashlib
 import platform
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
 
@@ -13,12 +14,13 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from marigold_core import __version__
 from marigold_core.calibration.calibrate import Calibrated, Hints
+from marigold_core.files.presets import PRESETS, SaveFor
 from marigold_core.geometry.camera import field_of_view, focal_length_px
 from marigold_core.images.colormaps import value_range
 from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import ColourSettings, FieldOfView, Frozen, MeshSettings, Settings
 
-SCHEMA_VERSION = 4  # 2 added how, device, dtype, machine; 3 hints; 4 colours, camera; older ones are read as before
+SCHEMA_VERSION = 4  # 2 added how, device, dtype, machine; 3 hints; 4 colours, camera, save_for, prefix; all are read
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
 _MEANING = {
@@ -88,6 +90,8 @@ class Manifest(_Record):
     fov_x_deg: FieldOfView | None  # from EXIF, or as given for a calibration
     camera: CameraRecord | None = None  # None for a normals prediction, and up to schema 3
     photo: PhotoRecord
+    save_for: dict[SaveFor, str] = {}  # programs that files were written for, and what to tick there
+    prefix: str = ""  # what the name of every file begins with
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
     torch_threads: int | None  # None where torch is not loaded
@@ -96,7 +100,14 @@ class Manifest(_Record):
     machine: str | None = None  # system and processor, which decide the last bits
 
 
-def describe(prediction: Prediction, mesh: MeshSettings, colours: ColourSettings, files: dict[str, str]) -> Manifest:
+def describe(
+    prediction: Prediction,
+    mesh: MeshSettings,
+    colours: ColourSettings,
+    files: dict[str, str],
+    save_for: Sequence[SaveFor] = (),
+    prefix: str = "",
+) -> Manifest:
     """Prediction, what its files were made with, and their hashes by name -> ``Manifest``."""
     height, width = prediction.photo.shape[:2]
     torch = sys.modules.get("torch")  # its thread count decides the last bits of a result
@@ -117,6 +128,8 @@ def describe(prediction: Prediction, mesh: MeshSettings, colours: ColourSettings
         fov_x_deg=prediction.fov_x_deg,
         camera=_camera(prediction, mesh) if prediction.modality == "depth" else None,
         photo=PhotoRecord(width=width, height=height, sha256=sha256(prediction.photo.tobytes())),
+        save_for={name: PRESETS[name].tick for name in save_for},
+        prefix=prefix,
         files=files,
         versions=versions(),
         torch_threads=torch.get_num_threads() if torch else None,

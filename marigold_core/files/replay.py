@@ -118,7 +118,7 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
             )
         return Photo(photo.pixels, record.fov_x_deg, photo.note)
     folder = (manifest if manifest.is_dir() else manifest.parent).resolve()
-    names = {folder.name, folder.parent.name}
+    names = {folder.name, folder.parent.name, record.prefix.removesuffix("_")} - {""}
     for place in (folder, *folder.parents[:2], Path.cwd(), examples.FOLDER):
         for path in sorted(place.glob("*")):
             if not names & {path.stem, path.name} or not path.is_file():
@@ -186,13 +186,22 @@ def write(prediction: Prediction, record: Manifest, folder: Path) -> Outcome:
 
     Raises: ExportError as ``writers.save``.
     """
-    paths = save(prediction, folder, formats_of(record.files), mesh=record.mesh, colours=record.colours)
+    paths = save(
+        prediction,
+        folder,
+        formats_of(record),
+        save_for=tuple(record.save_for),
+        mesh=record.mesh,
+        colours=record.colours,
+        prefix=record.prefix,
+    )
     return against(record, read(paths["manifest"]))
 
 
 def against(record: Manifest, made: Manifest) -> Outcome:
     """Compare the record of a run with that of its replay, file by file."""
-    names = {name: made.files.get(name) for name in record.files}
+    begin, end = len(record.prefix), made.prefix
+    names = {name: made.files.get(f"{end}{name[begin:]}") for name in record.files}
     return Outcome(
         same=[name for name, found in names.items() if found == record.files[name]],
         different=[name for name, found in names.items() if found not in (None, record.files[name])],

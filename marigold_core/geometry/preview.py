@@ -11,6 +11,8 @@ import numpy as np
 import trimesh
 from trimesh.exchange import gltf
 
+from marigold_core.images.colormaps import to_linear
+
 CLAY = np.array([0.60, 0.53, 0.45])  # linear red, green and blue where the light falls straight
 LIGHT = np.array([-0.5, 0.6, 0.62])  # toward the lamp, over the left shoulder
 AMBIENT = 0.12
@@ -31,8 +33,7 @@ def relief_glb(solid: trimesh.Trimesh) -> bytes:
 
 def points_glb(cloud: trimesh.PointCloud) -> bytes:
     """Coloured points in OpenCV axes -> GLB. glTF wants linear light where photos have sRGB."""
-    srgb = np.asarray(cloud.colors)[:, :3] / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = to_linear(np.asarray(cloud.colors)[:, :3])
     upright: Any = trimesh.PointCloud(cast(Any, cloud).vertices, colors=np.rint(linear * 255).astype(np.uint8))
     return _export_unlit(upright.apply_transform(TO_GLTF))
 

@@ -1,4 +1,4 @@
-"""Depth to a printable solid: a height field on a plate, closed on every side.
+"""Printable solids, closed on every side: depth as a relief on a plate, a photo as a lithophane.
 
 Axes for printing: x right, y up in the photo, z up from the plate; millimetres.
 """
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
+from PIL import Image
+from PIL.Image import Resampling
 
 from marigold_core.errors import ExportError
 from marigold_core.geometry.depth_filters import smooth
@@ -16,6 +18,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings
 
 PLA_G_PER_CM3 = 1.24  # the usual plastic of home printers
+LITHOPHANE_MM = 0.6, 3.0  # thickness of white, which still holds together, and of black, which lets no light through
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,37 @@ def relief(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimesh:
     values = prediction.values
     if prediction.modality != "depth" or not np.isfinite(values).all():
         raise ExportError("A relief is made from a depth map whose values are all numbers.")
-    rows, cols = sample_grid(values.shape, settings.max_triangles)
-    sides_and_bottom = 6 * (len(rows) + len(cols))  # triangles
-    rows, cols = sample_grid(values.shape, settings.max_triangles - sides_and_bottom)
+    rows, cols = _grid(values.shape, settings)
     depth = smooth(to_unit(prediction)[np.ix_(rows, cols)].astype(np.float64), settings.smoothing)
     depth = np.clip(depth, settings.near_clip, settings.far_clip)
     span = float(depth.max() - depth.min()) or 1.0
     height_mm = settings.relief_base_mm + settings.relief_height_mm * (depth.max() - depth) / span
+    return _solid(height_mm, rows, cols, settings)
+
+
+def lithophane(photo: np.ndarray, settings: MeshSettings) -> trimesh.Trimesh:
+    """Photo [H, W, 3] uint8 -> watertight plate, longest edge ``relief_mm``, thick where the photo is dark.
+
+    Lit from behind it shows the photo. At most ``max_triangles`` triangles.
+    """
+    rows, cols = _grid(photo.shape, settings)
+    grey = Image.fromarray(photo).convert("L").resize((len(cols), len(rows)), Resampling.BOX)
+    thin, thick = LITHOPHANE_MM
+    return _solid(thick - (thick - thin) * np.asarray(grey, np.float64) / 255, rows, cols, settings)
+
+
+def _grid(shape: tuple[int, ...], settings: MeshSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and columns of a map that a solid of at most ``max_triangles`` is made on."""
+    rows, cols = sample_grid(shape, settings.max_triangles)
+    sides_and_bottom = 6 * (len(rows) + len(cols))  # triangles
+    return sample_grid(shape, settings.max_triangles - sides_and_bottom)
+
+
+def _solid(height_mm: np.ndarray, rows: np.ndarray, cols: np.ndarray, settings: MeshSettings) -> trimesh.Trimesh:
+    """Heights [h, w] above the plate's bottom at these pixels of the photo -> solid in millimetres."""
     mm_per_px = settings.relief_mm / max(rows[-1], cols[-1])
     x, y = np.broadcast_arrays(cols * mm_per_px, (rows[-1] - rows)[:, None] * mm_per_px)
-    vertices, faces = _close(np.stack([x, y, height_mm], axis=-1).reshape(-1, 3), *depth.shape)
+    vertices, faces = _close(np.stack([x, y, height_mm], axis=-1).reshape(-1, 3), *height_mm.shape)
     return trimesh.Trimesh(vertices, faces, process=False)
 
 

@@ -73,6 +73,12 @@ def normals_to_rgb(normals: np.ndarray) -> np.ndarray:
     return np.rint((np.clip(normals, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
+def to_linear(rgb: np.ndarray) -> np.ndarray:
+    """SRGB [..., 3] uint8 -> the same as light, float32 in [0, 1]. Source: IEC 61966-2-1."""
+    srgb = np.arange(256, dtype=np.float64) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)[rgb]
+
+
 def value_range(prediction: Map) -> tuple[float, float]:
     """The depths shown as 0 and 1: those themselves for kind "affine", else the map's least and greatest value."""
     if prediction.kind == "affine":

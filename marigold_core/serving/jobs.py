@@ -20,6 +20,7 @@ from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.files import archive
+from marigold_core.files.presets import SaveFor
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.serving.results import ResultStore
@@ -43,7 +44,7 @@ class StoredPrediction:
     """A finished prediction and the files made from it so far."""
 
     prediction: Prediction
-    files: dict[tuple[tuple[Format, ...], MeshSettings, ColourSettings], dict[str, Path]] = field(
+    files: dict[tuple[tuple[Format, ...], MeshSettings, ColourSettings, tuple[SaveFor, ...]], dict[str, Path]] = field(
         default_factory=dict[Any, Any]
     )
     lock: threading.Lock = field(default_factory=threading.Lock)  # two downloads of one result build one after another
@@ -102,6 +103,7 @@ class Service:
         settings: Settings | None = None,
         checkpoint: str = "nano",
         start: Prediction | None = None,
+        check: "Callable[[Checkpoint], object] | None" = None,
     ) -> Generator[Progress | Prediction]:
         """Run one job, yielding progress and a ``Prediction`` after each member; the last one is the result.
 
@@ -112,12 +114,15 @@ class Service:
             settings: what to predict with; by default the checkpoint's own.
             checkpoint: short name, folder or hub id.
             start: an earlier prediction whose members are continued, as by ``MarigoldPipeline.stream``.
+            check: raises what is wrong with the job for a checkpoint, before the model is waited for.
 
         Raises:
             ImageError, SettingsError, CheckpointError: the job cannot run.
         """
         photo = load_photo(photo)
         pipe = yield from self._loaded(checkpoint)
+        if check:
+            check(pipe.checkpoint)
         settings = pipe.resolve(settings)
         check_cost(settings, photo.pixels.shape[:2])
         yield from self._alone(timed(pipe.stream(photo, settings, start), checkpoint))
@@ -184,6 +189,7 @@ class Service:
         formats: Sequence[Format],
         mesh: MeshSettings | None = None,
         colours: ColourSettings | None = None,
+        save_for: Sequence[SaveFor] = (),
     ) -> dict[str, Path]:
         """Write formats of a kept prediction, unless they were written before -> files by name, as ``writers.save``.
 
@@ -192,11 +198,13 @@ class Service:
         from marigold_core.files.writers import save
 
         stored = self._results.get(key)
-        choice = (tuple(formats), mesh or MeshSettings(), colours or ColourSettings())
+        mesh, colours = mesh or MeshSettings(), colours or ColourSettings()
+        choice = (tuple(formats), mesh, colours, tuple(save_for))
         with stored.lock:
             if choice not in stored.files:
                 folder = self._results.folder(key) / str(len(stored.files))
-                files = save(stored.prediction, folder, formats, mesh=mesh, colours=colours, overwrite=True)
+                how: dict[str, Any] = {"save_for": save_for, "mesh": mesh, "colours": colours}
+                files = save(stored.prediction, folder, formats, **how, overwrite=True)
                 stored.files[choice] = files
             return stored.files[choice]
 
@@ -206,13 +214,14 @@ class Service:
         formats: Sequence[Format],
         mesh: MeshSettings | None = None,
         colours: ColourSettings | None = None,
+        save_for: Sequence[SaveFor] = (),
     ) -> Path:
-        """Write the files of ``export`` into one ZIP, unless it was written before -> its path.
+        """Write the files of ``export`` into one ZIP, named after what they are for, unless it is there -> its path.
 
         Raises: ExportError as ``export``, and when they are too large for it.
         """
-        files = self.export(key, formats, mesh, colours)
-        bundle = files["manifest"].with_name(archive.EVERYTHING)
+        files = self.export(key, formats, mesh, colours, save_for)
+        bundle = files["manifest"].with_name(f"{'_'.join(save_for)}.zip" if save_for else archive.EVERYTHING)
         with self._results.get(key).lock:
             if not bundle.exists():
                 archive.write(files.values(), bundle)

@@ -7,7 +7,7 @@ away or cancels stops its job within a step.
 
 import inspect
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
@@ -21,11 +21,13 @@ from pydantic import Field
 
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
 from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, calibrate, check_hints, hints_of
-from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.checkpoints.registry import Checkpoint, default_checkpoint
 from marigold_core.comparison.sweep import Comparison, count_cells
 from marigold_core.errors import CalibrationError, MarigoldError, SettingsError
+from marigold_core.files.presets import SAVE_FOR, SaveFor
+from marigold_core.files.writers import file_names
 from marigold_core.images.photo import Photo, load_photo
-from marigold_core.prediction import Prediction, Progress, ProgressEvents
+from marigold_core.prediction import Kind, Prediction, Progress, ProgressEvents
 from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
 from marigold_core.settings import (
     DEFAULT_COLORMAP,
@@ -50,9 +52,11 @@ Arguments = Mapping[str, Any]  # values of a call by name
 Answer = dict[str, Any]
 Model = TypeVar("Model", bound=Frozen)
 
+USUAL: tuple[Format, ...] = ("npy", "png16", "color")  # of an endpoint that is asked for no files
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB"
 CHOICES: dict[str, tuple[str, ...]] = {
     "formats": get_args(Format),
+    "save_for": get_args(SaveFor),
     "along": get_args(Along),
 }
 
@@ -65,6 +69,7 @@ class DepthOutput(Frozen):
 
     checkpoint: str | None = Field(None, description="a name that the page offers; by default the server's own")
     formats: list[Format] | None = Field(None, description="files to return; by default npy, png16 and color")
+    save_for: list[SaveFor] | None = Field(None, description=SAVE_FOR)
 
 
 class MeshOutput(Frozen):
@@ -100,6 +105,16 @@ class DepthResult(TypedDict, total=False):
     ply: FileData
     stl: FileData
     exr: FileData
+    controlnet: FileData
+    height: FileData
+    rgbz: FileData
+    photo: FileData
+    depth_mm: FileData
+    intrinsics: FileData
+    transforms: FileData
+    side_by_side: FileData
+    lithophane: FileData
+    relief_3mf: FileData
     manifest: dict[str, Any]
     progress: str
 
@@ -146,20 +161,20 @@ class CompareResult(TypedDict, total=False):
 
 
 def _depth(service: Service, given: Arguments) -> Iterator[Answer]:
-    prediction = yield from _run(service, given["photo"], given)
-    yield _files(service, prediction, given, ("npy", "png16", "color"))
+    prediction = yield from _run(service, given["photo"], given, USUAL)
+    yield _files(service, prediction, given, USUAL)
 
 
 def _mesh(service: Service, given: Arguments) -> Iterator[Answer]:
-    prediction = yield from _run(service, given["photo"], given)
+    prediction = yield from _run(service, given["photo"], given, ("glb",))
     yield _files(service, prediction, given, ("glb",))
 
 
 def _metres(service: Service, given: Arguments) -> Iterator[Answer]:
     hints, photo = read_hints(given), load_photo(given["photo"])
     check_hints(hints, photo.pixels.shape[:2], photo.fov_x_deg)  # before the model is waited for
-    found = calibrate((yield from _run(service, photo, given)), hints)
-    yield {**_files(service, found, given, ("npy", "png16", "color")), "calibration": solution(found)}
+    found = calibrate((yield from _run(service, photo, given, USUAL, hints.kind)), hints)
+    yield {**_files(service, found, given, USUAL), "calibration": solution(found)}
 
 
 def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
@@ -176,19 +191,35 @@ def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
     yield {**{name: _file(path) for name, path in files}, "rows": [row.record for row in sweep.rows()]}
 
 
-def _run(service: Service, photo: str | Photo, given: Arguments) -> Generator[Answer, None, Prediction]:
-    """Run a job, yielding its progress -> its prediction; closing this stops the job."""
+def _run(
+    service: Service, photo: str | Photo, given: Arguments, usual: tuple[Format, ...], kind: Kind | None = None
+) -> Generator[Answer, None, Prediction]:
+    """Run a job, yielding its progress -> its prediction; closing this stops the job.
+
+    Files that the result, of the checkpoint's ``kind`` or of this one, will not have are refused before the model runs.
+    """
+
+    def check(record: Checkpoint) -> None:
+        formats, programs = _wanted(given, usual)
+        file_names(formats, record.modality, given["ensemble_size"], save_for=programs, kind=kind or record.kind)
+
     checkpoint = check_checkpoint(given["checkpoint"] or default_checkpoint())
-    events = ProgressEvents(service.run(photo, _take(Settings, given), checkpoint))
+    events = ProgressEvents(service.run(photo, _take(Settings, given), checkpoint, check=check))
     for event in events:
         yield {"progress": event.stage}
     return events.result
 
 
+def _wanted(given: Arguments, usual: tuple[Format, ...]) -> tuple[Sequence[Format], Sequence[SaveFor]]:
+    """Read the formats and the programs of a call; ``usual`` formats where it names neither."""
+    programs = given.get("save_for") or ()
+    return given["formats"] or (() if programs else usual), programs
+
+
 def _files(service: Service, prediction: Prediction, given: Arguments, usual: tuple[Format, ...]) -> Answer:
     """Keep a prediction and write its files, ``usual`` where no formats are given -> the answer that names them."""
-    formats, colours = given["formats"] or usual, _take(ColourSettings, given)
-    files = service.export(service.keep(prediction), formats, _take(MeshSettings, given), colours)
+    (formats, programs), colours = _wanted(given, usual), _take(ColourSettings, given)
+    files = service.export(service.keep(prediction), formats, _take(MeshSettings, given), colours, programs)
     manifest = json.loads(files["manifest"].read_text(encoding="utf-8"))
     return {"manifest": manifest, **{name: _file(path) for name, path in files.items() if name != "manifest"}}
 

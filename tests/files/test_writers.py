@@ -215,12 +215,12 @@ def test_the_exr_holds_the_very_values(depth: Prediction, tmp_path: Path) -> Non
 
 def test_values_twice_cost_an_exr_little(tmp_path: Path) -> None:
     """Y and Z lie near enough to each other for the compression to see that they are the same."""
-    from marigold_core.files.writers import _Content, _exr
+    from marigold_core.files.formats import Content, _exr
 
     y, x = np.mgrid[0:400, 0:4000] / 4000
     noise = np.random.default_rng(0).normal(0, 1e-3, x.shape)
     source = prediction_of(0.5 + 0.4 * np.sin(9 * x + 5 * y) + noise)
-    content = _Content(source, MESH, ColourSettings())
+    content = Content(source, MESH, ColourSettings())
     once = len(_exr(content, {"Z": source.values}))
     assert len(_exr(content, {"Y": source.values, "Z": source.values})) < 1.05 * once
 

@@ -62,7 +62,9 @@ class ReplayButton:
             result = update.get(self.controller.result)
             yield update
         assert isinstance(result, str)  # the last update of a job brings it
-        made = self.controller.service.export(result, formats_of(record.files), record.mesh, record.colours)
+        made = self.controller.service.export(
+            result, formats_of(record), record.mesh, record.colours, tuple(record.save_for)
+        )
         outcome = replay.against(record, replay.read(made["manifest"]))
         yield {self.controller.status: status_line(text.REPLAYED.format(outcome=outcome.describe()))}
 

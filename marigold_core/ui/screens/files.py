@@ -1,13 +1,14 @@
 """The files screen: every file of a result as a download, written when it is asked for."""
 
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import gradio as gr
 import numpy as np
 from gradio.components import Component
 
-from marigold_core.files.writers import formats_for
+from marigold_core.files.presets import PRESETS, SaveFor
+from marigold_core.files.writers import formats_for, preset_refusal
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Format
 from marigold_core.ui import text
@@ -15,11 +16,12 @@ from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import download, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values, button_note
 
-Item = Format | Literal["everything", "manifest"]
+Item = Format | SaveFor | Literal["everything", "manifest"]
 ITEMS: dict[Item, tuple[str, str]] = {  # name, what it is good for; in the page's order
     "everything": (text.EVERYTHING, text.EVERYTHING_USE),
     **{name: text.FORMATS[name] for name in get_args(Format)},
     "manifest": (text.MANIFEST, text.MANIFEST_USE),
+    **{name: (preset.label, preset.tick) for name, preset in PRESETS.items()},
 }
 
 
@@ -33,6 +35,8 @@ class FilesScreen(Screen):
         self.notes: dict[Item, gr.HTML] = {}
         with gr.Column(elem_id="downloads"):
             for item, (name, _) in ITEMS.items():
+                if item == next(iter(PRESETS)):
+                    gr.Markdown(text.SAVE_FOR, elem_id="save-for")
                 with gr.Row(elem_classes="take"):
                     self.buttons[item] = gr.Button(name, size="sm", scale=0, interactive=False)
                     self.notes[item] = gr.HTML(note(item))
@@ -53,9 +57,14 @@ class FilesScreen(Screen):
         offered = ("everything", *formats_for(prediction), "manifest")
         update: Update = {}
         for item, button in self.buttons.items():
-            refusal = text.NEEDS_MEMBERS if item == "uncertainty" else text.NEEDS_DEPTH
-            update[button] = gr.Button(interactive=item in offered)
-            update[self.notes[item]] = note(item, "" if item in offered else refusal)
+            if item in PRESETS:
+                refusal = preset_refusal(item, prediction.modality, prediction.kind)
+            elif item in offered:
+                refusal = None
+            else:
+                refusal = text.NEEDS_MEMBERS if item == "uncertainty" else text.NEEDS_DEPTH
+            update[button] = gr.Button(interactive=refusal is None)
+            update[self.notes[item]] = note(item, refusal or "")
         return update
 
     def listen(self) -> None:
@@ -75,8 +84,15 @@ class FilesScreen(Screen):
             mesh, colours = controller.mesh.read(values), controller.colours.read(values)
             if item == "everything":
                 path = controller.service.archive(result, offered, mesh, colours)
+            elif item in PRESETS:
+                programs: tuple[SaveFor, ...] = (item,)
+                file, *more = PRESETS[item].files
+                if more:
+                    path = controller.service.archive(result, (), mesh, colours, programs)
+                else:
+                    path = controller.service.export(result, (), mesh, colours, programs)[file]
             else:
-                formats = offered if item == "manifest" else (item,)
+                formats = offered if item == "manifest" else (cast(Format, item),)
                 path = controller.service.export(result, formats, mesh, colours)[item]
             written = text.WRITTEN.format(size=text.size(path.stat().st_size))
             return {self.file: str(path), self.notes[item]: note(item, written)}

@@ -1,0 +1,295 @@
+"""One short writer a file, in one table: what ``save`` writes.
+
+Every file is made from arrays alone, so no metadata of the photo (place, camera, person) reaches an output. Writers
+import their libraries themselves: trimesh alone takes half a second, and a colour picture does not need it.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from typing import Any, cast
+from zipfile import ZipFile
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from marigold_core.files import archive, manifest
+from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z, normals, vertical_field_of_view
+from marigold_core.images import colormaps
+from marigold_core.prediction import Prediction
+from marigold_core.settings import ColourSettings, MeshSettings
+
+_3MF = "http://schemas.microsoft.com/3dmanufacturing"
+_OPC = "http://schemas.openxmlformats.org/package/2006"
+MILLIMETRES_MAX = 65535  # of 16 bits; what is farther is unknown, as 0 says to all readers
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the writers make files of."""
+
+    prediction: Prediction
+    mesh: MeshSettings
+    colours: ColourSettings
+    prefix: str = ""  # what the names of all files begin with
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """[H, W, 3], for the picture and the array."""
+        return normals(self.prediction, self.mesh)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """[H, W], of a prediction that has uncertainty."""
+        assert self.prediction.uncertainty is not None  # save has refused it
+        return self.prediction.uncertainty
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = BytesIO()
+    np.save(file, np.asarray(array, np.float32), allow_pickle=False)
+    return file.getvalue()
+
+
+def _png(array: np.ndarray, texts: dict[str, str] | None = None) -> bytes:
+    """A picture [H, W] or [H, W, 3]; ``texts`` become text chunks, which programs show as its properties."""
+    file, info = BytesIO(), PngInfo()
+    for name, value in (texts or {}).items():
+        info.add_text(name, value)
+    Image.fromarray(array).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def _meaning(prediction: Prediction, near: float, far: float, sign: str) -> dict[str, str]:
+    """What a picture of depth states about itself: the depths at its two ends, which is which, and their claim."""
+    return {"near": f"{near:.9g}", "far": f"{far:.9g}", "sign": sign, "depth": manifest.claim(prediction)}
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """A photo for eyes: 10 dB nearer to it than by Pillow's defaults, which halve the resolution of colours."""
+    file = BytesIO()
+    image.save(file, "JPEG", quality=92, subsampling=0)
+    return file.getvalue()
+
+
+def _grey_16bit(prediction: Prediction, *, near_white: bool) -> bytes:
+    """Depth over its whole range as a grey picture of 16 bits."""
+    unit = colormaps.to_unit(prediction)
+    levels = np.rint((1 - unit if near_white else unit) * np.float32(65535)).astype(np.uint16)
+    sign = "near is white" if near_white else "near is black"
+    return _png(levels, _meaning(prediction, *colormaps.value_range(prediction), sign))
+
+
+def _depth_color(content: Content) -> bytes:
+    prediction, colours = content.prediction, content.colours
+    sign = f"near is the {'last' if colours.invert else 'first'} colour of {colours.colormap}"
+    texts = _meaning(prediction, *colormaps.colour_range(prediction, colours), sign)
+    return _png(colormaps.to_rgb(prediction, colours), texts)
+
+
+def _mesh_glb(content: Content) -> bytes:
+    """Textured mesh in glTF's axes: y up, the photo's camera at the origin looking along -z."""
+    import trimesh
+    from trimesh.exchange import gltf
+
+    from marigold_core.geometry import preview
+    from marigold_core.geometry.mesh import build_mesh
+
+    prediction = content.prediction
+    mesh: Any = build_mesh(prediction, content.mesh)
+    mesh.apply_transform(preview.TO_GLTF)
+    lens = {
+        "aspectRatio": prediction.photo.shape[1] / prediction.photo.shape[0],
+        "yfov": math.radians(vertical_field_of_view(prediction, content.mesh)),
+        "znear": float(-mesh.vertices[:, 2].max()) / 2,  # half way to the nearest point
+    }
+
+    def encode_texture(buffers: dict[Any, bytes], tree: dict[str, Any]) -> None:
+        """Replace trimesh's own JPEG of the texture, whose quality it does not let one choose."""
+        view = list(buffers)[tree["images"][0]["bufferView"]]
+        photo = _jpeg(mesh.visual.material.baseColorTexture)
+        buffers[view] = photo + bytes(-len(photo) % 4)  # glTF aligns to 4 bytes
+
+    def finish(tree: dict[str, Any]) -> None:
+        """Have viewers show the photo's own colours, which are lit already; add the camera and the unit."""
+        for material in tree["materials"]:
+            material["extensions"] = {preview.UNLIT: {}}
+        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), preview.UNLIT]
+        tree["cameras"] = [{"name": "photo camera", "type": "perspective", "perspective": lens}]
+        tree["scenes"][0]["nodes"].append(len(tree["nodes"]))
+        tree["nodes"].append({"name": "photo camera", "camera": 0})
+        tree["asset"]["extras"] = {"depth": manifest.claim(prediction)}
+
+    return cast(Any, gltf).export_glb(
+        trimesh.Scene({"photo mesh": mesh}),
+        include_normals=False,
+        tree_postprocessor=finish,
+        buffer_postprocessor=encode_texture,
+    )
+
+
+def _points_ply(content: Content) -> bytes:
+    """Coloured points with normals, and uncertainty where there is one, in the axes of the GLB."""
+    import trimesh
+    from trimesh.exchange import ply
+
+    from marigold_core.geometry import preview
+    from marigold_core.geometry.points import sample_points
+
+    prediction = content.prediction
+    points, pixels = sample_points(prediction, content.mesh)
+    cloud: Any = trimesh.PointCloud(points, colors=prediction.photo.reshape(-1, 3)[pixels])
+    cloud.apply_transform(preview.TO_GLTF)
+    normals = content.normals.reshape(-1, 3)[pixels]  # in these axes already
+    attributes: dict[str, np.ndarray] = {"nx": normals[:, 0], "ny": normals[:, 1], "nz": normals[:, 2]}
+    comments = [f"depth is {manifest.claim(prediction)}"]
+    if prediction.uncertainty is not None:
+        attributes["uncertainty"] = prediction.uncertainty.ravel()[pixels]
+        comments.append("uncertainty is the spread of the members, in the units of depth.npy")
+    cloud.vertex_attributes = attributes
+    file = cast(Any, ply).export_ply(cloud)
+    stated = "".join(f"\ncomment {comment}" for comment in comments) + "\nelement vertex"
+    return file.replace(b"\nelement vertex", stated.encode("ascii"), 1)
+
+
+def _relief_stl(content: Content) -> bytes:
+    from trimesh.exchange import stl
+
+    from marigold_core.geometry.relief import relief
+
+    return cast(Any, stl).export_stl(relief(content.prediction, content.mesh))
+
+
+def _exr(content: Content, channels: dict[str, np.ndarray]) -> bytes:
+    """Lossless channels [H, W], float16 or float32; the header says what the depth means and the unit of metres."""
+    import OpenEXR
+
+    exr, file, kind = cast(Any, OpenEXR), BytesIO(), content.prediction.kind
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    header |= {"comments": manifest.claim(content.prediction)} | ({"unit": "metre"} if kind == "metric" else {})
+    exr.File(header, {name: np.ascontiguousarray(channel) for name, channel in channels.items()}).write(file)
+    return file.getvalue()
+
+
+def _depth_exr(content: Content) -> bytes:
+    """The values twice: compositing programs look for a channel named Z, and all others show none but Y as grey."""
+    values = content.prediction.values.astype(np.float32)
+    return _exr(content, {"Y": values, "Z": values})
+
+
+# ------------------------------------------------------------------------------- files that programs want
+
+
+def _controlnet(content: Content) -> bytes:
+    """Disparity as three channels of 8 bits, near white: what the depth models of ControlNet were trained on."""
+    disparity = 1 / metric_z(content.prediction, content.mesh)
+    far, near = float(disparity.min()), float(disparity.max())
+    levels = np.rint(colormaps.stretch(disparity, far, near) * np.float32(255)).astype(np.uint8)
+    texts = _meaning(content.prediction, *colormaps.value_range(content.prediction), "near is white")
+    return _png(np.repeat(levels[..., None], 3, axis=-1), texts | {"quantity": "disparity"})
+
+
+def _rgbz_exr(content: Content) -> bytes:
+    """The photo as linear light, which compositing works in, beside the values."""
+    light = colormaps.to_linear(content.prediction.photo).astype(np.float16)
+    channels = {name: light[..., number] for number, name in enumerate("RGB")}
+    return _exr(content, channels | {"Z": content.prediction.values.astype(np.float32)})
+
+
+def _depth_mm(content: Content) -> bytes:
+    """Metres as whole millimetres of 16 bits; 0 is unknown, as is what is beyond."""
+    millimetres = np.rint(content.prediction.values.astype(np.float64) * 1000)
+    millimetres[(millimetres < 0) | (millimetres > MILLIMETRES_MAX)] = 0
+    texts = _meaning(content.prediction, *colormaps.value_range(content.prediction), "near is black")
+    return _png(millimetres.astype(np.uint16), texts | {"unit": "millimetre", "unknown": "0"})
+
+
+def _intrinsics(content: Content) -> bytes:
+    """Open3D's camera; it counts pixels from the middle of the first one, and lists the matrix by columns."""
+    height, width = content.prediction.photo.shape[:2]
+    focal_px = focal_length_px(width, field_of_view(content.prediction, content.mesh))
+    matrix = [focal_px, 0.0, 0.0, 0.0, focal_px, 0.0, (width - 1) / 2, (height - 1) / 2, 1.0]
+    return _json({"width": width, "height": height, "intrinsic_matrix": matrix})
+
+
+def _transforms(content: Content) -> bytes:
+    """One frame of nerfstudio's format; its camera has OpenGL's axes, those of the points and the mesh."""
+    height, width = content.prediction.photo.shape[:2]
+    focal_px = focal_length_px(width, field_of_view(content.prediction, content.mesh))
+    name = {file: f"{content.prefix}{FILES[file][0]}" for file in ("photo", "depth_mm", "ply")}
+    frame = {"file_path": name["photo"], "depth_file_path": name["depth_mm"], "transform_matrix": np.eye(4).tolist()}
+    lens = {"w": width, "h": height, "fl_x": focal_px, "fl_y": focal_px, "cx": width / 2, "cy": height / 2}
+    return _json({"camera_model": "OPENCV", **lens, "ply_file_path": name["ply"], "frames": [frame]})
+
+
+def _side_by_side(content: Content) -> bytes:
+    grey = np.rint((1 - colormaps.to_unit(content.prediction)) * np.float32(255)).astype(np.uint8)
+    return _jpeg(Image.fromarray(np.hstack([content.prediction.photo, np.repeat(grey[..., None], 3, axis=-1)])))
+
+
+def _lithophane_stl(content: Content) -> bytes:
+    from trimesh.exchange import stl
+
+    from marigold_core.geometry.relief import lithophane
+
+    return cast(Any, stl).export_stl(lithophane(content.prediction.photo, content.mesh))
+
+
+def _relief_3mf(content: Content) -> bytes:
+    """The relief with its unit. trimesh writes 3MF too, but with random numbers, other bytes every time."""
+    from marigold_core.geometry.relief import relief
+
+    solid: Any = relief(content.prediction, content.mesh)
+    vertices = "".join(f'<vertex x="{x:.4f}" y="{y:.4f}" z="{z:.4f}"/>' for x, y, z in solid.vertices.tolist())
+    faces = "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in solid.faces.tolist())
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{_OPC}/content-types">'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Default Extension="model" ContentType="application/vnd.ms-package.3dmanufacturing-3dmodel+xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{_OPC}/relationships">'
+        f'<Relationship Target="/3D/3dmodel.model" Id="rel0" Type="{_3MF}/2013/01/3dmodel"/></Relationships>',
+        "3D/3dmodel.model": f'<model unit="millimeter" xml:lang="en-US" xmlns="{_3MF}/core/2015/02"><resources>'
+        f'<object id="1" name="relief" type="model"><mesh><vertices>{vertices}</vertices>'
+        f'<triangles>{faces}</triangles></mesh></object></resources><build><item objectid="1"/></build></model>',
+    }
+    file = BytesIO()
+    with ZipFile(file, "w") as package:
+        for name, text in parts.items():
+            package.writestr(archive.entry(name), f'<?xml version="1.0" encoding="UTF-8"?>\n{text}')
+    return file.getvalue()
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
+    "npy": ("depth.npy", lambda content: _npy(content.prediction.values)),
+    "png16": (
+        "depth_16bit.png",
+        lambda content: _grey_16bit(content.prediction, near_white=content.colours.invert),
+    ),
+    "color": ("depth_color.png", _depth_color),
+    "uncertainty": ("uncertainty.png", lambda content: _png(colormaps.uncertainty_to_rgb(content.spread))),
+    "uncertainty_npy": ("uncertainty.npy", lambda content: _npy(content.spread)),
+    "normals": ("normals.png", lambda content: _png(colormaps.normals_to_rgb(content.normals))),
+    "normals_npy": ("normals.npy", lambda content: _npy(content.normals)),
+    "glb": ("mesh.glb", _mesh_glb),
+    "ply": ("points.ply", _points_ply),
+    "stl": ("relief.stl", _relief_stl),
+    "exr": ("depth.exr", _depth_exr),
+    "controlnet": ("controlnet.png", _controlnet),
+    "height": ("height_16bit.png", lambda content: _grey_16bit(content.prediction, near_white=True)),
+    "rgbz": ("rgbz.exr", _rgbz_exr),
+    "photo": ("photo.jpg", lambda content: _jpeg(Image.fromarray(content.prediction.photo))),
+    "depth_mm": ("depth_mm.png", _depth_mm),
+    "intrinsics": ("intrinsics.json", _intrinsics),
+    "transforms": ("transforms.json", _transforms),
+    "side_by_side": ("looking_glass.jpg", _side_by_side),
+    "lithophane": ("lithophane.stl", _lithophane_stl),
+    "relief_3mf": ("relief.3mf", _relief_3mf),
+}

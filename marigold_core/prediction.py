@@ -9,6 +9,17 @@ import numpy as np
 from marigold_core.settings import Kind, ResolvedSettings
 
 Space = Literal["depth", "log", "disparity"]  # the quantity that the network predicts; values always grow with distance
+_CONVENTIONS: dict[Kind, str] = {
+    "affine": "0 = near plane, 1 = far plane, z along the optical axis, up to an unknown scale and shift",
+    "scale": "z along the optical axis from the camera, up to an unknown scale",
+    "metric": "z along the optical axis from the camera, in metres",
+    "unit-vector": "unit vectors, X right, Y up, Z toward the viewer",
+}
+_OF_SPACE: dict[Space, str] = {
+    "depth": "",
+    "log": " of the logarithm of depth",
+    "disparity": " of 1 / depth, turned so that values grow with distance",
+}
 DepthTransfer = Literal["linear", "root"]  # from depth to the grey of the picture that the autoencoder encodes
 
 
@@ -33,6 +44,12 @@ class Prediction:
     checkpoint_sha256: str
     device: str | None = None  # "cpu", "cuda" or "mps"; None where that was not kept
     dtype: str | None = None  # of the weights: "float32", "float16" or "bfloat16"
+    tiled: bool = False  # whether memory ran out, so that the autoencoder worked in tiles, whose seams may show
+
+    @property
+    def convention(self) -> str:
+        """What the values mean, near and far end included, in a line that files carry."""
+        return _CONVENTIONS[self.kind] + _OF_SPACE[self.space]
 
     def __eq__(self, other: object) -> bool:
         """Compare all fields, arrays value by value."""

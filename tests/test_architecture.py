@@ -21,7 +21,7 @@ PLACES = {
     "diffusers": {"pipeline", "training"},
     "transformers": {"pipeline", "training"},
     "tokenizers": {"training"},
-    "safetensors": {"storage", "training"},
+    "safetensors": {"storage", "checkpoints", "training"},
     "moderngl": {"training"},
     "huggingface_hub": {"checkpoints"},
     "trimesh": {"geometry", "files", "training"},

@@ -5,15 +5,16 @@ Only JSON is read, so a wrong repository is refused before its gigabytes are fet
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.prediction import DepthTransfer, Kind, Space
-from marigold_core.settings import Settings
+from marigold_core.settings import Settings, sentence
 
 Modality = Literal["depth", "normals"]
 Config = dict[str, object]
@@ -32,11 +33,16 @@ CLASSES = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
 INDEX = "model_index.json"
+MAX_TIMESTEPS = 10_000  # more are a mistake; published checkpoints have 1000
+SCHEDULE = "scheduler/scheduler_config.json"
+AGAIN = "fetch or copy it again"  # how messages about damage end
 PRIOR = "prior"  # folder of the image prior, which a checkpoint may do without
 PRIOR_CONFIG = f"{PRIOR}/config.json"
+GUIDED_CLASS = "GuidedUNet"  # the class of a U-Net that takes an image prior
 GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's features that it takes
 DRAFTED = "prior_draft"  # in a U-Net's configuration: whether it takes the prior's draft
-CONFIGS = (INDEX, "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "text_encoder/config.json")
+CONFIGS = (INDEX, "unet/config.json", "vae/config.json", SCHEDULE, "text_encoder/config.json")
+VOCABULARY, MERGES, FAST_TOKENIZER = (f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer.json"))
 OTHER_UNETS = {
     4: "a plain Stable Diffusion",
     9: "an inpainting",
@@ -61,6 +67,23 @@ class Capabilities:
     prior: bool  # whether it has an image prior of its own (``prior``)
 
 
+class _Claims(BaseModel):
+    """What ``model_index.json`` says about the predictions; null stands for the default."""
+
+    model_config = ConfigDict(strict=True)
+
+    prediction_type: str | None = (
+        None  # diffusers' key: "depth", "disparity", which is larger where it is near, "normals"
+    )
+    scale_invariant: bool | None = None
+    shift_invariant: bool | None = None
+    use_full_z_range: bool | None = None
+    default_denoising_steps: int | None = None
+    default_processing_resolution: int | None = None
+    depth_space: Literal["depth", "log"] | None = None  # a key of ours, for checkpoints trained on log depth
+    depth_curve: str | None = None  # a key of ours; diffusers ignores it and shows the grey of the picture
+
+
 def describe(folder: Path) -> Capabilities:
     """Read a folder's configuration files -> what the checkpoint can do.
 
@@ -68,27 +91,36 @@ def describe(folder: Path) -> Capabilities:
     """
     index = read_index(folder)
     modality = MODALITIES[str(index["_class_name"])]
+    claims = _read_claims(index)
     classes = {part: _component_class(index, part) for part in CLASSES}
-    check_unet(read_config(folder, "unet/config.json"))
-    latent_channels = read_config(folder, "vae/config.json").get("latent_channels", 4)
+    unet, vae, schedule = (read_config(folder, name) for name in ("unet/config.json", "vae/config.json", SCHEDULE))
+    check_unet(unet)
+    latent_channels, scaling = vae.get("latent_channels", 4), vae.get("scaling_factor", 1)
     if latent_channels != 4:
         raise CheckpointError(f"The autoencoder has {latent_channels} latent channels; a Marigold autoencoder has 4.")
-    schedule = read_config(folder, "scheduler/scheduler_config.json")
+    if not isinstance(scaling, int | float) or not 0 < scaling < math.inf:
+        raise CheckpointError(f"The autoencoder's scaling_factor is {scaling!r}; it must be a number above 0: {AGAIN}.")
+    length = schedule.get("num_train_timesteps", 1000)
+    if type(length) is not int or not 50 <= length <= MAX_TIMESTEPS:
+        raise CheckpointError(
+            f"In {SCHEDULE} num_train_timesteps is {length!r}; it must be 50 to {MAX_TIMESTEPS}: {AGAIN}."
+        )
     if schedule.get("prediction_type") != "v_prediction":
         predicted = schedule.get("prediction_type", "epsilon")
         raise CheckpointError(f"The scheduler predicts {predicted}; Marigold checkpoints predict v_prediction.")
-    read_config(folder, "text_encoder/config.json")
+    _check_classes(classes, {"unet": unet, "vae": vae, "scheduler": schedule})
+    _check_text(folder)
     scheduler = "lcm" if classes["scheduler"] == "LCMScheduler" else "ddim"
     trailing = schedule.get("timestep_spacing") == "trailing"
-    steps, resolution = _defaults(index, steps=1 if scheduler == "lcm" else 4 if trailing else 10)
+    steps, resolution = _defaults(claims, steps=1 if scheduler == "lcm" else 4 if trailing else 10)
     return Capabilities(
         modality=modality,
-        kind=_kind(index, modality),
-        space=_space(index, modality),
-        depth_transfer=_depth_transfer(index, modality),
+        kind=_kind(claims, modality),
+        space=_space(claims, modality),
+        depth_transfer=_depth_transfer(claims, modality),
         scheduler=scheduler,
         vae_class=cast(Literal["AutoencoderKL", "AutoencoderTiny"], classes["vae"]),
-        full_z_range=index.get("use_full_z_range", True) is not False,
+        full_z_range=claims.use_full_z_range is not False,
         default_steps=steps,
         default_resolution=resolution,
         prior=_has_prior(folder),
@@ -124,10 +156,11 @@ def read_config(folder: Path, name: str) -> Config:
     try:
         return _CONFIG.validate_json((folder / name).read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"The checkpoint is incomplete: {name} is missing; fetch or copy it again.") from None
+        raise CheckpointError(f"The checkpoint is incomplete: {name} is missing; {AGAIN}.") from None
+    except OSError as error:
+        raise CheckpointError(f"The file {name} of the checkpoint cannot be read: {error.strerror}.") from None
     except ValueError:
-        text = f"The file {name} of the checkpoint is damaged, it is not JSON; fetch or copy it again."
-        raise CheckpointError(text) from None
+        raise CheckpointError(f"The file {name} of the checkpoint is damaged, it is not JSON; {AGAIN}.") from None
 
 
 def check_unet(config: Config) -> None:
@@ -185,20 +218,65 @@ def _component_class(index: Config, part: str) -> str:
     return name
 
 
-def _kind(index: Config, modality: Modality) -> Kind:
+def _read_claims(index: Config) -> _Claims:
+    try:
+        return _Claims.model_validate(index)
+    except ValidationError as error:
+        raise CheckpointError(f"In {INDEX} of the checkpoint {sentence(error).rstrip('.')}; {AGAIN}.") from None
+
+
+def _check_classes(classes: dict[str, str], configs: dict[str, Config]) -> None:
+    """Compare the class that each configuration names with that of the index."""
+    for part, config in configs.items():
+        name = config.get("_class_name", classes[part])
+        if name != classes[part] and (part, name) != ("unet", GUIDED_CLASS):
+            raise CheckpointError(f"The {part} is a {name}, but {INDEX} says {classes[part]}; {AGAIN}.")
+
+
+def _check_text(folder: Path) -> None:
+    """See that the tokenizer is whole and has as many tokens as the text encoder: another one gives another depth."""
+    encoder = read_config(folder, "text_encoder/config.json")
+    named = encoder.get("architectures")
+    if named and not set(CLASSES["text_encoder"]) & set(cast(list[str], named) if isinstance(named, list) else ()):
+        raise CheckpointError(f"The text_encoder is {named}; it must be {CLASSES['text_encoder'][0]}.")
+    names = {f"tokenizer/{path.name}" for path in (folder / "tokenizer").glob("*")}
+    files = {name: read_config(folder, name) for name in sorted(names) if name.endswith(".json")}
+    if VOCABULARY not in names and FAST_TOKENIZER not in names:
+        raise CheckpointError(f"The checkpoint is incomplete: {VOCABULARY} is missing; {AGAIN}.")
+    if VOCABULARY in names and not ((folder / MERGES).is_file() and (folder / MERGES).stat().st_size):
+        raise CheckpointError(f"The checkpoint is incomplete: {MERGES} is missing or empty; {AGAIN}.")
+    model = files.get(FAST_TOKENIZER, {}).get("model")
+    fast = cast(Config, model).get("vocab") if isinstance(model, dict) else None
+    vocabularies = {VOCABULARY: files.get(VOCABULARY), FAST_TOKENIZER: fast}
+    size = encoder.get("vocab_size", 49408)  # of CLIP
+    for name, words in vocabularies.items():
+        count = len(cast(Config, words)) if isinstance(words, dict) else 0
+        if name in names and count != size:
+            raise CheckpointError(
+                f"The tokenizer has {count} tokens in {name} and the text encoder {size}: they do not belong together; "
+                f"{AGAIN}."
+            )
+
+
+def _kind(claims: _Claims, modality: Modality) -> Kind:
     if modality == "normals":
         return "unit-vector"
-    scale, shift = index.get("scale_invariant", True), index.get("shift_invariant", True)
+    scale, shift = claims.scale_invariant is not False, claims.shift_invariant is not False
     if shift and not scale:
         raise CheckpointError(
             "A checkpoint that knows scale but not shift cannot be ensembled; neither can it be used here."
         )
-    return "affine" if shift else "scale" if scale else "metric"
+    kind = "affine" if shift else "scale" if scale else "metric"
+    if kind != "affine" and _space(claims, modality) != "depth":
+        raise CheckpointError(
+            "A checkpoint that predicts disparity or log depth of a known scale or shift cannot be used here; "
+            "those of unknown scale and shift can."
+        )
+    return kind
 
 
-def _space(index: Config, modality: Modality) -> Space:
-    """``prediction_type`` is diffusers' key; ``depth_space`` is ours, for checkpoints trained on log depth."""
-    predicted = index.get("prediction_type") or modality
+def _space(claims: _Claims, modality: Modality) -> Space:
+    predicted = claims.prediction_type or modality
     accepted = ("depth", "disparity") if modality == "depth" else ("normals",)
     if predicted not in accepted:
         raise CheckpointError(
@@ -206,12 +284,11 @@ def _space(index: Config, modality: Modality) -> Space:
         )
     if predicted == "disparity":
         return "disparity"
-    return "log" if index.get("depth_space") == "log" else "depth"
+    return "log" if claims.depth_space == "log" else "depth"
 
 
-def _depth_transfer(index: Config, modality: Modality) -> DepthTransfer:
-    """``depth_curve`` is a key of ours; diffusers ignores it and shows the grey of the picture."""
-    curve = index.get("depth_curve", "linear")
+def _depth_transfer(claims: _Claims, modality: Modality) -> DepthTransfer:
+    curve = claims.depth_curve or "linear"
     if curve not in ("linear", "root") or (modality == "normals" and curve != "linear"):
         raise CheckpointError(
             f"The checkpoint encodes {modality} with the transfer function {curve!r}, "
@@ -220,12 +297,11 @@ def _depth_transfer(index: Config, modality: Modality) -> DepthTransfer:
     return curve
 
 
-def _defaults(index: Config, steps: int) -> tuple[int, int]:
+def _defaults(claims: _Claims, steps: int) -> tuple[int, int]:
     """Take the checkpoint's own steps and resolution where it states them, in the ranges that settings accept."""
-    steps = cast(int, index.get("default_denoising_steps") or steps)
-    resolution = cast(int, index.get("default_processing_resolution") or 768)
+    steps, resolution = claims.default_denoising_steps or steps, claims.default_processing_resolution or 768
     try:
-        Settings(num_inference_steps=steps, processing_resolution=resolution)  # checks types as well
+        Settings(num_inference_steps=steps, processing_resolution=resolution)
     except SettingsError as error:
         raise CheckpointError(f"The defaults in {INDEX} cannot be used: {error}") from None
     return steps, resolution

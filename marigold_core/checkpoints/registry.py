@@ -98,6 +98,7 @@ def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
     path = os.path.expanduser(name)
     if entry is None and os.path.isdir(path):
         folder = Path(path).resolve()
+        _check_links(folder)
         return _verified(folder, folder.name, read_checksums(folder))
     hub_id = entry.hub_id if entry and entry.hub_id else name
     if not HUB_ID.fullmatch(hub_id) or os.path.isfile(path):
@@ -126,6 +127,17 @@ def _verified(folder: Path, name: str, published: dict[str, str]) -> Checkpoint:
         sha256=hashlib.sha256("\n".join([fingerprint(folder), *digests]).encode()).hexdigest(),
         size_bytes=sum((folder / file).stat().st_size for file in files),
     )
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse a folder with a link that leads out of it; in the hub's cache files are links to ``blobs`` beside it."""
+    home = folder.parents[1] if folder.parent.name == "snapshots" else folder
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if not path.resolve().is_relative_to(home):
+            raise CheckpointError(
+                f"In the folder {folder.name!r} {path.relative_to(folder).as_posix()} is a link that leads out of it; "
+                "put the files themselves there."
+            )
 
 
 def _check_tensors(unet: dict[str, list[int]], prior: bool) -> None:

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from marigold_core.errors import SettingsError
 from marigold_core.images.differences import difference, shrink
-from marigold_core.prediction import Cell, Kind, Prediction, Progress
+from marigold_core.prediction import Cell, Kind, Prediction, Progress, Space
 from marigold_core.settings import (
     DEFAULT_COLORMAP,
     Colormap,
@@ -117,8 +117,13 @@ def check_alike(checkpoints: Sequence["Checkpoint"]) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise SettingsError(f"Two of the checkpoints are called {twice!r}; give one of them a folder of another name.")
     if len({(checkpoint.modality, checkpoint.kind, checkpoint.space) for checkpoint in checkpoints}) > 1:
-        kinds = ", ".join(f"{one.name} gives {one.kind} {one.modality}" for one in checkpoints)
+        kinds = ", ".join(f"{one.name} gives {one.kind} {_quantity(one.modality, one.space)}" for one in checkpoints)
         raise SettingsError(f"The checkpoints cannot be compared, as their results differ in meaning: {kinds}.")
+
+
+def _quantity(modality: str, space: Space) -> str:
+    """Name what a network predicts: "normals", "depth", "log depth" or "disparity"."""
+    return {"depth": modality, "log": "log depth", "disparity": "disparity"}[space]
 
 
 # ------------------------------------------------------------------------------- what it costs
@@ -201,6 +206,7 @@ class Tile:
     seconds: float  # its members alone, without encoding
     modality: str
     kind: Kind
+    space: Space
     values: np.ndarray  # [h, w] or [h, w, 3] float32, longest edge at most COMPARED_PX
     uncertainty: float | None  # mean over the photo; None below three members
 
@@ -239,6 +245,7 @@ def reduce(cell: Cell) -> Tile:
         cell.seconds,
         made.modality,
         made.kind,
+        made.space,
         shrink(made.values, COMPARED_PX),
         None if made.uncertainty is None else float(made.uncertainty.mean()),
     )
@@ -248,10 +255,10 @@ def against_reference(tiles: Sequence[Tile], reference: Tile | None = None) -> l
     """Measure every tile against one of them -> rows in the same order.
 
     By default the reference is the tile of most steps, then members, among equals the first.
-    Raises: SettingsError when the tiles are not all of one modality and kind.
+    Raises: SettingsError when the tiles are not all of one modality, kind and space.
     """
-    if len({(tile.modality, tile.kind) for tile in tiles}) > 1:
-        raise SettingsError("Only results of one kind can be compared: all depth, or all normals.")
+    if len({(tile.modality, tile.kind, tile.space) for tile in tiles}) > 1:
+        raise SettingsError("Only results of one kind can be compared: all depth, all disparity or all normals.")
     reference = reference or max(tiles, key=lambda tile: (tile.steps, tile.members))
     return [Row(tile, difference(tile.values, reference.values, tile.kind), tile is reference) for tile in tiles]
 

@@ -23,12 +23,6 @@ from marigold_core.settings import ColourSettings, FieldOfView, Frozen, MeshSett
 SCHEMA_VERSION = 4  # 2 added how, device, dtype, machine; 3 hints; 4 colours, camera, save_for, prefix; all are read
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
-_MEANING = {
-    "affine": "0 = near plane, 1 = far plane, z along the optical axis, up to an unknown scale and shift",
-    "scale": "z along the optical axis from the camera, up to an unknown scale",
-    "metric": "z along the optical axis from the camera, in metres",
-    "unit-vector": "unit vectors, X right, Y up, Z toward the viewer",
-}
 _AXES = "mesh.glb and points.ply: y up, the camera at the origin looks along -z; relief.stl: z up, millimetres"
 
 
@@ -97,6 +91,7 @@ class Manifest(_Record):
     torch_threads: int | None  # None where torch is not loaded
     device: str | None = None  # "cpu", "cuda" or "mps"
     dtype: str | None = None  # of the weights
+    tiled: bool = False  # whether memory ran out, so that the autoencoder worked in tiles
     machine: str | None = None  # system and processor, which decide the last bits
 
 
@@ -117,7 +112,7 @@ def describe(
         modality=prediction.modality,
         kind=prediction.kind,
         space=prediction.space,
-        convention=_MEANING[prediction.kind],
+        convention=prediction.convention,
         how=_how(prediction),
         hints=prediction.hints if isinstance(prediction, Calibrated) else None,
         value_range=Range(low=float(prediction.values.min()), high=float(prediction.values.max())),
@@ -135,6 +130,7 @@ def describe(
         torch_threads=torch.get_num_threads() if torch else None,
         device=prediction.device,
         dtype=prediction.dtype,
+        tiled=prediction.tiled,
         machine=machine(prediction.device),
     )
 
@@ -157,7 +153,7 @@ def _camera(prediction: Prediction, mesh: MeshSettings) -> CameraRecord:
 def claim(prediction: Prediction) -> str:
     """Describe what the numbers of a prediction mean and what that rests on, in one line for a file's comment."""
     how = _how(prediction)
-    return f"{prediction.kind}: {_MEANING[prediction.kind]}" + (f"; {how}" if how else "")
+    return f"{prediction.kind}: {prediction.convention}" + (f"; {how}" if how else "")
 
 
 def _how(prediction: Prediction) -> str | None:

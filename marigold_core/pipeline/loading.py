@@ -1,9 +1,13 @@
 """From a verified checkpoint folder to loaded parts: safetensors only, straight into the target type, one copy."""
 
+import copy
+import inspect
+import reprlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -16,12 +20,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from marigold_core.checkpoints.layout import PRIOR
+from marigold_core.checkpoints.layout import AGAIN, PRIOR, SCHEDULE, Config, read_config
 from marigold_core.checkpoints.registry import Checkpoint, find
-from marigold_core.errors import SettingsError
+from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
+from marigold_core.settings import Settings, bounds
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=nn.Module)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Components = tuple[
     Checkpoint,
@@ -36,30 +42,114 @@ Components = tuple[
 def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bool) -> Components:
     """Find, verify and load a checkpoint -> its record and parts; the prompt embedding is [1, 2, D].
 
-    Raises: CheckpointError from ``checkpoints.find``; SettingsError for an unknown device or dtype.
+    Raises: CheckpointError as ``checkpoints.find``, and when weights are missing, superfluous, of another shape or not
+    finite, or a configuration does not fit them; SettingsError for an unknown device or dtype.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     record = find(checkpoint, refetch=refetch)
     scheduler_class = LCMScheduler if record.scheduler == "lcm" else DDIMScheduler
     vae_class = AutoencoderTiny if record.vae_class == "AutoencoderTiny" else AutoencoderKL
+    with _quiet():
+        unet = _load(GuidedUNet if record.prior else UNet2DConditionModel, record, "unet", kind)
+        prior = _load(ImagePrior, record, PRIOR, kind) if record.prior else None
+        vae = _load(vae_class, record, "vae", kind)
+        with refusals("scheduler"):
+            check_types(scheduler_class, read_config(record.folder, SCHEDULE), SCHEDULE)
+            scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler")
+            _check_schedule(scheduler)
+        prompt = empty_prompt(record, kind)
+    for part in (unet, vae, *([prior] if prior else [])):
+        part.eval().requires_grad_(False).to(target)
+    return record, unet, vae, scheduler, prompt.to(target), prior
+
+
+def _load(kind: type[Model], record: Checkpoint, part: str, dtype: torch.dtype) -> Model:
+    """Load one network of a verified checkpoint. Raises: CheckpointError unless all weights are there and finite."""
+    is_text = kind is CLIPTextModel
     options: dict[str, Any] = {
-        "torch_dtype": kind,
+        "subfolder": part,
+        "dtype" if is_text else "torch_dtype": dtype,
         "variant": record.variant,
         "use_safetensors": True,
         "local_files_only": True,
-        "low_cpu_mem_usage": True,  # the weights are read into place: never two copies
+        "output_loading_info": True,
+        **({} if is_text else {"low_cpu_mem_usage": True}),  # the weights are read into place: never two copies
     }
-    with _no_progress_bars():
-        unet_class = GuidedUNet if record.prior else UNet2DConditionModel
-        unet = _from_pretrained(unet_class, record.folder, subfolder="unet", **options)
-        prior = _from_pretrained(ImagePrior, record.folder, subfolder=PRIOR, **options) if record.prior else None
-        vae = _from_pretrained(vae_class, record.folder, subfolder="vae", **options)
-    parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
-    for part in parts:
-        part.eval().requires_grad_(False).to(target)
-    scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler")
-    return record, unet, vae, scheduler, empty_prompt(record, kind).to(target), prior
+    with refusals(part):
+        if not is_text:  # those of transformers check their own
+            check_types(kind, read_config(record.folder, f"{part}/config.json"), f"{part}/config.json")
+        loaded: Any = _from_pretrained(kind, record.folder, **options)
+        model, found = cast(tuple[Model, dict[str, list[str]]], loaded)
+    for names, fault in (("missing_keys", "lacks weights of"), ("unexpected_keys", "has weights that are not of")):
+        if found.get(names):
+            raise CheckpointError(
+                f"The {part} of the checkpoint {fault} its configuration, such as {min(found[names])}; {AGAIN}."
+            )
+    for name, weights in model.state_dict().items():
+        if weights.is_floating_point() and not torch.isfinite(weights).all():
+            raise CheckpointError(
+                f"The {part} of the checkpoint has weights that are not finite as {str(dtype).removeprefix('torch.')},"
+                f" such as {name}; {AGAIN}, or try float32."
+            )
+    return model
+
+
+@contextmanager
+def refusals(part: str) -> Generator[None]:
+    """Turn whatever a library raises about a part of a checkpoint into a ``CheckpointError``."""
+    try:
+        yield
+    except (MarigoldError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"The {part} of the checkpoint cannot be used: its configuration or its weights are damaged, or do not fit "
+            f"each other; {AGAIN}."
+        ) from error
+
+
+def without_values(part: Any) -> Any:
+    """Build a network of diffusers anew on the meta device, which computes shapes alone; None stays None."""
+    with torch.device("meta"):
+        return None if part is None else type(part).from_config(part.config).eval()
+
+
+def check_types(kind: type, config: Config, label: str) -> None:
+    """Compare the numbers, words and flags of a configuration with what the class of diffusers takes.
+
+    diffusers does not: "false" would count as true. Raises: CheckpointError.
+    """
+    for name, parameter in inspect.signature(kind.__init__, eval_str=True).parameters.items():
+        kinds = parameter.annotation
+        accepted = get_args(kinds) if get_origin(kinds) in (Union, UnionType) else (kinds,)
+        value = config.get(name)
+        if value is None or not {*accepted} <= {bool, int, float, str, NoneType}:
+            continue
+        if type(value) not in accepted and not (float in accepted and type(value) is int):
+            received = " ".join(reprlib.repr(value).split())
+            expected = " or ".join(one.__name__ for one in accepted if one is not NoneType)
+            raise CheckpointError(
+                f"In {label} of the checkpoint {name} must be {expected}, but is {received}; {AGAIN}."
+            )
+
+
+def _check_schedule(scheduler: DDIMScheduler | LCMScheduler) -> None:
+    """Refuse a noise schedule that does not fall from the picture to noise, or takes not every number of steps.
+
+    Raises: CheckpointError, or whatever diffusers raises.
+    """
+    signal = cast(Tensor, scheduler.alphas_cumprod)  # [T], share of the picture at each timestep
+    falls = bool(((signal >= 0) & (signal <= 1)).all() and (signal.diff() < 0).all())  # false where not finite
+    length = scheduler.config["num_train_timesteps"]
+    if not falls or len(signal) != length:
+        raise CheckpointError(f"The noise schedule in {SCHEDULE} of the checkpoint does not end in noise; {AGAIN}.")
+    for steps in map(int, bounds(Settings, "num_inference_steps")):
+        copied: Any = copy.deepcopy(scheduler)
+        copied.set_timesteps(steps)
+        copied.step(torch.zeros(1, 4, 8, 8), int(copied.timesteps[-1]), torch.zeros(1, 4, 8, 8))
+        if not all(0 <= int(t) < length for t in copied.timesteps):
+            raise CheckpointError(f"The timesteps of {SCHEDULE} lie outside its noise schedule; {AGAIN}.")
 
 
 def _from_pretrained(kind: Callable[..., T], folder: Path, **options: Any) -> T:
@@ -92,29 +182,37 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 @torch.no_grad()  # not inference mode: training builds on this tensor
 def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
-    """Embed the empty text -> [1, 2, D], begin and end of text alone; the text encoder is dropped afterwards."""
-    tokenizer: Any = _from_pretrained(CLIPTokenizer, record.folder / "tokenizer", local_files_only=True)
-    tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids  # [1, 2]
-    with _no_progress_bars():
-        encoder: Any = _from_pretrained(
-            CLIPTextModel,
-            record.folder / "text_encoder",
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            variant=record.variant,
-        )
-    return encoder(tokens).last_hidden_state
+    """Embed the empty text -> [1, 2, D], begin and end of text alone; the text encoder is dropped afterwards.
+
+    Raises: CheckpointError when the tokenizer or the text encoder is not whole, or they do not fit each other.
+    """
+    with _quiet():
+        with refusals("tokenizer"):
+            tokenizer: Any = _from_pretrained(CLIPTokenizer, record.folder / "tokenizer", local_files_only=True)
+            tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids  # [1, 2]
+        encoder: Any = _load(CLIPTextModel, record, "text_encoder", dtype)
+        size = encoder.config.vocab_size
+        if len(tokenizer) != size or tokens.tolist() != [[tokenizer.bos_token_id, tokenizer.eos_token_id]]:
+            raise CheckpointError(
+                f"The tokenizer of the checkpoint, of {len(tokenizer)} tokens, is damaged or does not fit its text"
+                f" encoder of {size}; {AGAIN}."
+            )
+        with refusals("text_encoder"):
+            return encoder(tokens).last_hidden_state
 
 
 @contextmanager
-def _no_progress_bars() -> Generator[None]:
-    """Keep the libraries from drawing bars for a fraction of a second on the caller's stderr."""
-    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
-    for library in shown:
+def _quiet() -> Generator[None]:
+    """Keep bars of a fraction of a second, and warnings of what is refused here, off the caller's stderr."""
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    before = [(library, library.is_progress_bar_enabled(), library.get_verbosity()) for library in libraries]
+    for library in libraries:
         library.disable_progress_bar()
+        library.set_verbosity_error()
     try:
         yield
     finally:
-        for library in shown:
-            library.enable_progress_bar()
+        for library, bars, verbosity in before:
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()

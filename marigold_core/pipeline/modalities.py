@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from marigold_core.ensemble import fuse_absolute, fuse_affine, fuse_directions, fuse_scale
-from marigold_core.prediction import DepthTransfer, Kind
+from marigold_core.prediction import DepthTransfer, Kind, Space
 
 NEAR_QUANTILE, FAR_QUANTILE = 0.02, 0.98  # Ke et al. 2024, section 3.2: robust ends of the valid depth range
 
@@ -23,11 +23,13 @@ class Depth:
 
     ``transfer`` is the function from depth, 0 at the near and 1 at the far plane, to the grey of the picture: "linear"
     as published, or "root", the square root, which gives the near half seven tenths of the greys. ``from_vae`` inverts
-    it.
+    it. ``space`` is the quantity that the network predicts: a picture of disparity, white where it is near,
+    is read as values that grow with distance, as all others do.
     """
 
     kind: Kind = "affine"
     transfer: DepthTransfer = "linear"
+    space: Space = "depth"
     name = "depth"
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
@@ -35,8 +37,8 @@ class Depth:
 
         Per image the 2 % and 98 % quantiles of the valid values become -1 and 1; what lies outside is clipped and
         invalid pixels go to the far plane, so that the latent cells around a hole are not encoded as a near surface.
-        An image without depth range becomes far everywhere. Source: Ke et al. 2024, section 3.2; the
-        transfer function is an addition of this project.
+        An image without depth range becomes far everywhere. For ``space`` "depth" alone: those of other spaces are run
+        here but not trained. Source: Ke et al. 2024, section 3.2; the transfer function is an addition of this project.
         """
         planes: list[Tensor] = []
         for depth, mask in zip(values.float(), valid, strict=True):
@@ -58,7 +60,8 @@ class Depth:
     def read(self, decoded: Tensor) -> Tensor:
         """Read depth off a decoded picture [B, 3, H, W] -> [B, 1, H, W], also beyond the planes at 0 and 1."""
         grey = (decoded.mean(dim=1, keepdim=True) + 1) / 2
-        return grey * grey.abs() if self.transfer == "root" else grey
+        values = grey * grey.abs() if self.transfer == "root" else grey
+        return 1 - values if self.space == "disparity" else values
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, 1, H, W] -> (depth, spread), both [1, 1, H, W], aligned as far as ``kind`` is unknown."""

@@ -7,7 +7,8 @@ Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing s
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -27,7 +28,7 @@ from marigold_core.checkpoints.registry import Checkpoint
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.images.photo import Photo, load_photo, to_network
 from marigold_core.pipeline.image_prior import Features, ImagePrior
-from marigold_core.pipeline.loading import load_components
+from marigold_core.pipeline.loading import load_components, refusals, without_values
 from marigold_core.pipeline.modalities import Depth, Modality, Normals
 from marigold_core.pipeline.sampling import (
     Condition,
@@ -42,6 +43,8 @@ from marigold_core.pipeline.sampling import (
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.settings import ResolvedSettings, Settings
 
+TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
+TOO_LARGE = "This photo is too large for the memory of this machine; choose a lower processing resolution."
 PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see images.photo.load_photo
 
 
@@ -64,7 +67,7 @@ class MarigoldPipeline:
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only text Marigold is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
-        depth = Depth(checkpoint.kind, checkpoint.depth_transfer)
+        depth = Depth(checkpoint.kind, checkpoint.depth_transfer, checkpoint.space)
         self.modality: Modality = Normals(checkpoint.full_z_range) if checkpoint.modality == "normals" else depth
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
 
@@ -78,7 +81,21 @@ class MarigoldPipeline:
             CheckpointError: the checkpoint is missing, damaged, unreachable or of another kind.
             SettingsError: the device or dtype is not available.
         """
-        return cls(*load_components(checkpoint, device, dtype, refetch))
+        pipe = cls(*load_components(checkpoint, device, dtype, refetch))
+        with refusals("networks"):
+            pipe._try_out()
+        return pipe
+
+    @torch.inference_mode()
+    def _try_out(self) -> None:
+        """Run every network once on a picture without values, at no cost: some configurations fail here alone."""
+        unet, vae, prior = (without_values(part) for part in (self.unet, self.vae, self.prior))
+        pipe = MarigoldPipeline(self.checkpoint, unet, vae, self.scheduler, self.prompt.float().to("meta"), prior)
+        side = TRIED_CELLS * self.factor
+        latent = pipe.encode(torch.zeros(1, 3, side, side, device="meta"))
+        decoded = pipe.decode(pipe.predict_velocity(latent, latent, torch.tensor(999, device="meta")))
+        if decoded.shape != (1, 3, side, side):
+            raise ValueError(f"the autoencoder makes {list(decoded.shape)} of a picture [1, 3, {side}, {side}]")
 
     @property
     def device(self) -> torch.device:
@@ -270,7 +287,7 @@ class MarigoldPipeline:
                 members.append(event)
                 if len(members) in sizes:
                     seconds += perf_counter() - began + cache.take_saved_s()
-                    yield Cell(self.fuse_members(photo, settings, members), seconds)
+                    yield Cell(self.fuse_members(photo, settings, members, condition.tiled), seconds)
                     began = perf_counter()
             before += n * max(sizes)
 
@@ -293,9 +310,9 @@ class MarigoldPipeline:
         photo = load_photo(photo)
         settings = self.resolve(settings)
         members = self._restore_members(photo, settings, start)
-        total = settings.ensemble_size
+        total, tiled = settings.ensemble_size, start is not None and start.tiled
         if len(members) >= total:
-            yield self.fuse_members(photo, settings, members[:total])
+            yield self.fuse_members(photo, settings, members[:total], tiled)
             return
         # 2. Encode the photo once for all members.
         yield Progress(0, 1, "reading the photo")
@@ -307,21 +324,31 @@ class MarigoldPipeline:
                 continue
             members.append(event)  # [1, C, PH, PW]
             if every_member or len(members) == total:
-                yield self.fuse_members(photo, settings, members)
+                yield self.fuse_members(photo, settings, members, tiled or condition.tiled)
 
     @torch.inference_mode()
     def encode_photo(self, photo: Photo, resolution: int) -> Condition:
         """Encode a photo and compute the image prior's features of it, in tiles when memory runs out."""
         x, size = to_network(photo.pixels, resolution, self.factor)  # [1, 3, PPH, PPW]
+        for tiled in (self.vae.use_tiling, True):
+            try:
+                with self._tiling(tiled):
+                    latent = self.encode(x.to(self.device, self.dtype))
+                    return Condition(latent, self.features(latent), size, tiled)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            release(self.device)
+        raise MarigoldError(TOO_LARGE)
+
+    @contextmanager
+    def _tiling(self, tiled: bool) -> Generator[None]:
+        """Let the autoencoder work in tiles or not, and as before afterwards."""
+        before, self.vae.use_tiling = self.vae.use_tiling, tiled
         try:
-            latent = self.encode(x.to(self.device, self.dtype))
-            return Condition(latent, self.features(latent), size)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or self.vae.use_tiling:
-                raise
-        release(self.device)
-        self.vae.enable_tiling()
-        return self.encode_photo(photo, resolution)
+            yield
+        finally:
+            self.vae.use_tiling = before
 
     def _restore_members(self, photo: Photo, settings: ResolvedSettings, start: Prediction | None) -> list[Tensor]:
         """Take over the members [1, C, PH, PW] of an earlier prediction, as precise as it keeps them (float16).
@@ -373,13 +400,11 @@ class MarigoldPipeline:
             if batch > 1:
                 batch = (batch + 1) // 2
                 note = f"out of memory: going on with {batch} at a time"
-            elif not self.vae.use_tiling:
-                self.vae.enable_tiling()
+            elif not condition.tiled:
+                condition.tiled = True
                 note = "out of memory: going on with the picture in tiles"
             else:
-                raise MarigoldError(
-                    "This photo is too large for the memory of this machine; choose a lower processing resolution."
-                )
+                raise MarigoldError(TOO_LARGE)
             yield Progress((k - first) * steps, (members - first) * steps, note)
 
     def _batch(
@@ -403,7 +428,7 @@ class MarigoldPipeline:
             done = (rows.start - first) * steps + step * len(rows)
             yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
         for row in range(len(rows)):
-            with torch.inference_mode():
+            with torch.inference_mode(), self._tiling(condition.tiled):
                 member = self.modality.from_vae(self.decode(clean[row : row + 1]))[..., :height, :width].float()
                 if not torch.isfinite(member).all():
                     raise CheckpointError(
@@ -413,7 +438,9 @@ class MarigoldPipeline:
             yield member
 
     @torch.inference_mode()
-    def fuse_members(self, photo: Photo, settings: ResolvedSettings, members: list[Tensor]) -> Prediction:
+    def fuse_members(
+        self, photo: Photo, settings: ResolvedSettings, members: list[Tensor], tiled: bool = False
+    ) -> Prediction:
         """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size."""
         stack = torch.cat(members)  # [E, C, PH, PW]
         values, spread = self.modality.fuse(stack)
@@ -435,6 +462,7 @@ class MarigoldPipeline:
             checkpoint_sha256=self.checkpoint.sha256,
             device=self.device.type,
             dtype=str(self.dtype).removeprefix("torch."),
+            tiled=tiled,
         )
 
     def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:

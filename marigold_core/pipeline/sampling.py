@@ -13,6 +13,13 @@ from marigold_core.pipeline.image_prior import Features
 # Activations of the U-Net per member, as multiples of its first feature map. From the published table of the
 # official repository: 18 members of 96 x 96 latents, 320 channels, 2 bytes each beside the weights on 24 GB.
 ACTIVATION_FACTOR = 200
+OUT_OF_MEMORY = (  # parts of messages
+    "out of memory",  # MPS, and some libraries of CUDA
+    "invalid buffer size",  # MPS, for a single tensor that is too large
+    "alloc_failed",  # cuDNN and cuBLAS
+    "can't allocate memory",  # the CPU of Linux and macOS
+    "not enough memory",  # the CPU of Windows
+)
 SHARE_OF_FREE = 0.8  # the rest is left to the decoder and to fragmentation
 
 
@@ -29,13 +36,14 @@ def noise(stream: torch.Generator, h: int, w: int) -> Tensor:
 PredictVelocity = Callable[[Tensor, Tensor, Tensor, Features], Tensor]  # as MarigoldPipeline.predict_velocity
 
 
-@dataclass(frozen=True)
+@dataclass
 class Condition:
     """What is known of a photo while its members are denoised, computed once for all of them."""
 
     latent: Tensor  # [1, 4, h, w], the encoded photo
     features: Features  # of the image prior, [1, C, h', w'] each; none without one
     size: tuple[int, int]  # (PH, PW), processing size without padding
+    tiled: bool = False  # whether the autoencoder works in tiles; set when memory runs out
 
     def rows(self, count: int) -> tuple[Tensor, Features]:
         """Repeat latent and features for ``count`` members, without copying."""
@@ -89,11 +97,14 @@ def members_that_fit(device: torch.device, latent: torch.Tensor, channels: int, 
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell running out of memory (GPU or CPU) from every other ``RuntimeError``."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Tell running out of memory (CUDA, MPS or CPU) from every other ``RuntimeError``; only CUDA's has a type."""
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in OUT_OF_MEMORY)
 
 
 def release(device: torch.device) -> None:
     """Release cached GPU memory after a failed allocation; call it outside the ``except`` block."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marigold_core import load
+from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import ExportError, SettingsError
@@ -101,7 +102,7 @@ class Service:
         self,
         photo: "PhotoSource",
         settings: Settings | None = None,
-        checkpoint: str = "nano",
+        checkpoint: str | None = None,
         start: Prediction | None = None,
         check: "Callable[[Checkpoint], object] | None" = None,
     ) -> Generator[Progress | Prediction]:
@@ -112,7 +113,7 @@ class Service:
         Args:
             photo: path, bytes, PIL image or [H, W, 3] uint8.
             settings: what to predict with; by default the checkpoint's own.
-            checkpoint: short name, folder or hub id.
+            checkpoint: short name, folder or hub id; by default ``default_checkpoint``.
             start: an earlier prediction whose members are continued, as by ``MarigoldPipeline.stream``.
             check: raises what is wrong with the job for a checkpoint, before the model is waited for.
 
@@ -120,6 +121,7 @@ class Service:
             ImageError, SettingsError, CheckpointError: the job cannot run.
         """
         photo = load_photo(photo)
+        checkpoint = checkpoint or default_checkpoint()
         pipe = yield from self._loaded(checkpoint)
         if check:
             check(pipe.checkpoint)

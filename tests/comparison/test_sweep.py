@@ -37,7 +37,7 @@ Compare = Callable[..., int]
 
 def tile(values: np.ndarray, steps: int = 1, members: int = 1, *, kind: Kind = "affine", name: str = "tiny") -> Tile:
     spread = 0.01 if members > 2 else None
-    return Tile(name, 0, steps, members, 0.5 * members, "depth", kind, values.astype(np.float32), spread)
+    return Tile(name, 0, steps, members, 0.5 * members, "depth", kind, "depth", values.astype(np.float32), spread)
 
 
 @pytest.fixture

@@ -13,5 +13,5 @@ def sweep_of(cells: int, name: str = "tiny", **asked: object) -> Sweep:
     for checkpoint, seed, steps, members in sweep.places()[:cells]:
         values = np.random.default_rng(steps * 100 + members).random((30, 40), np.float32)
         spread = 0.1 if members > 2 else None
-        sweep.tiles.append(Tile(checkpoint, seed, steps, members, 0.5, "depth", "affine", values, spread))
+        sweep.tiles.append(Tile(checkpoint, seed, steps, members, 0.5, "depth", "affine", "depth", values, spread))
     return sweep

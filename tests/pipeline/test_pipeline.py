@@ -139,6 +139,46 @@ def test_an_image_prior_without_enough_memory_is_shown_tiles(tiny_guided, pictur
     assert tiling == [False, True]
 
 
+MESSAGES = [
+    "MPS backend out of memory (MPS allocated: 17.2 GB, other allocations: 1.0 GB, max allowed: 18.1 GB).",
+    "Invalid buffer size: 12.00 GB",
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate",
+    "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_tiles_last_for_one_photo_and_are_recorded(pipe, picture, monkeypatch, message):
+    decode, failed = pipe.decode, []
+
+    def starved(latent):
+        if not pipe.vae.use_tiling and not failed:
+            failed.append(1)
+            raise RuntimeError(message)
+        return decode(latent)
+
+    monkeypatch.setattr(pipe, "decode", starved)
+    tight = pipe(picture, Settings(**QUICK, ensemble_size=2, batch_size=1))
+    assert tight.tiled and not pipe.vae.use_tiling
+    *_, continued = pipe.stream(picture, Settings(**QUICK, ensemble_size=3), start=tight)
+    assert continued.tiled
+    assert not pipe(picture, Settings(**QUICK)).tiled
+    failed.clear()
+    cells = list(pipe.grid(picture, steps=[1, 2], sizes=[1], processing_resolution=48))
+    assert [cell.prediction.tiled for cell in cells] == [True, True] and len(failed) == 1
+    assert not pipe.vae.use_tiling
+
+
+def test_other_errors_are_no_lack_of_memory(pipe, picture, monkeypatch):
+    def broken(latent):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(pipe, "decode", broken)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        pipe(picture, Settings(**QUICK))
+
+
 def test_a_prediction_can_be_continued(pipe, picture, monkeypatch):
     whole = pipe(picture, Settings(**QUICK, ensemble_size=5, seed=4))
     part = pipe(picture, Settings(**QUICK, ensemble_size=3, seed=4))

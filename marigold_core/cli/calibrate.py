@@ -60,9 +60,10 @@ def calibrate(
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg)
     pipe = load(model, device=run.device, dtype=run.dtype)
     settings = pipe.resolve(settings)
-    with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
+    _, prefix = photo_folders.place(job.folder, run.flat)
+    with photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder:
         found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
-        save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours)
+        save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
     if not run.quiet:
         print(describe(found), job.folder, *(f"{name}: {PRESETS[name].tick}" for name in programs), sep="\n\n")
     return ALL_DONE

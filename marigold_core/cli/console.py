@@ -36,6 +36,8 @@ class RunOf(Frozen, Generic[Model]):
 class Run(RunOf[str]):
     """Which checkpoint runs where, and what is written."""
 
+    flat: bool = Field(False, description="name files NAME_depth.npy and so on, beside each other, no folder a photo")
+
 
 def watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Prediction:
     """Drain a stream behind a progress bar -> its last prediction."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,9 +149,14 @@ def _clashing(names: dict[Path, Path]) -> list[Path]:
     return [photo for photo, name in names.items() if counts[str(name).casefold()] > 1]
 
 
+def place(folder: Path, flat: bool) -> tuple[Path, str]:
+    """Where the files of a result lie, and what their names begin with: in its folder or, flat, beside that."""
+    return (folder.parent, f"{folder.name}_") if flat else (folder, "")
+
+
 @contextmanager
-def result_folder(folder: Path, within: Path, overwrite: bool) -> Generator[Path]:
-    """Yield an empty folder to write to; on success its files appear in ``folder``, else they are removed.
+def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = False) -> Generator[Path]:
+    """Yield an empty folder to write to; on success its files appear in their ``place``, else they are removed.
 
     The remains of a run that was killed are cleared by the next one for the same photo.
     Raises: ExportError when ``folder`` holds files and ``overwrite`` is false, leaves ``within`` through a link, or
@@ -159,51 +165,64 @@ def result_folder(folder: Path, within: Path, overwrite: bool) -> Generator[Path
     try:
         if not _within(folder, within):
             raise ExportError("Its output folder is a link that leads out of the output folder.")
-        if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if flat and not overwrite and (taken := _taken(*place(folder, flat))):
+            raise ExportError(f"{taken} exists already; --overwrite replaces it.")
+        if not flat and not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ExportError(f"{folder} exists already; --overwrite replaces what it holds.")
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    with atomic_folder(folder, move=_publish) as aside:
+    with atomic_folder(folder, move=partial(_publish, flat=flat)) as aside:
         yield aside
 
 
-def _publish(aside: Path, folder: Path) -> None:
-    """Rename a finished folder, or where there is one already, let its files take the place of those it lists."""
+def _taken(home: Path, prefix: str) -> Path | None:
+    """Find a file of a flat result that is there already."""
+    from marigold_core.files.formats import FILES
     from marigold_core.files.writers import MANIFEST
 
-    if not folder.exists() or not any(folder.iterdir()):
+    names = (MANIFEST, *(name for name, _ in FILES.values()))
+    return next((path for name in names if os.path.lexists(path := home / f"{prefix}{name}")), None)
+
+
+def _publish(aside: Path, folder: Path, flat: bool) -> None:
+    """Rename a finished folder; flat or where there is one, let its files take the place of those it lists."""
+    from marigold_core.files.writers import MANIFEST
+
+    if not flat and (not folder.exists() or not any(folder.iterdir())):
         os.replace(aside, folder)
         return
-    recorded = _recorded(folder)
-    for name in (MANIFEST, *(recorded.files if recorded else ())):  # first the list: without it nothing is finished
-        (folder / name).unlink(missing_ok=True)
-    for file in sorted(aside.iterdir(), key=lambda file: file.name == MANIFEST):
-        os.replace(file, folder / file.name)
+    home, prefix = place(folder, flat)
+    recorded, listed = _recorded(home, prefix), f"{prefix}{MANIFEST}"
+    for name in (listed, *(recorded.files if recorded else ())):  # first the list: without it nothing is finished
+        (home / name).unlink(missing_ok=True)
+    for file in sorted(aside.iterdir(), key=lambda file: file.name == listed):
+        os.replace(file, home / file.name)
 
 
 # ------------------------------------------------------------------------------- what is there already
 
 
-def is_done(folder: Path, pixels: np.ndarray, files: Iterable[str], **wanted: object) -> bool:
-    """Return whether ``folder`` holds files of a photo [H, W, 3] uint8 whose manifest has the wanted values."""
+def is_done(folder: Path, pixels: np.ndarray, files: Iterable[str], *, flat: bool = False, **wanted: object) -> bool:
+    """Return whether the ``place`` of a photo [H, W, 3] uint8 holds files whose manifest has the wanted values."""
     from marigold_core.files.manifest import sha256
 
-    recorded = _recorded(folder)
+    home, prefix = place(folder, flat)
+    recorded = _recorded(home, prefix)
     return (
         recorded is not None
-        and all(name in recorded.files and (folder / name).is_file() for name in files)
+        and all(name in recorded.files and (home / name).is_file() for name in files)
         and all(getattr(recorded, name) == value for name, value in wanted.items())
         and recorded.how is None  # not the metres of an earlier calibration
         and recorded.photo.sha256 == sha256(pixels.tobytes())
     )
 
 
-def _recorded(folder: Path) -> "Manifest | None":
-    """Read the manifest of a finished folder; None where no run of ours finished."""
+def _recorded(home: Path, prefix: str) -> "Manifest | None":
+    """Read the manifest of a finished result; None where no run of ours finished."""
     from marigold_core.files.manifest import Manifest
     from marigold_core.files.writers import MANIFEST
 
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        return Manifest.model_validate_json((home / f"{prefix}{MANIFEST}").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

@@ -59,11 +59,13 @@ def predict(
     def predict_one(job: photo_folders.Job) -> tuple[str, str]:
         """Predict one photo and write its files -> (state, remark)."""
         photo = load_photo(job.photo)
-        if not run.overwrite and photo_folders.is_done(job.folder, photo.pixels, files, **wanted):
+        _, prefix = photo_folders.place(job.folder, run.flat)
+        names = [f"{prefix}{name}" for name in files]
+        if not run.overwrite and photo_folders.is_done(job.folder, photo.pixels, names, flat=run.flat, **wanted):
             return "kept", f"{job.folder} was finished by an earlier run"
-        with photo_folders.result_folder(job.folder, output, run.overwrite) as folder:
+        with photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder:
             prediction = watch(pipe.stream(photo, settings), job.photo.name, run.quiet)
-            writers.save(prediction, folder, run.formats, save_for=programs, mesh=mesh, colours=colours)
+            writers.save(prediction, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
         return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
 
     try:

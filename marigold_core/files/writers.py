@@ -90,15 +90,13 @@ def file_names(
     *,
     save_for: Sequence[SaveFor] = (),
     kind: Kind = "affine",
-    prefix: str = "",
 ) -> list[str]:
     """List the files that ``save`` would write of a result of so many members, the manifest aside; nothing is made.
 
     Raises:
         ExportError: a format or a program does not suit such a result.
     """
-    names = _names(formats, save_for, modality, kind, ensemble_size >= 3)
-    return [f"{prefix}{FILES[name][0]}" for name in names]
+    return [FILES[name][0] for name in _names(formats, save_for, modality, kind, ensemble_size >= 3)]
 
 
 def preset_refusal(name: SaveFor, modality: str, kind: Kind) -> str | None:

@@ -13,6 +13,7 @@ from PIL import Image
 from marigold_core import MeshSettings, Settings, cli, load
 from marigold_core.cli.console import Run
 from marigold_core.files.manifest import Manifest
+from marigold_core.files.presets import PRESETS
 from marigold_core.settings import default, help_text
 from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints
 
@@ -117,6 +118,43 @@ def test_without_formats_every_file_that_suits_is_written(folder: Path, out: Pat
     before = fingerprints(out)
     assert cli.main([str(word) for word in words]) == cli.ALL_DONE
     assert fingerprints(out) == before
+
+
+def test_flat_names_lie_beside_each_other_and_are_finished_and_replaced_alike(
+    folder: Path, out: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("a.png", "a_b.png", "deep/c.png")):
+        write(folder / name, seed)
+    assert predict(folder, "--flat") == cli.ALL_DONE
+    names = {f"{name}_{file}" for name in ("a", "a_b", "deep/c") for file in ("depth.npy", "manifest.json")}
+    assert (before := fingerprints(out)).keys() == names
+    assert Manifest.model_validate_json((out / "a_b_manifest.json").read_text()).files.keys() == {"a_b_depth.npy"}
+    assert predict(folder, "--flat") == cli.ALL_DONE and "3 kept" in capsys.readouterr().out
+    assert predict(folder / "a.png", "--flat", formats="npy,color") == cli.SOME_FAILED
+    assert "--overwrite replaces it" in capsys.readouterr().err and fingerprints(out) == before
+    assert predict(folder / "a.png", "--flat", "--overwrite", formats="color") == cli.ALL_DONE
+    assert fingerprints(out).keys() == names - {"a_depth.npy"} | {"a_depth_color.png"}
+    capsys.readouterr()
+    assert cli.main(["replay", str(out / "a_b_manifest.json"), "--photo", str(folder / "a_b.png"), "--model", "nano"])
+    assert cli.main(["replay", str(out / "deep" / "c_manifest.json")]) == cli.USAGE
+    assert "The photo of" in capsys.readouterr().err
+
+
+def test_files_for_programs_are_written_or_refused_before_the_model_runs(
+    folder: Path, out: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    path = write(folder / "a.png")
+    assert predict(path, "--save-for", "controlnet,cnc", formats="npy") == cli.ALL_DONE
+    assert {file.name for file in (out / "a").iterdir()} == {
+        "depth.npy",
+        "controlnet.png",
+        "height_16bit.png",
+        "manifest.json",
+    }
+    assert f"controlnet: {PRESETS['controlnet'].tick}" in capsys.readouterr().out
+    monkeypatch.setattr("marigold_core.cli.predict.load", None)  # would fail if it came so far
+    assert predict(path, "--save-for", "rgbd") == cli.USAGE
+    assert "needs depth in metres, but this depth is relative: calibrate it first" in capsys.readouterr().err
 
 
 def test_folders_keep_their_sub_folders_and_globs_too(folder: Path, out: Path, write, predict: Predict) -> None:

@@ -93,9 +93,12 @@ def atomic_folder(
         if move:
             move(aside, folder)
         else:
+            older = folder.with_name(f".{folder.name}.old.unfinished")  # a kill leaves no half-removed folder
+            shutil.rmtree(older, ignore_errors=True)
             if replace and folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(older)
             aside.rename(folder)
+            shutil.rmtree(older, ignore_errors=True)
         sync(folder.parent)
     except (OSError, SafetensorError) as error:  # the latter is how weights say that the disk is full
         raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error

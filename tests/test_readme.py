@@ -111,3 +111,20 @@ def test_every_file_and_picture_it_points_to_is_there() -> None:
 
 def test_it_can_be_read_in_one_sitting() -> None:
     assert len(README.splitlines()) < 200
+
+
+@pytest.mark.slow
+def test_the_first_commands_of_the_training_manual_work_as_printed(tmp_path: Path) -> None:
+    manual = (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    block = re.findall(r"^```bash\n(.*?)^```$", manual, re.MULTILINE | re.DOTALL)[0]
+    install, *lines = block.splitlines()
+    assert install.startswith("pip install")
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[:2] == ["python", "-m"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("runs/smoke/step_*/model_index.json"))

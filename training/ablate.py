@@ -7,6 +7,7 @@ between rows can be compared with ours.
 """
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -14,21 +15,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
 from diffusers import DDIMScheduler
-from tqdm import tqdm
 
 from marigold_core import load, storage
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.storage import write_json
 from training.data.sets import open_set
-from training.data.sets.sample import DepthSet, spread
+from training.data.sets.sample import DepthSet, labels, spread
 from training.engine.checkpoints import step_of
-from training.engine.command import run
+from training.engine.command import check_json_out, run
+from training.engine.progress import follow
 from training.models.networks import Spacing
 from training.recipe import PRESETS, Recipe
 from training.scoring.protocols import choose_protocol
@@ -208,15 +209,18 @@ def score_grid(
 ) -> dict[tuple[int, int], Score]:
     """Score a pipeline on the pictures ``numbers`` of a set -> a score for every number of steps and members.
 
-    Each picture's scores are kept in the JSON ``path`` and not computed again; those of another checkpoint, set or
-    options are dropped.
+    Each picture's scores are kept in the JSON ``path`` and not computed again. Where that holds the scores of another
+    checkpoint, set or options, these are kept in a file beside it.
     """
-    made_with = {"checkpoint": pipeline.checkpoint.sha256, "kind": a_set.kind, **asdict(options)}
-    made_with = json.loads(json.dumps(made_with))  # as it comes back from the file: lists instead of tuples
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    rows: dict[str, dict[str, Row]] = kept["rows"] if kept.get("made_with") == made_with else {}
+    folder = str(a_set.folder.absolute())
+    made_with = {"checkpoint": pipeline.checkpoint.sha256, "kind": a_set.kind, "folder": folder, **asdict(options)}
+    text = json.dumps(made_with)
+    made_with = json.loads(text)  # as it comes back from a file: lists instead of tuples
+    if _kept(path).get("made_with", made_with) != made_with:
+        path = path.with_stem(f"{path.stem}_{hashlib.sha256(text.encode()).hexdigest()[:8]}")
+    rows: dict[str, dict[str, Row]] = _kept(path).get("rows", {})
     pipeline = place_timesteps(pipeline, options.spacing)
-    for number in tqdm(numbers, desc=path.parent.name, unit="picture", disable=None):
+    for number in follow(numbers, len(numbers), path.parent.name):
         if a_set.name(number) not in rows:
             rows[a_set.name(number)] = _score_picture(pipeline, a_set, number, options)
             write_json(path, {"made_with": made_with, "rows": rows})
@@ -226,6 +230,10 @@ def score_grid(
         for steps in options.steps
         for members in options.members
     }
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _score_picture(pipeline: MarigoldPipeline, a_set: DepthSet, number: int, options: SweepOptions) -> dict[str, Row]:
@@ -347,6 +355,7 @@ def _check(name: Name, ablation: Ablation, task: Task, seeds: int) -> list[Depth
         raise MarigoldError("An ablation is scored on pictures with known depth: give --validation KIND:FOLDER.")
     if name == "mix" and len(task.data) + len(task.latents) != 2:
         raise MarigoldError("mix compares shares of two data sets: give two, with --data or with --latents.")
+    check_json_out(task.out / f"{name}.json")
     return [open_set(spec, "val") for spec in task.validation]
 
 
@@ -376,10 +385,10 @@ def _score(
     """Score a variant on every set -> its rows."""
     pipeline = load(source, device=task.device)
     grids = {}
-    for a_set in sets:
+    for label, a_set in zip(labels(sets), sets, strict=True):
         numbers = spread(a_set, task.validation_pictures)
         path = folder / f"scores_{a_set.kind}_{a_set.folder.name}.json"
-        grids[f"{a_set.kind} {a_set.folder.name}"] = score_grid(pipeline, a_set, numbers, options, path)
+        grids[label] = score_grid(pipeline, a_set, numbers, options, path)
     return [
         Line(
             variant.label,

@@ -1,23 +1,24 @@
-"""Stage 1: the autoencoder, ``python -m training.autoencoder --out runs/ae --data data/scenes``.
+"""Trains a small autoencoder, ``python -m training.autoencoder --out runs/ae --data data/scenes``.
 
 It encodes photographs, depth maps and normal maps as four channels at a quarter of their width and height, and is then
 frozen. Latents are scaled to unit variance by one factor, which is stored in its configuration as in diffusers.
 """
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marigold_core import load
-from marigold_core.errors import MarigoldError
+from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.images.photo import load_rgb
 from marigold_core.pipeline.modalities import Depth, Normals
 from marigold_core.storage import write_json
@@ -32,6 +33,7 @@ from training.engine.loop import Losses, Run, run_loop
 from training.engine.metrics_log import MetricsLog
 from training.engine.processes import accelerator_for
 from training.recipe import AutoencoderRecipe
+from training.scoring.plots import draw_sheet
 from training.start import prepare_start
 
 
@@ -47,6 +49,7 @@ class Task:
     device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
+SHOWN = 6  # crops of a sheet of reconstructions
 MEASURED = 128  # pictures from which the scaling factor is computed
 
 
@@ -139,6 +142,27 @@ def scale_latents(folder: Path, pictures: Pictures) -> dict[str, float]:
     }
 
 
+@torch.inference_mode()
+def draw_reconstructions(vae: AutoencoderKL, pictures: Pictures, step: int, out: Path) -> None:
+    """Draw crops beside what the autoencoder makes of them -> ``samples/step_XXXXXXXX.png``, unless it is there.
+
+    The crops are the same in every sheet of a run; none of them is trained on.
+    """
+    path = out / "samples" / f"step_{step:08d}.png"
+    if path.exists():
+        return
+    crops = pictures.batch(pictures.recipe.steps)[-SHOWN:]
+    training = vae.training
+    decoded = vae.eval()(crops.to(vae.device), return_dict=False)[0].float().clamp(-1, 1).cpu()
+    vae.train(training)
+    columns = [((part + 1) / 2 * 255).round().byte().permute(0, 2, 3, 1).numpy() for part in (crops, decoded)]
+    rows = [(f"crop {number + 1}", pair) for number, pair in enumerate(zip(*columns, strict=True))]
+    try:
+        draw_sheet(f"crops that no step trains on, after step {step}", ("crop", "reconstruction"), rows, path)
+    except ExportError as error:  # training goes on without pictures
+        print(f"Not drawn at step {step}: {error}", file=sys.stderr)
+
+
 def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]:
     """Train the autoencoder of a new checkpoint -> scaling factor and reconstruction errors, see ``scale_latents``.
 
@@ -150,21 +174,26 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
     scenes = RenderedScenes(task.data)
     natural = [load_rgb(path) for path in photographs(task.photos)] if task.photos else []
     pictures = Pictures(recipe, scenes, natural)
-    base = prepare_start(f"new:{task.shape}", task.out / "start", seed=recipe.seed)
+    new = checkpoints.latest(task.out) is None  # nothing was trained from an earlier start
+    base = prepare_start(f"new:{task.shape}", task.out / "start", seed=recipe.seed, replace=new)
     vae = AutoencoderKL.from_pretrained(base, subfolder="vae").train()
+
+    def draw(network: ModelMixin, step: int, log: MetricsLog, stopping: Callable[[], bool]) -> None:
+        last = step == recipe.steps
+        if step and (step % recipe.figure_steps == 0 or last) and not stopping():
+            draw_reconstructions(cast(AutoencoderKL, network), pictures, step, task.out)
 
     def loss(network: nn.Module, step: int, crops: Crops) -> Losses:
         return autoencoder_losses(cast(AutoencoderKL, network), crops.pictures.to(vae.device), recipe, step)
 
     data = [f"{len(scenes)} pictures, {len(natural)} photographs"]
     fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
-    folder = run_loop(
-        vae, loss, pictures, recipe, Run(task.out, base, "vae", fingerprint), accelerator, minutes=task.minutes
-    )
+    run = Run(task.out, base, "vae", fingerprint, record={"pictures": data})
+    folder = run_loop(vae, loss, pictures, recipe, run, accelerator, callback=draw, minutes=task.minutes)
     figures = scale_latents(folder, pictures)
-    log = MetricsLog(task.out / "metrics.jsonl")
+    log = MetricsLog(task.out / checkpoints.METRICS)
     record = {"step": checkpoints.step_of(folder), "event": "settled", **figures}
-    if record not in log.read():  # a finished run that is started again has it
+    if not any(record.items() <= line.items() for line in log.read()):  # a finished run that is started again has it
         log.add(record)
     load(folder)  # checks that the folder is complete
     return figures

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from marigold_core.errors import MarigoldError
 from marigold_core.storage import write_json
@@ -31,7 +30,8 @@ from training.data.dataset_checks import (
     holds_latents,
 )
 from training.data.sets import open_set
-from training.engine.command import run
+from training.engine.command import check_json_out, run
+from training.engine.progress import follow
 
 Part = TypeVar("Part")  # a picture or a shard
 FAULTY = 1  # exit status
@@ -83,7 +83,7 @@ def _check_all(
     """Check all parts side by side; decoding releases the interpreter's lock, so that threads are enough."""
     pool = ThreadPoolExecutor(workers)
     try:
-        return [one for found in tqdm(pool.map(check, parts), label, len(parts), disable=None) for one in found]
+        return [one for found in follow(pool.map(check, parts), len(parts), label) for one in found]
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -121,6 +121,7 @@ def main(
     """
     if not data or workers < 1:
         raise MarigoldError("Give at least one data set, such as hypersim:FOLDER, and at least one worker.")
+    check_json_out(json_out)
     reports = []
     for one in data:
         reports.append(examine(one, split, workers))

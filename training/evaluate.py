@@ -12,16 +12,18 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from tqdm import tqdm
+from pydantic import Field
 
 from marigold_core import Prediction, Settings, load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.settings import ResolvedSettings
 from marigold_core.storage import write_json
 from training.data.sets import open_set
-from training.data.sets.sample import Sample, spread
-from training.engine.checkpoints import in_run
-from training.engine.command import run
+from training.data.sets.sample import DepthSet, Sample, spread
+from training.engine.checkpoints import BEST, choose, is_run
+from training.engine.command import check_json_out, run
+from training.engine.progress import follow
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
 from training.scoring.metrics import REMOVED
 from training.scoring.plots import draw_comparison, draw_sparsification
@@ -33,6 +35,16 @@ PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON
 SPLIT = "test"
 
 
+class ProtocolSettings(ResolvedSettings):
+    """Settings at the resolution of a protocol, which need only suit the autoencoder: 756 pixels for ETH3D."""
+
+    processing_resolution: int = Field(ge=0, le=2048, multiple_of=2)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def resolved(self, steps: int, resolution: int) -> "ProtocolSettings":
+        """Nothing is left to the checkpoint."""
+        return self
+
+
 @dataclass(frozen=True)
 class Source:
     """Where predictions come from: a checkpoint, or a folder of maps."""
@@ -41,6 +53,7 @@ class Source:
     pipeline: MarigoldPipeline | None
     settings: Settings | None  # as resolved, of a checkpoint
     folder: Path | None
+    chosen: str = ""  # which checkpoint of a run, and why
 
     def predict(self, sample: Sample) -> np.ndarray | Prediction:
         """Predict depth from the photo of a sample, or look its map up."""
@@ -60,22 +73,27 @@ class Scores:
     curves: list[np.ndarray] = field(default_factory=list)
 
 
-def open_source(checkpoint: str, settings: Settings, protocol: Protocol) -> Source:
+def open_source(checkpoint: str, settings: Settings, protocol: Protocol, step: str = BEST) -> Source:
     """Open a checkpoint, or a folder of maps; the protocol has the resolution, unless the settings do.
 
-    Raises: CheckpointError as ``load``, MarigoldError when it predicts something else than depth.
+    ``step`` chooses a checkpoint of a run. Raises: CheckpointError as ``load``, MarigoldError when there is no such
+    step, or it predicts something else than depth.
     """
-    if holds_maps(checkpoint):
+    if _are_maps(checkpoint):
         folder = Path(checkpoint)
         return Source(folder.resolve().name, None, None, folder)
-    pipeline = load(in_run(checkpoint))
+    chosen = choose(checkpoint, step)
+    if chosen.reason:
+        print(chosen.reason)
+    pipeline = load(chosen.source)
     name = pipeline.checkpoint.name
     if pipeline.modality.name != "depth":
         raise MarigoldError(f"{name} predicts {pipeline.modality.name}; only depth is scored.")
-    given = settings.model_dump()
-    if given["processing_resolution"] is None:
-        given["processing_resolution"] = protocol.processing_resolution
-    return Source(name, pipeline, pipeline.resolve(Settings(**given)), None)
+    if settings.processing_resolution is None and protocol.processing_resolution is not None:
+        seen_px = -(-protocol.processing_resolution // pipeline.factor) * pipeline.factor
+        given = pipeline.resolve(settings).model_dump() | {"processing_resolution": seen_px}
+        return Source(name, pipeline, ProtocolSettings(**given), None, chosen.reason)
+    return Source(name, pipeline, pipeline.resolve(settings), None, chosen.reason)
 
 
 def table(scores: dict[str, Row]) -> str:
@@ -97,6 +115,7 @@ def main(
     settings: Settings = Settings(num_inference_steps=4, ensemble_size=4),  # noqa: B008
     overrides: Overrides = Overrides(),  # noqa: B008
     protocol: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None,
+    step: str = BEST,
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     figures: Path | None = None,
     save_maps: Path | None = None,
@@ -106,11 +125,12 @@ def main(
     """Score a checkpoint, or any maps, on pictures with measured depth, beside baselines that ignore the photo.
 
     Args:
-        checkpoint: short name, diffusers folder, hub id, or a folder of maps NAME.npy.
+        checkpoint: short name, diffusers folder, hub id, a run, or a folder of maps NAME.npy.
         data: KIND:FOLDER, KIND/SPLIT:FOLDER, or a folder that is recognised.
         settings: how to predict; see marigold_core.Settings.
         overrides: single fields of the protocol.
         protocol: which protocol, by name; by default the one published for the kind of data.
+        step: which checkpoint of a run: best, newest, or a number of steps.
         limit: score only this many pictures, evenly spread.
         figures: folder for a picture of photo, truth, prediction and error of each.
         save_maps: folder for the predictions, NAME.npy.
@@ -120,8 +140,11 @@ def main(
     if limit is not None and limit < 1:
         raise MarigoldError(f"limit must be at least 1 picture, but got {limit}.")
     a_set = open_set(data, SPLIT)
+    for folder in filter(None, (figures, save_maps)):
+        _check_target(folder, a_set, checkpoint)
+    check_json_out(json_out)
     chosen = choose_protocol(a_set.kind, protocol, overrides)
-    source = open_source(checkpoint, settings, chosen)
+    source = open_source(checkpoint, settings, chosen, step)
     checks = None
     if honesty is not None:
         if source.pipeline is None or source.settings is None:
@@ -131,7 +154,7 @@ def main(
     if source.folder is not None:
         check_maps(source.folder, map(a_set.name, indices))
     scores = Scores()
-    for index in tqdm(indices, unit="picture", disable=None):
+    for index in follow(indices, len(indices), a_set.kind):
         sample = a_set[index]
         prediction = source.predict(sample)
         comparison = compare(prediction, sample.depth_m, chosen)
@@ -157,6 +180,18 @@ def main(
         write_json(json_out, report)
 
 
+def _are_maps(checkpoint: str) -> bool:
+    """Tell a folder of maps from a checkpoint, and from a run in whose folder maps were saved."""
+    return holds_maps(checkpoint) and not is_run(checkpoint)
+
+
+def _check_target(out: Path, a_set: DepthSet, checkpoint: str) -> None:
+    """Check that files written to ``out`` replace neither the data nor what is scored. Raises: MarigoldError."""
+    for folder in (a_set.folder, *([Path(checkpoint)] if _are_maps(checkpoint) else [])):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise MarigoldError(f"{out} is a part of {folder}, whose files it could replace: give another folder.")
+
+
 def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, object]:
     """Average and print what was scored -> all numbers, ready for JSON."""
     groups = {source.name: list(scores.rows.values()), **scores.baselines}
@@ -166,6 +201,7 @@ def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, obj
     print(table({**listed, **{f"mean, {name}": row for name, row in means.items()}}))
     content: dict[str, object] = {
         "checkpoint": source.name,
+        "chosen": source.chosen,
         "sha256": source.pipeline.checkpoint.sha256 if source.pipeline else None,
         "settings": source.settings.model_dump() if source.settings else None,
         "protocol": json.loads(protocol.model_dump_json()),  # writes null for no limit

@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
@@ -32,7 +31,10 @@ from training.data.sets import open_set
 from training.data.sets.sample import DepthSet
 from training.engine import command
 from training.engine.checkpoints import in_run
+from training.engine.progress import Progress
+from training.engine.workers import locked, say_disk_need
 from training.recipe import PRESETS, Framing, Precision
+from training.start import check_targets
 
 SHARD = 256  # pictures
 EVEN = 0.5  # share of flips at which both orientations are equally frequent
@@ -128,7 +130,8 @@ class _Framed(Dataset[Batch | MarigoldError]):
             rng = np.random.default_rng([seed, shard.indices[0], shard.variant])
             size = choose_size(a_set, shard.indices[0], framing, rng)
             count = max(1, min(BATCH, BATCH_PX // (size[0] * size[1])))
-            self.parts += [(shard, size, slice(at, at + count)) for at in range(0, len(shard.indices), count)]
+            starts = range(0, len(shard.indices), count)
+            self.parts += [(shard, size, slice(at, min(at + count, len(shard.indices)))) for at in starts]
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -174,20 +177,38 @@ def encode_set(
     ]
     framed = _Framed(a_set, missing, framing, pipeline, colours, encoding.seed)
     total, left = (sum(len(shard.indices) for shard in some) for some in (shards, missing))
+    say_disk_need(folder, _stored_bytes(framed, pipeline), f"{left} encoded pictures need", must=True)
     parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []
-    with tqdm(total=total, initial=total - left, unit="picture", desc=a_set.kind, disable=None) as bar:
+    if 0 < left < total:
+        print(f"Going on: {total - left} of {total} pictures of {a_set.kind} are encoded", flush=True)
+    with locked(folder), Progress(total, a_set.kind, "picture", total - left) as progress:
         batches = start_workers(DataLoader(framed, batch_size=None, num_workers=encoding.workers))
         for (shard, _, _), batch in zip(framed.parts, batches, strict=True):
             if isinstance(batch, MarigoldError):
                 raise batch
             parts.append(encode(pipeline, batch, precision))
             names += batch.names
-            bar.update(len(batch.names))
+            progress.update(len(batch.names))
             if len(names) == len(shard.indices):
                 arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
                 write_latents(folder / shard.name, arrays, names)
                 parts, names = [], []
+
+
+@torch.inference_mode()
+def _stored_bytes(framed: _Framed, pipeline: MarigoldPipeline) -> float:
+    """Compute what the shards that are to be encoded take on the disk, but for their names."""
+    counts = [
+        (rows.stop - rows.start, size[0] // pipeline.factor, size[1] // pipeline.factor)
+        for _, size, rows in framed.parts
+    ]
+    if not counts:
+        return 0
+    _, height, width = counts[0]
+    features = pipeline.features(torch.zeros(1, 4, height, width, device=pipeline.device), draft=False)
+    a_cell = 2 * 4 * 2 + 2 + 1 + 2 * sum(part.numel() for part in features) / (height * width)
+    return sum(count * height * width for count, height, width in counts) * a_cell
 
 
 @torch.inference_mode()
@@ -237,6 +258,7 @@ def main(
     sets = [open_set(spec) for spec in data]
     colours = folder_colours(photos) if photos else None
     pipeline = load(in_run(checkpoint), dtype="float32")
+    check_targets(pipeline.checkpoint)
     for number, a_set in enumerate(sets, start=1):
         folder = out if len(sets) == 1 else out / f"{number}_{a_set.kind}"
         encode_set(pipeline, a_set, folder, framing, encoding, colours)

@@ -1,38 +1,38 @@
 """Prepares published data sets for training, ``python -m training.prepare hypersim RAW OUT``.
 
 hypersim: HDF5 files become tone-mapped photos and maps of plane depth; OUT is then opened as ``hypersim:OUT``. Needs
-RAW/metadata_images_split_scene_v1.csv. Pictures of which more than ``--max-invalid`` shows no geometry are written but
-not listed: the paper leaves out incomplete pictures, without stating the limit. The authors' own lists,
-``filename_list_SPLIT_filtered.txt``, go before ours when they are put into OUT.
+RAW/metadata_images_split_scene_v1.csv. All pictures are written; listed are those that pass the filter of the authors
+(prs-eth/Marigold, issue 158, 2025-08-16): little without geometry, and some range of depth and of colour. The authors'
+own lists, ``filename_list_SPLIT_filtered.txt``, go before ours when they are put into OUT.
 
 vkitti: nothing is converted. RAW holds ``rgb/`` and ``depth/`` unpacked; all pairs are counted and listed.
 """
 
 import csv
 import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from pydantic import Field
-from tqdm import tqdm
 
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.settings import Frozen
 from marigold_core.storage import replacing, write_bytes
-from training.data.sets.formats import CAMERAS, SCENE_PAIRS, VARIATIONS, VKITTI
+from training.data.sets.formats import CAMERAS, HYPERSIM_PX, SCENE_PAIRS, VARIATIONS, VKITTI
 from training.data.sets.hypersim import COLUMNS, Picture, Row, convert, read_index
 from training.engine.command import BAD_INPUT, run
+from training.engine.progress import follow
+from training.engine.workers import end_with_parent, locked, say_disk_need
 
 PUBLISHED = {"train": 53_885, "val": 7_370, "test": 7_682}  # lines of the authors' lists for Hypersim
 PAPER = "about 54,000 of 365 scenes"  # of Hypersim's training split, Ke et al. 2024, section 4.1
+PICTURE_BYTES = HYPERSIM_PX[0] * HYPERSIM_PX[1] * (3 + 2)  # of colour and depth before PNG makes them smaller
 SHOWN = 20  # faults that are printed
 
 
@@ -41,9 +41,25 @@ class Preparation(Frozen):
 
     workers: int = Field(default=os.cpu_count() or 1, ge=1, description="processes")
     verify: bool = Field(default=False, description="read everything again at the end")
+    # of Hypersim, as the authors filter it: prs-eth/Marigold, issue 158
     max_invalid: float = Field(
-        default=0.05, ge=0, le=1, description="hypersim: list pictures with at most this share without geometry"
+        default=0.03, ge=0, le=1, description="hypersim: list pictures with at most this share without geometry"
     )
+    min_depth_range_m: float = Field(
+        default=0.5, ge=0, description="hypersim: list pictures whose farthest depth is so much beyond their nearest"
+    )
+    min_rgb_range: float = Field(
+        default=10, ge=0, le=255, description="hypersim: list pictures whose brightest value is so far from the darkest"
+    )
+
+    def lists(self, row: Row) -> bool:
+        """Decide whether a picture is listed."""
+        numbers = {name: float(row[name]) for name in COLUMNS[4:8] + COLUMNS[9:]}
+        return (
+            numbers["invalid_ratio"] <= self.max_invalid
+            and numbers["depth_max"] - numbers["depth_min"] >= self.min_depth_range_m
+            and numbers["rgb_max"] - numbers["rgb_min"] >= self.min_rgb_range
+        )
 
 
 Outcome = tuple[list[str], list[str]]  # faults, and the splits that were listed
@@ -60,6 +76,8 @@ def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
     rows = {split: _read_rows(_meta(out, split), out / split) for split in splits}
     missing = [picture for picture in pictures if picture.paths[0] not in rows[picture.split]]
     print(f"{len(pictures)} pictures in the index, {len(pictures) - len(missing)} done")
+    size_bytes = len(missing) * PICTURE_BYTES
+    say_disk_need(out, size_bytes, f"{len(missing):,} pictures need at most")
     faults = []
     for picture, found in _convert_all(missing, raw, out, options.workers):
         if isinstance(found, str):
@@ -73,7 +91,7 @@ def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
         rows[picture.split][picture.paths[0]] = found
     done = [split for split in rows if rows[split]]
     for split in done:
-        _list_hypersim(out, split, [row for _, row in sorted(rows[split].items())], options.max_invalid)
+        _list_hypersim(out, split, [row for _, row in sorted(rows[split].items())], options)
     return faults, done
 
 
@@ -83,27 +101,14 @@ def _convert_all(
     """Yield every picture with its row or its fault, in order, as it is done."""
     work = partial(convert, raw=raw, out=out)
     if workers == 1 or not pictures:
-        yield from ((picture, work(picture)) for picture in tqdm(pictures, unit="picture", disable=None))
+        yield from ((picture, work(picture)) for picture in follow(pictures, len(pictures), "hypersim"))
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
     try:
         results = zip(pictures, pool.map(work, pictures, chunksize=4), strict=True)
-        yield from tqdm(results, total=len(pictures), unit="picture", disable=None)
+        yield from follow(results, len(pictures), "hypersim")
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Make a worker leave Ctrl-C to the process that started it, and end when that one is killed."""
-    parent = parent_process()
-    assert parent is not None
-
-    def end() -> None:
-        parent.join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end, daemon=True).start()
 
 
 def _meta(out: Path, split: str) -> Path:
@@ -114,8 +119,11 @@ def _read_rows(path: Path, folder: Path) -> dict[str, Row]:
     """Read the rows of pictures that are there, by photo, and write the file anew with these alone.
 
     The last line of a run that was killed may be cut off: it does not count.
+    Raises: MarigoldError for a table that this command did not write.
     """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if text and not f"{text}\n".startswith(",".join(COLUMNS)):
+        raise MarigoldError(f"{path} is not a table of this command, which would replace it: give another OUT.")
     there = {}
     for stored in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
         row = {name: stored.get(name) or "" for name in COLUMNS}
@@ -132,15 +140,15 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
-def _list_hypersim(out: Path, split: str, rows: Sequence[Row], max_invalid: float) -> None:
+def _list_hypersim(out: Path, split: str, rows: Sequence[Row], options: Preparation) -> None:
     """Write the sorted rows and the list of complete pictures, and print the published numbers beside ours."""
     _write_rows(_meta(out, split), rows)
-    complete = [row for row in rows if float(row["invalid_ratio"]) <= max_invalid]
+    complete = [row for row in rows if options.lists(row)]
     _write_list(out / split / f"filename_list_{split}.txt", [(row["rgb_path"], row["depth_path"]) for row in complete])
     scenes = len({row["scene_name"] for row in complete})
     paper = f"; the paper: {PAPER}" if split == "train" else ""
     print(
-        f"{split}: {len(rows)} pictures, {len(complete)} of {scenes} scenes complete (the authors list "
+        f"{split}: {len(rows)} pictures, {len(complete)} of {scenes} scenes listed (the authors list "
         f"{PUBLISHED[split]:,}{paper})"
     )
 
@@ -148,12 +156,16 @@ def _list_hypersim(out: Path, split: str, rows: Sequence[Row], max_invalid: floa
 def prepare_vkitti(raw: Path, out: Path) -> Outcome:
     """Count the pairs of Virtual KITTI 2 and list them in ``out``, which is ``raw`` or gets links to it.
 
-    Raises: MarigoldError when there is no pair at all, ExportError when ``out`` cannot be written.
+    Raises: MarigoldError when there is no pair at all, or ``out`` has other pictures; ExportError when it cannot be
+    written.
     """
     faults = []
     found = {split: VKITTI.search(raw, split) for split in SCENE_PAIRS}
     if not any(found.values()):
         raise MarigoldError(f"{raw} holds no pictures of vkitti: {VKITTI.photo} with {VKITTI.depth[0]}.")
+    for name in ("rgb", "depth"):
+        if (out / name).exists() and (out / name).resolve() != (raw / name).resolve():
+            raise MarigoldError(f"{out / name} is not that of {raw}, whose pictures would be listed: give another OUT.")
     for split, entries in found.items():
         whole = [entry for entry in entries if all((raw / path).is_file() for path in entry)]
         faults += [f"{raw / path} is missing." for entry in entries for path in entry if not (raw / path).is_file()]
@@ -195,7 +207,8 @@ def main(
     """
     if not raw.is_dir():
         raise MarigoldError(f"There is no folder {raw}.")
-    faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
+    with locked(out):
+        faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
     if options.verify:
         from training.doctor import examine
 

@@ -1,10 +1,12 @@
 """Renders scenes into shards: ``python -m training.render --out data/scenes --count 24000 --seed 1``.
 
 A shard is a function of (seed, its number, the settings, the assets folder), so a killed run continues with the shards
-that are missing, several processes can share the work, and a larger ``--count`` adds shards to the same folder. Every
-sixth shard holds portrait pictures.
+that are missing, and a larger ``--count`` adds shards to the same folder. A folder holds shards of one seed and one
+choice of settings. Every sixth shard holds portrait pictures.
 """
 
+import hashlib
+import json
 import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
@@ -14,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from marigold_core.errors import SettingsError
+from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.settings import Frozen
-from training.data.sets.rendered import View, write_shard
+from training.data.sets.rendered import Shard, View, write_shard
 from training.engine.command import run
+from training.engine.workers import end_with_parent, locked, say_disk_need
 from training.scenes import KINDS, Kind, make_scene
 from training.scenes.assets import Assets
 from training.scenes.rasterizer import rasterizer
@@ -26,6 +29,8 @@ from training.scenes.types import Camera
 PORTRAIT_EVERY = 6
 CLOSE_M, CLOSE_SHARE = 0.28, 0.02
 SKY_SHARE = 0.7
+PIXEL_BYTES = 9  # of the four arrays of a shard
+INDEX = "index.json"  # of an assets folder
 PATIENCE = 100  # scenes without a good view after which the renderer must be broken
 
 
@@ -46,6 +51,12 @@ class RenderSettings(Frozen):
         """Shard number -> (width, height) of its pictures."""
         portrait = shard % PORTRAIT_EVERY == PORTRAIT_EVERY - 1
         return (self.height, self.width) if portrait else (self.width, self.height)
+
+    def recorded(self) -> dict[str, object]:
+        """Return what a shard records: the settings as JSON, with the sha256 of the assets' index, or False."""
+        index = (Path(self.assets) / INDEX).read_bytes() if self.assets else b""
+        found = hashlib.sha256(index).hexdigest() if self.assets else False
+        return json.loads(json.dumps(self.model_dump() | {"assets": found}))
 
 
 class Work(Frozen):
@@ -96,7 +107,7 @@ class SceneRenderer:
         spans = [2 * np.degrees(np.arctan(size[0] / 2 / camera.focal_px(*size))) for _, camera, _ in rows]
         meta = {
             "shard": number,
-            "settings": self.settings.model_dump() | {"assets": self.settings.assets is not None},
+            "settings": self.settings.recorded(),
             "kinds": [kind for kind, _, _ in rows],
             "scenes": scenes,
             "fov_x_deg": spans,
@@ -116,21 +127,49 @@ def render_some(settings: RenderSettings, out: Path, numbers: list[int], announc
 
 
 def render(settings: RenderSettings, out: Path, count: int, workers: int = 1) -> int:
-    """Fill a folder with at least ``count`` pictures in whole shards; returns how many shards were made now.
+    """Fill a folder with at least ``count`` pictures in whole shards -> how many shards were made now.
 
-    Raises: MarigoldError without EGL.
+    Raises: MarigoldError without EGL, without disk space, when another process works in the folder, and when it holds
+    shards of another seed or other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    missing = [k for k in range(-(-count // settings.shard_samples)) if not (out / f"shard_{k:05d}").exists()]
-    if workers == 1:
-        render_some(settings, out, missing, announce=True)
-    else:
+    with locked(out):
+        _check_shards(out, settings.recorded())
+        total = -(-count // settings.shard_samples)
+        missing = [k for k in range(total) if not (out / f"shard_{k:05d}").exists()]
+        pictures = len(missing) * settings.shard_samples
+        if 0 < len(missing) < total:
+            print(f"Going on: {total - len(missing)} of {total} shards are there", flush=True)
+        size_bytes = pictures * settings.width * settings.height * PIXEL_BYTES
+        say_disk_need(out, size_bytes, f"{pictures:,} pictures need", must=True)
+        if workers == 1:
+            render_some(settings, out, missing, announce=True)
+            return len(missing)
         shares = [missing[k::workers] for k in range(workers)]
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
+        try:
             jobs = [pool.submit(render_some, settings, out, share, k == 0) for k, share in enumerate(shares)]
             for job in jobs:
                 job.result()
-    return len(missing)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return len(missing)
+
+
+def _check_shards(out: Path, settings: dict[str, object]) -> None:
+    """Compare the settings that shards were rendered with. Raises: MarigoldError naming what differs."""
+    for path in sorted(out.glob("shard_*")):
+        there = Shard(path).meta.get("settings")
+        if not isinstance(there, dict):
+            raise MarigoldError(f"{path} was not written by training.render: give another --out.")
+        made: dict[str, object] = {**there}
+        if made.get("assets") is True and settings["assets"]:  # older shards tell only whether there were assets
+            made["assets"] = settings["assets"]
+        for name, now in settings.items():
+            if made.get(name) != now:
+                raise MarigoldError(
+                    f"{out} holds shards that were rendered with another {name} ({made.get(name)}, now {now}): use the "
+                    "same settings, or another --out."
+                )
 
 
 def main(out: Path, work: Work, settings: RenderSettings) -> None:
@@ -141,7 +180,7 @@ def main(out: Path, work: Work, settings: RenderSettings) -> None:
         work: how much.
         settings: what a shard depends on.
     """
-    if settings.assets is not None and not (Path(settings.assets) / "index.json").is_file():
+    if settings.assets is not None and not (Path(settings.assets) / INDEX).is_file():
         raise SettingsError(f"{settings.assets} has no index.json; leave --assets out to render from primitives.")
     print(f"{render(settings, out, work.count, work.workers)} shards made")
 

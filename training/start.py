@@ -13,7 +13,7 @@ from typing import Literal, cast
 import tyro
 
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
-from marigold_core.checkpoints.registry import NAMED, find
+from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
 from marigold_core.checkpoints.weights import choose, write_checksums
 from marigold_core.errors import CheckpointError
 from marigold_core.prediction import DepthTransfer
@@ -37,6 +37,7 @@ def prepare_start(
     noise_schedule: NoiseSchedule = "start",
     depth_curve: TransferChoice = "start",
     seed: int = 0,
+    replace: bool = False,
 ) -> Path:
     """Make the checkpoint folder ``out`` that a run begins with, unless an earlier call made it -> ``out``.
 
@@ -49,25 +50,29 @@ def prepare_start(
         noise_schedule: of the published checkpoints, or "start" for the source's own.
         depth_curve: depth transfer function, or "start" for the source's own.
         seed: of random weights.
+        replace: whether a start that was made from something else makes way.
 
-    Raises: CheckpointError, before anything is written, when the source is missing, damaged or does not fit, or
-    ``out`` was made from another; ExportError when it cannot be written.
+    Raises:
+        CheckpointError: before anything is written: the source is missing, damaged, does not fit or does not predict
+            affine-invariant depth, or ``out`` was made from another and is not to be replaced.
+        ExportError: ``out`` cannot be written.
     """
     record: Config = {"source": _label(source, seed), "noise_schedule": noise_schedule}
     if depth_curve != "start":
         record["depth_curve"] = depth_curve
     if (out / RECORD).exists():
         made = read_config(out, RECORD)
-        if made != record:
+        if made == record:
+            find(out)
+            return out
+        if not replace:
             raise CheckpointError(
                 f"{out} was made from {_describe(made)}, not from {_describe(record)}: ask for the same again, or give "
                 "another folder."
             )
-        find(out)
-        return out
     shape = _new_shape(source)
     folder = None if shape else find_start(source)
-    with atomic_folder(out) as aside:
+    with atomic_folder(out, replace=(out / RECORD).exists()) as aside:
         if shape:
             new_checkpoint(aside, shape, seed=seed)
         else:
@@ -111,10 +116,25 @@ def find_start(source: str | Path) -> Path:
             f"This is a {pipeline} checkpoint; training starts from Stable Diffusion 2 ({PIPELINE}) or from a Marigold "
             "depth checkpoint."
         )
-    elif find(folder).modality != "depth":
-        raise CheckpointError("The start model predicts normals; training starts from one that predicts depth.")
+    else:
+        check_targets(find(folder))
     _check_text(folder)
     return folder
+
+
+def check_targets(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint predicts what training has targets for: affine-invariant depth.
+
+    Raises: CheckpointError when it claims to predict something else.
+    """
+    if checkpoint.modality != "depth":
+        raise CheckpointError("The start model predicts normals; training starts from one that predicts depth.")
+    if (checkpoint.space, checkpoint.kind) != ("depth", "affine"):
+        claim = checkpoint.space if checkpoint.space != "depth" else f"{checkpoint.kind} depth"
+        raise CheckpointError(
+            f"The start model predicts {claim}, and training has targets for affine-invariant depth alone: start from "
+            "a checkpoint whose model_index.json states prediction_type depth, scale_invariant and shift_invariant."
+        )
 
 
 def _new_shape(source: str | Path) -> str | None:

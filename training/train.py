@@ -1,18 +1,23 @@
-"""Stage 3: the U-Net, ``python -m training.train --recipe nano --start-from ... --latents ... --out runs/nano``.
+"""Trains the U-Net, ``python -m training.train --recipe nano --start-from ... --latents ... --out runs/nano``.
 
 Several processes train together when ``accelerate launch`` or ``torchrun`` starts them.
 """
 
+import argparse
 import copy
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
+from marigold_core.options import AUTO
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.latent_cache import autoencoder_sha256, prior_sha256
@@ -21,11 +26,11 @@ from training.data.photographs import Unlabelled, folder_colours
 from training.data.random_streams import stream
 from training.data.sampling import Latents, Pictures, Plan, Source
 from training.data.sets import open_set
+from training.engine import checkpoints
 from training.engine.command import run
-from training.engine.fingerprint import run_fingerprint
+from training.engine.fingerprint import read_run, run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
 from training.engine.losses import feature_distance, velocity_loss
-from training.engine.metrics_log import MetricsLog
 from training.engine.processes import accelerator_for
 from training.engine.validation import ValidationCallback
 from training.recipe import PRESETS, Recipe
@@ -40,9 +45,9 @@ class Objective:
     recipe: Recipe
     unlabelled: Unlabelled | None
 
-    def __call__(self, network: nn.Module, micro: int, delivery: LoadedBatch) -> Losses:
+    def __call__(self, network: nn.Module, micro: int, loaded: LoadedBatch) -> Losses:
         """Score the network on a micro-batch -> "loss", which is minimised, and its parts."""
-        batch = delivery.batch
+        batch = loaded.batch
         pipeline = copy.copy(self.pipeline)
         pipeline.unet = network  # type: ignore (the same network, as the accelerator wrapped it)
         image, target, valid = (part.to(self.pipeline.device) for part in (batch.image, batch.target, batch.valid))
@@ -76,12 +81,22 @@ class Task:
     photos: Path | None = None  # folder of photographs whose colours are lent to the pictures
     unlabelled: Path | None = None  # folder of real photographs for --align-weight
     workers: int = 0  # processes that read pictures ahead; the result is the same for any number
-    loader_timeout_s: float = SLOWEST_S  # a worker that delivers nothing for so long is taken for stuck
+    loader_timeout_s: float = SLOWEST_S  # a worker that gives no micro-batch for so long counts as stuck
     # what to do with a damaged picture: raise ends the run, skip takes the next one
     on_bad_sample: OnBadSample = "raise"
     minutes: float | None = None  # stop after this time
     device: Literal["auto", "cpu"] = "auto"  # where to train
     allow_change: bool = False  # go on although recipe, data or versions are not those the run was begun with
+    config: Path | None = None  # run.json of an earlier run, whose options hold unless others are given
+
+
+OF_A_CALL = ("out", "config", "minutes", "allow_change")  # fields of a task that say nothing about the run
+LARGEST_PX = 2048  # resolution that settings accept
+
+
+def jsonable(task: Task) -> dict[str, object]:
+    """Write a task as JSON can hold it: paths as absolute text, tuples as lists."""
+    return json.loads(json.dumps(asdict(task), default=lambda path: str(Path(path).absolute())))
 
 
 def train(task: Task, recipe: Recipe) -> Path:
@@ -103,7 +118,11 @@ def train(task: Task, recipe: Recipe) -> Path:
     # 2. The start, and the pipeline object that inference runs.
     with accelerator.main_process_first():
         base = prepare_start(
-            task.start_from, task.out / "start", noise_schedule=recipe.noise_schedule, seed=recipe.seed
+            task.start_from,
+            task.out / "start",
+            noise_schedule=recipe.noise_schedule,
+            seed=recipe.seed,
+            replace=checkpoints.latest(task.out) is None,  # nothing was trained from an earlier one
         )
     pipeline = load(base, device=str(accelerator.device), dtype="float32")
     pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
@@ -117,23 +136,29 @@ def train(task: Task, recipe: Recipe) -> Path:
     sources += encoded
     plan = Plan(sources, recipe.micro_batch_size or recipe.batch_size, recipe.shares, recipe.seed)
     data = [source.fingerprint() for source in sources]
-    counts = ", ".join(f"{sum(map(len, source.groups()))} of {source.label}" for source in sources)
-    accelerator.print(f"Training on {counts}", flush=True)
+    counts = [f"{sum(map(len, source.groups())):,} pictures of {source.label}" for source in sources]
+    accelerator.print(f"Training on {', '.join(counts)}", flush=True)
     examples = next(Loader(plan, on_bad_sample=task.on_bad_sample)(range(1))).batch
     # 4. The loop.
     fingerprint = run_fingerprint(recipe, pipeline.checkpoint.sha256, data, accelerator.device.type)
+    main_source = sources[int(np.argmax(plan.shares))]
+    record = {
+        "task": {name: value for name, value in jsonable(task).items() if name not in OF_A_CALL},
+        "pictures": counts,
+        "resolution_px": min(main_source.long_edge_px(pipeline.factor) // 8 * 8, LARGEST_PX),
+    }
     newest = run_loop(
         pipeline.unet,
         Objective(pipeline, recipe, real),
         Loader(plan, task.workers, task.on_bad_sample, task.loader_timeout_s),
         recipe,
-        Run(task.out, base, "unet", fingerprint, task.allow_change),
+        Run(task.out, base, "unet", fingerprint, task.allow_change, record),
         accelerator,
         callback=ValidationCallback(pipeline, recipe, validation, task.validation_pictures, examples, task.out),
         minutes=task.minutes,
     )
-    best = MetricsLog(task.out / "metrics.jsonl").best_step
-    accelerator.print(newest if best is None else f"{newest}; step {best} validated best")
+    best = checkpoints.choose(task.out).reason
+    accelerator.print(newest, best, sep="\n")
     return newest
 
 
@@ -142,5 +167,38 @@ def main(task: Task, recipe: Recipe) -> None:
     train(task, recipe)
 
 
+def with_config(words: Sequence[str]) -> list[str]:
+    """Put the options of an earlier run, where ``--config`` names its ``run.json``, before those that are given.
+
+    Raises: MarigoldError when the file is missing or no record of a training.
+    """
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--config", type=Path)
+    path = reader.parse_known_args(words)[0].config
+    if path is None:
+        return list(words)
+    if not path.is_file():
+        raise MarigoldError(f"There is no {path}: give the run.json of an earlier run with --config.")
+    record = read_run(path)
+    recipe, task = record.get("recipe"), record.get("task")
+    if not isinstance(recipe, dict) or not isinstance(task, dict):
+        raise MarigoldError(f"{path} does not hold the options of a run of training.train.")
+    given = {word.partition("=")[0].removeprefix("--").replace("_", "-") for word in words if word.startswith("--")}
+    given |= {"data"} if "latents" in given else {"latents"} if "data" in given else set()  # one goes for the other
+    found: list[str] = []
+    for name, value in {**recipe, **task}.items():
+        option = name.replace("_", "-")
+        if option in given or (name in task and value in (None, [], False)):
+            continue
+        if name in task and isinstance(value, list):
+            found += [f"--{option}", *map(str, value)]
+        elif isinstance(value, bool):
+            found += [f"--{option}" if value else f"--no-{option}"]
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list) else AUTO if value is None else str(value)
+            found += [f"--{option}", text]
+    return [*found, *words]
+
+
 if __name__ == "__main__":
-    run(main, "python -m training.train", presets=PRESETS)
+    run(main, "python -m training.train", presets=PRESETS, expand=with_config)

@@ -14,11 +14,15 @@ import pytest
 from PIL import Image
 from pydantic import Field
 
+import training
 from marigold_core.errors import MarigoldError
 from marigold_core.options import Presets
 from marigold_core.settings import Frozen
 from training.engine.command import run
+from training.engine.progress import Progress
+from training.recipe import PRESETS as training_presets
 from training.recipe import RECIPES, AutoencoderRecipe, Framing, Recipe
+from training.train import Task, jsonable, with_config
 
 # ------------------------------------------------------------------------------- options
 
@@ -341,3 +345,61 @@ def test_every_command_has_help_and_refuses_unknown_options(
     assert f"usage: python -m training.{module}" in capsys.readouterr().out
     assert execute(module, "--no-such-option 1", monkeypatch) == 2
     assert "--help" in capsys.readouterr().err
+
+
+def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("training", run_name="__main__")
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    folder = Path(training.__file__ or "").parent
+    assert listed == {path.stem for path in folder.glob("*.py") if '__name__ == "__main__"' in path.read_text()} - {
+        "__main__"
+    }
+
+
+def test_a_run_begins_anew_with_the_options_of_another(tmp_path: Path) -> None:
+    recipe = RECIPES["nano"].changed(lr=1e-5, shares=(0.9, 0.1), flip=0.25)
+    task = Task("new:tiny", tmp_path / "a", data=("rendered:x", "pairs:y z"), photos=Path("photos"), workers=2)
+    record = {"recipe": recipe.model_dump(mode="json"), "task": jsonable(task)}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    given: list[tuple[Task, Recipe]] = []
+
+    def take(task: Task, recipe: Recipe) -> None:
+        """Keep them."""
+        given.append((task, recipe))
+
+    words = ["--config", str(tmp_path / "run.json"), "--out", str(tmp_path / "b")]
+    for more in ([], ["--lr", "0.5", "--workers=0"]):
+        with pytest.raises(SystemExit):
+            run(take, "train", [*words, *more], training_presets, with_config)
+    (again, same), (other, changed) = given
+    assert same == recipe
+    assert (again.start_from, again.data, again.workers, again.out) == ("new:tiny", task.data, 2, tmp_path / "b")
+    assert again.photos == Path("photos").absolute()
+    assert changed == recipe.changed(lr=0.5)
+    assert other.workers == 0
+
+
+def test_what_is_no_record_of_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MarigoldError, match="There is no"):
+        with_config(["--config", str(tmp_path / "run.json")])
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(MarigoldError, match="does not hold the options"):
+        with_config(["--config", str(tmp_path / "run.json")])
+
+
+def test_a_log_without_a_terminal_has_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("training.engine.progress.time.monotonic", lambda: now[0])
+    with Progress(10, "my_run", "step", done=2) as progress:
+        for _ in range(5):
+            now[0] += 20
+            progress.update(loss=0.25)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "my_run: step 4 of 10, loss 0.25, 0.05 a second, 02:00 left"
+    assert len(lines) == 3 and lines[-1].startswith("my_run: step 7 of 10")
+    with Progress(10, "my_run", "step", silent=True) as progress:
+        now[0] += 100
+        progress.update(loss=0.25)
+    assert not capsys.readouterr().err

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marigold_core import Settings
+from marigold_core.checkpoints.registry import find
+from tests.helpers.command_line import fingerprints
 from tests.helpers.set_writers import Picture, write_kitti, write_measured
 from tests.training.scoring.test_scores import HEIGHT, WIDTH, sloping_floor
 from training.data.sets import open_set
 from training.data.sets.sample import spread
 from training.engine.command import run
-from training.evaluate import main
+from training.evaluate import main, open_source
+from training.models.networks import new_checkpoint
 from training.scoring.metrics import METRICS
+from training.scoring.protocols import choose_protocol
 
 QUICK = ["--num-inference-steps", "1", "--ensemble-size", "1"]
 Score = Callable[..., int]
@@ -212,3 +217,48 @@ def test_bad_data_and_a_checkpoint_of_normals_are_refused(
     assert score(tiny_normals, floors, "--honesty", tmp_path / "empty") == 2
     assert score("no-such-checkpoint", floors) == 2
     assert "tiny-normals predicts normals; only depth is scored." in capsys.readouterr().err
+
+
+def test_of_a_run_the_checkpoint_that_validated_best_is_scored_and_named(
+    score: Score, floors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "my_run"
+    for step, value in ((1, 0.1), (2, 0.2)):
+        new_checkpoint(run_folder / f"step_{step:08d}", "tiny", seed=step)
+        with (run_folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "score": value, "validation": {}}) + "\n")
+    assert score(run_folder, floors, *QUICK) == 0
+    assert "my_run: step 1 (validated best of 2" in capsys.readouterr().out
+    assert report(tmp_path)["chosen"].startswith("my_run: step 1")
+    assert report(tmp_path)["sha256"] == find(run_folder / "step_00000001").sha256
+    assert score(run_folder, floors, *QUICK, "--step", "2") == 0
+    assert report(tmp_path)["chosen"].startswith("my_run: step 2 (as asked")
+
+
+@pytest.mark.parametrize("option", ["--figures", "--save-maps"])
+def test_results_are_not_written_over_the_data_or_what_is_scored(
+    option: str, score: Score, floors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = write_maps(tmp_path / "maps", floor0=np.ones((HEIGHT, WIDTH)), floor1=np.ones((HEIGHT, WIDTH)))
+    before = fingerprints(tmp_path)
+    for out in (floors, floors / "floor0", maps):
+        assert score(maps, floors, option, out) == 2
+        assert "whose files it could replace" in capsys.readouterr().err
+    assert fingerprints(tmp_path) == before
+
+
+def test_a_report_replaces_nothing_but_a_report(floors: Path, tiny_depth: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("x")
+    with pytest.raises(SystemExit) as ended:
+        run(main, "evaluate", [str(tiny_depth), str(floors), "--json-out", str(thesis)])
+    assert ended.value.code == 2
+    assert thesis.read_text() == "x"
+
+
+@pytest.mark.parametrize(("name", "seen_px"), [("nano", 756), ("tiny", 760)])
+def test_eth3d_is_seen_at_756_where_the_autoencoder_divides_it(name: str, seen_px: int, tiny_depth: Path) -> None:
+    source = open_source("nano" if name == "nano" else str(tiny_depth), Settings(), choose_protocol("eth3d"))
+    assert source.settings is not None and source.pipeline is not None
+    assert source.settings.processing_resolution == seen_px
+    assert source.pipeline.resolve(source.settings) == source.settings

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from diffusers import ModelMixin
 
+from marigold_core.errors import MarigoldError
 from tests.helpers.training_runs import (
     ALWAYS,
     RECIPE,
@@ -161,7 +163,7 @@ def test_twenty_kills_change_nothing(tiny_depth: Path, data: Path, tmp_path: Pat
     assert kills == 20
     assert last_step(task.out) < LONG.steps
     assert end(begin(task, recipe)) == 0, log(task)
-    assert "passed over" not in log(task)
+    assert "damaged" not in log(task)
     assert curve(task.out) == curve(whole)
     assert len(curve(whole)) == LONG.steps
     assert weights(newest(task.out)) == weights(newest(whole))
@@ -179,7 +181,7 @@ def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_from(
     content[-100] ^= 1
     path.write_bytes(content)
     assert weights(train(task, every)) == before
-    assert f"step_{SHORT.steps:08d} is passed over" in capsys.readouterr().err
+    assert f"step_{SHORT.steps:08d} is damaged and not used" in capsys.readouterr().err
     for folder in task.out.glob("step_*"):
         (folder / checkpoints.STATE).unlink()
     with pytest.raises(checkpoints.CheckpointError, match="All checkpoints"):
@@ -431,3 +433,25 @@ def test_torchrun_starts_a_killed_process_again(tiny_depth: Path, data: Path, tm
     assert sorted(path.name for path in tmp_path.glob("killed_at_*")) == ["killed_at_3", "killed_at_6", "killed_at_9"]
     assert curve(task.out) == curve(whole)
     assert weights(newest(task.out)) == weights(newest(whole))
+
+
+@pytest.mark.usefixtures("no_validation")
+def test_what_a_refused_training_left_does_not_block_the_corrected_one(task: Task, tmp_path: Path) -> None:
+    wrong = replace(task, start_from="new:tiny")  # another autoencoder than that of the latents
+    with pytest.raises(MarigoldError, match="made by another autoencoder"):
+        train(wrong, SHORT)
+    newest = train(task, SHORT.changed(seed=9))
+    assert checkpoints.step_of(newest) == SHORT.steps
+
+
+@pytest.mark.usefixtures("no_validation")
+def test_going_on_names_the_step(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    train(task, SHORT)
+    assert "Going on" not in capsys.readouterr().out
+    train(task, SHORT.changed(steps=SHORT.steps + 1))
+    printed = capsys.readouterr().out
+    assert f"Going on from step {SHORT.steps} of {SHORT.steps + 1}" in printed
+    assert "Checkpoints need up to" in printed
+    steps = [line for line in lines(task.out) if "loss" in line]
+    assert [line["samples"] for line in steps] == [SHORT.batch_size * (number + 1) for number in range(len(steps))]
+    assert all("time" in line for line in lines(task.out))

@@ -17,9 +17,9 @@ from tests.helpers.command_line import ROOT, fingerprints
 from tests.helpers.damage import DAMAGE
 from tests.helpers.set_writers import Frame, frame, picture
 from training.data.sets import open_set
-from training.data.sets.hypersim import plane_depth, tone_map
+from training.data.sets.hypersim import COLUMNS, plane_depth, tone_map
 from training.engine.command import run
-from training.prepare import main
+from training.prepare import Preparation, main
 
 
 def prepare(*words: object) -> int:
@@ -33,7 +33,7 @@ def prepare(*words: object) -> int:
 FRAMES = [
     frame(4.0, 1.0),
     frame(5.5, 2.0, camera="cam_01", frame=37),
-    frame(2.25, 3.0, scene="ai_003_010", split="val"),
+    frame(3.25, 3.0, scene="ai_003_010", split="val"),
     frame(3.0, 4.0, scene="ai_001_010", split="test", frame=1),
     frame(9.0, 5.0, frame=2, public=False),
 ]
@@ -76,7 +76,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     sets.write_hypersim_raw(
-        folder, [frame(number + 1, size=SMALL, split=split, frame=number) for number, split in enumerate(SPLITS)]
+        folder, [frame(number + 3, size=SMALL, split=split, frame=number) for number, split in enumerate(SPLITS)]
     )
     return folder
 
@@ -336,3 +336,41 @@ def test_a_street_without_depth_is_named_and_not_listed(
     prepare("vkitti", streets, tmp_path / "out")
     assert gone.name in capsys.readouterr().out
     assert len(open_set(f"vkitti:{tmp_path / 'out'}")) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "listed"),
+    [
+        ({}, True),
+        ({"invalid_ratio": "0.0299"}, True),
+        ({"invalid_ratio": "0.0301"}, False),
+        ({"depth_min": "2.51"}, False),
+        ({"depth_min": "2.5"}, True),
+        ({"rgb_max": "29"}, False),
+        ({"rgb_max": "30"}, True),
+    ],
+)
+def test_hypersim_is_filtered_as_the_authors_filter_it(change: dict[str, str], listed: bool) -> None:
+    row = dict.fromkeys(COLUMNS, "1") | {"rgb_min": "20", "rgb_max": "255", "depth_min": "1", "depth_max": "3"}
+    assert Preparation().lists({**row, "invalid_ratio": "0", **change}) is listed
+
+
+def test_what_another_program_left_is_not_replaced(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "out" / "train" / "filename_meta_train.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("scene,rgb\nmine,1\n")
+    assert prepare("hypersim", small, tmp_path / "out") == 2
+    assert "is not a table of this command" in capsys.readouterr().err
+    assert table.read_text() == "scene,rgb\nmine,1\n"
+
+
+def test_pictures_of_two_folders_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        sets.write_vkitti(tmp_path / name, {"Scene02/clone/Camera_0/00000": picture((375, 1242))})
+    prepare("vkitti", tmp_path / "a", tmp_path / "out")
+    before = fingerprints(tmp_path)
+    assert prepare("vkitti", tmp_path / "b", tmp_path / "out") == 2
+    assert "whose pictures would be listed" in capsys.readouterr().err
+    assert fingerprints(tmp_path) == before

@@ -1,20 +1,55 @@
-"""A run becomes a checkpoint to ship: half precision, small files, an older one replaced only by a whole one."""
+"""A run becomes a checkpoint to ship: half precision, small files, a card; nothing but an older one is replaced."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import MarigoldDepthPipeline
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from marigold_core import load
 from marigold_core.checkpoints.registry import find
-from marigold_core.errors import CheckpointError, ExportError, SettingsError
+from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from tests.helpers.command_line import fingerprints
+from training import publish as module
+from training.engine import checkpoints
 from training.models.networks import new_checkpoint
 from training.publish import publish
+from training.recipe import RECIPES
+from training.start import prepare_start
+
+SCORES = {10: 0.2, 20: 0.1, 30: 0.15}
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run of three checkpoints, of which the second validated best."""
+    run = tmp_path / "my_run"
+    lines = []
+    for step, score in SCORES.items():
+        folder = prepare_start("new:tiny", run / f"step_{step:08d}", seed=step)
+        (folder / "training_state.safetensors").write_bytes(b"state")
+        validation = {"measured dev": {"abs_rel": score, "delta1": 0.9}}
+        baselines = {"measured dev": {"vertical ramp": 0.162}}
+        lines.append({"step": step, "score": score, "validation": validation, "baselines": baselines})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    record = {
+        "recipe": RECIPES["nano"].changed(lr=0.000123).model_dump(mode="json"),
+        "pictures": ["1,234 pictures of rendered"],
+        "resolution_px": 192,
+    }
+    (run / "run.json").write_text(json.dumps(record))
+    return run
+
+
+def command(*words: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        module.command.run(module.main, "publish", [*map(str, words)])
+    return int(end.value.code or 0)
 
 
 def test_a_published_checkpoint_is_half_precision_and_predicts_the_same(tiny_depth: Path, tmp_path: Path) -> None:
@@ -42,20 +77,114 @@ def test_an_image_prior_is_published_in_half_precision_too(tiny_guided: Path, tm
     assert np.abs(load(out)(photo).values - load(tiny_guided)(photo).values).max() < 0.02
 
 
-def test_a_newer_one_replaces_the_older_but_its_card_and_nothing_of_the_run_is_shipped(tmp_path: Path) -> None:
+def test_a_newer_one_replaces_the_older_and_nothing_of_the_run_is_shipped(tmp_path: Path) -> None:
     first, second = (new_checkpoint(tmp_path / str(seed), "tiny", seed=seed) for seed in (0, 1))
     (second / "training_state.safetensors").write_bytes(b"state")
     out = publish(first, tmp_path / "out")
-    (out / "README.md").write_text("# By hand\n")
-    (out / "stray.txt").write_text("old")
     before = find(out).sha256
     publish(second, out, resolution_px=96)
     assert find(out).sha256 != before
     assert find(out).default_resolution == 96
-    assert (out / "README.md").read_text() == "# By hand\n"
-    assert not list(out.glob("stray*")) + list(out.glob("training_state*"))
+    assert not list(out.glob("training_state*")) + list(out.glob("README.old*"))
     listed = json.loads((out / "checksums.json").read_text())
-    assert set(listed) == {path.relative_to(out).as_posix() for path in out.rglob("*.safetensors")}
+    assert set(listed) == {path.relative_to(out).as_posix() for path in out.rglob("*.safetensors")} | {"README.md"}
+
+
+def test_a_card_written_by_hand_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+    source = new_checkpoint(tmp_path / "source", "tiny")
+    out = publish(source, tmp_path / "out")
+    (out / "README.md").write_text("# By hand\n")
+    publish(source, out)
+    publish(source, out)
+    assert (out / "README.old.md").read_text() == "# By hand\n"
+    assert "By hand" not in (out / "README.md").read_text()
+    (out / "README.md").write_text("# By hand, again\n")
+    with pytest.raises(ExportError, match="two model cards written by hand"):
+        publish(source, out)
+
+
+def _strange_file(out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("x")
+
+
+def _published_with_a_strange_file(out: Path) -> None:
+    publish(new_checkpoint(out.with_name("other"), "tiny"), out)
+    (out / "unet" / "notes.md").write_text("x")
+
+
+def _another_checkpoint(out: Path) -> None:
+    new_checkpoint(out, "tiny")
+    (out / "checksums.json").unlink()
+
+
+def _a_start(out: Path) -> None:
+    prepare_start("new:tiny", out)
+
+
+def _a_file(out: Path) -> None:
+    out.write_text("x")
+
+
+@pytest.mark.parametrize(
+    "fill", [_strange_file, _published_with_a_strange_file, _another_checkpoint, _a_start, _a_file]
+)
+def test_what_is_no_published_checkpoint_is_not_replaced(
+    fill: Callable[[Path], None], run_folder: Path, tmp_path: Path
+) -> None:
+    fill(tmp_path / "p")
+    before = fingerprints(tmp_path)
+    assert command(run_folder, tmp_path / "p") == 2
+    assert fingerprints(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "target", [".", "..", "step_00000020", "step_00000030", "new", "step_00000020/unet", "../link"]
+)
+def test_the_source_what_is_in_it_and_around_it_is_not_replaced(target: str, run_folder: Path) -> None:
+    (run_folder.parent / "link").symlink_to(run_folder)
+    before = fingerprints(run_folder.parent)
+    assert command(run_folder, run_folder / target) == 2
+    assert command(run_folder / "step_00000020", run_folder / target) == 2
+    assert fingerprints(run_folder.parent) == before
+
+
+def test_the_best_checkpoint_is_published_with_a_card_at_the_resolution_of_its_training(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(run_folder, tmp_path / "p") == 0
+    assert "step 20 (validated best of 3" in capsys.readouterr().out
+    assert find(tmp_path / "p").default_resolution == 192
+    card = ModelCard.load(tmp_path / "p" / "README.md")
+    assert (card.data.license, card.data.library_name, card.data.pipeline_tag) == (
+        *("apache-2.0", "diffusers"),
+        "depth-estimation",
+    )
+    for fact in ("random weights of shape tiny, seed 20", "| lr | 0.000123 |", "1,234 pictures of rendered"):
+        assert fact in card.text
+    assert "| measured dev | **this checkpoint** | 0.1000 | 0.9000 |" in card.text
+    assert "vertical ramp, without looking at the photo | 0.1620" in card.text
+    assert "after 20 of 5000 steps" in card.text.replace("\n", " ")
+
+
+def test_another_checkpoint_resolution_and_licence_can_be_asked_for(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--step", "newest", "--resolution-px", "96", "--licence", "cc-by-4.0")
+    assert command(run_folder, tmp_path / "p", *words) == 0
+    assert "step 30 (the newest" in capsys.readouterr().out
+    assert find(tmp_path / "p").default_resolution == 96
+    assert ModelCard.load(tmp_path / "p" / "README.md").data.license == "cc-by-4.0"
+    assert command(run_folder, tmp_path / "p", "--step", "7") == 2
+    assert "give --step best, newest or one of 10, 20, 30" in capsys.readouterr().err
+    assert command(tmp_path / "p", tmp_path / "q", "--step", "7") == 2
+
+
+def test_a_checkpoint_that_is_gone_is_not_the_best(run_folder: Path) -> None:
+    (run_folder / "step_00000020").rename(run_folder / "aside")
+    assert checkpoints.choose(run_folder).source == run_folder / "step_00000030"
+    (run_folder / "metrics.jsonl").unlink()
+    assert "none of them was validated" in checkpoints.choose(run_folder).reason
 
 
 def test_what_fails_leaves_the_older_one(tiny_depth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +203,8 @@ def test_what_fails_leaves_the_older_one(tiny_depth: Path, tmp_path: Path, monke
     with pytest.raises(ExportError, match="out cannot be written: No space left on device"):
         publish(tiny_depth, out)
     assert fingerprints(tmp_path) == before
+
+
+def test_a_source_is_never_its_own_target(tiny_depth: Path) -> None:
+    with pytest.raises(MarigoldError, match="is what is published"):
+        publish(tiny_depth, tiny_depth)

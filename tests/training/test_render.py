@@ -12,6 +12,7 @@ from marigold_core.errors import MarigoldError
 from training import render
 from training.data.sets import rendered
 from training.data.sets.rendered import RenderedScenes, View
+from training.engine import workers
 from training.render import RenderSettings, SceneRenderer, worth_keeping
 from training.scenes import meshes, rasterizer
 from training.scenes.textures import Texture
@@ -173,13 +174,13 @@ def contents(shard: Path) -> dict[str, bytes]:
 
 def test_shards_resume_and_repeat_byte_for_byte(draw, tmp_path):
     assert render.render(SETTINGS, tmp_path, 10) == 3
-    first = {path.name: contents(path) for path in sorted(tmp_path.iterdir())}
+    first = {path.name: contents(path) for path in sorted(tmp_path.glob("shard_*"))}
     assert list(first) == ["shard_00000", "shard_00001", "shard_00002"]
     assert first["shard_00000"]["rgb.npy"] != first["shard_00001"]["rgb.npy"]
     shutil.rmtree(tmp_path / "shard_00001")
     assert render.render(SETTINGS, tmp_path, 12) == 1
     assert render.render(SETTINGS, tmp_path, 12) == 0
-    assert {path.name: contents(path) for path in sorted(tmp_path.iterdir())} == first
+    assert {path.name: contents(path) for path in sorted(tmp_path.glob("shard_*"))} == first
 
 
 def test_a_shard_is_whole_or_absent(tmp_path, monkeypatch):
@@ -212,3 +213,59 @@ def test_samples_come_back_as_they_were_rendered(draw, tmp_path):
     np.testing.assert_array_equal(np.isinf(sample.depth_m), np.isinf(view.depth_m))
     np.testing.assert_allclose(sample.depth_m, view.depth_m, rtol=2**-11)
     np.testing.assert_allclose(sample.normals, view.normals, atol=0.005)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Shards without a renderer."""
+
+    def shard(self, out, number):
+        settings = self.settings.recorded()
+        meta = {"kinds": ["room"] * 4, "fov_x_deg": [60.0] * 4, "settings": settings}
+        rendered.write_shard(out / f"shard_{number:05d}", [a_view(np.ones((32, 64)))] * 4, meta)
+
+    monkeypatch.setattr(SceneRenderer, "__init__", lambda self, settings: setattr(self, "settings", settings))
+    monkeypatch.setattr(SceneRenderer, "shard", shard)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"kinds": ("room",)}, {"width": 96}, {"shard_samples": 8}, {"views_per_scene": 1}]
+)
+def test_a_folder_holds_shards_of_one_choice_of_settings(drawn, change, tmp_path):
+    render.render(SETTINGS, tmp_path, 8)
+    before = {path.name: contents(path) for path in tmp_path.glob("shard_*")}
+    (name,) = change
+    with pytest.raises(MarigoldError, match=f"rendered with another {name} "):
+        render.render(SETTINGS.changed(**change), tmp_path, 16)
+    assert {path.name: contents(path) for path in tmp_path.glob("shard_*")} == before
+    assert render.render(SETTINGS, tmp_path, 12) == 1
+
+
+def test_other_assets_are_other_settings_and_old_shards_are_understood(drawn, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.json").write_text(f'["{name}"]')
+    first, second = (SETTINGS.changed(assets=str(tmp_path / name)) for name in ("a", "b"))
+    render.render(first, tmp_path / "out", 4)
+    with pytest.raises(MarigoldError, match="another assets"):
+        render.render(second, tmp_path / "out", 8)
+    meta = tmp_path / "out" / "shard_00000" / "meta.json"
+    meta.write_text(meta.read_text().replace(f'"{first.recorded()["assets"]}"', "true"))
+    assert render.render(second, tmp_path / "out", 8) == 1
+
+
+def test_what_a_killed_renderer_left_is_cleared(drawn, tmp_path):
+    (tmp_path / ".shard_00009.unfinished").mkdir()
+    (tmp_path / ".shard_00009.unfinished" / "rgb.npy").write_bytes(b"half")
+    render.render(SETTINGS, tmp_path, 4)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == ["shard_00000"]
+
+
+def test_a_second_renderer_and_a_full_disk_are_refused(drawn, tmp_path, capsys, monkeypatch):
+    with workers.locked(tmp_path), pytest.raises(MarigoldError, match="Another process works in"):
+        render.render(SETTINGS, tmp_path, 4)
+    render.render(SETTINGS, tmp_path, 4)
+    assert "4 pictures need: 0.1 MB in" in capsys.readouterr().out
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(MarigoldError, match="disk is too small"):
+        render.render(SETTINGS, tmp_path, 8)

@@ -438,3 +438,32 @@ def test_marigold_checkpoints_that_do_not_fit_are_refused(tiny_depth: Path, tiny
         prepare_start(tmp_path / "nowhere", tmp_path / "start")
     with pytest.raises(CheckpointError, match="There is no checkpoint 'nowhere': give one of"):
         prepare_start("nowhere", tmp_path / "start")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"prediction_type": "disparity"},
+        {"depth_space": "log"},
+        {"shift_invariant": False},
+        {"scale_invariant": False, "shift_invariant": False},
+    ],
+)
+def test_a_checkpoint_of_other_claims_than_affine_depth_is_refused(
+    claim: dict[str, object], tiny_depth: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(tiny_depth, tmp_path / "source"))
+    index = json.loads((source / "model_index.json").read_text())
+    (source / "model_index.json").write_text(json.dumps(index | claim))
+    with pytest.raises(CheckpointError, match="training has targets for affine-invariant depth alone"):
+        prepare_start(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_that_nothing_was_trained_from_makes_way(tiny_depth: Path, tmp_path: Path) -> None:
+    out = prepare_start("new:tiny", tmp_path / "out", seed=1)
+    with pytest.raises(CheckpointError, match="ask for the same again"):
+        prepare_start(tiny_depth, out)
+    prepare_start(tiny_depth, out, replace=True)
+    assert find(out).sha256 == find(tiny_depth).sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

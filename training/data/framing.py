@@ -92,7 +92,7 @@ def frame(
 
     ``place`` = (seed, ...) decides every random choice; ``colours`` [L, 3, 2] are colours of real photographs
     (``augmentation.measure_colours``) that faulty pictures may take over.
-    Raises: MarigoldError naming the sample that has no known depth.
+    A picture of one depth alone counts nowhere. Raises: MarigoldError naming the sample that has no known depth.
     Source: Ke et al. 2024, section 3.2; without random crops the published sizes, nearest-exact as the authors resize.
     """
     # 1. Crop or resize, and turn: what moves pixels.
@@ -114,6 +114,7 @@ def frame(
     measured, known = which_count(depth_m, a_set, framing)
     _refuse_unknown(samples, known, a_set, framing)
     target = modality.to_vae(depth_m, measured)  # [B, 3, H, W], the far plane where not measured
+    known = known & _has_range(target, measured)
     if framing.min_known < 1:
         target = fill_unknown(target, known)
     cells = F.avg_pool2d(known.float(), factor) >= framing.min_known  # [B, 1, h, w]
@@ -131,6 +132,15 @@ def which_count(depth_m: Tensor, a_set: DepthSet, framing: Framing) -> tuple[Ten
         return measured, measured
     far_m = min(framing.far_m, a_set.far_m)
     return (depth_m > a_set.near_m) & (depth_m < far_m), depth_m > a_set.near_m
+
+
+def _has_range(target: Tensor, measured: Tensor) -> Tensor:
+    """Encoded depth [B, 3, H, W], mask of what was measured [B, 1, H, W] -> which pictures have a range, [B, 1, 1, 1].
+
+    Where the 2 % and the 98 % quantile are equal there is no near and no far plane, and ``Depth.to_vae`` gives the far
+    plane alone: such a picture teaches nothing.
+    """
+    return ((target[:, :1] < 1) & measured).flatten(1).any(dim=1)[:, None, None, None]
 
 
 def fill_unknown(target: Tensor, known: Tensor) -> Tensor:

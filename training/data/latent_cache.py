@@ -50,7 +50,7 @@ def check_record(folder: Path, made_with: Mapping[str, object], pictures: int) -
 
     Raises: MarigoldError naming what differs; pictures may have been added, but not taken away.
     """
-    if (folder / INDEX).exists():
+    if (folder / INDEX).exists() and any(folder.glob("shard_*")):
         begun = OLD_DEFAULTS | read_index(folder)
         if changed := _changed(begun, made_with):
             raise MarigoldError(

@@ -16,10 +16,10 @@ from training.data.framing import Batch
 from training.data.sampling import Plan, Source
 
 OnBadSample = Literal["raise", "skip"]
-MOST_BAD = 0.01  # share of pictures that may be passed over
+MOST_DAMAGED = 0.01  # share of pictures that may be damaged and replaced by others
 # forked workers share memory-mapped latents and end with their trainer; later Pythons have another default
 FORK = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-SLOWEST_S = 30.0  # after this long without a micro-batch a worker is taken for stuck
+SLOWEST_S = 30.0  # after this long without a micro-batch a worker counts as stuck
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Loader:
     ) -> None:
         self.plan, self.workers, self.slowest_s = plan, workers, slowest_s
         self.pictures = _Numbered(plan, on_bad_sample)
-        self.damaged: set[str] = set()  # sentences, each naming a picture that was passed over
+        self.damaged: set[str] = set()  # sentences, each naming a damaged picture that was replaced
 
     def __call__(self, numbers: range) -> Iterator[LoadedBatch]:
         """Yield the micro-batches of ``numbers``.
@@ -103,11 +103,11 @@ class Loader:
             timeout=self.slowest_s if self.workers else 0,
             collate_fn=_identity,  # type: ignore (what is not collated is not a list)
         )
-        deliveries = start_workers(loader)
+        batches = start_workers(loader)
         workers = multiprocessing.active_children() if self.workers else []
         for number in numbers:
             try:
-                delivery = next(deliveries)
+                loaded = next(batches)
             except (RuntimeError, OSError, EOFError) as error:
                 reason = _explain_worker_error(workers, error)
                 if reason is None:
@@ -116,20 +116,20 @@ class Loader:
                     worker.kill()  # one that is stuck would be waited for at the end of the program
                 awaited = ", ".join(self.plan.names(number))
                 raise MarigoldError(f"A data loader worker failed, {awaited} being awaited: {reason}") from error
-            if isinstance(delivery, str):
-                raise MarigoldError(delivery)
-            self._count(delivery)
-            yield delivery
+            if isinstance(loaded, str):
+                raise MarigoldError(loaded)
+            self._count(loaded)
+            yield loaded
 
-    def _count(self, delivery: LoadedBatch) -> None:
-        """Report damaged pictures, and end the run when they are too many."""
-        for sentence in delivery.damaged:
-            print(f"Passed over: {sentence}", file=sys.stderr)
-        self.damaged.update(delivery.damaged)
-        if len(self.damaged) > max(1, MOST_BAD * self.plan.pictures):
+    def _count(self, loaded: LoadedBatch) -> None:
+        """Print the damaged pictures of a micro-batch. Raises: MarigoldError when they are too many by now."""
+        for sentence in loaded.damaged:
+            print(f"Damaged, another picture is used: {sentence}", file=sys.stderr)
+        self.damaged.update(loaded.damaged)
+        if len(self.damaged) > max(1, MOST_DAMAGED * self.plan.pictures):
             raise MarigoldError(
                 f"{len(self.damaged)} of {self.plan.pictures} pictures are damaged so far, more than "
-                f"{MOST_BAD:.0%}; list them with: python -m training.doctor"
+                f"{MOST_DAMAGED:.0%}; list them with: python -m training.doctor"
             )
 
 
@@ -166,5 +166,5 @@ def _ignore_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _identity(delivery: LoadedBatch | str) -> LoadedBatch | str:
-    return delivery
+def _identity(loaded: LoadedBatch | str) -> LoadedBatch | str:
+    return loaded

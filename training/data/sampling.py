@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -48,6 +48,10 @@ class Source(Protocol):
         """Identify this source and its pictures."""
         ...
 
+    def long_edge_px(self, factor: int) -> int:
+        """Return the longest edge that the network is trained at, pixels; ``factor`` is the autoencoder's."""
+        ...
+
 
 class Pictures:
     """A data set whose pictures are framed anew each time they are read."""
@@ -76,6 +80,10 @@ class Pictures:
     def fingerprint(self) -> str:
         """Hash kind, names and sizes; the recipe has a fingerprint of its own."""
         return _hash(self.label, [self.a_set.name(item) for item in range(len(self.a_set))], self.a_set.sizes())
+
+    def long_edge_px(self, factor: int) -> int:
+        """Return that of the recipe, or of the pictures."""
+        return self.framing.long_edge_px or max(self.a_set.size or self.a_set.sizes()[0])
 
 
 class Latents:
@@ -143,6 +151,11 @@ class Latents:
         """Hash shards and what they were made with."""
         names = [json.dumps(self.made_with, sort_keys=True), *chain.from_iterable(self._names)]
         return _hash(self.label, names, [shard["image"].shape for shard in self.shards])
+
+    def long_edge_px(self, factor: int) -> int:
+        """Return what the pictures were framed to before they were encoded."""
+        framing = cast(dict[str, int | None], self.made_with.get("framing") or {})
+        return framing.get("long_edge_px") or max(self.shards[0]["image"].shape[2:]) * factor
 
     def _place(self, item: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, item, side="right"))

@@ -8,6 +8,7 @@ moments.
 
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import ModelMixin
@@ -15,11 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from marigold_core.checkpoints.layout import INDEX
 from marigold_core.checkpoints.weights import CHECKSUMS, read_checksums, verify, write_checksums
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
 from marigold_core.storage import atomic_folder, link
+from training.engine.metrics_log import MetricsLog
 
 STATE = "training_state.safetensors"
+METRICS = "metrics.jsonl"  # the log of a run
+BEST, NEWEST = "best", "newest"  # of the checkpoints of a run
 KEEP = 2
 SPARE_ROOM = 1.5  # free disk space that is needed to write a checkpoint, times its size
 
@@ -35,9 +40,53 @@ def latest(run: Path) -> Path | None:
 
 def in_run(source: str | Path) -> str | Path:
     """Return the newest checkpoint where ``source`` is the folder of a run, and ``source`` itself where it is not."""
+    return (latest(Path(source)) if is_run(source) else None) or source
+
+
+def is_run(source: str | Path) -> bool:
+    """Tell the folder of a run from a checkpoint's folder or name."""
     folder = Path(source)
-    is_run = folder.is_dir() and not (folder / "model_index.json").exists()
-    return (latest(folder) if is_run else None) or source
+    return folder.is_dir() and not (folder / INDEX).exists() and latest(folder) is not None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A checkpoint that was chosen, and why."""
+
+    source: str | Path  # its folder, or its name where it is not of a run
+    reason: str  # a sentence; empty where there was nothing to choose
+
+
+def choose(source: str | Path, step: str = BEST) -> Choice:
+    """Choose a checkpoint of a run: that of the best validation, the newest, or that of a step.
+
+    Args:
+        source: the folder of a run; anything else is the checkpoint itself.
+        step: "best", "newest", or a number of optimiser steps. Best is the newest where none was validated.
+
+    Raises: MarigoldError for another word, for a step that is not there, and for a step of what is no run.
+    """
+    if not is_run(source):
+        if step != BEST:
+            raise MarigoldError(f"{source} is not the folder of a run with checkpoints: leave out --step {step}.")
+        return Choice(source, "")
+    run = Path(source)
+    there = {step_of(path): path for path in sorted(run.glob("step_*"))}
+    scores = MetricsLog(run / METRICS).scores
+    validated = {number: score for number, score in scores.items() if number in there}
+    if step.isdecimal() and int(step) in there:
+        number, why = int(step), "as asked"
+    elif step == BEST and validated:
+        number = min(validated, key=lambda each: (validated[each], each))
+        best = scores[number] == min(scores.values())
+        why = f"validated best of {len(scores)}" if best else "validated best of those that are kept"
+    elif step in (BEST, NEWEST):
+        number, why = max(there), "the newest" if step == NEWEST else "the newest, none of them was validated"
+    else:
+        steps = ", ".join(map(str, there))
+        raise MarigoldError(f"{run.name} has no checkpoint {step!r}: give --step best, newest or one of {steps}.")
+    score = f", AbsRel {scores[number]:.4f}" if number in scores else ""
+    return Choice(there[number], f"{run.name}: step {number} ({why}{score})")
 
 
 def intact(run: Path) -> Path | None:
@@ -51,7 +100,7 @@ def intact(run: Path) -> Path | None:
             check(folder)
             return folder
         except CheckpointError as error:
-            print(f"{folder.name} is passed over: {error}", file=sys.stderr)
+            print(f"{folder.name} is damaged and not used: {error}", file=sys.stderr)
     if folders:
         raise CheckpointError(f"All checkpoints of the run {run.name} are damaged; begin again in another folder.")
     return None

@@ -4,8 +4,10 @@
 the program itself keep their traceback.
 """
 
+import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from marigold_core.errors import MarigoldError
@@ -15,18 +17,22 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 
 def run(
-    function: Callable[..., int | None], prog: str, words: Sequence[str] | None = None, presets: Presets | None = None
+    function: Callable[..., int | None],
+    prog: str,
+    words: Sequence[str] | None = None,
+    presets: Presets | None = None,
+    expand: Callable[[Sequence[str]], Sequence[str]] = list,
 ) -> NoReturn:
     """Call ``function`` with the values of the command line and exit with its result, 0 for None.
 
     Parameters that are models, such as a recipe, become one option a field. ``presets`` adds an option that chooses
-    the defaults of all others.
+    the defaults of all others; ``expand`` may add words.
 
     Raises: SystemExit, always, except for errors of the program itself.
     """
     try:
         _without_bars()
-        given = sys.argv[1:] if words is None else words
+        given = expand(sys.argv[1:] if words is None else words)
         sys.exit(for_a_reader(lambda: call(function, given, prog, presets)))
     except MarigoldError as error:
         print(error, file=sys.stderr)
@@ -34,6 +40,19 @@ def run(
     except KeyboardInterrupt:
         print("Stopped. The same command goes on where this one ended.", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def check_json_out(path: Path | None) -> None:
+    """Check, before the work is done, that results written to ``path`` replace nothing but older results.
+
+    Raises: MarigoldError when there is something else.
+    """
+    if path is None or not path.exists():
+        return
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise MarigoldError(f"{path} is there already and holds no JSON: give another name.") from None
 
 
 def _without_bars() -> None:

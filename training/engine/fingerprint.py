@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +13,7 @@ from marigold_core.errors import MarigoldError
 from marigold_core.storage import write_json
 from training.recipe import Schedule
 
+RECORD = "run.json"
 # fields of a recipe that no step made so far depends on
 MAY_CHANGE = {"steps", "cooldown_steps", "save_minutes", "validate_steps", "validate_px", "figure_steps"}
 
@@ -24,14 +26,34 @@ def run_fingerprint(recipe: Schedule, start_sha256: str, data: list[str], device
     return {"recipe": recipe.model_dump(mode="json"), "start": start_sha256, "data": data, "versions": versions}
 
 
-def check_fingerprint(run: Path, now: Fingerprint, allow_change: bool) -> None:
-    """Write ``run.json`` when the run is new; compare with it when the run is resumed.
+def read_run(path: Path) -> dict[str, object]:
+    """Read the record of a run, ``run.json``; empty where there is none.
+
+    Raises: MarigoldError when it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise MarigoldError(f"{path} cannot be read: it is damaged.")
+    return cast(dict[str, object], found)
+
+
+def check_fingerprint(
+    run: Path, now: Fingerprint, allow_change: bool, record: Mapping[str, object], resumed: bool
+) -> None:
+    """Write ``run.json``; where the run is ``resumed``, compare the fingerprint with the one it was begun with.
+
+    ``record`` is written beside the fingerprint and compared with nothing.
 
     Raises: MarigoldError naming the differences, unless they are allowed or cannot change the steps made so far.
     """
-    path = run / "run.json"
-    if path.exists():
-        differences = _differences(json.loads(path.read_text(encoding="utf-8")), now)
+    begun = read_run(run / RECORD)
+    if begun and resumed:
+        differences = _differences(begun, now)
         if differences and not allow_change:
             raise MarigoldError(
                 f"The run {run.name} was begun with {'; '.join(differences)}. "
@@ -39,7 +61,7 @@ def check_fingerprint(run: Path, now: Fingerprint, allow_change: bool) -> None:
             )
         for difference in differences:
             print(f"Changed in mid-run: {difference}", file=sys.stderr)
-    write_json(path, now)
+    write_json(run / RECORD, {**now, **record})
 
 
 def _differences(begun: Fingerprint, now: Fingerprint) -> list[str]:

@@ -10,9 +10,9 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
@@ -21,13 +21,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers import ModelMixin
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from marigold_core.errors import MarigoldError
 from training.engine import checkpoints
 from training.engine.fingerprint import Fingerprint, check_fingerprint
 from training.engine.metrics_log import MetricsLog, Throughput
-from training.engine.processes import agree, locked, stop_signals
+from training.engine.processes import agree, stop_signals
+from training.engine.progress import Progress
+from training.engine.workers import locked, say_disk_need
 from training.recipe import Schedule
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is logged
@@ -66,6 +67,7 @@ class Run:
     part: str  # the component that is trained: "unet", "vae"
     fingerprint: Fingerprint
     allow_change: bool = False
+    record: Mapping[str, object] = field(default_factory=dict)  # what run.json holds beside the fingerprint
 
 
 @dataclass
@@ -103,18 +105,28 @@ def run_loop(
     began = time.monotonic()
     with stop_signals() as asked, locked(run.folder) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
-            check_fingerprint(run.folder, run.fingerprint, run.allow_change)
+            resumed = checkpoints.latest(run.folder) is not None
+            check_fingerprint(run.folder, run.fingerprint, run.allow_change, run.record, resumed)
             checkpoints.clear(run.folder)
         accelerator.wait_for_everyone()
         weights = _prepare(network, schedule, accelerator)
         step = _resume(run, weights, accelerator)
-        log = MetricsLog(run.folder / "metrics.jsonl", accelerator.is_main_process)
+        log = MetricsLog(run.folder / checkpoints.METRICS, accelerator.is_main_process)
         log.rewind(step)
+        if log.active:
+            for sheet in (run.folder / "samples").glob("step_*.png"):
+                if int(sheet.stem.removeprefix("step_")) > step:  # of steps that will be made again
+                    sheet.unlink()
+            numbers_bytes = sum(value.nbytes for value in network.state_dict().values())
+            most = checkpoints.KEEP + 2  # beside the newest: the best, and the one that is being written
+            size_bytes = most * 4 * numbers_bytes  # the saved weights, the raw ones and the optimiser's two moments
+            say_disk_need(run.folder, size_bytes, "Checkpoints need up to")
+        if step:
+            accelerator.print(f"Going on from step {step} of {schedule.steps}", flush=True)
         first, saved, failure = step, time.monotonic(), None
         kept = step if checkpoints.latest(run.folder) else -1
         items = loader(_numbers(step, schedule, accelerator))
-        bar = tqdm(total=schedule.steps, initial=step, unit="step", mininterval=5, disable=not log.active or None)
-        with bar:
+        with Progress(schedule.steps, run.folder.name, "step", step, silent=not log.active) as progress:
             while True:
                 if callback is not None and log.active:
                     callback(weights.mean, step, log, lambda: bool(asked))
@@ -129,9 +141,10 @@ def run_loop(
                 if over:
                     break
                 with weights.throughput.step():
-                    log.add(_step(weights, loss, items, schedule, step, log, accelerator))
+                    made = _step(weights, loss, items, schedule, step, log, accelerator)
+                    log.add(made)
                 step += 1
-                bar.update()
+                progress.update(loss=float(str(made["loss"])))
     if failure is not None:
         raise failure
     if signal.SIGINT in asked:
@@ -200,7 +213,9 @@ def _step(
     weights.optimizer.zero_grad(set_to_none=True)
     if not finite or (not usable and accelerator.scaler is None):
         _log_skipped(weights, step, names, log)
-    return {"step": step + 1, **means, "gradient": gradient, "lr": schedule.rate(step), "skipped": not usable}
+    samples = (step + 1) * schedule.batch_size
+    rate = schedule.rate(step)
+    return {"step": step + 1, "samples": samples, **means, "gradient": gradient, "lr": rate, "skipped": not usable}
 
 
 def _log_skipped(weights: Weights, step: int, names: list[str], log: MetricsLog) -> None:

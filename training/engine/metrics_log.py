@@ -1,8 +1,8 @@
 """The metrics log of a run, ``metrics.jsonl``, one JSON object a line, and the throughput that is logged there.
 
 A line with "loss" is an optimiser step, one with "validation" a validation with its "score" (lower is better), one
-with "event" anything else, such as a skipped step. A resumed run first drops the lines of steps that it will make
-again, so the file always reads as if the run had never been stopped.
+with "event" anything else, such as a skipped step. Each has its "time", in seconds since 1970. A resumed run first
+drops the lines of steps that it will make again, so the file always reads as if the run had never been stopped.
 """
 
 import json
@@ -44,7 +44,7 @@ class MetricsLog:
         storage.write_bytes(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def add(self, record: Record) -> None:
-        """Append a line. When the disk is full the line is lost, with a message on stderr, and the run goes on."""
+        """Append a line, with the time. When the disk is full it is lost, with a message, and the run goes on."""
         if not self.active:
             return
         if "score" in record:
@@ -52,7 +52,7 @@ class MetricsLog:
         whole = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
         except OSError as error:
             with suppress(OSError):
                 os.truncate(self.path, whole)  # half a line would spoil the next

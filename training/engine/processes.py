@@ -1,4 +1,4 @@
-"""The processes of a run: who may train in a folder, how many train together, and how they are asked to stop.
+"""The processes of a run: how many train together, how they agree, and how they are asked to stop.
 
 One process trains on a CPU, one on each GPU of one or several machines, as ``accelerate`` is configured.
 """
@@ -6,29 +6,35 @@ One process trains on a CPU, one on each GPU of one or several machines, as ``ac
 import signal
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from pathlib import Path
 from time import monotonic
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from filelock import FileLock, Timeout
 
 from marigold_core.errors import MarigoldError
 from training.recipe import Precision, Schedule
 
 MIXED: dict[Precision, str] = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-ECHO_S = 1.0  # seconds
+ECHO_S = 1.0  # seconds within which a second Ctrl-C is torchrun's repetition of the first
 
 
 def accelerator_for(schedule: Schedule, device: str = "auto") -> Accelerator:
-    """Set up this process: devices, processes and precision as the launcher and the recipe say.
+    """Set up this process for training.
 
-    Raises: MarigoldError when the batch cannot be divided, or the device does not support the precision.
+    Args:
+        schedule: precision and batch sizes.
+        device: "cpu", or "auto" for what the launcher of the processes chose.
+
+    Returns:
+        The accelerator, with the device and the other processes of the run.
+
+    Raises:
+        MarigoldError: the batch cannot be divided among the processes, or the device does not support the precision.
     """
     AcceleratorState._reset_state()  # the library keeps the precision of a process's first run for all that follow
     without = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    # accelerate must be told even where there is nothing else: it would let each process train on its own
+    # without it, several processes on a machine that has only a CPU would each train alone
     accelerator = Accelerator(mixed_precision=MIXED[schedule.precision], cpu=device == "cpu" or without)
     if schedule.precision == "float16" and accelerator.device.type != "cuda":
         raise MarigoldError("float16 training needs a CUDA GPU; use --precision bfloat16 or float32 here.")
@@ -54,28 +60,11 @@ def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a run's folder against other trainers; a lock that a crash left behind does not count.
-
-    Raises: MarigoldError when another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise MarigoldError(f"Another process trains in {folder.name}; wait for it, or use another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
 def stop_signals() -> Iterator[Set[int]]:
-    """Collect SIGINT and SIGTERM, which the loop checks after each step; a second Ctrl-C ends the program at once.
+    """Collect SIGINT and SIGTERM while a run trains -> the set of those received, which grows.
 
-    A second SIGINT within ``ECHO_S`` is ignored: ``torchrun`` repeats a signal that its processes received already.
+    A second Ctrl-C ends the program at once, unless it follows within ``ECHO_S``: ``torchrun`` repeats a signal that
+    its processes have received already.
     """
     asked: dict[int, float] = {}  # when each came first
     before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""Seeded scenes for training: one integer makes one world.
+"""Random scenes for training; each is a function of its seed.
 
 The kinds and their weights are stated here once. ``indoor`` and ``outdoor`` build them out of primitives (``models``)
 and, where there is a folder of assets, its models and textures (``assets``); ``rasterizer`` draws them.
@@ -27,7 +27,16 @@ KINDS: dict[Kind, tuple[Callable[[np.random.Generator, Assets], Scene], float]] 
 
 
 def make_scene(seed: int | tuple[int, ...], assets: Assets, kinds: Collection[Kind] = tuple(KINDS)) -> Scene:
-    """Seed numbers -> one world, its kind drawn by weight among ``kinds``; 5 to 40 ms once its assets are loaded."""
+    """Build a random scene, in 5 to 40 ms once its assets are loaded.
+
+    Args:
+        seed: integers that the scene is a function of, together with the assets and the kinds.
+        assets: models and textures to furnish it with; without any it is built of primitives.
+        kinds: kinds of scenes to draw one from, by their weights in ``KINDS``.
+
+    Returns:
+        The scene with its cameras and lights.
+    """
     rng = np.random.default_rng(seed)
     builders, weights = zip(*(choice for kind, choice in KINDS.items() if kind in kinds), strict=True)
     return builders[int(rng.choice(len(builders), p=np.array(weights) / sum(weights)))](rng, assets)

@@ -32,7 +32,7 @@ class Room:
         self.taken: list[tuple[float, float, float, float]] = []  # x0, z0, x1, z1 on the floor
 
     def free(self, x: float, z: float, width: float, depth: float, margin: float = 0.03) -> bool:
-        """Say whether a rectangle about (x, z) lies in the room and overlaps nothing."""
+        """Return whether a rectangle about (x, z) lies in the room and overlaps nothing that stands there."""
         x0, x1, z0, z1 = x - width / 2, x + width / 2, z - depth / 2, z + depth / 2
         half_x, half_z = self.width / 2 + 1e-6, self.depth / 2 + 1e-6
         if x0 < -half_x or x1 > half_x or z0 < -half_z or z1 > half_z:
@@ -146,7 +146,7 @@ class Room:
                 self._hang(side)
 
     def _wall_piece(self) -> tuple[bool, Model]:
-        """Draw something that stands with its back to a wall, and say whether things can stand on it."""
+        """Draw a piece of furniture with its back to a wall -> it, and whether things can stand on it."""
         rng, assets = self.rng, self.assets
         role = str(rng.choice(["standing", "surface"], p=[0.65, 0.35]))
         found = assets.model_sometimes(rng, role, 0.65)

@@ -282,7 +282,7 @@ def shadow_matrix(lighting: Lighting) -> np.ndarray:
 
 
 def set_uniforms(program: moderngl.Program, **values: np.ndarray | tuple[float, ...] | float) -> None:
-    """Write uniforms, matrices row by row; those that the compiler dropped as unused are passed over."""
+    """Write uniforms, matrices row by row; those that the compiler dropped as unused are left out."""
     for name, value in values.items():
         uniform = program.get(name, None)
         if not isinstance(uniform, moderngl.Uniform):

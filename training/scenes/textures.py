@@ -22,7 +22,7 @@ class Texture:
 
     @cached_property
     def has_holes(self) -> bool:
-        """Say whether any pixel is a hole."""
+        """Return whether any pixel is a hole."""
         return bool((self.pixels[..., 3] < 128).any())
 
 

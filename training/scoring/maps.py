@@ -9,11 +9,11 @@ from marigold_core.checkpoints.layout import INDEX
 from marigold_core.errors import MarigoldError
 from marigold_core.storage import replacing
 
-STRETCH = 1.03  # networks round sizes; KITTI before its benchmark crop is 4 % off
+STRETCH = 1.03  # aspect ratios may differ by 3 %, as networks round sizes; KITTI without its crop differs by 4 %
 
 
 def holds_maps(checkpoint: str) -> bool:
-    """Tell a folder of maps from a checkpoint; names may hold sub-folders."""
+    """Return whether ``checkpoint`` is a folder of maps rather than a checkpoint; maps may lie in sub-folders."""
     folder = Path(checkpoint)
     return folder.is_dir() and not (folder / INDEX).exists() and any(folder.rglob("*.npy"))
 

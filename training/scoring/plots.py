@@ -1,6 +1,7 @@
 """Figures of scores: a photo beside its truth, prediction, error and uncertainty; sparsification curves."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from training.scoring.scores import Comparison
 AREA_IN2 = 7.5  # square inches of one panel, whatever its shape
 DPI = 110
 TITLE_IN, BAR_IN, FOOT_IN = 0.3, 0.1, 0.3
+COLUMN_IN = 2.4  # width of a picture of a sheet
 WIDE = 1.9  # from this width over height on, panels stand two in a row instead of all
 LARGEST_ERROR = 0.3  # of the truth; takes the last colour in every figure, so that figures compare
 UNKNOWN = "#d9d9d9"
@@ -30,6 +32,8 @@ CAPTION = {
     "spearman": "Spearman",
     "ause": "AUSE",
 }
+
+SheetRows = Sequence[tuple[str, Sequence[np.ndarray]]]  # name of a row, its pictures [H, W, 3] uint8
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def draw_comparison(sample: Sample, comparison: Comparison, path: Path) -> None:
         bar.tick_params(labelsize=8, length=2)
         bar.locator_params(nbins=5)
     figure.suptitle(sample.name, x=0.01, ha="left", fontsize=10, weight="bold")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_sparsification(curves: np.ndarray, path: Path) -> None:
@@ -94,7 +98,34 @@ def draw_sparsification(curves: np.ndarray, path: Path) -> None:
     place.set(xlabel="share of pixels removed", ylabel="mean error of the rest (all = 1)", xlim=(0, 1), ylim=(0, None))
     place.spines[["top", "right"]].set_visible(False)
     place.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def draw_sheet(title: str, columns: Sequence[str], rows: SheetRows, path: Path) -> None:
+    """Draw pictures in rows and columns -> a PNG at ``path``.
+
+    Args:
+        title: of the whole sheet.
+        columns: title of each column.
+        rows: name of each row, and its pictures [H, W, 3] uint8.
+        path: file to write.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    shapes = [max(picture.shape[0] / picture.shape[1] for picture in pictures) for _, pictures in rows]
+    size_in = COLUMN_IN * len(columns), sum(COLUMN_IN * shape + TITLE_IN for shape in shapes) + 2 * TITLE_IN
+    figure = Figure(size_in, dpi=DPI, layout="constrained")
+    places = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=shapes)
+    for line, (name, pictures) in zip(places, rows, strict=True):
+        for place, column, picture in zip(line, columns, pictures, strict=True):
+            place.set_axis_off()
+            place.imshow(picture)
+            if name == rows[0][0]:
+                place.set_title(column, fontsize=10)
+        line[0].text(0, -0.02, name, fontsize=8, va="top", transform=line[0].transAxes)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+    save_figure(figure, path)
 
 
 def _panels(sample: Sample, comparison: Comparison) -> list[_Panel]:
@@ -114,7 +145,8 @@ def _panels(sample: Sample, comparison: Comparison) -> list[_Panel]:
     return panels
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all. Raises: ExportError when it cannot be written."""
     FigureCanvasAgg(figure)
     with replacing(path) as aside:
         figure.savefig(aside, format="png", facecolor="white")

@@ -33,7 +33,8 @@ class Protocol(Frozen):
     mask: Mask = "range"
     crop: Crop = "none"
     averaging: Averaging = "pictures"
-    processing_resolution: int | None = None  # of the network's input, unless the settings have one
+    # longest edge of the network's input, unless the settings have one; rounded up to what the autoencoder divides
+    processing_resolution: int | None = None
 
     def counted(self, truth_m: np.ndarray) -> np.ndarray:
         """Choose the pixels of a truth [H, W] that count -> bool [H, W]."""
@@ -79,7 +80,7 @@ PRESETS: dict[str, Protocol] = {
         near_m=1e-5,
         far_m=math.inf,
         alignment_max_px=1024,
-        processing_resolution=760,  # published 756 made divisible by 8, as Settings ask for
+        processing_resolution=756,  # as published
     ),
     "scannet": Protocol(near_m=1e-3, far_m=10, processing_resolution=0),
     "diode": Protocol(near_m=0.6, far_m=350, mask="known", processing_resolution=640),

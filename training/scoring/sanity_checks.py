@@ -48,7 +48,11 @@ class SanityChecks:
         self.found: dict[str, list[float]] = {check.name: [] for check in fields(SanityReport)}
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
-        """Check one photograph with its own prediction, the one before with this prediction, and this upside down."""
+        """Check one photograph.
+
+        Its truth is compared with its own prediction and with predictions of the photo upside down; the truth of the
+        photograph before is compared with this prediction.
+        """
         if self.last_truth_m is None:
             self.first = prediction
         else:
@@ -62,7 +66,7 @@ class SanityChecks:
         self.found["turned_correlation"].append(correlation(turned.values, prediction.values))
 
     def finish(self) -> SanityReport:
-        """Compare the last photograph with the first prediction, predict the examples -> the averages."""
+        """Compare the truth of the last photograph with the prediction of the first, check the examples -> averages."""
         assert self.first is not None and self.last_truth_m is not None  # there are photographs
         self._score("other_abs_rel", self.first, self.last_truth_m)
         for path in self.examples:

@@ -283,3 +283,18 @@ def test_a_crop_that_misses_all_known_depth_does_not_count() -> None:
     given.depth_m[0, 0] = 3.0
     batches = [framed([given], Framing(long_edge_px=64, min_known=0.01), (0, n)) for n in range(8)]
     assert any(not batch.valid.any() for batch in batches)
+
+
+@pytest.mark.parametrize("far_m", [None, 40.0])
+@pytest.mark.parametrize("crop", ["one depth", "nearly one depth"])
+def test_a_picture_of_one_depth_does_not_count(crop: str, far_m: float | None) -> None:
+    """Its 2 % and 98 % quantiles are equal: it has no near and no far plane."""
+    slope = np.linspace(1, 9, 32 * 48, dtype=np.float32).reshape(32, 48)
+    flat = np.full((32, 48), 3.0, np.float32)
+    if crop == "nearly one depth":
+        flat[:1, :12] = 2.0  # 0.8 % of the pixels
+    rgb = np.zeros((32, 48, 3), np.uint8)
+    pictures = SampleSet([Sample("flat", rgb, flat), Sample("slope", rgb, slope)])
+    batch = frame(pictures.samples, pictures, (32, 48), PLAIN.changed(far_m=far_m), FACTOR, (0,))
+    assert batch.valid.flatten(1).any(dim=1).tolist() == [False, True]
+    assert batch.valid[1].all()

@@ -26,7 +26,7 @@ def make_loader(
 
 
 def seen(reader: Loader, numbers: range) -> list[tuple[tuple[str, ...], float]]:
-    return [(delivery.names, delivery.batch.image.double().sum().item()) for delivery in reader(numbers)]
+    return [(loaded.names, loaded.batch.image.double().sum().item()) for loaded in reader(numbers)]
 
 
 def test_any_number_of_workers_delivers_the_same() -> None:
@@ -97,8 +97,8 @@ def test_the_death_of_a_worker_interrupts_nothing_else(monkeypatch: pytest.Monke
     """The loader's own handler would raise amid a step or a save."""
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # torch sets its handler once a process
     before = signal.getsignal(signal.SIGCHLD)
-    deliveries = make_loader(workers=1)(range(6))
-    next(deliveries)
+    batches = make_loader(workers=1)(range(6))
+    next(batches)
     assert signal.getsignal(signal.SIGCHLD) is before
 
 

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 
 from marigold_core.errors import MarigoldError
+from marigold_core.images.photo import load_rgb
 from tests.helpers import set_writers as sets
 from tests.helpers.damage import DAMAGE
 from tests.helpers.set_writers import Picture, picture
+from tests.images.test_photo import HEIC
 from training.data.sets import open_set
 from training.data.sets.formats import kitti_benchmark_crop
-from training.data.sets.sample import Sample
+from training.data.sets.sample import Sample, labels
 
 KITTI_CROP = (slice(23, 375), slice(13, 1229))
 NAMES = {
@@ -353,3 +355,46 @@ def test_kitti_is_in_256ths_of_a_metre_and_0_is_unknown(tmp_path: Path) -> None:
     read = open_set(f"kitti/test:{tmp_path}")[0].depth_m
     assert (read[77] == np.float32(10.01171875)).all()
     assert np.isnan(np.delete(read, 77, axis=0)).all()
+
+
+@pytest.mark.parametrize("layout", ["side by side", "rgb and depth", "a scene with rgb and depth"])
+@pytest.mark.parametrize("depth", ["png", "npy"])
+def test_pairs_lie_in_one_folder_or_two_and_depth_may_be_smaller(layout: str, depth: str, tmp_path: Path) -> None:
+    one = picture((24, 32), unknown=False)
+    folder = tmp_path / "scene" if layout.startswith("a scene") else tmp_path
+    names = ("x.{}", "x.depth.{}") if layout == "side by side" else ("rgb/x.{}", "depth/x.{}")
+    photo_path, depth_path = (folder / name.format(end) for name, end in zip(names, ("jpg", depth), strict=True))
+    large = one.rgb.repeat(2, axis=0).repeat(2, axis=1)
+    sets.write_photo(photo_path, large)
+    if depth == "png":
+        sets.write_png16(depth_path, one.depth_m, 1000)
+    else:
+        depth_path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(depth_path, one.depth_m)
+    found = open_set(str(tmp_path))
+    assert (found.kind, len(found), found.sizes()) == ("pairs", 1, [(48, 64)])
+    sample = found[0]
+    np.testing.assert_allclose(sample.depth_m, one.depth_m.repeat(2, axis=0).repeat(2, axis=1), rtol=1e-6)
+    assert np.abs(sample.rgb.astype(int) - large).mean() < 6
+
+
+def test_photos_of_pairs_may_be_heic(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(HEIC)
+    sets.write_png16(tmp_path / "IMG_1.depth.png", np.linspace(1, 2, 40 * 24).reshape(40, 24), 1000)
+    found = open_set(str(tmp_path))
+    assert (found.kind, found.sizes()) == ("pairs", [(40, 24)])
+    np.testing.assert_array_equal(found[0].rgb, load_rgb(HEIC))
+
+
+def test_depth_of_another_cut_than_its_photo_is_one_sentence(tmp_path: Path) -> None:
+    sets.write_photo(tmp_path / "x.jpg", picture((48, 64)).rgb)
+    sets.write_png16(tmp_path / "x.depth.png", picture((24, 24)).depth_m, 1000)
+    with pytest.raises(MarigoldError, match="24 x 24 pixels, but the photo 48 x 64"):
+        open_set(str(tmp_path))[0]
+
+
+def test_two_sets_of_one_name_have_two_labels(tmp_path: Path) -> None:
+    for name in ("a/val", "b/val"):
+        sets.write_measured(tmp_path / name, {"one": picture((24, 36))})
+    found = [open_set(str(tmp_path / name)) for name in ("a/val", "b/val")]
+    assert labels(found) == ["measured val", "measured val (2)"]

@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,7 +13,9 @@ from tests.helpers.set_writers import picture, write_measured
 from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights
 from tests.training.conftest import TaskFor
 from training import train as train_module
+from training.data.sets import open_set
 from training.engine import checkpoints, validation
+from training.engine.metrics_log import Record
 from training.engine.validation import ValidationCallback
 from training.train import Task, train
 
@@ -45,12 +48,14 @@ def test_a_run_is_scored_and_drawn_without_being_changed(task: Task, monkeypatch
     for line in scored(task.out):
         (means,) = line["validation"].values()
         assert line["score"] == means["abs_rel"] > 0
+        (guesses,) = line["baselines"].values()
+        assert guesses.keys() == {"vertical ramp", "constant"} and min(guesses.values()) > 0
     with Image.open(task.out / "curves.png") as curves:
         assert curves.size == (1100, 660)
     sheets = sorted((task.out / "samples").iterdir())
     assert [sheet.name for sheet in sheets] == ["step_00000003.png", "step_00000006.png"]
     with Image.open(sheets[0]) as sheet:
-        assert sheet.size == (4 * 48 + 3 * 4, 2 * 32 + 4)  # four columns, the two pictures of a micro-batch
+        assert sheet.size[0] == 1056  # four columns of 2.4 inches at 110 dots
     before = {path: path.stat().st_mtime_ns for path in task.out.rglob("*")}
     train(task, WATCHED)  # finished: nothing is looked at again
     assert {path: path.stat().st_mtime_ns for path in sheets} == {path: before[path] for path in sheets}
@@ -145,3 +150,29 @@ def test_a_full_disk_costs_pictures_but_not_the_run(
     assert said.count("Not drawn at step ") == 2
     assert "disk" in said
     assert [line["step"] for line in scored(task.out)] == [2, 4]
+
+
+def test_a_sheet_shows_held_out_pictures_where_there_are_some(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheets = []
+    monkeypatch.setattr(validation, "draw_sheet", lambda *sheet: sheets.append(sheet))
+    train(task, WATCHED.changed(steps=1, figure_steps=1))
+    train(replace(task, out=task.out.with_name("blind"), validation=()), WATCHED.changed(steps=1, figure_steps=1))
+    (title, columns, rows, _), (blind, _, encoded, _) = sheets
+    assert title == "held-out pictures, step 1" and blind == "training pictures, step 1"
+    assert columns[:3] == ("photo", "truth", "1 step")
+    held_out = open_set(task.validation[0], "val")
+    assert {name for name, _ in rows} <= {held_out.name(number) for number in range(len(held_out))}
+    np.testing.assert_array_equal(rows[0][1][0], held_out[0].rgb)
+    assert all(name.startswith("latents: ") for name, _ in encoded)
+
+
+def test_curves_have_whole_steps_and_the_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(validation, "save_figure", lambda figure, _: figures.append(figure))
+    records: list[Record] = [{"step": step, "loss": 1.0, "gradient": 1.0, "lr": 1.0} for step in (1, 2)]
+    score = {"validation": {"nyu x": {"abs_rel": 0.2}}, "baselines": {"nyu x": {"vertical ramp": 0.3}}}
+    validation.draw_curves([*records, {"step": 2, "score": 0.2, **score}], tmp_path / "curves.png")
+    panes = figures[0].axes
+    assert all(float(tick).is_integer() for pane in panes for tick in pane.get_xticks())
+    assert [line.get_label() for line in panes[3].lines] == ["nyu x", "vertical ramp, nyu x"]
+    assert list(panes[3].lines[1].get_ydata()) == [0.3, 0.3]

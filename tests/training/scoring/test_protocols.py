@@ -14,7 +14,7 @@ PUBLISHED = {
     "nyu": (1e-3, 10, "nyu", "range", 0, 0),
     "kitti": (1e-5, 80, "eigen", "range", 0, 0),
     "kitti-garg": (1e-5, 80, "garg", "range", 0, 0),
-    "eth3d": (1e-5, math.inf, "none", "range", 760, 1024),
+    "eth3d": (1e-5, math.inf, "none", "range", 756, 1024),
     "scannet": (1e-3, 10, "none", "range", 0, 0),
     "diode": (0.6, 350, "none", "known", 640, 0),
     "hypersim": (1e-5, 65, "none", "range", 0, 0),

@@ -1,11 +1,10 @@
 """Data sets: pictures with known depth, read from the folders they are published in; ``open_set`` opens any of them."""
 
-import os
 from pathlib import Path
 
 from marigold_core.errors import MarigoldError
 from training.data.sets.files import FileSet
-from training.data.sets.formats import DEPTH_ENDINGS, FORMATS
+from training.data.sets.formats import FORMATS, search_pairs
 from training.data.sets.rendered import RenderedScenes
 from training.data.sets.sample import DepthSet
 
@@ -13,12 +12,19 @@ KINDS = (*FORMATS, "rendered")
 
 
 def open_set(spec: str, split: str = "train") -> DepthSet:
-    """Open a data set: "KIND:FOLDER", "KIND/SPLIT:FOLDER", or a folder of one's own that is recognised.
+    """Open a data set.
 
-    ``split`` is what the caller needs; a KIND/SPLIT goes before it. Sets without splits, and evaluation sets that are
-    asked for "val" or "test" under the other name, have one answer. Training on an evaluation set must be said.
+    Args:
+        spec: "KIND:FOLDER", "KIND/SPLIT:FOLDER", or a folder of one's own whose kind is recognised.
+        split: "train", "val" or "test", where ``spec`` names none. A set without splits is opened whole. A set for
+            evaluation has either "val" or "test", and is opened for both; for "train" only where ``spec`` names the
+            split.
 
-    Raises: MarigoldError when the kind or the split is unknown, or the folder is missing, empty or of another layout.
+    Returns:
+        The data set; no picture has been read.
+
+    Raises:
+        MarigoldError: the kind or the split is unknown, or the folder is missing, empty or of another layout.
     """
     kind, named, folder = _parse(spec)
     if not folder.is_dir():
@@ -64,9 +70,10 @@ def _recognise(folder: Path) -> str:
         return "rendered"
     if any(folder.glob("*/depth.npz")):
         return "measured"
-    if any(name.lower().endswith(DEPTH_ENDINGS) for _, _, names in os.walk(folder) for name in names):
+    if any((folder / photo).is_file() and (folder / depth).is_file() for photo, depth in search_pairs(folder)):
         return "pairs"
     raise MarigoldError(
         f"{folder} has neither shards of training.render nor NAME/rgb.png with NAME/depth.npz nor NAME.jpg with "
-        f"NAME.depth.png; write KIND:FOLDER for a published data set, of kind {', '.join(FORMATS)}."
+        "NAME.depth.png nor rgb/NAME.jpg with depth/NAME.png; write KIND:FOLDER for a published data set, of kind "
+        f"{', '.join(FORMATS)}."
     )

@@ -27,8 +27,9 @@ SCENE_PAIRS = {  # of Virtual KITTI: split -> scene -> pictures with depth, all 
 }
 VARIATIONS = ("clone", "morning", "overcast", "sunset", "15-deg-left", "15-deg-right")  # no fog, rain, 30 degrees
 CAMERAS = ("Camera_0", "Camera_1")
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
 DEPTH_ENDINGS = (".depth.png", ".depth.npy")
+BESIDE = {"depth": "rgb"}  # folder of maps -> folder of photos of the same names beside it
 
 
 # ------------------------------------------------------------------------------- depth files -> metres
@@ -104,20 +105,33 @@ def _vkitti_folders(split: str) -> Iterator[dict[str, str]]:
         yield {"scene": scene, "variation": variation, "camera": camera}
 
 
-def _search_pairs(folder: Path) -> list[Entry]:
-    """List all photos and depth maps, in sub-folders too; a photo without a map counts, and is a fault when read."""
+def search_pairs(folder: Path) -> list[Entry]:
+    """List all photos and depth maps, in sub-folders too; a photo without a map counts, and is a fault when read.
+
+    A map is NAME.depth.png beside NAME.jpg, or depth/NAME.png where the photo is rgb/NAME.jpg; .npy as well.
+    """
     photos: dict[str, str] = {}
     maps: dict[str, str] = {}
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        place = Path(parent).relative_to(folder)
+        beside = BESIDE.get(place.name.lower())
+        endings = tuple(ending.removeprefix(".depth") for ending in DEPTH_ENDINGS) if beside else DEPTH_ENDINGS
         for name in sorted(name for name in names if not name.startswith(".")):
-            path = (Path(parent) / name).relative_to(folder).as_posix()
-            ending = next((ending for ending in (*DEPTH_ENDINGS, *PHOTO_ENDINGS) if path.lower().endswith(ending)), "")
-            kept, stem = maps if ending in DEPTH_ENDINGS else photos, path.removesuffix(path[len(path) - len(ending) :])
+            path = (place / name).as_posix()
+            ending = next((each for each in (*endings, *PHOTO_ENDINGS) if name.lower().endswith(each)), "")
+            kept, stem = maps if ending in endings else photos, path[: len(path) - len(ending)]
+            if beside and kept is maps:
+                photo_folder = next((each for each in _siblings(folder / place) if each.lower() == beside), beside)
+                stem = (place.with_name(photo_folder) / Path(stem).name).as_posix()
             if ending and kept.setdefault(stem, path) != path:
                 raise MarigoldError(f"{kept[stem]} and {path} in {folder} have one name: remove one of them.")
     stems = sorted({*photos, *maps}) if maps else []
     return [(photos.get(stem, f"{stem}.jpg"), maps.get(stem, f"{stem}.depth.png")) for stem in stems]
+
+
+def _siblings(folder: Path) -> list[str]:
+    return [path.name for path in folder.parent.iterdir() if path.is_dir()]
 
 
 # ------------------------------------------------------------------------------- the table
@@ -205,8 +219,8 @@ _ALL = (
     Format(  # of one's own: files side by side
         kind="pairs",
         photo="NAME.jpg or NAME.png",
-        depth=("NAME.depth.png (16-bit, millimetres) or NAME.depth.npy (metres)",),
-        lister=_search_pairs,
+        depth=("NAME.depth.png (16-bit, millimetres) or NAME.depth.npy (metres), or rgb/NAME.jpg with depth/NAME.png",),
+        lister=search_pairs,
         decode=_pair,
         range_m=(1e-3, np.inf),
         upright=True,

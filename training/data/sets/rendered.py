@@ -49,7 +49,7 @@ class RenderedSample(Sample):
 
 
 def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
-    """Views of one size -> a shard folder, written aside and renamed, so that a shard is whole or absent."""
+    """Write views of one size as a shard folder, whole or absent. Raises: ExportError when the disk refuses."""
     with atomic_folder(path) as aside:
         np.save(aside / "rgb.npy", np.stack([view.rgb for view in views]))
         np.save(aside / "depth.npy", np.stack([view.depth_m for view in views]).astype(np.float16))

@@ -55,3 +55,10 @@ def spread(a_set: DepthSet, limit: int | None) -> list[int]:
     """Choose up to ``limit`` pictures at even distances over a data set -> their numbers; all by default."""
     count = len(a_set) if limit is None else min(limit, len(a_set))
     return np.linspace(0, len(a_set) - 1, count).round().astype(int).tolist()
+
+
+def labels(sets: Sequence[DepthSet]) -> list[str]:
+    """Name data sets in tables, "KIND FOLDER" each; of two with one name the later get a number."""
+    names = [f"{a_set.kind} {a_set.folder.name}" for a_set in sets]
+    earlier = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(names, earlier, strict=True)]

@@ -1,0 +1,72 @@
+"""Commands that fill a folder: one at a time, clean after a kill, with workers that end when their command does."""
+
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from marigold_core.errors import ExportError, MarigoldError
+
+LEFT_OVER = re.compile(r"\..+\.(unfinished|tmp)(\..+)?")  # what storage.atomic_folder and storage.replacing write to
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make ``folder``, lock it against other commands of training and clear what a killed one left half-written.
+
+    A lock that a crash left behind does not count.
+
+    Raises: MarigoldError when another process works in the folder; ExportError when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise MarigoldError(f"Another process works in {folder.name}; wait for it, or use another folder.") from None
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    try:
+        for path in [path for pattern in (".*", "*/.*", "*/*/.*") for path in folder.glob(pattern)]:
+            if LEFT_OVER.fullmatch(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def say_disk_need(folder: Path, size_bytes: float, what: str, must: bool = False) -> None:
+    """Print how much disk space something will take in ``folder``, which need not exist yet, and how much is free.
+
+    Raises: MarigoldError when it ``must`` fit and does not.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    sentence = f"{what}: {_size(size_bytes)} in {folder}, {_size(free)} are free"
+    if must and size_bytes > free:
+        raise MarigoldError(f"The disk is too small. {sentence}: free some, or give another folder.")
+    print(sentence, flush=True)
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"
+
+
+def end_with_parent() -> None:
+    """Make a worker leave Ctrl-C to the process that started it, and end when that one is killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end, daemon=True).start()

@@ -1,14 +1,13 @@
 """Decoding of photos from files, bytes and arrays to upright RGB, and the input of the network made from them.
 
 Everything reads photos through ``load_photo``, so that a file is accepted, refused and toned the same way everywhere.
-Sizes are checked on the header, before any pixel is decoded. Colour profiles are ignored: depth hardly depends on
-them, and no hostile file reaches the profile parser.
+Sizes are checked on the header, before any pixel is decoded.
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,23 +15,23 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from marigold_core.errors import ImageError
+from marigold_core.images import containers, tones
 from marigold_core.settings import MeshSettings, bounds
 
 if TYPE_CHECKING:
     import torch
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # what Pillow may open; HEIC goes to libheif
-MAX_BYTES = 40 * 1024 * 1024
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # what Pillow may open; HEIC goes to libheif
+MAX_BYTES = 128 * 1024 * 1024
 MAX_PIXELS = 64_000_000
+MAX_JPEG_PIXELS = 256_000_000  # of sensors of 108 and 200 megapixels: such JPEGs are decoded at half their size
 MIN_SIDE_PX = 16
 MAX_ASPECT = 20
-DRAFT_PIXELS = 32_000_000  # larger JPEGs are decoded at half size: such sensors bin 2x2 pixels and hold no finer detail
 DIAGONAL_35MM = math.hypot(36, 24)  # millimetres
 
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_AVIF_BRANDS = {b"avif", b"avis"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,14 +49,22 @@ class Photo:
 
     pixels: np.ndarray  # [H, W, 3] uint8
     fov_x_deg: float | None  # horizontal field of view from EXIF, degrees
-    note: str | None  # what a person should know about the decoding, a sentence
+    note: str | None  # what a person should know about the decoding, a sentence or two
+    given_size: tuple[int, int] | None = None  # (height, width), upright, where it was read smaller
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the photo that was given: positions on it are in pixels of this size."""
+        height, width = self.pixels.shape[:2]
+        return self.given_size or (height, width)
 
 
 def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) -> Photo:
     """Decode a photo -> upright RGB and its field of view.
 
-    Alpha is laid on white, 16-bit and float tones are scaled to 8 bits, of an animation the first frame is taken. JPEGs
-    above ``DRAFT_PIXELS`` are decoded at half their size, with a note.
+    Embedded colour profiles are converted to sRGB, alpha is laid on white, 16-bit and float tones are scaled to 8 bits.
+    With a note: of an animation the first frame is taken, of a camera RAW file the full-size JPEG in it, and a JPEG
+    above ``MAX_PIXELS`` is decoded at half its size.
 
     Args:
         source: a path, file content, a PIL image, a [H, W], [H, W, 3] or [H, W, 4] uint8 array, or a ``Photo``, which
@@ -66,29 +73,33 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
     Raises:
         ImageError: not a photo, damaged, or outside the limits stated at the top of this module.
     """
-    note = None
     if isinstance(source, Photo):
         return source
     if isinstance(source, str | Path):
-        image, note = _open(_read(Path(source)))
+        opened = _open(_read(Path(source)))
     elif isinstance(source, bytes):
-        image, note = _open(source)
+        opened = _open(source)
     elif isinstance(source, Image.Image):
-        image = source
+        opened = _Opened(source)
     elif isinstance(source, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
-        image = _from_array(source)
+        opened = _Opened(_from_array(source))
     else:
         raise ImageError(
             f"A photo is a path, bytes, a PIL image or a [H, W, 3] uint8 array, but got {type(source).__name__}."
         )
+    image = opened.image
     _check_size(*image.size)
     with _decoding():
         image.load()
-        orientation, focal_35mm = _exif(image)
-        rgb = _to_rgb(image)
+        orientation, focal_35mm = _exif(image, opened.tags)
+        rgb, tone_note = tones.to_srgb(image, opened.full)
+        given_size = opened.given_size
         if orientation in _UPRIGHT:
             rgb = rgb.transpose(_UPRIGHT[orientation])
-    return Photo(np.array(rgb), _fov_x_deg(rgb.width, rgb.height, focal_35mm), note)
+            if given_size and orientation >= 5:
+                given_size = (given_size[1], given_size[0])
+    notes = " ".join(note for note in (opened.note, tone_note) if note)
+    return Photo(np.array(rgb), _fov_x_deg(rgb.width, rgb.height, focal_35mm), notes or None, given_size)
 
 
 def load_rgb(source: str | Path | bytes | Image.Image | np.ndarray | Photo) -> np.ndarray:
@@ -106,7 +117,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: as ``load_photo``.
     """
-    image, _ = _open(_read(path))
+    image = _open(_read(path)).image
     return image.height, image.width
 
 
@@ -146,6 +157,20 @@ def to_network(pixels: np.ndarray, resolution: int, factor: int) -> "tuple[torch
     return torch.cat(planes, dim=1), size
 
 
+_UNREADABLE = "This is {what}; use JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF."
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An image whose pixels are not decoded yet, except of HEIC and of deep colours, and what its file states."""
+
+    image: Image.Image
+    note: str | None = None
+    full: int | None = None  # the value of white in a deep image
+    tags: Mapping[int, int] = field(default_factory=dict[int, int])  # EXIF that stands elsewhere in the file
+    given_size: tuple[int, int] | None = None  # (height, width) before it was reduced and turned
+
+
 @contextmanager
 def _decoding() -> Generator[None]:
     """Turn any exception of a decoder into an ImageError of one sentence; decoders do not document which they raise."""
@@ -156,7 +181,7 @@ def _decoding() -> Generator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"The photo has too many pixels; the limit is {MAX_PIXELS / 1e6:.0f} megapixels.") from None
     except UnidentifiedImageError:
-        raise ImageError("This is not a photo that can be read; use JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC.") from None
+        raise ImageError(_UNREADABLE.format(what="not a photo that can be read")) from None
     except Exception:
         raise ImageError("The photo is damaged: it cannot be decoded.") from None
 
@@ -176,10 +201,10 @@ def _check_bytes(size: int) -> None:
         raise ImageError(f"The file has {size / 2**20:.0f} MB; the limit is {MAX_BYTES // 2**20} MB.")
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if width * height > most:
         raise ImageError(
-            f"The photo has too many pixels: {width} x {height}; the limit is {MAX_PIXELS / 1e6:.0f} megapixels."
+            f"The photo has too many pixels: {width} x {height}; the limit is {most / 1e6:.0f} megapixels."
         )
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(f"The photo is too small: {width} x {height}, each side needs {MIN_SIDE_PX} pixels.")
@@ -187,35 +212,59 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"The photo is too narrow: {width} x {height}, sides may differ {MAX_ASPECT} times at most.")
 
 
-def _open(data: bytes) -> tuple[Image.Image, str | None]:
-    """File content -> (image whose pixels are not decoded yet, note); HEIC is decoded at once, after its size check."""
+def _open(data: bytes) -> _Opened:
+    """File content -> the photo in it; its size is checked before anything is decoded."""
     _check_bytes(len(data))
-    brands = _iso_brands(data)
-    if brands & _AVIF_BRANDS:
-        raise ImageError("AVIF is not supported; save the photo as JPEG or PNG.")
+    kind = containers.identify(data[: containers.HEAD_BYTES])
+    if kind and kind not in containers.READABLE:
+        raise ImageError(_UNREADABLE.format(what=f"{kind}, not a photo that can be read"))
     with _decoding():
-        if brands & _HEIC_BRANDS:
+        if kind == "HEIC":
             heif = cast(Any, pi_heif).open_heif(data)
             _check_size(*heif.size)
-            return heif.to_pillow(), None  # libheif has turned it upright and the tag now says so
+            return _Opened(heif.to_pillow())  # libheif has turned it upright and the tag now says so
+        note, tags = None, dict[int, int]()
+        if kind in ("RAW", "TIFF") and (inner := containers.find_photo(data, kind)):
+            data, note, tags = inner.cut(data), inner.note, inner.tags
+        if data.startswith(b"\xff\xd8\xff"):  # past Image.open, which refuses from 179 megapixels on
+            return _reduced(JpegImageFile(BytesIO(data)), note, tags)
         image = Image.open(BytesIO(data), formats=FORMATS)
         _check_size(*image.size)
-        if image.format in ("JPEG", "MPO"):
-            width, height = image.size
-            if width * height > DRAFT_PIXELS:
-                image.draft(image.mode, (width // 2, height // 2))
-                return image, f"The photo of {width} x {height} pixels was read at half its size."
-        elif getattr(image, "is_animated", False):  # not n_frames, which reads the whole file
-            return image, "The file is an animation or has several pages: the first one was used."
-        return image, None
+        if getattr(image, "is_animated", False) and note is None:  # not n_frames, which reads the whole file
+            note = "The file is an animation or has several pages: the first one was used."
+        full, layout = _stated_white(image, data), tones.raw_mode(image)
+        if ";16" in layout and image.mode in ("RGB", "RGBA") and layout != "LA;16B":
+            brightest = max(high for _, high in cast(Any, image).getextrema()[:3])  # Pillow keeps the high byte
+            if full and brightest <= full >> 8:
+                image = tones.deep_colours(lambda: Image.open(BytesIO(data), formats=FORMATS), full)
+            elif brightest and not full:
+                note = note or tones.dark_note(brightest << 8 | 255)
+            full = None
+        return _Opened(image, note, full, tags)
 
 
-def _iso_brands(data: bytes) -> set[bytes]:
-    """The brands of an ISO media file (HEIC, AVIF, MP4); empty for anything else."""
-    if data[4:8] != b"ftyp":
-        return set()
-    end = min(int.from_bytes(data[:4], "big"), 256)
-    return {data[i : i + 4] for i in range(8, end, 4) if i != 12}  # 12 holds the minor version
+def _reduced(image: JpegImageFile, note: str | None, tags: Mapping[int, int]) -> _Opened:
+    """Have a JPEG decoded at half its size where it has more than ``MAX_PIXELS``."""
+    width, height = image.size
+    if width * height <= MAX_PIXELS:
+        return _Opened(image, note, tags=tags)
+    _check_size(width, height, MAX_PIXELS if image.info.get("progressive") else MAX_JPEG_PIXELS)  # those are held whole
+    image.draft(image.mode, (width // 2, height // 2))
+    said = f"The photo of {width} x {height} pixels was read at half its size; positions are those of its own pixels."
+    return _Opened(image, f"{note} {said}" if note else said, tags=tags, given_size=(height, width))
+
+
+def _stated_white(image: Image.Image, data: bytes) -> int | None:
+    """The value of white where a deep image's file states that it holds fewer than 16 bits, and its values agree."""
+    bits, most = 16, 0
+    if image.format == "TIFF":
+        tags: Any = getattr(image, "tag_v2", {})
+        bits, most = max(tags.get(258, (16,))), np.max(tags.get(281, 0))
+    elif image.format == "PNG" and (at := data.find(b"sBIT", 0, data.find(b"IDAT"))) >= 0:
+        bits = max(data[at + 4 : at + 5])
+    if 8 < bits < 16:
+        most = (1 << bits) - 1
+    return int(most) if 255 < most < 65535 else None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -226,13 +275,16 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _exif(image: Image.Image) -> tuple[int, float | None]:
-    """The orientation tag and the 35 mm equivalent focal length; damaged metadata are ignored."""
-    orientation, focal_35mm = 1, None
+def _exif(image: Image.Image, tags: Mapping[int, int]) -> tuple[int, float | None]:
+    """The orientation tag and the 35 mm equivalent focal length, ``tags`` where the image has none of its own.
+
+    Damaged metadata are ignored.
+    """
+    orientation, focal_35mm = tags.get(containers.ORIENTATION, 1), tags.get(containers.FOCAL_35MM)
     with suppress(Exception):
         exif = image.getexif()
-        orientation = int(exif.get(ExifTags.Base.Orientation, 1))
-        focal_35mm = float(exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm])
+        orientation = int(exif.get(ExifTags.Base.Orientation, orientation))
+        focal_35mm = float(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm, focal_35mm))
     return orientation, focal_35mm
 
 
@@ -248,27 +300,3 @@ def _fov_x_deg(width: int, height: int, focal_35mm: float | None) -> float | Non
     fov_x_deg = math.degrees(2 * math.atan(width_35mm / (2 * focal_35mm)))
     low, high = bounds(MeshSettings, "fov_x_deg")
     return fov_x_deg if low <= fov_x_deg <= high else None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """[H, W] uint16, int32 or float32 -> [H, W] uint8.
-
-    uint16 is full scale at 65535. For the others the smallest usual full scale that holds the values is
-    taken, and values outside all of them are stretched from minimum to maximum.
-    """
-    if not np.isfinite(values).all():
-        raise ImageError("The photo holds values that are not numbers (NaN or infinity).")
-    low, high = float(values.min()), float(values.max())
-    scales = {"u": (65535,), "i": (255, 65535), "f": (1, 255, 65535)}[values.dtype.kind]
-    full = next((scale for scale in scales if low >= 0 and high <= scale), None)
-    low, high = (0.0, full) if full else (low, max(high, low + 1))
-    return np.rint((values.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)

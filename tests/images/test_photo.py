@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
 from marigold_core.errors import ImageError
 from marigold_core.images import photo as decoder
@@ -127,6 +127,7 @@ def bombs() -> dict[str, bytes]:
     flat = Image.new("1", (9000, 9000))
     jpeg, bmp, gif = (encoded(picture(), form) for form in ("JPEG", "BMP", "GIF"))
     lossless = encoded(picture(), "WEBP", lossless=True)
+    progressive = encoded(picture(), "JPEG", progressive=True)
     sof = jpeg.index(b"\xff\xc0") + 5
     ispe = HEIC.index(b"ispe") + 8
     return {
@@ -134,7 +135,8 @@ def bombs() -> dict[str, bytes]:
         "png 10^5": png_header(100_000, 100_000),
         "png 12000": png_header(12_000, 12_000),
         "png 9000": png_header(9_000, 9_000),
-        "jpeg": patched(jpeg, sof, ">HH", 9000, 9000),
+        "jpeg": patched(jpeg, sof, ">HH", 17000, 17000),
+        "jpeg progressive": patched(progressive, progressive.index(b"\xff\xc2") + 5, ">HH", 9000, 9000),
         "jpeg 65500": patched(jpeg, sof, ">HH", 65500, 65500),
         "webp": patched(lossless, 21, "<I", (1 << 28) | 16382 << 14 | 16382),
         "tiff": encoded(flat, "TIFF", compression="group4"),
@@ -172,15 +174,23 @@ def test_long_files_are_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "long.png"
     with path.open("wb") as file:
         file.truncate(decoder.MAX_BYTES + 1)  # sparse
-    with pytest.raises(ImageError, match="limit is 40 MB"):
+    with pytest.raises(ImageError, match="limit is 128 MB"):
         load_photo(path)
 
 
-def test_huge_jpegs_come_at_half_size_with_a_note() -> None:
-    content = encoded(Image.new("L", (6000, 5400), 77), "JPEG")
+def test_jpegs_of_large_sensors_come_at_half_size_with_a_note_and_keep_their_own_pixels() -> None:
+    content = encoded(Image.new("L", (10800, 8000), 77), "JPEG", exif=exif(6))
     photo = load_photo(content)
-    assert photo.pixels.shape == (2700, 3000, 3) and photo.pixels[5, 5, 0] == 77
-    assert photo.note == "The photo of 6000 x 5400 pixels was read at half its size."
+    assert photo.pixels.shape == (5400, 4000, 3) and photo.pixels[5, 5, 0] == 77
+    assert photo.size == photo.given_size == (10800, 8000)
+    assert photo.note and "10800 x 8000 pixels was read at half its size" in photo.note
+
+
+def test_up_to_64_megapixels_a_jpeg_is_read_as_its_png_twin() -> None:
+    stored = Image.new("L", (6200, 5800), 77)
+    for form in ("JPEG", "PNG"):
+        photo = load_photo(encoded(stored, form, **({"compress_level": 1} if form == "PNG" else {})))
+        assert photo.pixels.shape == (5800, 6200, 3) and photo.size == (5800, 6200) and photo.note is None
 
 
 # ------------------------------------------------------------------------------- damage and disguise (T03 - T07)
@@ -194,6 +204,7 @@ SEEDS = [
     encoded(smooth(), "BMP"),
     encoded(smooth(), "GIF"),
     HEIC,
+    encoded(smooth(), "AVIF"),
 ]
 
 
@@ -219,7 +230,7 @@ def test_mutated_files_are_read_or_refused(seed: int, changes: list[tuple[float,
     assert photo is None or photo.pixels.ndim == 3
 
 
-@pytest.mark.parametrize("content", SEEDS, ids=["jpeg", "png", "webp", "tiff", "bmp", "gif", "heic"])
+@pytest.mark.parametrize("content", SEEDS, ids=["jpeg", "png", "webp", "tiff", "bmp", "gif", "heic", "avif"])
 def test_cut_files_are_refused(content: bytes) -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     assert photo_or_refusal(content) is not None
@@ -252,14 +263,15 @@ def test_other_formats_are_refused_whatever_they_are_called(monkeypatch: pytest.
 
     files = disguises()
     monkeypatch.setattr(subprocess, "Popen", forbidden)
-    assert {"AVIF", "EPS", "PDF", "PPM", "TGA", "ICO"} <= files.keys() and len(files) > 20
+    files["JXL"] = b"\xff\x0a" + bytes(60)
+    files["MP4"] = b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + bytes(60)
+    names = {"JXL": "a JPEG XL picture", "MP4": "a video", "PDF": "a PDF document", "JPEG2000": "a JPEG 2000 picture"}
+    assert names.keys() | {"EPS", "PPM", "TGA", "ICO"} <= files.keys() and len(files) > 20
     for name, content in files.items():
         with pytest.raises(ImageError) as refusal:
             load_photo(content)
-        if name == "AVIF":
-            assert str(refusal.value) == "AVIF is not supported; save the photo as JPEG or PNG."
-        else:
-            assert "not a photo that can be read" in str(refusal.value), name
+        assert "not a photo that can be read" in str(refusal.value), name
+        assert names.get(name, "") in str(refusal.value)
 
 
 def test_heic_is_turned_upright_once() -> None:
@@ -337,8 +349,6 @@ def test_floats_that_are_no_numbers_are_refused() -> None:
 )
 def test_colour_modes_equal_their_rgb_twin(form: str, mode: str) -> None:
     if mode == "LAB":
-        from PIL import ImageCms
-
         to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
         converted = ImageCms.applyTransform(smooth(), to_lab)
         assert converted is not None
@@ -439,6 +449,87 @@ def test_a_field_of_view_from_exif_is_one_that_geometry_takes(focal: int) -> Non
 @pytest.mark.parametrize("focal", [None, 0])
 def test_without_a_focal_length_there_is_no_field_of_view(focal: int | None) -> None:
     assert load_photo(encoded(smooth(), "JPEG", exif=exif(1, focal))).fov_x_deg is None
+
+
+# ------------------------------------------------------------------------------- colours and bits
+
+
+def wide_gamut() -> bytes:
+    """A profile of display class, made of sRGB's with the red and the green primary moved to those of Display P3."""
+    icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for name, xyz in (
+        (b"rXYZ", (0.515, 0.241, -0.001)),
+        (b"gXYZ", (0.292, 0.692, 0.042)),
+        (b"bXYZ", (0.157, 0.067, 0.784)),
+    ):
+        entry = icc.index(name)
+        at = int.from_bytes(icc[entry + 4 : entry + 8], "big") + 8
+        icc[at : at + 12] = struct.pack(">3i", *(round(value * 65536) for value in xyz))
+    return bytes(icc)
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("AVIF", {"quality": 100, "subsampling": "4:4:4"})],
+)
+@pytest.mark.parametrize("alpha", [False, True])
+def test_an_embedded_profile_is_converted_to_srgb(form: str, options: dict[str, object], alpha: bool) -> None:
+    icc = wide_gamut()
+    muted = Image.fromarray((np.asarray(smooth()) // 2 + 60).astype(np.uint8))  # inside both gamuts
+    stored = ImageCms.profileToProfile(
+        muted, ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(BytesIO(icc)), outputMode="RGB"
+    )
+    assert stored is not None and np.abs(np.asarray(stored).astype(int) - np.asarray(muted)).max() > 15
+    if alpha:
+        stored.putalpha(255)
+    pixels = load_rgb(encoded(stored, form, icc_profile=icc, **options))
+    assert np.abs(pixels.astype(int) - np.asarray(muted)).max() <= (8 if form == "AVIF" else 3)
+
+
+def test_srgb_named_by_its_profile_is_read_to_the_last_bit() -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    np.testing.assert_array_equal(load_rgb(encoded(picture(), "PNG", icc_profile=icc)), picture())
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P"])
+def test_a_profile_of_another_kind_of_colours_is_ignored(mode: str) -> None:
+    image = smooth().quantize(64) if mode == "P" else smooth().convert(mode)
+    plain = load_rgb(encoded(image, "TIFF"))
+    other = wide_gamut() if mode != "P" else wide_gamut().replace(b"RGB ", b"CMYK", 1)
+    np.testing.assert_array_equal(load_rgb(encoded(image, "TIFF", icc_profile=other)), plain)
+
+
+def with_sbit(png: bytes, bits: int, planes: int) -> bytes:
+    return png[:33] + chunk(b"sBIT", bytes([bits] * planes)) + png[33:]
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_few_bits_in_16_are_scaled_by_what_the_file_says(bits: int) -> None:
+    white = (1 << bits) - 1
+    values = np.rint(ramp() * white).astype(np.uint16)
+    plain = encoded(values, "PNG")
+    stated = {
+        "png": with_sbit(plain, bits, 1),
+        "tiff": encoded(values, "TIFF", tiffinfo={281: white}),
+        "png rgb": with_sbit(png_rgb16(np.dstack([values] * 3)), bits, 3),
+    }
+    for name, content in stated.items():
+        photo = load_photo(content)
+        assert np.abs(photo.pixels - ramp()[..., None] * 255).max() <= 1 and photo.note is None, name
+    for content in (plain, png_rgb16(np.dstack([values] * 3))):  # nothing is stated: taken as it is, and said
+        photo = load_photo(content)
+        assert photo.pixels.max() in (white >> 8, round(white / 257))
+        assert photo.note and f"stay below {white + 1}" in photo.note
+    filled = np.rint(ramp() * 65535).astype(np.uint16)  # as the PNG specification wants it: scaled already
+    photo = load_photo(with_sbit(encoded(filled, "PNG"), bits, 1))
+    assert np.abs(photo.pixels[..., 0] - ramp() * 255).max() <= 1 and photo.note is None
+
+
+def png_rgb16(values: np.ndarray) -> bytes:
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 # ------------------------------------------------------------------------------- to the network

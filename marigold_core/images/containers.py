@@ -1,0 +1,254 @@
+"""What kind of file this is by its first bytes, and where the photo lies in files that hold several pictures.
+
+Camera RAW files hold previews beside the values of the sensor, which nothing here develops: the largest JPEG in them is
+the photo if it is as large as the sensor's picture. TIFF files may begin with a preview as well.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from marigold_core.errors import ImageError
+
+HEAD_BYTES = 256  # of a file, enough for ``identify``
+
+_BRANDS = {  # of ISO media files
+    "HEIC": {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"},
+    "AVIF": {b"avif", b"avis"},
+    "RAW": {b"crx "},
+}
+_SIGNATURES = (  # offset, bytes, what it is
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WebP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"GIF8", "GIF"),
+    (0, b"FUJIFILMCCD-RAW", "RAW"),
+    (0, b"IIRO", "RAW"),
+    (0, b"IIRS", "RAW"),
+    (0, b"MMOR", "RAW"),
+    (0, b"IIU\0", "RAW"),
+    (6, b"HEAPCCDR", "RAW"),
+    (0, b"FOVb", "RAW"),
+    (0, b"\0MRM", "RAW"),
+    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"v/1\x01", "an OpenEXR picture"),
+    (0, b"#?RADIANCE", "a Radiance picture"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"%!PS", "a PostScript document"),
+    (0, b"\x1aE\xdf\xa3", "a video"),
+    (8, b"AVI ", "a video"),
+    (4, b"ftyp", "a video"),
+    (0, b"BM", "BMP"),
+)
+READABLE = {"JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF", "HEIC", "AVIF", "RAW"}
+
+_FULL_SIZE = 0.8  # of the sensor's edge: JPEGs of cameras leave out its rim, half-size previews have less
+_UNKNOWN_PX = 2_000_000  # a photo, not a preview, where the size of the sensor is not stated
+_MOST_PICTURES = 64  # in one file
+_BOXES_BYTES = 1 << 20  # before the pictures of a CR3
+_MOST_MARKERS = 2_000  # chance makes a few in the values of a sensor
+_SENSOR = {32803, 34892}  # photometric interpretations: colour filter array, linear raw
+_DECODABLE = {0, 1, 2, 3, 5, 6, 8}  # photometric interpretations that Pillow reads
+_SENSOR_CODING = {32767, 34713, 65535}  # compressions of Sony, Nikon and Pentax
+_OLD_JPEG = 6  # a compression that Pillow reads no page of
+_SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS = 254, 256, 257, 259, 262, 330
+_EXIF, _DNG = 34665, 50706
+ORIENTATION, FOCAL_35MM = 274, 0xA405
+
+
+def identify(head: bytes) -> str | None:
+    """Tell what a file is by its first ``HEAD_BYTES`` -> one of ``READABLE``, other words, or None if unknown."""
+    if head[4:8] == b"ftyp":
+        end = min(int.from_bytes(head[:4], "big"), HEAD_BYTES)
+        found = {head[i : i + 4] for i in range(8, end, 4) if i != 12}  # 12 holds the minor version
+        for kind in ("AVIF", "HEIC", "RAW"):  # an AVIF file may name the general brand mif1 as well
+            if found & _BRANDS[kind]:
+                return kind
+    return next((kind for at, bytes_, kind in _SIGNATURES if head.startswith(bytes_, at)), None)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A picture within a file."""
+
+    at: int  # where it begins: a JPEG, or the directory of a TIFF page
+    size: tuple[int, int]  # width, height
+    form: str  # as Pillow calls it
+    tags: dict[int, int] = field(default_factory=dict[int, int])  # orientation and focal length where the file says so
+    note: str | None = None
+
+    def cut(self, data: bytes) -> bytes:
+        """Make a file whose first picture it is."""
+        if self.form == "JPEG":
+            return data[self.at :]
+        order: Literal["big", "little"] = "big" if data[:2] == b"MM" else "little"
+        if data[2:4] in (b"+\0", b"\0+"):
+            return data[:8] + self.at.to_bytes(8, order) + data[16:]
+        return (b"MM\0*" if order == "big" else b"II*\0") + self.at.to_bytes(4, order) + data[8:]
+
+
+def find_photo(data: bytes, kind: str) -> Inner | None:
+    """Find the photo in a RAW or TIFF file -> where it is; None where the file's first picture is the photo.
+
+    Raises:
+        ImageError: a RAW file that holds previews only.
+    """
+    tiff = _Tiff(data)
+    directories = tiff.directories()
+    is_raw = kind == "RAW" or any(
+        _DNG in one or one.get(_PHOTOMETRIC, (0,))[0] in _SENSOR or one.get(_COMPRESSION, (1,))[0] in _SENSOR_CODING
+        for one in directories
+    )
+    pages = [page for one in directories if (page := tiff.page(one))]
+    if not is_raw:
+        first = directories[0] if directories else {}
+        largest = max(pages, key=_area, default=None)
+        if largest is None or not (first.get(_SUBFILE, (0,))[0] & 1 or _SUB_IFDS in first):
+            return None
+        width, height = _size(first)
+        return replace(largest, tags=tiff.tags(directories)) if _area(largest) > width * height else None
+    best = max([*pages, *_jpegs(data)], key=lambda one: (_area(one), one.form == "JPEG"), default=None)
+    width, height = _sensor_size(data, directories)
+    full = best and (max(best.size) >= _FULL_SIZE * max(width, height) if width else _area(best) >= _UNKNOWN_PX)
+    if best is None or not full:
+        has = f"its preview has only {best.size[0]} x {best.size[1]} pixels" if best else "it has no preview"
+        of = f" of {width} x {height}" if best and width else ""
+        raise ImageError(
+            f"This is a camera RAW file without a full-size JPEG in it ({has}{of});"
+            " develop it and export a JPEG or TIFF."
+        )
+    what = "JPEG" if best.form == "JPEG" else "picture"
+    note = f"Of the camera RAW file the embedded {what} of {best.size[0]} x {best.size[1]} pixels was used."
+    return replace(best, tags=tiff.tags(directories), note=note)
+
+
+def _area(one: Inner) -> int:
+    return one.size[0] * one.size[1]
+
+
+def _size(directory: dict[int, tuple[int, ...]]) -> tuple[int, int]:
+    return directory.get(_WIDTH, (0,))[0], directory.get(_HEIGHT, (0,))[0]
+
+
+def _sensor_size(data: bytes, directories: list[dict[int, tuple[int, ...]]]) -> tuple[int, int]:
+    """Width and height of the sensor's picture as a RAW file states it; (0, 0) where it does not."""
+    sizes = [_size(one) for one in directories]
+    if data.startswith(b"IIU\0"):  # Panasonic's own tags
+        sizes += [(one[2][0], one[3][0]) for one in directories if 2 in one and 3 in one]
+    if data.startswith(b"FUJIFILMCCD-RAW") and len(data) > 100:
+        at = int.from_bytes(data[92:96], "big")
+        for _ in range(min(int.from_bytes(data[at : at + 4], "big"), 256)):
+            tag, length = int.from_bytes(data[at + 4 : at + 6], "big"), int.from_bytes(data[at + 6 : at + 8], "big")
+            if tag == 0x100 and length == 4:
+                height, width = struct.unpack(">HH", data[at + 8 : at + 12].ljust(4, b"\0"))
+                sizes.append((width, height))
+            at += 4 + length
+    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+
+
+def _jpegs(data: bytes) -> Iterator[Inner]:
+    """Yield the JPEGs within a file, wherever they lie; without the lossless ones, which hold values of a sensor."""
+    at = -1
+    for _ in range(_MOST_MARKERS):
+        at = data.find(b"\xff\xd8\xff", at + 1)
+        if at < 0:
+            return
+        size = _jpeg_size(data, at + 2)
+        if size:
+            yield Inner(at, size, "JPEG")
+
+
+def _jpeg_size(data: bytes, at: int) -> tuple[int, int] | None:
+    """Width and height of the JPEG whose segments begin there; None where it is none that Pillow reads."""
+    for _ in range(_MOST_PICTURES):
+        if at + 10 > len(data) or data[at] != 0xFF:
+            return None
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in (0xC0, 0xC1, 0xC2):
+            precision, height, width, planes = struct.unpack(">BHHB", data[at + 4 : at + 10])
+            return (width, height) if precision == 8 and planes in (1, 3, 4) else None
+        if marker == 0xFF:
+            at += 1
+        elif length < 2 or marker in (0xC3, 0xD8, 0xD9, 0xDA):
+            return None
+        else:
+            at += 2 + length
+    return None
+
+
+class _Tiff:
+    """The directories of a TIFF file, classic or big, or of a RAW file that is laid out as one.
+
+    Only whole numbers are read, and few of each, so that a hostile file costs no memory.
+    """
+
+    _SIZES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of whole numbers
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.start, self.order, self.big = data, 0, "<", False
+
+    def directories(self) -> list[dict[int, tuple[int, ...]]]:
+        """List all directories, the first one first: tag -> values, and under 0 the place of the directory."""
+        if self.data[4:8] != b"ftyp":
+            return self._chain(0)
+        boxes = (self.data.find(name, 0, _BOXES_BYTES) for name in (b"CMT1", b"CMT2"))  # of Canon's CR3
+        return [one for at in boxes if at >= 0 for one in self._chain(at + 4)]
+
+    def _chain(self, start: int) -> list[dict[int, tuple[int, ...]]]:
+        self.start, self.order = start, ">" if self.data[start : start + 2] == b"MM" else "<"
+        self.big = self._number(start + 2, 2) == 43
+        if self.data[start : start + 2] not in (b"II", b"MM"):
+            return []
+        waiting = [self._number(start + (8 if self.big else 4), 8 if self.big else 4)]
+        found: dict[int, dict[int, tuple[int, ...]]] = {}
+        while waiting and len(found) < _MOST_PICTURES:
+            at = waiting.pop(0)
+            if at not in found and 0 < at < len(self.data) - start:
+                found[at], after = self._directory(at)
+                waiting += [*found[at].get(_SUB_IFDS, ()), *found[at].get(_EXIF, ()), after]
+        return list(found.values())
+
+    def _directory(self, at: int) -> tuple[dict[int, tuple[int, ...]], int]:
+        """Read one directory -> it, and the place of the next one, 0 for none."""
+        counter, entry, wide = (8, 20, 8) if self.big else (2, 12, 4)
+        count = min(self._number(self.start + at, counter), 4096)
+        tags: dict[int, tuple[int, ...]] = {0: (at,)}
+        for number in range(count):
+            here = self.start + at + counter + number * entry
+            tag, kind, values = self._number(here, 2), self._number(here + 2, 2), self._number(here + 4, wide)
+            size = self._SIZES.get(kind)
+            if size and 0 < values <= _MOST_PICTURES:
+                place = here + 4 + wide
+                if values * size > wide:
+                    place = self.start + self._number(place, wide)
+                tags[tag] = tuple(self._number(place + k * size, size) for k in range(values))
+        return tags, self._number(self.start + at + counter + count * entry, wide)
+
+    def _number(self, at: int, size: int) -> int:
+        return int.from_bytes(self.data[at : at + size], "big" if self.order == ">" else "little")
+
+    def page(self, directory: dict[int, tuple[int, ...]]) -> Inner | None:
+        """Return the picture of a directory; None where Pillow cannot read it."""
+        width, height = _size(directory)
+        compression, photometric = directory.get(_COMPRESSION, (1,))[0], directory.get(_PHOTOMETRIC, (-1,))[0]
+        readable = photometric in _DECODABLE and compression not in {_OLD_JPEG, *_SENSOR_CODING}
+        return Inner(directory[0][0], (width, height), "TIFF") if width and height and readable else None
+
+    @staticmethod
+    def tags(directories: list[dict[int, tuple[int, ...]]]) -> dict[int, int]:
+        """What the directories state of orientation and focal length; the first statement of each counts."""
+        stated: dict[int, int] = {}
+        for one in directories:
+            for tag in (ORIENTATION, FOCAL_35MM):
+                if tag in one:
+                    stated.setdefault(tag, one[tag][0])
+        return stated

@@ -1,0 +1,136 @@
+"""Colours and tones of a decoded picture to 8 bits of sRGB: embedded profiles, alpha, and more than 8 bits."""
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+from PIL import ImageCms as _ImageCms
+
+from marigold_core.errors import ImageError
+
+ImageCms: Any = _ImageCms  # untyped
+_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
+_OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
+_DARK = 1 << 14  # 16-bit values that all lie below this may be of a camera with fewer bits
+
+
+def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, str | None]:
+    """Any image -> (RGB, a note).
+
+    Alpha is laid on white, a profile that fits the image is converted to sRGB, and deep tones become 8 bits.
+
+    Args:
+        image: decoded; it is not changed.
+        full: the value of white in a deep image, where the file states it.
+
+    Raises:
+        ImageError: values that are not numbers.
+    """
+    alpha, note = None, None
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        full = full if full and values.max() <= full else None
+        note = dark_note(int(values.max())) if values.dtype.kind == "u" and full is None else None
+        flat = Image.fromarray(_to_8_bit(values, full))
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        flat = rgba.getchannel("R") if image.mode in ("LA", "La") else rgba.convert("RGB")
+    else:
+        flat = image.convert("L") if image.mode == "1" else image if image.mode in _SPACES else image.convert("RGB")
+    profile = image.info.get("icc_profile")
+    rgb = (_convert(flat, profile) if isinstance(profile, bytes) and profile else None) or flat.convert("RGB")
+    if alpha is not None:
+        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+    return rgb, note
+
+
+def dark_note(most: int) -> str | None:
+    """Say that a 16-bit picture, whose greatest value is ``most``, may hold fewer bits; None where it does not."""
+    if not 0 < most < _DARK:
+        return None
+    return (
+        f"The 16-bit values of the picture stay below {1 << max(most.bit_length(), 8)} of 65536, so it is taken as"
+        " dark; if it holds fewer bits, scale them to 16 before."
+    )
+
+
+def deep_colours(reopen: Callable[[], Image.Image], full: int) -> Image.Image:
+    """Colours of 16 bits of which Pillow keeps the high byte -> 8 bits, ``full`` being white.
+
+    Args:
+        reopen: opens the picture once more, not decoded yet.
+        full: the value of white.
+    """
+    high, low = reopen(), reopen()
+    tiles: list[Any] = cast(Any, low).tile
+    cast(Any, low).tile = [tile._replace(args=_swapped(tile.args)) for tile in tiles]
+    values = np.asarray(high).astype(np.uint16) * 256 + np.asarray(low)
+    planes = np.minimum(values * np.float32(255 / full) + 0.5, 255).astype(np.uint8)
+    if high.mode == "RGBA":
+        planes[..., 3] = np.asarray(high)[..., 3]
+    image = Image.fromarray(planes)
+    image.info |= high.info
+    return image
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the stored values of a picture that is not decoded yet are laid out, as Pillow calls it."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    args: Any = tiles[0].args if tiles else ""
+    name: Any = args if isinstance(args, str) else next(iter(cast(tuple[Any, ...], args) or ()), "")
+    return name if isinstance(name, str) else ""
+
+
+def _swapped(args: Any) -> Any:
+    """Arguments of Pillow's decoder -> those that keep the other byte of each value."""
+    if not isinstance(args, str):
+        return (_swapped(args[0]), *args[1:])
+    return args[:-1] + _OTHER_BYTE[args[-1]]
+
+
+def _convert(image: Image.Image, icc: bytes) -> Image.Image | None:
+    """Convert to sRGB by the image's profile; None where that is damaged, of another kind, or sRGB itself."""
+    transform = _transform(icc, image.mode)
+    return None if transform is None else ImageCms.applyTransform(image, transform)
+
+
+@lru_cache(maxsize=8)
+def _transform(icc: bytes, mode: str) -> _ImageCms.ImageCmsTransform | None:
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        if profile.profile.xcolor_space.strip() != _SPACES[mode]:
+            return None
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except Exception:  # the parser does not document what it raises of damaged profiles
+        return None
+    if mode == "RGB" and _changes_nothing(transform):
+        return None  # sRGB, which most photos name: faster, and to the last bit as stored
+    return transform
+
+
+def _changes_nothing(transform: _ImageCms.ImageCmsTransform) -> bool:
+    levels = np.linspace(0, 255, 18).astype(np.uint8)
+    grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(18, -1, 3)
+    converted = ImageCms.applyTransform(Image.fromarray(grid), transform)
+    return bool(np.abs(np.asarray(converted).astype(int) - grid).max() <= 2)
+
+
+def _to_8_bit(values: np.ndarray, full: int | None) -> np.ndarray:
+    """[H, W] uint16, int32 or float32 -> [H, W] uint8.
+
+    White is ``full`` where it is given, else 65535 for uint16. For the others the smallest usual full scale that holds
+    the values is taken, and values outside all of them are stretched from minimum to maximum.
+    """
+    if not np.isfinite(values).all():
+        raise ImageError("The photo holds values that are not numbers (NaN or infinity).")
+    low, high = float(values.min()), float(values.max())
+    scales = {"u": (65535,), "i": (255, 65535), "f": (1, 255, 65535)}[values.dtype.kind]
+    white = full or next((scale for scale in scales if low >= 0 and high <= scale), None)
+    low, high = (0.0, white) if white else (low, max(high, low + 1))
+    scaled = np.rint((values.astype(np.float32) - low) * (255 / (high - low)))
+    return np.clip(scaled, 0, 255).astype(np.uint8)

@@ -14,6 +14,7 @@ from marigold_core.errors import SettingsError
 Format = Literal["npy", "png16", "color", "uncertainty", "normals", "glb", "ply", "stl", "exr"]
 Colormap = Literal["Spectral", "cividis", "viridis", "inferno", "magma", "turbo", "gray"]
 Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values of a map
+StereoLayout = Literal["parallel", "cross-eyed", "parallel-half", "cross-eyed-half", "anaglyph"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 DEFAULT_COLORMAP: Colormap = "Spectral"  # what the Marigold papers show depth in
 
@@ -126,6 +127,22 @@ class MeshSettings(Frozen):
     )
     relief_base_mm: float = Field(
         default=3.0, ge=0.5, le=20, description="plate under the relief's farthest point, millimetres"
+    )
+    stereo_layout: StereoLayout = Field(
+        default="parallel",
+        description="of a stereo pair: left eye left or right, full or half width, red and cyan",
+    )
+    stereo_eye_distance: float = Field(
+        default=0.03,
+        ge=0.001,
+        le=0.2,
+        description="distance of the eyes over the nearest depth; usual is 1/30",
+    )
+    stereo_convergence: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="depth that lies on the screen, a share of the depth range; 0 is nearest",
     )
 
     @model_validator(mode="after")

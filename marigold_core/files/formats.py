@@ -42,6 +42,13 @@ class Content:
         """[H, W, 3], for the picture and the array."""
         return normals(self.prediction, self.mesh)
 
+    @cached_property
+    def stereo(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pair and the mask of what is filled in, which are two files."""
+        from marigold_core.geometry.stereo import stereo_pair
+
+        return stereo_pair(self.prediction, self.mesh)
+
     @property
     def spread(self) -> np.ndarray:
         """[H, W], of a prediction that has uncertainty."""
@@ -290,6 +297,8 @@ FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
     "intrinsics": ("intrinsics.json", _intrinsics),
     "transforms": ("transforms.json", _transforms),
     "side_by_side": ("looking_glass.jpg", _side_by_side),
+    "stereo": ("stereo.jpg", lambda content: _jpeg(Image.fromarray(content.stereo[0]))),
+    "stereo_filled": ("stereo_filled.png", lambda content: _png(content.stereo[1])),
     "lithophane": ("lithophane.stl", _lithophane_stl),
     "relief_3mf": ("relief.3mf", _relief_3mf),
 }

@@ -15,6 +15,7 @@ SaveFor = Literal[
     "rgbd",
     "nerfstudio",
     "looking-glass",
+    "stereo",
     "lithophane",
     "print",
 ]
@@ -71,6 +72,12 @@ PRESETS: dict[SaveFor, Preset] = {
         "Looking Glass",
         ("side_by_side",),
         "Photo left, depth right, near is white: import as an RGB-D photo, depth on the right, not inverted.",
+    ),
+    "stereo": Preset(
+        "Stereo pair",
+        ("stereo", "stereo_filled"),
+        "Left eye left, full width, unless stereo_layout says otherwise: choose side by side, or red and cyan glasses;"
+        " stereo_filled.png is white where the photo does not show what an eye would see.",
     ),
     "lithophane": Preset(
         "Lithophane",

@@ -113,6 +113,8 @@ class DepthResult(TypedDict, total=False):
     intrinsics: FileData
     transforms: FileData
     side_by_side: FileData
+    stereo: FileData
+    stereo_filled: FileData
     lithophane: FileData
     relief_3mf: FileData
     manifest: dict[str, Any]

@@ -10,7 +10,7 @@ from gradio.components import Component
 from marigold_core.files.presets import PRESETS, SaveFor
 from marigold_core.files.writers import formats_for, preset_refusal
 from marigold_core.prediction import Prediction
-from marigold_core.settings import Format
+from marigold_core.settings import Format, MeshSettings, StereoLayout, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import download, on
@@ -40,6 +40,8 @@ class FilesScreen(Screen):
                 with gr.Row(elem_classes="take"):
                     self.buttons[item] = gr.Button(name, size="sm", scale=0, interactive=False)
                     self.notes[item] = gr.HTML(note(item))
+        with gr.Row():
+            self.stereo: dict[str, Component] = {name: _stereo_widget(name) for name in text.STEREO}
         self.file = gr.DownloadButton(visible="hidden", elem_id="file-link")
 
     @property
@@ -71,7 +73,7 @@ class FilesScreen(Screen):
         """Write a file when its button is pressed, then let the browser download it."""
         controller = self.controller
         settings = {*controller.colours.widgets.values(), *controller.mesh.widgets.values()}
-        given = {controller.result, *settings}
+        given = {controller.result, *settings, *self.stereo.values()}
         for item, button in self.buttons.items():
             written = on(button.click, partial(self.write, item), given, [self.file, self.notes[item]], shown=True)
             download(written, "file-link")
@@ -82,6 +84,8 @@ class FilesScreen(Screen):
             controller, result = self.controller, values[self.controller.result]
             offered = formats_for(controller.shown(result))  # archive and manifest are of all of these
             mesh, colours = controller.mesh.read(values), controller.colours.read(values)
+            if item == "stereo":
+                mesh = mesh.changed(**{name: values[widget] for name, widget in self.stereo.items()})
             if item == "everything":
                 path = controller.service.archive(result, offered, mesh, colours)
             elif item in PRESETS:
@@ -96,6 +100,15 @@ class FilesScreen(Screen):
                 path = controller.service.export(result, formats, mesh, colours)[item]
             written = text.WRITTEN.format(size=text.size(path.stat().st_size))
             return {self.file: str(path), self.notes[item]: note(item, written)}
+
+
+def _stereo_widget(name: str) -> Component:
+    about, value = text.capital(help_text(MeshSettings, name)), default(MeshSettings, name)
+    if name == "stereo_layout":
+        choices = [(text.STEREO_LAYOUTS[layout], layout) for layout in get_args(StereoLayout)]
+        return gr.Dropdown(choices, value=value, label=text.STEREO[name], info=about)
+    low, high = bounds(MeshSettings, name)
+    return gr.Slider(low, high, value=value, step=0.001, label=text.STEREO[name], info=about)
 
 
 def note(item: Item, remark: str = "") -> str:

@@ -69,6 +69,18 @@ METRES_TAB = "Metres"
 FILES_TAB = "Files"
 EVERYTHING = "Everything ZIP"
 EVERYTHING_USE = "Every format below in one, with the manifest."
+STEREO = {
+    "stereo_layout": "Stereo pair",
+    "stereo_eye_distance": "Eye distance",
+    "stereo_convergence": "Convergence",
+}
+STEREO_LAYOUTS = {
+    "parallel": "Left eye left, full width",
+    "cross-eyed": "Crossed eyes, full width",
+    "parallel-half": "Left eye left, half width",
+    "cross-eyed-half": "Crossed eyes, half width",
+    "anaglyph": "Anaglyph for red and cyan glasses",
+}
 SAVE_FOR = "**Save for ...** one file, or several in a ZIP, as a program wants them."
 MANIFEST = "Manifest"
 MANIFEST_USE = "The record of the run: settings, checkpoint, versions, and a hash of every file."

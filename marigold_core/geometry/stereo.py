@@ -45,7 +45,7 @@ def stereo_pair(prediction: Prediction, settings: MeshSettings) -> tuple[np.ndar
 def _seen(photo: np.ndarray, shift_px: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Move each pixel to the ``side`` (1 is right) by its shift, the largest hiding others -> (picture, filled)."""
     height, width = shift_px.shape
-    rows, columns = np.arange(height)[:, None], np.broadcast_to(np.arange(width), shift_px.shape)
+    rows, columns = np.indices((height, width), sparse=True)
     order = np.argsort(shift_px, axis=1, kind="stable")  # the nearest come last and stay
     shifts = np.take_along_axis(shift_px, order, axis=1)
     places = np.rint(order + side * shifts).astype(np.intp)
@@ -72,5 +72,5 @@ def _sample(photo: np.ndarray, x: np.ndarray) -> np.ndarray:
     x = np.clip(x, 0, photo.shape[1] - 1)
     first = np.minimum(x.astype(np.intp), photo.shape[1] - 2)
     share = (x - first)[..., None].astype(np.float32)
-    rows = np.arange(photo.shape[0])[:, None]
+    rows, _ = np.indices(x.shape, sparse=True)
     return np.rint(photo[rows, first] * (1 - share) + photo[rows, first + 1] * share).astype(np.uint8)

@@ -17,6 +17,7 @@ CLAY = np.array([0.60, 0.53, 0.45])  # linear red, green and blue where the ligh
 LIGHT = np.array([-0.5, 0.6, 0.62])  # toward the lamp, over the left shoulder
 AMBIENT = 0.12
 TO_GLTF = np.diag([1.0, -1.0, -1.0, 1.0])  # from OpenCV axes: y up, the camera at the origin looking along -z
+JSON, BIN = 0x4E4F534A, 0x004E4942  # the two chunks of a GLB
 UNLIT = "KHR_materials_unlit"  # for colours that are lit already, such as a photo's
 
 
@@ -48,6 +49,32 @@ def read_vertices(glb: bytes) -> tuple[np.ndarray, int]:
     vertices = np.frombuffer(glb, "<f4", 3 * accessor["count"], begin).reshape(-1, 3)
     indices = primitive.get("indices")
     return vertices, 0 if indices is None else tree["accessors"][indices]["count"] // 3
+
+
+def centred(glb: bytes) -> bytes:
+    """GLB with one mesh -> the same, and a triangle without area that makes its box lie evenly about the optical axis.
+
+    The viewer looks at the middle of the box, and so along the axis of the photo.
+    """
+    vertices, _ = read_vertices(glb)
+    reach = abs(vertices).max(axis=0)[:2]
+    corners = np.array([[*-reach, vertices[0, 2]], [*reach, vertices[0, 2]], [*reach, vertices[0, 2]]], "<f4")
+    (length,) = struct.unpack_from("<I", glb, 12)
+    tree, body = json.loads(glb[20 : 20 + length]), glb[28 + length :]
+    place = {"buffer": 0, "byteOffset": len(body), "byteLength": corners.nbytes}
+    ends = {"min": corners.min(axis=0).tolist(), "max": corners.max(axis=0).tolist()}
+    about = {"componentType": 5126, "type": "VEC3", "count": len(corners)}
+    tree["scenes"][tree.get("scene", 0)]["nodes"].append(len(tree["nodes"]))
+    tree["nodes"].append({"mesh": len(tree["meshes"])})
+    tree["meshes"].append({"primitives": [{"attributes": {"POSITION": len(tree["accessors"])}}]})
+    tree["accessors"].append({"bufferView": len(tree["bufferViews"]), **about, **ends})
+    tree["bufferViews"].append(place)
+    tree["buffers"][0]["byteLength"] = len(body) + corners.nbytes
+    head = json.dumps(tree, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 4)
+    body += corners.tobytes()
+    total = 28 + len(head) + len(body)
+    return glb[:8] + struct.pack("<III", total, len(head), JSON) + head + struct.pack("<II", len(body), BIN) + body
 
 
 def _export_unlit(shape: Any) -> bytes:

@@ -14,7 +14,7 @@ from marigold_core.ui.api import add_endpoints
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
-from marigold_core.ui.controls.settings import draw_presets, draw_settings
+from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.events import MODEL, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
@@ -64,10 +64,10 @@ class PhotoTab:
         with gr.Row(elem_id="studio", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="controls"):
                 controller.draw_photo()
-                presets = draw_presets()
+                effort = draw_effort()
                 self.runtime = RuntimeLine(controller)
                 controller.draw_buttons()
-                self.inputs = draw_settings(presets)
+                self.inputs = draw_settings(effort)
                 self.gallery = ExampleGallery(controller)
             with gr.Column(scale=1, min_width=320, elem_id="results"):
                 controller.draw_status()

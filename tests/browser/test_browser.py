@@ -4,7 +4,7 @@ import numpy as np
 import trimesh
 from PIL import Image
 
-from tests.helpers.app_server import choose, in_chromium, looking, unfold, upload
+from tests.helpers.app_server import choose, in_chromium, looking, upload
 
 pytestmark = in_chromium
 
@@ -52,7 +52,6 @@ def test_a_dropped_photo_becomes_depth_a_mesh_and_a_file(page, picture, tmp_path
 
 
 def test_a_long_run_stops_and_the_next_one_works(page, picture):
-    unfold(page, page.locator("#settings button").first)
     page.get_by_label("number input for Denoising steps").fill("50")
     page.get_by_label("number input for Ensemble size").fill("20")
     page.get_by_label("number input for Ensemble size").press("Tab")

@@ -1,8 +1,11 @@
 """The 3D screen in a real Chromium: shapes are chosen, changed and downloaded as they are shown."""
 
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import trimesh
+from PIL import Image
 from playwright.sync_api import Page, Route
 
 from tests.helpers.app_server import in_chromium, unfold
@@ -83,3 +86,42 @@ def test_a_visitor_who_comes_back_before_the_viewer_is_loaded_still_sees_the_sha
     page.get_by_role("tab", name="Depth").click()
     open_scene(page)
     page.locator("#scene canvas").wait_for(timeout=30_000)
+
+
+def canvas(page: Page) -> np.ndarray:
+    """What the viewer draws, without its buttons, as soon as it draws something."""
+    for _ in range(120):
+        picture = Image.open(BytesIO(page.locator("#scene canvas").screenshot())).convert("RGB")
+        drawn = np.asarray(picture).astype(int)[30:]
+        if drawn.std() > 8:
+            return drawn
+        page.wait_for_timeout(500)
+    raise AssertionError("the viewer draws nothing")
+
+
+def test_the_first_view_fills_the_canvas_and_a_rebuilt_shape_keeps_the_camera(page: Page) -> None:
+    page.get_by_role("button", name="pagoda").click()
+    page.wait_for_function("document.querySelector('#photo img')?.src.includes('temple')")
+    open_scene(page)
+    canvas(page)
+    page.wait_for_timeout(3000)  # the viewer moves to its first view
+    first = canvas(page)
+    rows, columns = np.nonzero(np.abs(first - first[-1, -1]).sum(axis=2) > 24)
+    height, width = first.shape[:2]
+    assert rows.max() - rows.min() > 0.75 * height and columns.max() - columns.min() > 0.6 * width
+    assert abs((columns.max() + columns.min()) / 2 - width / 2) < 0.1 * width
+
+    box = page.locator("#scene canvas").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 200, y, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(3000)
+    turned, note = canvas(page), page.locator("#shape-note").inner_text()
+    enter(page, "Nearest / farthest", "0.27")
+    page.wait_for_function("before => document.querySelector('#shape-note').innerText !== before", arg=note)
+    page.wait_for_timeout(3000)
+    rebuilt = canvas(page)
+    assert np.abs(rebuilt - turned).mean() < 0.5 * np.abs(turned - first).mean()

@@ -115,7 +115,7 @@ def test_a_file_that_is_no_photo_is_explained_by_a_raw_call_too(url: str, pictur
 # ------------------------------------------------------------------------------- what browsers cannot draw
 
 
-def ask(path: Path, accept: str = "image/avif,image/webp,*/*;q=0.8") -> httpx.Response:
+def ask(path: Path, accept: str = "image/avif,image/webp,*/*;q=0.8") -> Any:
     async def file(request: Any) -> FileResponse:
         return FileResponse(request.path_params["path"], filename=path.name)
 

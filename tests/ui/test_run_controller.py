@@ -108,7 +108,11 @@ def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(contr
 
 def taken(controller: RunController, source: str | Photo, values: dict[Any, Any]) -> None:
     """Begin a job with a photo, as the page does, and let the page hold what that changes."""
-    for update in controller.reported(controller.take(source, values), values):
+
+    def job() -> Generator[Update]:
+        yield from controller.take(source, values)
+
+    for update in controller.reported(job(), values):
         values |= update
 
 

@@ -89,23 +89,28 @@ def draw_resolution(elem_id: str) -> gr.Dropdown:
     )
 
 
-def draw_presets() -> gr.Radio:
-    """Draw the row of presets."""
-    return gr.Radio(
-        [(label, name) for name, label in text.PRESETS.items()],
-        value=DEFAULT_PRESET,
-        label=text.PRESET,
-        show_label=False,
-        elem_id="preset",
-    )
-
-
-def draw_settings(preset: gr.Radio) -> SettingsInputs:
-    """Draw the fold with every setting, tied to the presets; ranges, defaults and help come from ``Settings``."""
+def draw_effort() -> tuple[gr.Slider, gr.Slider, gr.Radio]:
+    """Draw what a run's time goes into -> denoising steps, ensemble size, and the presets that they are tied to."""
     chosen = PRESETS[DEFAULT_PRESET]
-    with gr.Accordion(text.ADVANCED, open=False, elem_id="settings"):
+    with gr.Column(elem_id="effort"):
+        preset = gr.Radio(
+            [(label, name) for name, label in text.PRESETS.items()],
+            value=DEFAULT_PRESET,
+            label=text.PRESET,
+            show_label=False,
+            elem_id="preset",
+        )
         steps = _slider("num_inference_steps", text.STEPS, chosen["num_inference_steps"])
         members = _slider("ensemble_size", text.MEMBERS, chosen["ensemble_size"])
+    # In the browser, so that no run can begin with the values of the preset before.
+    preset.input(None, preset, [steps, members], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
+    on([steps.input, members.input], matching_preset, [steps, members], preset)
+    return steps, members, preset
+
+
+def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInputs:
+    """Draw the fold with all other settings; ranges, defaults and help come from ``Settings``."""
+    with gr.Accordion(text.ADVANCED, open=False, elem_id="settings"):
         with gr.Row():
             resolution = draw_resolution("resolution")
             low, high = bounds(Settings, "seed")
@@ -119,9 +124,7 @@ def draw_settings(preset: gr.Radio) -> SettingsInputs:
                 min_width=140,
             )
         checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
-    # In the browser, so that no run can begin with the values of the preset before.
-    preset.input(None, preset, [steps, members], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
-    on([steps.input, members.input], matching_preset, [steps, members], preset)
+    steps, members, preset = effort
     return SettingsInputs(steps, members, resolution, seed, checkpoint, preset)
 
 

@@ -4,6 +4,7 @@ Every control is a field of ``MeshSettings``, from which the files are made too,
 """
 
 import math
+from collections.abc import Sequence
 from time import sleep
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from marigold_core.geometry.camera import DEFAULT_FOV_X_DEG, normals
 from marigold_core.geometry.points import point_cloud
-from marigold_core.geometry.preview import points_glb, read_vertices, relief_glb
+from marigold_core.geometry.preview import centred, points_glb, read_vertices, relief_glb
 from marigold_core.geometry.relief import Solid, measure, relief
 from marigold_core.images.colormaps import normals_to_rgb
 from marigold_core.prediction import Prediction
@@ -43,11 +44,15 @@ FIELDS: dict[str, tuple[float, set[Shape]]] = {  # of MeshSettings: step of its 
 }
 MAIN = ("fov_x_deg", "near_ratio", "relief_mm", "relief_height_mm")  # the others lie in the fold
 MOST_TRIANGLES = 500_000  # what a browser still rotates smoothly; the command line makes more
-VIEW_ASPECT = 1.2  # the 3D viewer is at least this much wider than high
-VIEW_TANGENT = 0.39  # of half the 3D viewer's own field of view, less a margin
+VIEW_ASPECT = 4 / 3  # the 3D viewer is at least this much wider than high
+VIEW_TANGENT = 0.41  # of half the 3D viewer's own field of view, less a margin
+IN_VIEW = (
+    0.98  # share of the vertices that the first view holds; a few near the photo's edge would push all others away
+)
 RELIEF_FROM = np.array([0.35, 0.37, 0.86])  # where a relief is seen from: a little from the right and above
 
-MOUNT_S = 0.6  # the tab is drawn first: Gradio's viewer does not draw a file that arrives while it is mounted
+MOUNT_S = 0.6  # the tab is drawn first: Gradio's viewer may not draw a file that arrives while it is mounted
+UNNOTICED = 1e-4  # degrees that the camera is turned by: the viewer follows a new position alone
 HIDDEN = "hidden"  # in the place of a file, while the viewer is hidden by the picture of the normals
 
 
@@ -60,6 +65,7 @@ class MeshScreen(Screen):
         self.tab = tab
         self.is_open = gr.State(False)  # shapes are built while it is
         self.file = gr.State(None)  # of the viewer: set twice while it loads, the same one leaves it empty
+        self.seen = gr.State(None)  # result and shape that the viewer's camera was placed for
         self.shape = gr.Radio(
             [(label, name) for name, label in text.SHAPES.items()],
             value="mesh",
@@ -110,10 +116,12 @@ class MeshScreen(Screen):
         """Build when the tab is opened or a control is moved; nothing is built while it is closed."""
         moved, fov = [slider.release for slider in self.mesh.values()], self.mesh["fov_x_deg"]
         # A control that is moved while the shape of another is built counts as well.
-        on(moved, self.build, self._given, self._changed, SHAPING, shown=True, trigger_mode="always_last")
+        given = [self.scene, *self._given]
+        on(moved, self.rebuild, given, self._changed, SHAPING, shown=True, trigger_mode="always_last")
         on(fov.release, self.explain, [self.controller.result, fov], fov)
         self.after(on(self.shape.input, self.choose, self.shape, list(self.mesh.values())))
-        on(self.tab.select, self.open, self._given, [*self._changed, self.is_open], SHAPING, shown=True)
+        changed = [*self._changed, self.is_open]
+        on(self.tab.select, self.open, {*self._given}, changed, SHAPING, shown=True)
 
     def closed_by(self, tab: gr.Tab) -> None:
         """Note that another tab hides the scene; its viewer cannot start while hidden."""
@@ -121,7 +129,12 @@ class MeshScreen(Screen):
 
     def after(self, event: Dependency) -> None:
         """Build the shape of a new result."""
-        event.success(self.build, self._given, self._changed, **SHAPING, **SHOWN)
+        event.success(self.build, {*self._given}, self._changed, **SHAPING, **SHOWN)
+
+    def rebuild(self, scene: gr.Model3D, *held: object) -> Update:
+        """Build the shape anew; the camera stays where the person has turned it."""
+        camera = scene.camera_position  # as it is now; without numbers where nothing was shown yet
+        return self.build(dict(zip(self._given, held, strict=True)), () if None in camera else camera)
 
     def choose(self, shape: Shape) -> Update:
         """Show the controls that change a shape, and no others."""
@@ -136,8 +149,8 @@ class MeshScreen(Screen):
             sleep(MOUNT_S)
         return {**self.build({**values, self.is_open: True}), self.is_open: True}
 
-    def build(self, values: Values) -> Update:
-        """Build the chosen shape of the result on show, if the tab is open."""
+    def build(self, values: Values, camera: Sequence[Any] = ()) -> Update:
+        """Build the chosen shape of the result on show, if the tab is open; ``camera`` is where the viewer's stands."""
         result, shape = values[self.controller.result], values[self.shape]
         if result is None or not values[self.is_open]:
             hidden = values[self.file] == HIDDEN
@@ -161,15 +174,18 @@ class MeshScreen(Screen):
             elif shape == "points":
                 glb = points_glb(point_cloud(prediction, mesh))
             vertices, triangles = read_vertices(glb)
-            shown = save_bytes_to_cache(glb, f"{shape}.glb", self.scene.GRADIO_CACHE)
+            in_front = shape != "relief"
+            shown = save_bytes_to_cache(centred(glb) if in_front else glb, f"{shape}.glb", self.scene.GRADIO_CACHE)
             scene = NO_CHANGE  # Gradio's viewer may stay empty when it is updated while its own code still loads
             if shown != values[self.file]:
-                camera = camera_position(vertices, RELIEF_FROM if shape == "relief" else None)
+                place = camera_position(vertices, None if in_front else RELIEF_FROM)
+                if camera and values[self.seen] == (result, shape):
+                    place = camera[0] + UNNOTICED, camera[1], camera[2]
                 again: dict[str, Any] = {"visible": True} if values[self.file] == HIDDEN else {}
-                scene = gr.Model3D(shown, camera_position=camera, **again)
+                scene = gr.Model3D(shown, camera_position=place, **again)
             about = describe(shape, len(vertices), triangles, solid, file.stat().st_size)
             note = f"<p>{about}</p><p>{text.SCENE_HINT}</p>"
-            return {**front, self.scene: scene, self.file: shown, self.note: note}
+            return {**front, self.scene: scene, self.file: shown, self.seen: (result, shape), self.note: note}
 
     def explain(self, result: str | None, fov_x_deg: float) -> Update:
         """Write where the field of view comes from, after it was moved."""
@@ -190,12 +206,12 @@ class MeshScreen(Screen):
         }
 
     @property
-    def _given(self) -> set[Component]:
-        return {self.is_open, self.file, self.controller.result, self.shape, *self.mesh.values()}
+    def _given(self) -> list[Component]:
+        return [self.is_open, self.file, self.seen, self.controller.result, self.shape, *self.mesh.values()]
 
     @property
     def _changed(self) -> list[Component]:
-        return [self.scene, self.file, self.normals, self.note]
+        return [self.scene, self.file, self.seen, self.normals, self.note]
 
 
 def _slider(name: str) -> gr.Slider:
@@ -248,14 +264,15 @@ def describe(shape: Shape, vertices: int, triangles: int, solid: Solid | None, s
 def camera_position(vertices: np.ndarray, away: np.ndarray | None = None) -> tuple[float, float, float]:
     """Vertices [N, 3], y up -> the viewer's camera: azimuth and angle from the zenith in degrees, and distance.
 
-    It looks at the middle of the vertices' box from the direction ``away``, by default from where the photo was taken,
-    from the smallest distance at which every vertex is in view.
+    It looks at the middle of the vertices' box from the direction ``away``; by default along the photo's own axis, at
+    the middle of the box that ``centred`` makes. The distance is the smallest at which nearly all vertices are in view.
     """
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    back = -middle if away is None else away
-    back = back / np.linalg.norm(back)
+    if away is None:
+        middle, away = np.array([0, 0, middle[2]]), np.array([0, 0, 1])
+    back = away / np.linalg.norm(away)
     right = np.cross((0, 1, 0), back) / np.hypot(back[0], back[2])
     seen = vertices - middle
     aside = np.maximum(abs(seen @ right) / VIEW_ASPECT, abs(seen @ np.cross(back, right)))
-    distance = float((aside / VIEW_TANGENT + seen @ back).max())
+    distance = float(np.quantile(aside / VIEW_TANGENT + seen @ back, IN_VIEW))
     return math.degrees(math.atan2(back[2], back[0])), math.degrees(math.acos(back[1])), distance

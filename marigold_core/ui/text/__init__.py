@@ -22,7 +22,7 @@ STOP = "Stop"
 
 PRESET = "Quality"
 PRESETS = {"fast": "Fast", "balanced": "Balanced", "careful": "Careful"}
-ADVANCED = "Settings"
+ADVANCED = "More settings"
 STEPS = "Denoising steps"
 MEMBERS = "Ensemble size"
 RESOLUTION = "Resolution"

@@ -23,7 +23,7 @@ PLACES = {
     "tokenizers": {"training"},
     "safetensors": {"storage", "checkpoints", "training"},
     "moderngl": {"training"},
-    "huggingface_hub": {"checkpoints"},
+    "huggingface_hub": {"checkpoints", "training"},
     "trimesh": {"geometry", "files", "training"},
     "fast_simplification": {"geometry"},
     "PIL": {"images", "geometry", "calibration", "files", "comparison", "ui", "training"},

@@ -156,10 +156,11 @@ def test_the_best_checkpoint_is_published_with_a_card_at_the_resolution_of_its_t
     assert "step 20 (validated best of 3" in capsys.readouterr().out
     assert find(tmp_path / "p").default_resolution == 192
     card = ModelCard.load(tmp_path / "p" / "README.md")
-    assert (card.data.license, card.data.library_name, card.data.pipeline_tag) == (
+    stated = card.data.to_dict()
+    assert [stated[key] for key in ("license", "library_name", "pipeline_tag")] == [
         *("apache-2.0", "diffusers"),
         "depth-estimation",
-    )
+    ]
     for fact in ("random weights of shape tiny, seed 20", "| lr | 0.000123 |", "1,234 pictures of rendered"):
         assert fact in card.text
     assert "| measured dev | **this checkpoint** | 0.1000 | 0.9000 |" in card.text
@@ -174,7 +175,7 @@ def test_another_checkpoint_resolution_and_licence_can_be_asked_for(
     assert command(run_folder, tmp_path / "p", *words) == 0
     assert "step 30 (the newest" in capsys.readouterr().out
     assert find(tmp_path / "p").default_resolution == 96
-    assert ModelCard.load(tmp_path / "p" / "README.md").data.license == "cc-by-4.0"
+    assert ModelCard.load(tmp_path / "p" / "README.md").data.to_dict()["license"] == "cc-by-4.0"
     assert command(run_folder, tmp_path / "p", "--step", "7") == 2
     assert "give --step best, newest or one of 10, 20, 30" in capsys.readouterr().err
     assert command(tmp_path / "p", tmp_path / "q", "--step", "7") == 2

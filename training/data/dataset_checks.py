@@ -138,5 +138,7 @@ def _check_latent(shard: Path, arrays: dict[str, np.ndarray], row: int) -> Findi
         if not np.isfinite(arrays[name][row]).all():
             return Fault(f"{shard.name}/{name}.npy[{row}]", "has NaN or infinity")
     valid = arrays["valid"][row, 0]
+    if not valid.any():
+        return Fault(f"{shard.name}/valid.npy[{row}]", "no cell has a known depth, or all have one")
     height, width = valid.shape
     return SoundPicture((height, width), float(valid.mean()))

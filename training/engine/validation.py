@@ -174,7 +174,7 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
             panes[1, 1].axhline(score, color=line.get_color(), linestyle=dash, linewidth=1, label=f"{name}, {label}")
     panes[1, 1].set(title="validation AbsRel", xlabel="step")
     for pane in panes.flat:
-        pane.xaxis.set_major_locator(MaxNLocator(integer=True))
+        pane.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panes[1, 1].legend(fontsize=8) if scores else panes[1, 1].remove()
     save_figure(figure, path)
 

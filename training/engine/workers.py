@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -16,21 +16,23 @@ from marigold_core.errors import ExportError, MarigoldError
 
 LEFT_OVER = re.compile(r"\..+\.(unfinished|tmp)(\..+)?")  # what storage.atomic_folder and storage.replacing write to
 
+LOCK = ".lock"
+
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, does: str = "works") -> Iterator[None]:
     """Make ``folder``, lock it against other commands of training and clear what a killed one left half-written.
 
-    A lock that a crash left behind does not count.
+    A lock that a crash left behind does not count. ``does`` is the verb of the refusal.
 
     Raises: MarigoldError when another process works in the folder; ExportError when it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise MarigoldError(f"Another process works in {folder.name}; wait for it, or use another folder.") from None
+        raise MarigoldError(f"Another process {does} in {folder.name}; wait for it, or use another folder.") from None
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
     try:
@@ -39,6 +41,8 @@ def locked(folder: Path) -> Iterator[None]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield
     finally:
+        with suppress(OSError):  # where open files cannot be removed it stays, and does no harm
+            (folder / LOCK).unlink()
         lock.release()
 
 

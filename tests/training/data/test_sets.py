@@ -359,23 +359,22 @@ def test_kitti_is_in_256ths_of_a_metre_and_0_is_unknown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["side by side", "rgb and depth", "a scene with rgb and depth"])
 @pytest.mark.parametrize("depth", ["png", "npy"])
-def test_pairs_lie_in_one_folder_or_two_and_depth_may_be_smaller(layout: str, depth: str, tmp_path: Path) -> None:
+def test_pairs_lie_in_one_folder_or_two(layout: str, depth: str, tmp_path: Path) -> None:
     one = picture((24, 32), unknown=False)
     folder = tmp_path / "scene" if layout.startswith("a scene") else tmp_path
     names = ("x.{}", "x.depth.{}") if layout == "side by side" else ("rgb/x.{}", "depth/x.{}")
     photo_path, depth_path = (folder / name.format(end) for name, end in zip(names, ("jpg", depth), strict=True))
-    large = one.rgb.repeat(2, axis=0).repeat(2, axis=1)
-    sets.write_photo(photo_path, large)
+    sets.write_photo(photo_path, one.rgb)
     if depth == "png":
         sets.write_png16(depth_path, one.depth_m, 1000)
     else:
         depth_path.parent.mkdir(parents=True, exist_ok=True)
         np.save(depth_path, one.depth_m)
     found = open_set(str(tmp_path))
-    assert (found.kind, len(found), found.sizes()) == ("pairs", 1, [(48, 64)])
+    assert (found.kind, len(found), found.sizes()) == ("pairs", 1, [(24, 32)])
     sample = found[0]
-    np.testing.assert_allclose(sample.depth_m, one.depth_m.repeat(2, axis=0).repeat(2, axis=1), rtol=1e-6)
-    assert np.abs(sample.rgb.astype(int) - large).mean() < 6
+    np.testing.assert_allclose(sample.depth_m, one.depth_m, rtol=1e-6)
+    assert np.abs(sample.rgb.astype(int) - one.rgb).mean() < 6
 
 
 def test_photos_of_pairs_may_be_heic(tmp_path: Path) -> None:
@@ -386,10 +385,10 @@ def test_photos_of_pairs_may_be_heic(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0].rgb, load_rgb(HEIC))
 
 
-def test_depth_of_another_cut_than_its_photo_is_one_sentence(tmp_path: Path) -> None:
+def test_depth_smaller_than_its_photo_is_one_sentence(tmp_path: Path) -> None:
     sets.write_photo(tmp_path / "x.jpg", picture((48, 64)).rgb)
-    sets.write_png16(tmp_path / "x.depth.png", picture((24, 24)).depth_m, 1000)
-    with pytest.raises(MarigoldError, match="24 x 24 pixels, but the photo 48 x 64"):
+    sets.write_png16(tmp_path / "x.depth.png", picture((24, 32)).depth_m, 1000)
+    with pytest.raises(MarigoldError, match="24 x 32 pixels, but the photo 48 x 64 .* save both in one size"):
         open_set(str(tmp_path))[0]
 
 

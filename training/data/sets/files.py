@@ -10,7 +10,7 @@ from string import Formatter
 import numpy as np
 
 from marigold_core.errors import MarigoldError
-from training.data.sets.reading import check_depth, check_shape, enlarge, photo_size, read_photo
+from training.data.sets.reading import check_depth, check_shape, photo_size, read_photo
 from training.data.sets.sample import Sample
 
 Entry = tuple[str, ...]  # photo, depth map and what else belongs to them, relative to the folder
@@ -41,7 +41,7 @@ class Format:
     crop: Callable[[np.ndarray], np.ndarray] | None = None
     pixels: tuple[int, int] | None = None  # height and width of all pictures as read, where the set has one size
     size: tuple[int, int] | None = None  # of training, as published
-    upright: bool = False  # of one's own: turn photos as their EXIF tags say, enlarge depth to their size
+    upright: bool = False  # turn photos as their EXIF tags say
     lister: Callable[[Path], Iterable[Entry]] | None = None  # in place of looking for ``photo`` and ``depth``
     hint: str = ""  # what to do about a folder of another layout
 
@@ -96,8 +96,6 @@ class FileSet:
         photo, *depth = self.files(index)
         rgb = read_photo(photo, self.form.upright)
         depth_m = self.form.decode(depth, rgb.shape[:2])
-        if self.form.upright:
-            depth_m = enlarge(depth_m, rgb.shape[:2])
         check_shape(depth_m, rgb, depth[0])
         rgb, depth_m = (self._cropped(array, photo) for array in (rgb, depth_m))
         check_depth(depth_m, depth[0])

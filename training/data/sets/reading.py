@@ -15,7 +15,6 @@ from marigold_core.images.photo import FORMATS, load_rgb
 
 HEIC = (".heic", ".heif")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # what Pillow calls a 16-bit grey PNG
-ROUNDED = 1.02  # shapes of photo and depth that differ less are the same, with rounded sizes
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _DAMAGE = (
     *(OSError, ValueError, TypeError, SyntaxError, EOFError, KeyError),
@@ -105,24 +104,6 @@ def read_numbers(path: Path, key: str | None = None) -> np.ndarray:
     return array
 
 
-def enlarge(depth_m: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Enlarge a depth map that is smaller than its photo of ``size`` (height, width) and has its shape, to this size.
-
-    Each pixel takes the nearest depth, so that none is averaged across an edge. A map of another shape is returned as
-    it is, for ``check_shape`` to refuse.
-    """
-    if depth_m.shape == size or depth_m.size > size[0] * size[1]:
-        return depth_m
-    stretch = depth_m.shape[0] * size[1] / (depth_m.shape[1] * size[0])
-    if not 1 / ROUNDED < stretch < ROUNDED:
-        return depth_m
-    rows, columns = (
-        ((np.arange(wanted) + 0.5) * found / wanted).astype(int)
-        for wanted, found in zip(size, depth_m.shape, strict=True)
-    )
-    return depth_m[np.ix_(rows, columns)]
-
-
 def check_shape(depth_m: np.ndarray, rgb: np.ndarray, path: Path) -> None:
     """Check that a depth map [H, W] fits its photo [H, W, 3]; ``path`` is the file to name.
 
@@ -131,8 +112,8 @@ def check_shape(depth_m: np.ndarray, rgb: np.ndarray, path: Path) -> None:
     if depth_m.shape != rgb.shape[:2]:
         there, wanted = (" x ".join(map(str, shape)) for shape in (depth_m.shape, rgb.shape[:2]))
         raise MarigoldError(
-            f"{path} has {there} pixels, but the photo {wanted} (height x width): depth must show the same cut of the "
-            "scene as the photo."
+            f"{path} has {there} pixels, but the photo {wanted} (height x width): save both in "
+            "one size, the photo made smaller or the depth made larger without averaging."
         )
 
 

@@ -7,10 +7,12 @@ away or cancels stops its job within a step.
 
 import inspect
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import mimetypes
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
+from urllib.parse import quote
 
 import gradio as gr
 from gradio.components import Component
@@ -23,7 +25,7 @@ from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FO
 from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, calibrate, check_hints, hints_of
 from marigold_core.checkpoints.registry import Checkpoint, default_checkpoint
 from marigold_core.comparison.sweep import Comparison, count_cells
-from marigold_core.errors import CalibrationError, MarigoldError, SettingsError
+from marigold_core.errors import CalibrationError, MarigoldError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.files.writers import file_names
 from marigold_core.images.photo import Photo, load_photo
@@ -52,13 +54,9 @@ Arguments = Mapping[str, Any]  # values of a call by name
 Answer = dict[str, Any]
 Model = TypeVar("Model", bound=Frozen)
 
+MIME_TYPES = {".glb": "model/gltf-binary", ".stl": "model/stl", ".exr": "image/x-exr"}  # not known to every system
 USUAL: tuple[Format, ...] = ("npy", "png16", "color")  # of an endpoint that is asked for no files
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB"
-CHOICES: dict[str, tuple[str, ...]] = {
-    "formats": get_args(Format),
-    "save_for": get_args(SaveFor),
-    "along": get_args(Along),
-}
 
 
 # ------------------------------------------------------------------------------- what goes in, beside the settings
@@ -227,7 +225,14 @@ def _files(service: Service, prediction: Prediction, given: Arguments, usual: tu
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return FileData(path=str(path), orig_name=path.name).model_dump()
+    """Describe a file to clients; Gradio completes ``url`` with the server's address."""
+    return FileData(
+        path=str(path),
+        url=f"/gradio_api/file={quote(str(path))}",
+        size=path.stat().st_size,
+        orig_name=path.name,
+        mime_type=MIME_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+    ).model_dump()
 
 
 def solution(found: Calibrated) -> Solution:
@@ -268,10 +273,24 @@ def _parameter(model: type[Frozen], name: str) -> Parameter:
     schema: dict[str, Any] = model.model_json_schema()["properties"][name]
     description, default = schema.pop("description"), schema.pop("default", None)
     del schema["title"]
+    description += _accepted(schema)
     if "items" in schema:  # of values to compare: null stands for it
         description += f"; by default {', '.join(map(str, default))}"
         schema, default = {"anyOf": [schema, {"type": "null"}]}, None
     return Parameter(name, default, description, schema)
+
+
+def _accepted(schema: dict[str, Any]) -> str:
+    """Put the range or the choices of a JSON schema into words, as clients show the description alone."""
+    for part in (schema, *schema.get("anyOf", [])):
+        if "items" in part:
+            return _accepted(part["items"])
+        if "enum" in part:
+            return f" ({', '.join(map(str, part['enum']))})"
+        if "minimum" in part:
+            steps = f", in steps of {part['multipleOf']}" if "multipleOf" in part else ""
+            return f" ({part['minimum']} to {part['maximum']}{steps})"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -281,8 +300,15 @@ class Endpoint:
     name: str
     description: str
     arguments: list[Parameter]
+    output: type[Frozen]  # the model of those arguments that are of this endpoint alone
     result: type
     run: Callable[[Service, Arguments], Iterator[Answer]]
+
+    def complete(self, values: Iterable[object]) -> Arguments:
+        """Give the values of a call, the photo first, their names; null stands for the default."""
+        defaults = {"photo": None, **{argument.name: argument.default for argument in self.arguments}}
+        pairs = zip(defaults.items(), values, strict=True)
+        return {name: default if value is None else value for (name, default), value in pairs}
 
 
 ENDPOINTS = (
@@ -290,6 +316,7 @@ ENDPOINTS = (
         "predict_depth",
         "Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty from 3 members up.",
         [*fields(Settings), *fields(DepthOutput), *fields(ColourSettings)],
+        DepthOutput,
         DepthResult,
         _depth,
     ),
@@ -297,6 +324,7 @@ ENDPOINTS = (
         "build_mesh",
         "Estimate the depth of a photo and build geometry from it: by default a textured mesh as GLB.",
         [*fields(Settings), *fields(MeshOutput), *fields(MeshSettings)],
+        MeshOutput,
         DepthResult,
         _mesh,
     ),
@@ -312,6 +340,7 @@ ENDPOINTS = (
             *fields(DepthOutput),
             *fields(ColourSettings),
         ],
+        DepthOutput,
         MetresResult,
         _metres,
     ),
@@ -321,6 +350,7 @@ ENDPOINTS = (
         " Members, first steps and the encoding are shared between cells."
         " What is too much for one comparison is refused.",
         [*fields(Comparison, "steps", "sizes", "seeds", "processing_resolution"), *fields(CompareOutput)],
+        CompareOutput,
         CompareResult,
         _compare,
     ),
@@ -338,7 +368,6 @@ def add_endpoints(page: gr.Blocks, service: Service) -> None:
 
 def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
     """Do what ``gr.api`` does, but with our photo input, described arguments and a validator."""
-    names = ["photo", *(argument.name for argument in endpoint.arguments)]
     photo = draw_photo(visible=False)
     schema = {**photo.api_info(), "additional_description": PHOTO}
     photo.api_info = lambda: schema
@@ -348,10 +377,10 @@ def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
         inputs.append(Api(argument.default, described, argument.name))
 
     def check(*values: object) -> list[dict[str, Any]]:
-        """Refuse wrong values with a sentence at the argument it names."""
-        problem = fault(dict(zip(names, values, strict=True)))
-        at = next((name for name in names if problem and name in problem), names[0])
-        return [gr.validate(problem is None or name != at, problem or "") for name in names]
+        """Refuse wrong values with one sentence, at the argument that is wrong."""
+        given = endpoint.complete(values)
+        at, problem = fault(endpoint, given) or ("", "")
+        return [gr.validate(name != at, problem) for name in given]
 
     config: Any = page.default_config
     config.set_event_trigger(
@@ -370,11 +399,10 @@ def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
 
 def handler(endpoint: Endpoint, service: Service) -> Callable[..., Iterator[Answer]]:
     """Make the function behind an endpoint; Gradio reads names, defaults and descriptions from it, as MCP tools do."""
-    names = ["photo", *(argument.name for argument in endpoint.arguments)]
 
     def run(*values: object) -> Iterator[Answer]:
         with translate_errors():
-            yield from endpoint.run(service, dict(zip(names, values, strict=True)))
+            yield from endpoint.run(service, endpoint.complete(values))
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     optional = [inspect.Parameter(one.name, kind, default=one.default) for one in endpoint.arguments]
@@ -385,38 +413,40 @@ def handler(endpoint: Endpoint, service: Service) -> Callable[..., Iterator[Answ
     return run
 
 
-def fault(given: Arguments) -> str | None:
-    """Find what is wrong with the arguments of an endpoint -> a sentence, None when nothing is."""
+def fault(endpoint: Endpoint, given: Arguments) -> tuple[str, str] | None:
+    """Find what is wrong with the arguments of a call -> (argument, sentence), None when nothing is."""
+    if not given["photo"]:
+        return "photo", text.NO_PHOTO
+    at = endpoint.arguments[0].name  # of a fault that no single argument has
     try:
-        _take(Settings, given)
-        _take(MeshSettings, given)
-        _take(ColourSettings, given)
+        for model in (Settings, MeshSettings, ColourSettings, endpoint.output):
+            _take(model, given)
         if "anchors" in given:
             read_hints(given)
         if "sizes" in given:
+            at = "checkpoints"
             read_comparison(given)
         if given.get("checkpoint") is not None:
+            at = "checkpoint"
             check_checkpoint(given["checkpoint"])
     except MarigoldError as error:
-        return plain(str(error))
-    for name, known in CHOICES.items():
-        value: Any = given.get(name)
-        for one in cast(list[Any], value) if isinstance(value, list) else [] if value is None else [value]:
-            if one not in known:
-                return plain(text.UNKNOWN_VALUE.format(name=name, value=one, known=", ".join(known)))
-    return None if given["photo"] else text.NO_PHOTO
+        sentence = plain(str(error))
+        return next((name for name in given if sentence.startswith(f"{name} ")), at), sentence
+    return None
 
 
 def read_hints(given: Arguments) -> Hints:
     """Read the hints of a call. Raises: CalibrationError for the first that is of another form."""
-    near_m = given["near_m"]
+    near_m, along = given["near_m"], given["along"]
+    if along not in get_args(Along):
+        raise CalibrationError(text.UNKNOWN_VALUE.format(name="along", value=along, known=", ".join(get_args(Along))))
     if near_m is not None and type(near_m) not in (int, float):
         raise CalibrationError(metres_text.NOT_METRES.format(name="near_m", value=near_m))
     return hints_of(
         check_numbers("anchors", given["anchors"], ANCHOR_FORM),
         check_numbers("lengths", given["lengths"], LENGTH_FORM),
         check_numbers("patch", given["patch"], PATCH_FORM),
-        along=given["along"],
+        along=along,
         near_m=near_m,
         fov_x_deg=given["fov_x_deg"],
     )
@@ -427,8 +457,6 @@ def read_comparison(given: Arguments) -> tuple[Comparison, list[str]]:
     axes = {name: given[name] for name in ("steps", "sizes", "seeds") if given[name] is not None}
     requested = shared_comparison(**axes, processing_resolution=given["processing_resolution"])
     checkpoints: Any = [default_checkpoint()] if given["checkpoints"] is None else given["checkpoints"]
-    if not isinstance(checkpoints, list):
-        raise SettingsError("checkpoints must be a list of names.")
     names = [check_checkpoint(name) for name in cast(list[str], checkpoints)]
     count_cells(requested, names, MAX_CELLS)
     return requested, names

@@ -7,13 +7,16 @@ here, and every other path is a 404, also those that a later Gradio may add.
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections import OrderedDict
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marigold_core.ui.text import BUSY_CLIENT, TOO_LARGE
+from marigold_core.ui.text import BUSY_CLIENT, TOO_LARGE, UNREADABLE
+
+log = logging.getLogger(__name__)
 
 JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
 UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one photo of 40 MB and its multipart frame
@@ -24,7 +27,7 @@ UPLOAD = "/gradio_api/upload"
 SUBMISSIONS = ("/gradio_api/queue/join", "/gradio_api/call/", UPLOAD)
 ALLOWED_EXACT = frozenset(
     ["/", "/config", "/config/", "/favicon.ico", "/robots.txt", "/theme.css", "/manifest.json", "/gradio_api/theme.css"]
-    + [f"/gradio_api/{name}" for name in ("app_id", "cancel", "info", "openapi.json", "reset", "startup-events")]
+    + [f"/gradio_api/{name}" for name in ("app_id", "cancel", "info", "reset", "startup-events")]
     + [f"/gradio_api/{name}" for name in ("queue/data", "queue/join", "upload", "upload_progress")]
 )
 ALLOWED_BELOW = ("/static/", "/assets/", "/svelte/", "/gradio_api/call/", "/gradio_api/file=", "/gradio_api/heartbeat/")
@@ -70,6 +73,11 @@ class RequestFilter:
         except BodyRefusedError:
             if not response.started:
                 await refuse(send, 413, TOO_LARGE)
+        except Exception:  # Gradio raises on requests of another form, where its jobs report their faults otherwise
+            if response.started:
+                raise
+            log.warning("A request to %s could not be read", path, exc_info=True)
+            await refuse(send, 400, UNREADABLE)
 
     def admit(self, client: str) -> bool:
         """Take one token of this client's bucket; False when it is empty."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -195,7 +196,45 @@ def test_too_much_is_refused_before_it_waits(client: Client, picture: Path) -> N
             client.predict(handle_file(picture), **asked, api_name="/compare")
 
 
-# ------------------------------------------------------------------------------- raw requests
+# ------------------------------------------------------------------------------- the API page, raw requests
+
+
+def test_the_example_of_the_api_page_runs_as_printed(client: Client, url: str) -> None:
+    info = httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"]
+    for name in ("/predict_depth", "/build_mesh"):
+        photo, *others = info[name]["parameters"]
+        given = {one["parameter_name"]: one["parameter_default"] for one in others}
+        printed = info[name]["code_snippets"]["python"]
+        assert f"handle_file('{photo['example_input']['url']}')" in printed
+        if name == "/predict_depth":
+            code = printed.replace(re.search(r'Client\("[^"]*"\)', printed)[0], "client").replace("print(result)", "")
+            names: dict[str, Any] = {"client": client}
+            exec(code, names)
+            assert names["result"]["manifest"]["photo"]["width"] == 640
+        assert given["ensemble_size"] == 1
+
+
+def test_null_is_the_default_and_files_are_described_completely(url: str, picture: Path) -> None:
+    uploaded = httpx.post(f"{url}/gradio_api/upload", files={"files": picture.open("rb")}, timeout=30).json()[0]
+    count = len(
+        httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"]["/predict_depth"]["parameters"]
+    )
+    data = [{"path": uploaded, "meta": {"_type": "gradio.FileData"}}, *[None] * (count - 1)]
+    event = httpx.post(f"{url}/gradio_api/call/predict_depth", json={"data": data}, timeout=30).json()["event_id"]
+    answer = httpx.get(f"{url}/gradio_api/call/predict_depth/{event}", timeout=120).text
+    (result,) = json.loads(answer.rstrip().rsplit("data: ", 1)[1].splitlines()[0])
+    file = result["npy"]
+    assert (file["orig_name"], file["size"]) == ("depth.npy", Path(file["path"]).stat().st_size)
+    assert httpx.get(file["url"], timeout=30).content == Path(file["path"]).read_bytes()
+
+
+def test_requests_of_another_form_are_told_what_is_wrong(url: str) -> None:
+    address = f"{url}/gradio_api/call/predict_depth"
+    for body in ("{}", '{"data": null}', '{"data": []}', '{"data": "x"}', '{"data": [1, 2]}', "[]", "no JSON"):
+        answer = httpx.post(address, content=body, headers=JSON, timeout=30)
+        assert 400 <= answer.status_code < 500 and answer.json()["detail"], (body, answer.text)
+    assert httpx.get(f"{url}/gradio_api/openapi.json", timeout=30).status_code == 404
+
 
 JSON = {"content-type": "application/json"}
 

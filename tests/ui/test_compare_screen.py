@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from marigold_core.errors import CheckpointError
-from marigold_core.ui.api import fault, read_comparison
+from marigold_core.ui.api import ENDPOINTS, fault, read_comparison
 from marigold_core.ui.screens import compare
 from marigold_core.ui.screens.compare import draw_grid, draw_table
 from tests.helpers.sweeps import sweep_of
@@ -100,7 +100,7 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"sizes": []}, "at least one number of steps"),
         ({"seeds": ["0"]}, "seeds must be a valid integer"),
         ({"processing_resolution": 100}, "processing_resolution must be a multiple of 8"),
-        ({"checkpoints": "nano"}, "checkpoints must be a list"),
+        ({"checkpoints": "nano"}, "checkpoints must be a valid list"),
         ({"checkpoints": ["/etc"]}, "There is no checkpoint"),
         ({"checkpoints": []}, "at least one checkpoint"),
         ({"seeds": list(range(9))}, "cells are too many"),
@@ -109,8 +109,9 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_arguments_are_refused_in_a_sentence(wrong: dict, message: str) -> None:
     right = {"photo": "photo.png", **NONE_GIVEN}
-    assert fault(right) is None
-    assert message in (fault({**right, **wrong}) or "")
+    assert fault(ENDPOINTS[-1], right) is None
+    at, sentence = fault(ENDPOINTS[-1], {**right, **wrong}) or ("", "")
+    assert message in sentence and (at in wrong or at in ("steps", "checkpoints"))
 
 
 def test_a_checkpoint_that_is_not_offered_is_refused() -> None:

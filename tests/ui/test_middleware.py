@@ -10,12 +10,14 @@ from marigold_core.checkpoints.registry import NamedCheckpoint
 from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.settings import PRESETS
 from marigold_core.ui import offered_checkpoints, text
-from marigold_core.ui.api import fault
+from marigold_core.ui.api import ENDPOINTS, _file, fault
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.middleware import BURST, HEADERS, JSON_LIMIT, UPLOAD, RequestFilter, allowed
 
 JOIN = "/gradio_api/queue/join"
+
+DEPTH, MESH, *_ = ENDPOINTS
 
 
 class Echo:
@@ -140,8 +142,8 @@ def test_our_errors_are_told_and_others_become_a_reference(caplog):
 @pytest.mark.parametrize("value", [float("nan"), True, 4.7, 1e9, 10**9, -1, 0, "50", [], {}, float("inf")])
 @pytest.mark.parametrize("name", ["num_inference_steps", "ensemble_size", "batch_size"])
 def test_wrong_numbers_are_refused_in_a_sentence(name, value):
-    problem = fault({"photo": "a.png", name: value})
-    assert problem and name in problem and problem.endswith(".")
+    at, problem = fault(DEPTH, {"photo": "a.png", name: value}) or ("", "")
+    assert at == name and name in problem and problem.endswith(".")
 
 
 @pytest.mark.parametrize(
@@ -162,8 +164,31 @@ def test_wrong_numbers_are_refused_in_a_sentence(name, value):
     ],
 )
 def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
-    assert fault({"photo": "a.png", name: value})
-    assert fault({"photo": "a.png"}) is None
+    at, _ = fault(MESH if name == "max_triangles" else DEPTH, {"photo": "a.png", name: value}) or ("", "")
+    assert at == name
+    assert fault(DEPTH, {"photo": "a.png"}) is None
+
+
+def test_formats_are_those_of_the_endpoint():
+    assert fault(DEPTH, {"photo": "a.png", "formats": ["npy"]}) is None
+    assert fault(MESH, {"photo": "a.png", "formats": ["npy"]}) == (
+        "formats",
+        "formats must be 'glb', 'ply' or 'stl', but got 'npy'.",
+    )
+
+
+def test_null_stands_for_the_default():
+    given = DEPTH.complete(["a.png", *[None] * len(DEPTH.arguments)])
+    assert given == {"photo": "a.png", **{one.name: one.default for one in DEPTH.arguments}}
+    assert given["ensemble_size"] == 1 and fault(DEPTH, given) is None
+
+
+def test_a_file_is_described_completely(tmp_path):
+    (tmp_path / "a b.glb").write_bytes(b"12345")
+    described = _file(tmp_path / "a b.glb")
+    assert described["url"] == f"/gradio_api/file={tmp_path}/a%20b.glb"
+    assert (described["size"], described["orig_name"], described["mime_type"]) == (5, "a b.glb", "model/gltf-binary")
+    assert described["meta"] == {"_type": "gradio.FileData"}
 
 
 def test_the_presets_are_those_of_the_library():

@@ -11,10 +11,13 @@ from typing import Any
 import gradio as gr
 from gradio.component_meta import ComponentMeta
 from gradio.data_classes import FileData, ImageData, ListFiles
+from gradio_client import handle_file
 
+from marigold_core.files import examples
 from marigold_core.ui import text
 
 WEB = ("http:", "https:")
+EXAMPLE = "https://example.org/temple.jpg"  # stands for the example photo of that name; it is never fetched
 
 
 class WithoutStub(ComponentMeta):
@@ -34,12 +37,18 @@ class PhotoInput(gr.Image, metaclass=WithoutStub):
 
     is_template = True  # the browser draws it as the class that it is made from
 
+    def example_payload(self) -> Any:
+        """Return the photo in the code that the API page prints: it runs as printed."""
+        return handle_file(EXAMPLE)
+
     def preprocess(self, payload: ImageData | None) -> str | None:
         """Return the path of the uploaded file. Raises: gr.Error for a picture written into the request."""
         return _uploaded_path(payload)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Take uploads alone. Raises: gr.Error for a web address, which Gradio would fetch."""
+        """Take uploads and ``EXAMPLE``. Raises: gr.Error for any other web address, which Gradio would fetch."""
+        if url_or_file_path == EXAMPLE:
+            url_or_file_path = examples.FOLDER / "temple.jpg"
         return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
 
 

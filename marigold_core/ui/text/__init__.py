@@ -60,6 +60,9 @@ NO_RESULT = "Run a photo first."
 UNKNOWN_CHECKPOINT = "There is no checkpoint {name!r} here; choose one of {names}."
 UNKNOWN_VALUE = "{name} has no {value!r}; choose from {known}."
 UNEXPECTED = "Something unexpected happened; the reference is {reference}. Please try again."
+UNREADABLE = (
+    "This request could not be read; send a JSON list called data with the arguments that /gradio_api/info lists."
+)
 BUSY_CLIENT = "Too many requests in a short time; wait a few seconds and try again."
 TOO_LARGE = "That is too large; a photo may have up to 40 MB."
 INLINE_PHOTO = "Upload the photo as a file; pictures written into the request are not read."

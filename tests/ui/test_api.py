@@ -215,7 +215,9 @@ def test_the_example_of_the_api_page_runs_as_printed(client: Client, url: str) -
 
 
 def test_null_is_the_default_and_files_are_described_completely(url: str, picture: Path) -> None:
-    uploaded = httpx.post(f"{url}/gradio_api/upload", files={"files": picture.open("rb")}, timeout=30).json()[0]
+    uploaded = httpx.post(
+        f"{url}/gradio_api/upload", files={"files": ("photo.png", picture.read_bytes())}, timeout=30
+    ).json()[0]
     count = len(
         httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"]["/predict_depth"]["parameters"]
     )

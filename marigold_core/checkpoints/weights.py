@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
@@ -76,7 +77,7 @@ def read_shapes(path: Path, label: str) -> dict[str, list[int]]:
     Raises: CheckpointError for an empty, cut or garbled file; ``label`` names it.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
+        with cast(Any, safe_open)(path, framework="numpy") as file:
             return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError, ValueError):
         raise damaged(label, "it is empty, cut off or its header is garbled") from None

@@ -59,7 +59,8 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler")
             _check_schedule(scheduler)
         prompt = empty_prompt(record, kind)
-    for part in (unet, vae, *([prior] if prior else [])):
+    parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
+    for part in parts:
         part.eval().requires_grad_(False).to(target)
     return record, unet, vae, scheduler, prompt.to(target), prior
 
@@ -112,7 +113,7 @@ def refusals(part: str) -> Generator[None]:
 def without_values(part: Any) -> Any:
     """Build a network of diffusers anew on the meta device, which computes shapes alone; None stays None."""
     with torch.device("meta"):
-        return None if part is None else type(part).from_config(part.config).eval()
+        return None if part is None else cast(Any, type(part)).from_config(part.config).eval()
 
 
 def check_types(kind: type, config: Config, label: str) -> None:
@@ -139,7 +140,7 @@ def _check_schedule(scheduler: DDIMScheduler | LCMScheduler) -> None:
 
     Raises: CheckpointError, or whatever diffusers raises.
     """
-    signal = cast(Tensor, scheduler.alphas_cumprod)  # [T], share of the picture at each timestep
+    signal = scheduler.alphas_cumprod  # [T], share of the picture at each timestep
     falls = bool(((signal >= 0) & (signal <= 1)).all() and (signal.diff() < 0).all())  # false where not finite
     length = scheduler.config["num_train_timesteps"]
     if not falls or len(signal) != length:

@@ -6,12 +6,12 @@ event has it among its outputs, so what is replaced on one object alone does not
 
 from abc import ABCMeta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from gradio.component_meta import ComponentMeta
 from gradio.data_classes import FileData, ImageData, ListFiles
-from gradio_client import handle_file
+from gradio_client import handle_file  # pyright: ignore[reportMissingTypeStubs]
 
 from marigold_core.files import examples
 from marigold_core.ui import text
@@ -39,7 +39,7 @@ class PhotoInput(gr.Image, metaclass=WithoutStub):
 
     def example_payload(self) -> Any:
         """Return the photo in the code that the API page prints: it runs as printed."""
-        return handle_file(EXAMPLE)
+        return cast(Any, handle_file(EXAMPLE))
 
     def preprocess(self, payload: ImageData | None) -> str | None:
         """Return the path of the uploaded file. Raises: gr.Error for a picture written into the request."""

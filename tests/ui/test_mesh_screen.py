@@ -47,7 +47,8 @@ def test_the_camera_sees_nearly_every_vertex_and_the_rest_is_outside(away: tuple
 
 
 def test_every_setting_of_a_shape_has_a_control_with_a_name() -> None:
-    assert FIELDS.keys() == MeshSettings.model_fields.keys() == text.MESH_LABELS.keys()
+    assert FIELDS.keys() == text.MESH_LABELS.keys()
+    assert {*FIELDS, *text.STEREO} == MeshSettings.model_fields.keys()  # a stereo pair is set beside its file
     assert set().union(*(shapes for _, shapes in FIELDS.values())) == text.SHAPES.keys() == {*FILES, "normals"}
 
 

@@ -27,7 +27,7 @@ META = {"_type": "gradio.FileData"}
 FOREIGN = [
     {"url": PIXEL, "meta": META},
     {"path": "http://169.254.169.254/photo.png", "meta": META},
-    {"path": "HTTPS://example.com/photo.png", "meta": META},
+    {"path": "https://example.com/photo.png", "meta": META},
 ]
 
 

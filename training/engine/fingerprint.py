@@ -43,7 +43,11 @@ def read_run(path: Path) -> dict[str, object]:
 
 
 def check_fingerprint(
-    run: Path, now: Fingerprint, allow_change: bool, record: Mapping[str, object], resumed: bool
+    run: Path,
+    now: Fingerprint,
+    allow_change: bool,
+    record: Mapping[str, object] | None = None,
+    resumed: bool = True,
 ) -> None:
     """Write ``run.json``; where the run is ``resumed``, compare the fingerprint with the one it was begun with.
 
@@ -61,7 +65,7 @@ def check_fingerprint(
             )
         for difference in differences:
             print(f"Changed in mid-run: {difference}", file=sys.stderr)
-    write_json(run / RECORD, {**now, **record})
+    write_json(run / RECORD, {**now, **(record or {})})
 
 
 def _differences(begun: Fingerprint, now: Fingerprint) -> list[str]:

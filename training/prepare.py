@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -207,7 +208,7 @@ def main(
     """
     if not raw.is_dir():
         raise MarigoldError(f"There is no folder {raw}.")
-    with locked(out):
+    with locked(out) if data == "hypersim" else nullcontext():
         faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
     if options.verify:
         from training.doctor import examine

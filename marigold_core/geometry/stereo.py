@@ -69,8 +69,9 @@ def _seen(photo: np.ndarray, shift_px: np.ndarray, side: int) -> tuple[np.ndarra
 
 def _sample(photo: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Photo [H, W, 3] at the columns x [H, W], between pixels linearly."""
-    x = np.clip(x, 0, photo.shape[1] - 1)
-    first = np.minimum(x.astype(np.intp), photo.shape[1] - 2)
+    height, width = x.shape
+    rows, _ = np.indices((height, width), sparse=True)
+    x = np.clip(x, 0, width - 1)
+    first = np.minimum(x.astype(np.intp), width - 2)
     share = (x - first)[..., None].astype(np.float32)
-    rows, _ = np.indices(x.shape, sparse=True)
     return np.rint(photo[rows, first] * (1 - share) + photo[rows, first + 1] * share).astype(np.uint8)

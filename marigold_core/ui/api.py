@@ -42,10 +42,10 @@ from marigold_core.settings import (
     help_text,
 )
 from marigold_core.ui import text
-from marigold_core.ui.controls.photo import draw_photo
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.offered_checkpoints import check_checkpoint
+from marigold_core.ui.photo_input import draw_photo
 from marigold_core.ui.text import compare as compare_text
 from marigold_core.ui.text import metres as metres_text
 

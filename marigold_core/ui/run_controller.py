@@ -24,9 +24,9 @@ from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import ColourSettings, Frozen, MeshSettings, Settings, bounds
 from marigold_core.ui import text
-from marigold_core.ui.controls.photo import draw_photo
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.offered_checkpoints import offered_checkpoint
+from marigold_core.ui.photo_input import draw_photo
 from marigold_core.ui.templates import render
 
 Update = dict[Component, Any]  # what changes in which widgets

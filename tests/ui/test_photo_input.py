@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from marigold_core.ui import text
-from marigold_core.ui.controls.photo import FilesButton, PhotoInput
+from marigold_core.ui.photo_input import FilesButton, PhotoInput
 from marigold_core.ui.photo_previews import FILES, PhotoPreviews
 from tests.images.test_photo import HEIC
 

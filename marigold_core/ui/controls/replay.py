@@ -13,9 +13,9 @@ from marigold_core.files.manifest import Manifest
 from marigold_core.files.writers import formats_of
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.ui import text
-from marigold_core.ui.controls.photo import FilesButton
 from marigold_core.ui.controls.settings import SettingsInputs
 from marigold_core.ui.events import MODEL, on
+from marigold_core.ui.photo_input import FilesButton
 from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
 
 MANIFEST_BYTES = 10**6  # ours are 3 kB

@@ -25,12 +25,12 @@ from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.ui import text
 from marigold_core.ui.controls.examples import draw_examples, example_photo
-from marigold_core.ui.controls.photo import PhotoInput, draw_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_resolution
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
+from marigold_core.ui.photo_input import PhotoInput, draw_photo
 from marigold_core.ui.pictures import preview
 from marigold_core.ui.run_controller import Update, Values, progress_line, status_line
 from marigold_core.ui.screens.depth import draw_colormaps

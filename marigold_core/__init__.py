@@ -12,24 +12,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marigold_core.errors import (
-    CalibrationError,
-    CheckpointError,
-    ExportError,
-    HostError,
-    ImageError,
-    MarigoldError,
-    SettingsError,
-)
-from marigold_core.prediction import Cell, Prediction, Progress
-from marigold_core.settings import PRESETS, ColourSettings, MeshSettings, Settings
-
 if TYPE_CHECKING:
     from marigold_core.calibration.anchors import Anchor, Length
     from marigold_core.calibration.calibrate import Hints, calibrate
     from marigold_core.calibration.plane_fit import Patch
+    from marigold_core.errors import (
+        CalibrationError,
+        CheckpointError,
+        ExportError,
+        HostError,
+        ImageError,
+        MarigoldError,
+        SettingsError,
+    )
     from marigold_core.files.writers import save
     from marigold_core.pipeline.pipeline import MarigoldPipeline
+    from marigold_core.prediction import Cell, Prediction, Progress
+    from marigold_core.settings import PRESETS, ColourSettings, MeshSettings, Settings
 
 __version__ = "0.2.0"
 __all__ = [
@@ -60,11 +59,14 @@ _IMPORTED_ON_USE = {
     **dict.fromkeys(("Hints", "calibrate"), "calibration.calibrate"),
     "Patch": "calibration.plane_fit",
     "save": "files.writers",
+    **dict.fromkeys(("Cell", "Prediction", "Progress"), "prediction"),
+    **dict.fromkeys(("PRESETS", "ColourSettings", "MeshSettings", "Settings"), "settings"),
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import what most programs do without, such as the writers, when it is first asked for."""
+    """Import a public name when it is first asked for: the command line can be stopped from its first moment on."""
     if name in _IMPORTED_ON_USE:
         return getattr(import_module(f"{__name__}.{_IMPORTED_ON_USE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

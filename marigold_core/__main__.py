@@ -1,14 +1,29 @@
 """Runs the command line: ``python -m marigold_core predict photo.jpg -o results``."""
 
+import os
+import signal
 import sys
 
-from marigold_core.cli import main
-from marigold_core.options import for_a_reader
+
+def _stop(*_: object) -> None:
+    """End at once: an exception in the middle of an import would be reported as something else, with a trace."""
+    os.write(2, b"Stopped.\n")
+    os._exit(130)
 
 
 def run() -> None:
     """Run the command line that the process was started with, and exit with its status."""
-    sys.exit(for_a_reader(lambda: main(sys.argv[1:])))
+    before = signal.signal(signal.SIGINT, _stop)
+    from marigold_core.cli import main
+    from marigold_core.options import for_a_reader
+
+    try:
+        signal.signal(signal.SIGINT, before)
+        status = for_a_reader(lambda: main(sys.argv[1:]))
+    except KeyboardInterrupt:  # outside of what ``main`` runs
+        _stop()
+    else:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ with the same sentence on every surface.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, cast
+from io import TextIOWrapper
+from typing import Annotated, Any, TextIO, TypeVar, cast
 
 import tyro
 from tyro.constructors import (
@@ -59,6 +61,7 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
     A parameter of a command that is a ``Frozen`` model becomes one option a field. Help, unknown options and missing
     ones raise SystemExit. Raises: SettingsError for a value that the model refuses.
     """
+    refuse_empty(words)
     app = tyro.extras.SubcommandApp()
     for command in commands:
         app.command(command)
@@ -74,20 +77,52 @@ def call(function: Callable[..., Result], words: Sequence[str], program: str, pr
 
     Raises: SettingsError for a value that the model refuses, and for an unknown preset; SystemExit as ``dispatch``.
     """
+    refuse_empty(words)
     config = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(function, prog=program, args=words, registry=_rules(presets, words), config=config)
 
 
 def for_a_reader(command: Callable[[], int | None]) -> int | None:
-    """Run a command that may be piped -> its status; ``NO_READER`` when the reader ends early, as ``head`` does."""
+    """Run a command whose output may be piped or redirected -> its status.
+
+    It is ``NO_READER`` when the reader ends early, as ``head`` does, and 1 when the disk of a redirected output is
+    full.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what the locale cannot write
     try:
         try:
             return command()
         finally:
-            sys.stdout.flush()
+            if stdout := cast("TextIO | None", sys.stdout):  # None where the process was started without one
+                stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        discard(sys.stdout)
         return NO_READER
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO) or error.filename is not None:
+            raise
+        discard(sys.stdout)
+        print(f"The output could not be written: {error.strerror}.", file=sys.stderr)
+        return 1
+
+
+def discard(stream: TextIO) -> None:
+    """Send the rest of a stream nowhere: the interpreter flushes it once more at its end."""
+    with suppress(OSError, ValueError):  # there may be no file behind it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """Refuse an empty word. Raises: SettingsError."""
+    for number, word in enumerate(words):
+        if not word.strip() or (word.startswith("--") and word.endswith("=")):
+            after = f" after {words[number - 1]}" if number and word[:2] != "--" else ""
+            raise SettingsError(
+                f"An argument is empty: {word.strip() or chr(39) * 2}{after}; give a value or leave it out"
+                " (a variable of the shell may be unset)."
+            )
 
 
 def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> ConstructorRegistry:

@@ -45,6 +45,14 @@ class Prediction:
     device: str | None = None  # "cpu", "cuda" or "mps"; None where that was not kept
     dtype: str | None = None  # of the weights: "float32", "float16" or "bfloat16"
     tiled: bool = False  # whether memory ran out, so that the autoencoder worked in tiles, whose seams may show
+    note: str | None = None  # what a person should know about how the photo was decoded
+    given_size: tuple[int, int] | None = None  # (height, width) of the photo where it was read smaller
+
+    @property
+    def photo_size(self) -> tuple[int, int]:
+        """(height, width) of the photo that was given: positions on it are in pixels of this size."""
+        height, width = self.photo.shape[:2]
+        return self.given_size or (height, width)
 
     @property
     def convention(self) -> str:

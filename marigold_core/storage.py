@@ -4,14 +4,16 @@ What is written is written aside in the same folder, flushed, then renamed.
 """
 
 import errno
+import hashlib
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from marigold_core.errors import ExportError
@@ -21,6 +23,9 @@ _PACKAGE = Path(__file__).resolve().parent
 ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.parent / "assets"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LONGEST = 200  # bytes of a name that something is still added to; file systems end at 255
+_FORBIDDEN = str.maketrans(dict.fromkeys([*map(chr, range(32)), *'<>:"|?*\\\x7f'], "_"))
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -81,7 +86,7 @@ def atomic_folder(
     Raises:
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
     """
-    aside = folder.with_name(f".{folder.name}.unfinished")
+    aside = _beside(folder, "unfinished")
     try:
         if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
@@ -104,6 +109,50 @@ def atomic_folder(
         raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
+    """Hold ``path`` against other processes; yields False where another one holds it, unless that is to ``wait`` for.
+
+    The operating system frees what a process that was killed held. The hidden lock file is removed in the end.
+
+    Raises:
+        ExportError: the folder of ``path`` cannot be made or written to.
+    """
+    file = _beside(path, "lock")
+    with _refusals(path.name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            lock = None
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            with suppress(OSError):  # before it is released: whoever waits finds that its file has gone, and makes one
+                file.unlink()
+            lock.release()
+
+
+def portable_name(name: str) -> str:
+    """Change a file's name where Windows or a memory card would refuse it, or where it is no text; most stay."""
+    plain = os.fsencode(name).decode("utf-8", "replace").replace("\ufffd", "_").translate(_FORBIDDEN)
+    if plain[-1:] in (" ", "."):
+        plain = f"{plain[:-1]}_"
+    if plain.partition(".")[0].strip().upper() in _RESERVED:
+        plain = f"_{plain}"
+    return os.fsdecode(plain.encode())  # as this locale holds names
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """Name a hidden helper of ``path``, in the same folder."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONGEST:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.with_name(f".{name}.{ending}")
 
 
 def remove(path: Path) -> None:

@@ -45,7 +45,7 @@ PLACES = {
     "tyro": {"options", "cli", "training"},
     "tqdm": {"cli", "training"},
     "accelerate": {"training"},
-    "filelock": {"training"},
+    "filelock": {"storage", "training"},
     "h5py": {"training"},
     "scipy": {"geometry", "calibration", "training"},
     "packaging": {"cli"},

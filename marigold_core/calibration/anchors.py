@@ -95,10 +95,20 @@ def affine_from_depth(depth: np.ndarray, space: Space) -> tuple[np.ndarray, np.n
 
 
 class EquationBuilder:
-    """Makes equations of hints on one map [H, W]; raises CalibrationError for a hint it cannot use."""
+    """Makes equations of hints on one map [H, W]; raises CalibrationError for a hint it cannot use.
 
-    def __init__(self, values: np.ndarray, uncertainty: np.ndarray | None, fov_x_deg: float | None) -> None:
+    Positions are in pixels of the photo, of ``photo_size`` (height, width), which may be larger than the map.
+    """
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        uncertainty: np.ndarray | None,
+        fov_x_deg: float | None,
+        photo_size: tuple[int, int] | None = None,
+    ) -> None:
         self._map = values
+        self._photo_size = photo_size or values.shape
         self._uncertainty = uncertainty
         self._min_noise = MIN_NOISE * float(np.ptp(values))
         self._fov_x_deg = fov_x_deg
@@ -127,11 +137,12 @@ class EquationBuilder:
         return Equation(name, np.zeros(1), np.array([self._min_noise]), axis, _checked_metres(metres, name))
 
     def _pixel(self, x: float, y: float, name: str) -> tuple[int, int]:
-        """Position on the photo -> (row, column)."""
-        height, width = self._map.shape
+        """Position on the photo -> (row, column) of the map."""
+        height, width = self._photo_size
         if not (0 <= x < width and 0 <= y < height):
             raise CalibrationError(f"The {name} lies outside the photo, which has {width} x {height} pixels.")
-        return int(y), int(x)
+        rows, columns = self._map.shape
+        return int(y * rows / height), int(x * columns / width)
 
     def _ray(self, x: float, y: float, name: str) -> np.ndarray:
         """Position on the photo -> the ray [3] of its pixel, z = 1."""

@@ -177,8 +177,8 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         )
     space, spread = _affine_space(prediction), prediction.uncertainty
     fov_x_deg = hints.fov_x_deg or prediction.fov_x_deg
-    equations = _equations(hints, EquationBuilder(prediction.values, spread, fov_x_deg))
-    patches = [fit_patch(patch, prediction.values, space, spread) for patch in hints.patches]
+    equations = _equations(hints, EquationBuilder(prediction.values, spread, fov_x_deg, prediction.photo_size))
+    patches = [fit_patch(patch, prediction.values, space, spread, prediction.photo_size) for patch in hints.patches]
     ends = np.array([prediction.values.min(), np.median(prediction.values), prediction.values.max()], np.float64)
     unit = Equation("farthest depth", ends[2:], np.array([_UNIT_NOISE]), np.array([[0.0, 0.0, 1.0]]), 1.0)
     given = equations or ([unit] if patches else [])
@@ -220,21 +220,27 @@ def check_metric(prediction: Prediction) -> None:
         raise CalibrationError("Distances need a map in metres; calibrate it first with a known depth or length.")
 
 
-def check_hints(hints: Hints, shape: tuple[int, int], fov_x_deg: float | None = None) -> None:
+def check_hints(
+    hints: Hints,
+    shape: tuple[int, int],
+    fov_x_deg: float | None = None,
+    photo_size: tuple[int, int] | None = None,
+) -> None:
     """Check hints before there is a depth map.
 
     Args:
         hints: what is known of the photo.
-        shape: height and width of the photo.
+        shape: height and width of the map.
+        photo_size: (height, width) of the photo that positions are on; by default those of the map.
         fov_x_deg: the photo's horizontal field of view, where it is known.
 
     Raises:
         CalibrationError: what ``calibrate`` would refuse of any map: no hint, a bad pixel, length or patch.
     """
-    builder = EquationBuilder(np.zeros(shape, np.float32), None, hints.fov_x_deg or fov_x_deg)
+    builder = EquationBuilder(np.zeros(shape, np.float32), None, hints.fov_x_deg or fov_x_deg, photo_size)
     equations = _equations(hints, builder)
     for patch in hints.patches:
-        pixels_of(patch, np.full(shape, 0.5, np.float32))
+        pixels_of(patch, np.full(shape, 0.5, np.float32), photo_size)
     if not equations and not hints.patches:
         raise CalibrationError(NO_HINT)
 
@@ -260,7 +266,8 @@ def distance_m(
     check_metric(prediction)
     if (int(a[0]), int(a[1])) == (int(b[0]), int(b[1])):
         return Distance(0.0, 0.0)
-    builder = EquationBuilder(prediction.values, prediction.uncertainty, fov_x_deg or prediction.fov_x_deg)
+    fov_x_deg = fov_x_deg or prediction.fov_x_deg
+    builder = EquationBuilder(prediction.values, prediction.uncertainty, fov_x_deg, prediction.photo_size)
     equation = builder.length(Length(*a, *b, metres=1.0))
     metres, _, by_depth = equation.evaluate("depth", np.array([1.0, 0.0]))
     variance = float(np.sum((by_depth * equation.noise) ** 2))

@@ -53,10 +53,17 @@ class PatchSlope:
     error: float  # standard error
 
 
-def fit_patch(patch: Patch, values: np.ndarray, space: Space, uncertainty: np.ndarray | None = None) -> PatchSlope:
+def fit_patch(
+    patch: Patch,
+    values: np.ndarray,
+    space: Space,
+    uncertainty: np.ndarray | None = None,
+    photo_size: tuple[int, int] | None = None,
+) -> PatchSlope:
     """Patch on a map [H, W] -> the slope of ln(depth) that makes it flat; its error allows for smooth deviations.
 
-    The members' spread [H, W] is taken to be smooth as well: it may bend the patch without leaving a plane.
+    Corners are in pixels of the photo, of ``photo_size`` (height, width) where that is larger. The members' spread
+    [H, W] is taken to be smooth as well: it may bend the patch without leaving a plane.
 
     Raises:
         CalibrationError: the model predicts disparity, or the patch is too small, seen too squarely or not flat.
@@ -66,7 +73,7 @@ def fit_patch(patch: Patch, values: np.ndarray, space: Space, uncertainty: np.nd
         raise CalibrationError(
             "This model predicts disparity, in which a flat patch is flat with any shift; give depths or lengths."
         )
-    rows, columns = pixels_of(patch, values)
+    rows, columns = pixels_of(patch, values, photo_size)
     unknowns, residuals, slopes = _fit_plane(rows, columns, values, space)
     margin = 3 * math.sqrt(np.mean(residuals**2))
     fitted = values[rows, columns] + residuals
@@ -105,7 +112,9 @@ def fit_patch(patch: Patch, values: np.ndarray, space: Space, uncertainty: np.nd
     return slope
 
 
-def pixels_of(patch: Patch, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pixels_of(
+    patch: Patch, values: np.ndarray, photo_size: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns [N] of a patch's pixels on a map [H, W], at most ``MAX_PX``, without those clipped to 0 or 1.
 
     Raises:
@@ -118,9 +127,10 @@ def pixels_of(patch: Patch, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     if len(corners) == 2:
         (x0, y0), (x1, y1) = corners
         corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    height, width = values.shape
+    height, width = photo_size or values.shape
     if (corners < 0).any() or (corners > (width, height)).any():
         raise CalibrationError(f"The {name} lies outside the photo, which has {width} x {height} pixels.")
+    corners = corners * (values.shape[1] / width, values.shape[0] / height)
     (left, top), (right, bottom) = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
     # Drawn twice as large, the centre of pixel (x, y) is (2 x + 1, 2 y + 1), between corners that lie on whole pixels.
     drawing = Image.new("L", (2 * int(right - left) + 1, 2 * int(bottom - top) + 1))

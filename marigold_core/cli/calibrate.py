@@ -48,7 +48,6 @@ def calibrate(
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.files.writers import file_names, save
-    from marigold_core.images.photo import load_photo
 
     known = hints.read(mesh.fov_x_deg)
     job = photo_folders.only_job(photo, output, "hints belong to one")
@@ -56,16 +55,25 @@ def calibrate(
     record, programs = find(model), run.save_for or ()  # refused at once, not after the seconds that a prediction takes
     check_claim(record.modality, record.kind)
     file_names(run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=known.kind)
-    source = load_photo(job.photo)
-    check_hints(known, source.pixels.shape[:2], source.fov_x_deg)
+    source = job.load()
+    check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size)
     pipe = load(model, device=run.device, dtype=run.dtype)
     settings = pipe.resolve(settings)
     _, prefix = photo_folders.place(job.folder, run.flat)
-    with photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder:
+    with (
+        photo_folders.sole_writer(job.folder),
+        photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder,
+    ):
         found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
         save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
     if not run.quiet:
-        print(describe(found), job.folder, *(f"{name}: {PRESETS[name].tick}" for name in programs), sep="\n\n")
+        print(
+            describe(found),
+            *([found.note] if found.note else ()),
+            job.folder,
+            *(f"{name}: {PRESETS[name].tick}" for name in programs),
+            sep="\n\n",
+        )
     return ALL_DONE
 
 

@@ -48,7 +48,6 @@ def compare(
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.comparison import contact_sheet
     from marigold_core.files.writers import file_names
-    from marigold_core.images.photo import load_photo
 
     job = photo_folders.only_job(photo, output, "a comparison takes one")
     existing = [name for name in contact_sheet.FILES if (job.folder / name).exists()]
@@ -62,7 +61,7 @@ def compare(
         largest, programs = max(comparison.sizes), run.save_for or ()
         for record in records:
             file_names(run.formats, record.modality, largest, save_for=programs, kind=record.kind)
-    sweep = Sweep(load_photo(job.photo), comparison, models, colormap=colours.colormap)
+    sweep = Sweep(job.load(), comparison, models, colormap=colours.colormap)
     count = sweeps.count_cells(comparison, models)
 
     @lru_cache(maxsize=1)  # one checkpoint at a time is in memory
@@ -81,15 +80,20 @@ def compare(
         if not run.quiet:
             tqdm.write(f"{count} cells, about {sweeps.format_seconds(seconds)}", file=sys.stderr)
 
-    with tqdm(total=count, leave=False, disable=run.quiet or None, unit="cell") as bar:
+    with (
+        photo_folders.sole_writer(job.folder),
+        tqdm(total=count, leave=False, disable=run.quiet or None, unit="cell") as bar,
+    ):
         for event in sweeps.run(sweep, open_pipeline, time_parts, announce):
             if isinstance(event, Cell):
                 bar.update()
                 if written:
                     _write_cell(event.prediction, job.folder, output, run, mesh, colours)
-    rows = sweep.rows()
-    contact_sheet.write(rows, sweep.photo.pixels, colours.colormap, job.folder)
+        rows = sweep.rows()
+        contact_sheet.write(rows, sweep.photo.pixels, colours.colormap, job.folder)
     if not run.quiet:
+        if sweep.photo.note:
+            print(sweep.photo.note, file=sys.stderr)
         print(table([COLUMNS, *(row.figures() for row in rows)]), f"{job.folder / contact_sheet.SHEET}", sep="\n\n")
     return ALL_DONE
 

@@ -3,14 +3,16 @@
 The bar goes to stderr and shows on terminals only; tables go to stdout.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, TextIO, TypeVar
 
 import tyro
 from pydantic import Field
 
 from marigold_core.files.presets import SAVE_FOR, SaveFor
+from marigold_core.options import NO_READER, discard
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import Dtype, Format, Frozen
 
@@ -39,13 +41,45 @@ class Run(RunOf[str]):
     flat: bool = Field(False, description="name files NAME_depth.npy and so on, beside each other, no folder a photo")
 
 
+class Output:
+    """Prints lines to the standard streams; a stream that fails costs the lines, not the work.
+
+    A reader of a pipe may go away and a disk may be full while photos are still to be done.
+    """
+
+    def __init__(self) -> None:
+        self.failure: OSError | None = None  # the first one
+
+    def print(self, line: str, stream: TextIO) -> None:
+        """Print a line at once."""
+        try:
+            print(line, file=stream, flush=True)
+        except OSError as error:
+            self.failure = self.failure or error
+            discard(stream)
+
+    def status(self, otherwise: int) -> int:
+        """Return the exit status where all lines were printed, else that of the failure, which is said."""
+        if self.failure is None:
+            return otherwise
+        if isinstance(self.failure, BrokenPipeError):
+            return NO_READER
+        self.print(f"The output could not be written: {self.failure.strerror}.", sys.stderr)
+        return otherwise or SOME_FAILED
+
+
+def shown(text: object) -> str:
+    """Write a name so that it is one line: what a terminal cannot show or would obey is escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
 def watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Prediction:
     """Drain a stream behind a progress bar -> its last prediction."""
     from tqdm import tqdm
 
     progress = ProgressEvents(events)
     form = "{desc}: {percentage:3.0f}% {bar} {postfix}"
-    with tqdm(desc=name, leave=False, disable=quiet or None, bar_format=form) as bar:
+    with tqdm(desc=shown(name), leave=False, disable=quiet or None, bar_format=form) as bar:
         for event in progress:
             bar.total, bar.n = event.total, event.done
             bar.set_postfix_str(event.stage)

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from marigold_core import __version__
 from marigold_core.cli.calibrate import calibrate
 from marigold_core.cli.compare import compare
-from marigold_core.cli.console import CHECKPOINT, INTERRUPTED, USAGE
+from marigold_core.cli.console import ALL_DONE, CHECKPOINT, INTERRUPTED, USAGE
 from marigold_core.cli.demo import demo
 from marigold_core.cli.doctor import doctor
 from marigold_core.cli.models import models
@@ -25,6 +26,9 @@ COMMANDS = (predict, compare, calibrate, replay, models, doctor, demo)
 
 def main(words: Sequence[str]) -> int:
     """Run one command line, without the program's name -> exit status. Help and usage errors raise SystemExit."""
+    if [*words] in (["--version"], ["-V"]):
+        print(SCRIPT, __version__)
+        return ALL_DONE
     program = SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m marigold_core"
     try:
         return dispatch(COMMANDS, words, program, "Photos become depth and meshes.")
@@ -32,6 +36,6 @@ def main(words: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return CHECKPOINT if isinstance(error, CheckpointError) else USAGE
     except KeyboardInterrupt:
-        goes_on = " The same command goes on where this one ended." if words[0] == "predict" else ""
+        goes_on = " The same command goes on where this one ended." if words[:1] == ["predict"] else ""
         print(f"Stopped.{goes_on}", file=sys.stderr)
         return INTERRUPTED

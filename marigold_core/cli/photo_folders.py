@@ -7,22 +7,27 @@ once: it is written aside and renamed, so that a run that was killed leaves noth
 import glob
 import mimetypes
 import os
-from collections import Counter
+import sys
+import unicodedata
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import numpy as np
 
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
-from marigold_core.storage import atomic_folder
+from marigold_core.images import containers
+from marigold_core.storage import atomic_folder, claim, portable_name
 
 if TYPE_CHECKING:
     from marigold_core.files.manifest import Manifest
+    from marigold_core.images.photo import Photo
 
+STDIN = Path("-")
 _TYPES = mimetypes.MimeTypes()  # the built-in table, not the machine's
 
 
@@ -33,13 +38,23 @@ class Job:
     photo: Path
     folder: Path
 
+    def load(self) -> "Photo":
+        """Decode the photo. Raises: ImageError."""
+        from marigold_core.images.photo import MAX_BYTES, load_photo
+
+        return load_photo(sys.stdin.buffer.read(MAX_BYTES + 1) if self.photo == STDIN else self.photo)
+
 
 @dataclass
 class Found:
-    """The jobs that a command line names, in order, and paths that cannot be jobs, with the reason."""
+    """The jobs that a command line names, in order, and paths that cannot be jobs, with the reason.
+
+    What was left out of a search is no failure: files that are not photos, and hidden ones.
+    """
 
     jobs: list[Job] = field(default_factory=list[Job])
     refused: list[tuple[Path, MarigoldError]] = field(default_factory=list[tuple[Path, MarigoldError]])
+    left_out: dict[str, list[Path]] = field(default_factory=lambda: defaultdict[str, list[Path]](list))  # by reason
 
 
 def find_jobs(words: Sequence[str], out: Path) -> Found:
@@ -53,20 +68,25 @@ def find_jobs(words: Sequence[str], out: Path) -> Found:
     roots: dict[Path, Path] = {}  # photo -> the folder its name is relative to
     for word in words:
         path = Path(word)
-        if path.is_dir():
-            if path.resolve() == out.resolve():
+        if path == STDIN:
+            if not (stdin := cast("TextIO | None", sys.stdin)) or stdin.isatty():
+                raise SettingsError('"-" reads the photo from the standard input: marigold-depth predict - < photo.jpg')
+            roots[STDIN] = Path()
+        elif os.path.isdir(path):
+            if _resolved(path) == _resolved(out):
                 raise SettingsError(f"The output folder {word} is also the input folder; give another with -o.")
             roots.update(dict.fromkeys(_walk(path, out, found), path))
         elif not os.path.lexists(path) and glob.escape(word) != word:
-            matches = (Path(match) for match in sorted(glob.glob(word, recursive=True)))
-            photos = (match for match in matches if match.is_file() and _is_photo(match) and not _within(match, out))
-            roots.update(dict.fromkeys(photos, _fixed_part(word)))
+            matches = [Path(match) for match in sorted(glob.glob(word, recursive=True))]
+            files = [match for match in matches if os.path.isfile(match) and not _within(match, out)]
+            roots.update(dict.fromkeys(_photos(files, found), _fixed_part(word)))
         elif os.path.lexists(path):
             roots[path] = path.parent
         else:
             found.refused.append((path, ImageError("There is no such file.")))
     if not roots and not found.refused:
-        raise SettingsError(f"There is no photo in {', '.join(words)}.")
+        left_out = "".join(f"; left out: {line}" for line in describe_left_out(found))
+        raise SettingsError(f"There is no photo in {', '.join(words)}{left_out}.")
     found.jobs = [Job(photo, out / name) for photo, name in _names(roots).items()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -88,34 +108,74 @@ def only_job(word: str, out: Path, why: str) -> Job:
     if len(found.jobs) > 1:
         raise SettingsError(f"{word} stands for {len(found.jobs)} photos; {why}.")
     job = found.jobs[0]
-    if not job.folder.resolve().is_relative_to(out.resolve()):
+    if not _within(job.folder, out):
         raise ExportError(f"{job.folder} is a link that leads out of the output folder.")
     return job
 
 
 def _walk(root: Path, out: Path, found: Found) -> Iterator[Path]:
     """Yield the photos below a folder in order; links that leave it are refused, not followed."""
-    inside = root.resolve()
-    for parent, folders, files in os.walk(root):
+    inside = _resolved(root)
+
+    def unreadable(error: OSError) -> None:
+        reason = ImageError(f"The folder cannot be opened: {error.strerror}.")
+        found.refused.append((Path(os.fsdecode(error.filename or root)), reason))
+
+    for parent, folders, files in os.walk(root, onerror=unreadable):
         here = Path(parent)
         for name in sorted(folders):
             if (here / name).is_symlink():
                 found.refused.append((here / name, ImageError("A link to a folder is not followed.")))
+        found.left_out["hidden"] += [here / name for name in sorted((*folders, *files)) if name[0] == "."]
         folders[:] = sorted(name for name in folders if name[0] != "." and not _within(here / name, out))
-        for path in (here / name for name in sorted(files) if name[0] != "." and _is_photo(Path(name))):
-            if path.resolve().is_relative_to(inside):
+        for path in _photos([here / name for name in sorted(files) if name[0] != "."], found):
+            if _resolved(path).is_relative_to(inside):
                 yield path
             else:
                 found.refused.append((path, ImageError("The link leads out of the input folder.")))
 
 
-def _is_photo(path: Path) -> bool:
-    kind = _TYPES.guess_type(path.name, strict=False)[0]
-    return kind is not None and kind.startswith("image/")
+def _photos(files: Iterable[Path], found: Found) -> Iterator[Path]:
+    """Yield the files that are photos by their name or their first bytes; say why the others are left out."""
+    for path in files:
+        kind = _TYPES.guess_type(path.name, strict=False)[0]
+        reason = None if kind is not None and kind.startswith("image/") else _no_photo(path)
+        if reason is None:
+            yield path
+        else:
+            found.left_out[reason].append(path)
+
+
+def _no_photo(path: Path) -> str | None:
+    """Tell why the content of a file is no photo; None where it is one."""
+    if not os.path.isfile(path):
+        return "not a file"
+    try:
+        with path.open("rb") as file:
+            kind = containers.identify(file.read(containers.HEAD_BYTES))
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if kind in containers.READABLE else kind or "not a photo"
+
+
+def describe_left_out(found: Found, most: int = 5) -> Iterator[str]:
+    """Describe what a search left out, a line for each reason, with the first few names."""
+    for reason, paths in found.left_out.items():
+        if paths:
+            more = f" and {len(paths) - most} more" if len(paths) > most else ""
+            yield f"{reason}: {', '.join(str(path) for path in paths[:most])}{more}"
 
 
 def _within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    return _resolved(path).is_relative_to(_resolved(folder))
+
+
+def _resolved(path: Path) -> Path:
+    """Follow the links of a path, unless they lead in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
 
 
 def _fixed_part(pattern: str) -> Path:
@@ -128,25 +188,49 @@ def _fixed_part(pattern: str) -> Path:
 def _names(roots: dict[Path, Path]) -> dict[Path, Path]:
     """Name each photo's folder: its path below its root without the extension, which is kept where two would clash.
 
-    Names that differ only in case clash, because some file systems do not tell them apart.
-    Raises: SettingsError when photos clash although the extensions are kept.
+    Names that differ only in case or in how an accent is written clash, because some file systems do not tell them
+    apart; the later ones are numbered. Raises: SettingsError when photos of one name from two folders clash.
     """
-    distinct = {photo.resolve(): photo for photo in reversed(roots)}.values()
-    full = {photo: photo.relative_to(roots[photo]) for photo in roots if photo in distinct}
-    names = {photo: name.with_suffix("") for photo, name in full.items()}
+    distinct = {_resolved(photo) if photo != STDIN else photo: photo for photo in reversed(roots)}.values()
+    given = {photo: photo.relative_to(roots[photo]) for photo in roots if photo in distinct}
+    if STDIN in given:
+        given[STDIN] = Path("stdin")
+    full = {photo: _portable(name) for photo, name in given.items()}
+    names = {photo: _portable(name.with_suffix("")) for photo, name in given.items()}
     while clashing := _clashing(names):
-        if all(names[photo] == full[photo] for photo in clashing):
-            raise SettingsError(
-                f"{' and '.join(map(str, clashing[:2]))} would both be written to {names[clashing[0]]}; "
-                "give the folder above them or a quoted glob, which keep sub-folders apart."
-            )
-        names.update({photo: full[photo] for photo in clashing})
+        for photos in clashing:
+            if any(names[photo] != full[photo] for photo in photos):
+                names.update({photo: full[photo] for photo in photos})
+            elif len({given[photo] for photo in photos}) == len(photos):
+                for number, photo in enumerate(photos[1:], 2):
+                    names[photo] = full[photo] = full[photo].with_name(f"{full[photo].name}-{number}")
+            else:
+                raise SettingsError(
+                    f"{' and '.join(map(str, photos[:2]))} would both be written to {names[photos[0]]}; "
+                    "give the folder above them or a quoted glob, which keep sub-folders apart."
+                )
     return names
 
 
-def _clashing(names: dict[Path, Path]) -> list[Path]:
-    counts = Counter(str(name).casefold() for name in names.values())
-    return [photo for photo, name in names.items() if counts[str(name).casefold()] > 1]
+def _portable(name: Path) -> Path:
+    return Path(*map(portable_name, name.parts))
+
+
+def _clashing(names: dict[Path, Path]) -> list[list[Path]]:
+    """Group the photos whose names clash."""
+    groups = defaultdict[str, list[Path]](list)
+    for photo, name in names.items():
+        groups[unicodedata.normalize("NFC", str(name)).casefold()].append(photo)
+    return [photos for photos in groups.values() if len(photos) > 1]
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Generator[None]:
+    """Hold a folder against other processes. Raises: ExportError when one is writing to it."""
+    with claim(folder) as ours:
+        if not ours:
+            raise ExportError(f"Another process is writing to {folder}; wait for it, or give another output folder.")
+        yield
 
 
 def place(folder: Path, flat: bool) -> tuple[Path, str]:
@@ -158,7 +242,8 @@ def place(folder: Path, flat: bool) -> tuple[Path, str]:
 def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = False) -> Generator[Path]:
     """Yield an empty folder to write to; on success its files appear in their ``place``, else they are removed.
 
-    The remains of a run that was killed are cleared by the next one for the same photo.
+    The caller holds ``folder`` by a claim. The remains of a run that was killed are cleared by the next one for the
+    same photo.
     Raises: ExportError when ``folder`` holds files and ``overwrite`` is false, leaves ``within`` through a link, or
     cannot be written.
     """
@@ -200,6 +285,17 @@ def _publish(aside: Path, folder: Path, flat: bool) -> None:
 
 
 # ------------------------------------------------------------------------------- what is there already
+
+
+def finished_since(folder: Path, moment: float, flat: bool) -> bool:
+    """Return whether the result of ``folder`` was finished after a moment, in seconds as of ``time.time``."""
+    from marigold_core.files.writers import MANIFEST
+
+    home, prefix = place(folder, flat)
+    try:
+        return (home / f"{prefix}{MANIFEST}").stat().st_mtime > moment
+    except OSError:
+        return False
 
 
 def is_done(folder: Path, pixels: np.ndarray, files: Iterable[str], *, flat: bool = False, **wanted: object) -> bool:

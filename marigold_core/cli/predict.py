@@ -1,6 +1,8 @@
 """The command ``predict``: photos to depth or normals, a folder of files for each photo."""
 
+import json
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +11,11 @@ import tyro
 
 from marigold_core import load
 from marigold_core.cli import photo_folders
-from marigold_core.cli.console import ALL_DONE, OUTPUT, SOME_FAILED, Run, table, watch
+from marigold_core.cli.console import ALL_DONE, OUTPUT, SOME_FAILED, Output, Run, shown, table, watch
 from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.files.presets import PRESETS
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
+from marigold_core.storage import claim
 
 
 def predict(
@@ -20,7 +23,9 @@ def predict(
         tuple[str, ...],
         tyro.conf.Positional,
         tyro.conf.arg(
-            metavar="PHOTO|FOLDER|GLOB", help="what to predict from; put a glob in quotes", help_behavior_hint=""
+            metavar="PHOTO|FOLDER|GLOB",
+            help="what to predict from; put a glob in quotes; - reads one photo",
+            help_behavior_hint="",
         ),
     ],
     /,
@@ -29,23 +34,27 @@ def predict(
     settings: Settings,
     mesh: MeshSettings,
     colours: ColourSettings,
+    json: Annotated[bool, tyro.conf.arg(help="print one line of JSON a photo instead of the table")] = False,
 ) -> int:
     """Turn photos into depth (or normals), uncertainty and meshes, in a folder of its own for each photo.
 
     Folders are searched with their sub-folders, which are kept. A photo that fails is named and the others go on.
-    What an earlier run with the same settings finished is left as it is.
+    What an earlier run with the same settings finished is left as it is. Several processes may share an output folder:
+    each photo is done by one of them.
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.files import writers
-    from marigold_core.images.photo import load_photo
 
+    began = time.time()
     found = photo_folders.find_jobs(photos, output)
-    report = Report(run.quiet)
+    report = Report(run.quiet, json)
+    for line in photo_folders.describe_left_out(found):
+        report.say(f"left out: {line}")
     for path, reason in found.refused:
         report.add(path, "failed", str(reason))
     if not found.jobs:
         report.close()
-        return SOME_FAILED
+        return report.status()
     model = run.model or default_checkpoint()
     record = find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
     programs = run.save_for or ()
@@ -56,53 +65,87 @@ def predict(
     settings = pipe.resolve(settings)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 
-    def predict_one(job: photo_folders.Job) -> tuple[str, str]:
-        """Predict one photo and write its files -> (state, remark)."""
-        photo = load_photo(job.photo)
+    def predict_one(job: photo_folders.Job) -> None:
+        """Predict one photo, whose folder is claimed, and write its files."""
+        photo = job.load()
         _, prefix = photo_folders.place(job.folder, run.flat)
         names = [f"{prefix}{name}" for name in files]
-        if not run.overwrite and photo_folders.is_done(job.folder, photo.pixels, names, flat=run.flat, **wanted):
-            return "kept", f"{job.folder} was finished by an earlier run"
+        again = run.overwrite and not photo_folders.finished_since(job.folder, began, run.flat)  # by another one
+        if not again and photo_folders.is_done(job.folder, photo.pixels, names, flat=run.flat, **wanted):
+            report.add(job, "kept", "was finished by another run", photo.note)
+            return
         with photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder:
             prediction = watch(pipe.stream(photo, settings), job.photo.name, run.quiet)
             writers.save(prediction, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
-        return "done", f"{job.folder}. {photo.note}" if photo.note else str(job.folder)
+        report.add(job, "done", "", photo.note)
+
+    def attempt(job: photo_folders.Job, *, wait: bool) -> bool:
+        """Predict one photo unless another process is at it -> whether it is through."""
+        try:
+            with claim(job.folder, wait=wait) as ours:
+                if ours:
+                    predict_one(job)
+                return ours
+        except CheckpointError:
+            raise  # it would fail the next photo as well
+        except MarigoldError as error:
+            report.add(job, "failed", str(error))
+            return True
 
     try:
-        for job in found.jobs:
-            try:
-                report.add(job.photo, *predict_one(job))
-            except CheckpointError:
-                raise  # it would fail the next photo as well
-            except MarigoldError as error:
-                report.add(job.photo, "failed", str(error))
+        elsewhere = [job for job in found.jobs if not attempt(job, wait=False)]
+        if elsewhere:
+            report.say(f"waiting for another process, which is at {len(elsewhere)} of the photos")
+        for job in elsewhere:  # to take over those that it does not finish
+            attempt(job, wait=True)
     finally:  # a run that is stopped lists what it did as well
         report.close()
-        for name in programs if not run.quiet else ():
-            print(f"\n{name}: {PRESETS[name].tick}")
-    return SOME_FAILED if report.count("failed") else ALL_DONE
+        for name in programs if not (run.quiet or json) else ():
+            report.tell(f"\n{name}: {PRESETS[name].tick}")
+    return report.status()
 
 
 class Report:
-    """What became of each photo: a line at once on stderr, a table at the end on stdout."""
+    """What became of each photo: a line at once on stderr, and on stdout a table at the end or JSON at once."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, quiet: bool, as_json: bool) -> None:
+        self._quiet, self._as_json = quiet, as_json
         self._rows: list[tuple[str, str, str]] = []
+        self._output = Output()
 
-    def add(self, photo: Path, state: str, remark: str) -> None:
-        """Record one photo."""
-        self._rows.append((str(photo), state, remark))
-        if state == "failed" or not self._quiet:
-            print(f"{state}: {photo}: {remark}", file=sys.stderr, flush=True)
+    def say(self, line: str) -> None:
+        """Print a line about the run, unless it is quiet."""
+        if not self._quiet:
+            self._output.print(shown(line), sys.stderr)
+
+    def tell(self, line: str) -> None:
+        """Print a line of the results."""
+        self._output.print(line, sys.stdout)
+
+    def add(self, job: "photo_folders.Job | Path", state: str, reason: str, note: str | None = None) -> None:
+        """Record one photo, or a path that is none: its state, the reason for it and the decoder's note."""
+        photo, folder = (job, None) if isinstance(job, Path) else (job.photo, str(job.folder))
+        remark = " ".join(part for part in (folder if state != "failed" else None, reason) if part)
+        remark = f"{remark}. {note}" if note else remark
+        self._rows.append((shown(photo), state, shown(remark)))
+        if self._as_json:
+            record = {"photo": str(photo), "state": state, "folder": folder, "reason": reason or None, "note": note}
+            self._output.print(json.dumps(record), sys.stdout)
+        if state == "failed" or not (self._quiet or self._as_json):
+            self._output.print(f"{state}: {self._rows[-1][0]}: {self._rows[-1][2]}", sys.stderr)
 
     def count(self, state: str) -> int:
         """Count the photos in a state."""
         return Counter(row[1] for row in self._rows)[state]
 
+    def status(self) -> int:
+        """Return the exit status of the run."""
+        return self._output.status(SOME_FAILED if self.count("failed") else ALL_DONE)
+
     def close(self) -> None:
         """Print the table and the sums."""
-        if not self._quiet:
+        if not (self._quiet or self._as_json):
             states = ("done", "kept", "failed")
             sums = ", ".join(f"{self.count(state)} {state}" for state in states if self.count(state))
-            print(table([("photo", "state", "where or why"), *self._rows]), sums, sep="\n\n")
+            lines = table([("photo", "state", "where or why"), *self._rows])
+            self._output.print(f"{lines}\n\n{sums}", sys.stdout)

@@ -1,6 +1,7 @@
 """The command ``replay``: a recorded run once more, and whether its files have the same bytes."""
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -50,10 +51,12 @@ def replay(
     recorded.find_checkpoint(record, run.model)
     device, dtype = run.device or record.device or "auto", record.dtype or "auto"
     name = (manifest if manifest.is_dir() else manifest.parent).resolve().name
-    place = (
-        photo_folders.result_folder(output / name, output, run.overwrite) if output else tempfile.TemporaryDirectory()
-    )
-    with place as folder:
+    with ExitStack() as places:
+        if output:
+            places.enter_context(photo_folders.sole_writer(output / name))
+            folder = places.enter_context(photo_folders.result_folder(output / name, output, run.overwrite))
+        else:
+            folder = places.enter_context(tempfile.TemporaryDirectory())
         pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
         events = recorded.stream(pipe.stream(opened, record.settings), record)
         prediction = watch(events, name, run.quiet)

@@ -5,6 +5,7 @@ so that a large comparison holds no large arrays. Nothing here prints, draws or 
 """
 
 import csv
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -268,8 +269,15 @@ def to_csv(rows: Iterable[Row]) -> bytes:
     file = StringIO()
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
-    writer.writerows(row.figures() for row in rows)
-    return file.getvalue().encode()
+    writer.writerows(map(_no_formula, row.figures()) for row in rows)
+    return file.getvalue().encode(errors="backslashreplace")
+
+
+def _no_formula(cell: str) -> str:
+    """Keep a spreadsheet from running a name as a formula; numbers stay numbers."""
+    return (
+        f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"[-+]?[\d.]+", cell) else cell
+    )
 
 
 def _figure(name: str, value: object) -> str:

@@ -38,15 +38,17 @@ class Range(_Record):
 
 
 class PhotoRecord(_Record):
-    """The photo as decoded: upright, 8 bits; the hash is of its [H, W, 3] bytes, not of the file."""
+    """The photo as decoded: upright, 8 bits of sRGB; the hash is of its [H, W, 3] bytes, not of the file."""
 
     width: int
     height: int
     sha256: str
+    note: str | None = None  # of the decoder: what was read of the file, and how
+    given_size: tuple[int, int] | None = None  # (height, width) of the file's photo where it was read smaller
 
 
 class CameraRecord(_Record):
-    """The pinhole camera of the geometry, in pixels of the photo, (0, 0) being the corner of its top left pixel."""
+    """The pinhole camera of the geometry, in pixels of the map, (0, 0) being the corner of its top left pixel."""
 
     fov_x_deg: float
     origin: Literal["given", "photo", "assumed"]  # set or measured by a person, from EXIF, or a usual wide lens
@@ -122,7 +124,13 @@ def describe(
         mesh=mesh,
         fov_x_deg=prediction.fov_x_deg,
         camera=_camera(prediction, mesh) if prediction.modality == "depth" else None,
-        photo=PhotoRecord(width=width, height=height, sha256=sha256(prediction.photo.tobytes())),
+        photo=PhotoRecord(
+            width=width,
+            height=height,
+            sha256=sha256(prediction.photo.tobytes()),
+            note=prediction.note,
+            given_size=prediction.given_size,
+        ),
         save_for={name: PRESETS[name].tick for name in save_for},
         prefix=prefix,
         files=files,

@@ -116,7 +116,7 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
                 f"{given} is another photo than the recorded one: its {width} x {height} pixels have another hash"
                 f" than those {record.photo.width} x {record.photo.height}."
             )
-        return Photo(photo.pixels, record.fov_x_deg, photo.note)
+        return recorded_photo(record, photo.pixels)
     folder = (manifest if manifest.is_dir() else manifest.parent).resolve()
     names = {folder.name, folder.parent.name, record.prefix.removesuffix("_")} - {""}
     for place in (folder, *folder.parents[:2], Path.cwd(), examples.FOLDER):
@@ -133,6 +133,11 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
 def same_photo(record: Manifest, pixels: np.ndarray) -> bool:
     """Return whether [H, W, 3] uint8 pixels are the recorded photo."""
     return sha256(pixels.tobytes()) == record.photo.sha256
+
+
+def recorded_photo(record: Manifest, pixels: np.ndarray) -> Photo:
+    """Return the photo of a record, whose pixels [H, W, 3] were found, with what the record states of it."""
+    return Photo(pixels, record.fov_x_deg, record.photo.note, record.photo.given_size)
 
 
 def find_checkpoint(record: Manifest, given: str | None = None) -> Checkpoint:

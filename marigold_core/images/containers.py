@@ -73,7 +73,8 @@ def identify(head: bytes) -> str | None:
         for kind in ("AVIF", "HEIC", "RAW"):  # an AVIF file may name the general brand mif1 as well
             if found & _BRANDS[kind]:
                 return kind
-    return next((kind for at, bytes_, kind in _SIGNATURES if head.startswith(bytes_, at)), None)
+    kind = next((kind for at, bytes_, kind in _SIGNATURES if head.startswith(bytes_, at)), None)
+    return None if kind == "BMP" and any(head[6:10]) else kind  # a text may begin with BM
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Sizes are checked on the header, before any pixel is decoded.
 """
 
 import math
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -187,8 +188,9 @@ def _decoding() -> Generator[None]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise ImageError("The photo cannot be read: there is no such file.")
+    if not os.path.isfile(path):  # also where the system refuses the name itself
+        where = "the link leads nowhere" if path.is_symlink() else "there is no such file"
+        raise ImageError(f"The photo cannot be read: {where}.")
     try:
         _check_bytes(path.stat().st_size)
         return path.read_bytes()

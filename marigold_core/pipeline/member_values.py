@@ -54,7 +54,7 @@ def member_values_at(prediction: Prediction, x: int, y: int) -> MemberValues:
 
     from marigold_core.pipeline.modalities import Depth
 
-    height, width = prediction.photo.shape[:2]
+    height, width = prediction.photo_size
     if prediction.modality != "depth" or prediction.members is None or len(prediction.members) < 2:
         raise SettingsError("Member values need a depth prediction that kept two or more members.")
     if not (0 <= x < width and 0 <= y < height):

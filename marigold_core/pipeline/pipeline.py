@@ -463,6 +463,8 @@ class MarigoldPipeline:
             device=self.device.type,
             dtype=str(self.dtype).removeprefix("torch."),
             tiled=tiled,
+            note=photo.note,
+            given_size=photo.given_size,
         )
 
     def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:

@@ -172,7 +172,7 @@ def _mesh(service: Service, given: Arguments) -> Iterator[Answer]:
 
 def _metres(service: Service, given: Arguments) -> Iterator[Answer]:
     hints, photo = read_hints(given), load_photo(given["photo"])
-    check_hints(hints, photo.pixels.shape[:2], photo.fov_x_deg)  # before the model is waited for
+    check_hints(hints, photo.pixels.shape[:2], photo.fov_x_deg, photo.size)  # before the model is waited for
     found = calibrate((yield from _run(service, photo, given, USUAL, hints.kind)), hints)
     yield {**_files(service, found, given, USUAL), "calibration": solution(found)}
 

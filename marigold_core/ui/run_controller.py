@@ -197,7 +197,7 @@ class RunController:
         start = self.shown(values[self.result])
         members = min(start.settings.ensemble_size + number, MOST_MEMBERS)
         settings = start.settings.changed(ensemble_size=members)
-        photo = Photo(start.photo, start.fov_x_deg, None)
+        photo = Photo(start.photo, start.fov_x_deg, start.note, start.given_size)
         yield from self.run_job(Job(photo, settings, offered_checkpoint(start.checkpoint), start), values)
 
     def run_job(self, job: Job, values: Values) -> Generator[Update]:

@@ -47,6 +47,35 @@ def test_distances_between_pixels_with_error_bars() -> None:
         distance_m(replace(exact, fov_x_deg=None), (1, 1), (9, 9))
 
 
+# ------------------------------------------------------------------------------- positions
+
+
+def test_positions_are_those_of_the_photo_that_was_given_where_it_was_read_smaller(tmp_path: Path) -> None:
+    z = room()
+    height, width = z.shape
+    small = planted(z)
+    large = replace(small, given_size=(2 * height, 2 * width), note="It was read at half its size.")
+    known, span = anchors(z, 3), length(z, (20, 20), (140, 110))
+    found = calibrate(small, Hints(anchors=known, lengths=[span], patches=[FLOOR]))
+    doubled = Hints(
+        anchors=[replace(one, x=2 * one.x, y=2 * one.y) for one in known],
+        lengths=[Length(2 * span.x1, 2 * span.y1, 2 * span.x2, 2 * span.y2, span.metres)],
+        patches=[replace(FLOOR, corners=tuple((2 * x, 2 * y) for x, y in FLOOR.corners))],
+    )
+    check_hints(doubled, z.shape, small.fov_x_deg, large.photo_size)
+    same = calibrate(large, doubled)
+    assert (same.scale, same.shift) == (found.scale, found.shift)
+    assert distance_m(same, (40, 40), (280, 220)).metres == distance_m(found, (20, 20), (140, 110)).metres
+    for refuse in (
+        lambda hints: calibrate(large, hints),
+        lambda hints: check_hints(hints, z.shape, 60, large.photo_size),
+    ):
+        with pytest.raises(CalibrationError, match=f"has {2 * width} x {2 * height} pixels"):
+            refuse(Hints(anchors=[Anchor(2 * width + 1, 5, 1.0)]))
+    record = Manifest.model_validate_json(save(same, tmp_path, ["npy"])["manifest"].read_text())
+    assert (record.photo.given_size, record.photo.note) == (large.given_size, large.note)
+
+
 # ------------------------------------------------------------------------------- files
 
 

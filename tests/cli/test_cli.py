@@ -45,7 +45,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(capsys: pytest.Cap
         (["--near-ratio", "nan"], "near_ratio must be less than or equal to 0.95, but got nan."),
         (["--dtype", "int8"], "dtype must be 'auto', 'float32', 'float16' or 'bfloat16', but got 'int8'."),
         (["--formats", "npy,jpg"], "formats must be 'npy', .* or 'exr', but got 'jpg'."),
-        (["--formats", ""], "formats must be 'npy', .* but got ''."),
+        (["--formats", ""], "An argument is empty: '' after --formats; .*"),
         ([], "There is no photo in .*empty."),
     ],
 )

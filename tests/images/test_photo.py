@@ -186,11 +186,9 @@ def test_jpegs_of_large_sensors_come_at_half_size_with_a_note_and_keep_their_own
     assert photo.note and "10800 x 8000 pixels was read at half its size" in photo.note
 
 
-def test_up_to_64_megapixels_a_jpeg_is_read_as_its_png_twin() -> None:
-    stored = Image.new("L", (6200, 5800), 77)
-    for form in ("JPEG", "PNG"):
-        photo = load_photo(encoded(stored, form, **({"compress_level": 1} if form == "PNG" else {})))
-        assert photo.pixels.shape == (5800, 6200, 3) and photo.size == (5800, 6200) and photo.note is None
+def test_up_to_64_megapixels_a_jpeg_is_read_at_its_own_size() -> None:
+    photo = load_photo(encoded(Image.new("L", (5800, 5600), 77), "JPEG"))
+    assert photo.pixels.shape == (5600, 5800, 3) and photo.size == (5600, 5800) and photo.note is None
 
 
 # ------------------------------------------------------------------------------- damage and disguise (T03 - T07)

@@ -75,7 +75,7 @@ class ReplayButton:
         """
         for pixels, file in self._photos(files, values):
             if replay.same_photo(record, pixels):
-                return Photo(pixels, record.fov_x_deg, None), file
+                return replay.recorded_photo(record, pixels), file
         raise ImageError(text.OTHER_PHOTO.format(width=record.photo.width, height=record.photo.height))
 
     def _photos(self, files: list[Path], values: Values) -> Iterator[tuple[np.ndarray, Path | None]]:

@@ -107,13 +107,13 @@ def points_of(hint: Hint) -> tuple[Point, ...]:
 
 def drawn_scale(prediction: Prediction) -> float:
     """Pixels of the drawn picture for one of the photo."""
-    return LONGEST_PX / max(prediction.photo.shape[:2])
+    return LONGEST_PX / max(prediction.photo_size)
 
 
 def draw_annotations(prediction: Prediction, annotations: Annotations, mode: Mode) -> Image.Image:
     """Draw the photo, its annotations numbered as in the results table and, for a map in metres, a scale bar."""
     scale = drawn_scale(prediction)
-    height, width = (max(1, round(side * scale)) for side in prediction.photo.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in prediction.photo_size)
     picture = Image.fromarray(prediction.photo).resize((width, height), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture, "RGBA")
 

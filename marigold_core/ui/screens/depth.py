@@ -160,7 +160,7 @@ class DepthScreen(Screen):
 
 def readout_values(prediction: Prediction) -> dict[str, Any]:
     """Reduce a prediction to the values that the page shows under the pointer, 16 bits each."""
-    height, width = prediction.photo.shape[:2]
+    height, width = prediction.photo_size
     channels: list[dict[str, object]] = []
     if prediction.modality == "depth":
         unit = " m" if prediction.kind == "metric" else ""

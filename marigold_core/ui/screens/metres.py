@@ -158,7 +158,7 @@ class MetresScreen(Screen):
 
     def _add_point(self, values: Values, point: Point) -> Update:
         prediction, mode = self._shown(values), values[self.mode]
-        height, width = prediction.photo.shape[:2]
+        height, width = prediction.photo_size
         if not (0 <= point[0] < width and 0 <= point[1] < height):
             raise CalibrationError(metres_text.POINT_OUTSIDE.format(width=width, height=height))
         before: Annotations = values[self.annotations]
@@ -182,7 +182,7 @@ class MetresScreen(Screen):
                 annotations = annotations.with_point(typed, "depth")  # a typed point need not be marked first
             one = annotations.next_hint(values[self.mode], values[self.metres], values[self.tape])
             prediction = self._shown(values)
-            check_hints(one, prediction.values.shape[:2], prediction.fov_x_deg)
+            check_hints(one, prediction.values.shape[:2], prediction.fov_x_deg, prediction.photo_size)
             return {**self._solve(values, annotations.with_hint(one)), **dict.fromkeys(self.typed)}
 
     def on_view(self, values: Values) -> Update:

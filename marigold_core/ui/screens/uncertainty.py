@@ -126,7 +126,7 @@ class UncertaintyScreen(Screen):
     def on_click(self, result: str | None, event: gr.EventData) -> str:
         """Write the pixel that was clicked, which comes in shares of the photo's width and height."""
         with translate_errors():
-            height, width = self.controller.shown(result).photo.shape[:2]
+            height, width = self.controller.shown(result).photo_size
             x, y = (min(max(int(share * side), 0), side - 1) for share, side in ((event.u, width), (event.v, height)))
             return f"{x}, {y}"
 
@@ -216,7 +216,7 @@ def _round_up(top: float) -> float:
 
 def draw_member_values(prediction: Prediction, pixel: tuple[int, int] | None) -> str:
     """Draw the depth of a photo's pixel (x, y) in every member, from near to far, or write what is lacking -> HTML."""
-    height, width = prediction.photo.shape[:2]
+    height, width = prediction.photo_size
     if prediction.modality != "depth":
         return _draw_strip(text.MEMBER_VALUES_ONLY_DEPTH)
     if prediction.members is None:

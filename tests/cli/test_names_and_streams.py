@@ -1,0 +1,335 @@
+"""Names, locales, pipes and disks as operating systems have them: a result or a sentence, never a trace."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from marigold_core import cli
+from marigold_core.cli import photo_folders
+from marigold_core.comparison.sweep import COLUMNS, to_csv
+from marigold_core.storage import portable_name
+from tests.helpers.command_line import QUICK, ROOT, Predict, fresh
+
+TRACE = "Traceback"
+
+
+def results(out: Path) -> list[str]:
+    return sorted(path.parent.relative_to(out).as_posix() for path in out.rglob("depth.npy"))
+
+
+# ------------------------------------------------------------------------------- what a search finds
+
+
+def test_a_search_finds_what_the_decoder_reads_and_says_what_it_left_out(
+    folder: Path, out: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = write(folder / "a.png").read_bytes()
+    names = ("b.jfif", "c.hif", "d.mpo", "noext", "e.backup", "f.JPG")
+    for name in names:
+        (folder / name).write_bytes(photo)
+    (folder / "notes.txt").write_text("BM is not a bitmap")
+    (folder / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(99))
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    assert predict(folder) == cli.ALL_DONE
+    assert results(out) == sorted(["a", *(Path(name).stem for name in names)])
+    said = capsys.readouterr().err
+    for reason, name in (("not a photo", "notes.txt"), ("a video", "clip.mov"), ("hidden", "._a.png")):
+        assert f"left out: {reason}: {folder / name}\n" in said
+
+
+def test_a_folder_without_photos_says_what_is_in_it(folder: Path, predict: Predict, capsys) -> None:
+    (folder / "notes.txt").write_text("text")
+    assert predict(folder) == cli.USAGE
+    assert f"There is no photo in {folder}; left out: not a photo: {folder / 'notes.txt'}." in capsys.readouterr().err
+
+
+def test_a_folder_of_raw_files_says_what_to_export(folder: Path, predict: Predict, capsys) -> None:
+    for number in range(2):
+        (folder / f"{number}.raf").write_bytes(b"FUJIFILMCCD-RAW 0201".ljust(300, b"\0"))
+    assert predict(folder) == cli.SOME_FAILED
+    assert capsys.readouterr().err.count("develop it and export a JPEG or TIFF.") == 2
+
+
+def test_a_sub_folder_that_cannot_be_opened_is_named(
+    folder: Path, write, predict: Predict, capsys, monkeypatch
+) -> None:
+    write(folder / "a.png")
+    (folder / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # the tests may be run by root, who may open everything
+    assert predict(folder) == cli.SOME_FAILED
+    captured = capsys.readouterr()
+    assert f"failed: {folder / 'closed'}: The folder cannot be opened: Permission denied." in captured.err
+    assert captured.out.endswith("1 done, 1 failed\n")
+
+
+def test_links_in_a_circle_and_pipes_do_not_take_the_others_with_them(folder: Path, out: Path, write, predict) -> None:
+    write(folder / "a.png")
+    (folder / "b.jpg").symlink_to("b.jpg")
+    (folder / "c.jpg").symlink_to("d.jpg")
+    (folder / "d.jpg").symlink_to("c.jpg")
+    os.mkfifo(folder / "e.jpg")
+    os.mkfifo(folder / "f")
+    assert predict(folder) == cli.SOME_FAILED
+    assert results(out) == ["a"]
+    assert predict(folder / "a.png", folder / "b.jpg", folder / ("x" * 300)) == cli.SOME_FAILED
+
+
+# ------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["x.JPG", "x.jpg"], ["x.JPG", "x.jpg-2"]),
+        ([unicodedata.normalize(form, "caf\u00e9.png") for form in ("NFC", "NFD")], None),
+        (["new\nline.png", "tab\t.png"], ["new_line", "tab_"]),
+        (["CON.png", "aux.jpg", "a .png", "b?.png", "b_.png"], None),
+        (["\U0001f3d4.png", "\u202etxt.png", "=1+1.png", "-o.png"], None),
+    ],
+)
+def test_names_that_systems_confuse_or_refuse_have_folders_of_their_own(
+    names: list[str], expected: list[str] | None, folder: Path, out: Path, write, predict: Predict, capsys
+) -> None:
+    for number, name in enumerate(names):
+        write(folder / name, seed=number)
+    assert predict(folder) == cli.ALL_DONE
+    made = results(out)
+    assert len(made) == len(names) and (expected is None or made == sorted(expected))
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in made}) == len(names)
+    assert all(portable_name(name) == name for name in made)
+    table = capsys.readouterr().out
+    assert len(table.splitlines()) == len(names) + 3 and "\u202e" not in table
+    assert predict(folder) == cli.ALL_DONE
+    assert f"{len(names)} kept" in capsys.readouterr().out
+
+
+def test_the_longest_names_are_done(folder: Path, out: Path, write, predict: Predict) -> None:
+    photo = write(folder / "a.png").read_bytes()
+    for name in ("x" * 255, "\u00e9" * 125 + ".png", "y" * 251 + ".jpg"):
+        (folder / name).write_bytes(photo)
+    assert predict(folder) == cli.ALL_DONE
+    assert results(out) == sorted(["a", "x" * 255, "\u00e9" * 125, "y" * 251])
+
+
+@pytest.mark.parametrize(
+    ("name", "portable"),
+    [
+        ("photo 1", "photo 1"), ("CON", "_CON"), ("nul.tar", "_nul.tar"), ("com5", "_com5"), ("com10", "com10"),
+        ("a:b*c", "a_b_c"), ("end.", "end_"), ("end ", "end_"), ("a\x7fb\n", "a_b_"), ("b\udcff", "b_"),
+    ],
+)  # fmt: skip
+def test_portable_names(name: str, portable: str) -> None:
+    assert portable_name(name) == portable
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}],
+)
+def test_any_locale_prints_any_name(
+    environment: dict[str, str], folder: Path, out: Path, tiny_depth: Path, write
+) -> None:
+    photo = write(folder / "a.png").read_bytes()
+    (folder / "\U0001f3d4\u00e9.png").write_bytes(photo)
+    Path(os.fsdecode(os.fsencode(folder) + b"/latin\xe9.png")).write_bytes(photo)
+    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy", *QUICK]
+    ended = fresh("-m", "marigold_core", *words, **environment)
+    assert (ended.returncode, TRACE in ended.stderr) == (cli.ALL_DONE, False), ended.stderr
+    assert ended.stdout.endswith("3 done\n")
+
+
+def test_a_name_is_no_formula_in_a_table() -> None:
+    class Row:
+        def figures(self) -> tuple[str, ...]:
+            return ("=cmd|' /C calc'!A0", "-0.25", "+1", "@x", "\udcff", *[""] * (len(COLUMNS) - 5))
+
+    line = to_csv([Row()]).decode().splitlines()[1]  # type: ignore[list-item]
+    assert line.startswith("'=cmd|' /C calc'!A0,-0.25,+1,'@x,\\udcff")
+
+
+# ------------------------------------------------------------------------------- streams
+
+
+def test_json_is_a_line_a_photo(folder: Path, out: Path, write, predict: Predict, capsys) -> None:
+    write(folder / "a.png")
+    (folder / "b.png").write_bytes(b"")
+    assert predict(folder, "--json") == cli.SOME_FAILED
+    captured = capsys.readouterr()
+    done, failed = map(json.loads, captured.out.splitlines())
+    assert done == {
+        "photo": str(folder / "a.png"),
+        "state": "done",
+        "folder": str(out / "a"),
+        "reason": None,
+        "note": None,
+    }
+    assert (failed["state"], failed["photo"]) == ("failed", str(folder / "b.png")) and failed["reason"].endswith(".")
+    predict(folder, "--json", "--quiet")
+    assert [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()] == ["kept", "failed"]
+
+
+def test_the_note_of_the_decoder_is_told(folder: Path, write, predict: Predict, capsys) -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
+    assert predict(folder, "--json") == cli.ALL_DONE
+    assert "the first one was used" in json.loads(capsys.readouterr().out)["note"]
+    assert predict(folder, "--overwrite") == cli.ALL_DONE
+    assert "the first one was used" in capsys.readouterr().out
+
+
+class Piped:
+    """A standard input that holds a photo."""
+
+    def __init__(self, content: bytes) -> None:
+        self.buffer = BytesIO(content)
+
+    def isatty(self) -> bool:
+        return not self.buffer.getvalue()
+
+
+def test_a_photo_comes_by_the_standard_input(
+    folder: Path, out: Path, write, predict: Predict, capsys, monkeypatch
+) -> None:
+    photo = write(folder / "a.png").read_bytes()
+    for content, status in ((photo, cli.ALL_DONE), (b"no photo", cli.SOME_FAILED), (b"", cli.USAGE)):
+        monkeypatch.setattr(sys, "stdin", Piped(content))
+        assert predict("-", "--overwrite") == status
+    assert results(out) == ["stdin"]
+    assert "standard input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", ""], ["predict", "a.png", "-o", ""], ["predict", "a.png", "--model="], [" "]]
+)
+def test_empty_arguments_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == cli.USAGE
+    assert "An argument is empty" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from marigold_core import __version__
+
+    assert cli.main(["--version"]) == cli.ALL_DONE
+    assert capsys.readouterr().out == f"marigold-depth {__version__}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_full_disk_behind_the_output_costs_no_photo(
+    stream: str, folder: Path, out: Path, tiny_depth: Path, write
+) -> None:
+    for number in range(2):
+        write(folder / f"{number}.png", seed=number)
+    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy", *QUICK]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "marigold_core", *map(str, words)],
+            stdout=full if stream == "stdout" else subprocess.PIPE,
+            stderr=full if stream == "stderr" else subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
+    assert results(out) == ["0", "1"]
+    assert ended.returncode == cli.SOME_FAILED
+    if stream == "stdout":
+        assert TRACE not in ended.stderr and "could not be written: No space left on device." in ended.stderr
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_reader_that_goes_away_costs_no_photo(both: bool, folder: Path, out: Path, tiny_depth: Path, write) -> None:
+    for number in range(2):
+        write(folder / f"{number}.png", seed=number)
+    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy", *QUICK]
+    reads, writes = os.pipe()
+    os.close(reads)
+    ended = subprocess.run(
+        [sys.executable, "-m", "marigold_core", *map(str, words)],
+        stdout=writes,
+        stderr=writes if both else subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    os.close(writes)
+    assert ended.returncode == 141 and TRACE not in (ended.stderr or "")
+    assert results(out) == ["0", "1"]
+
+
+STARTED = """
+import signal, sys
+from marigold_core import __main__
+
+def told(*words):
+    before = real(*words)
+    print("on", flush=True)
+    return before
+
+real, signal.signal, sys.argv = signal.signal, told, ["x", "models"]
+__main__.run()
+"""
+
+
+def test_ctrl_c_in_the_first_moments_leaves_no_trace() -> None:
+    """From the first statement of the command on; the start of the interpreter, before it, is not ours."""
+    stopped = 0
+    for moment in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", STARTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.04 + 0.1 * moment)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert TRACE not in errors, errors
+        stopped += process.returncode == cli.INTERRUPTED
+        assert process.returncode in (cli.INTERRUPTED, cli.ALL_DONE), errors
+    assert stopped
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="needs bash")
+def test_the_completion_of_the_installed_command_completes(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/marigold-depth"])
+    with pytest.raises(SystemExit):
+        cli.main(["--tyro-print-completion", "bash"])
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    asked = f"source {script}; complete -p marigold-depth"
+    assert (
+        "marigold-depth"
+        in subprocess.run(["/bin/bash", "-c", asked], capture_output=True, text=True, check=True).stdout
+    )
+
+
+def test_no_file_carries_the_place_of_the_photo(folder: Path, out: Path, tiny_depth: Path, photo) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 11.0, 33.0), 3: "E", 4: (8.0, 33.0, 44.0)})
+    exif[0x9C9B] = "Marker".encode("utf-16-le")
+    exif[270] = "MarkerPlace"
+    Image.fromarray(photo(48, 64, 0)).save(folder / "a.jpg", exif=exif, comment=b"MarkerPlace", xmp=b"<MarkerPlace/>")
+    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--ensemble-size", "3", *QUICK]
+    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    for path in (out / "a").iterdir():
+        content = path.read_bytes()
+        assert not any(mark in content for mark in (b"Marker", b"Exif\0\0", b"M\0a\0r\0k\0")), path.name
+
+
+def test_a_search_that_lists_nothing_says_nothing(folder: Path, write) -> None:
+    write(folder / "a.png")
+    found = photo_folders.find_jobs([str(folder)], folder / "out")
+    assert list(photo_folders.describe_left_out(found)) == [] and len(found.jobs) == 1

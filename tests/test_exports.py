@@ -142,7 +142,7 @@ def test_every_requirement_is_used_and_every_import_is_required() -> None:
 
 def test_training_asks_for_what_it_imports() -> None:
     assert _imported(TRAINING) - _names(declared() | declared("train")) == {"tokenizers"}  # transformers pins it
-    assert _names(declared("train")) <= _imported(TRAINING)
+    assert _names(declared("train")) - {"jinja2"} <= _imported(TRAINING)  # huggingface_hub fills in model cards with it
 
 
 @pytest.mark.parametrize("wanted", requirements().values(), ids=str)

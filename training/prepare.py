@@ -13,7 +13,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -73,6 +72,11 @@ def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
     stopped goes on. Raises: MarigoldError when ``raw`` has no index, ExportError when ``out`` cannot be written.
     """
     pictures = read_index(raw)
+    with locked(out):
+        return _prepare(pictures, raw, out, options)
+
+
+def _prepare(pictures: Sequence[Picture], raw: Path, out: Path, options: Preparation) -> Outcome:
     splits = [split for split in PUBLISHED if any(picture.split == split for picture in pictures)]
     rows = {split: _read_rows(_meta(out, split), out / split) for split in splits}
     missing = [picture for picture in pictures if picture.paths[0] not in rows[picture.split]]
@@ -208,8 +212,7 @@ def main(
     """
     if not raw.is_dir():
         raise MarigoldError(f"There is no folder {raw}.")
-    with locked(out) if data == "hypersim" else nullcontext():
-        faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
+    faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
     if options.verify:
         from training.doctor import examine
 

@@ -16,7 +16,7 @@ from marigold_core.images.colormaps import (
     uncertainty_to_rgb,
     value_range,
 )
-from marigold_core.settings import Colormap
+from marigold_core.settings import Colormap, ColourSettings
 from tests.helpers.predictions import prediction_of
 
 RAMP = np.linspace(0, 1, 1000, dtype=np.float32).reshape(20, 50)
@@ -75,4 +75,6 @@ def test_affine_depth_is_shown_as_it_is_and_other_kinds_from_least_to_greatest()
 def test_a_normals_prediction_is_shown_as_normals() -> None:
     values = np.zeros((4, 5, 3), np.float32)
     values[..., 2] = 1
-    np.testing.assert_array_equal(to_rgb(prediction_of(values, "unit-vector"), "magma"), normals_to_rgb(values))
+    np.testing.assert_array_equal(
+        to_rgb(prediction_of(values, "unit-vector"), ColourSettings(colormap="magma")), normals_to_rgb(values)
+    )

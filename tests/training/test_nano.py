@@ -64,7 +64,7 @@ def test_a_stopped_run_goes_on_to_a_checkpoint_that_predicts(tmp_path: Path, mon
     assert len(rendered) == 2  # scenes and streets, once each
     record = json.loads((out / nano.RECORD).read_text())
     assert list(record["stages"]) == [stage.name for stage in stages(out, SMALL, CPU)]
-    assert all(row["finished"] and row["seconds"] > 0 for row in record["stages"].values())
+    assert all(row["finished"] and row["seconds"] >= 0 for row in record["stages"].values())
     assert record["settings"]["seed"] == 1
     log = (out / nano.LOG).read_text()
     assert "training.train --recipe nano" in log and all(name in log for name in record["stages"])

@@ -207,7 +207,7 @@ def test_the_example_of_the_api_page_runs_as_printed(client: Client, url: str) -
         printed = info[name]["code_snippets"]["python"]
         assert f"handle_file('{photo['example_input']['url']}')" in printed
         if name == "/predict_depth":
-            code = printed.replace(re.search(r'Client\("[^"]*"\)', printed)[0], "client").replace("print(result)", "")
+            code = re.sub(r'Client\("[^"]*"\)', "client", printed, count=1).replace("print(result)", "")
             names: dict[str, Any] = {"client": client}
             exec(code, names)
             assert names["result"]["manifest"]["photo"]["width"] == 640

@@ -100,10 +100,10 @@ def _emulate() -> None:
 
     encode = AutoencoderKL.encode
 
-    def guarded(self: Any, *arguments: Any, **options: Any) -> Any:
-        if os.getpid() == PARENT:
+    def guarded(self: Any, picture: torch.Tensor, **options: Any) -> Any:
+        if os.getpid() == PARENT and not picture.is_meta:
             raise RuntimeError("Low-level CUDA init reached")
-        return encode(self, *arguments, **options)
+        return encode(self, picture, **options)
 
     loading.pick_device = pick  # type: ignore[assignment]
     AutoencoderKL.encode = guarded  # type: ignore[method-assign]

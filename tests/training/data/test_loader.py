@@ -53,7 +53,7 @@ def test_a_damaged_picture_is_passed_over_the_same_way_each_time(
     workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = seen(make_loader(400, [9, 200, 399], "skip"), range(100))
-    assert capsys.readouterr().err.count("Passed over: picture") == 3
+    assert capsys.readouterr().err.count("Damaged, another picture is used: picture") == 3
     names = [name for group, _ in whole for name in group]
     assert not {"picture009", "picture200", "picture399"} & set(names)
     assert {len(group) for group, _ in whole} == {4}

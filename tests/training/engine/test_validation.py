@@ -115,7 +115,7 @@ def test_a_validation_makes_way_for_a_signal_and_is_made_up_for(
     with monkeypatch.context() as patch:
         patch.setattr(validation, "compare", compare)
         assert checkpoints.step_of(train(task, WATCHED)) == 2
-    assert len(looked) == 1
+    assert len(looked) == 3  # the prediction and the two baselines of one picture
     assert scored(task.out) == []
     train(task, WATCHED)
     assert [line["step"] for line in scored(task.out)] == [2, 4, 6]

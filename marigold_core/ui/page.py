@@ -16,7 +16,7 @@ from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.events import MODEL, on
+from marigold_core.ui.events import LIGHT, MODEL, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.compare import CompareScreen
@@ -98,11 +98,12 @@ class PhotoTab:
         controller.jobs.append(job)
         for part in (*controller.screens, self.gallery, self.link, self.replay):
             part.listen()
-        given: set[Component] = {controller.result, *controller.inputs}
-        ended = on(controller.stop.click, controller.stopped, given, controller.outputs, cancels=[*controller.jobs])
-        controller.after(ended)
+        on(controller.stop.click, None, None, None, cancels=[*controller.jobs])
+        given: set[Component] = {controller.result, controller.failed, *controller.inputs}
         for job in controller.jobs:
             controller.after(job)
+            # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
+            controller.after(job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET))
         self.runtime.connect(page, self.inputs)
         changed = [*self.inputs.outputs, *controller.outputs]
         controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))

@@ -25,6 +25,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.settings import ColourSettings, Frozen, MeshSettings, Settings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.events import NO_CHANGE
 from marigold_core.ui.offered_checkpoints import offered_checkpoint
 from marigold_core.ui.photo_input import draw_photo
 from marigold_core.ui.templates import render
@@ -107,6 +108,9 @@ class RunController:
         """Begin without a result; the page adds the screens, and it and they call the ``draw`` methods."""
         self.service = service
         self.result = gr.State(None)  # id of the kept result on show
+        self.failed = gr.State(
+            False
+        )  # whether the last job ended with an error, whose reason is then in the status line
         self.screens: list[Screen] = []
         self.jobs: list[Dependency] = []  # events that hold the model, which Stop ends
         self.colours = ModelInputs(ColourSettings)  # what is seen and what files are made with: the same
@@ -143,7 +147,7 @@ class RunController:
     def outputs(self) -> list[Component]:
         """List what ``run_job`` and ``show_result`` may change."""
         screens = [component for screen in self.screens for component in screen.outputs]
-        return [self.status, self.run, self.stop, self.result, self.photo, *dict.fromkeys(screens)]
+        return [self.status, self.run, self.stop, self.result, self.failed, self.photo, *dict.fromkeys(screens)]
 
     def shown(self, result: str | None) -> Prediction:
         """Return the result on show. Raises: ExportError when there is none, or it is no longer kept."""
@@ -167,7 +171,7 @@ class RunController:
                     result = update.get(self.result, result)
                     yield update
         except gr.Error as error:
-            yield self._rest(result, error.message, values)
+            yield {**self._rest(result, error.message, values), self.failed: True}
             raise
 
     def take(self, source: str | Photo, values: Values) -> Generator[Update, None, Photo]:
@@ -235,7 +239,12 @@ class RunController:
         return iter(stopping), stopping
 
     def stopped(self, values: Values) -> Update:
-        """Make what a stopped job had reached the result; without a member that is the one before it, if any."""
+        """Make what a stopped job had reached the result; without a member that is the one before it, if any.
+
+        Gradio calls this after a job that failed too, which has already said why.
+        """
+        if values[self.failed]:
+            return {self.status: NO_CHANGE}
         result = values[self.result]
         if result is None or not self.service.keeps(result):
             return self._rest(None, text.STOPPED, values)
@@ -248,6 +257,7 @@ class RunController:
             self.status: status_line(text.STARTING, 0, stale=True),
             self.run: gr.Button(interactive=False),
             self.stop: gr.Button(interactive=True),
+            self.failed: False,
         }
         for screen in self.screens:
             update |= screen.begin(values)

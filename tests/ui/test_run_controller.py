@@ -16,6 +16,7 @@ from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import text
+from marigold_core.ui.events import NO_CHANGE
 from marigold_core.ui.run_controller import MOST_MEMBERS, Job, RunController, Update
 
 PHOTO = Photo(np.zeros((20, 30, 3), np.uint8), None, None)
@@ -82,7 +83,7 @@ def test_every_member_is_the_result_until_the_next_one(controller: RunController
 
 
 def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> None:
-    values: dict[Any, Any] = {controller.result: None}
+    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
     following = controller.run_job(job(5), values)
     for update in following:
         values |= update
@@ -94,7 +95,7 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
 
 
 def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(controller: RunController) -> None:
-    values: dict[Any, Any] = {controller.result: None}
+    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
     assert controller.stopped(values)[controller.result] is None
     values |= controller.show_result(prediction(4), "", values)
     following = controller.run_job(job(5), values)
@@ -117,7 +118,7 @@ def taken(controller: RunController, source: str | Photo, values: dict[Any, Any]
 
 
 def test_a_result_leaves_with_its_photo_and_stays_with_it(controller: RunController) -> None:
-    values: dict[Any, Any] = {controller.result: None, controller.photo: "same.png"}
+    values: dict[Any, Any] = {controller.result: None, controller.failed: False, controller.photo: "same.png"}
     values |= controller.show_result(prediction(4), "", values)
     taken(controller, PHOTO, values)
     assert shown_members(controller, values) == 4
@@ -128,7 +129,7 @@ def test_a_result_leaves_with_its_photo_and_stays_with_it(controller: RunControl
 
 def test_a_photo_that_cannot_be_read_says_why_and_leaves_nothing_old(controller: RunController, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no photo")
-    values: dict[Any, Any] = {controller.result: None, controller.photo: "text.jpg"}
+    values: dict[Any, Any] = {controller.result: None, controller.failed: False, controller.photo: "text.jpg"}
     values |= controller.show_result(prediction(4), "", values)
     with pytest.raises(gr.Error, match="not a photo that can be read"):
         taken(controller, str(tmp_path / "text.jpg"), values)
@@ -142,12 +143,13 @@ def test_any_other_failure_keeps_the_result_and_says_why(controller: RunControll
         yield {controller.result: controller.service.keep(prediction(2))}
         raise SettingsError("Too much for one run.")
 
-    values: dict[Any, Any] = {controller.result: None}
+    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
     with pytest.raises(gr.Error, match="Too much"):
         for update in controller.reported(failing(), values):
             values |= update
     assert shown_members(controller, values) == 2
     assert "Too much for one run." in str(values[controller.status])
+    assert controller.stopped(values) == {controller.status: NO_CHANGE}  # which Gradio calls after a failure as well
 
 
 @pytest.mark.parametrize("chosen", [False, True])

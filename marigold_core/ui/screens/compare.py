@@ -54,6 +54,7 @@ class CompareScreen:
         self.service = service
         self.files = WeakKeyDictionary[Sweep, dict[PictureKey, str]]()  # every picture is painted once
         self.comparison = gr.State(None)  # id of the one on show
+        self.failed = gr.State(False)  # whether the last one ended with an error, whose reason is in the status line
         with gr.Row(elem_id="lab", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
                 self._draw_controls()
@@ -106,8 +107,12 @@ class CompareScreen:
         view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
-        job = on(self.run.click, self.on_run, choices | view, [self.comparison, self.photo, *at_rest], MODEL)
-        on(self.stop.click, self.on_stop, self.comparison, at_rest, cancels=[job])
+        job = on(
+            self.run.click, self.on_run, choices | view, [self.comparison, self.failed, self.photo, *at_rest], MODEL
+        )
+        on(self.stop.click, None, None, None, cancels=[job])
+        # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
+        job.failure(self.on_stop, [self.comparison, self.failed], at_rest, **LIGHT, **QUIET)
         on([self.shown.input, self.colormap.input], self.on_view, view, drawn)
         on(self.grid.select, self.on_pin, self.comparison, drawn)
         for number, button in enumerate(self.buttons):
@@ -129,7 +134,10 @@ class CompareScreen:
                     key = update.get(self.comparison, key)
                     yield update
         except gr.Error as error:
-            yield self._still(error.message) if key is None else self._rest(self.service.comparison(key), error.message)
+            still = (
+                self._still(error.message) if key is None else self._rest(self.service.comparison(key), error.message)
+            )
+            yield {**still, self.failed: True}
             raise
 
     def _run(self, values: Values) -> Generator[Update]:
@@ -149,6 +157,7 @@ class CompareScreen:
             self.status: status_line(text.STARTING, 0),
             self.run: gr.Button(interactive=False),
             self.stop: gr.Button(interactive=True),
+            self.failed: False,
             **self._drawn(sweep),
         }
         began = perf_counter()
@@ -161,8 +170,10 @@ class CompareScreen:
         done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
         yield self._rest(sweep, f"{done} {photo.note}" if photo.note else done)
 
-    def on_stop(self, key: str | None) -> Update:
-        """Offer the cells so far when a comparison was stopped."""
+    def on_stop(self, key: str | None, failed: bool) -> Update:
+        """Offer the cells so far when a comparison was stopped; one that failed has already said why."""
+        if failed:
+            return {self.status: NO_CHANGE}
         with translate_errors():
             if key is None:
                 return self._still(compare_text.READY)

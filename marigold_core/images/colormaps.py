@@ -11,6 +11,7 @@ from PIL import Image, ImageShow
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings, Kind
 
+HALF_BYTE = 127.5  # maps [-1, 1] to 0 to 255
 NOTEBOOK_PX = 1024  # longest edge of the picture in a notebook
 
 
@@ -70,7 +71,12 @@ def uncertainty_top(uncertainty: np.ndarray) -> float:
 
 def normals_to_rgb(normals: np.ndarray) -> np.ndarray:
     """[H, W, 3] unit vectors -> [H, W, 3] uint8: each axis from -1 to 1 becomes 0 to 255."""
-    return np.rint((np.clip(normals, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return np.rint((np.clip(normals, -1, 1) + 1) * HALF_BYTE).astype(np.uint8)
+
+
+def rgb_to_normals(rgb: np.ndarray) -> np.ndarray:
+    """[..., 3] uint8, as ``normals_to_rgb`` makes them -> [..., 3] float32 in [-1, 1], unit length but for rounding."""
+    return rgb.astype(np.float32) / HALF_BYTE - 1
 
 
 def to_linear(rgb: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from marigold_core.errors import SettingsError
 from marigold_core.images.colormaps import (
     depth_to_rgb,
     normals_to_rgb,
+    rgb_to_normals,
     to_rgb,
     to_unit,
     uncertainty_to_rgb,
@@ -60,6 +61,7 @@ def test_uncertainty_of_zero_is_dark_and_a_lone_spot_stands_out() -> None:
 def test_normals_use_the_usual_colours() -> None:
     axes = np.array([[[0, 0, 1], [1, 0, 0], [0, -1, 0]]], np.float32)
     np.testing.assert_array_equal(normals_to_rgb(axes)[0], [[128, 128, 255], [255, 128, 128], [128, 0, 128]])
+    np.testing.assert_allclose(rgb_to_normals(normals_to_rgb(axes)), axes, atol=0.5 / 127)  # a byte's rounding
 
 
 def test_affine_depth_is_shown_as_it_is_and_other_kinds_from_least_to_greatest() -> None:

@@ -15,6 +15,7 @@ import moderngl
 import numpy as np
 
 from marigold_core.errors import MarigoldError
+from marigold_core.images.colormaps import rgb_to_normals
 from training.data.sets.rendered import View
 from training.scenes import shaders
 from training.scenes.meshes import Mesh
@@ -208,7 +209,7 @@ class Targets:
         normal = np.frombuffer(self.pixels.read(components=4, attachment=2), np.uint8).reshape(height, width, 4)
         depth = depth.reshape(height, width)
         sky = depth == 0
-        directions = (normal[..., :3].astype(np.float32) / 127.5 - 1) * np.array([1, -1, -1], np.float32)
+        directions = rgb_to_normals(normal[..., :3]) * np.array([1, -1, -1], np.float32)
         directions[sky] = 0
         return View(
             rgb=colour.reshape(height, width, 3),

@@ -114,7 +114,12 @@ def test_the_size_that_the_network_sees_changes_the_cost_and_the_maps(page, pict
 
 
 def test_what_is_there_stays_when_it_is_stopped(page):
-    page.get_by_label("50", exact=True).check()
+    choices = page.locator(".choices")
+    choices.filter(has_text="Denoising steps").get_by_label("50", exact=True).check()
+    choices.filter(has_text="Ensemble sizes").get_by_label("20", exact=True).check()
+    for seed in ("1", "2", "3"):  # long enough that it is not through before Stop arrives
+        choices.filter(has_text="Seeds").get_by_label(seed, exact=True).check()
+    page.locator("#lab-cost").get_by_text("48 cells").wait_for()
     page.locator("#lab-run").click()
     page.locator(CELLS).first.wait_for()
     page.locator("#lab-stop").click()

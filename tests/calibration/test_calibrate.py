@@ -24,6 +24,7 @@ from tests.helpers.measured_room import (
     room,
     unknowns,
 )
+from tests.helpers.predictions import prediction_of
 
 pytestmark = pytest.mark.numeric
 
@@ -159,7 +160,7 @@ def any_map(seed: int, space: Space) -> tuple[Prediction, np.ndarray, np.random.
         "disparity": (1.2 - values) / shift,
     }
     uncertainty = np.full(values.shape, 0.01, np.float32)
-    prediction = replace(planted(room(), space), values=values, uncertainty=uncertainty)
+    prediction = prediction_of(values, "affine", space, uncertainty=uncertainty, fov_x_deg=FOV_DEG)
     return prediction, depth_from_affine(lines[space].astype(np.float64), space)[0], rng
 
 

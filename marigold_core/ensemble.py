@@ -5,14 +5,15 @@ deviation 1 they all lie in one frame, so there is nothing to search for: the me
 correlations are all that alignment needs from the pixels. The correlations also decide which members are fused: a
 flat one carries no depth, and an inverted or unrelated one would only blur the others.
 
-Median and MAD (median absolute deviation) come from a sorting network over the member axis, applied to blocks of
-pixels that stay in cache. Of an even number of values the median is the mean of the middle two: unlike the lower
-one it treats near and far alike, and of two members it is their mean.
+The median comes from a sorting network over the member axis, applied to blocks of pixels that stay in cache. Of an even
+number of values it is the mean of the middle two: unlike the lower one it treats near and far alike, and of two members
+it is their mean. The spread is the standard deviation about the median: of four to ten members it ranks errors better
+than the median absolute deviation, to which the outer half of them makes no difference (training/NOTES.md).
 
 Members are finite by contract. The work is done in float32 on the device that the members are on.
 """
 
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,12 +22,13 @@ from torch.nn import functional as F
 FLAT = 1e-5  # a member with a smaller deviation is rounding noise, not depth
 CANCELLED = 1e-3  # members of deviation 1 whose median spans less have cancelled each other out
 QUORUM = 0.5  # a member is fused if it agrees with the others at least half as well as the best one does
+POOLED_SHARE = 64  # the longest side of a map over the radius of the windows in which members' deviations are pooled
 BLOCK_CPU = 1 << 16  # pixels; smaller blocks pay for more calls, larger ones leave the cache
 BLOCK_GPU = 1 << 20  # only bounds the scratch memory
 
 
 def fuse_affine(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Fuse [E, 1, H, W] affine depth -> (depth [1, 1, H, W] in [0, 1], its MAD [1, 1, H, W] in the same units).
+    """Fuse [E, 1, H, W] affine depth -> (depth [1, 1, H, W] in [0, 1], its spread [1, 1, H, W] in the same units).
 
     Positive scale, shift and order of the members do not matter. One member comes back unchanged with spread 0;
     of two the result is the mean. Members to which ``align_affine`` gives scale 0 are left out. If all are flat
@@ -39,7 +41,7 @@ def fuse_affine(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fuse_scale(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Fuse [E, 1, H, W] depth >= 0 of unknown scale -> (depth [1, 1, H, W] in [0, 1], its MAD [1, 1, H, W]).
+    """Fuse [E, 1, H, W] depth >= 0 of unknown scale -> (depth [1, 1, H, W] in [0, 1], its spread [1, 1, H, W]).
 
     As ``fuse_affine``, but a member has no shift: 0 stays 0, and the farthest pixel becomes 1.
     """
@@ -51,11 +53,11 @@ def fuse_scale(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fuse_absolute(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Fuse [E, 1, H, W] depth in one unit -> (median [1, 1, H, W], MAD [1, 1, H, W]) in that unit."""
+    """Fuse [E, 1, H, W] depth in one unit -> (median [1, 1, H, W], spread [1, 1, H, W]) in that unit."""
     rows = _rows(members)
     ones = torch.ones(len(rows))
-    median, mad = _median_mad(rows, ones, torch.zeros_like(ones))
-    return median.view_as(members[:1]), mad.view_as(members[:1])
+    median, spread = _median_spread(rows, ones, torch.zeros_like(ones))
+    return median.view_as(members[:1]), spread.view_as(members[:1])
 
 
 def fuse_directions(normals: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,6 +74,17 @@ def fuse_directions(normals: Tensor) -> tuple[Tensor, Tensor]:
     cosine = (mean * normals).sum(dim=1, keepdim=True).clamp(-1, 1)  # [E, 1, H, W]
     nearest = cosine.argmax(dim=0, keepdim=True).expand(-1, 3, -1, -1)
     return normals.gather(0, nearest), cosine.arccos().mean(dim=0, keepdim=True) / torch.pi
+
+
+def pool_spread(spread: Tensor) -> Tensor:
+    """Average the squares of a spread [1, 1, H, W] over the window around each pixel -> its root, [1, 1, H, W].
+
+    The standard deviation of a few members is itself known to a third or so; neighbours share it, so that their mean
+    square is a better estimate.
+    """
+    radius = max(1, round(max(spread.shape) / POOLED_SHARE))
+    window = 2 * radius + 1
+    return F.avg_pool2d(spread.square(), window, 1, radius, count_include_pad=False).sqrt()
 
 
 def align_affine(members: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,50 +139,38 @@ def _fuse(members: Tensor, scale: Tensor, shift: Tensor, near: float | None) -> 
     rows = _rows(members)
     if len(kept) < len(rows):
         rows, scale, shift = rows[kept.to(rows.device)], scale[kept], shift[kept]
-    median, mad = _median_mad(rows, scale, shift)
+    median, spread = _median_spread(rows, scale, shift)
     low, high = (float(end) for end in median.aminmax())
     low = low if near is None else near
     if high - low < CANCELLED:
         median, extent = torch.zeros_like(median), 1.0  # the spread stays in deviations of a member
     else:
         median, extent = median.sub_(low), high - low
-    return median.div_(extent).view_as(members[:1]), mad.div_(extent).view_as(members[:1])
+    return median.div_(extent).view_as(members[:1]), spread.div_(extent).view_as(members[:1])
 
 
-def _median_mad(rows: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """[E, N], scale [E], shift [E] -> (median [N], MAD [N]) of ``scale * rows + shift``, reading the rows once."""
+def _median_spread(rows: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """[E, N], scale [E], shift [E] -> (median [N], spread [N]) of ``scale * rows + shift``, reading the rows once."""
     scale, shift = scale.to(rows)[:, None], shift.to(rows)[:, None]
-    median, mad = torch.empty_like(rows[0]), torch.zeros_like(rows[0])
+    median, spread = torch.empty_like(rows[0]), torch.empty_like(rows[0])
     count, half = len(rows), len(rows) // 2
     for block in _blocks(rows):
         values = list(torch.addcmul(shift, rows[:, block], scale))
         for i, j in _sorting_network(count):
             values[i], values[j] = torch.minimum(values[i], values[j]), torch.maximum(values[i], values[j])
-        middle = values[half] if count % 2 else (values[half - 1] + values[half]) / 2
-        median[block] = middle
-        if half:  # the deviations are two sorted runs already: upwards from the median and downwards
-            above = [value - middle for value in values[count - half :]]
-            below = [middle - value for value in reversed(values[:half])]
-            deviation = _smallest(above, below, half)
-            mad[block] = deviation if count % 2 else (deviation + _smallest(above, below, half + 1)) / 2
-    return median, mad
-
-
-def _smallest(a: list[Tensor], b: list[Tensor], k: int) -> Tensor:
-    """Two ascending runs of maps -> the k-th smallest value in every pixel (k from 1).
-
-    Take the first i of ``a`` and the first k - i of ``b``: the least that the greatest of them can be, over all i.
-    """
-    ends = [torch.maximum(a[i - 1], b[k - i - 1]) for i in range(max(1, k - len(b)), min(k - 1, len(a)) + 1)]
-    ends += [run[k - 1] for run in (a, b) if k <= len(run)]
-    return reduce(torch.minimum, ends)
+        median[block] = middle = values[half] if count % 2 else (values[half - 1] + values[half]) / 2
+        squares = torch.zeros_like(middle)
+        for value in values:
+            squares.addcmul_(value - middle, value - middle)
+        spread[block] = squares.div_(count).sqrt_()
+    return median, spread
 
 
 @lru_cache
 def _sorting_network(count: int) -> tuple[tuple[int, int], ...]:
     """List the comparators (i, j), i < j, that sort any ``count`` values: Batcher's merge exchange.
 
-    Median and MAD of 3 to 20 members of 640 x 480 and 768 x 576 take a sixth to a twenty-fourth of the time that they
+    The median of 3 to 20 members of 640 x 480 and 768 x 576 take a sixth to a twenty-fourth of the time that they
     take with ``torch.sort`` or ``kthvalue`` on two cores of an AMD EPYC (``python -m tests.bench --only median``).
     Source: Knuth, The Art of Computer Programming, volume 3, algorithm 5.2.2 M.
     """

@@ -16,6 +16,7 @@ Colormap = Literal["Spectral", "cividis", "viridis", "inferno", "magma", "turbo"
 Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values of a map
 StereoLayout = Literal["parallel", "cross-eyed", "parallel-half", "cross-eyed-half", "anaglyph"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Views = Literal["photo", "mirrored", "mirrored-rescaled"]
 DEFAULT_COLORMAP: Colormap = "Spectral"  # what the Marigold papers show depth in
 
 
@@ -55,6 +56,13 @@ class Settings(Frozen):
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="member k draws its noise from (seed, k)")
     batch_size: Annotated[int, Field(ge=1, le=20)] | None = Field(
         default=None, description="members in one forward pass; by default as many as fit in memory"
+    )
+    views: Views = Field(
+        default="photo",
+        description="what the members see in turn: the photo, its mirror image too, or both in other sizes as well",
+    )
+    follow_outlines: bool = Field(
+        default=False, description="move jumps of depth onto the outlines of the photo, and make them steep"
     )
 
     @model_validator(mode="after")
@@ -167,10 +175,10 @@ class ColourSettings(Frozen):
     )
 
 
-PRESETS: dict[str, dict[str, int]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"num_inference_steps": 1, "ensemble_size": 1},
     "balanced": {"num_inference_steps": 4, "ensemble_size": 1},
-    "careful": {"num_inference_steps": 4, "ensemble_size": 10},
+    "careful": {"num_inference_steps": 4, "ensemble_size": 10, "views": "mirrored-rescaled"},
 }
 
 

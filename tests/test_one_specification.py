@@ -36,7 +36,7 @@ ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
     "predict_depth": [(Settings, ()), (DepthOutput, ()), (ColourSettings, ())],
     "build_mesh": [(Settings, ()), (MeshOutput, ()), (MeshSettings, ())],
     "calibrate": [(HINTS, ()), (MeshSettings, ("fov_x_deg",)), (Settings, ()), (DepthOutput, ()), (ColourSettings, ())],
-    "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution")), (CompareOutput, ())],
+    "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution", "views")), (CompareOutput, ())],
 }
 COMMAND_MODELS: dict[str, list[Model]] = {
     "predict": [Run, Settings, MeshSettings, ColourSettings],
@@ -202,6 +202,19 @@ def test_the_seed_has_range_default_and_help_of_the_model(page: gr.Blocks) -> No
     seed, schema = widgets(page, gr.Number)[text.SEED], schema_of(Settings, "seed")
     assert (seed.minimum, seed.maximum, seed.value) == (schema["minimum"], schema["maximum"], default(Settings, "seed"))
     assert seed.info == text.capital(help_text(Settings, "seed"))
+
+
+@pytest.mark.parametrize("name", ["views", "follow_outlines"])
+def test_choices_have_values_default_and_help_of_the_models(page: gr.Blocks, name: str) -> None:
+    found: list[Any] = [block for block in page.blocks.values() if getattr(block, "info", None) == _help(name)]
+    assert [one.value for one in found] == [default(Settings, name)] * len(found) and found
+    for one in found:
+        if name == "views":
+            assert [value for _, value in one.choices] == schema_of(Settings, name)["enum"]
+
+
+def _help(name: str) -> str:
+    return text.capital(help_text(Settings, name))
 
 
 # ------------------------------------------------------------------------------- nowhere else

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marigold_core.errors import SettingsError
-from marigold_core.settings import PRESETS, MeshSettings, Settings, bounds, default, help_text
+from marigold_core.settings import PRESETS, MeshSettings, Settings, Views, bounds, default, help_text
 
 NUMBERS = [
     (model, name)
@@ -26,7 +26,23 @@ def test_defaults_are_the_published_ones() -> None:
         "processing_resolution": None,
         "seed": 0,
         "batch_size": None,
+        "views": "photo",
+        "follow_outlines": False,
     }
+
+
+@pytest.mark.parametrize("value", ["", "Photo", "mirror", True, None, 1])
+def test_other_views_are_refused_in_one_sentence(value: Any) -> None:
+    with pytest.raises(
+        SettingsError, match="^views must be 'photo', 'mirrored' or 'mirrored-rescaled', but got .*[.]$"
+    ):
+        Settings(views=value)
+
+
+@pytest.mark.parametrize("value", ["yes", "True", 1, 0, None])
+def test_whether_outlines_are_followed_is_true_or_false(value: Any) -> None:
+    with pytest.raises(SettingsError, match="^follow_outlines must be .*[.]$"):
+        Settings(follow_outlines=value)
 
 
 @pytest.mark.parametrize(("model", "name"), NUMBERS)
@@ -60,7 +76,7 @@ def test_none_stands_for_the_default_only_where_there_is_one_elsewhere(model: ty
             model(**{name: None})
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - CHOICES))
 def test_whole_numbers_are_not_made_from_fractions(name: str) -> None:
     values: list[Any] = [4.7, 4.0]
     for value in values:
@@ -106,6 +122,8 @@ def test_settings_never_change() -> None:
         processing_resolution=st.none() | st.just(0) | st.integers(2, 256).map(lambda k: 8 * k),
         seed=st.integers(0, 2**32 - 1),
         batch_size=st.none() | st.integers(1, 20),
+        views=st.sampled_from(get_args(Views)),
+        follow_outlines=st.booleans(),
     )
 )
 def test_settings_survive_json(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from marigold_core.errors import SettingsError
 from marigold_core.images.differences import difference, shrink
+from marigold_core.pipeline.views import count_views, relative_pixels
 from marigold_core.prediction import Cell, Kind, Prediction, Progress, Space
 from marigold_core.settings import (
     DEFAULT_COLORMAP,
@@ -26,6 +27,7 @@ from marigold_core.settings import (
     Frozen,
     Pixels,
     Settings,
+    Views,
     bounds,
     help_text,
 )
@@ -61,6 +63,7 @@ class Comparison(Frozen):
     )
     seeds: tuple[Annotated[int, _range("seed")], ...] = Field(default=(0,), description="seeds to compare")
     processing_resolution: Pixels | None = Field(default=None, description=help_text(Settings, "processing_resolution"))
+    views: Views = Field(default="photo", description=help_text(Settings, "views"))
     most_minutes: float = Field(default=MAX_MINUTES, gt=0, description="refuse beforehand what would take longer")
 
     @field_validator("steps", "sizes", "seeds", mode="before")
@@ -95,7 +98,7 @@ class Comparison(Frozen):
     @property
     def sample(self) -> Settings:
         """Settings of the shortest run that ``measure`` can time: one member of two steps."""
-        return Settings(num_inference_steps=2, processing_resolution=self.processing_resolution)
+        return Settings(num_inference_steps=2, processing_resolution=self.processing_resolution, views=self.views)
 
 
 def count_cells(requested: Comparison, checkpoints: Sequence[str], max_cells: int | None = None) -> int:
@@ -138,17 +141,21 @@ class PartTimes:
     step_s: float  # of one member
     decode_s: float  # of one member, and of bringing it to the photo's size
 
+    def run_s(self, members: int, steps: int, decodes: int, views: Views) -> float:
+        """Predict the seconds of ``members`` members of one photo, each with so many steps and decodes."""
+        each = relative_pixels(views, members) * (steps * self.step_s + decodes * self.decode_s)
+        return count_views(views, members) * self.encode_s + members * each
+
     def predict_s(self, requested: Comparison) -> float:
         """Predict the seconds of all cells of a comparison: encoding, members and first steps are shared."""
         members = max(requested.sizes) * len(requested.seeds)
         steps = 1 + sum(requested.steps) - len(requested.steps)
-        return self.encode_s + members * (steps * self.step_s + len(requested.steps) * self.decode_s)
+        return self.run_s(members, steps, len(requested.steps), requested.views)
 
     def separate_s(self, requested: Comparison) -> float:
         """Predict the seconds of all cells as runs of their own, which share nothing."""
-        members = len(requested.steps) * sum(requested.sizes) * len(requested.seeds)
-        steps = sum(requested.steps) * sum(requested.sizes) * len(requested.seeds)
-        return requested.cells * self.encode_s + steps * self.step_s + members * self.decode_s
+        cells = product(requested.seeds, requested.steps, requested.sizes)
+        return sum(self.run_s(members, steps, 1, requested.views) for _, steps, members in cells)
 
 
 @dataclass(frozen=True)
@@ -359,7 +366,12 @@ def run(
     for number, checkpoint in enumerate(sweep.checkpoints):
         pipe = yield from open_pipeline(checkpoint)
         for event in pipe.stream_grid(
-            sweep.photo, requested.steps, requested.sizes, requested.seeds, requested.processing_resolution
+            sweep.photo,
+            requested.steps,
+            requested.sizes,
+            requested.seeds,
+            requested.processing_resolution,
+            requested.views,
         ):
             if isinstance(event, Progress):
                 yield Progress(number * event.total + event.done, count * event.total, event.stage)

@@ -20,7 +20,8 @@ from marigold_core.images.colormaps import value_range
 from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import ColourSettings, FieldOfView, Frozen, MeshSettings, Settings
 
-SCHEMA_VERSION = 4  # 2 added how, device, dtype, machine; 3 hints; 4 colours, camera, save_for, prefix; all are read
+# 2 added how, device, dtype, machine; 3 hints; 4 colours, camera, save_for, prefix, views, outlines; all are read
+SCHEMA_VERSION = 4
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
 _AXES = "mesh.glb and points.ply: y up, the camera at the origin looks along -z; relief.stl: z up, millimetres"

@@ -29,28 +29,41 @@ def smooth(values: np.ndarray, strength: float) -> np.ndarray:
     if strength == 0:
         return values
     radius = _radius(values, SMOOTHING_RADIUS)
-    mean = _box_mean(values, radius)
-    variance = np.maximum(_box_mean(values.astype(np.float64) ** 2, radius) - mean**2, 0)
+    mean = box_mean(values, radius)
+    variance = np.maximum(box_mean(values.astype(np.float64) ** 2, radius) - mean**2, 0)
     kept = variance / (variance + strength**2)
-    smoothed = _box_mean(kept, radius) * values + _box_mean((1 - kept) * mean, radius)
+    smoothed = box_mean(kept, radius) * values + box_mean((1 - kept) * mean, radius)
     return smoothed.astype(values.dtype)
 
 
 def sharpen(z: np.ndarray, share: float) -> np.ndarray:
     """[H, W] z > 0 -> the same with blurred depth jumps above ``share`` made steps of one pixel; 0 changes nothing.
 
-    Toggle mapping: a pixel of a jump takes the least or the greatest depth around it, whichever is closer. Where the
-    disparity goes on to change beyond a jump's width there is a slope, which is left as it is.
+    Toggle mapping: a pixel of a jump takes the least or the greatest depth around it, whichever is closer.
 
     Source: Kramer and Bruckner, Iterations of a non-linear transformation for enhancement of digital images, 1975.
     """
     radius = _radius(z, RAMP_RADIUS)
     for _ in range(SHARPENING_PASSES if share else 0):
-        low, high = _extremum(np.minimum, z, radius), _extremum(np.maximum, z, radius)
-        wide_low, wide_high = _extremum(np.minimum, low, radius), _extremum(np.maximum, high, radius)
-        jumps = (high - low > share * low) & (1 / wide_low - 1 / wide_high < 1.5 * (1 / low - 1 / high))
+        jumps, low, high = find_jumps(z, share, radius)
         z = np.where(jumps, np.where(z * z < low * high, low, high), z)
     return z
+
+
+def find_jumps(z: np.ndarray, share: float, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[H, W] z > 0 -> [H, W] bool: True where z jumps by more than ``share``; and its ``extrema`` within ``radius``.
+
+    Where the disparity goes on to change beyond a jump's width there is a slope, which is no jump.
+    """
+    low, high = extrema(z, radius)
+    wide_low, wide_high = _extremum(np.minimum, low, radius), _extremum(np.maximum, high, radius)
+    jumps = (high - low > share * low) & (1 / wide_low - 1 / wide_high < 1.5 * (1 / low - 1 / high))
+    return jumps, low, high
+
+
+def extrema(values: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """[H, W] -> the least and the greatest value of the square window around each pixel, [H, W] each."""
+    return _extremum(np.minimum, values, radius), _extremum(np.maximum, values, radius)
 
 
 def edge_mask(z: np.ndarray, edge_cut: float) -> np.ndarray:
@@ -83,7 +96,7 @@ def _extremum(pick: np.ufunc, values: np.ndarray, radius: int) -> np.ndarray:
     return reduce(pick, (rows[:, shift : shift + width] for shift in range(2 * radius + 1)))
 
 
-def _box_mean(values: np.ndarray, radius: int) -> np.ndarray:
+def box_mean(values: np.ndarray, radius: int) -> np.ndarray:
     """[H, W] -> [H, W] float64 mean of the square window around each pixel, as much of it as lies in the map."""
     height, width = values.shape
     mean, rows, columns = (  # zeros outside count as well, so divide by the share of the window inside

@@ -1,7 +1,7 @@
 """The modalities that a network can be trained to predict: how values become a picture, and a picture values.
 
-A modality is four methods: ``to_vae`` for training, ``from_vae``, ``fuse`` and ``resize`` for inference. Both
-directions stand in one class, so that training and inference agree.
+A modality is five methods: ``to_vae`` for training, ``from_vae``, ``fuse``, ``resize`` and ``mirror`` for inference.
+Both directions stand in one class, so that training and inference agree.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from marigold_core.ensemble import fuse_absolute, fuse_affine, fuse_directions, fuse_scale
+from marigold_core.ensemble import fuse_absolute, fuse_affine, fuse_directions, fuse_scale, pool_spread
 from marigold_core.prediction import DepthTransfer, Kind, Space
 
 NEAR_QUANTILE, FAR_QUANTILE = 0.02, 0.98  # Ke et al. 2024, section 3.2: robust ends of the valid depth range
@@ -65,13 +65,17 @@ class Depth:
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, 1, H, W] -> (depth, spread), both [1, 1, H, W], aligned as far as ``kind`` is unknown."""
-        if self.kind == "affine":
-            return fuse_affine(members)
-        return fuse_scale(members) if self.kind == "scale" else fuse_absolute(members)
+        fusers = {"affine": fuse_affine, "scale": fuse_scale}
+        depth, spread = fusers.get(self.kind, fuse_absolute)(members)
+        return depth, pool_spread(spread)
 
     def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize depth [B, 1, h, w] to (H, W) bilinearly."""
         return _bilinear(values, size)
+
+    def mirror(self, values: Tensor) -> Tensor:
+        """Turn depth [B, 1, H, W] of a photo into that of its mirror image."""
+        return values.flip(-1)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,10 @@ class Normals:
     def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize unit vectors [B, 3, h, w] to (H, W) bilinearly and make them unit length again."""
         return _unit(_bilinear(values, size))
+
+    def mirror(self, values: Tensor) -> Tensor:
+        """Turn unit vectors [B, 3, H, W] of a photo into those of its mirror image: what faced right faces left."""
+        return values.flip(-1) * values.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
 
 
 Modality = Depth | Normals

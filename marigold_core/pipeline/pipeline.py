@@ -26,12 +26,14 @@ from torch import Tensor
 
 from marigold_core.checkpoints.registry import Checkpoint
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
-from marigold_core.images.photo import Photo, load_photo, to_network
+from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import load_components, refusals, without_values
 from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.pipeline.sampling import (
     Condition,
+    Conditions,
     FirstStepCache,
     PredictVelocity,
     generator,
@@ -39,9 +41,11 @@ from marigold_core.pipeline.sampling import (
     members_that_fit,
     noise,
     release,
+    stack,
 )
+from marigold_core.pipeline.views import View, view_of
 from marigold_core.prediction import Cell, Prediction, Progress
-from marigold_core.settings import ResolvedSettings, Settings
+from marigold_core.settings import ResolvedSettings, Settings, Views
 
 TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
 TOO_LARGE = "This photo is too large for the memory of this machine; choose a lower processing resolution."
@@ -229,6 +233,7 @@ class MarigoldPipeline:
         sizes: Sequence[int],
         seeds: Sequence[int] = (0,),
         processing_resolution: int | None = None,
+        views: Views = "photo",
     ) -> Iterator[Cell]:
         """Predict with every combination of settings; see ``stream_grid`` to watch and stop.
 
@@ -238,6 +243,7 @@ class MarigoldPipeline:
             sizes: numbers of members, ascending.
             seeds: seeds of the noise.
             processing_resolution: longest edge the network sees, pixels; by default the checkpoint's own.
+            views: what the members see.
 
         Yields:
             One ``Cell`` for every (seed, steps, size).
@@ -247,7 +253,7 @@ class MarigoldPipeline:
             SettingsError: a setting is out of range.
             CheckpointError: the network's output is not finite.
         """
-        events = self.stream_grid(photo, steps, sizes, seeds, processing_resolution)
+        events = self.stream_grid(photo, steps, sizes, seeds, processing_resolution, views)
         return (event for event in events if isinstance(event, Cell))
 
     def stream_grid(
@@ -257,14 +263,16 @@ class MarigoldPipeline:
         sizes: Sequence[int],
         seeds: Sequence[int],
         processing_resolution: int | None,
+        views: Views = "photo",
     ) -> Iterator[Progress | Cell]:
         """Yield a ``Progress`` each step and every ``Cell`` as it is there; closing stops before the next step.
 
-        The photo is encoded once, members 1..5 are the first of 1..10, and the rows of a seed share their first step.
-        The time of a cell leaves out what the caller does with an event.
+        The photo is encoded once in each view, members 1..5 are the first of 1..10, and the rows of a seed share their
+        first step. The time of a cell leaves out what the caller does with an event.
         """
-        photo, condition = load_photo(photo), None
-        cache = FirstStepCache(self.predict_velocity)
+        photo = load_photo(photo)
+        conditions = None
+        first_steps = FirstStepCache(self.predict_velocity)
         total, before = len(seeds) * sum(steps) * max(sizes), 0  # steps of single members
         for seed, n in product(seeds, steps):
             settings = self.resolve(
@@ -273,12 +281,13 @@ class MarigoldPipeline:
                     ensemble_size=max(sizes),
                     processing_resolution=processing_resolution,
                     seed=seed,
+                    views=views,
                 )
             )
-            condition = condition or self.encode_photo(photo, settings.processing_resolution)
+            conditions = conditions or self._conditions(photo, settings)
             members: list[Tensor] = []
             seconds, began = 0.0, perf_counter()
-            for event in self._members(condition, settings, first=0, cache=cache):
+            for event in self._members(conditions, settings, first=0, first_steps=first_steps):
                 if isinstance(event, Progress):
                     seconds += perf_counter() - began
                     yield Progress(before + event.done, total, event.stage)
@@ -286,15 +295,16 @@ class MarigoldPipeline:
                     continue
                 members.append(event)
                 if len(members) in sizes:
-                    seconds += perf_counter() - began + cache.take_saved_s()
-                    yield Cell(self.fuse_members(photo, settings, members, condition.tiled), seconds)
+                    seconds += perf_counter() - began + first_steps.take_saved_s()
+                    yield Cell(self.fuse_members(photo, settings, members, conditions.tiled), seconds)
                     began = perf_counter()
             before += n * max(sizes)
 
     def member_noise(self, photo: PhotoSource, settings: Settings, k: int) -> Tensor:
         """Return the latent [1, 4, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
-        resolution = self.resolve(settings).processing_resolution
-        x, _ = to_network(load_photo(photo).pixels, resolution, self.factor)
+        resolution, pixels = self.resolve(settings).processing_resolution, load_photo(photo).pixels
+        resolution = view_of(settings.views, k).resolution(resolution, pixels.shape[:2])
+        x, _ = to_network(pixels, resolution, self.factor)
         return noise(generator(settings.seed, k), x.shape[-2] // self.factor, x.shape[-1] // self.factor)
 
     def resolve(self, settings: Settings | None) -> ResolvedSettings:
@@ -314,27 +324,34 @@ class MarigoldPipeline:
         if len(members) >= total:
             yield self.fuse_members(photo, settings, members[:total], tiled)
             return
-        # 2. Encode the photo once for all members.
+        # 2. Encode the photo once for all members that see it alike, when the first of them is begun.
         yield Progress(0, 1, "reading the photo")
-        condition = self.encode_photo(photo, settings.processing_resolution)
+        conditions = self._conditions(photo, settings)
         # 3. Denoise and decode, member by member, fusing what is there.
-        for event in self._members(condition, settings, first=len(members)):
+        for event in self._members(conditions, settings, first=len(members)):
             if isinstance(event, Progress):
                 yield event
                 continue
             members.append(event)  # [1, C, PH, PW]
             if every_member or len(members) == total:
-                yield self.fuse_members(photo, settings, members, tiled or condition.tiled)
+                yield self.fuse_members(photo, settings, members, tiled or conditions.tiled)
+
+    def _conditions(self, photo: Photo, settings: ResolvedSettings) -> Conditions:
+        """Return a photo's condition by view; each is computed once, when it is first asked for."""
+        return Conditions(partial(self.encode_photo, photo, settings.processing_resolution))
 
     @torch.inference_mode()
-    def encode_photo(self, photo: Photo, resolution: int) -> Condition:
-        """Encode a photo and compute the image prior's features of it, in tiles when memory runs out."""
-        x, size = to_network(photo.pixels, resolution, self.factor)  # [1, 3, PPH, PPW]
+    def encode_photo(self, photo: Photo, resolution: int, view: View = View()) -> Condition:  # noqa: B008
+        """Encode a view of a photo and compute the image prior's features of it, in tiles when memory runs out."""
+        height, width = photo.pixels.shape[:2]
+        seen = view.resolution(resolution, (height, width))
+        x, size = to_network(view.pixels(photo.pixels), seen, self.factor)  # [1, 3, PPH, PPW]
+        grid = network_size(height, width, resolution)
         for tiled in (self.vae.use_tiling, True):
             try:
                 with self._tiling(tiled):
                     latent = self.encode(x.to(self.device, self.dtype))
-                    return Condition(latent, self.features(latent), size, tiled)
+                    return Condition(latent, self.features(latent), size, view, grid, tiled)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -357,7 +374,11 @@ class MarigoldPipeline:
         """
         if start is None:
             return []
-        free = {"ensemble_size": 1, "batch_size": None}  # what may differ without changing a member
+        free = {
+            "ensemble_size": 1,
+            "batch_size": None,
+            "follow_outlines": False,
+        }  # what may differ without changing a member
         same = start.settings.changed(**free) == settings.changed(**free)
         if (
             not same
@@ -374,7 +395,7 @@ class MarigoldPipeline:
         return list(stack.unsqueeze(1).unbind())
 
     def _members(
-        self, condition: Condition, settings: ResolvedSettings, first: int, cache: FirstStepCache | None = None
+        self, conditions: Conditions, settings: ResolvedSettings, first: int, first_steps: FirstStepCache | None = None
     ) -> Iterator[Progress | Tensor]:
         """Yield a ``Progress`` each step and each finished member [1, C, PH, PW], from member ``first`` on.
 
@@ -383,12 +404,13 @@ class MarigoldPipeline:
         """
         steps, members = settings.num_inference_steps, settings.ensemble_size
         channels = self.unet.config["block_out_channels"][0]
-        batch = settings.batch_size or members_that_fit(self.device, condition.latent, channels, members - first)
+        latent = conditions(view_of(settings.views, first)).latent
+        batch = settings.batch_size or members_that_fit(self.device, latent, channels, members - first)
         k = first
         while k < members:
             rows = range(k, min(k + batch, members))
             try:
-                for event in self._batch(condition, settings, rows, first, cache):
+                for event in self._batch(conditions, settings, rows, first, first_steps):
                     k += isinstance(event, Tensor)
                     yield event
                 continue
@@ -400,42 +422,62 @@ class MarigoldPipeline:
             if batch > 1:
                 batch = (batch + 1) // 2
                 note = f"out of memory: going on with {batch} at a time"
-            elif not condition.tiled:
-                condition.tiled = True
+            elif not conditions.tiled:
+                conditions.tiled = True
                 note = "out of memory: going on with the picture in tiles"
             else:
                 raise MarigoldError(TOO_LARGE)
             yield Progress((k - first) * steps, (members - first) * steps, note)
 
     def _batch(
-        self, condition: Condition, settings: ResolvedSettings, rows: range, first: int, cache: FirstStepCache | None
+        self,
+        conditions: Conditions,
+        settings: ResolvedSettings,
+        rows: range,
+        first: int,
+        first_steps: FirstStepCache | None,
     ) -> Iterator[Progress | Tensor]:
-        """Denoise the members ``rows`` together, then decode and yield them one by one."""
+        """Denoise the members ``rows``, those of one size together, then decode and yield them in their order."""
         steps, members = settings.num_inference_steps, settings.ensemble_size
-        streams = [generator(settings.seed, k) for k in rows]
-        start = torch.cat([noise(stream, *condition.latent.shape[-2:]) for stream in streams]).to(
-            self.device, self.dtype
-        )
-        first_step = partial(cache.predict, settings.seed, rows) if cache else None
-        height, width = condition.size
-        latent, features = condition.rows(len(rows))
-        denoising = self.denoise(latent, start, steps, streams, first_step, features)
-        clean = start  # [B, 4, h, w]
-        who = f"member {rows.start + 1}" if len(rows) == 1 else f"members {rows.start + 1} to {rows.stop}"
-        for step in range(1, steps + 1):
-            with torch.inference_mode():  # entered anew each step: the mode must not leak out of a paused generator
-                clean = next(denoising)
-            done = (rows.start - first) * steps + step * len(rows)
-            yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
-        for row in range(len(rows)):
-            with torch.inference_mode(), self._tiling(condition.tiled):
-                member = self.modality.from_vae(self.decode(clean[row : row + 1]))[..., :height, :width].float()
-                if not torch.isfinite(member).all():
-                    raise CheckpointError(
-                        f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"
-                        f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
-                    )
+        seen = {k: conditions(view_of(settings.views, k)) for k in rows}
+        groups: dict[torch.Size, list[int]] = {}
+        for k in rows:
+            groups.setdefault(seen[k].latent.shape, []).append(k)
+        clean: dict[int, Tensor] = {}  # [1, 4, h, w] by member
+        done = (rows.start - first) * steps
+        for shape, group in groups.items():
+            streams = [generator(settings.seed, k) for k in group]
+            latent = torch.cat([noise(stream, *shape[-2:]) for stream in streams]).to(self.device, self.dtype)
+            first_step = partial(first_steps.predict, settings.seed, tuple(group)) if first_steps else None
+            photo_latent, features = stack([seen[k] for k in group])
+            denoising = self.denoise(photo_latent, latent, steps, streams, first_step, features)
+            who = "member" + "s" * (len(group) > 1) + " " + ", ".join(str(k + 1) for k in group)
+            for step in range(1, steps + 1):
+                with torch.inference_mode():  # entered anew each step: the mode must not leak out of a paused generator
+                    latent = next(denoising)  # [B, 4, h, w]
+                done += len(group)
+                yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
+            clean.update(zip(group, latent.split(1), strict=True))
+        for k in rows:
+            with torch.inference_mode(), self._tiling(conditions.tiled):
+                member = self._decode_member(clean[k], seen[k])
             yield member
+
+    def _decode_member(self, clean: Tensor, condition: Condition) -> Tensor:
+        """Decode the latent [1, 4, h, w] of a member and bring it to the photo's grid -> [1, C, PH, PW].
+
+        Raises: CheckpointError for numbers that are not finite.
+        """
+        height, width = condition.size
+        member = self.modality.from_vae(self.decode(clean))[..., :height, :width].float()
+        if not torch.isfinite(member).all():
+            raise CheckpointError(
+                f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"
+                f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
+            )
+        if condition.view.mirrored:
+            member = self.modality.mirror(member)
+        return member if condition.size == condition.photo_size else self.modality.resize(member, condition.photo_size)
 
     @torch.inference_mode()
     def fuse_members(
@@ -448,11 +490,14 @@ class MarigoldPipeline:
         values = self.modality.resize(values, size)
         if self.modality.kind == "affine":
             values = values.clamp(0, 1)
+        values = _array(values)
+        if settings.follow_outlines and self.modality.name == "depth":
+            values = follow_outlines(values, photo.pixels, max(stack.shape[-2:]))
         return Prediction(
             modality=self.modality.name,
             kind=self.modality.kind,
             space=self.checkpoint.space,
-            values=_array(values),
+            values=values,
             uncertainty=_array(Depth().resize(spread, size)) if len(members) >= 3 else None,
             members=np.stack([_array(member) for member in members]).astype(np.float16),
             photo=photo.pixels,

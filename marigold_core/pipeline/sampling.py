@@ -1,7 +1,8 @@
 """The random streams of an ensemble's members, what they share, and how many are denoised at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from marigold_core.pipeline.image_prior import Features
+from marigold_core.pipeline.views import View
 
 # Activations of the U-Net per member, as multiples of its first feature map. From the published table of the
 # official repository: 18 members of 96 x 96 latents, 320 channels, 2 bytes each beside the weights on 24 GB.
@@ -36,18 +38,40 @@ def noise(stream: torch.Generator, h: int, w: int) -> Tensor:
 PredictVelocity = Callable[[Tensor, Tensor, Tensor, Features], Tensor]  # as MarigoldPipeline.predict_velocity
 
 
-@dataclass
+@dataclass(frozen=True)
 class Condition:
-    """What is known of a photo while its members are denoised, computed once for all of them."""
+    """What is known of a photo in one view while members are denoised, computed once for all that have the view."""
 
     latent: Tensor  # [1, 4, h, w], the encoded photo
     features: Features  # of the image prior, [1, C, h', w'] each; none without one
-    size: tuple[int, int]  # (PH, PW), processing size without padding
-    tiled: bool = False  # whether the autoencoder works in tiles; set when memory runs out
+    size: tuple[int, int]  # of the view without padding
+    view: View
+    photo_size: tuple[int, int]  # (PH, PW), processing size of the photo itself, without padding
+    tiled: bool  # whether the autoencoder had to work in tiles
 
-    def rows(self, count: int) -> tuple[Tensor, Features]:
-        """Repeat latent and features for ``count`` members, without copying."""
-        return self.latent.expand(count, -1, -1, -1), tuple(f.expand(count, -1, -1, -1) for f in self.features)
+
+class Conditions:
+    """What is known of one photo in each view, computed when a first member needs it."""
+
+    def __init__(self, encode: Callable[[View], Condition]) -> None:
+        self._encode = cache(encode)
+        self.tiled = False  # whether the autoencoder works in tiles; set when memory runs out
+
+    def __call__(self, view: View) -> Condition:
+        """Return what is known of the photo in a view."""
+        condition = self._encode(view)
+        self.tiled |= condition.tiled
+        return condition
+
+
+def stack(conditions: Sequence[Condition]) -> tuple[Tensor, Features]:
+    """Put the latents and features of views of one size into rows [B, ...]; a single view is not copied."""
+    count = len(conditions)
+    if len({condition.view for condition in conditions}) == 1:
+        latent, features = conditions[0].latent, conditions[0].features
+        return latent.expand(count, -1, -1, -1), tuple(f.expand(count, -1, -1, -1) for f in features)
+    features = zip(*(condition.features for condition in conditions), strict=True)
+    return torch.cat([condition.latent for condition in conditions]), tuple(map(torch.cat, features))
 
 
 class FirstStepCache:
@@ -58,14 +82,14 @@ class FirstStepCache:
 
     def __init__(self, predict_velocity: PredictVelocity) -> None:
         self._predict_velocity = predict_velocity
-        self._known: dict[tuple[int, range, int], tuple[Tensor, float]] = {}
+        self._known: dict[tuple[int, tuple[int, ...], int], tuple[Tensor, float]] = {}
         self._saved_s = 0.0
 
     def predict(
-        self, seed: int, rows: range, image_latent: Tensor, start: Tensor, t: Tensor, features: Features
+        self, seed: int, members: tuple[int, ...], image_latent: Tensor, start: Tensor, t: Tensor, features: Features
     ) -> Tensor:
-        """Return the velocity [B, 4, h, w] of the members ``rows`` at ``t``, where they are their noise ``start``."""
-        key = (seed, rows, int(t))
+        """Return the velocity [B, 4, h, w] of the ``members`` at ``t``, where they are their noise ``start``."""
+        key = (seed, members, int(t))
         if key in self._known:
             velocity, seconds = self._known[key]
             self._saved_s += seconds

@@ -23,6 +23,7 @@ from marigold_core.errors import ExportError, SettingsError
 from marigold_core.files import archive
 from marigold_core.files.presets import SaveFor
 from marigold_core.images.photo import load_photo
+from marigold_core.pipeline.views import relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.serving.results import ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
@@ -311,6 +312,7 @@ def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int]) -> None:
     longest = settings.processing_resolution or max(height, width)
     megapixels = height * width * (longest / max(height, width)) ** 2 / 1e6
     steps, members = settings.num_inference_steps, settings.ensemble_size
+    megapixels *= relative_pixels(settings.views, members)
     if megapixels * steps * members > MAX_WORK:
         raise SettingsError(
             f"{steps} steps x {members} members on {megapixels:.1f} megapixels is too much for one run;"

@@ -203,7 +203,7 @@ def estimate(
         near = min(runs, key=lambda run: _ratio(run.network_mp, network_mp) + _ratio(run.photo_mp, photo_mp))
         parts = scaled(near, runner, network_mp, photo_mp)
     steps, members = resolved.num_inference_steps, resolved.ensemble_size
-    seconds = parts.encode_s + members * (steps * parts.step_s + parts.decode_s)
+    seconds = parts.run_s(members, steps, 1, resolved.views)
     if pipe is None:
         seconds += IMPORT_S + runner.weight_bytes / READ_BYTES_S if load_s is None else load_s
     return RuntimeEstimate(seconds, bool(runs), 0 if is_here(checkpoint) else runner.weight_bytes, parts)

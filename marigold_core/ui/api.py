@@ -349,7 +349,7 @@ ENDPOINTS = (
         "Compare denoising steps, numbers of members, seeds and checkpoints on one photo, side by side."
         " Members, first steps and the encoding are shared between cells."
         " What is too much for one comparison is refused.",
-        [*fields(Comparison, "steps", "sizes", "seeds", "processing_resolution"), *fields(CompareOutput)],
+        [*fields(Comparison, "steps", "sizes", "seeds", "processing_resolution", "views"), *fields(CompareOutput)],
         CompareOutput,
         CompareResult,
         _compare,
@@ -455,7 +455,7 @@ def read_hints(given: Arguments) -> Hints:
 def read_comparison(given: Arguments) -> tuple[Comparison, list[str]]:
     """Read what to compare, and with which checkpoints, from a call. Raises: SettingsError, CheckpointError."""
     axes = {name: given[name] for name in ("steps", "sizes", "seeds") if given[name] is not None}
-    requested = shared_comparison(**axes, processing_resolution=given["processing_resolution"])
+    requested = shared_comparison(**axes, processing_resolution=given["processing_resolution"], views=given["views"])
     checkpoints: Any = [default_checkpoint()] if given["checkpoints"] is None else given["checkpoints"]
     names = [check_checkpoint(name) for name in cast(list[str], checkpoints)]
     count_cells(requested, names, MAX_CELLS)

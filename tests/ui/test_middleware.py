@@ -8,7 +8,7 @@ import pytest
 
 from marigold_core.checkpoints.registry import NamedCheckpoint
 from marigold_core.errors import CheckpointError, ImageError
-from marigold_core.settings import PRESETS
+from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui import offered_checkpoints, text
 from marigold_core.ui.api import ENDPOINTS, _file, fault
 from marigold_core.ui.controls import settings
@@ -194,8 +194,11 @@ def test_a_file_is_described_completely(tmp_path):
 def test_the_presets_are_those_of_the_library():
     assert set(text.PRESETS) == set(PRESETS)
     for name, values in PRESETS.items():
-        assert settings.matching_preset(values["num_inference_steps"], values["ensemble_size"]) == name
-    assert settings.matching_preset(7, 3) is None
+        chosen = Settings(**values)
+        steps, members = values["num_inference_steps"], values["ensemble_size"]
+        assert settings.matching_preset(steps, members, chosen.views) == name
+    assert settings.matching_preset(7, 3, "photo") is None
+    assert settings.matching_preset(1, 1, "mirrored") is None
 
 
 def test_the_picker_lists_what_works(monkeypatch):

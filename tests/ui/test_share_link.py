@@ -22,6 +22,7 @@ def query(**words: str) -> dict[str, str]:
 @pytest.mark.parametrize("example", [None, *examples.NAMES])
 def test_what_is_written_is_read_back(pixels: int | None, example: str | None) -> None:
     asked = Settings(num_inference_steps=7, ensemble_size=12, processing_resolution=pixels, seed=2**32 - 1)
+    asked = asked.changed(views="mirrored", follow_outlines=pixels is None)
     place = PageState(asked, "nano", example)
     assert read(dict(parse_qsl(write(place).removeprefix("?")))) == place
 
@@ -29,7 +30,7 @@ def test_what_is_written_is_read_back(pixels: int | None, example: str | None) -
 def test_a_link_says_nothing_about_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/of/mine")
     link = write(PageState(Settings(num_inference_steps=1), "/models/of/mine", None))
-    assert link == "?num_inference_steps=1&ensemble_size=1&seed=0"
+    assert link == "?num_inference_steps=1&ensemble_size=1&seed=0&views=photo&follow_outlines=False"
     place = read(dict(parse_qsl(link.removeprefix("?"))))
     assert place is not None and place.checkpoint == "/models/of/mine"  # wherever it is opened, that place's own
 
@@ -50,6 +51,8 @@ def test_a_query_that_is_not_ours_is_no_link() -> None:
         (query(seed=""), "seed must be"),
         (query(num_inference_steps="51"), "num_inference_steps must be"),
         (query(ensemble_size="<script>"), "ensemble_size must be"),
+        (query(views="turned"), "views must be"),
+        (query(follow_outlines="yes"), "follow_outlines must be"),
         (query(processing_resolution="264"), "processing_resolution has no 264; choose from 256"),
         (query(processing_resolution="2049"), "processing_resolution"),
         (query(example="../cat"), "example has no '../cat'; choose from street"),

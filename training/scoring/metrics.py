@@ -98,13 +98,29 @@ def sparsification(error: np.ndarray, ranking: np.ndarray) -> np.ndarray:
     itself it is the oracle, below which no curve can be. Pixels of one rank count alike. An error of 0 everywhere
     gives 0 everywhere. Source: Ilg et al. 2018, sparsification plots.
     """
-    _, group = np.unique(ranking, return_inverse=True)
-    shared = (np.bincount(group, error) / np.bincount(group))[group]  # ties: each pixel the mean error of its rank
-    total = np.cumsum(shared[np.argsort(ranking)])
+    total = np.cumsum(_ranked(error, ranking))
     left = len(error) - np.floor(REMOVED[:-1] * len(error)).astype(int)
     mean = total[-1] / len(error)
     curve = total[left - 1] / left / mean if mean > 0 else np.zeros(len(left))
     return np.append(curve, 0.0)
+
+
+def tenths(error: np.ndarray, uncertainty: np.ndarray) -> float:
+    """Measure the mean error of the surest tenth of pixels [N] over that of the least sure tenth; 0 is best.
+
+    1 is what uncertainty has that says nothing; it is 1 where the least sure have no error, too.
+    """
+    ranked = _ranked(error, uncertainty)
+    tenth = -(-len(ranked) // 10)
+    surest, least_sure = ranked[:tenth].mean(), ranked[-tenth:].mean()
+    return float(surest / least_sure) if least_sure > 0 else 1.0
+
+
+def _ranked(error: np.ndarray, ranking: np.ndarray) -> np.ndarray:
+    """Sort errors [N] by ``ranking`` [N], ascending; pixels of one rank have the mean error of that rank each."""
+    _, group = np.unique(ranking, return_inverse=True)
+    shared = (np.bincount(group, error) / np.bincount(group))[group]
+    return shared[np.argsort(ranking)]
 
 
 def ause(curve: np.ndarray, oracle: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from marigold_core.images.differences import resize_map
 from marigold_core.prediction import Prediction
 from training.data.sets.sample import Sample
 from training.scoring.alignment import align, as_estimate
-from training.scoring.metrics import METRICS, ause, boundary_f1, rank_correlation, sparsification
+from training.scoring.metrics import METRICS, ause, boundary_f1, rank_correlation, sparsification, tenths
 from training.scoring.protocols import Averaging, Protocol
 
 # photo [H, W, 3] uint8 -> map [h, w] that grows with depth (or falls with it, where disparity is fitted), or more
@@ -70,7 +70,13 @@ def _measure(
     every = -(-truth.size // RANKED_PIXELS)
     error, spread = np.abs(found - truth)[::every], uncertainty[counted][::every]
     curves = np.stack([sparsification(error, spread), sparsification(error, error)])
-    return row | {"spearman": rank_correlation(spread, error), "ause": ause(*curves)}, curves
+    row |= {
+        "spearman": rank_correlation(spread, error),
+        "spearman_rel": rank_correlation(spread, error / truth[::every]),
+        "ause": ause(*curves),
+        "tenths": tenths(error, spread),
+    }
+    return row, curves
 
 
 def evaluate(predict: Predictor, samples: Iterable[Sample], protocol: Protocol) -> list[Row]:

@@ -42,7 +42,7 @@ class RuntimeLine:
 
         given = {photo, *inputs.values}
         changes = [page.load, inputs.steps.change, inputs.members.change, inputs.resolution.change]
-        changes += [inputs.checkpoint.change, photo.change]
+        changes += [inputs.views.change, inputs.checkpoint.change, photo.change]
         # One event, so that a slow answer about earlier values never comes after that about the last ones.
         on(changes, estimate, given, self.line, trigger_mode="always_last")
         for job in self.controller.jobs:

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from marigold_core.checkpoints.registry import default_checkpoint
-from marigold_core.settings import PRESETS, Settings, bounds, default, help_text
+from marigold_core.settings import PRESETS, Settings, Views, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.events import QUIET, on
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
@@ -17,7 +17,10 @@ from marigold_core.ui.offered_checkpoints import checkpoint_choices
 DEFAULT_PRESET = "balanced"
 OWN_RESOLUTION = "own"  # a drop-down has no choice for None
 RESOLUTIONS_PX = (256, 384, 512, 768, 1024)
-PRESET_VALUES = {name: [values["num_inference_steps"], values["ensemble_size"]] for name, values in PRESETS.items()}
+PRESET_FIELDS = ("num_inference_steps", "ensemble_size", "views")
+PRESET_VALUES = {
+    name: [getattr(Settings(**values), field) for field in PRESET_FIELDS] for name, values in PRESETS.items()
+}
 OFFERED_PX = (*RESOLUTIONS_PX, 0)  # 0: the photo's own size
 
 
@@ -29,13 +32,23 @@ class SettingsInputs:
     members: gr.Slider
     resolution: gr.Dropdown
     seed: gr.Number
+    views: gr.Dropdown
+    outlines: gr.Checkbox
     checkpoint: gr.Dropdown
     preset: gr.Radio
 
     @property
     def values(self) -> list[Component]:
         """What an event lists as inputs."""
-        return [self.steps, self.members, self.resolution, self.seed, self.checkpoint]
+        return [
+            self.steps,
+            self.members,
+            self.resolution,
+            self.seed,
+            self.views,
+            self.outlines,
+            self.checkpoint,
+        ]
 
     @property
     def outputs(self) -> list[Component]:
@@ -49,6 +62,8 @@ class SettingsInputs:
             ensemble_size=values[self.members],
             processing_resolution=chosen_px(values[self.resolution]),
             seed=values[self.seed],
+            views=values[self.views],
+            follow_outlines=values[self.outlines],
         )
 
     def restored(self, asked: Settings, checkpoint: str) -> dict[Component, object]:
@@ -57,10 +72,12 @@ class SettingsInputs:
         update: dict[Component, object] = {
             self.members: asked.ensemble_size,
             self.seed: asked.seed,
+            self.views: asked.views,
+            self.outlines: asked.follow_outlines,
             self.checkpoint: checkpoint,
         }
         if steps is not None:
-            update |= {self.steps: steps, self.preset: matching_preset(steps, asked.ensemble_size)}
+            update |= {self.steps: steps, self.preset: matching_preset(steps, asked.ensemble_size, asked.views)}
         if pixels is None:
             update[self.resolution] = OWN_RESOLUTION
         elif pixels in OFFERED_PX:
@@ -89,9 +106,15 @@ def draw_resolution(elem_id: str) -> gr.Dropdown:
     )
 
 
+def draw_views(elem_id: str, value: Views) -> gr.Dropdown:
+    """Draw the choice of what the members see."""
+    choices = [(label, name) for name, label in text.VIEWS.items()]
+    return gr.Dropdown(choices, value=value, label=text.VIEWS_LABEL, info=_info("views"), elem_id=elem_id)
+
+
 def draw_effort() -> tuple[gr.Slider, gr.Slider, gr.Radio]:
-    """Draw what a run's time goes into -> denoising steps, ensemble size, and the presets that they are tied to."""
-    chosen = PRESETS[DEFAULT_PRESET]
+    """Draw what a run's time goes into -> denoising steps, ensemble size, and the presets."""
+    chosen = Settings(**PRESETS[DEFAULT_PRESET])
     with gr.Column(elem_id="effort"):
         preset = gr.Radio(
             [(label, name) for name, label in text.PRESETS.items()],
@@ -100,16 +123,15 @@ def draw_effort() -> tuple[gr.Slider, gr.Slider, gr.Radio]:
             show_label=False,
             elem_id="preset",
         )
-        steps = _slider("num_inference_steps", text.STEPS, chosen["num_inference_steps"])
-        members = _slider("ensemble_size", text.MEMBERS, chosen["ensemble_size"])
-    # In the browser, so that no run can begin with the values of the preset before.
-    preset.input(None, preset, [steps, members], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
-    on([steps.input, members.input], matching_preset, [steps, members], preset)
+        steps = _slider("num_inference_steps", text.STEPS, chosen.num_inference_steps)
+        members = _slider("ensemble_size", text.MEMBERS, chosen.ensemble_size)
     return steps, members, preset
 
 
 def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInputs:
-    """Draw the fold with all other settings; ranges, defaults and help come from ``Settings``."""
+    """Draw the fold with all other settings, and tie them to the presets; ranges and help come from ``Settings``."""
+    steps, members, preset = effort
+    chosen = Settings(**PRESETS[DEFAULT_PRESET])
     with gr.Accordion(text.ADVANCED, open=False, elem_id="settings"):
         with gr.Row():
             resolution = draw_resolution("resolution")
@@ -123,17 +145,23 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
                 info=_info("seed"),
                 min_width=140,
             )
+        views = draw_views("views", chosen.views)
+        outlines = gr.Checkbox(
+            chosen.follow_outlines, label=text.OUTLINES, info=_info("follow_outlines"), elem_id="outlines"
+        )
         checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
-    steps, members, preset = effort
-    return SettingsInputs(steps, members, resolution, seed, checkpoint, preset)
+    # In the browser, so that no run can begin with the values of the preset before.
+    preset.input(None, preset, [steps, members, views], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
+    on([steps.input, members.input, views.input], matching_preset, [steps, members, views], preset)
+    return SettingsInputs(steps, members, resolution, seed, views, outlines, checkpoint, preset)
 
 
-def matching_preset(steps: int, members: int) -> str | None:
+def matching_preset(steps: int, members: int, views: Views) -> str | None:
     """Name the preset that has these values, so that the row never shows one that does not apply."""
-    return next((name for name, values in PRESET_VALUES.items() if values == [steps, members]), None)
+    return next((name for name, values in PRESET_VALUES.items() if values == [steps, members, views]), None)
 
 
-def _slider(name: str, label: str, value: int) -> gr.Slider:
+def _slider(name: str, label: str, value: int | None) -> gr.Slider:
     low, high = bounds(Settings, name)
     return gr.Slider(low, high, value=value, step=1, precision=0, label=label, info=_info(name))
 

@@ -24,7 +24,7 @@ from marigold_core.ui.events import on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
-NUMBERS = ("num_inference_steps", "ensemble_size", "processing_resolution", "seed")
+FIELDS = tuple(name for name in Settings.model_fields if name != "batch_size")  # which changes no result
 CHECKPOINT, EXAMPLE = "checkpoint", "example"
 COPY_JS = f"""async (query) => {{
   const link = location.origin + location.pathname + query;
@@ -44,7 +44,7 @@ class PageState:
 
 def write(state: PageState) -> str:
     """Write the query of a link; a checkpoint without a short name is known on this machine alone and left out."""
-    words = {name: getattr(state.settings, name) for name in NUMBERS}
+    words = {name: getattr(state.settings, name) for name in FIELDS}
     words[CHECKPOINT] = state.checkpoint if state.checkpoint in NAMED else None
     words[EXAMPLE] = state.example
     return "?" + urlencode({name: value for name, value in words.items() if value is not None})
@@ -55,9 +55,9 @@ def read(query: Mapping[str, str]) -> PageState | None:
 
     Raises: SettingsError, CheckpointError for values that the page does not offer.
     """
-    if not query.keys() & {*NUMBERS, CHECKPOINT, EXAMPLE}:
+    if not query.keys() & {*FIELDS, CHECKPOINT, EXAMPLE}:
         return None
-    given: dict[str, Any] = {name: _number(query[name]) for name in NUMBERS if name in query}
+    given: dict[str, Any] = {name: _value(query[name]) for name in FIELDS if name in query}
     asked = Settings(**{**PRESETS[DEFAULT_PRESET], **given})
     if asked.processing_resolution not in (None, *OFFERED_PX):
         raise _unknown("processing_resolution", asked.processing_resolution, map(str, OFFERED_PX))
@@ -105,12 +105,12 @@ class ShareLink:
         return {**self.inputs.restored(state.settings, state.checkpoint), **photo, **shown}
 
 
-def _number(word: str) -> int | str:
-    """Read a whole number; any other word is left to ``Settings`` to refuse."""
+def _value(word: str) -> int | bool | str:
+    """Read a whole number or a truth value; any other word is left to ``Settings``."""
     try:
         return int(word)
     except ValueError:
-        return word
+        return {"True": True, "False": False}.get(word, word)
 
 
 def _unknown(name: str, value: object, known: Iterable[str]) -> SettingsError:

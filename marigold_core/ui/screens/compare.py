@@ -26,7 +26,7 @@ from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.ui import text
 from marigold_core.ui.controls.examples import draw_examples, example_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
-from marigold_core.ui.controls.settings import chosen_px, draw_resolution
+from marigold_core.ui.controls.settings import chosen_px, draw_resolution, draw_views
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
@@ -78,6 +78,7 @@ class CompareScreen:
             elem_classes="choices",
         )
         self.resolution = draw_resolution("lab-resolution")
+        self.views = draw_views("lab-views", "photo")
         self.gallery = draw_examples("lab-examples")
 
     def _draw_view(self) -> None:
@@ -103,7 +104,7 @@ class CompareScreen:
 
     def connect(self, page: gr.Blocks, photo: PhotoInput) -> None:
         """Wire the events; ``photo`` is the studio's, which is taken over whenever it changes."""
-        choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution}
+        choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution, self.views}
         view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
@@ -225,7 +226,7 @@ class CompareScreen:
     def _requested(self, values: Values) -> Comparison:
         size = chosen_px(values[self.resolution])
         axes = {"steps": values[self.steps], "sizes": values[self.sizes], "seeds": values[self.seeds]}
-        return shared_comparison(**axes, processing_resolution=size)
+        return shared_comparison(**axes, processing_resolution=size, views=values[self.views])
 
     def _drawn(self, sweep: Sweep) -> Update:
         return {self.grid: draw_grid(sweep, self.files.setdefault(sweep, {})), self.table: draw_table(sweep.rows())}

@@ -30,6 +30,13 @@ RESOLUTION_INFO = "Longest edge that the network sees; more shows finer things a
 RESOLUTION_OWN = "Automatic"
 RESOLUTION_NATIVE = "Photo's own size"
 SEED = "Seed"
+VIEWS_LABEL = "Views"
+VIEWS = {
+    "photo": "The photo",
+    "mirrored": "Photo and mirror image",
+    "mirrored-rescaled": "Photo and mirror image, in three sizes",
+}
+OUTLINES = "Follow the photo's outlines"
 CHECKPOINT = "Checkpoint"
 BUNDLED = "bundled"
 ON_DISK = "on this machine"

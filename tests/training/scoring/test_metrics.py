@@ -11,6 +11,7 @@ from training.scoring.metrics import (
     delta,
     rank_correlation,
     sparsification,
+    tenths,
 )
 
 pytestmark = pytest.mark.numeric
@@ -173,6 +174,15 @@ def test_no_error_no_area() -> None:
     curve = sparsification(np.zeros(100), ERROR)
     assert (curve == 0).all()
     assert ause(curve, sparsification(np.zeros(100), np.zeros(100))) == 0
+
+
+def test_tenths_compare_the_surest_with_the_least_sure() -> None:
+    error = np.arange(1.0, 101)
+    assert tenths(error, error) == pytest.approx(5.5 / 95.5)
+    assert tenths(error, -error) == pytest.approx(95.5 / 5.5)
+    assert tenths(error, np.zeros(100)) == pytest.approx(1)  # pixels of one rank count alike
+    assert tenths(np.zeros(100), error) == 1
+    assert tenths(error[:1], error[:1]) == 1
 
 
 def test_few_pixels() -> None:

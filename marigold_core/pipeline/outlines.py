@@ -39,9 +39,16 @@ def follow_outlines(values: np.ndarray, photo: np.ndarray, network_px: int) -> n
     steep = guided_filter(depth, guide, guided)
     for _ in range(PASSES):
         steep = steepen(steep, ramp)
-    at_jumps = box_mean(find_jumps(depth + NEAR * (high - low) - low, LEAST_JUMP, guided)[0], ramp)
+    at_jumps = box_mean(_jumps(depth + NEAR * (high - low) - low, guided), ramp)
     followed = resize_map((depth + at_jumps * (steep - depth)).astype(np.float32), (height, width))
     return followed.clip(low, high)
+
+
+def _jumps(z: np.ndarray, radius: int) -> np.ndarray:
+    """[H, W] z > 0 -> [H, W] bool, as ``find_jumps``; slopes go on beyond the picture, so that none ends in a jump."""
+    beyond = 2 * radius
+    continued = np.maximum(np.pad(z, beyond, "reflect", reflect_type="odd"), z.min() / 2)
+    return find_jumps(continued, LEAST_JUMP, radius)[0][beyond:-beyond, beyond:-beyond]
 
 
 def steepen(values: np.ndarray, radius: int) -> np.ndarray:

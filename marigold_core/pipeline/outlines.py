@@ -8,8 +8,6 @@ What is no jump is left as it was, so that the pattern of a wallpaper does not b
 from itertools import combinations_with_replacement
 
 import numpy as np
-from PIL import Image
-from PIL.Image import Resampling
 
 from marigold_core.geometry.depth_filters import box_mean, extrema, find_jumps
 from marigold_core.images.differences import resize_map
@@ -35,7 +33,7 @@ def follow_outlines(values: np.ndarray, photo: np.ndarray, network_px: int) -> n
     size = max(1, round(height * share)), max(1, round(width * share))
     guided, ramp = (max(1, round(px * max(size) / network_px)) for px in (GUIDED_PX, RAMP_PX))
     depth = resize_map(values, size)
-    guide = np.asarray(Image.fromarray(photo).resize(size[::-1], Resampling.BOX)) / np.float32(255)
+    guide = np.stack([resize_map(np.ascontiguousarray(plane), size) for plane in np.moveaxis(photo, -1, 0)], -1) / 255
     steep = guided_filter(depth, guide, guided)
     for _ in range(PASSES):
         steep = steepen(steep, ramp)

@@ -14,7 +14,7 @@ from marigold_core.pipeline.views import VIEWS, View, count_views, relative_pixe
 
 pytestmark = pytest.mark.numeric
 
-QUICK = {"num_inference_steps": 2, "processing_resolution": 48}
+QUICK: dict[str, Any] = {"num_inference_steps": 2, "processing_resolution": 48}
 ALL = len(VIEWS["mirrored-rescaled"])
 
 

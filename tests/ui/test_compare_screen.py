@@ -81,7 +81,10 @@ def test_normals_have_no_colour_bar(painted: list[str]) -> None:
 # ------------------------------------------------------------------------------- the endpoint's arguments
 
 
-NONE_GIVEN: dict[str, Any] = dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints"))
+NONE_GIVEN: dict[str, Any] = {
+    **dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints")),
+    "views": "photo",
+}
 
 
 def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
                 info=_info("seed"),
                 min_width=140,
             )
-        views = draw_views("views", chosen.views)
+        views = draw_views("members-see", chosen.views)
         outlines = gr.Checkbox(
             chosen.follow_outlines, label=text.OUTLINES, info=_info("follow_outlines"), elem_id="outlines"
         )

@@ -175,10 +175,10 @@ class ColourSettings(Frozen):
     )
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, int]] = {
     "fast": {"num_inference_steps": 1, "ensemble_size": 1},
     "balanced": {"num_inference_steps": 4, "ensemble_size": 1},
-    "careful": {"num_inference_steps": 4, "ensemble_size": 10, "views": "mirrored-rescaled"},
+    "careful": {"num_inference_steps": 4, "ensemble_size": 10},
 }
 
 

@@ -81,8 +81,9 @@ class Settings(Frozen):
 
     def resolved(self, steps: int, resolution: int) -> "ResolvedSettings":
         """Fill in what the checkpoint decides: its own ``steps`` and ``resolution``, where none are given."""
-        given = {name: value for name, value in self.model_dump().items() if value is not None}
-        return ResolvedSettings(**{"num_inference_steps": steps, "processing_resolution": resolution, **given})
+        given: dict[str, Any] = {name: value for name, value in self.model_dump().items() if value is not None}
+        own: dict[str, Any] = {"num_inference_steps": steps, "processing_resolution": resolution}
+        return ResolvedSettings(**{**own, **given})
 
 
 class ResolvedSettings(Settings):
@@ -175,7 +176,7 @@ class ColourSettings(Frozen):
     )
 
 
-PRESETS: dict[str, dict[str, int]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"num_inference_steps": 1, "ensemble_size": 1},
     "balanced": {"num_inference_steps": 4, "ensemble_size": 1},
     "careful": {"num_inference_steps": 4, "ensemble_size": 10},

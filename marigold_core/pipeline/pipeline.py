@@ -457,7 +457,7 @@ class MarigoldPipeline:
                     latent = next(denoising)  # [B, 4, h, w]
                 done += len(group)
                 yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
-            clean.update(zip(group, latent.split(1), strict=True))
+            clean.update(zip(group, latent[:, None].unbind(), strict=True))
         for k in rows:
             with torch.inference_mode(), self._tiling(conditions.tiled):
                 member = self._decode_member(clean[k], seen[k])

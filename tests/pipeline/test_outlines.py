@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from marigold_core import Settings, load
+from marigold_core import Prediction, Settings, load
 from marigold_core.pipeline import outlines
 from marigold_core.pipeline.outlines import follow_outlines, guided_filter, steepen
 
@@ -88,6 +88,7 @@ def test_the_setting_changes_the_map_and_no_member(tiny_depth, photo, monkeypatc
     plain = pipe(picture, asked)
     monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: pytest.fail("members are computed again"))
     *_, followed = pipe.stream(picture, asked.changed(follow_outlines=True), start=plain)
+    assert isinstance(followed, Prediction) and followed.members is not None and plain.members is not None
     assert followed.settings.follow_outlines and not plain.settings.follow_outlines
     assert np.array_equal(followed.members, plain.members)
     difference = np.abs(followed.values - follow_outlines(plain.values, picture, 48))

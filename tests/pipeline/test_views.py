@@ -52,7 +52,7 @@ def test_mirrored_normals_face_the_other_way(tiny_normals, picture):
     pipe = load(tiny_normals, device="cpu")
     found = members(pipe, picture, ensemble_size=2, views="mirrored")[1]
     mirrored = members(pipe, picture[:, ::-1], ensemble_size=2)[1][:, ::-1]
-    np.testing.assert_array_equal(found, mirrored * np.float32([-1, 1, 1]))
+    np.testing.assert_array_equal(found, mirrored * np.array([-1, 1, 1], np.float32))
 
 
 @pytest.mark.parametrize(("k", "resolution", "flip"), [(1, 64, True), (2, 40, True), (5, 40, False)])

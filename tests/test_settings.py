@@ -1,6 +1,6 @@
 import json
 import math
-from typing import Any, Literal, get_origin
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from marigold_core.errors import SettingsError
 from marigold_core.settings import PRESETS, MeshSettings, Settings, Views, bounds, default, help_text
 
-NUMBERS = [
-    (model, name)
-    for model in (Settings, MeshSettings)
-    for name, field in model.model_fields.items()
-    if get_origin(field.annotation) is not Literal
-]
+CHOICES = {"views", "follow_outlines", "stereo_layout"}
+NUMBERS = [(model, name) for model in (Settings, MeshSettings) for name in model.model_fields if name not in CHOICES]
 NULLABLE = {"num_inference_steps", "processing_resolution", "batch_size", "fov_x_deg"}
 
 

@@ -7,7 +7,7 @@ and sha256 of every file, so that later starts need no network, know what is mis
 import errno
 import re
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +66,26 @@ def is_complete(hub_id: str) -> bool:
     """Tell whether all files of a checkpoint are here, without the network and without importing the hub's client."""
     fetched = _read_record(hub_id)
     return fetched is not None and not fetched.missing()
+
+
+def fetched_bytes(hub_id: str) -> tuple[int, int] | None:
+    """Count the bytes of a checkpoint that are here, and all of them; None before the hub has said how many.
+
+    The disk alone is asked, so any thread or process can follow the download of another one.
+    """
+    fetched = _read_record(hub_id)
+    if fetched is None:
+        return None
+    folder, missing, total = Path(fetched.folder), fetched.missing(), sum(fetched.size_bytes.values())
+    here = total - sum(fetched.size_bytes[name] for name in missing)
+    blobs = folder.parent.parent / "blobs"
+    begun = dict[str, int]()  # the longest half of each file: a download that was killed may have left another
+    for half in blobs.glob("*.incomplete"):
+        name = half.name.partition(".")[0]
+        with suppress(FileNotFoundError):  # it was finished just now
+            if not (blobs / name).exists():
+                begun[name] = max(begun.get(name, 0), half.stat().st_size)
+    return min(here + sum(begun.values()), total), total
 
 
 def _pin(hub_id: str, check: Callable[[Path], object]) -> Fetched:

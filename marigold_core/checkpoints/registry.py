@@ -78,6 +78,14 @@ def named_checkpoints() -> list[NamedCheckpoint]:
     ]
 
 
+def downloading(checkpoint: str) -> tuple[int, int] | None:
+    """Count the bytes of a checkpoint that are here, and all of them; None where nothing is to be downloaded."""
+    entry = NAMED.get(checkpoint)
+    hub_id = entry.hub_id if entry else checkpoint
+    counted = hub.fetched_bytes(hub_id) if hub_id and HUB_ID.fullmatch(hub_id) else None
+    return None if counted is None or counted[0] == counted[1] else counted
+
+
 def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
     """Locate, fetch if needed, and verify a checkpoint: short name, local folder or hub id "owner/name" -> its record.
 

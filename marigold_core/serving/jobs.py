@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marigold_core import load
-from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.checkpoints.registry import default_checkpoint, downloading
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import ExportError, SettingsError
@@ -147,7 +147,7 @@ class Service:
             try:
                 loading.exception(timeout=WAIT_S)
             except TimeoutError:
-                yield Progress(0, 0, "loading the checkpoint")
+                yield _loading(checkpoint)
             else:
                 return loading.result()
 
@@ -299,6 +299,15 @@ class Service:
         if not sweep.tiles:
             raise ExportError("There is no cell yet to write; run the comparison first.")
         return write(sweep.rows(), sweep.photo.pixels, sweep.colormap, self._comparisons.folder(key))
+
+
+def _loading(checkpoint: str) -> Progress:
+    """Say how far the download of a checkpoint is, or that it is loaded."""
+    counted = downloading(checkpoint)
+    if counted is None:
+        return Progress(0, 0, "loading the checkpoint")
+    here, total = counted
+    return Progress(here, total, f"downloading the checkpoint, {here / 1e6:,.0f} of {total / 1e6:,.0f} MB")
 
 
 def shared_comparison(**values: Any) -> Comparison:

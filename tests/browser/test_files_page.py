@@ -87,13 +87,14 @@ def test_a_link_brings_settings_and_example_and_no_photo(page, browser, url, pic
     address.wait_for()
     page.wait_for_function("document.querySelector('#link-address textarea, #link-address input').value[0] === 'h'")
     link = address.input_value()
-    assert link == f"{url}/?num_inference_steps=4&ensemble_size=10&seed=0&example=coffee"
+    settings = "num_inference_steps=4&ensemble_size=10&seed=0&views=photo&follow_outlines=False"
+    assert link == f"{url}/?{settings}&example=coffee"
 
     upload_after_clearing(page, picture)
     page.get_by_role("button", name="Copy link").click()
     page.wait_for_function(
         "wanted => document.querySelector('#link-address textarea, #link-address input').value === wanted",
-        arg=f"{url}/?num_inference_steps=4&ensemble_size=10&seed=0",
+        arg=f"{url}/?{settings}",
     )
 
     with looking(browser.new_context(), link.replace("seed=0", "seed=41")) as other:

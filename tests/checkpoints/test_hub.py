@@ -240,6 +240,25 @@ def test_killed_downloads_do_no_harm(serving: FakeHub, tmp_path: Path, monkeypat
         process.stdin.close()
 
 
+def test_a_download_is_followed_from_the_disk_alone(serving: FakeHub, tiny_depth: Path) -> None:
+    assert registry.downloading(HUB_ID) is None  # the hub has not said how much it is
+    total = sum(p.stat().st_size for p in tiny_depth.rglob("*") if p.is_file() and p.name != "checksums.json")
+    unet = (tiny_depth / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
+    serving.fail(0.5, only="unet/diffusion_pytorch_model")
+    refusal()
+    counted = registry.downloading(HUB_ID)
+    assert counted is not None and counted[1] == total and 0 < counted[0] <= total - unet
+    record = hub._read_record(HUB_ID)
+    assert record is not None
+    blobs = Path(record.folder).parents[1] / "blobs"
+    (blobs / f"{'0' * 64}.killed.incomplete").write_bytes(bytes(unet // 2))
+    assert registry.downloading(HUB_ID) == (counted[0] + unet // 2, total)
+    serving.fail(None)
+    find(HUB_ID)
+    assert registry.downloading(HUB_ID) is None
+    assert registry.downloading("nano") is None and registry.downloading(str(tiny_depth)) is None
+
+
 # T48: offline once fetched
 
 

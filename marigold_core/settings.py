@@ -99,13 +99,15 @@ class ResolvedSettings(Settings):
 
 
 class MeshSettings(Frozen):
-    """How depth becomes geometry. Affine depth has no near plane of its own, so ``near_ratio`` supplies one."""
+    """How depth becomes geometry."""
 
     fov_x_deg: FieldOfView | None = Field(
-        default=None, description="horizontal field of view, degrees; by default from EXIF, else 55"
+        default=None,
+        description="horizontal field of view, degrees; by default from EXIF, else 55 along the longer edge",
     )
-    near_ratio: float = Field(
-        default=0.25, ge=0.01, le=0.95, description="nearest depth over farthest depth, for affine depth"
+    near_ratio: Annotated[float, Field(ge=0.01, le=0.99)] | None = Field(
+        default=None,
+        description="nearest depth over farthest, which affine depth lacks; by default 0.25, more for a telephoto lens",
     )
     edge_cut: float = Field(
         default=0.2, ge=0, le=1, description="cut triangles at depth jumps above this share; 0 keeps all"

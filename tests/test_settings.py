@@ -12,7 +12,7 @@ from marigold_core.settings import PRESETS, MeshSettings, Settings, Views, bound
 
 CHOICES = {"views", "follow_outlines", "stereo_layout"}
 NUMBERS = [(model, name) for model in (Settings, MeshSettings) for name in model.model_fields if name not in CHOICES]
-NULLABLE = {"num_inference_steps", "processing_resolution", "batch_size", "fov_x_deg"}
+NULLABLE = {"num_inference_steps", "processing_resolution", "batch_size", "fov_x_deg", "near_ratio"}
 
 
 def test_defaults_are_the_published_ones() -> None:

@@ -29,6 +29,7 @@ from marigold_core.settings import (
     Settings,
     Views,
     bounds,
+    default,
     help_text,
 )
 
@@ -63,7 +64,7 @@ class Comparison(Frozen):
     )
     seeds: tuple[Annotated[int, _range("seed")], ...] = Field(default=(0,), description="seeds to compare")
     processing_resolution: Pixels | None = Field(default=None, description=help_text(Settings, "processing_resolution"))
-    views: Views = Field(default="photo", description=help_text(Settings, "views"))
+    views: Views = Field(default=default(Settings, "views"), description=help_text(Settings, "views"))
     most_minutes: float = Field(default=MAX_MINUTES, gt=0, description="refuse beforehand what would take longer")
 
     @field_validator("steps", "sizes", "seeds", mode="before")
@@ -93,12 +94,17 @@ class Comparison(Frozen):
     @property
     def largest(self) -> Settings:
         """Settings of the cell of most steps and members."""
-        return self.sample.changed(num_inference_steps=max(self.steps), ensemble_size=max(self.sizes))
+        return self.shared.changed(num_inference_steps=max(self.steps), ensemble_size=max(self.sizes))
 
     @property
     def sample(self) -> Settings:
         """Settings of the shortest run that ``measure`` can time: one member of two steps."""
-        return Settings(num_inference_steps=2, processing_resolution=self.processing_resolution, views=self.views)
+        return self.shared.changed(num_inference_steps=2)
+
+    @property
+    def shared(self) -> Settings:
+        """Settings that all cells have in common."""
+        return Settings(processing_resolution=self.processing_resolution, views=self.views)
 
 
 def count_cells(requested: Comparison, checkpoints: Sequence[str], max_cells: int | None = None) -> int:
@@ -365,14 +371,7 @@ def run(
         announce(seconds)
     for number, checkpoint in enumerate(sweep.checkpoints):
         pipe = yield from open_pipeline(checkpoint)
-        for event in pipe.stream_grid(
-            sweep.photo,
-            requested.steps,
-            requested.sizes,
-            requested.seeds,
-            requested.processing_resolution,
-            requested.views,
-        ):
+        for event in pipe.stream_grid(sweep.photo, requested.steps, requested.sizes, requested.seeds, requested.shared):
             if isinstance(event, Progress):
                 yield Progress(number * event.total + event.done, count * event.total, event.stage)
             else:

@@ -4,8 +4,8 @@ Axes: OpenCV, x right, y down, z forward along the optical axis, camera at the o
 centre. Normals are for people and point X right, Y up, Z toward the viewer. glTF's axes appear only in ``preview`` and
 ``files``.
 
-Affine depth knows neither its shift nor its scale. ``MeshSettings.near_ratio`` supplies the shift; the far plane is
-the unit of length. Scale and metric depth are used as they are.
+Affine depth knows neither its shift nor its scale. ``near_ratio`` supplies the shift; the far plane is the unit of
+length. Scale and metric depth are used as they are.
 """
 
 import math
@@ -15,9 +15,11 @@ import numpy as np
 from marigold_core.errors import ExportError
 from marigold_core.geometry.depth_filters import smooth
 from marigold_core.prediction import Prediction, Space
-from marigold_core.settings import MeshSettings
+from marigold_core.settings import MeshSettings, bounds
 
-DEFAULT_FOV_X_DEG = 55.0  # a phone's or camera's usual wide lens; stated to people in MeshSettings.fov_x_deg
+DEFAULT_FOV_DEG = 55.0  # along the longer edge: a phone's or camera's usual wide lens, held upright or not
+DEFAULT_NEAR_RATIO = 0.25
+DEEPEST = 3.0  # times as deep as wide: what a telephoto lens shows would otherwise be a needle
 
 
 def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
@@ -35,7 +37,7 @@ def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
     if not np.isfinite(z).all():
         raise ExportError("The depth map holds values that are not numbers; run again with dtype float32.")
     if prediction.kind == "affine":
-        z = _affine_to_z(z, prediction.space, settings.near_ratio)
+        z = _affine_to_z(z, prediction.space, near_ratio(prediction, settings))
     else:
         farthest = float(z.max())
         z = np.maximum(z, 1e-3 * farthest) if farthest > 0 else np.ones_like(z)
@@ -43,8 +45,27 @@ def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
 
 
 def field_of_view(prediction: Prediction, settings: MeshSettings) -> float:
-    """The horizontal field of view in degrees: as set, else from EXIF, else ``DEFAULT_FOV_X_DEG``."""
-    return settings.fov_x_deg or prediction.fov_x_deg or DEFAULT_FOV_X_DEG
+    """The horizontal field of view in degrees: as set, else from EXIF, else as ``default_fov_x_deg`` assumes."""
+    return settings.fov_x_deg or prediction.fov_x_deg or default_fov_x_deg(prediction)
+
+
+def default_fov_x_deg(prediction: Prediction) -> float:
+    """The horizontal field of view in degrees of a photo that does not tell: ``DEFAULT_FOV_DEG`` on its longer edge."""
+    height, width = prediction.values.shape[:2]
+    across = math.tan(math.radians(DEFAULT_FOV_DEG) / 2) * width / max(height, width)
+    return math.degrees(2 * math.atan(across))
+
+
+def near_ratio(prediction: Prediction, settings: MeshSettings) -> float:
+    """The nearest depth of affine depth in units of the farthest: as set, else ``DEFAULT_NEAR_RATIO``.
+
+    It is more where the scene would be over ``DEEPEST`` times as deep as it is wide at its far end.
+    """
+    if settings.near_ratio is not None:
+        return settings.near_ratio
+    height, width = prediction.values.shape[:2]
+    far_width = 2 * math.tan(math.radians(field_of_view(prediction, settings)) / 2) * max(height, width) / width
+    return max(DEFAULT_NEAR_RATIO, min(1 - DEEPEST * far_width, bounds(MeshSettings, "near_ratio")[1]))
 
 
 def vertical_field_of_view(prediction: Prediction, settings: MeshSettings) -> float:

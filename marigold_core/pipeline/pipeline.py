@@ -45,7 +45,7 @@ from marigold_core.pipeline.sampling import (
 )
 from marigold_core.pipeline.views import View, view_of
 from marigold_core.prediction import Cell, Prediction, Progress
-from marigold_core.settings import ResolvedSettings, Settings, Views
+from marigold_core.settings import ResolvedSettings, Settings, Views, default
 
 TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
 TOO_LARGE = "This photo is too large for the memory of this machine; choose a lower processing resolution."
@@ -233,7 +233,7 @@ class MarigoldPipeline:
         sizes: Sequence[int],
         seeds: Sequence[int] = (0,),
         processing_resolution: int | None = None,
-        views: Views = "photo",
+        views: Views | None = None,
     ) -> Iterator[Cell]:
         """Predict with every combination of settings; see ``stream_grid`` to watch and stop.
 
@@ -243,7 +243,7 @@ class MarigoldPipeline:
             sizes: numbers of members, ascending.
             seeds: seeds of the noise.
             processing_resolution: longest edge the network sees, pixels; by default the checkpoint's own.
-            views: what the members see.
+            views: what the members see; by default the photo alone.
 
         Yields:
             One ``Cell`` for every (seed, steps, size).
@@ -253,7 +253,8 @@ class MarigoldPipeline:
             SettingsError: a setting is out of range.
             CheckpointError: the network's output is not finite.
         """
-        events = self.stream_grid(photo, steps, sizes, seeds, processing_resolution, views)
+        shared = Settings(processing_resolution=processing_resolution, views=views or default(Settings, "views"))
+        events = self.stream_grid(photo, steps, sizes, seeds, shared)
         return (event for event in events if isinstance(event, Cell))
 
     def stream_grid(
@@ -262,11 +263,11 @@ class MarigoldPipeline:
         steps: Sequence[int],
         sizes: Sequence[int],
         seeds: Sequence[int],
-        processing_resolution: int | None,
-        views: Views = "photo",
+        shared: Settings,
     ) -> Iterator[Progress | Cell]:
         """Yield a ``Progress`` each step and every ``Cell`` as it is there; closing stops before the next step.
 
+        ``shared`` is what all cells have in common: their resolution and views.
         The photo is encoded once in each view, members 1..5 are the first of 1..10, and the rows of a seed share their
         first step. The time of a cell leaves out what the caller does with an event.
         """
@@ -275,15 +276,7 @@ class MarigoldPipeline:
         first_steps = FirstStepCache(self.predict_velocity)
         total, before = len(seeds) * sum(steps) * max(sizes), 0  # steps of single members
         for seed, n in product(seeds, steps):
-            settings = self.resolve(
-                Settings(
-                    num_inference_steps=n,
-                    ensemble_size=max(sizes),
-                    processing_resolution=processing_resolution,
-                    seed=seed,
-                    views=views,
-                )
-            )
+            settings = self.resolve(shared.changed(num_inference_steps=n, ensemble_size=max(sizes), seed=seed))
             conditions = conditions or self._conditions(photo, settings)
             members: list[Tensor] = []
             seconds, began = 0.0, perf_counter()

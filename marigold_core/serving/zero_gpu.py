@@ -74,15 +74,19 @@ class LentPipeline(MarigoldPipeline):
         steps: Sequence[int],
         sizes: Sequence[int],
         seeds: Sequence[int],
-        processing_resolution: int | None,
+        shared: Settings,
     ) -> Iterator[Progress | Cell]:
         """Predict a grid of cells in one call, as ``MarigoldPipeline.stream_grid``; raises as ``stream``."""
         opened = load_photo(photo)
         requested = Comparison(
-            steps=tuple(steps), sizes=tuple(sizes), seeds=tuple(seeds), processing_resolution=processing_resolution
+            steps=tuple(steps),
+            sizes=tuple(sizes),
+            seeds=tuple(seeds),
+            processing_resolution=shared.processing_resolution,
+            views=shared.views,
         )
         parts = estimate(self.name, requested.sample, opened.pixels.shape[:2], self).parts
-        return self._lend(parts.predict_s(requested), "stream_grid", opened, steps, sizes, seeds, processing_resolution)
+        return self._lend(parts.predict_s(requested), "stream_grid", opened, steps, sizes, seeds, shared)
 
     def _lend(self, needed_s: float, method: str, *arguments: Any) -> Generator[Any]:
         events: Generator[Any] = on_gpu(hosting.duration_s(needed_s), self.name, method, arguments)

@@ -15,7 +15,7 @@ def measure_grid(rivals: Rivals, repeats: int) -> Row:
     pipe(picture)  # wakes the machine up: a single repeat has no round that is not counted
 
     def ours() -> None:
-        for _ in pipe.stream_grid(picture, asked.steps, asked.sizes, asked.seeds, asked.processing_resolution):
+        for _ in pipe.stream_grid(picture, asked.steps, asked.sizes, asked.seeds, asked.shared):
             pass
 
     def theirs() -> None:

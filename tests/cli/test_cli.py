@@ -42,7 +42,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(capsys: pytest.Cap
         (["--ensemble-size", "21"], "ensemble_size must be less than or equal to 20, but got 21."),
         (["--num-inference-steps", "four"], "num_inference_steps must be a valid integer, but got 'four'."),
         (["--processing-resolution", "100"], "processing_resolution must be a multiple of 8, but got 100."),
-        (["--near-ratio", "nan"], "near_ratio must be less than or equal to 0.95, but got nan."),
+        (["--near-ratio", "nan"], "near_ratio must be less than or equal to 0.99, but got nan."),
         (["--dtype", "int8"], "dtype must be 'auto', 'float32', 'float16' or 'bfloat16', but got 'int8'."),
         (["--formats", "npy,jpg"], "formats must be 'npy', .* or 'exr', but got 'jpg'."),
         (["--formats", ""], "An argument is empty: '' after --formats; .*"),

@@ -13,19 +13,21 @@ from trimesh.visual.texture import TextureVisuals
 
 from marigold_core.errors import ExportError
 from marigold_core.geometry.camera import (
-    DEFAULT_FOV_X_DEG,
+    DEFAULT_FOV_DEG,
+    DEFAULT_NEAR_RATIO,
     field_of_view,
     metric_z,
     normals,
     normals_from_depth,
     unproject,
+    vertical_field_of_view,
 )
 from marigold_core.geometry.depth_filters import edge_mask, sharpen, smooth, without_specks
 from marigold_core.geometry.mesh import GRID_PX, build_mesh, sample_grid
 from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.relief import PLA_G_PER_CM3, measure, relief
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.settings import MeshSettings
+from marigold_core.settings import MeshSettings, bounds
 from tests.helpers.predictions import prediction_of
 
 pytestmark = pytest.mark.numeric
@@ -98,10 +100,32 @@ def test_what_is_no_depth_is_refused() -> None:
 
 def test_the_field_of_view_is_the_set_one_else_exif_else_the_default() -> None:
     plain = prediction(hills())
-    assert field_of_view(plain, COARSE) == DEFAULT_FOV_X_DEG
+    assert field_of_view(plain, COARSE) == pytest.approx(DEFAULT_FOV_DEG)
+    upright = prediction(hills().T)
+    assert vertical_field_of_view(upright, COARSE) == pytest.approx(DEFAULT_FOV_DEG)
+    assert field_of_view(upright, COARSE) == pytest.approx(vertical_field_of_view(plain, COARSE))
     assert field_of_view(replace(plain, fov_x_deg=70.0), COARSE) == 70
     assert field_of_view(replace(plain, fov_x_deg=70.0), MeshSettings(fov_x_deg=40)) == 40
-    assert f"{DEFAULT_FOV_X_DEG:.0f}" in (MeshSettings.model_fields["fov_x_deg"].description or "")
+    assert f"{DEFAULT_FOV_DEG:.0f}" in (MeshSettings.model_fields["fov_x_deg"].description or "")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_a_telephoto_lens_shows_is_at_most_three_times_as_deep_as_wide(turned: bool) -> None:
+    def nearest(fov_deg: float, ratio: float | None = None) -> float:
+        """For a field of view along the longer edge, of a photo of 4:3 or 3:4."""
+        half = math.tan(math.radians(fov_deg) / 2) * (3 / 4 if turned else 1)
+        values = np.linspace(0, 1, 12).reshape((4, 3) if turned else (3, 4))
+        seen = replace(prediction(values), fov_x_deg=math.degrees(2 * math.atan(half)))
+        z = metric_z(seen, MeshSettings(near_ratio=ratio))
+        assert z.max() == pytest.approx(1, abs=1e-6)
+        return float(z.min())
+
+    assert f"{DEFAULT_NEAR_RATIO}" in (MeshSettings.model_fields["near_ratio"].description or "")
+    assert nearest(110) == nearest(20) == pytest.approx(DEFAULT_NEAR_RATIO)
+    for fov_deg in (10, 3, 0.5):
+        assert 1 - nearest(fov_deg) == pytest.approx(3 * 2 * math.tan(math.radians(fov_deg) / 2), rel=1e-4)
+    assert nearest(0.1) == pytest.approx(bounds(MeshSettings, "near_ratio")[1])
+    assert nearest(3, 0.1) == pytest.approx(0.1)
 
 
 # ------------------------------------------------------------------------------- points and normals

@@ -41,7 +41,9 @@ def service(tmp_path: Path) -> Service:
 
 
 def test_a_grid_tells_every_step_and_counts_them_all(tiny_depth: Path, photo: Callable) -> None:
-    events = list(load(tiny_depth, device="cpu").stream_grid(photo(), (1, 2), (1, 2), (0, 7), 32))
+    events = list(
+        load(tiny_depth, device="cpu").stream_grid(photo(), (1, 2), (1, 2), (0, 7), Settings(processing_resolution=32))
+    )
     steps = [event.done for event in events if isinstance(event, Progress)]
     assert {event.total for event in events if isinstance(event, Progress)} == {2 * (1 + 2) * 2}
     assert steps == sorted(steps) and steps[-1] == 12
@@ -52,7 +54,7 @@ def test_a_closed_grid_takes_no_further_step(tiny_depth: Path, photo: Callable, 
     pipe, steps = load(tiny_depth, device="cpu"), []
     predict = pipe.predict_velocity
     monkeypatch.setattr(pipe, "predict_velocity", lambda *given: (steps.append(1), predict(*given))[1])
-    events = pipe.stream_grid(photo(), (20,), (5,), (0,), 32)
+    events = pipe.stream_grid(photo(), (20,), (5,), (0,), Settings(processing_resolution=32))
     assert next(events) and next(events)
     taken = len(steps)
     events.close()  # type: ignore[attr-defined]

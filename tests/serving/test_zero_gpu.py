@@ -138,4 +138,4 @@ def test_what_is_too_long_for_one_call_is_refused_before_it(
     with pytest.raises(SettingsError, match="one run may have it for 2"):
         next(pipe.stream(photo(48, 64), options))
     with pytest.raises(SettingsError, match="one run may have it for 2"):
-        next(pipe.stream_grid(photo(48, 64), [1, 2], [1, 2], [0], 64))
+        next(pipe.stream_grid(photo(48, 64), [1, 2], [1, 2], [0], Settings(processing_resolution=64)))

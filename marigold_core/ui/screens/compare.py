@@ -23,6 +23,7 @@ from marigold_core.files import examples
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service, shared_comparison
+from marigold_core.settings import Settings, default
 from marigold_core.ui import text
 from marigold_core.ui.controls.examples import draw_examples, example_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
@@ -78,7 +79,7 @@ class CompareScreen:
             elem_classes="choices",
         )
         self.resolution = draw_resolution("lab-resolution")
-        self.views = draw_views("lab-views", "photo")
+        self.views = draw_views("lab-views", default(Settings, "views"))
         self.gallery = draw_examples("lab-examples")
 
     def _draw_view(self) -> None:

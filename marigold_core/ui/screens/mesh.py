@@ -14,7 +14,14 @@ from gradio.components import Component
 from gradio.events import Dependency
 from gradio.processing_utils import save_bytes_to_cache
 
-from marigold_core.geometry.camera import DEFAULT_FOV_X_DEG, normals
+from marigold_core.geometry.camera import (
+    DEFAULT_FOV_DEG,
+    DEFAULT_NEAR_RATIO,
+    default_fov_x_deg,
+    field_of_view,
+    near_ratio,
+    normals,
+)
 from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.preview import centred, points_glb, read_vertices, relief_glb
 from marigold_core.geometry.relief import Solid, measure, relief
@@ -42,6 +49,8 @@ FIELDS: dict[str, tuple[float, set[Shape]]] = {  # of MeshSettings: step of its 
     "relief_base_mm": (0.5, {"relief"}),
     "max_triangles": (1000, {"mesh", "points", "relief"}),
 }
+ASSUMED = {"fov_x_deg": DEFAULT_FOV_DEG, "near_ratio": DEFAULT_NEAR_RATIO}  # of a photo that is not known yet
+SEEN_DEG = 0.06  # a field of view is shown with one digit after the point
 MAIN = ("fov_x_deg", "near_ratio", "relief_mm", "relief_height_mm")  # the others lie in the fold
 MOST_TRIANGLES = 500_000  # what a browser still rotates smoothly; the command line makes more
 VIEW_ASPECT = 4 / 3  # the 3D viewer is at least this much wider than high
@@ -101,14 +110,15 @@ class MeshScreen(Screen):
         return {self.scene: gr.Model3D(None, visible=True), self.file: None, **front}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Set the field of view to what is known of the camera, and offer the controls that suit the result."""
-        fov_x_deg = round(prediction.fov_x_deg or DEFAULT_FOV_X_DEG, 2)
+        """Set the camera to what is known or assumed of it, and offer the controls that suit the result."""
+        fov_x_deg = round(field_of_view(prediction, MeshSettings()), 2)
+        nearest = round(near_ratio(prediction, MeshSettings()), 2)
         cut = gr.Slider(interactive=True)
         if prediction.uncertainty is None:
             cut = gr.Slider(value=default(MeshSettings, "uncertainty_cut"), interactive=False)
         return {
             self.mesh["fov_x_deg"]: gr.Slider(value=fov_x_deg, info=fov_source(prediction, fov_x_deg)),
-            self.mesh["near_ratio"]: gr.Slider(interactive=prediction.kind == "affine"),
+            self.mesh["near_ratio"]: gr.Slider(value=nearest, interactive=prediction.kind == "affine"),
             self.mesh["uncertainty_cut"]: cut,
         }
 
@@ -220,7 +230,7 @@ def _slider(name: str) -> gr.Slider:
     return gr.Slider(
         low,
         min(high, MOST_TRIANGLES),
-        value=DEFAULT_FOV_X_DEG if name == "fov_x_deg" else default(MeshSettings, name),
+        value=ASSUMED.get(name, default(MeshSettings, name)),
         step=step,
         precision=0 if step >= 1000 else None,
         label=text.MESH_LABELS[name],
@@ -234,9 +244,10 @@ def fov_source(prediction: Prediction, fov_x_deg: float) -> str:
     """Write where a field of view in degrees comes from."""
     known = prediction.fov_x_deg
     if known is None:
-        return text.FOV_ASSUMED if fov_x_deg == DEFAULT_FOV_X_DEG else text.FOV_GIVEN
+        assumed = abs(fov_x_deg - default_fov_x_deg(prediction)) < SEEN_DEG
+        return text.FOV_ASSUMED if assumed else text.FOV_GIVEN
     origin = text.FOV_EXIF if prediction.kind == "affine" else text.FOV_MEASURED
-    if abs(fov_x_deg - known) < 0.06:  # shown with one digit after the point
+    if abs(fov_x_deg - known) < SEEN_DEG:
         return text.FOV_KNOWN.format(origin=origin)
     return text.FOV_CHANGED.format(known=known, origin=origin)
 

@@ -19,7 +19,7 @@ from marigold_core.settings import MeshSettings, bounds
 
 DEFAULT_FOV_DEG = 55.0  # along the longer edge: a phone's or camera's usual wide lens, held upright or not
 DEFAULT_NEAR_RATIO = 0.25
-DEEPEST = 3.0  # times as deep as wide: what a telephoto lens shows would otherwise be a needle
+DEEPEST = 1.5  # times as deep as wide: what a telephoto lens shows would otherwise be a needle
 
 
 def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:

@@ -110,7 +110,7 @@ def test_the_field_of_view_is_the_set_one_else_exif_else_the_default() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_what_a_telephoto_lens_shows_is_at_most_three_times_as_deep_as_wide(turned: bool) -> None:
+def test_what_a_telephoto_lens_shows_is_at_most_half_again_as_deep_as_wide(turned: bool) -> None:
     def nearest(fov_deg: float, ratio: float | None = None) -> float:
         """For a field of view along the longer edge, of a photo of 4:3 or 3:4."""
         half = math.tan(math.radians(fov_deg) / 2) * (3 / 4 if turned else 1)
@@ -121,9 +121,9 @@ def test_what_a_telephoto_lens_shows_is_at_most_three_times_as_deep_as_wide(turn
         return float(z.min())
 
     assert f"{DEFAULT_NEAR_RATIO}" in (MeshSettings.model_fields["near_ratio"].description or "")
-    assert nearest(110) == nearest(20) == pytest.approx(DEFAULT_NEAR_RATIO)
+    assert nearest(110) == nearest(30) == pytest.approx(DEFAULT_NEAR_RATIO)
     for fov_deg in (10, 3, 0.5):
-        assert 1 - nearest(fov_deg) == pytest.approx(3 * 2 * math.tan(math.radians(fov_deg) / 2), rel=1e-4)
+        assert 1 - nearest(fov_deg) == pytest.approx(1.5 * 2 * math.tan(math.radians(fov_deg) / 2), rel=1e-4)
     assert nearest(0.1) == pytest.approx(bounds(MeshSettings, "near_ratio")[1])
     assert nearest(3, 0.1) == pytest.approx(0.1)
 

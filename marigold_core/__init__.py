@@ -25,10 +25,11 @@ if TYPE_CHECKING:
         MarigoldError,
         SettingsError,
     )
+    from marigold_core.files.reader import from_depth
     from marigold_core.files.writers import save
     from marigold_core.pipeline.pipeline import MarigoldPipeline
     from marigold_core.prediction import Cell, Prediction, Progress
-    from marigold_core.settings import PRESETS, ColourSettings, MeshSettings, Settings
+    from marigold_core.settings import PRESETS, ColourSettings, DepthReading, MeshSettings, Settings
 
 __version__ = "0.2.0"
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Cell",
     "CheckpointError",
     "ColourSettings",
+    "DepthReading",
     "ExportError",
     "Hints",
     "HostError",
@@ -51,6 +53,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "calibrate",
+    "from_depth",
     "load",
     "save",
 ]
@@ -58,9 +61,10 @@ _IMPORTED_ON_USE = {
     **dict.fromkeys(("Anchor", "Length"), "calibration.anchors"),
     **dict.fromkeys(("Hints", "calibrate"), "calibration.calibrate"),
     "Patch": "calibration.plane_fit",
+    "from_depth": "files.reader",
     "save": "files.writers",
     **dict.fromkeys(("Cell", "Prediction", "Progress"), "prediction"),
-    **dict.fromkeys(("PRESETS", "ColourSettings", "MeshSettings", "Settings"), "settings"),
+    **dict.fromkeys(("PRESETS", "ColourSettings", "DepthReading", "MeshSettings", "Settings"), "settings"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

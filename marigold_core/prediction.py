@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from marigold_core.settings import Kind, ResolvedSettings
+from marigold_core.settings import DepthReading, Kind, ResolvedSettings, Space
 
-Space = Literal["depth", "log", "disparity"]  # the quantity that the network predicts; values always grow with distance
 _CONVENTIONS: dict[Kind, str] = {
     "affine": "0 = near plane, 1 = far plane, z along the optical axis, up to an unknown scale and shift",
     "scale": "z along the optical axis from the camera, up to an unknown scale",
@@ -33,20 +32,31 @@ class Prediction:
 
     modality: str  # "depth" or "normals"
     kind: Kind
-    space: Space
-    values: np.ndarray  # depth [H, W] float32, normals [H, W, 3] float32
+    space: Space  # the quantity that the network predicts; values always grow with distance
+    values: np.ndarray  # depth [H, W] float32, normals [H, W, 3] float32; all are numbers
     uncertainty: np.ndarray | None  # [H, W] float32 >= 0, spread of the members in the units of values; None below 3
     members: np.ndarray | None  # [E, h, w] or [E, h, w, 3] float16 at processing resolution, before alignment
     photo: np.ndarray  # [H, W, 3] uint8, upright
     fov_x_deg: float | None  # horizontal field of view from EXIF, degrees
-    settings: ResolvedSettings
-    checkpoint: str  # short name, hub id or the folder's name
-    checkpoint_sha256: str
+    settings: ResolvedSettings | DepthReading  # of the run, or how a depth map from elsewhere was read
+    checkpoint: str  # short name, hub id or the folder's name; of a map from elsewhere "given: NAME"
+    checkpoint_sha256: str  # of its weights, or of the file of that map
     device: str | None = None  # "cpu", "cuda" or "mps"; None where that was not kept
     dtype: str | None = None  # of the weights: "float32", "float16" or "bfloat16"
     tiled: bool = False  # whether memory ran out, so that the autoencoder worked in tiles, whose seams may show
     note: str | None = None  # what a person should know about how the photo was decoded
     given_size: tuple[int, int] | None = None  # (height, width) of the photo where it was read smaller
+    missing: np.ndarray | None = None  # [H, W] bool: where a map from elsewhere has no value, only one filled in
+
+    @property
+    def known_values(self) -> np.ndarray:
+        """The values, NaN where they are ``missing``."""
+        return self.values if self.missing is None else np.where(self.missing, np.float32(np.nan), self.values)
+
+    @property
+    def fused(self) -> int:
+        """How many members it was made of; 0 for a depth map from elsewhere."""
+        return self.settings.ensemble_size if isinstance(self.settings, ResolvedSettings) else 0
 
     @property
     def photo_size(self) -> tuple[int, int]:
@@ -57,7 +67,7 @@ class Prediction:
     @property
     def convention(self) -> str:
         """What the values mean, near and far end included, in a line that files carry."""
-        return _CONVENTIONS[self.kind] + _OF_SPACE[self.space]
+        return _convention(self.kind, self.space)
 
     def __eq__(self, other: object) -> bool:
         """Compare all fields, arrays value by value."""
@@ -71,12 +81,11 @@ class Prediction:
         """Describe it in one line."""
         height, width = self.values.shape[:2]
         of = f" in {self.space}" if self.space != "depth" else ""
-        made = self.settings
-        return (
-            f"<{type(self).__name__}: {self.kind} {self.modality}{of}, {width} x {height},"
-            f" checkpoint {self.checkpoint}, {made.num_inference_steps} steps, {made.ensemble_size} members,"
-            f" seed {made.seed}>"
-        )
+        made, how = self.settings, f", {self.checkpoint}"
+        if isinstance(made, ResolvedSettings):
+            steps, members = made.num_inference_steps, made.ensemble_size
+            how = f", checkpoint {self.checkpoint}, {steps} steps, {members} members, seed {made.seed}"
+        return f"<{type(self).__name__}: {self.kind} {self.modality}{of}, {width} x {height}{how}>"
 
     def _repr_png_(self) -> bytes:
         """Make the picture that a notebook shows."""
@@ -130,7 +139,21 @@ class Cell:
     @property
     def settings(self) -> ResolvedSettings:
         """The settings this cell stands for."""
+        assert isinstance(self.prediction.settings, ResolvedSettings)  # cells are made by runs
         return self.prediction.settings
+
+
+def meaning_of(claim: str) -> tuple[Kind, Space] | None:
+    """Read the kind and the space back from a line that begins "kind: convention"; None for any other line."""
+    for kind in _CONVENTIONS:
+        for space in _OF_SPACE:
+            if claim.partition(";")[0] == f"{kind}: {_convention(kind, space)}".partition(";")[0]:
+                return kind, space
+    return None
+
+
+def _convention(kind: Kind, space: Space) -> str:
+    return _CONVENTIONS[kind] + _OF_SPACE[space]
 
 
 def _same(one: Any, other: Any) -> bool:

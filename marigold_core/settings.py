@@ -13,7 +13,9 @@ from marigold_core.errors import SettingsError
 
 Format = Literal["npy", "png16", "color", "uncertainty", "normals", "glb", "ply", "stl", "exr"]
 Colormap = Literal["Spectral", "cividis", "viridis", "inferno", "magma", "turbo", "gray"]
-Kind = Literal["affine", "scale", "metric", "unit-vector"]  # what may be claimed about the values of a map
+DepthKind = Literal["affine", "scale", "metric"]
+Kind = Literal[DepthKind, "unit-vector"]  # what may be claimed about the values of a map
+Space = Literal["depth", "log", "disparity"]  # the quantity that values are linear in
 StereoLayout = Literal["parallel", "cross-eyed", "parallel-half", "cross-eyed-half", "anaglyph"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Views = Literal["photo", "mirrored", "mirrored-rescaled"]
@@ -176,6 +178,49 @@ class ColourSettings(Frozen):
     invert: bool = Field(
         default=False, description="near takes the last colour and far the first; in 16 bits near is white"
     )
+
+
+class DepthReading(Frozen):
+    """What the values of a depth map from elsewhere mean. ``None`` stands for what its file states, else the usual."""
+
+    quantity: Space | None = Field(
+        default=None,
+        description="what the values of the depth map are linear in; disparity is 1 / depth. Where neither the file nor"
+        " greater says so, depth",
+    )
+    greater: Literal["farther", "nearer"] | None = Field(
+        default=None,
+        description="where its greater values lie; by default farther, of disparity nearer",
+    )
+    kind: DepthKind | None = Field(
+        default=None,
+        description="affine: relative, scale and shift are unknown; scale: relative, but 0 is the camera; metric: with"
+        " unit_m in metres. Where the file does not say so, metric with unit_m, else affine",
+    )
+    unit_m: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="depth in metres where the value is 1: 0.001 for millimetres, 1 for metres and for 1 / metres",
+    )
+    measured: Literal["axis", "ray"] | None = Field(
+        default=None,
+        description="axis: depth along the view's axis, the default; ray: distance from the camera, which needs kind"
+        " scale or metric",
+    )
+
+    @model_validator(mode="after")
+    def _of_one_meaning(self) -> Self:
+        if self.unit_m is not None and self.kind not in (None, "metric"):
+            raise ValueError(f"unit_m makes metres, but kind is {self.kind}; leave one of them out")
+        if self.quantity and self.kind in ("scale", "metric") and self.greater not in (None, self.usual_greater):
+            raise ValueError(f"{self.quantity} of kind {self.kind} is {self.usual_greater} where it is greater")
+        return self
+
+    @property
+    def usual_greater(self) -> Literal["farther", "nearer"]:
+        """Where greater values of the quantity lie, unless the map was inverted."""
+        return "nearer" if self.quantity == "disparity" else "farther"
 
 
 PRESETS: dict[str, dict[str, Any]] = {

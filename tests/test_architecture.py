@@ -28,7 +28,7 @@ PLACES = {
     "fast_simplification": {"geometry"},
     "PIL": {"images", "geometry", "calibration", "files", "comparison", "ui", "training"},
     "pi_heif": {"images"},
-    "OpenEXR": {"files"},
+    "OpenEXR": {"images", "files"},
     "matplotlib": {"images", "training"},
     "pydantic": {
         "ui",

@@ -95,7 +95,7 @@ def affine_from_depth(depth: np.ndarray, space: Space) -> tuple[np.ndarray, np.n
 
 
 class EquationBuilder:
-    """Makes equations of hints on one map [H, W]; raises CalibrationError for a hint it cannot use.
+    """Makes equations of hints on one map [H, W], NaN where it has no value; CalibrationError for unusable hints.
 
     Positions are in pixels of the photo, of ``photo_size`` (height, width), which may be larger than the map.
     """
@@ -110,7 +110,7 @@ class EquationBuilder:
         self._map = values
         self._photo_size = photo_size or values.shape
         self._uncertainty = uncertainty
-        self._min_noise = MIN_NOISE * float(np.ptp(values))
+        self._min_noise = MIN_NOISE * float(np.nanmax(values) - np.nanmin(values))
         self._fov_x_deg = fov_x_deg
         low, high = bounds(MeshSettings, "fov_x_deg")
         if fov_x_deg is not None and not low <= fov_x_deg <= high:
@@ -156,6 +156,8 @@ class EquationBuilder:
     def _equation(self, name: str, points: Sequence[tuple[float, float]], rays: np.ndarray, metres: float) -> Equation:
         pixels = [self._pixel(x, y, name) for x, y in points]
         values = np.array([self._map[pixel] for pixel in pixels], np.float64)
+        if not np.isfinite(values).all():
+            raise CalibrationError(f"The {name} lies where the depth map has no value; mark another place.")
         noise = np.array([self._noise(*pixel) for pixel in pixels])
         return Equation(name, values, noise, rays, _checked_metres(metres, name))
 
@@ -165,6 +167,7 @@ class EquationBuilder:
         window = self._map[rows, columns].astype(np.float64)
         bends = np.concatenate([np.diff(window, 2, axis).ravel() for axis in (0, 1)])
         # The median second difference of white noise of deviation 1 is 0.6745 * sqrt(1 + 4 + 1); that of a slope is 0.
+        bends = bends[np.isfinite(bends)]
         grain = float(np.median(np.abs(bends))) / (0.6745 * math.sqrt(6)) if bends.size else 0.0
         spread = 0.0 if self._uncertainty is None else float(self._uncertainty[row, column])
         return math.hypot(grain, spread, self._min_noise)

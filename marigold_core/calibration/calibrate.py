@@ -70,6 +70,11 @@ class Hints:
     fov_x_deg: float | None = None
 
     @property
+    def is_given(self) -> bool:
+        """Whether there is any hint."""
+        return bool(self.anchors or self.lengths or self.patches or self.near_m is not None)
+
+    @property
     def kind(self) -> Kind:
         """What they make of relative depth: metres, or from flat patches alone depth up to one factor."""
         return "metric" if self.anchors or self.lengths or self.near_m is not None else "scale"
@@ -177,8 +182,9 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         )
     space, spread = _affine_space(prediction), prediction.uncertainty
     fov_x_deg = hints.fov_x_deg or prediction.fov_x_deg
-    equations = _equations(hints, EquationBuilder(prediction.values, spread, fov_x_deg, prediction.photo_size))
-    patches = [fit_patch(patch, prediction.values, space, spread, prediction.photo_size) for patch in hints.patches]
+    known = prediction.known_values
+    equations = _equations(hints, EquationBuilder(known, spread, fov_x_deg, prediction.photo_size))
+    patches = [fit_patch(patch, known, space, spread, prediction.photo_size) for patch in hints.patches]
     ends = np.array([prediction.values.min(), np.median(prediction.values), prediction.values.max()], np.float64)
     unit = Equation("farthest depth", ends[2:], np.array([_UNIT_NOISE]), np.array([[0.0, 0.0, 1.0]]), 1.0)
     given = equations or ([unit] if patches else [])
@@ -267,7 +273,7 @@ def distance_m(
     if (int(a[0]), int(a[1])) == (int(b[0]), int(b[1])):
         return Distance(0.0, 0.0)
     fov_x_deg = fov_x_deg or prediction.fov_x_deg
-    builder = EquationBuilder(prediction.values, prediction.uncertainty, fov_x_deg, prediction.photo_size)
+    builder = EquationBuilder(prediction.known_values, prediction.uncertainty, fov_x_deg, prediction.photo_size)
     equation = builder.length(Length(*a, *b, metres=1.0))
     metres, _, by_depth = equation.evaluate("depth", np.array([1.0, 0.0]))
     variance = float(np.sum((by_depth * equation.noise) ** 2))

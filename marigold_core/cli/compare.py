@@ -11,18 +11,18 @@ from pydantic import Field
 
 from marigold_core import load
 from marigold_core.cli import photo_folders
-from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, table
+from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Written, table
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import COLUMNS, Comparison, PartTimes, Sweep
 from marigold_core.errors import ExportError
-from marigold_core.prediction import Cell, Prediction, Progress
+from marigold_core.prediction import Cell, Progress
 from marigold_core.settings import ColourSettings, Format, MeshSettings
 
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 
-class ComparisonRun(RunOf[tuple[str, ...]]):
+class ComparisonRun(Written, RunOf[tuple[str, ...]]):
     """Which checkpoints run where, and what is written of each cell."""
 
     model: tuple[str, ...] | None = Field(None, description="checkpoints to compare; by default the bundled one")
@@ -88,7 +88,7 @@ def compare(
             if isinstance(event, Cell):
                 bar.update()
                 if written:
-                    _write_cell(event.prediction, job.folder, output, run, mesh, colours)
+                    _write_cell(event, job.folder, output, run, mesh, colours)
         rows = sweep.rows()
         contact_sheet.write(rows, sweep.photo.pixels, colours.colormap, job.folder)
     if not run.quiet:
@@ -99,12 +99,12 @@ def compare(
 
 
 def _write_cell(
-    made: Prediction, parent: Path, output: Path, run: ComparisonRun, mesh: MeshSettings, colours: ColourSettings
+    cell: Cell, parent: Path, output: Path, run: ComparisonRun, mesh: MeshSettings, colours: ColourSettings
 ) -> None:
     """Write the files of one cell that suit it, as ``predict`` would, into a folder named after it."""
     from marigold_core.files.writers import formats_for, save
 
-    asked = made.settings
+    made, asked = cell.prediction, cell.settings
     name = f"{made.checkpoint}_seed{asked.seed}_steps{asked.num_inference_steps}_members{asked.ensemble_size}"
     suiting: list[Format] = [known for known in run.formats or () if known in formats_for(made)]
     with photo_folders.result_folder(parent / name.replace("/", "-"), output, overwrite=True) as folder:

@@ -23,22 +23,31 @@ OUTPUT = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="fol
 Model = TypeVar("Model")
 
 
-class RunOf(Frozen, Generic[Model]):
-    """Which checkpoint, or checkpoints, run where, and what is written."""
+class Written(Frozen):
+    """What is written of a result."""
 
-    model: Model | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
-    device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
-    dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
     formats: tuple[Format, ...] | None = Field(None, description="files to write; by default all that suit the result")
     save_for: tuple[SaveFor, ...] | None = Field(None, description=SAVE_FOR)
     overwrite: bool = Field(False, description="replace results that are there already")
     quiet: bool = Field(False, description="print nothing but what failed")
 
 
-class Run(RunOf[str]):
-    """Which checkpoint runs where, and what is written."""
+class WrittenFlat(Written):
+    """What is written of a result, and where."""
 
     flat: bool = Field(False, description="name files NAME_depth.npy and so on, beside each other, no folder a photo")
+
+
+class RunOf(Frozen, Generic[Model]):
+    """Which checkpoint, or checkpoints, run where."""
+
+    model: Model | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
+    device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
+    dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
+
+
+class Run(WrittenFlat, RunOf[str]):
+    """Which checkpoint runs where, and what is written."""
 
 
 class Output:

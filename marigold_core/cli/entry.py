@@ -14,6 +14,7 @@ from marigold_core.cli.compare import compare
 from marigold_core.cli.console import ALL_DONE, CHECKPOINT, INTERRUPTED, USAGE
 from marigold_core.cli.demo import demo
 from marigold_core.cli.doctor import doctor
+from marigold_core.cli.import_depth import import_depth
 from marigold_core.cli.models import models
 from marigold_core.cli.predict import predict
 from marigold_core.cli.replay import replay
@@ -21,7 +22,7 @@ from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.options import dispatch
 
 SCRIPT = "marigold-depth"
-COMMANDS = (predict, compare, calibrate, replay, models, doctor, demo)
+COMMANDS = (predict, compare, calibrate, import_depth, replay, models, doctor, demo)
 
 
 def main(words: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from pydantic import Field
 from marigold_core import load
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, DEVICES, SOME_FAILED, Run, watch
-from marigold_core.settings import Frozen, help_text
+from marigold_core.settings import DepthReading, Frozen, help_text
 
 
 class ReplayRun(Frozen):
@@ -39,16 +39,25 @@ def replay(
         Path | None,
         tyro.conf.arg(metavar="PHOTO", help="the photo; by default one named as the manifest's folder, near it"),
     ] = None,
+    depth: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DEPTH", help="of import-depth: the depth map; by default one of its name, near it"),
+    ] = None,
 ) -> int:
     """Make a recorded result again, and say whether every file has the same bytes or what is different.
 
     Exit status 1 says that a file has other bytes.
     """
     from marigold_core.files import replay as recorded
+    from marigold_core.files.reader import from_depth
 
     record = recorded.read(manifest)
     opened = recorded.find_photo(manifest, record, photo)
-    recorded.find_checkpoint(record, run.model)
+    settings, source = record.settings, None
+    if isinstance(settings, DepthReading):
+        source = recorded.find_depth(manifest, record, depth)
+    else:
+        recorded.find_checkpoint(record, run.model)
     device, dtype = run.device or record.device or "auto", record.dtype or "auto"
     name = (manifest if manifest.is_dir() else manifest.parent).resolve().name
     with ExitStack() as places:
@@ -57,9 +66,12 @@ def replay(
             folder = places.enter_context(photo_folders.result_folder(output / name, output, run.overwrite))
         else:
             folder = places.enter_context(tempfile.TemporaryDirectory())
-        pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
-        events = recorded.stream(pipe.stream(opened, record.settings), record)
-        prediction = watch(events, name, run.quiet)
+        if isinstance(settings, DepthReading):
+            events = iter([from_depth(opened, source, settings, fov_x_deg=record.fov_x_deg)])
+        else:
+            pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
+            events = pipe.stream(opened, settings)
+        prediction = watch(recorded.stream(events, record), name, run.quiet)
         outcome = recorded.write(prediction, record, Path(folder))
     if not run.quiet or outcome.fell_short:
         print(outcome.describe())

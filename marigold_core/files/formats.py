@@ -184,7 +184,7 @@ def _exr(content: Content, channels: dict[str, np.ndarray]) -> bytes:
 
 def _depth_exr(content: Content) -> bytes:
     """The values twice: compositing programs look for a channel named Z, and all others show none but Y as grey."""
-    values = content.prediction.values.astype(np.float32)
+    values = content.prediction.known_values.astype(np.float32)
     return _exr(content, {"Y": values, "Z": values})
 
 
@@ -204,13 +204,13 @@ def _rgbz_exr(content: Content) -> bytes:
     """The photo as linear light, which compositing works in, beside the values."""
     light = colormaps.to_linear(content.prediction.photo).astype(np.float16)
     channels = {name: light[..., number] for number, name in enumerate("RGB")}
-    return _exr(content, channels | {"Z": content.prediction.values.astype(np.float32)})
+    return _exr(content, channels | {"Z": content.prediction.known_values.astype(np.float32)})
 
 
 def _depth_mm(content: Content) -> bytes:
     """Metres as whole millimetres of 16 bits; 0 is unknown, as is what is beyond."""
-    millimetres = np.rint(content.prediction.values.astype(np.float64) * 1000)
-    millimetres[(millimetres < 0) | (millimetres > MILLIMETRES_MAX)] = 0
+    millimetres = np.rint(content.prediction.known_values.astype(np.float64) * 1000)
+    millimetres[~((millimetres > 0) & (millimetres <= MILLIMETRES_MAX))] = 0
     texts = _meaning(content.prediction, *colormaps.value_range(content.prediction), "near is black")
     return _png(millimetres.astype(np.uint16), texts | {"unit": "millimetre", "unknown": "0"})
 
@@ -275,7 +275,7 @@ def _json(content: dict[str, Any]) -> bytes:
 
 
 FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
-    "npy": ("depth.npy", lambda content: _npy(content.prediction.values)),
+    "npy": ("depth.npy", lambda content: _npy(content.prediction.known_values)),
     "png16": (
         "depth_16bit.png",
         lambda content: _grey_16bit(content.prediction, near_white=content.colours.invert),

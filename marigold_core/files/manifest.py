@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from marigold_core import __version__
 from marigold_core.calibration.calibrate import Calibrated, Hints
@@ -18,7 +18,7 @@ from marigold_core.files.presets import PRESETS, SaveFor
 from marigold_core.geometry.camera import field_of_view, focal_length_px
 from marigold_core.images.colormaps import value_range
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.settings import ColourSettings, FieldOfView, Frozen, MeshSettings, Settings
+from marigold_core.settings import ColourSettings, DepthReading, FieldOfView, Frozen, MeshSettings, Settings
 
 # 2 added how, device, dtype, machine; 3 hints; 4 colours, camera, save_for, prefix, views, outlines; all are read
 SCHEMA_VERSION = 4
@@ -64,11 +64,16 @@ def _named_colours(given: Any) -> Any:
     return {"colormap": given} if isinstance(given, str) else given
 
 
+def _how_made(settings: Any) -> str:
+    """Tell the settings of a run from how a depth map from elsewhere was read, as values or as JSON has them."""
+    return "given" if isinstance(settings, DepthReading) or "quantity" in dict(settings) else "run"
+
+
 class Manifest(_Record):
     """The record of one run. ``Manifest.model_validate_json(text)`` reads it back."""
 
     schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
-    checkpoint: str
+    checkpoint: str  # "given: NAME" for a depth map from elsewhere, whose file then has the hash
     checkpoint_sha256: str
     modality: str
     kind: Kind
@@ -82,13 +87,16 @@ class Manifest(_Record):
     colours: Annotated[  # of depth_color.png
         ColourSettings, BeforeValidator(_named_colours), Field(validation_alias=AliasChoices("colours", "colormap"))
     ]
-    settings: Settings
+    settings: Annotated[  # of the run, or how a depth map from elsewhere was read
+        Annotated[Settings, Tag("run")] | Annotated[DepthReading, Tag("given")], Discriminator(_how_made)
+    ]
     mesh: MeshSettings
     fov_x_deg: FieldOfView | None  # from EXIF, or as given for a calibration
     camera: CameraRecord | None = None  # None for a normals prediction, and up to schema 3
     photo: PhotoRecord
     save_for: dict[SaveFor, str] = {}  # programs that files were written for, and what to tick there
     prefix: str = ""  # what the name of every file begins with
+    missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
     torch_threads: int | None  # None where torch is not loaded
@@ -134,6 +142,7 @@ def describe(
         ),
         save_for={name: PRESETS[name].tick for name in save_for},
         prefix=prefix,
+        missing_share=0.0 if prediction.missing is None else float(prediction.missing.mean()),
         files=files,
         versions=versions(),
         torch_threads=torch.get_num_threads() if torch else None,

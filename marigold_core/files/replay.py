@@ -18,8 +18,9 @@ from marigold_core.checkpoints.registry import Checkpoint, find
 from marigold_core.errors import CheckpointError, ImageError, SettingsError
 from marigold_core.files import examples
 from marigold_core.files.manifest import Manifest, sha256
+from marigold_core.files.reader import GIVEN
 from marigold_core.files.writers import MANIFEST, formats_of, save
-from marigold_core.images.photo import Photo, load_photo
+from marigold_core.images.photo import Photo, load_photo, read_file
 from marigold_core.prediction import Prediction, Progress
 
 _READABLE = get_args(Manifest.model_fields["schema_version"].annotation)
@@ -117,9 +118,9 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
                 f" than those {record.photo.width} x {record.photo.height}."
             )
         return recorded_photo(record, photo.pixels)
-    folder = (manifest if manifest.is_dir() else manifest.parent).resolve()
+    folder = _folder(manifest)
     names = {folder.name, folder.parent.name, record.prefix.removesuffix("_")} - {""}
-    for place in (folder, *folder.parents[:2], Path.cwd(), examples.FOLDER):
+    for place in _places(manifest):
         for path in sorted(place.glob("*")):
             if not names & {path.stem, path.name} or not path.is_file():
                 continue
@@ -128,6 +129,35 @@ def find_photo(manifest: Path, record: Manifest, given: Path | None = None) -> P
             except ImageError:
                 continue  # another photo of that name
     raise ImageError(f"The photo of {folder.name} was not found beside the manifest; name it with --photo.")
+
+
+def find_depth(manifest: Path, record: Manifest, given: Path | None = None) -> Path:
+    """Find the depth map from elsewhere of a record: the ``given`` file, else one of its name where photos are sought.
+
+    Raises: ImageError when it is not there, or is another file.
+    """
+    name = record.checkpoint.removeprefix(GIVEN)
+    for path in [given] if given else [place / name for place in _places(manifest)]:
+        if given or path.is_file():
+            if same_depth(record, path):
+                return path
+            if given:
+                raise ImageError(f"{given} is another depth map than the recorded one: it has other bytes.")
+    raise ImageError(f"The depth map {name} was not found beside the manifest; name it with --depth.")
+
+
+def same_depth(record: Manifest, path: Path) -> bool:
+    """Return whether a file is the recorded depth map from elsewhere. Raises: ImageError when it cannot be read."""
+    return sha256(read_file(path, "depth map")) == record.checkpoint_sha256
+
+
+def _folder(manifest: Path) -> Path:
+    return (manifest if manifest.is_dir() else manifest.parent).resolve()
+
+
+def _places(manifest: Path) -> tuple[Path, ...]:
+    folder = _folder(manifest)
+    return folder, *folder.parents[:2], Path.cwd(), examples.FOLDER
 
 
 def same_photo(record: Manifest, pixels: np.ndarray) -> bool:
@@ -183,7 +213,12 @@ def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterato
         last = event if isinstance(event, Prediction) else last
         yield event
     if record.hints is not None and last is not None:
-        yield calibrate(last, record.hints)
+        yield calibrated(last, record)
+
+
+def calibrated(prediction: Prediction, record: Manifest) -> Prediction:
+    """Calibrate a prediction by the recorded hints, if there are any. Raises: CalibrationError as ``stream``."""
+    return calibrate(prediction, record.hints) if record.hints is not None else prediction
 
 
 def write(prediction: Prediction, record: Manifest, folder: Path) -> Outcome:

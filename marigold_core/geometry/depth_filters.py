@@ -36,6 +36,14 @@ def smooth(values: np.ndarray, strength: float) -> np.ndarray:
     return smoothed.astype(values.dtype)
 
 
+def fill_missing(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """[H, W] with NaN -> the same with the nearest known values there, and where that is [H, W]; None for nowhere."""
+    missing = ~np.isfinite(values)
+    if not missing.any():
+        return values, None
+    return values[tuple(ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True))], missing
+
+
 def sharpen(z: np.ndarray, share: float) -> np.ndarray:
     """[H, W] z > 0 -> the same with blurred depth jumps above ``share`` made steps of one pixel; 0 changes nothing.
 

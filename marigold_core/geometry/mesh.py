@@ -81,7 +81,7 @@ class GridSample:
     x: np.ndarray  # [h, w], as are the following: x/z of the rays
     y: np.ndarray  # y/z of the rays
     z: np.ndarray  # sharpened depth
-    kept: np.ndarray  # whether the clips and ``uncertainty_cut`` leave the pixel
+    kept: np.ndarray  # whether the pixel has a value, and the clips and ``uncertainty_cut`` leave it
 
 
 def sample_depth(prediction: Prediction, grid_triangles: int, settings: MeshSettings) -> GridSample:
@@ -95,6 +95,8 @@ def sample_depth(prediction: Prediction, grid_triangles: int, settings: MeshSett
     z = sharpen(metric_z(sampled, settings), settings.edge_cut)
     unit = to_unit(sampled)
     kept = (unit >= settings.near_clip) & (unit <= settings.far_clip)
+    if prediction.missing is not None:
+        kept &= ~prediction.missing[index]
     if settings.uncertainty_cut:
         if prediction.uncertainty is None:
             raise ExportError("uncertainty_cut needs an uncertainty; raise ensemble_size to 3 or more.")

@@ -77,7 +77,7 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
     if isinstance(source, Photo):
         return source
     if isinstance(source, str | Path):
-        opened = _open(_read(Path(source)))
+        opened = _open(read_file(Path(source)))
     elif isinstance(source, bytes):
         opened = _open(source)
     elif isinstance(source, Image.Image):
@@ -95,10 +95,9 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
         orientation, focal_35mm = _exif(image, opened.tags)
         rgb, tone_note = tones.to_srgb(image, opened.full)
         given_size = opened.given_size
-        if orientation in _UPRIGHT:
-            rgb = rgb.transpose(_UPRIGHT[orientation])
-            if given_size and orientation >= 5:
-                given_size = (given_size[1], given_size[0])
+        rgb = upright(rgb, orientation)
+        if given_size and orientation in _UPRIGHT and orientation >= 5:
+            given_size = (given_size[1], given_size[0])
     notes = " ".join(note for note in (opened.note, tone_note) if note)
     return Photo(np.array(rgb), _fov_x_deg(rgb.width, rgb.height, focal_35mm), notes or None, given_size)
 
@@ -118,7 +117,7 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: as ``load_photo``.
     """
-    image = _open(_read(path)).image
+    image = _open(read_file(path)).image
     return image.height, image.width
 
 
@@ -187,18 +186,30 @@ def _decoding() -> Generator[None]:
         raise ImageError("The photo is damaged: it cannot be decoded.") from None
 
 
-def _read(path: Path) -> bytes:
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn a picture as the orientation tag of its photo says."""
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Read the orientation tag of a photo; 1 where it has none."""
+    return _exif(image, {})[0]
+
+
+def read_file(path: Path, what: str = "photo") -> bytes:
+    """Read a file of at most ``MAX_BYTES``; messages call it ``what``. Raises: ImageError."""
     if not os.path.isfile(path):  # also where the system refuses the name itself
         where = "the link leads nowhere" if path.is_symlink() else "there is no such file"
-        raise ImageError(f"The photo cannot be read: {where}.")
+        raise ImageError(f"The {what} cannot be read: {where}.")
     try:
-        _check_bytes(path.stat().st_size)
+        check_bytes(path.stat().st_size)
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"The photo cannot be read: {error.strerror}.") from None
+        raise ImageError(f"The {what} cannot be read: {error.strerror}.") from None
 
 
-def _check_bytes(size: int) -> None:
+def check_bytes(size: int) -> None:
+    """Refuse, with an ImageError, a file of more than ``MAX_BYTES``."""
     if size > MAX_BYTES:
         raise ImageError(f"The file has {size / 2**20:.0f} MB; the limit is {MAX_BYTES // 2**20} MB.")
 
@@ -216,7 +227,7 @@ def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
 
 def _open(data: bytes) -> _Opened:
     """File content -> the photo in it; its size is checked before anything is decoded."""
-    _check_bytes(len(data))
+    check_bytes(len(data))
     kind = containers.identify(data[: containers.HEAD_BYTES])
     if kind and kind not in containers.READABLE:
         raise ImageError(_UNREADABLE.format(what=f"{kind}, not a photo that can be read"))

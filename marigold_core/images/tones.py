@@ -66,16 +66,21 @@ def deep_colours(reopen: Callable[[], Image.Image], full: int) -> Image.Image:
         reopen: opens the picture once more, not decoded yet.
         full: the value of white.
     """
-    high, low = reopen(), reopen()
-    tiles: list[Any] = cast(Any, low).tile
-    cast(Any, low).tile = [tile._replace(args=_swapped(tile.args)) for tile in tiles]
-    values = np.asarray(high).astype(np.uint16) * 256 + np.asarray(low)
+    high, values = reopen(), deep_values(reopen)
     planes = np.minimum(values * np.float32(255 / full) + 0.5, 255).astype(np.uint8)
     if high.mode == "RGBA":
         planes[..., 3] = np.asarray(high)[..., 3]
     image = Image.fromarray(planes)
     image.info |= high.info
     return image
+
+
+def deep_values(reopen: Callable[[], Image.Image]) -> np.ndarray:
+    """Colours of 16 bits of which Pillow keeps the high byte -> [H, W, 3 or 4] uint16, as ``deep_colours``."""
+    high, low = reopen(), reopen()
+    tiles: list[Any] = cast(Any, low).tile
+    cast(Any, low).tile = [tile._replace(args=_swapped(tile.args)) for tile in tiles]
+    return np.asarray(high).astype(np.uint16) * 256 + np.asarray(low)
 
 
 def raw_mode(image: Image.Image) -> str:

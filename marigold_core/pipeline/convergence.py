@@ -81,7 +81,7 @@ class EarlyStopping:
         try:
             for event in self._events:
                 if isinstance(event, Prediction):
-                    self.finished = event.settings.ensemble_size
+                    self.finished = event.fused
                     self._arrivals.append(perf_counter())
                     self.converged = self.finished < self.requested and has_converged(
                         convergence_curve(event), self._below

@@ -372,7 +372,8 @@ class MarigoldPipeline:
             "batch_size": None,
             "follow_outlines": False,
         }  # what may differ without changing a member
-        same = start.settings.changed(**free) == settings.changed(**free)
+        made = start.settings
+        same = isinstance(made, ResolvedSettings) and made.changed(**free) == settings.changed(**free)
         if (
             not same
             or not np.array_equal(start.photo, photo.pixels)

@@ -12,6 +12,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
 from marigold_core.ui.api import add_endpoints
 from marigold_core.ui.controls.examples import ExampleGallery
+from marigold_core.ui.controls.given_depth import GivenDepth
 from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
@@ -68,6 +69,7 @@ class PhotoTab:
                 self.runtime = RuntimeLine(controller)
                 controller.draw_buttons()
                 self.inputs = draw_settings(effort)
+                self.given = GivenDepth(controller)
                 self.gallery = ExampleGallery(controller)
             with gr.Column(scale=1, min_width=320, elem_id="results"):
                 controller.draw_status()
@@ -96,7 +98,7 @@ class PhotoTab:
         given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
         job = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
         controller.jobs.append(job)
-        for part in (*controller.screens, self.gallery, self.link, self.replay):
+        for part in (*controller.screens, self.given, self.gallery, self.link, self.replay):
             part.listen()
         on(controller.stop.click, None, None, None, cancels=[*controller.jobs])
         given: set[Component] = {controller.result, controller.failed, *controller.inputs}

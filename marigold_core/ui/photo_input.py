@@ -17,6 +17,7 @@ from marigold_core.files import examples
 from marigold_core.ui import text
 
 WEB = ("http:", "https:")
+DEPTH_TYPES = [".png", ".tif", ".tiff", ".exr", ".npy", ".pfm", ".jpg", ".jpeg", ".heic"]
 EXAMPLE = "https://example.org/temple.jpg"  # stands for the example photo of that name; it is never fetched
 
 
@@ -61,6 +62,20 @@ class FilesButton(gr.UploadButton, metaclass=WithoutStub):
         """Return the paths of the uploaded files; Gradio's own would copy every one."""
         files = payload.root if isinstance(payload, ListFiles) else [payload]
         return [path for path in map(_uploaded_path, files) if path]
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        """Take uploads alone, as ``PhotoInput`` does."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+
+
+class DepthInput(gr.File, metaclass=WithoutStub):
+    """A file input for a depth map, under the same rules."""
+
+    is_template = True
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the path of the uploaded file."""
+        return _uploaded_path(cast("FileData | None", payload))
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Take uploads alone, as ``PhotoInput`` does."""

@@ -22,7 +22,7 @@ from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.convergence import EarlyStopping
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
-from marigold_core.settings import ColourSettings, Frozen, MeshSettings, Settings, bounds
+from marigold_core.settings import ColourSettings, Frozen, MeshSettings, ResolvedSettings, Settings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import NO_CHANGE
@@ -162,6 +162,11 @@ class RunController:
             update |= screen.show(prediction, values) | screen.finish(prediction, values)
         return update
 
+    def show_depth(self, prediction: Prediction, values: Values) -> Update:
+        """Put a depth map from elsewhere on show, with what is known of it."""
+        named = text.GIVEN_DONE.format(name=prediction.checkpoint, kind=text.GIVEN_KINDS[prediction.kind])
+        return self.show_result(prediction, f"{named}. {prediction.note or ''}".strip(), values)
+
     def reported(self, updates: Generator[Update], values: Values) -> Iterator[Update]:
         """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well."""
         result = values[self.result]
@@ -199,6 +204,8 @@ class RunController:
     def add_members(self, number: int, values: Values) -> Generator[Update]:
         """Add members to the result on show; those that it has are not computed again."""
         start = self.shown(values[self.result])
+        if not isinstance(start.settings, ResolvedSettings):
+            raise ExportError(text.MORE_GIVEN)
         members = min(start.settings.ensemble_size + number, MOST_MEMBERS)
         settings = start.settings.changed(ensemble_size=members)
         photo = Photo(start.photo, start.fov_x_deg, start.note, start.given_size)
@@ -248,8 +255,9 @@ class RunController:
         result = values[self.result]
         if result is None or not self.service.keeps(result):
             return self._rest(None, text.STOPPED, values)
-        made = text.count(self.service.prediction(result).settings.ensemble_size, "member")
-        return self._rest(result, text.STOPPED_WITH.format(members=made), values)
+        made = self.service.prediction(result).fused
+        sentence = text.STOPPED_WITH.format(members=text.count(made, "member")) if made else text.STOPPED
+        return self._rest(result, sentence, values)
 
     def _begun(self, values: Values) -> Update:
         """Write that a job begins, and offer to stop it."""
@@ -307,6 +315,7 @@ def summary(prediction: Prediction, seconds: float, note: str | None) -> str:
     """Describe what was made, from what, and how long it took; ``note`` is that of the decoder, if any."""
     height, width = prediction.photo.shape[:2]
     used = prediction.settings
+    assert isinstance(used, ResolvedSettings)  # of a run
     done = text.DONE.format(
         members=text.count(used.ensemble_size, "member"),
         steps=text.count(used.num_inference_steps, "step"),

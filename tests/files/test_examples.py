@@ -35,7 +35,7 @@ def test_a_result_is_a_whole_prediction(photo):
     assert prediction.values.shape == prediction.uncertainty.shape == prediction.photo.shape[:2]
     assert 0 <= prediction.values.min() < 0.1 and 0.9 < prediction.values.max() <= 1
     assert prediction.uncertainty.mean() > 0
-    assert prediction.settings.ensemble_size == SETTINGS.ensemble_size
+    assert prediction.fused == SETTINGS.ensemble_size
 
 
 def test_recomputing_an_example_gives_the_committed_result():

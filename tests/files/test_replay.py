@@ -240,6 +240,7 @@ def test_a_continued_result_is_not_mistaken_for_the_same(done, folder, out, tiny
     """Members that are taken over are kept in half precision, so that the map differs in its last bits."""
     pipe = load(tiny_depth, device="cpu")
     settings = read(done).settings
+    assert isinstance(settings, Settings)
     part = pipe(folder / "a.png", type(settings)(**{**dict(settings), "ensemble_size": 2}))
     *_, whole = pipe.stream(folder / "a.png", settings, start=part)
     save(whole, out / "more", ["npy"], mesh=MeshSettings())  # type: ignore[arg-type]

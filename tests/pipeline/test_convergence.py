@@ -153,7 +153,7 @@ def test_a_settled_run_ends_is_closed_and_knows_what_it_saved(monkeypatch: pytes
     run = EarlyStopping(events(noisy(10, level=0), log), 10, 0.01)
     *_, last = run
     assert isinstance(last, Prediction)
-    assert last.settings.ensemble_size == run.finished == MIN_MEMBERS
+    assert last.fused == run.finished == MIN_MEMBERS
     assert log == ["member 1", "member 2", "member 3", "member 4", "closed"]
     assert run.converged
     assert run.saved_s == 6 * 2.0
@@ -188,7 +188,7 @@ def test_what_an_ended_run_gives_is_what_as_many_members_give(tiny_depth: Path, 
     asked = Settings(**{**QUICK.model_dump(), "ensemble_size": 8})
     *_, ended = EarlyStopping(pipe.stream(picture, asked), 8, 1.0)
     assert isinstance(ended, Prediction)
-    assert ended.settings.ensemble_size == MIN_MEMBERS
+    assert ended.fused == MIN_MEMBERS and isinstance(ended.settings, Settings)
     again = pipe(picture, ended.settings)
     np.testing.assert_array_equal(ended.values, again.values)
     np.testing.assert_array_equal(ended.uncertainty, again.uncertainty)
@@ -222,7 +222,7 @@ def test_added_members_are_those_of_a_longer_run_and_no_other_is_computed(servic
     steps = [event for event in happened if isinstance(event, Progress) and "step" in event.stage]
     assert [(event.done, event.total) for event in steps] == [(1, 2), (2, 2)]
     longer = last(happened)
-    assert longer.settings.ensemble_size == 5
+    assert longer.fused == 5
     assert longer.members is not None and whole.members is not None
     np.testing.assert_array_equal(longer.members, whole.members)
     np.testing.assert_allclose(longer.values, whole.values, atol=2e-3)  # earlier members were kept in half precision

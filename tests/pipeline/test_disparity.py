@@ -110,6 +110,7 @@ def test_comparing_and_replaying(made: Prediction, folder: Path, tiny_depth: Pat
     first = save(pipe(photo(), Settings(num_inference_steps=1)), tmp_path / "first", ["npy", "color"])
     record = replay.read(first["manifest"])
     assert replay.find_checkpoint(record, str(folder)).space == "disparity"
+    assert isinstance(record.settings, Settings)
     again = replay.write(pipe(photo(), record.settings), record, tmp_path / "again")
     assert not again.fell_short
     with pytest.raises(CheckpointError, match="other weights"):

@@ -63,7 +63,7 @@ def test_stream_reports_each_step_and_a_prediction_after_each_member(pipe, pictu
     events = list(pipe.stream(picture, Settings(**QUICK, ensemble_size=3, batch_size=1)))
     predictions = [event for event in events if isinstance(event, Prediction)]
     steps = [event for event in events if isinstance(event, Progress) and "step" in event.stage]
-    assert [p.settings.ensemble_size for p in predictions] == [1, 2, 3]
+    assert [p.fused for p in predictions] == [1, 2, 3]
     assert [(p.done, p.total) for p in steps] == [(i, 6) for i in range(1, 7)]
     assert predictions[1].uncertainty is None and predictions[2].uncertainty is not None
     assert np.array_equal(predictions[-1].values, pipe(picture, Settings(**QUICK, ensemble_size=3)).values)

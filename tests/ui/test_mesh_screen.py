@@ -63,7 +63,7 @@ def test_the_field_of_view_says_where_it_comes_from() -> None:
     assert "as you set it, the photo does not say" in fov_source(plain, 60)
     assert fov_source(known, 61.5).endswith("; from the photo's EXIF data")
     assert fov_source(known, 55).endswith("as you set it, 61.5 from the photo's EXIF data")
-    assert fov_source(replace(known, kind="metric"), 61.5).endswith("as the measurement had it")
+    assert fov_source(replace(known, kind="metric"), 61.5).endswith("from the photo's EXIF data")
 
 
 def test_facts_are_those_of_the_file() -> None:

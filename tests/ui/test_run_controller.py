@@ -43,7 +43,7 @@ def prediction(members: int) -> Prediction:
 def events(
     photo: Photo, settings: Settings, checkpoint: str, start: Prediction | None
 ) -> Iterator[Progress | Prediction]:
-    first = 1 if start is None else start.settings.ensemble_size + 1
+    first = 1 if start is None else start.fused + 1
     for number in range(first, settings.ensemble_size + 1):
         yield Progress(number, settings.ensemble_size, f"batches of {settings.batch_size}")
         yield prediction(number)
@@ -72,7 +72,7 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunC
 
 
 def shown_members(controller: RunController, update: Update) -> int:
-    return controller.service.prediction(str(update[controller.result])).settings.ensemble_size
+    return controller.service.prediction(str(update[controller.result])).fused
 
 
 def test_every_member_is_the_result_until_the_next_one(controller: RunController) -> None:

@@ -10,12 +10,14 @@ from marigold_core.checkpoints.registry import default_checkpoint, named_checkpo
 from marigold_core.errors import CheckpointError, ImageError, SettingsError
 from marigold_core.files import examples, replay
 from marigold_core.files.manifest import Manifest
+from marigold_core.files.reader import GIVEN, from_depth
 from marigold_core.files.writers import formats_of
 from marigold_core.images.photo import Photo, load_photo
+from marigold_core.settings import DepthReading
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
-from marigold_core.ui.events import MODEL, on
-from marigold_core.ui.photo_input import FilesButton
+from marigold_core.ui.events import MODEL, NO_CHANGE, on
+from marigold_core.ui.photo_input import DEPTH_TYPES, FilesButton
 from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
 
 MANIFEST_BYTES = 10**6  # ours are 3 kB
@@ -31,7 +33,7 @@ class ReplayButton:
             self.manifest = FilesButton(
                 text.REPLAY,
                 file_count="multiple",
-                file_types=[".json", "image"],
+                file_types=[".json", "image", *DEPTH_TYPES],
                 size="sm",
                 scale=0,
                 elem_id="replay",
@@ -53,12 +55,20 @@ class ReplayButton:
         files = [Path(file) for file in values[self.manifest]]
         record = read(files)
         photo, file = self._find_photo(record, files, values)
-        checkpoint = find_checkpoint(record)
-        given = {self.controller.photo: str(file)} if file else {}
-        yield {**self.inputs.restored(record.settings, checkpoint), **given}
-        photo = yield from self.controller.take(photo, values)
-        result = None
-        for update in self.controller.run_job(Job(photo, record.settings, checkpoint, record=record), values):
+        given: Update = {self.controller.photo: str(file)} if file else {}
+        settings, result = record.settings, None
+        if isinstance(settings, DepthReading):
+            depth = find_depth(record, files)
+            yield given or {self.controller.photo: NO_CHANGE}
+            photo = yield from self.controller.take(photo, values)
+            prediction = from_depth(photo, depth, settings, fov_x_deg=record.fov_x_deg)
+            updates = iter([self.controller.show_depth(replay.calibrated(prediction, record), values)])
+        else:
+            checkpoint = find_checkpoint(record)
+            yield {**self.inputs.restored(settings, checkpoint), **given}
+            photo = yield from self.controller.take(photo, values)
+            updates = self.controller.run_job(Job(photo, settings, checkpoint, record=record), values)
+        for update in updates:
             result = update.get(self.controller.result)
             yield update
         assert isinstance(result, str)  # the last update of a job brings it
@@ -73,16 +83,21 @@ class ReplayButton:
 
         Raises: ImageError.
         """
-        for pixels, file in self._photos(files, values):
+        for pixels, file in self._photos(record, files, values):
             if replay.same_photo(record, pixels):
                 return replay.recorded_photo(record, pixels), file
         raise ImageError(text.OTHER_PHOTO.format(width=record.photo.width, height=record.photo.height))
 
-    def _photos(self, files: list[Path], values: Values) -> Iterator[tuple[np.ndarray, Path | None]]:
+    def _photos(self, record: Manifest, files: list[Path], values: Values) -> Iterator[tuple[np.ndarray, Path | None]]:
         """Yield the pixels of what came with the manifest, of the input, of the result on show, of the examples."""
         for file in files:
-            if not _is_manifest(file):
+            if _is_manifest(file):
+                continue
+            try:
                 yield load_photo(file).pixels, file
+            except ImageError:
+                if not replay.same_depth(record, file):
+                    raise
         if values[self.controller.photo] is not None:
             yield load_photo(values[self.controller.photo]).pixels, None
         if values[self.controller.result] is not None:
@@ -112,6 +127,14 @@ def find_checkpoint(record: Manifest) -> str:
         raise CheckpointError(text.CHECKPOINT_ELSEWHERE.format(name=record.checkpoint))
     replay.find_checkpoint(record, name)
     return name
+
+
+def find_depth(record: Manifest, files: list[Path]) -> Path:
+    """Find the recorded depth map among uploaded files. Raises: ImageError when it is not there."""
+    found = next((file for file in files if not _is_manifest(file) and replay.same_depth(record, file)), None)
+    if found is None:
+        raise ImageError(text.OTHER_DEPTH.format(name=record.checkpoint.removeprefix(GIVEN)))
+    return found
 
 
 def _is_manifest(file: Path) -> bool:

@@ -11,7 +11,16 @@ from gradio.events import Dependency
 from marigold_core.images.differences import shrink
 from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings, MeshSettings, bounds, default, help_text
+from marigold_core.settings import (
+    DEFAULT_COLORMAP,
+    Colormap,
+    ColourSettings,
+    MeshSettings,
+    ResolvedSettings,
+    bounds,
+    default,
+    help_text,
+)
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, on
@@ -91,8 +100,10 @@ class DepthScreen(Screen):
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Offer the layers of the result, and write the sizes at which it was made."""
         height, width = prediction.photo.shape[:2]
-        seen = network_size(height, width, prediction.settings.processing_resolution)
-        line = text.SIZES.format(width=width, height=height, network_width=seen[1], network_height=seen[0])
+        line = text.SIZES_GIVEN.format(width=width, height=height, name=prediction.checkpoint)
+        if isinstance(prediction.settings, ResolvedSettings):
+            seen = network_size(height, width, prediction.settings.processing_resolution)
+            line = text.SIZES.format(width=width, height=height, network_width=seen[1], network_height=seen[0])
         return {**self.offer(prediction, values), self.sizes: line}
 
     def listen(self) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from marigold_core.images.colormaps import to_rgb
 from marigold_core.images.differences import shrink
 from marigold_core.prediction import Prediction
-from marigold_core.settings import ColourSettings
+from marigold_core.settings import ColourSettings, ResolvedSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import on
@@ -59,9 +59,9 @@ class History(Screen):
         return {self.strip: self.draw(values[self.runs], None)}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Put a new run first, in place of the same one made before; a stored example, without a device, is no run."""
+        """Put a new run first, in place of the same one made before; a stored example is no run."""
         runs: list[PastRun] = values[self.runs]
-        if prediction.device is None:
+        if prediction.device is None and isinstance(prediction.settings, ResolvedSettings):
             return {self.strip: self.draw(runs, None)}
         key = self.controller.service.keep(prediction)
         if key not in [run.key for run in runs]:
@@ -94,6 +94,8 @@ class History(Screen):
 def _made_with(prediction: Prediction) -> tuple[str, ...]:
     """List what a result was made with, beginning with what most often differs between runs."""
     used = prediction.settings
+    if not isinstance(used, ResolvedSettings):
+        return (*([text.RUN_METRES] if prediction.kind == "metric" else []), prediction.checkpoint)
     steps = text.count(used.num_inference_steps, "step")
     words = [f"{steps}, {text.count(used.ensemble_size, 'member')}", text.RUN_SEED.format(seed=used.seed)]
     if used.processing_resolution:
@@ -105,7 +107,9 @@ def _made_with(prediction: Prediction) -> tuple[str, ...]:
 
 def _identity(prediction: Prediction) -> tuple[object, ...]:
     """Gather what decides a result; of several calibrations of a run, the last one takes the place of the others."""
-    used = prediction.settings.changed(batch_size=None)
+    used = prediction.settings
+    if isinstance(used, ResolvedSettings):
+        used = used.changed(batch_size=None)
     return sha256(prediction.photo.tobytes()).digest(), prediction.checkpoint_sha256, used, prediction.kind
 
 

@@ -94,13 +94,16 @@ class UncertaintyScreen(Screen):
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Offer more members, or write why there can be none; the same of uncertainty."""
-        used = prediction.settings.ensemble_size
-        number = min(MORE, MOST_MEMBERS - used)
+        number = min(MORE, MOST_MEMBERS - prediction.fused)
         why = "" if number else text.MORE_FULL.format(most=MOST_MEMBERS)
         if prediction.members is None:
-            why = text.MORE_NONE
+            why = text.MORE_NONE if prediction.fused else text.MORE_GIVEN
         label = text.MORE.format(number=number or MORE)
-        spread = {} if prediction.uncertainty is not None else self._empty(text.UNCERTAINTY_NEEDS_MORE)
+        spread = (
+            {}
+            if prediction.uncertainty is not None
+            else self._empty(text.UNCERTAINTY_NEEDS_MORE if prediction.fused else text.MORE_GIVEN)
+        )
         return {**spread, self.more: gr.Button(label, interactive=not why), self.why: why}
 
     def listen(self) -> None:
@@ -148,7 +151,7 @@ class UncertaintyScreen(Screen):
         mean = format_uncertainty(float(spread.mean()), prediction)
         if prediction.kind in ("affine", "scale"):
             mean += text.OF_RANGE
-        about = text.UNCERTAINTY_ABOUT.format(members=prediction.settings.ensemble_size, mean=mean)
+        about = text.UNCERTAINTY_ABOUT.format(members=prediction.fused, mean=mean)
         pictures = photo_file(prediction.photo), preview(uncertainty_to_rgb(spread))
         return {
             self.pictures: gr.ImageSlider(value=pictures, visible=True),

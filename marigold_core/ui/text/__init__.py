@@ -20,6 +20,27 @@ EXAMPLES = "Or try one of these"
 RUN = "Estimate depth"
 STOP = "Stop"
 
+GIVEN = "Use a depth map from elsewhere"
+GIVEN_ABOUT = (
+    "PNG, TIFF, EXR, NPY or PFM; without a file, the depth that the photo itself carries, as phones write it."
+    " Everything here then works on that map."
+)
+GIVEN_FILE = "Depth map"
+GIVEN_USE = "Use this depth"
+GIVEN_DONE = "{name}, {kind}"
+GIVEN_KINDS = {"affine": "relative depth", "scale": "relative depth from the camera on", "metric": "depth in metres"}
+AS_STATED = "As the file says"
+READING: dict[str, tuple[str, dict[str, str]]] = {  # label, and the words for its choices
+    "greater": ("Greater values are", {"farther": "Farther", "nearer": "Nearer"}),
+    "quantity": (
+        "The values are",
+        {"depth": "Depth", "disparity": "Disparity, 1 / depth", "log": "The logarithm of depth"},
+    ),
+    "kind": ("They are", {"affine": "Relative", "scale": "Relative, but 0 is the camera", "metric": "In metres"}),
+    "unit_m": ("Metres where the value is 1", {}),
+    "measured": ("Measured", {"axis": "Along the view's axis", "ray": "Straight from the camera"}),
+}
+
 PRESET = "Quality"
 PRESETS = {"fast": "Fast", "balanced": "Balanced", "careful": "Careful"}
 ADVANCED = "More settings"
@@ -129,6 +150,7 @@ REPLAYED = "Made again. {outcome}"
 ONE_MANIFEST = "Give one manifest.json, alone or with the photo that it belongs to."
 NO_MANIFEST = "This file is larger than any manifest."
 THE_MANIFEST = "The file"
+OTHER_DEPTH = "The depth map of this manifest, {name}, is not here; drop it together with the manifest and the photo."
 OTHER_PHOTO = "The photo of this manifest, {width} x {height} pixels, is not here; drop it together with the manifest."
 CHECKPOINT_ELSEWHERE = "The manifest was made with the checkpoint {name!r}, which is not on this machine."
 
@@ -178,6 +200,7 @@ BELOW = "Settled: two members in a row move it by less than (% of the depth rang
 SETTLED = "Stopped after {used} of {asked} members: the map had settled. About {seconds:.1f} s saved."
 MORE = "Add {number} more members"
 MORE_NONE = "This result kept no members to add to; run the photo first."
+MORE_GIVEN = "A depth map from elsewhere has no members, which uncertainty needs; run the photo to have some."
 MORE_FULL = "{most} members are the most that one result may have."
 
 # Depth
@@ -194,6 +217,7 @@ ADJUST = "Adjust"
 NEAR_END, FAR_END, INVERT = "Range from", "Range to", "Swap near and far"
 HANDLE, HANDLE_INFO = "Handle", "Where the two sides meet, in per cent of the width."
 SIZES = "Photo {width}×{height} → processed at {network_width}×{network_height} → output {width}×{height}"
+SIZES_GIVEN = "Photo {width}×{height} · {name}"
 KEY_KINDS = {
     "affine": "Depth, relative: 0 is the nearest and 1 the farthest, not metres",
     "scale": "Depth, relative: the farthest is 1, not metres",

@@ -46,7 +46,7 @@ METRES_STRAIGHT = Markup(
     "<b>Straightened, not metres.</b> The nearest part lies at {nearest} of the farthest distance, so sizes hold among"
     " one another. One known distance or length gives metres."
 )
-METRES_OWN = Markup("<b>In metres.</b> This checkpoint says metres itself; choose Measure and click two points.")
+METRES_OWN = Markup("<b>In metres.</b> It says metres itself; choose Measure and click two points.")
 HINT_COLUMNS = ("", "", "you said", "map says", "off by")
 HINT_NAMES = {"depth": "distance", "length": "length", "patch": "flat surface", "near": "near plane"}
 HINT_FLAT = "flat"
@@ -55,7 +55,7 @@ REMOVE_ROW = "Remove row {number}"
 SCALE_BAR = "{length} m, at {depth} m"
 METRES_STATUS = "In metres, from {hints}. Files, legend and 3D say so and how."
 STRAIGHT_STATUS = "Straightened by {hints}; still without metres."
-RELATIVE_STATUS = "Relative depth again, as the model gave it."
+RELATIVE_STATUS = "Relative depth again, as it was."
 METRES_KNOWN = "What can I know about a photo?"
 METRES_KNOWN_LIST = """
 <ul>

@@ -1,0 +1,255 @@
+"""``from_depth`` makes a prediction of a depth map from elsewhere, which everything here then serves as its own.
+
+What a file says of its values is used: the texts and the manifest of our own files, and what ``images.depth_map`` reads
+of others. What it does not say is taken from the arguments, else as usual, which the prediction's note says.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from marigold_core.errors import ImageError, MarigoldError, SettingsError
+from marigold_core.files.formats import FILES
+from marigold_core.files.manifest import Manifest, sha256
+from marigold_core.geometry.camera import pixel_rays
+from marigold_core.geometry.depth_filters import fill_missing
+from marigold_core.images import depth_map
+from marigold_core.images.depth_map import DepthMap
+from marigold_core.images.differences import resize_map
+from marigold_core.images.photo import load_photo, read_file
+from marigold_core.prediction import Prediction, meaning_of
+from marigold_core.settings import DepthReading
+
+GIVEN = "given: "  # before the name of the map, where other predictions name their checkpoint
+_DEPTH_FILES = ("npy", "png16", "exr", "controlnet", "height", "rgbz", "depth_mm")  # of ``FILES``
+_WORDS = {"affine": "relative", "metric": "in metres", "farther": "greater is farther", "nearer": "greater is nearer"}
+_ASPECT, _OWN_ASPECT = 0.04, 0.25  # how far the aspects may differ: estimators round sizes to multiples of 14 or 32
+
+
+def from_depth(
+    photo: Any,
+    depth: str | Path | bytes | np.ndarray | None = None,
+    reading: DepthReading | None = None,
+    *,
+    fov_x_deg: float | None = None,
+) -> Prediction:
+    """Make a prediction of a photo and a depth map from elsewhere, for files, geometry, metres and comparisons.
+
+    Args:
+        photo: what ``load_photo`` takes.
+        depth: a PNG, TIFF, EXR, NPY or PFM, its content, or any numbers [h, w]; by default the map that the photo's
+            own file carries. It is resized to the photo where the aspects match.
+        reading: what its values mean, where the file does not say so, or is not to be believed.
+        fov_x_deg: horizontal field of view, degrees; by default the photo's own.
+
+    Returns:
+        Depth at the photo's size, of the kind that was stated. ``note`` says what was taken as usual and what was done.
+        Pixels without a value hold the nearest known one and are ``missing``: meshes, points and metres leave them
+        out, and NPY and EXR hold NaN there.
+
+    Raises:
+        ImageError: the photo or the map cannot be used, or their aspects differ.
+        SettingsError: the reading contradicts itself, or lacks what it needs.
+    """
+    opened, source = load_photo(photo), _open(photo, depth)
+    fov_x_deg = fov_x_deg or opened.fov_x_deg or source.fov_x_deg
+    full, assumed = _complete(reading or DepthReading(), source.map.stated)
+    values, kind = _to_convention(source.map, full, fov_x_deg), full.kind
+    assert kind is not None  # _complete has filled it in
+    size, stored = (opened.pixels.shape[0], opened.pixels.shape[1]), (values.shape[0], values.shape[1])
+    _check_aspect(stored, size, _OWN_ASPECT if source.map.belongs else _ASPECT)
+    values, missing = fill_missing(values)
+    said = opened.note or ""
+    notes = [assumed]
+    if stored != size:
+        values = resize_map(values, size)
+        missing = None if missing is None else resize_map(missing.astype(np.float32), size) > 0.5
+        notes.append(f"The depth map of {stored[1]} x {stored[0]} was resized to the photo's {size[1]} x {size[0]}.")
+    if missing is not None and missing.any():
+        notes.append(
+            f"{max(missing.mean(), 0.001):.1%} of its pixels have no value: meshes, points and metres leave them out,"
+            " pictures show the nearest known one."
+        )
+    return Prediction(
+        modality="depth",
+        kind=kind,
+        space=(full.quantity or "depth") if kind == "affine" else "depth",
+        values=values.astype(np.float32),
+        uncertainty=None,
+        members=None,
+        photo=opened.pixels,
+        fov_x_deg=fov_x_deg,
+        settings=full,
+        checkpoint=f"{GIVEN}{source.name}",
+        checkpoint_sha256=source.sha256,
+        note=" ".join([*([said] if said else ()), *(note for note in notes if note and note not in said)]) or None,
+        given_size=opened.given_size,
+        missing=missing if missing is not None and missing.any() else None,
+    )
+
+
+# ------------------------------------------------------------------------------- what is read
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A decoded map, with what is known of it from its own file and from the manifest beside that."""
+
+    map: DepthMap
+    name: str
+    sha256: str
+    fov_x_deg: float | None = None
+
+
+def _open(photo: object, depth: object) -> _Source:
+    if isinstance(depth, np.ndarray):
+        array = cast(np.ndarray, depth)
+        return _Source(depth_map.from_array(array), "array", sha256(array.tobytes()))
+    file = photo if depth is None else depth
+    if not isinstance(file, str | Path | bytes):
+        if depth is None:
+            raise ImageError("Give a depth map as well: this photo is no file, which could carry one.")
+        raise ImageError(f"A depth map is a path, bytes or an array [H, W], but got {type(depth).__name__}.")
+    data = file if isinstance(file, bytes) else read_file(Path(file), "depth map")
+    found = depth_map.decode_embedded(data) if depth is None else depth_map.decode(data)
+    name = "file" if isinstance(file, bytes) else Path(file).name
+    digest = sha256(data)
+    record = None if isinstance(file, bytes) else _record_of(Path(file), digest)
+    if record and name.endswith(FILES["npy"][0]):
+        found = _own(found.values, record.kind, record.space)  # an array carries no texts
+    return _Source(_as_written(found), name, digest, record.fov_x_deg if record else None)
+
+
+def _record_of(path: Path, digest: str) -> Manifest | None:
+    """Find the manifest beside a file of ours, which lists that very file. Raises: ImageError where it is no depth."""
+    for key, (name, _) in FILES.items():
+        if not path.name.endswith(name):
+            continue
+        try:
+            text = path.with_name(f"{path.name.removesuffix(name)}manifest.json").read_text(encoding="utf-8")
+            record = Manifest.model_validate_json(text)
+        except (OSError, ValueError, MarigoldError):
+            continue
+        if record.files.get(path.name) == digest:
+            if key not in _DEPTH_FILES or record.modality != "depth":
+                raise ImageError(f"{path.name} of this result is no depth map; give its depth.npy or depth_16bit.png.")
+            return record
+    return None
+
+
+def _as_written(found: DepthMap) -> DepthMap:
+    """Read the texts that files of ours carry; other maps are returned as they are."""
+    texts = found.texts
+    meaning = meaning_of(texts.get("depth", texts.get("comments", "")))
+    if meaning is None:
+        return found
+    kind, space = meaning
+    if "depth" not in texts:
+        return _own(found.values, kind, space)  # EXR holds the values themselves
+    near, far, sign = float(texts["near"]), float(texts["far"]), texts.get("sign", "")
+    if "white" not in sign and "black" not in sign:
+        raise ImageError("This is a coloured picture of depth; give the depth_16bit.png, EXR or NPY of that result.")
+    if texts.get("unit") == "millimetre":
+        return DepthMap(found.values, DepthReading(quantity="depth", greater="farther", kind="metric", unit_m=0.001))
+    if texts.get("quantity") == "disparity":
+        if kind == "affine":
+            return DepthMap(found.values, DepthReading(quantity="disparity", greater="nearer", kind=kind), (0, 255))
+        return _own(1 / (1 / far + found.values / 255 * (1 / near - 1 / far)), kind, space)
+    share = found.values / 65535
+    return _own(near + (1 - share if "white" in sign else share) * (far - near), kind, space)
+
+
+def _own(values: np.ndarray, kind: Any, space: Any) -> DepthMap:
+    """Values as a prediction holds them, which grow with distance -> their map."""
+    if kind == "affine":
+        return DepthMap(values, DepthReading(quantity=space, greater="farther", kind=kind), (0.0, 1.0))
+    unit_m = 1.0 if kind == "metric" else None
+    return DepthMap(values, DepthReading(quantity="depth", greater="farther", kind=kind, unit_m=unit_m))
+
+
+# ------------------------------------------------------------------------------- what it means
+
+
+def _complete(asked: DepthReading, stated: DepthReading) -> tuple[DepthReading, str | None]:
+    """What is asked for, else stated, else usual -> the reading without None, and what was taken as usual.
+
+    Raises:
+        SettingsError: metres without a unit, or a distance along rays of unknown scale.
+    """
+    given = {name: value for name, value in asked.model_dump().items() if value is not None}
+    said = {name: value for name, value in stated.model_dump().items() if value is not None}
+    if "kind" in given and given["kind"] != "metric":
+        said.pop("unit_m", None)
+    if "unit_m" in given:
+        said.pop("kind", None)
+    if "quantity" in given:
+        said.pop("greater", None)
+    known = {**said, **given}
+    usual: dict[str, Any] = {}
+    if "quantity" not in known:
+        usual["quantity"] = "disparity" if known.get("greater") == "nearer" else "depth"
+    if "kind" not in known:
+        usual["kind"] = "metric" if "unit_m" in known else "affine"
+    kind = {**usual, **known}["kind"]
+    if "greater" not in known:
+        usual["greater"] = DepthReading(quantity={**usual, **known}["quantity"]).usual_greater
+    every: dict[str, Any] = {"measured": "axis", **usual, **known}
+    full = DepthReading(**every)
+    if full.kind == "metric" and full.unit_m is None:
+        raise SettingsError(
+            "Metres need unit_m, the depth in metres where the value of the map is 1; kind says metric."
+        )
+    if full.kind == "affine" and full.measured == "ray":
+        raise SettingsError("Distances along rays need kind scale or metric; relative ones are taken along the axis.")
+    if kind == "metric":
+        usual.pop("kind", None)
+    if kind != "affine":
+        usual.pop("greater", None)
+    taken = ", ".join(_WORDS.get(word, word) for word in map(str, usual.values()))
+    return (
+        full,
+        f"Not all of what its values mean was stated; taken as usual: {taken}." if taken else None,
+    )
+
+
+def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None) -> np.ndarray:
+    """The values of a map -> [h, w] float64 that grow with distance, as ``Prediction`` has them; NaN is missing."""
+    values = found.values
+    if full.kind == "affine":
+        known = values[np.isfinite(values)]
+        low, high = found.ends or (known.min(initial=np.inf), known.max(initial=-np.inf))
+        if not low < high:
+            raise ImageError(
+                "The depth map has one value or none in all its pixels, so it tells near from far nowhere."
+            )
+        share = np.clip((values - low) / (high - low), 0, 1)
+        return 1 - share if full.greater == "nearer" else share
+    unit_m = full.unit_m or 1.0
+    if full.quantity == "log":
+        depth = np.exp(np.minimum(values, 700)) * unit_m
+    else:
+        positive = np.where(values > 0, values, np.nan)  # 0 is how sensors say that they saw nothing
+        depth = unit_m / positive if full.quantity == "disparity" else positive * unit_m
+    depth[~(depth < depth_map.NO_HIT)] = np.nan
+    if full.measured == "ray":
+        if fov_x_deg is None:
+            raise SettingsError("Distances along rays need the field of view (fov_x_deg), which the photo lacks.")
+        x, y = pixel_rays(depth.shape, fov_x_deg)
+        depth = depth / np.sqrt(x * x + y * y + 1)
+    if not np.isfinite(depth).any():
+        raise ImageError("The depth map has no value above 0 in any pixel.")
+    return depth / np.nanmax(depth) if full.kind == "scale" else depth
+
+
+def _check_aspect(stored: tuple[int, int], size: tuple[int, int], tolerance: float) -> None:
+    """Refuse a map [h, w] of another aspect than the photo's, but for how sizes are rounded. Raises: ImageError."""
+    (height, width), (photo_height, photo_width) = stored, size
+    ratio = width * photo_height / (height * photo_width)
+    rounding = 1.0 / min(stored)
+    if max(ratio, 1 / ratio) - 1 > tolerance + rounding:
+        raise ImageError(
+            f"The depth map of {width} x {height} has another aspect than the photo of {photo_width} x {photo_height};"
+            " crop, turn or stretch it to the photo first."
+        )

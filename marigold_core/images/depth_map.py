@@ -1,0 +1,306 @@
+"""Depth maps from elsewhere: the values of a file, and what the file says that they mean.
+
+Read are grey pictures, EXR, NPY, float TIFF and PFM, and the depth that a photo carries itself: Apple's and others' in
+HEIC, and Google's in the XMP of a JPEG. Nothing is guessed here; what a file does not say stays open.
+
+Sources: https://developers.google.com/depthmap-metadata (Format, Near, Far, Units, MeasureType); ISO/IEC 23008-2
+annex F, depth representation information (HEIC).
+"""
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import numpy as np
+import pi_heif  # pyright: ignore[reportMissingTypeStubs]
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from marigold_core.errors import ImageError
+from marigold_core.images import containers, tones
+from marigold_core.images.photo import MAX_PIXELS, check_bytes, orientation_of, upright
+from marigold_core.settings import DepthReading
+
+FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "PPM")  # what Pillow may open; PFM is among the last
+NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray meets nothing
+_DEPTH_CHANNELS = ("z", "depth", "depth.z", "depth.v", "y", "r")  # of EXR files, by their last parts
+_NODATA = 42113  # the TIFF tag in which GDAL says which value stands for none
+_GDEPTH = "{http://ns.google.com/photos/1.0/depthmap/}"
+_XMP, _XMP_MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+_XMP_MORE_HEAD = len(_XMP_MORE) + 32 + 4 + 4  # then a hash, the length of the whole and the place of the part
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """The values of a depth map as its file holds them, and what it says of them."""
+
+    values: np.ndarray  # [h, w] float64; NaN where there is none
+    stated: DepthReading = DepthReading()
+    ends: tuple[float, float] | None = None  # the values of relative depth at its two ends, where the file says so
+    texts: Mapping[str, str] = field(default_factory=dict[str, str])  # that the file carries
+    belongs: bool = False  # whether it is the photo's own, which may be stretched to fit
+
+
+def decode(data: bytes) -> DepthMap:
+    """Decode the file of a depth map.
+
+    Raises:
+        ImageError: it is none, damaged, too large, or a picture with colours.
+    """
+    check_bytes(len(data))
+    kind = containers.identify(data[: containers.HEAD_BYTES])
+    with _decoding():
+        if data.startswith(b"\x93NUMPY"):
+            return _from_npy(data)
+        if data.startswith(b"v/1\x01"):
+            return _from_exr(data)
+        if kind == "HEIC" or (kind == "JPEG" and b"GDepth" in data):
+            return decode_embedded(data)
+        return _from_picture(data)
+
+
+def decode_embedded(data: bytes) -> DepthMap:
+    """Decode the depth map that a photo file carries, upright as the photo.
+
+    Raises:
+        ImageError: it carries none, or a damaged one.
+    """
+    check_bytes(len(data))
+    kind = containers.identify(data[: containers.HEAD_BYTES])
+    found = None
+    with _decoding():
+        if kind == "HEIC":
+            found = _from_heic(data)
+        elif kind == "JPEG":
+            found = _from_gdepth(JpegImageFile(BytesIO(data)))
+    if found is None:
+        raise ImageError("This photo carries no depth map; give one as a file of its own.")
+    return found
+
+
+@contextmanager
+def _decoding() -> Generator[None]:
+    """Turn any exception of a decoder into an ImageError of one sentence; decoders do not document which they raise."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError(
+            "This is no depth map that can be read; use PNG, TIFF, EXR, NPY or PFM, or a photo that carries depth."
+        ) from None
+    except Exception:
+        raise ImageError("The depth map is damaged: it cannot be decoded.") from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(
+            f"The depth map has {width} x {height} pixels; it needs at least 1 and at most {MAX_PIXELS:,}."
+        )
+
+
+# ------------------------------------------------------------------------------- arrays
+
+
+def from_array(array: np.ndarray) -> DepthMap:
+    """Any numeric array [h, w], or with more axes of length 1 -> its depth map.
+
+    Raises:
+        ImageError: another shape, or no numbers.
+    """
+    flat = array.squeeze() if array.ndim > 2 else array
+    if flat.ndim != 2 or flat.dtype.kind not in "fiu":
+        raise ImageError(
+            f"A depth map has one number a pixel, [H, W], but got {array.dtype} of shape {list(array.shape)}."
+        )
+    _check_size(flat.shape[1], flat.shape[0])
+    return DepthMap(_finite(flat))
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    values = array.astype(np.float64)
+    values[~(np.abs(values) < NO_HIT)] = np.nan
+    return values
+
+
+def _from_npy(data: bytes) -> DepthMap:
+    reader: Any = np.lib.format
+    file = BytesIO(data)
+    version = reader.read_magic(file)
+    shape, _, dtype = (reader.read_array_header_1_0 if version == (1, 0) else reader.read_array_header_2_0)(file)
+    if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > len(data):  # before it is allocated
+        raise ImageError("The depth map is damaged: its header does not fit its size.")
+    return from_array(np.load(BytesIO(data), allow_pickle=False))
+
+
+# ------------------------------------------------------------------------------- EXR
+
+
+def _from_exr(data: bytes) -> DepthMap:
+    """The channel that holds depth; where the picture is larger than what is stored, the rest is missing."""
+    import OpenEXR
+
+    exr = cast(Any, OpenEXR)
+    for part in exr.File(BytesIO(data), False, True).parts:
+        (left, top), (right, bottom) = part.header["dataWindow"]
+        _check_size(int(right - left) + 1, int(bottom - top) + 1)
+    for part in exr.File(BytesIO(data), True).parts:
+        name = _depth_channel(list(part.channels))
+        if name is not None:
+            break
+    else:
+        raise ImageError("The EXR file has no depth: it needs a channel Z, depth.Z or Y, or a single one.")
+    header: dict[str, Any] = part.header
+    stored = _finite(part.channels[name].pixels)
+    (left, top), _ = header["dataWindow"]
+    (origin_x, origin_y), (right, bottom) = header["displayWindow"]
+    width, height = int(right - origin_x) + 1, int(bottom - origin_y) + 1
+    texts = {key: value for key, value in header.items() if isinstance(value, str)}
+    values = stored
+    if stored.shape != (height, width):
+        _check_size(width, height)
+        values = np.full((height, width), np.nan)
+        x, y = int(left - origin_x), int(top - origin_y)
+        inside = values[max(y, 0) : y + stored.shape[0], max(x, 0) : x + stored.shape[1]]
+        inside[:] = stored[max(-y, 0) :, max(-x, 0) :][: inside.shape[0], : inside.shape[1]]
+    is_z = name.lower().rsplit(".", 1)[-1] in ("z", "depth")
+    unit_m = {"metre": 1.0, "meter": 1.0, "m": 1.0, "mm": 0.001, "millimetre": 0.001}.get(texts.get("unit", ""))
+    stated = DepthReading(quantity="depth" if is_z else None, greater="farther" if is_z else None, unit_m=unit_m)
+    return DepthMap(values, stated, texts=texts)
+
+
+def _depth_channel(names: list[str]) -> str | None:
+    """Name the channel of depth: by the usual names, else the only one; R only where it is the only colour."""
+    if len(names) == 1:
+        return names[0]
+    coloured = any(name.rsplit(".", 1)[-1].lower() in ("g", "b") for name in names)
+    for wanted in _DEPTH_CHANNELS:
+        for name in names:
+            lower = name.lower()
+            if (lower == wanted or lower.endswith(f".{wanted}")) and not (wanted in ("y", "r") and coloured):
+                return name
+    return None
+
+
+# ------------------------------------------------------------------------------- pictures
+
+
+def _from_picture(data: bytes) -> DepthMap:
+    """A grey picture: whole numbers as stored, 32-bit floats, colours that are all grey; transparent is missing."""
+    image = Image.open(BytesIO(data), formats=FORMATS)
+    _check_size(*image.size)
+    texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    missing = getattr(image, "tag_v2", {}).get(_NODATA)
+    deep = ";16" in tones.raw_mode(image) and image.mode in ("RGB", "RGBA")
+    if deep:
+        planes = tones.deep_values(lambda: Image.open(BytesIO(data), formats=FORMATS))
+    else:
+        if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX") or "transparency" in image.info:
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        planes = np.asarray(image.convert("L") if image.mode == "1" else image)
+    values = _grey(np.atleast_3d(planes))
+    if missing is not None:
+        values[values == float(missing)] = np.nan
+    return DepthMap(values, texts=texts)
+
+
+def _grey(planes: np.ndarray) -> np.ndarray:
+    """[h, w, 1 to 4] -> [h, w] float64 of the one colour; NaN where alpha is 0. Raises: ImageError for colours."""
+    colours = planes[..., : 3 if planes.shape[2] > 2 else 1]
+    spread = colours.max(axis=-1).astype(np.float64) - colours.min(axis=-1)
+    if spread.max() > 0.02 * max(float(colours.max()), 1e-9):  # JPEG leaves a little colour in a grey picture
+        raise ImageError(
+            "The depth map has colours, of which depth cannot be told; give the grey map, the EXR or the NPY."
+        )
+    values = _finite(colours[..., 0])
+    if planes.shape[2] in (2, 4):
+        values[planes[..., -1] == 0] = np.nan
+    return values
+
+
+# ------------------------------------------------------------------------------- depth within a photo
+
+
+def _from_heic(data: bytes) -> DepthMap | None:
+    """The depth image of a HEIC file: 8 bits, near bright for disparity; portraits have that, with its two ends.
+
+    Whether Apple's disparity is absolute stands in no box that libheif reads, so it is relative unless one says
+    otherwise.
+    """
+    heif = cast(Any, pi_heif).open_heif(data)
+    images: list[Any] = heif.info.get("depth_images") or []
+    if not images:
+        return None
+    _check_size(*images[0].size)
+    metadata: dict[str, Any] = images[0].info.get("metadata") or {}
+    levels = np.atleast_3d(np.asarray(images[0]))[..., 0]
+    share = levels.astype(np.float64) / (255 if levels.dtype == np.uint8 else 65535)
+    known = {name: value for name, value in metadata.items() if isinstance(value, float | int)}
+    inverse_z, uniform_z = known.get("representation_type") == 0, known.get("representation_type") == 2
+    near, far = known.get("z_near", 0.0), known.get("z_far", 0.0)
+    if (inverse_z or uniform_z) and 0 < near < far:
+        low, high = (1 / far, 1 / near) if inverse_z else (near, far)
+        quantity = "disparity" if inverse_z else "depth"
+        stated = DepthReading(quantity=quantity, kind="scale")
+        return DepthMap(low + share * (high - low), stated, (low, high), belongs=True)
+    low, high = known.get("d_min", 0.0), known.get("d_max", 0.0)
+    if low < high:
+        share = low + share * (high - low)
+    return DepthMap(share, DepthReading(quantity="depth" if uniform_z else "disparity"), belongs=True)
+
+
+def _from_gdepth(photo: JpegImageFile) -> DepthMap | None:
+    """Google's depth map in the XMP of a JPEG; it lies as the photo does before that is turned upright."""
+    said = _xmp_values(photo)
+    if not said.get("Data"):
+        return None
+    try:
+        content = b64decode(re.sub(r"\s", "", said["Data"]) + "==")
+        near, far = float(said["Near"]), float(said["Far"])
+    except (KeyError, ValueError, binascii.Error):
+        raise ImageError("The depth map in the photo is damaged: its XMP lacks Near, Far or Data.") from None
+    form, unit = said.get("Format", "RangeInverse"), {"m": 1.0, "mm": 0.001}.get(said.get("Units", "m"))
+    if form not in ("RangeInverse", "RangeLinear") or not 0 <= near < far or (form == "RangeInverse" and not near):
+        raise ImageError(
+            f"The depth map in the photo cannot be read: its Format is {form}, from Near {near:g} to Far {far:g}."
+        )
+    picture = Image.open(BytesIO(content), formats=("PNG", "JPEG"))
+    _check_size(*picture.size)
+    is_deep = picture.mode.startswith("I")
+    turned = upright(picture if is_deep else picture.convert("RGB"), orientation_of(photo))
+    share = _grey(np.atleast_3d(np.asarray(turned))) / (65535 if is_deep else 255)
+    low, high = (1 / near, 1 / far) if form == "RangeInverse" else (near, far)
+    stated = DepthReading(
+        quantity="disparity" if form == "RangeInverse" else "depth",
+        unit_m=unit,
+        kind="metric" if unit else "scale",
+        measured="ray" if said.get("MeasureType") == "OpticRay" else "axis",
+    )
+    return DepthMap(low + share * (high - low), stated, (min(low, high), max(low, high)), belongs=True)
+
+
+def _xmp_values(photo: JpegImageFile) -> dict[str, str]:
+    """Read the values of Google's namespace from the XMP of a JPEG, also where it is cut into several segments."""
+    segments: list[bytes] = [content for name, content in cast(Any, photo).applist if name == "APP1"]
+    packets = [one[len(_XMP) :] for one in segments if one.startswith(_XMP)]
+    parts: dict[bytes, dict[int, bytes]] = {}
+    for one in segments:
+        if one.startswith(_XMP_MORE):
+            head = one[len(_XMP_MORE) : _XMP_MORE_HEAD]
+            parts.setdefault(head[:32], {})[int.from_bytes(head[36:40], "big")] = one[_XMP_MORE_HEAD:]
+    packets += [b"".join(part for _, part in sorted(one.items())) for one in parts.values()]
+    said: dict[str, str] = {}
+    for packet in packets:
+        if b"<!" in packet:  # no XMP declares a document type, through which a text could grow without end
+            continue
+        for element in ElementTree.fromstring(packet.strip(b"\0")).iter():
+            pairs = [*element.attrib.items(), (element.tag, element.text or "")]
+            said |= {name.removeprefix(_GDEPTH): text for name, text in pairs if name.startswith(_GDEPTH)}
+    return said

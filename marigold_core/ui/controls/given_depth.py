@@ -1,0 +1,60 @@
+"""The fold beside the photo that takes a depth map from elsewhere and puts it on show as a result."""
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from marigold_core.errors import ImageError
+from marigold_core.files.reader import from_depth
+from marigold_core.settings import DepthReading, help_text
+from marigold_core.ui import text
+from marigold_core.ui.events import LIGHT, on
+from marigold_core.ui.photo_input import DEPTH_TYPES, DepthInput
+from marigold_core.ui.run_controller import RunController, Update, Values
+
+AS_STATED = "file"  # a drop-down has no choice for None
+
+
+class GivenDepth:
+    """A file, what its values mean, and the button; without a file it is the depth that the photo carries."""
+
+    def __init__(self, controller: RunController) -> None:
+        """Draw the fold, closed."""
+        self.controller = controller
+        with gr.Accordion(text.GIVEN, open=False, elem_id="given"):
+            gr.Markdown(text.GIVEN_ABOUT)
+            self.file = DepthInput(label=text.GIVEN_FILE, file_types=DEPTH_TYPES, height=110, elem_id="given-file")
+            self.reading: dict[str, Component] = {name: _choice(name) for name in text.READING}
+            self.use = gr.Button(text.GIVEN_USE, elem_id="given-use")
+
+    def listen(self) -> None:
+        """Put the map on show when the button is pressed."""
+        controller = self.controller
+        own = {self.file, *self.reading.values(), controller.mesh.widgets["fov_x_deg"]}
+        given = {controller.photo, controller.result, *own, *controller.inputs}
+        controller.after(on(self.use.click, self.on_use, given, controller.outputs, LIGHT))
+
+    def on_use(self, values: Values) -> Iterator[Update]:
+        """Read the map, and show it or say why it cannot be used."""
+        yield from self.controller.reported(self._use(values), values)
+
+    def _use(self, values: Values) -> Generator[Update]:
+        source = values[self.controller.photo]
+        if source is None:
+            raise ImageError(text.NO_PHOTO)
+        chosen: dict[str, Any] = {name: values[widget] for name, widget in self.reading.items()}
+        reading = DepthReading(**{name: None if value == AS_STATED else value for name, value in chosen.items()})
+        fov_x_deg = values[self.controller.mesh.widgets["fov_x_deg"]] if reading.measured == "ray" else None
+        yield from self.controller.take(source, values)
+        yield self.controller.show_depth(from_depth(source, values[self.file], reading, fov_x_deg=fov_x_deg), values)
+
+
+def _choice(name: str) -> Component:
+    label, words = text.READING[name]
+    about = text.capital(help_text(DepthReading, name))
+    if not words:
+        return gr.Number(None, label=label, info=about, elem_id=f"given-{name}")
+    choices = [(text.AS_STATED, AS_STATED), *((words[value], value) for value in words)]
+    return gr.Dropdown(choices, value=AS_STATED, label=label, info=about, elem_id=f"given-{name}")

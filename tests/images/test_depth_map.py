@@ -1,0 +1,245 @@
+"""Depth maps as other programs write them: the values as they were planted, and what the file says of them."""
+
+from base64 import b64encode
+from io import BytesIO
+from types import SimpleNamespace
+
+import numpy as np
+import OpenEXR
+import pytest
+from PIL import Image
+
+from marigold_core.errors import ImageError
+from marigold_core.images import depth_map
+from marigold_core.images.depth_map import decode, decode_embedded
+from marigold_core.settings import DepthReading
+
+LEVELS = np.add.outer(np.arange(18), np.arange(24)) * 5  # 0 to 200
+NAMESPACE = "http://ns.google.com/photos/1.0/depthmap/"
+
+
+def stored(array: np.ndarray, form: str = "PNG", **options: object) -> bytes:
+    file = BytesIO()
+    Image.fromarray(array).save(file, form, **options)
+    return file.getvalue()
+
+
+def exr(channels: dict[str, np.ndarray], **header: object) -> bytes:
+    file = BytesIO()
+    base = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(base | header, {name: np.ascontiguousarray(values) for name, values in channels.items()}).write(file)
+    return file.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+# ------------------------------------------------------------------------------- pictures and arrays
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        stored(LEVELS.astype(np.uint8)),
+        stored(LEVELS.astype(np.uint16)),
+        stored(np.repeat(LEVELS.astype(np.uint8)[..., None], 3, axis=-1)),
+        stored(LEVELS.astype(np.uint8), "BMP"),
+        stored(LEVELS.astype(np.uint16), "TIFF"),
+        stored(LEVELS.astype(np.float32), "TIFF"),
+        stored(LEVELS.astype(np.float32), "PPM"),  # that is PFM
+        npy(LEVELS.astype(np.uint8)),
+        npy(LEVELS.astype(">f8")),
+        npy(LEVELS.astype(np.float16)[None, ..., None]),
+        npy(np.asfortranarray(LEVELS.astype(np.float32))),
+    ],
+    ids=["png8", "png16", "rgb", "bmp", "tiff16", "tiff-float", "pfm", "npy8", "npy-f8", "npy-axes", "npy-fortran"],
+)
+def test_values_are_those_of_the_file(data: bytes) -> None:
+    found = decode(data)
+    np.testing.assert_array_equal(found.values, LEVELS)
+    assert found.stated == DepthReading() and found.ends is None
+
+
+def test_colours_of_16_bits_keep_all_of_them() -> None:
+    import cv2
+
+    deep = (LEVELS * 300 + 7).astype(np.uint16)
+    done, file = cv2.imencode(".png", np.repeat(deep[..., None], 3, axis=-1))
+    assert done
+    np.testing.assert_array_equal(decode(file.tobytes()).values, deep)
+
+
+def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
+    alpha = np.full(LEVELS.shape, 255)
+    alpha[:4] = 0
+    picture = np.stack([LEVELS, LEVELS, LEVELS, alpha], axis=-1).astype(np.uint8)
+    assert np.isnan(decode(stored(picture)).values).sum() == 4 * 24
+    values = LEVELS.astype(np.float32)
+    values[0, :5] = np.nan, np.inf, -np.inf, 1e10, 3
+    assert np.isnan(decode(npy(values)).values).sum() == 4
+    tiff = stored(LEVELS.astype(np.float32), "TIFF", tiffinfo={42113: "200"})
+    assert np.isnan(decode(tiff).values).sum() == (LEVELS == 200).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "This is no depth map that can be read"),
+        (b"some text that is no picture", "This is no depth map that can be read"),
+        (b"\x93NUMPY\x01\x00\x10\x00garbage", "The depth map is damaged"),
+        (npy(np.zeros((4, 4, 3))), r"one number a pixel, \[H, W\], but got float64 of shape \[4, 4, 3\]"),
+        (npy(np.zeros((4, 4), complex)), "one number a pixel"),
+        (npy(np.zeros((0, 4))), "has 4 x 0 pixels"),
+        (npy(np.zeros((64, 64)))[:300], "does not fit its size"),
+        (exr({"Z": np.ones((8, 8), np.float32)})[:200], "The depth map is damaged"),
+        (exr({name: np.ones((8, 8), np.float32) for name in "RGB"}), "The EXR file has no depth"),
+        (stored(np.stack([LEVELS, 200 - LEVELS, LEVELS], axis=-1).astype(np.uint8)), "has colours"),
+    ],
+)
+def test_what_is_no_depth_map_is_refused_in_a_sentence(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        decode(data)
+
+
+def test_no_array_is_unpickled() -> None:
+    with pytest.raises(ImageError, match="damaged"):
+        decode(npy(np.array([[{"a": 1}]], object)))
+
+
+# ------------------------------------------------------------------------------- EXR
+
+
+@pytest.mark.parametrize("name", ["Z", "depth.Z", "ViewLayer.Depth.Z", "ViewLayer.Depth.V", "Depth"])
+def test_the_depth_of_an_exr_is_found_beside_its_colours(name: str) -> None:
+    values = LEVELS.astype(np.float32) + 0.25
+    found = decode(exr({"R": values * 0, "G": values * 0, "B": values * 0, name: values}))
+    np.testing.assert_array_equal(found.values, values)
+
+
+def test_the_name_of_a_channel_and_the_unit_of_an_exr_are_used() -> None:
+    values = LEVELS.astype(np.float32)
+    assert decode(exr({"Z": values})).stated == DepthReading(quantity="depth", greater="farther")
+    assert decode(exr({"Z": values}, unit="metre")).stated.unit_m == 1
+    assert decode(exr({"Y": values})).stated == DepthReading()
+    assert decode(exr({"whatever": values.astype(np.float16)})).stated == DepthReading()
+
+
+def test_what_lies_outside_the_stored_part_of_an_exr_is_missing() -> None:
+    values = LEVELS.astype(np.float32)
+    window = (np.array([0, 0], np.int32), np.array([29, 19], np.int32))
+    found = decode(exr({"Z": values}, displayWindow=window)).values
+    assert found.shape == (20, 30) and np.isnan(found[18:]).all() and np.isnan(found[:, 24:]).all()
+    np.testing.assert_array_equal(found[:18, :24], values)
+
+
+# ------------------------------------------------------------------------------- photos that carry depth
+
+
+def xmp(**values: str) -> bytes:
+    attributes = "".join(f' GDepth:{name}="{value}"' for name, value in values.items())
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" xmlns:GDepth="{NAMESPACE}"{attributes}/></rdf:RDF></x:xmpmeta>'
+    ).encode()
+
+
+def segment(content: bytes) -> bytes:
+    return b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def gdepth_photo(depth: bytes, orientation: int = 1, cut: int | None = None, **said: str) -> bytes:
+    """A JPEG with Google's depth in its XMP, in one packet or the data cut into segments of an extended one."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    jpeg = stored(np.zeros((36, 48, 3), np.uint8), "JPEG", exif=exif)
+    data = b64encode(depth).decode()
+    said = {"Format": "RangeInverse", "Near": "2", "Far": "10", "Mime": "image/png"} | said
+    if cut is None:
+        packets = segment(b"http://ns.adobe.com/xap/1.0/\0" + xmp(**said, Data=data))
+    else:
+        packets, more = segment(b"http://ns.adobe.com/xap/1.0/\0" + xmp(**said)), xmp(Data=data)
+        for at in reversed(range(0, len(more), cut)):  # in any order
+            place = len(more).to_bytes(4, "big") + at.to_bytes(4, "big")
+            packets += segment(b"http://ns.adobe.com/xmp/extension/\0" + b"A" * 32 + place + more[at : at + cut])
+    return jpeg[:2] + packets + jpeg[2:]
+
+
+@pytest.mark.parametrize("cut", [None, 100])
+@pytest.mark.parametrize("unit_m", [1, 0.001])
+def test_google_depth_is_read_by_its_formulas(cut: int | None, unit_m: float) -> None:
+    share = LEVELS / 255
+    unit = "m" if unit_m == 1 else "mm"
+    inverse = decode_embedded(gdepth_photo(stored(LEVELS.astype(np.uint8)), cut=cut, Units=unit))
+    depth = 10 * 2 / (10 - share * (10 - 2))  # the formula of Google's page
+    np.testing.assert_allclose(1 / inverse.values, depth, rtol=1e-12)
+    wanted = DepthReading(quantity="disparity", kind="metric", unit_m=float(unit_m), measured="axis")
+    assert inverse.stated == wanted
+    linear = gdepth_photo(stored(LEVELS.astype(np.uint8)), cut=cut, Format="RangeLinear", MeasureType="OpticRay")
+    np.testing.assert_allclose(decode(linear).values, 2 + share * 8, rtol=1e-12)
+    assert decode(linear).stated == DepthReading(quantity="depth", kind="metric", unit_m=1.0, measured="ray")
+
+
+def test_google_depth_turns_upright_with_its_photo() -> None:
+    found = decode_embedded(gdepth_photo(stored(LEVELS.astype(np.uint8)), 6, Format="RangeLinear", Near="0", Far="255"))
+    np.testing.assert_allclose(found.values, np.rot90(LEVELS, -1), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gdepth_photo(b"no picture"),
+        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="near"),
+        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="5", Far="5"),
+        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="0"),
+        gdepth_photo(stored(LEVELS.astype(np.uint8)), Format="Range"),
+        stored(np.zeros((32, 32, 3), np.uint8), "JPEG"),
+        stored(np.zeros((32, 32), np.uint8)),
+    ],
+)
+def test_a_photo_without_usable_depth_says_so(data: bytes) -> None:
+    with pytest.raises(ImageError, match="depth map"):
+        decode_embedded(data)
+
+
+class HeifDepth(SimpleNamespace):
+    """What pi_heif hands over as one of ``info["depth_images"]``."""
+
+    size = LEVELS.shape[::-1]
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return LEVELS.astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "values", "stated"),
+    [
+        (
+            {"representation_type": 1, "d_min": 0.5, "d_max": 3.0, "z_near": None},
+            0.5 + LEVELS / 255 * 2.5,
+            DepthReading(quantity="disparity"),
+        ),
+        ({}, LEVELS / 255, DepthReading(quantity="disparity")),
+        (
+            {"representation_type": 0, "z_near": 0.5, "z_far": 4.0},
+            0.25 + LEVELS / 255 * 1.75,
+            DepthReading(quantity="disparity", kind="scale"),
+        ),
+        (
+            {"representation_type": 2, "z_near": 0.5, "z_far": 4.0},
+            0.5 + LEVELS / 255 * 3.5,
+            DepthReading(quantity="depth", kind="scale"),
+        ),
+    ],
+)
+def test_the_depth_of_a_heic_portrait(metadata, values, stated, monkeypatch) -> None:
+    opened = SimpleNamespace(info={"depth_images": [HeifDepth(info={"metadata": metadata})]})
+    monkeypatch.setattr(depth_map.pi_heif, "open_heif", lambda data: opened)
+    found = decode(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1")
+    np.testing.assert_allclose(found.values, values, rtol=1e-12)
+    assert found.stated == stated
+    opened.info["depth_images"] = []
+    with pytest.raises(ImageError, match="carries no depth map"):
+        decode_embedded(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1")

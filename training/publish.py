@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import CLIPTextModel
 
 from marigold_core import Settings, load
-from marigold_core.checkpoints.layout import CLASSES, INDEX, PRIOR, read_config
+from marigold_core.checkpoints.layout import CLASSES, INDEX, PRIOR, read_config, read_index
 from marigold_core.checkpoints.registry import Checkpoint, find
 from marigold_core.checkpoints.weights import CHECKSUMS, digest, read_checksums, write_checksums
 from marigold_core.errors import ExportError, MarigoldError
@@ -69,7 +69,7 @@ def publish(
     with atomic_folder(out, replace=True) as aside:
         for name in ("scheduler", "tokenizer"):
             shutil.copytree(source / name, aside / name)
-        index = read_config(source, INDEX)
+        index = read_index(source)  # with what is known of a published checkpoint by its name
         if resolution_px is not None:
             index["default_processing_resolution"] = resolution_px
         write_json(aside / INDEX, index)

@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 import tyro
 
+from marigold_core.checkpoints.families import MARIGOLD
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
 from marigold_core.checkpoints.weights import choose, write_checksums
@@ -127,6 +128,11 @@ def check_targets(checkpoint: Checkpoint) -> None:
 
     Raises: CheckpointError when it claims to predict something else.
     """
+    if checkpoint.family is not MARIGOLD:
+        raise CheckpointError(
+            f"The start model is of the {checkpoint.family.name} family, whose networks are not trained to denoise in "
+            "steps; training starts from Stable Diffusion 2 or from a Marigold depth checkpoint."
+        )
     if checkpoint.modality != "depth":
         raise CheckpointError("The start model predicts normals; training starts from one that predicts depth.")
     if (checkpoint.space, checkpoint.kind) != ("depth", "affine"):

@@ -1,4 +1,4 @@
-"""The configuration files of a checkpoint folder: is it a Marigold checkpoint, and what can it do?
+"""The configuration files of a checkpoint folder: is it one that this library runs, and what can it do?
 
 Only JSON is read, so a wrong repository is refused before its gigabytes are fetched.
 """
@@ -6,12 +6,14 @@ Only JSON is read, so a wrong repository is refused before its gigabytes are fet
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from marigold_core.checkpoints.families import MARIGOLD, QUANTITY, Family, recognise, unstated
 from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.prediction import DepthTransfer, Kind, Space
 from marigold_core.settings import Settings, sentence
@@ -25,6 +27,7 @@ MODALITIES: dict[str, Modality] = {
     "MarigoldPipeline": "depth",  # the name in the authors' own repository
     "MarigoldNormalsPipeline": "normals",
 }
+OTHER_PIPELINES = ("StableDiffusionPipeline", "LotusGPipeline", "LotusDPipeline")  # these do not tell the modality
 CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
@@ -32,6 +35,7 @@ CLASSES = {
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+ONE_STEP_SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler")  # all that is read of them is the schedule
 INDEX = "model_index.json"
 MAX_TIMESTEPS = 10_000  # more are a mistake; published checkpoints have 1000
 SCHEDULE = "scheduler/scheduler_config.json"
@@ -55,6 +59,7 @@ OTHER_UNETS = {
 class Capabilities:
     """What the configuration files say about a checkpoint."""
 
+    family: Family
     modality: Modality
     kind: Kind
     space: Space
@@ -75,6 +80,7 @@ class _Claims(BaseModel):
     prediction_type: str | None = (
         None  # diffusers' key: "depth", "disparity", which is larger where it is near, "normals"
     )
+    initial_noise: Literal["gaussian", "zeros"] | None = None  # a key of ours
     scale_invariant: bool | None = None
     shift_invariant: bool | None = None
     use_full_z_range: bool | None = None
@@ -90,11 +96,11 @@ def describe(folder: Path) -> Capabilities:
     Raises: CheckpointError when it is not a depth or normals checkpoint that this library runs.
     """
     index = read_index(folder)
-    modality = MODALITIES[str(index["_class_name"])]
-    claims = _read_claims(index)
-    classes = {part: _component_class(index, part) for part in CLASSES}
     unet, vae, schedule = (read_config(folder, name) for name in ("unet/config.json", "vae/config.json", SCHEDULE))
-    check_unet(unet)
+    claims, family = _read_claims(index), recognise(index, unet)
+    check_unet(unet, family)
+    modality = _modality(index)
+    classes = {part: _component_class(index, part, family) for part in CLASSES}
     latent_channels, scaling = vae.get("latent_channels", 4), vae.get("scaling_factor", 1)
     if latent_channels != 4:
         raise CheckpointError(f"The autoencoder has {latent_channels} latent channels; a Marigold autoencoder has 4.")
@@ -105,7 +111,7 @@ def describe(folder: Path) -> Capabilities:
         raise CheckpointError(
             f"In {SCHEDULE} num_train_timesteps is {length!r}; it must be 50 to {MAX_TIMESTEPS}: {AGAIN}."
         )
-    if schedule.get("prediction_type") != "v_prediction":
+    if family.prediction_type == "v_prediction" != schedule.get("prediction_type"):
         predicted = schedule.get("prediction_type", "epsilon")
         raise CheckpointError(f"The scheduler predicts {predicted}; Marigold checkpoints predict v_prediction.")
     _check_classes(classes, {"unet": unet, "vae": vae, "scheduler": schedule})
@@ -114,6 +120,7 @@ def describe(folder: Path) -> Capabilities:
     trailing = schedule.get("timestep_spacing") == "trailing"
     steps, resolution = _defaults(claims, steps=1 if scheduler == "lcm" else 4 if trailing else 10)
     return Capabilities(
+        family=family,
         modality=modality,
         kind=_kind(claims, modality),
         space=_space(claims, modality),
@@ -121,14 +128,14 @@ def describe(folder: Path) -> Capabilities:
         scheduler=scheduler,
         vae_class=cast(Literal["AutoencoderKL", "AutoencoderTiny"], classes["vae"]),
         full_z_range=claims.use_full_z_range is not False,
-        default_steps=steps,
+        default_steps=1 if family.one_step else steps,
         default_resolution=resolution,
         prior=_has_prior(folder),
     )
 
 
 def read_index(folder: Path) -> Config:
-    """Read ``model_index.json`` of a depth or normals pipeline.
+    """Read ``model_index.json`` of a depth or normals pipeline, with what is known of a published one beside it.
 
     Raises: CheckpointError when the folder is empty, of another layout or of another pipeline.
     """
@@ -138,14 +145,27 @@ def read_index(folder: Path) -> Config:
             f"The folder {folder.name!r} is not a checkpoint in diffusers' layout: {found}. Give the folder that "
             f"holds {INDEX}, unet, vae, scheduler, text_encoder and tokenizer."
         )
-    index = read_config(folder, INDEX)
+    index = unstated(folder) | read_config(folder, INDEX)
     name = index.get("_class_name")
-    if not isinstance(name, str) or name not in MODALITIES:
+    if not isinstance(name, str) or name not in (*MODALITIES, *OTHER_PIPELINES):
         raise CheckpointError(
-            f"This is a {name if isinstance(name, str) else 'custom-code'} checkpoint; only MarigoldDepthPipeline and "
-            "MarigoldNormalsPipeline checkpoints can be used here."
+            f"This is a {name if isinstance(name, str) else 'custom-code'} checkpoint; only the depth and normals "
+            "checkpoints of Marigold, E2E-FT and Lotus can be used here."
         )
     return index
+
+
+def _modality(index: Config) -> Modality:
+    """Tell depth from normals. Raises: CheckpointError where neither the class nor ``prediction_type`` does."""
+    if stated := index.get(QUANTITY):
+        return "normals" if stated == "normals" else "depth"
+    name = str(index["_class_name"])
+    if name not in MODALITIES:
+        raise CheckpointError(
+            f"This {name} does not say what it predicts: add "
+            f'"{QUANTITY}": "depth", "disparity" or "normals" to its {INDEX}.'
+        )
+    return MODALITIES[name]
 
 
 def read_config(folder: Path, name: str) -> Config:
@@ -163,17 +183,17 @@ def read_config(folder: Path, name: str) -> Config:
         raise CheckpointError(f"The file {name} of the checkpoint is damaged, it is not JSON; {AGAIN}.") from None
 
 
-def check_unet(config: Config) -> None:
-    """Compare a U-Net's channels with Marigold's, 8 (photo and noisy map, 4 each) -> 4.
+def check_unet(config: Mapping[str, object], family: Family = MARIGOLD) -> None:
+    """Compare a U-Net's channels with those of its family: photo and noisy map, 4 each, or the photo alone -> 4.
 
-    Raises: CheckpointError naming the family that it looks like.
+    Raises: CheckpointError naming the model that it looks like.
     """
     received, sent = config.get("in_channels"), config.get("out_channels")
-    if (received, sent) != (8, 4):
-        family = OTHER_UNETS.get(received, "another") if isinstance(received, int) else "another"
+    if (received, sent) != (family.in_channels, 4):
+        other = OTHER_UNETS.get(received, "another") if isinstance(received, int) else "another"
         raise CheckpointError(
-            f"The U-Net has {received} input and {sent} output channels, {family} model; "
-            "a Marigold depth or normals U-Net has 8 and 4."
+            f"The U-Net has {received} input and {sent} output channels, {other} model; "
+            f"a {family.name} depth or normals U-Net has {family.in_channels} and 4."
         )
 
 
@@ -186,6 +206,7 @@ def fingerprint(folder: Path) -> str:
     """Hash all configuration files of a checkpoint -> sha256 in hex, the same for equal content."""
     names = (*CONFIGS, PRIOR_CONFIG) if (folder / PRIOR_CONFIG).exists() else CONFIGS
     text = "\n".join(f"{name} {canonical(read_config(folder, name))}" for name in names)
+    text += canonical(known) if (known := unstated(folder)) else ""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -207,14 +228,13 @@ def _has_prior(folder: Path) -> bool:
     return True
 
 
-def _component_class(index: Config, part: str) -> str:
+def _component_class(index: Config, part: str, family: Family) -> str:
+    accepted = ONE_STEP_SCHEDULERS if part == "scheduler" and family.one_step else CLASSES[part]
     entry = index.get(part)
     pair = cast(list[object], entry) if isinstance(entry, list) else []  # [library, class]
     name = pair[1] if len(pair) == 2 else None
-    if not isinstance(name, str) or name not in CLASSES[part]:
-        raise CheckpointError(
-            f"The checkpoint's {part} is {name or 'missing'}; it must be {' or '.join(CLASSES[part])}."
-        )
+    if not isinstance(name, str) or name not in accepted:
+        raise CheckpointError(f"The checkpoint's {part} is {name or 'missing'}; it must be {' or '.join(accepted)}.")
     return name
 
 

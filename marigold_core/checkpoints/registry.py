@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from marigold_core.checkpoints import hub
+from marigold_core.checkpoints.families import E2E_FT, LOTUS_D, LOTUS_G, MARIGOLD, Family
 from marigold_core.checkpoints.layout import INDEX, Capabilities, Modality, check_unet, describe, fingerprint
 from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
 from marigold_core.errors import CheckpointError
@@ -20,6 +21,7 @@ from marigold_core.storage import ASSETS
 BUNDLED = ASSETS / "marigold-nano"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PUBLIC_BYTES = 2_600_000_000  # U-Net, autoencoder and text encoder of Stable Diffusion 2 in half precision
+FULL_BYTES = 2 * PUBLIC_BYTES  # the same of authors who publish full precision
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class NamedCheckpoint:
     hub_id: str | None  # None: bundled
     modality: Modality
     description: str
-    size_bytes: int  # to download; 0 when bundled
+    size_bytes: int = PUBLIC_BYTES  # to download; 0 when bundled
+    family: Family = MARIGOLD
     available: bool = False  # already on this machine
 
 
@@ -49,17 +52,72 @@ NAMED = {
     entry.name: entry
     for entry in (
         NamedCheckpoint("nano", None, "depth", "small and bundled: works at once, offline, on a CPU", 0),
+        NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps"),
+        NamedCheckpoint("lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024"),
+        NamedCheckpoint("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps"),
+        NamedCheckpoint("normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps"),
         NamedCheckpoint(
-            "v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps", PUBLIC_BYTES
+            "e2e-ft", "GonzaloMG/marigold-e2e-ft-depth", "depth", "v1-0, fine-tuned end to end", FULL_BYTES, E2E_FT
         ),
         NamedCheckpoint(
-            "lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024", PUBLIC_BYTES
+            "e2e-ft-sd",
+            "GonzaloMG/stable-diffusion-e2e-ft-depth",
+            "depth",
+            "Stable Diffusion 2, fine-tuned end to end",
+            FULL_BYTES,
+            E2E_FT,
         ),
         NamedCheckpoint(
-            "v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps", PUBLIC_BYTES
+            "e2e-ft-normals",
+            "GonzaloMG/marigold-e2e-ft-normals",
+            "normals",
+            "surface normals, fine-tuned end to end",
+            FULL_BYTES,
+            E2E_FT,
         ),
         NamedCheckpoint(
-            "normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps", PUBLIC_BYTES
+            "e2e-ft-sd-normals",
+            "GonzaloMG/stable-diffusion-e2e-ft-normals",
+            "normals",
+            "the same from Stable Diffusion 2",
+            FULL_BYTES,
+            E2E_FT,
+        ),
+        NamedCheckpoint(
+            "lotus-g", "jingheya/lotus-depth-g-v1-0", "depth", "generative: members differ", FULL_BYTES, LOTUS_G
+        ),
+        NamedCheckpoint("lotus-d", "jingheya/lotus-depth-d-v1-0", "depth", "discriminative", FULL_BYTES, LOTUS_D),
+        NamedCheckpoint(
+            "lotus-g-disparity",
+            "jingheya/lotus-depth-g-v2-1-disparity",
+            "depth",
+            "generative, predicts 1 / depth",
+            FULL_BYTES,
+            LOTUS_G,
+        ),
+        NamedCheckpoint(
+            "lotus-d-disparity",
+            "jingheya/lotus-depth-d-v2-0-disparity",
+            "depth",
+            "discriminative, predicts 1 / depth",
+            FULL_BYTES,
+            LOTUS_D,
+        ),
+        NamedCheckpoint(
+            "lotus-g-normals",
+            "jingheya/lotus-normal-g-v1-1",
+            "normals",
+            "surface normals, generative",
+            FULL_BYTES,
+            LOTUS_G,
+        ),
+        NamedCheckpoint(
+            "lotus-d-normals",
+            "jingheya/lotus-normal-d-v1-1",
+            "normals",
+            "surface normals, discriminative",
+            FULL_BYTES,
+            LOTUS_D,
         ),
     )
 }
@@ -125,7 +183,7 @@ def _verified(folder: Path, name: str, published: dict[str, str]) -> Checkpoint:
     variant, files = choose(names, (None, "fp16"))
     shapes = {file: read_shapes(folder / file, file) for file in files}
     unet = {name: shape for file in files if file.startswith("unet/") for name, shape in shapes[file].items()}
-    _check_tensors(unet, capabilities.prior)
+    _check_tensors(unet, capabilities)
     digests = [f"{verify(folder / file, file, published.get(file))} {file}" for file in files]
     return Checkpoint(
         **vars(capabilities),
@@ -148,10 +206,11 @@ def _check_links(folder: Path) -> None:
             )
 
 
-def _check_tensors(unet: dict[str, list[int]], prior: bool) -> None:
+def _check_tensors(unet: dict[str, list[int]], claimed: Capabilities) -> None:
     """Compare the U-Net's first and last layer and its projections of a prior with what its configuration claims."""
     first, last = unet.get("conv_in.weight", []), unet.get("conv_out.weight", [])
     whole = len(first) == len(last) == 4
-    check_unet({"in_channels": first[1] if whole else None, "out_channels": last[0] if whole else None})
-    if prior and not any(name.startswith("prior_proj.") for name in unet):
+    found = {"in_channels": first[1] if whole else None, "out_channels": last[0] if whole else None}
+    check_unet(found, claimed.family)
+    if claimed.prior and not any(name.startswith("prior_proj.") for name in unet):
         raise CheckpointError("The U-Net has no weights for the image prior of its checkpoint; fetch or copy it again.")

@@ -48,6 +48,7 @@ def compare(
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.comparison import contact_sheet
     from marigold_core.files.writers import file_names
+    from marigold_core.pipeline.views import resolve
 
     job = photo_folders.only_job(photo, output, "a comparison takes one")
     existing = [name for name in contact_sheet.FILES if (job.folder / name).exists()]
@@ -56,6 +57,8 @@ def compare(
     models = run.model or (default_checkpoint(),)
     records = [find(model) for model in models]
     sweeps.check_alike(records)
+    for record in records:
+        resolve(comparison.largest, record)
     written = bool(run.formats or run.save_for)
     if written:
         largest, programs = max(comparison.sizes), run.save_for or ()

@@ -44,6 +44,7 @@ def predict(
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.files import writers
+    from marigold_core.pipeline.views import resolve
 
     began = time.time()
     found = photo_folders.find_jobs(photos, output)
@@ -57,12 +58,12 @@ def predict(
         return report.status()
     model = run.model or default_checkpoint()
     record = find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
+    settings = resolve(settings, record)
     programs = run.save_for or ()
     files = writers.file_names(
         run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=record.kind
     )
     pipe = load(model, device=run.device, dtype=run.dtype)
-    settings = pipe.resolve(settings)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 
     def predict_one(job: photo_folders.Job) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from marigold_core.checkpoints.families import Family
 from marigold_core.checkpoints.layout import AGAIN, PRIOR, SCHEDULE, Config, read_config
 from marigold_core.checkpoints.registry import Checkpoint, find
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
@@ -40,7 +41,7 @@ Components = tuple[
 
 
 def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bool) -> Components:
-    """Find, verify and load a checkpoint -> its record and parts; the prompt embedding is [1, 2, D].
+    """Find, verify and load a checkpoint -> its record and parts; the prompt embedding is [1, 2 or 77, D].
 
     Raises: CheckpointError as ``checkpoints.find``, and when weights are missing, superfluous, of another shape or not
     finite, or a configuration does not fit them; SettingsError for an unknown device or dtype.
@@ -56,7 +57,8 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         vae = _load(vae_class, record, "vae", kind)
         with refusals("scheduler"):
             check_types(scheduler_class, read_config(record.folder, SCHEDULE), SCHEDULE)
-            scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler")
+            options = _schedule_options(record.family)
+            scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
             _check_schedule(scheduler)
         prompt = empty_prompt(record, kind)
     parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
@@ -135,6 +137,14 @@ def check_types(kind: type, config: Config, label: str) -> None:
             )
 
 
+def _schedule_options(family: Family) -> dict[str, Any]:
+    """Return what a family decides in place of a scheduler's file, which may be another sampler's."""
+    options: dict[str, Any] = {"timestep_spacing": "trailing"} if family.one_step else {}
+    if family.prediction_type == "sample":  # that is the result: nothing of it is computed or clipped
+        options |= {"prediction_type": "sample", "clip_sample": False, "thresholding": False}
+    return options
+
+
 def _check_schedule(scheduler: DDIMScheduler | LCMScheduler) -> None:
     """Refuse a noise schedule that does not fall from the picture to noise, or takes not every number of steps.
 
@@ -183,7 +193,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 @torch.no_grad()  # not inference mode: training builds on this tensor
 def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
-    """Embed the empty text -> [1, 2, D], begin and end of text alone; the text encoder is dropped afterwards.
+    """Embed the empty text -> [1, N, D] with the N tokens of the checkpoint's family; the text encoder is dropped.
 
     Raises: CheckpointError when the tokenizer or the text encoder is not whole, or they do not fit each other.
     """
@@ -191,6 +201,8 @@ def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
         with refusals("tokenizer"):
             tokenizer: Any = _from_pretrained(CLIPTokenizer, record.folder / "tokenizer", local_files_only=True)
             tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids  # [1, 2]
+            length = record.family.prompt_tokens
+            padded = tokenizer("", padding="max_length", max_length=length, return_tensors="pt").input_ids
         encoder: Any = _load(CLIPTextModel, record, "text_encoder", dtype)
         size = encoder.config.vocab_size
         if len(tokenizer) != size or tokens.tolist() != [[tokenizer.bos_token_id, tokenizer.eos_token_id]]:
@@ -199,7 +211,7 @@ def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
                 f" encoder of {size}; {AGAIN}."
             )
         with refusals("text_encoder"):
-            return encoder(tokens).last_hidden_state
+            return encoder(padded).last_hidden_state
 
 
 @contextmanager

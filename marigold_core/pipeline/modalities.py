@@ -5,6 +5,7 @@ Both directions stand in one class, so that training and inference agree.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -83,13 +84,14 @@ class Normals:
     """Surface normals as unit vectors: X right, Y up, Z toward the viewer."""
 
     full_z_range: bool = True  # False: the picture holds z in [0, 1] stretched to [-1, 1]
+    picture_x: Literal["right", "left"] = "right"  # where X points in the picture
     kind: Kind = "unit-vector"
     name = "normals"
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
         """Encode unit vectors [B, 3, H, W] as a picture [B, 3, H, W] in [-1, 1]; invalid pixels face the viewer."""
         facing = values.new_tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
-        vectors = torch.where(valid, values, facing)
+        vectors = self._turned(torch.where(valid, values, facing))
         if self.full_z_range:
             return vectors
         return torch.cat([vectors[:, :2], vectors[:, 2:] * 2 - 1], dim=1)
@@ -99,7 +101,11 @@ class Normals:
         vectors = decoded.clamp(-1, 1)
         if not self.full_z_range:
             vectors = torch.cat([vectors[:, :2], vectors[:, 2:] * 0.5 + 0.5], dim=1)
-        return _unit(vectors)
+        return _unit(self._turned(vectors))
+
+    def _turned(self, vectors: Tensor) -> Tensor:
+        """Turn X [B, 3, H, W] to where the picture has it, or back; a no-op for pictures with X right."""
+        return vectors if self.picture_x == "right" else torch.cat([-vectors[:, :1], vectors[:, 1:]], dim=1)
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, 3, H, W] -> (unit vectors [1, 3, H, W], mean angle over pi [1, 1, H, W])."""

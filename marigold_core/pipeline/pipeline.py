@@ -43,7 +43,7 @@ from marigold_core.pipeline.sampling import (
     release,
     stack,
 )
-from marigold_core.pipeline.views import View, view_of
+from marigold_core.pipeline.views import View, resolve, view_of
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.settings import ResolvedSettings, Settings, Views, default
 
@@ -69,10 +69,11 @@ class MarigoldPipeline:
     ) -> None:
         self.checkpoint = checkpoint
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
-        self.prompt = prompt  # [1, 2, D] embedding of the empty text, the only text Marigold is given
+        self.prompt = prompt  # [1, 2 or 77, D] embedding of the empty text, the only text that a checkpoint is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
         depth = Depth(checkpoint.kind, checkpoint.depth_transfer, checkpoint.space)
-        self.modality: Modality = Normals(checkpoint.full_z_range) if checkpoint.modality == "normals" else depth
+        normals = Normals(checkpoint.full_z_range, checkpoint.family.normals_x)
+        self.modality: Modality = normals if checkpoint.modality == "normals" else depth
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
 
     @classmethod
@@ -145,14 +146,19 @@ class MarigoldPipeline:
     ) -> Tensor:
         """Run the U-Net: image latent and noisy target latent [B, 4, h, w], timestep [] or [B] -> v [B, 4, h, w].
 
-        ``features`` are those of the photo latent where they are known already.
+        ``features`` are those of the photo latent where they are known already. Some families of checkpoints predict
+        the clean latent in place of v, or are given the image latent alone (``checkpoints.families``).
         v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean. Source: Salimans and Ho 2022, section 2.4.
         """
-        condition = torch.cat([image_latent, noisy], dim=1)  # photo first [B, 8, h, w]
+        family = self.checkpoint.family
+        given = [image_latent] if family.noise == "none" else [image_latent, noisy]
+        condition = torch.cat(given, dim=1)  # photo first [B, 4 or 8, h, w]
         prompt = self.prompt.expand(len(condition), -1, -1)
         if features is None:
             features = self.features(image_latent)
-        guidance = {"features": features} if features else {}
+        guidance: dict[str, Any] = {"features": features} if features else {}
+        if family.task is not None:
+            guidance["class_labels"] = condition.new_tensor(family.task).expand(len(condition), -1)
         return self.unet(condition, t, encoder_hidden_states=prompt, return_dict=False, **guidance)[0]
 
     def denoise(
@@ -298,11 +304,19 @@ class MarigoldPipeline:
         resolution, pixels = self.resolve(settings).processing_resolution, load_photo(photo).pixels
         resolution = view_of(settings.views, k).resolution(resolution, pixels.shape[:2])
         x, _ = to_network(pixels, resolution, self.factor)
-        return noise(generator(settings.seed, k), x.shape[-2] // self.factor, x.shape[-1] // self.factor)
+        return self._start(generator(settings.seed, k), x.shape[-2] // self.factor, x.shape[-1] // self.factor)
+
+    def _start(self, stream: torch.Generator, h: int, w: int) -> Tensor:
+        """Return the latent [1, 4, h, w] a member starts from: noise, or zeros for a deterministic checkpoint."""
+        return torch.zeros(1, 4, h, w) if self.checkpoint.family.deterministic else noise(stream, h, w)
 
     def resolve(self, settings: Settings | None) -> ResolvedSettings:
-        """Fill in what the checkpoint decides: denoising steps and processing resolution."""
-        return (settings or Settings()).resolved(self.checkpoint.default_steps, self.checkpoint.default_resolution)
+        """Fill in what the checkpoint decides, denoising steps and processing resolution.
+
+        Raises:
+            SettingsError: steps or members mean nothing for the checkpoint.
+        """
+        return resolve(settings or Settings(), self.checkpoint)
 
     # ------------------------------------------------------------------------------- one run, from checks to result
 
@@ -441,7 +455,7 @@ class MarigoldPipeline:
         done = (rows.start - first) * steps
         for shape, group in groups.items():
             streams = [generator(settings.seed, k) for k in group]
-            latent = torch.cat([noise(stream, *shape[-2:]) for stream in streams]).to(self.device, self.dtype)
+            latent = torch.cat([self._start(stream, *shape[-2:]) for stream in streams]).to(self.device, self.dtype)
             first_step = partial(first_steps.predict, settings.seed, tuple(group)) if first_steps else None
             photo_latent, features = stack([seen[k] for k in group])
             denoising = self.denoise(photo_latent, latent, steps, streams, first_step, features)

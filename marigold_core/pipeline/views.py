@@ -6,10 +6,15 @@ the photo before members are aligned; nothing after that knows of views. Importi
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marigold_core.settings import Settings, Views, bounds
+from marigold_core.errors import SettingsError
+from marigold_core.settings import ResolvedSettings, Settings, Views, bounds
+
+if TYPE_CHECKING:
+    from marigold_core.checkpoints.registry import Checkpoint
 
 MULTIPLE_PX = 8  # as of processing resolutions
 MAX_PX = int(bounds(Settings, "processing_resolution")[1])
@@ -66,3 +71,21 @@ def count_views(views: Views, members: int) -> int:
 def relative_pixels(views: Views, members: int) -> float:
     """Return the mean number of pixels that a member sees, in units of those of the photo as it is."""
     return sum(view_of(views, k).scale ** 2 for k in range(members)) / members
+
+
+def resolve(settings: Settings, checkpoint: "Checkpoint") -> ResolvedSettings:
+    """Fill in what a checkpoint decides, denoising steps and processing resolution.
+
+    Raises: SettingsError for steps or members that would change nothing with it.
+    """
+    resolved = settings.resolved(checkpoint.default_steps, checkpoint.default_resolution)
+    steps, members, distinct = resolved.num_inference_steps, resolved.ensemble_size, len(VIEWS[resolved.views])
+    if checkpoint.family.one_step and steps > 1:
+        raise SettingsError(f"{checkpoint.name} predicts in one step: ask for 1 denoising step, not {steps}.")
+    if checkpoint.family.deterministic and members > distinct:
+        wider = [f"{views} makes {len(seen)}" for views, seen in VIEWS.items() if len(seen) > distinct]
+        raise SettingsError(
+            f"{checkpoint.name} is deterministic, its members differ by their view of the photo alone: views"
+            f" {resolved.views} makes at most {distinct}, not {members}{''.join(f'; {one}' for one in wider)}."
+        )
+    return resolved

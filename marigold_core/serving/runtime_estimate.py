@@ -206,7 +206,9 @@ def estimate(
     seconds = parts.run_s(members, steps, 1, resolved.views)
     if pipe is None:
         seconds += IMPORT_S + runner.weight_bytes / READ_BYTES_S if load_s is None else load_s
-    return RuntimeEstimate(seconds, bool(runs), 0 if is_here(checkpoint) else runner.weight_bytes, parts)
+    entry = NAMED.get(checkpoint)
+    download_bytes = 0 if is_here(checkpoint) else entry.size_bytes if entry else runner.weight_bytes
+    return RuntimeEstimate(seconds, bool(runs), download_bytes, parts)
 
 
 def scaled(near: TimedRun, runner: Runner, network_mp: float, photo_mp: float) -> PartTimes:
@@ -253,7 +255,8 @@ def _on_disk(checkpoint: str) -> Runner:
     entry = NAMED.get(checkpoint)
     folder = BUNDLED if entry and entry.hub_id is None else Path(checkpoint).expanduser()
     if not folder.is_dir():
-        return Runner(device.type, dtype, PUBLIC_BYTES, 4, PUBLIC_RESOLUTION_PX)
+        steps = 1 if entry and entry.family.one_step else 4
+        return Runner(device.type, dtype, PUBLIC_BYTES, steps, PUBLIC_RESOLUTION_PX)
     weight_bytes = sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
     found = describe(folder)
     return Runner(device.type, dtype, weight_bytes, found.default_steps, found.default_resolution)

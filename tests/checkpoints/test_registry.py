@@ -267,7 +267,7 @@ def wide_latents(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (plain_sd2, "This is a StableDiffusionPipeline checkpoint"),
+        (plain_sd2, "4 input and 4 output channels, a plain Stable Diffusion model"),
         (sd2_as_marigold, "4 input and 4 output channels, a plain Stable Diffusion model"),
         (intrinsic, "12 input and 8 output channels, an intrinsic-image model"),
         (sdxl, "This is a StableDiffusionXLPipeline checkpoint"),
@@ -384,7 +384,8 @@ def test_known_lists_names_and_what_is_here(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(registry, "BUNDLED", tiny_depth)
-    assert [entry.name for entry in named_checkpoints()] == list(NAMED) == ["nano", "v1-1", "lcm", "v1-0", "normals"]
+    assert [entry.name for entry in named_checkpoints()] == list(NAMED)
+    assert list(NAMED)[:6] == ["nano", "v1-1", "lcm", "v1-0", "normals", "e2e-ft"]
     assert [entry.name for entry in named_checkpoints() if entry.available] == ["nano"]
     assert find("nano").name == "nano"
     monkeypatch.setattr(registry, "BUNDLED", tmp_path / "absent")

@@ -1,15 +1,14 @@
 """Jobs of page and HTTP endpoints: loaded checkpoints, one job at a time in the model, and the results that are kept.
 
-Invariant: one job at a time is inside the model, whatever queues and cancellations happen above, because the lock is
-ours: it is waited for in short intervals, so that a job which still waits can be closed, and it is freed when a job
-ends, fails or is closed.
+Invariant: one job at a time is inside the model, whatever queues and cancellations happen above, because the line
+before it is ours.
 """
 
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from marigold_core.pipeline.views import relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.serving.results import ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
+from marigold_core.serving.waiting_line import WaitingLine
 from marigold_core.settings import ColourSettings, Format, MeshSettings, ResolvedSettings, Settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline, PhotoSource
 
 Event = TypeVar("Event")
-WAIT_S = 0.25  # a waiting job wakes this often, so that it can be closed
+WAIT_S = 0.25  # a job whose checkpoint is loaded wakes this often, so that it can be closed
 MAX_PIPELINES = 2
 MAX_WORK = 1000.0  # megapixels through the network in one job: 50 steps x 20 members at 1024 px fit, at 2048 do not
 MAX_CELLS, MAX_MINUTES = 64, 10.0  # of a comparison, all checkpoints together; other jobs wait meanwhile
@@ -71,7 +71,7 @@ class Service:
         """Prepare; nothing is loaded yet. ``folder`` receives exported files, by default a temporary one."""
         self._folder = folder or Path(tempfile.mkdtemp(prefix="marigold-"))
         self._loader = loader
-        self._model = threading.Lock()  # held by the one job that is inside the model
+        self._line = WaitingLine()  # before the model
         self._loads = threading.Lock()  # guards the checkpoints
         self._pipelines: OrderedDict[str, Future[MarigoldPipeline]] = OrderedDict()
         self._results = ResultStore[StoredPrediction](
@@ -128,7 +128,9 @@ class Service:
             check(pipe.checkpoint)
         settings = pipe.resolve(settings)
         check_cost(settings, photo.pixels.shape[:2])
-        yield from self._alone(timed(pipe.stream(photo, settings, start), checkpoint))
+        known = estimate(checkpoint, settings, photo.pixels.shape[:2], pipe)
+        seconds = known.seconds if known.measured else None
+        yield from self._line.pass_in_turn(timed(pipe.stream(photo, settings, start), checkpoint), seconds)
 
     def estimate(self, settings: Settings, photo_size: tuple[int, int], checkpoint: str) -> RuntimeEstimate:
         """Estimate how long ``run`` will take on a photo [H, W] once no other job runs; loads nothing.
@@ -150,15 +152,6 @@ class Service:
                 yield _loading(checkpoint)
             else:
                 return loading.result()
-
-    def _alone(self, events: Iterator[Event]) -> Iterator[Progress | Event]:
-        """Wait until no other job is inside the model, then pass on the events of this one."""
-        while not self._model.acquire(timeout=WAIT_S):
-            yield Progress(0, 0, "waiting for another job to finish")
-        try:
-            yield from events
-        finally:
-            self._model.release()
 
     def _load(self, checkpoint: str, future: "Future[MarigoldPipeline]") -> None:
         try:
@@ -281,7 +274,9 @@ class Service:
             pipe = yield from self._loaded(checkpoint)
             return (yield from sweeps.measure(timed(pipe.stream(sweep.photo, requested.sample), checkpoint)))
 
-        yield from self._alone(sweeps.run(sweep, self._loaded, part_times))
+        cost = self.comparison_cost(requested, sweep.checkpoints, size)
+        seconds = cost.seconds if cost.measured else None
+        yield from self._line.pass_in_turn(sweeps.run(sweep, self._loaded, part_times), seconds)
 
     def comparison(self, key: str | None) -> Sweep:
         """Return a kept comparison. Raises: ExportError when there is none, or it was dropped."""

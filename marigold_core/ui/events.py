@@ -26,7 +26,9 @@ class PrivateEvent(TypedDict):
     show_progress: Literal["minimal", "hidden"]
 
 
-MODEL = Queue(concurrency_id="model", concurrency_limit=1)  # the lock itself is the service's
+MAX_WAITING = 256  # events of all visitors; more are refused
+# The line itself is the service's, which tells each job its place; more than these wait before it and are told nothing.
+MODEL = Queue(concurrency_id="model", concurrency_limit=32)
 LIGHT = Queue(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does
 SHAPING = Queue(concurrency_id="shaping", concurrency_limit=1)  # shapes: each event finds what the one before it left
 MARKING = Queue(concurrency_id="marking", concurrency_limit=1)  # points and hints: the same

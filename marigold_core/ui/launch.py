@@ -52,6 +52,7 @@ def _serve(folder: Path) -> None:
 
     from starlette.middleware import Middleware
 
+    from marigold_core.ui.events import MODEL
     from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
     from marigold_core.ui.photo_previews import PhotoPreviews
@@ -73,7 +74,7 @@ def _serve(folder: Path) -> None:
         run_history=False,
         mcp_server=False,
         ssr_mode=False,
-        max_threads=16,
+        max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
         state_session_capacity=1000,
         app_kwargs={
             "middleware": [Middleware(RequestFilter), Middleware(PhotoPreviews)],

@@ -8,6 +8,7 @@ here, and every other path is a 404, also those that a later Gradio may add.
 import asyncio
 import json
 import logging
+import math
 import os
 import time
 from collections import OrderedDict
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
 UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one photo of 40 MB and its multipart frame
 BODY_TIME_S = 60.0
-BURST, REFILL_PER_S, MAX_CLIENTS = 120, 8.0, 10_000  # submissions of one client; a slider sends some every second
+BURST, REFILL_PER_S, MAX_CLIENTS = 120, 8.0, 10_000  # submissions of one address; a slider sends some every second
+WAIT_S = 60.0  # a class behind one router is one address: what is more than that is held back, refused only after this
 
 UPLOAD = "/gradio_api/upload"
 SUBMISSIONS = ("/gradio_api/queue/join", "/gradio_api/call/", UPLOAD)
@@ -44,7 +46,7 @@ HEADERS = [
 
 
 class RequestFilter:
-    """Wraps an ASGI application: allow-list of routes, body limits, a token bucket per client, headers."""
+    """Wraps an ASGI application: allow-list of routes, body limits, submissions of a client at a pace, headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -63,9 +65,12 @@ class RequestFilter:
         if declared_length(scope) > limit:
             await refuse(send, 413, TOO_LARGE)
             return
-        if path.startswith(SUBMISSIONS) and scope["method"] == "POST" and not self.admit(client(scope)):
-            await refuse(send, 429, BUSY_CLIENT)
-            return
+        if path.startswith(SUBMISSIONS) and scope["method"] == "POST":
+            wait_s = self.admit(client(scope))
+            if wait_s > WAIT_S:
+                await refuse(send, 429, BUSY_CLIENT, retry_after_s=math.ceil(wait_s))
+                return
+            await asyncio.sleep(wait_s)
         body = LimitedBody(receive, limit)
         response = ResponseWithHeaders(send)
         try:
@@ -79,15 +84,16 @@ class RequestFilter:
             log.warning("A request to %s could not be read", path, exc_info=True)
             await refuse(send, 400, UNREADABLE)
 
-    def admit(self, client: str) -> bool:
-        """Take one token of this client's bucket; False when it is empty."""
+    def admit(self, client: str) -> float:
+        """Take one token of this client, unless it would come after ``WAIT_S`` -> the seconds until it comes."""
         now = time.monotonic()
         tokens, counted = self.buckets.pop(client, (float(BURST), now))
-        tokens = min(BURST, tokens + (now - counted) * REFILL_PER_S)
-        self.buckets[client] = (max(0.0, tokens - 1), now)
+        tokens = min(BURST, tokens + (now - counted) * REFILL_PER_S) - 1
+        wait_s = max(0.0, -tokens / REFILL_PER_S)
+        self.buckets[client] = (tokens if wait_s <= WAIT_S else tokens + 1, now)
         if len(self.buckets) > MAX_CLIENTS:
             self.buckets.popitem(last=False)
-        return tokens >= 1
+        return wait_s
 
 
 class BodyRefusedError(Exception):
@@ -154,9 +160,11 @@ def declared_length(scope: Scope) -> int:
     return int(value) if value.isdigit() else 0
 
 
-async def refuse(send: Send, status: int, sentence: str) -> None:
-    """ResponseWithHeaders with a status and one sentence as JSON."""
+async def refuse(send: Send, status: int, sentence: str, retry_after_s: int | None = None) -> None:
+    """Answer with a status and one sentence as JSON, and after how many seconds another try makes sense."""
     body = json.dumps({"detail": sentence}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

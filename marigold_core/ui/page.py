@@ -17,7 +17,7 @@ from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.events import LIGHT, MODEL, QUIET, on
+from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values
 from marigold_core.ui.screens.compare import CompareScreen
@@ -46,7 +46,7 @@ def build(service: Service) -> gr.Blocks:
         compare_tab.connect(page, photo_tab.controller.photo)
         add_endpoints(page, service)
         page.load(None, js=_script())
-    page.queue(max_size=20, default_concurrency_limit=1, api_open=False)
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
     return page
 
 

@@ -4,10 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from marigold_core.errors import CheckpointError, ExportError, ImageError, SettingsError
 from marigold_core.prediction import Prediction, Progress
@@ -21,6 +23,9 @@ LONG = Settings(num_inference_steps=50)
 
 class SlowPipeline:
     """Counts the jobs inside; a step takes ``step_s``."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+    checkpoint = SimpleNamespace(size_bytes=10**6, default_steps=4, default_resolution=64)
 
     def __init__(self, step_s: float = 0.01) -> None:
         self.step_s, self.inside, self.most, self.steps = step_s, 0, 0, 0

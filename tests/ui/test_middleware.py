@@ -4,16 +4,26 @@ import asyncio
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from marigold_core.checkpoints.registry import NamedCheckpoint
 from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.settings import PRESETS, Settings
-from marigold_core.ui import offered_checkpoints, text
+from marigold_core.ui import middleware, offered_checkpoints, text
 from marigold_core.ui.api import ENDPOINTS, _file, fault
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.middleware import BURST, HEADERS, JSON_LIMIT, UPLOAD, RequestFilter, allowed
+from marigold_core.ui.middleware import (
+    BURST,
+    HEADERS,
+    JSON_LIMIT,
+    REFILL_PER_S,
+    UPLOAD,
+    WAIT_S,
+    RequestFilter,
+    allowed,
+)
 
 JOIN = "/gradio_api/queue/join"
 
@@ -109,12 +119,24 @@ def test_a_body_over_its_limit_is_refused_while_it_is_received():
     assert (status, body) == (200, b"400000")
 
 
-def test_one_client_cannot_flood_the_others():
+def test_one_client_is_held_back_then_refused_and_cannot_flood_the_others(monkeypatch):
+    waits = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(middleware.time, "monotonic", lambda: 1000.0)
     request_filter = RequestFilter(Echo())
-    statuses = [ask(request_filter, JOIN, client="flood")[0] for _ in range(BURST + 20)]
-    assert statuses[:BURST] == [200] * BURST
-    assert 429 in statuses[BURST:]
-    assert [ask(request_filter, JOIN, client="other")[0] for _ in range(5)] == [200] * 5
+    most = BURST + int(WAIT_S * REFILL_PER_S)
+    answers = [ask(request_filter, JOIN, client="class") for _ in range(most + 20)]
+    assert [status for status, _, _ in answers] == [200] * most + [429] * 20
+    np.testing.assert_allclose(waits, [0] * BURST + [n / REFILL_PER_S for n in range(1, most - BURST + 1)])
+    assert answers[-1][1][b"retry-after"] == b"61"
+    assert ask(request_filter, JOIN, client="other")[0] == 200 and waits[-1] == 0
+
+    monkeypatch.setattr(middleware.time, "monotonic", lambda: 1061.0)
+    assert ask(request_filter, JOIN, client="class")[0] == 200 and waits[-1] < 1
 
 
 def test_behind_a_proxy_the_client_is_the_proxys_own_entry(monkeypatch):

@@ -36,7 +36,7 @@ def main() -> None:
 
 def _serve(folder: Path) -> None:
     from marigold_core.checkpoints.registry import default_checkpoint
-    from marigold_core.serving import hosting
+    from marigold_core.serving import hosting, work_folder
 
     if hosting.is_zero_gpu():
         importlib.import_module("spaces")  # before torch, whose device it emulates
@@ -47,6 +47,8 @@ def _serve(folder: Path) -> None:
         from marigold_core import load as loader
     from marigold_core.serving.jobs import Service
 
+    folder.mkdir(parents=True, exist_ok=True)
+    work_folder.clear_for_ever(folder)
     service = Service(folder / "results", loader=loader)
     service.warm(default_checkpoint())
 
@@ -77,7 +79,7 @@ def _serve(folder: Path) -> None:
         max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
         state_session_capacity=1000,
         app_kwargs={
-            "middleware": [Middleware(RequestFilter), Middleware(PhotoPreviews)],
+            "middleware": [Middleware(RequestFilter, folder=folder), Middleware(PhotoPreviews)],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,

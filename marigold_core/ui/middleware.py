@@ -12,10 +12,12 @@ import math
 import os
 import time
 from collections import OrderedDict
+from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marigold_core.ui.text import BUSY_CLIENT, TOO_LARGE, UNREADABLE
+from marigold_core.serving.work_folder import has_room
+from marigold_core.ui.text import BUSY_CLIENT, DISK_FULL, TOO_LARGE, UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +50,13 @@ HEADERS = [
 class RequestFilter:
     """Wraps an ASGI application: allow-list of routes, body limits, submissions of a client at a pace, headers."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, folder: Path | None = None) -> None:
+        """Wrap ``app``, which keeps uploads in ``folder``."""
+        self.app, self.folder = app, folder
         self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> (tokens, when counted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it here with 404, 413 or 429."""
+        """Pass a request on, or answer it here with 404, 413, 429 or 507."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -71,6 +74,9 @@ class RequestFilter:
                 await refuse(send, 429, BUSY_CLIENT, retry_after_s=math.ceil(wait_s))
                 return
             await asyncio.sleep(wait_s)
+        if path == UPLOAD and self.folder and not has_room(self.folder):
+            await refuse(send, 507, DISK_FULL)
+            return
         body = LimitedBody(receive, limit)
         response = ResponseWithHeaders(send)
         try:

@@ -139,6 +139,15 @@ def test_one_client_is_held_back_then_refused_and_cannot_flood_the_others(monkey
     assert ask(request_filter, JOIN, client="class")[0] == 200 and waits[-1] < 1
 
 
+def test_a_full_disk_takes_no_upload_and_all_else_goes_on(monkeypatch, tmp_path):
+    request_filter = RequestFilter(Echo(), tmp_path)
+    assert ask(request_filter, UPLOAD, [b"x"])[0] == 200
+    monkeypatch.setattr(middleware, "has_room", lambda folder: folder != tmp_path)
+    status, _, body = ask(request_filter, UPLOAD, [b"x"])
+    assert status == 507 and "disk" in json.loads(body)["detail"]
+    assert ask(request_filter, JOIN)[0] == 200
+
+
 def test_behind_a_proxy_the_client_is_the_proxys_own_entry(monkeypatch):
     from marigold_core.ui.middleware import client
 

@@ -91,6 +91,7 @@ UNEXPECTED = "Something unexpected happened; the reference is {reference}. Pleas
 UNREADABLE = (
     "This request could not be read; send a JSON list called data with the arguments that /gradio_api/info lists."
 )
+DISK_FULL = "The disk of this server is full; try again later."
 BUSY_CLIENT = "Too many requests in a short time; wait a few seconds and try again."
 TOO_LARGE = "That is too large; a photo may have up to 40 MB."
 INLINE_PHOTO = "Upload the photo as a file; pictures written into the request are not read."

@@ -185,28 +185,28 @@ class DepthReading(Frozen):
 
     quantity: Space | None = Field(
         default=None,
-        description="what the values of the depth map are linear in; disparity is 1 / depth. Where neither the file nor"
-        " greater says so, depth",
+        description="what the values of the depth map are linear in; disparity is 1 / depth. Where nothing says so,"
+        " depth, or disparity if greater values are nearer",
     )
     greater: Literal["farther", "nearer"] | None = Field(
         default=None,
-        description="where its greater values lie; by default farther, of disparity nearer",
+        description="where greater values lie; where nothing says so, farther, of disparity nearer",
     )
     kind: DepthKind | None = Field(
         default=None,
-        description="affine: relative, scale and shift are unknown; scale: relative, but 0 is the camera; metric: with"
-        " unit_m in metres. Where the file does not say so, metric with unit_m, else affine",
+        description="what is known of the values: neither scale nor shift (affine), that 0 is the camera (scale), or"
+        " metres (metric). Where nothing says so, metres if there is a unit, else affine",
     )
     unit_m: float | None = Field(
         default=None,
         gt=0,
         le=1e6,
-        description="depth in metres where the value is 1: 0.001 for millimetres, 1 for metres and for 1 / metres",
+        description="unit: metres of depth where the value is 1; 0.001 for millimetres, 1 for metres and 1 / metres",
     )
     measured: Literal["axis", "ray"] | None = Field(
         default=None,
-        description="axis: depth along the view's axis, the default; ray: distance from the camera, which needs kind"
-        " scale or metric",
+        description="along the view's axis, as depth is, or along each ray, straight from the camera; where nothing"
+        " says so, along the axis",
     )
 
     @model_validator(mode="after")

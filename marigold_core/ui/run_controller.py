@@ -208,8 +208,7 @@ class RunController:
             raise ExportError(text.MORE_GIVEN)
         members = min(start.settings.ensemble_size + number, MOST_MEMBERS)
         settings = start.settings.changed(ensemble_size=members)
-        photo = Photo(start.photo, start.fov_x_deg, start.note, start.given_size)
-        yield from self.run_job(Job(photo, settings, offered_checkpoint(start.checkpoint), start), values)
+        yield from self.run_job(Job(photo_of(start), settings, offered_checkpoint(start.checkpoint), start), values)
 
     def run_job(self, job: Job, values: Values) -> Generator[Update]:
         """Run a job and show every member as it comes; closing this stops the job."""
@@ -296,6 +295,11 @@ class RunController:
         """Let every screen do its slow work after an event that has brought a new result."""
         for screen in self.screens:
             screen.after(event)
+
+
+def photo_of(prediction: Prediction) -> Photo:
+    """Give the photo that a prediction was made of."""
+    return Photo(prediction.photo, prediction.fov_x_deg, prediction.note, prediction.given_size)
 
 
 def status_line(sentence: str, share: float | None = None, *, stale: bool = False) -> str:

@@ -1,6 +1,7 @@
 """The fold beside the photo that takes a depth map from elsewhere and puts it on show as a result."""
 
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,7 @@ from marigold_core.settings import DepthReading, help_text
 from marigold_core.ui import text
 from marigold_core.ui.events import LIGHT, on
 from marigold_core.ui.photo_input import DEPTH_TYPES, DepthInput
-from marigold_core.ui.run_controller import RunController, Update, Values
+from marigold_core.ui.run_controller import RunController, Update, Values, photo_of
 
 AS_STATED = "file"  # a drop-down has no choice for None
 
@@ -41,11 +42,16 @@ class GivenDepth:
         yield from self.controller.reported(self._use(values), values)
 
     def _use(self, values: Values) -> Generator[Update]:
-        source = values[self.controller.photo]
+        source, result = values[self.controller.photo], values[self.controller.result]
+        if source is None and result is not None:  # an example whose photo was not put into the input
+            source = photo_of(self.controller.shown(result))
         if source is None:
             raise ImageError(text.NO_PHOTO)
-        chosen: dict[str, Any] = {name: values[widget] for name, widget in self.reading.items()}
-        reading = DepthReading(**{name: None if value == AS_STATED else value for name, value in chosen.items()})
+        chosen = {name: values[widget] for name, widget in self.reading.items()}
+        given: dict[str, Any] = {name: value for name, value in chosen.items() if value != AS_STATED}
+        with suppress(ValueError):  # what is no number is left for the model to refuse
+            given |= {name: float(value) for name, value in given.items() if name == "unit_m"}
+        reading = DepthReading(**given)
         fov_x_deg = values[self.controller.mesh.widgets["fov_x_deg"]] if reading.measured == "ray" else None
         yield from self.controller.take(source, values)
         yield self.controller.show_depth(from_depth(source, values[self.file], reading, fov_x_deg=fov_x_deg), values)
@@ -54,7 +60,12 @@ class GivenDepth:
 def _choice(name: str) -> Component:
     label, words = text.READING[name]
     about = text.capital(help_text(DepthReading, name))
-    if not words:
-        return gr.Number(None, label=label, info=about, elem_id=f"given-{name}")
     choices = [(text.AS_STATED, AS_STATED), *((words[value], value) for value in words)]
-    return gr.Dropdown(choices, value=AS_STATED, label=label, info=about, elem_id=f"given-{name}")
+    return gr.Dropdown(
+        choices,
+        value=AS_STATED,
+        label=label,
+        info=about,
+        allow_custom_value=name == "unit_m",  # there are more units than stand there
+        elem_id=f"given-{name}",
+    )

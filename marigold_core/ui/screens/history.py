@@ -95,7 +95,7 @@ def _made_with(prediction: Prediction) -> tuple[str, ...]:
     """List what a result was made with, beginning with what most often differs between runs."""
     used = prediction.settings
     if not isinstance(used, ResolvedSettings):
-        return (*([text.RUN_METRES] if prediction.kind == "metric" else []), prediction.checkpoint)
+        return prediction.checkpoint, text.GIVEN_KINDS[prediction.kind]
     steps = text.count(used.num_inference_steps, "step")
     words = [f"{steps}, {text.count(used.ensemble_size, 'member')}", text.RUN_SEED.format(seed=used.seed)]
     if used.processing_resolution:

@@ -36,8 +36,8 @@ READING: dict[str, tuple[str, dict[str, str]]] = {  # label, and the words for i
         "The values are",
         {"depth": "Depth", "disparity": "Disparity, 1 / depth", "log": "The logarithm of depth"},
     ),
-    "kind": ("They are", {"affine": "Relative", "scale": "Relative, but 0 is the camera", "metric": "In metres"}),
-    "unit_m": ("Metres where the value is 1", {}),
+    "kind": ("They are", {"affine": "Relative (affine)", "scale": "Relative, 0 is the camera", "metric": "In metres"}),
+    "unit_m": ("Unit in metres", {"1": "Metres", "0.01": "Centimetres", "0.001": "Millimetres"}),
     "measured": ("Measured", {"axis": "Along the view's axis", "ray": "Straight from the camera"}),
 }
 

@@ -85,7 +85,9 @@ def load(
         checkpoint: a short name ("nano", "v1-1", ...), a folder in diffusers' layout or a hub id; by default what the
             environment variable MARIGOLD_MODEL names, else the bundled one.
         device: "cpu", "cuda", "cuda:1" or "mps"; "auto" takes CUDA, then MPS, then the CPU.
-        dtype: "float32", "float16" or "bfloat16"; "auto" is float16 on CUDA, else float32.
+        dtype: "float32", "float16" or "bfloat16"; "auto" is the fastest of them on the device: float16 on GPUs,
+            bfloat16 on CPUs with instructions for it, else float32. The environment variable MARIGOLD_DTYPE overrides
+            "auto".
         refetch: whether to ask the hub for the newest revision and to replace damaged files.
 
     Returns:

@@ -11,6 +11,7 @@ import pytest
 
 # Before torch is imported; child processes inherit it. Workers that share the cores have one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ["MARIGOLD_DTYPE"] = "float32"  # exact numbers are the same on every CPU; other tests name other types
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach the real hub
 
 pytest_plugins = ["tests.helpers.app_server"]  # a page in Chromium

@@ -383,7 +383,7 @@ def _score(
     folder: Path,
 ) -> list[Line]:
     """Score a variant on every set -> its rows."""
-    pipeline = load(source, device=task.device)
+    pipeline = load(source, device=task.device, dtype="float32")  # scores must not depend on the machine
     grids = {}
     for label, a_set in zip(labels(sets), sets, strict=True):
         numbers = spread(a_set, task.validation_pictures)

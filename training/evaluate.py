@@ -17,7 +17,7 @@ from pydantic import Field
 from marigold_core import Prediction, Settings, load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
-from marigold_core.settings import ResolvedSettings
+from marigold_core.settings import Dtype, ResolvedSettings
 from marigold_core.storage import write_json
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, Sample, spread
@@ -73,7 +73,9 @@ class Scores:
     curves: list[np.ndarray] = field(default_factory=list)
 
 
-def open_source(checkpoint: str, settings: Settings, protocol: Protocol, step: str = BEST) -> Source:
+def open_source(
+    checkpoint: str, settings: Settings, protocol: Protocol, step: str = BEST, dtype: Dtype = "float32"
+) -> Source:
     """Open a checkpoint, or a folder of maps; the protocol has the resolution, unless the settings do.
 
     ``step`` chooses a checkpoint of a run. Raises: CheckpointError as ``load``, MarigoldError when there is no such
@@ -85,7 +87,7 @@ def open_source(checkpoint: str, settings: Settings, protocol: Protocol, step: s
     chosen = choose(checkpoint, step)
     if chosen.reason:
         print(chosen.reason)
-    pipeline = load(chosen.source)
+    pipeline = load(chosen.source, dtype=dtype)
     name = pipeline.checkpoint.name
     if pipeline.modality.name != "depth":
         raise MarigoldError(f"{name} predicts {pipeline.modality.name}; only depth is scored.")
@@ -116,6 +118,7 @@ def main(
     overrides: Overrides = Overrides(),  # noqa: B008
     protocol: Annotated[str | None, tyro.conf.arg(metavar="|".join(PRESETS))] = None,
     step: str = BEST,
+    dtype: Dtype = "float32",
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     figures: Path | None = None,
     save_maps: Path | None = None,
@@ -131,6 +134,7 @@ def main(
         overrides: single fields of the protocol.
         protocol: which protocol, by name; by default the one published for the kind of data.
         step: which checkpoint of a run: best, newest, or a number of steps.
+        dtype: type of the weights; scores in float32 do not depend on the machine.
         limit: score only this many pictures, evenly spread.
         figures: folder for a picture of photo, truth, prediction and error of each.
         save_maps: folder for the predictions, NAME.npy.
@@ -144,7 +148,7 @@ def main(
         _check_target(folder, a_set, checkpoint)
     check_json_out(json_out)
     chosen = choose_protocol(a_set.kind, protocol, overrides)
-    source = open_source(checkpoint, settings, chosen, step)
+    source = open_source(checkpoint, settings, chosen, step, dtype)
     checks = None
     if honesty is not None:
         if source.pipeline is None or source.settings is None:

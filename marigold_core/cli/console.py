@@ -43,7 +43,7 @@ class RunOf(Frozen, Generic[Model]):
 
     model: Model | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
     device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
-    dtype: Dtype = Field("auto", description="type of the weights; auto is float16 on CUDA, else float32")
+    dtype: Dtype = Field("auto", description="type of the weights; auto is the fastest on the device")
 
 
 class Run(WrittenFlat, RunOf[str]):

@@ -193,8 +193,8 @@ def find_checkpoint(record: Manifest, given: str | None = None) -> Checkpoint:
 def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterator[Progress | Prediction]:
     """Pass on the events of a run, each made with as many threads as recorded where there are as many processors.
 
-    The number is set for one event at a time: torch keeps it by thread, and a server may take each event on another
-    one. Where hints are recorded, the last prediction is calibrated by them and yielded once more.
+    The number is set for one event at a time: torch keeps it by thread, and other work may be done between two events.
+    Where hints are recorded, the last prediction is calibrated by them and yielded once more.
 
     Raises: CalibrationError when the hints do not fit the map.
     """

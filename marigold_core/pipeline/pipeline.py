@@ -139,7 +139,7 @@ class MarigoldPipeline:
         if self.prior is None:
             return ()
         features = self.prior if draft else self.prior.trunk_features
-        return features(self.decode(image_latent).clamp(-1, 1))
+        return tuple(one.to(image_latent.dtype) for one in features(self.decode(image_latent).float().clamp(-1, 1)))
 
     def predict_velocity(
         self, image_latent: Tensor, noisy: Tensor, t: Tensor, features: Features | None = None
@@ -172,6 +172,7 @@ class MarigoldPipeline:
     ) -> Iterator[Tensor]:
         """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
 
+        Latents are in float32 between the steps, whatever the networks compute in: a scheduler adds up small changes.
         ``generators``, one a row, draw the noise that LCM adds between steps; ``first_step`` replaces the network in
         the first step; ``features`` are those of the photo latent if they are already computed.
         Source: Song et al. 2021, equation 12 with eta = 0; Luo et al. 2023, algorithm 2.
@@ -179,11 +180,12 @@ class MarigoldPipeline:
         features = self.features(image_latent) if features is None else features
         scheduler: Any = self._scheduler(steps)
         random: dict[str, Any] = {} if generators is None else {"generator": generators}
-        latent: Tensor = noise
-        for number, t in enumerate(scheduler.timesteps, start=1):
+        latent = noise.float()
+        timesteps: list[int] = scheduler.timesteps.tolist()  # at once: a number read on a GPU waits for all work before
+        for number, (t, timestep) in enumerate(zip(scheduler.timesteps, timesteps, strict=True), start=1):
             predict = first_step if first_step and number == 1 else self.predict_velocity
-            velocity = predict(image_latent, latent, t, features)
-            previous, clean = scheduler.step(velocity, int(t), latent, return_dict=False, **random)
+            velocity = predict(image_latent, latent.to(image_latent.dtype), t, features)
+            previous, clean = scheduler.step(velocity.float(), timestep, latent, return_dict=False, **random)
             latent = clean if self.final_clean and number == steps else previous
             yield latent
 
@@ -455,7 +457,7 @@ class MarigoldPipeline:
         done = (rows.start - first) * steps
         for shape, group in groups.items():
             streams = [generator(settings.seed, k) for k in group]
-            latent = torch.cat([self._start(stream, *shape[-2:]) for stream in streams]).to(self.device, self.dtype)
+            latent = torch.cat([self._start(stream, *shape[-2:]) for stream in streams]).to(self.device)
             first_step = partial(first_steps.predict, settings.seed, tuple(group)) if first_steps else None
             photo_latent, features = stack([seen[k] for k in group])
             denoising = self.denoise(photo_latent, latent, steps, streams, first_step, features)
@@ -477,7 +479,7 @@ class MarigoldPipeline:
         Raises: CheckpointError for numbers that are not finite.
         """
         height, width = condition.size
-        member = self.modality.from_vae(self.decode(clean))[..., :height, :width].float()
+        member = self.modality.from_vae(self.decode(clean.to(self.dtype)).float())[..., :height, :width]
         if not torch.isfinite(member).all():
             raise CheckpointError(
                 f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"

@@ -1,14 +1,14 @@
 """Jobs of page and HTTP endpoints: loaded checkpoints, one job at a time in the model, and the results that are kept.
 
 Invariant: one job at a time is inside the model, whatever queues and cancellations happen above, because the line
-before it is ours.
+before it is ours, and all of them run in one thread, the model's.
 """
 
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,13 @@ from marigold_core.checkpoints.registry import default_checkpoint, downloading
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import ExportError, SettingsError
-from marigold_core.files import archive
+from marigold_core.files import archive, replay
+from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import SaveFor
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.views import relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress
+from marigold_core.serving.model_thread import ModelThread
 from marigold_core.serving.results import ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
 from marigold_core.serving.waiting_line import WaitingLine
@@ -65,15 +67,18 @@ class Service:
         self,
         folder: Path | None = None,
         *,
-        loader: "Callable[[str], MarigoldPipeline]" = load,
+        loader: "Callable[..., MarigoldPipeline]" = load,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        """Prepare; nothing is loaded yet. ``folder`` receives exported files, by default a temporary one."""
+        """Prepare; nothing is loaded yet. ``folder`` receives exported files, by default a temporary one.
+
+        ``loader`` is given a checkpoint and, where a run states one, a dtype.
+        """
         self._folder = folder or Path(tempfile.mkdtemp(prefix="marigold-"))
         self._loader = loader
-        self._line = WaitingLine()  # before the model
+        self._line, self._thread = WaitingLine(), ModelThread()  # before the model, and of the model
         self._loads = threading.Lock()  # guards the checkpoints
-        self._pipelines: OrderedDict[str, Future[MarigoldPipeline]] = OrderedDict()
+        self._pipelines: OrderedDict[tuple[str, str | None], Future[MarigoldPipeline]] = OrderedDict()
         self._results = ResultStore[StoredPrediction](
             self._folder, kept_bytes, gone="This result is no longer kept; run the photo again."
         )
@@ -82,19 +87,24 @@ class Service:
         )
 
     def close(self) -> None:
-        """Remove every exported file."""
+        """End the model's thread and remove every exported file."""
+        self._thread.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # ------------------------------------------------------------------------------- loading and running
 
-    def warm(self, checkpoint: str) -> "Future[MarigoldPipeline]":
-        """Begin loading a checkpoint on a thread of its own, unless it is loaded; a failed load is tried again."""
+    def warm(self, checkpoint: str, dtype: str | None = None) -> "Future[MarigoldPipeline]":
+        """Begin loading a checkpoint on a thread of its own, unless it is loaded; a failed load is tried again.
+
+        ``dtype`` is by default the fastest on this machine.
+        """
+        key = checkpoint, dtype
         with self._loads:
-            future = self._pipelines.get(checkpoint)
+            future = self._pipelines.get(key)
             if future is None or (future.done() and future.exception()):
-                future = self._pipelines[checkpoint] = Future()
-                threading.Thread(target=self._load, args=(checkpoint, future), daemon=True).start()
-            self._pipelines.move_to_end(checkpoint)
+                future = self._pipelines[key] = Future()
+                threading.Thread(target=self._load, args=(*key, future), daemon=True).start()
+            self._pipelines.move_to_end(key)
             while len(self._pipelines) > MAX_PIPELINES:
                 self._pipelines.popitem(last=False)
         return future
@@ -106,6 +116,7 @@ class Service:
         checkpoint: str | None = None,
         start: Prediction | None = None,
         check: "Callable[[Checkpoint], object] | None" = None,
+        record: Manifest | None = None,
     ) -> Generator[Progress | Prediction]:
         """Run one job, yielding progress and a ``Prediction`` after each member; the last one is the result.
 
@@ -117,20 +128,26 @@ class Service:
             checkpoint: short name, folder or hub id; by default ``default_checkpoint``.
             start: an earlier prediction whose members are continued, as by ``MarigoldPipeline.stream``.
             check: raises what is wrong with the job for a checkpoint, before the model is waited for.
+            record: of the run that is made again, with its threads, its hints and, on a device of its kind, its dtype.
 
         Raises:
             ImageError, SettingsError, CheckpointError: the job cannot run.
+            CalibrationError: the recorded hints do not fit the map.
         """
         photo = load_photo(photo)
         checkpoint = checkpoint or default_checkpoint()
         pipe = yield from self._loaded(checkpoint)
+        if record and record.dtype and record.device == pipe.device.type and str(pipe.dtype) != f"torch.{record.dtype}":
+            pipe = yield from self._loaded(checkpoint, record.dtype)
         if check:
             check(pipe.checkpoint)
         settings = pipe.resolve(settings)
         check_cost(settings, photo.pixels.shape[:2])
         known = estimate(checkpoint, settings, photo.pixels.shape[:2], pipe)
-        seconds = known.seconds if known.measured else None
-        yield from self._line.pass_in_turn(timed(pipe.stream(photo, settings, start), checkpoint), seconds)
+        events = timed(pipe.stream(photo, settings, start), checkpoint)
+        yield from self._run_in_turn(
+            replay.stream(events, record) if record else events, known.seconds if known.measured else None
+        )
 
     def estimate(self, settings: Settings, photo_size: tuple[int, int], checkpoint: str) -> RuntimeEstimate:
         """Estimate how long ``run`` will take on a photo [H, W] once no other job runs; loads nothing.
@@ -138,13 +155,13 @@ class Service:
         Raises: CheckpointError.
         """
         with self._loads:
-            loading = self._pipelines.get(checkpoint)
+            loading = self._pipelines.get((checkpoint, None))
         loaded = loading is not None and loading.done() and loading.exception() is None
         return estimate(checkpoint, settings, photo_size, loading.result() if loading and loaded else None)
 
-    def _loaded(self, checkpoint: str) -> "Generator[Progress, None, MarigoldPipeline]":
-        """Load a checkpoint unless it is loaded, yielding while that takes time -> its pipeline."""
-        loading = self.warm(checkpoint)
+    def _loaded(self, checkpoint: str, dtype: str | None = None) -> "Generator[Progress, None, MarigoldPipeline]":
+        """Load a checkpoint as ``warm`` unless it is loaded, yielding while that takes time -> its pipeline."""
+        loading = self.warm(checkpoint, dtype)
         while True:
             try:
                 loading.exception(timeout=WAIT_S)
@@ -153,23 +170,27 @@ class Service:
             else:
                 return loading.result()
 
-    def _load(self, checkpoint: str, future: "Future[MarigoldPipeline]") -> None:
+    def _run_in_turn(self, events: Iterator[Event], seconds: float | None) -> Generator[Progress | Event]:
+        """Wait for the turn of a job, which takes that long if it is known, and run it in the model's thread."""
+        return self._line.pass_in_turn(self._thread.iterate(events), seconds)
+
+    def _load(self, checkpoint: str, dtype: str | None, future: "Future[MarigoldPipeline]") -> None:
         try:
             with timed_load(checkpoint):
-                pipeline = self._loader(checkpoint)
+                pipeline = self._loader(checkpoint, **({} if dtype is None else {"dtype": dtype}))
             future.set_result(pipeline)
         except BaseException as error:  # whoever waits for the checkpoint receives it
             future.set_exception(error)
 
     # ------------------------------------------------------------------------------- predictions
 
-    def keep(self, prediction: Prediction, outdated: str | None = None) -> str:
+    def keep(self, prediction: Prediction, key: str | None = None) -> str:
         """Keep a prediction for later exports -> its id; the least recently used ones are dropped when memory is full.
 
-        One that is kept already, the very same object, keeps its id. ``outdated`` is the id of one that it replaces.
+        One that is kept already, the very same object, keeps its id. ``key`` is the id of one whose place it takes.
         """
         known = self._results.find(lambda stored: stored.prediction is prediction)
-        return known or self._results.put(StoredPrediction(prediction), outdated)
+        return known or self._results.put(StoredPrediction(prediction), key)
 
     def keeps(self, key: str) -> bool:
         """Return whether a result is still kept; asking does not count as a use."""
@@ -276,7 +297,7 @@ class Service:
 
         cost = self.comparison_cost(requested, sweep.checkpoints, size)
         seconds = cost.seconds if cost.measured else None
-        yield from self._line.pass_in_turn(sweeps.run(sweep, self._loaded, part_times), seconds)
+        yield from self._run_in_turn(sweeps.run(sweep, self._loaded, part_times), seconds)
 
     def comparison(self, key: str | None) -> Sweep:
         """Return a kept comparison. Raises: ExportError when there is none, or it was dropped."""

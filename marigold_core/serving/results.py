@@ -32,12 +32,13 @@ class ResultStore(Generic[Item]):
         self._items: OrderedDict[str, Item] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, item: Item, replaces: str | None = None) -> str:
-        """Keep an item, however large -> its id; one that it ``replaces`` goes at once."""
-        key = secrets.token_hex(16)
+    def put(self, item: Item, key: str | None = None) -> str:
+        """Keep an item, however large -> its id: ``key``, whose item before it goes with its files, or a new one."""
         with self._lock:
-            dropped = [replaces] if replaces is not None and self._items.pop(replaces, None) is not None else []
+            dropped = [key] if key in self._items else []
+            key = key or secrets.token_hex(16)
             self._items[key] = item
+            self._items.move_to_end(key)
             held = sum(kept.size_bytes for kept in self._items.values())
             while held > self._max_bytes and len(self._items) > 1:
                 oldest, gone = self._items.popitem(last=False)

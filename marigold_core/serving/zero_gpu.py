@@ -40,7 +40,8 @@ def place(names: Sequence[str], device: str = "cuda") -> Callable[[str], Marigol
     return _placed
 
 
-def _placed(name: str) -> MarigoldPipeline:
+def _placed(name: str, dtype: str = "auto") -> MarigoldPipeline:
+    """Return a checkpoint that was loaded at the start, in the dtype that it has."""
     if name not in PLACED:
         raise CheckpointError(f"This host offers {' and '.join(PLACED)} only; {name!r} was not loaded at its start.")
     return PLACED[name]

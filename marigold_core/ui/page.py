@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Generator, Iterator
+from functools import partial
 
 import gradio as gr
 from gradio.components import Component
@@ -19,7 +20,7 @@ from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
-from marigold_core.ui.run_controller import RunController, Update, Values
+from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
 from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.screens.depth import DepthScreen
 from marigold_core.ui.screens.files import FilesScreen
@@ -75,9 +76,9 @@ class PhotoTab:
                 controller.draw_status()
                 with gr.Tabs(elem_id="views"):
                     with gr.Tab(text.DEPTH_TAB) as depth_tab:
-                        depth = DepthScreen(controller)
+                        depth = DepthScreen(controller, depth_tab)
                     with gr.Tab(text.UNCERTAINTY_TAB) as uncertainty_tab:
-                        uncertainty = UncertaintyScreen(controller)
+                        uncertainty = UncertaintyScreen(controller, uncertainty_tab)
                     with gr.Tab(text.SCENE_TAB) as mesh_tab:
                         mesh = MeshScreen(controller, mesh_tab)
                     with gr.Tab(text.METRES_TAB) as metres_tab:
@@ -90,6 +91,8 @@ class PhotoTab:
         controller.screens += [depth, uncertainty, mesh, metres, files, history]
         for tab in (depth_tab, uncertainty_tab, metres_tab, files_tab):
             mesh.closed_by(tab)
+        for tab in (depth_tab, uncertainty_tab, mesh_tab, metres_tab, files_tab):
+            on(tab.select, partial(OpenTab.set, name=str(tab.label)), controller.open_tab, None)
 
     def connect(self, page: gr.Blocks) -> None:
         """Wire the events; called once everything is drawn."""

@@ -16,7 +16,6 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from marigold_core.errors import ExportError, ImageError
-from marigold_core.files import replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.convergence import EarlyStopping
@@ -35,7 +34,35 @@ Values = Mapping[Component, Any]  # what the widgets hold that an event was give
 Model = TypeVar("Model", bound=Frozen)
 
 MOST_MEMBERS = int(bounds(Settings, "ensemble_size")[1])
+STATE_S = 0.5  # from one state of a job on the page to the next: the browser may draw on the cores of the model
 THRESHOLD = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
+
+
+class Pace:
+    """Tells when the page may be given the next state of a job."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the state before was given ``STATE_S`` ago."""
+        return perf_counter() >= self._next_at
+
+    def wait(self) -> None:
+        """Note that the page has taken a state."""
+        self._next_at = perf_counter() + STATE_S
+
+
+@dataclass
+class OpenTab:
+    """Which tab of the results is seen; a job under way looks it up with every state."""
+
+    name: str = text.DEPTH_TAB
+
+    def set(self, name: str) -> None:
+        """Note that another tab was opened."""
+        self.name = name
 
 
 class ModelInputs(Generic[Model]):
@@ -53,8 +80,13 @@ class ModelInputs(Generic[Model]):
 class Screen:
     """One part of the page; it draws itself into the current layout when it is made."""
 
-    def __init__(self, controller: "RunController") -> None:
-        self.controller = controller
+    def __init__(self, controller: "RunController", tab: gr.Tab | None = None) -> None:
+        """Prepare; ``tab`` is the one that it is in, if any."""
+        self.controller, self.tab = controller, tab
+
+    def is_seen(self, values: Values) -> bool:
+        """Return whether its tab is open; what is drawn in another one is drawn when that is opened."""
+        return self.tab is None or values[self.controller.open_tab].name == self.tab.label
 
     @property
     def inputs(self) -> list[Component]:
@@ -111,6 +143,7 @@ class RunController:
         self.failed = gr.State(
             False
         )  # whether the last job ended with an error, whose reason is then in the status line
+        self.open_tab = gr.State(OpenTab())
         self.screens: list[Screen] = []
         self.jobs: list[Dependency] = []  # events that hold the model, which Stop ends
         self.colours = ModelInputs(ColourSettings)  # what is seen and what files are made with: the same
@@ -141,7 +174,7 @@ class RunController:
 
         Given as a set, they make Gradio call the handler with one mapping from widget to value.
         """
-        return [widget for screen in self.screens for widget in screen.inputs]
+        return [self.open_tab, *(widget for screen in self.screens for widget in screen.inputs)]
 
     @property
     def outputs(self) -> list[Component]:
@@ -157,9 +190,16 @@ class RunController:
 
     def show_result(self, prediction: Prediction, sentence: str, values: Values) -> Update:
         """Put a finished prediction on show, with a sentence about it."""
-        update: Update = {**self.idle(sentence), self.result: self.service.keep(prediction)}
+        update = self._shown_so_far(prediction, self.service.keep(prediction), values)
         for screen in self.screens:
-            update |= screen.show(prediction, values) | screen.finish(prediction, values)
+            update |= screen.finish(prediction, values)
+        return update | self.idle(sentence)
+
+    def _shown_so_far(self, prediction: Prediction, key: str, values: Values) -> Update:
+        """Put a prediction on show that may still gain members; ``key`` is its id."""
+        update: Update = {self.result: key}
+        for screen in self.screens:
+            update |= screen.show(prediction, values)
         return update
 
     def show_depth(self, prediction: Prediction, values: Values) -> Update:
@@ -211,34 +251,43 @@ class RunController:
         yield from self.run_job(Job(photo_of(start), settings, offered_checkpoint(start.checkpoint), start), values)
 
     def run_job(self, job: Job, values: Values) -> Generator[Update]:
-        """Run a job and show every member as it comes; closing this stops the job."""
+        """Run a job and show its first member and then a state every ``STATE_S``; closing this stops the job.
+
+        Every member is kept under the one id of the job, so that what a stopped job had reached is the result.
+        """
         yield self._begun(values)
-        began, result, key = perf_counter(), None, None
+        began, pace = perf_counter(), Pace()
+        result, key, progress, is_new = None, None, None, False
         events, stopping = self._start(job)
         for event in events:
+            is_first = False
             if isinstance(event, Progress):
-                yield {self.status: progress_line(event, stale=result is None)}
+                progress = event
+            else:
+                is_first, result, key = result is None, event, self.service.keep(event, key)
+                is_new = event.fused < job.settings.ensemble_size  # the last one is shown at the end
+            if not (pace.is_due or (is_first and is_new)):
                 continue
-            result, key = event, self.service.keep(event, outdated=key)
-            shown: Update = {self.result: key}  # what is on show is what a stopped job leaves
-            for screen in self.screens:
-                shown |= screen.show(event, values)
-            yield shown
+            update: Update = {}
+            if progress is not None:
+                update[self.status] = progress_line(progress, stale=result is None)
+            if result is not None and key is not None and is_new:
+                update |= self._shown_so_far(result, key, values)
+            if update:
+                yield update
+            pace.wait()
+            progress, is_new = None, False
         assert result is not None  # a run ends with its prediction or raises
-        update: Update = {self.result: key}
-        for screen in self.screens:
-            update |= screen.finish(result, values)
         sentence = summary(result, perf_counter() - began, job.photo.note)
         if stopping is not None and stopping.converged:
             sentence = text.SETTLED.format(used=stopping.finished, asked=stopping.requested, seconds=stopping.saved_s)
-        yield {**update, **self.idle(sentence)}
+        yield self.show_result(result, sentence, values)
 
     def _start(self, job: Job) -> tuple[Iterator[Progress | Prediction], EarlyStopping | None]:
         """Make the events of a job -> them, and the early stopping that they pass through, if any."""
         one_by_one = {} if job.threshold is None else {"batch_size": 1}  # a member not needed is one not begun
-        events = self.service.run(job.photo, job.settings.changed(**one_by_one), job.checkpoint, job.start)
-        if job.record is not None:
-            events = replay.stream(events, job.record)
+        settings = job.settings.changed(**one_by_one)
+        events = self.service.run(job.photo, settings, job.checkpoint, job.start, record=job.record)
         if job.threshold is None:
             return events, None
         stopping = EarlyStopping(events, job.settings.ensemble_size, job.threshold)

@@ -205,15 +205,17 @@ def test_results_are_kept_apart_and_make_room(serve, tmp_path):
     assert len(set(keys)) == 3 and all(len(key) == 32 for key in keys)
 
 
-def test_a_result_takes_the_place_of_an_outdated_one(serve, tmp_path):
+def test_a_result_takes_the_place_of_one_before_it_under_the_same_id(serve, tmp_path):
     service = serve()
     other, first = service.keep(prediction(0.1)), service.keep(prediction(0.2))
     service.export(first, ["npy"])
-    second = service.keep(same := prediction(0.3), outdated=first)
-    assert service.keeps(other) and service.keeps(second) and not service.keeps(first)
-    assert not (tmp_path / first).exists()
-    assert service.keep(same) == second  # the very same object
-    assert service.keeps(service.keep(prediction(0.4), outdated=first))  # which is gone already
+    assert service.keep(same := prediction(0.3), first) == first
+    assert service.keeps(other) and service.prediction(first) is same
+    assert not (tmp_path / first).exists()  # files of the one before
+    assert service.keep(same) == first  # the very same object
+    service = serve(kept_bytes=1)  # one result is always kept
+    gone, _ = service.keep(prediction(0.1)), service.keep(prediction(0.2))
+    assert service.keep(prediction(0.4), gone) == gone and service.keeps(gone)
 
 
 def test_exports_are_made_once_for_each_choice(serve):
@@ -235,3 +237,24 @@ def test_an_unsuitable_format_is_refused_in_a_sentence(serve, tmp_path):
         service.export(service.keep(prediction()), ["uncertainty"])
     service.close()
     assert not tmp_path.exists()
+
+
+def test_a_run_made_again_has_the_recorded_type_where_the_device_is_of_its_kind(serve):
+    class Typed(SlowPipeline):
+        def __init__(self, dtype: str) -> None:
+            super().__init__()
+            self.dtype, self.device = getattr(torch, dtype), torch.device("cpu")
+
+    loaded: list[Typed] = []
+
+    def loader(name: str, dtype: str = "bfloat16") -> Typed:
+        loaded.append(Typed(dtype))
+        return loaded[-1]
+
+    service = serve(loader)
+    for device, recorded, used in (("cpu", "bfloat16", 0), ("cuda", "float16", 0), ("cpu", "float32", 1)):
+        record = SimpleNamespace(device=device, dtype=recorded, torch_threads=None, hints=None)
+        before = [pipe.steps for pipe in loaded]
+        list(service.run(PHOTO, Settings(), "fake", record=record))
+        assert loaded[used].steps == (before[used] if used < len(before) else 0) + 4
+    assert [str(pipe.dtype) for pipe in loaded] == ["torch.bfloat16", "torch.float32"]

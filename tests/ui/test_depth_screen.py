@@ -22,7 +22,7 @@ from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.runtime import describe
-from marigold_core.ui.run_controller import RunController, Values
+from marigold_core.ui.run_controller import OpenTab, RunController, Values
 from marigold_core.ui.screens.depth import LEVELS, DepthScreen, readout_values
 from marigold_core.ui.screens.history import MOST_RUNS, History
 from marigold_core.ui.screens.layers import (
@@ -224,14 +224,14 @@ def controller(tmp_path: Path) -> RunController:
 @pytest.fixture
 def viewer(controller: RunController) -> DepthScreen:
     async def draw() -> DepthScreen:  # in a running loop: without one Gradio makes its own and leaves it open
-        with gr.Blocks():
-            return DepthScreen(controller)
+        with gr.Blocks(), gr.Tab(text.DEPTH_TAB) as tab:
+            return DepthScreen(controller, tab)
 
     return asyncio.run(draw())
 
 
 def values_of(viewer: DepthScreen, **changed: object) -> Values:
-    held = {widget: widget.value for widget in viewer.inputs}
+    held = {widget: widget.value for widget in (*viewer.inputs, viewer.controller.open_tab)}
     return held | {getattr(viewer, name): value for name, value in changed.items()}
 
 
@@ -243,6 +243,13 @@ def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: Depth
     _, right = viewer.show(depth(1), asked)[viewer.pictures]
     np.testing.assert_array_equal(pixels(right), depth_to_rgb(depth().values))
     assert viewer.finish(facing(1), asked)[viewer.left].constructor_args["value"] == PHOTO
+
+
+def test_nothing_is_painted_in_a_closed_tab(controller: RunController, viewer: DepthScreen) -> None:
+    closed = {**values_of(viewer), controller.open_tab: OpenTab(text.FILES_TAB)}
+    assert viewer.show(depth(), closed) == {}
+    closed[controller.open_tab].set(text.DEPTH_TAB)  # opened while the job goes on
+    assert viewer.pictures in viewer.show(depth(), closed)
 
 
 def test_controls_paint_the_kept_result_again_and_say_its_sizes(controller: RunController, viewer: DepthScreen) -> None:

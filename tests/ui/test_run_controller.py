@@ -15,7 +15,7 @@ from marigold_core.pipeline.convergence import MIN_MEMBERS
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
-from marigold_core.ui import text
+from marigold_core.ui import run_controller, text
 from marigold_core.ui.events import NO_CHANGE
 from marigold_core.ui.run_controller import MOST_MEMBERS, Job, RunController, Update
 
@@ -41,7 +41,7 @@ def prediction(members: int) -> Prediction:
 
 
 def events(
-    photo: Photo, settings: Settings, checkpoint: str, start: Prediction | None
+    photo: Photo, settings: Settings, checkpoint: str, start: Prediction | None, record: None
 ) -> Iterator[Progress | Prediction]:
     first = 1 if start is None else start.fused + 1
     for number in range(first, settings.ensemble_size + 1):
@@ -57,6 +57,7 @@ def job(members: int) -> Job:
 def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunController]:
     service = Service(tmp_path)
     monkeypatch.setattr(service, "run", events)
+    monkeypatch.setattr(run_controller, "STATE_S", 0.0)
 
     async def draw() -> RunController:  # in a loop that is closed again: without one, Gradio opens some of its own
         with gr.Blocks():
@@ -79,7 +80,39 @@ def test_every_member_is_the_result_until_the_next_one(controller: RunController
     updates = list(controller.run_job(job(3), {}))
     keys = [str(update[controller.result]) for update in updates if controller.result in update]
     assert shown_members(controller, updates[-1]) == 3
-    assert [key for key in dict.fromkeys(keys) if controller.service.keeps(key)] == [keys[-1]]
+    assert len(keys) == 3 and len(set(keys)) == 1
+
+
+def test_states_come_at_most_so_often_and_begin_with_the_first_member(
+    controller: RunController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_controller, "STATE_S", 60.0)
+    updates = list(controller.run_job(job(10), {}))
+    assert [controller.result in update for update in updates] == [
+        False,
+        False,
+        True,
+        True,
+    ]  # begun, a step, two results
+    assert shown_members(controller, updates[-1]) == 10
+
+
+def test_members_that_were_not_shown_yet_are_the_result_of_a_job_that_ends_early(
+    controller: RunController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> Iterator[Prediction]:
+        yield from map(prediction, (1, 2, 3))
+        raise SettingsError("Too much for one run.")
+
+    monkeypatch.setattr(run_controller, "STATE_S", 60.0)
+    monkeypatch.setattr(controller.service, "run", breaks)
+    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
+    shown = []
+    with pytest.raises(gr.Error, match="Too much"):
+        for update in controller.reported(controller.run_job(job(5), values), values):
+            values |= update
+            shown += [shown_members(controller, update)] if controller.result in update else []
+    assert shown == [1, 3]
 
 
 def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> None:
@@ -170,4 +203,4 @@ def test_members_are_added_to_the_result_on_show_up_to_the_most_there_may_be(con
         values |= controller.show_result(prediction(members), "", values)
         updates = controller.add_members(5, values)
         seen = [shown_members(controller, update) for update in updates if controller.result in update]
-        assert seen == [*range(members + 1, expected + 1), expected]
+        assert seen == [*range(members + 1, expected + 1)]

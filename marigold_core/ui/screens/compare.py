@@ -33,7 +33,7 @@ from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo
 from marigold_core.ui.pictures import preview
-from marigold_core.ui.run_controller import Update, Values, progress_line, status_line
+from marigold_core.ui.run_controller import Pace, Update, Values, progress_line, status_line
 from marigold_core.ui.screens.depth import draw_colormaps
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import compare as compare_text
@@ -162,12 +162,12 @@ class CompareScreen:
             self.failed: False,
             **self._drawn(sweep),
         }
-        began = perf_counter()
+        began, pace, drawn = perf_counter(), Pace(), 0
         for event in self.service.run_comparison(sweep):
-            if isinstance(event, Progress):
-                yield {self.status: progress_line(event, stale=False)}
-            else:
-                yield self._drawn(sweep)
+            if isinstance(event, Progress) and pace.is_due:
+                cells, drawn = self._drawn(sweep) if len(sweep.tiles) > drawn else {}, len(sweep.tiles)
+                yield {self.status: progress_line(event, stale=False), **cells}
+                pace.wait()
         cells = text.count(len(sweep.tiles), "cell")
         done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
         yield self._rest(sweep, f"{done} {photo.note}" if photo.note else done)

@@ -52,9 +52,9 @@ def draw_colormaps(min_width: int, *, container: bool = True, scale: int | None 
 class DepthScreen(Screen):
     """The screen that the page opens with."""
 
-    def __init__(self, controller: RunController) -> None:
+    def __init__(self, controller: RunController, tab: gr.Tab) -> None:
         """Draw the comparison, its legends and values, and one row of controls; the others are in an accordion."""
-        super().__init__(controller)
+        super().__init__(controller, tab)
         with gr.Column(elem_id="look"):
             self.pictures = draw_comparison(text.DEPTH)
         self.legends = gr.HTML(elem_id="keys")
@@ -94,8 +94,8 @@ class DepthScreen(Screen):
         return {self.pictures: file and (file, file), self.legends: "", self.readout: {}, self.sizes: ""}
 
     def show(self, prediction: Prediction, values: Values) -> Update:
-        """Paint a prediction, finished or on its way."""
-        return {**self.draw(prediction, values), self.readout: readout_values(prediction)}
+        """Paint a prediction, finished or on its way, while the tab is open."""
+        return self.draw(prediction, values) if self.is_seen(values) else {}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Offer the layers of the result, and write the sizes at which it was made."""
@@ -107,8 +107,9 @@ class DepthScreen(Screen):
         return {**self.offer(prediction, values), self.sizes: line}
 
     def listen(self) -> None:
-        """Paint again when a side, a colour or what normals depend on changes; move the handle with its slider."""
-        changes = [widget.input for widget in (self.left, self.right, *self.colours.values())]
+        """Paint when the tab is opened and a side, a colour or what normals depend on changes; move the handle."""
+        assert self.tab is not None
+        changes = [self.tab.select, *(widget.input for widget in (self.left, self.right, *self.colours.values()))]
         changes += [cast(gr.Slider, slider).release for slider in self._shaping.values()]
         on(changes, self.repaint, *self._repainted, trigger_mode="always_last")
         on(self.handle.input, self.on_handle, self.handle, self.pictures, trigger_mode="always_last")
@@ -136,7 +137,8 @@ class DepthScreen(Screen):
         mesh = MeshSettings(**{name: values[slider] for name, slider in self._shaping.items()})
         layers = self._chosen(prediction, values).values()
         left, right = (paint(prediction, layer, colours, mesh) for layer in layers)
-        return {self.pictures: (left, right), self.legends: draw_legends(prediction, layers, colours)}
+        legends = draw_legends(prediction, layers, colours)
+        return {self.pictures: (left, right), self.legends: legends, self.readout: readout_values(prediction)}
 
     def offer(self, prediction: Prediction, values: Values) -> Update:
         """List what can stand on either side; a choice that is none any more is replaced."""
@@ -153,7 +155,8 @@ class DepthScreen(Screen):
 
     @property
     def _repainted(self) -> tuple[set[Component], list[Component]]:
-        return {self.controller.result, *self.inputs}, [self.pictures, self.legends, self.left, self.right]
+        changed: list[Component] = [self.pictures, self.legends, self.readout, self.left, self.right]
+        return {self.controller.result, *self.inputs}, changed
 
     def _chosen(self, prediction: Prediction, values: Values) -> dict[Component, str]:
         names = [name for _, name in offered(prediction)]

@@ -71,8 +71,7 @@ class MeshScreen(Screen):
 
     def __init__(self, controller: RunController, tab: gr.Tab) -> None:
         """Draw it into ``tab``, the current one."""
-        super().__init__(controller)
-        self.tab = tab
+        super().__init__(controller, tab)
         self.is_open = gr.State(False)  # shapes are built while it is
         self.file = gr.State(None)  # of the viewer: set twice while it loads, the same one leaves it empty
         self.seen = gr.State(None)  # result and shape that the viewer's camera was placed for
@@ -125,6 +124,7 @@ class MeshScreen(Screen):
 
     def listen(self) -> None:
         """Build when the tab is opened or a control is moved; nothing is built while it is closed."""
+        assert self.tab is not None
         moved, fov = [slider.release for slider in self.mesh.values()], self.mesh["fov_x_deg"]
         # A control that is moved while the shape of another is built counts as well.
         given = [self.scene, *self._given]

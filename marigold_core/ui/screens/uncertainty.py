@@ -21,7 +21,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MODEL, on
+from marigold_core.ui.events import MODEL, NO_CHANGE, on
 from marigold_core.ui.pictures import draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import UNCERTAINTY, draw_legends, format_share, format_uncertainty
@@ -39,9 +39,9 @@ COLUMN = 2.5  # per cent of the strip's width; dots closer than that are stacked
 class UncertaintyScreen(Screen):
     """The spread of the members, the curve, the values of a pixel, and the controls of the number of members."""
 
-    def __init__(self, controller: RunController) -> None:
-        """Draw it into the current tab."""
-        super().__init__(controller)
+    def __init__(self, controller: RunController, tab: gr.Tab) -> None:
+        """Draw it into ``tab``, the current one."""
+        super().__init__(controller, tab)
         with gr.Column(elem_id="doubt"):
             self.pictures = draw_comparison(text.UNCERTAINTY)
         self.note = gr.HTML(elem_classes="note")
@@ -83,9 +83,12 @@ class UncertaintyScreen(Screen):
         }
 
     def show(self, prediction: Prediction, values: Values) -> Update:
-        """Paint the spread once there is one, and draw the curve as far as it goes."""
+        """Paint the spread once there is one, and draw the curve as far as it goes, while the tab is open."""
+        return self._draw(prediction, values, text.UNCERTAINTY_WAITS) if self.is_seen(values) else {}
+
+    def _draw(self, prediction: Prediction, values: Values, waits: str) -> Update:
         return {
-            **self._draw_spread(prediction, text.UNCERTAINTY_WAITS),
+            **self._draw_spread(prediction, waits),
             self.curve: draw_curve(
                 convergence_curve(prediction), values[self.controller.threshold] / 100, prediction.modality
             ),
@@ -107,14 +110,25 @@ class UncertaintyScreen(Screen):
         return {**spread, self.more: gr.Button(label, interactive=not why), self.why: why}
 
     def listen(self) -> None:
-        """Wire the threshold, the picked pixel and the button."""
+        """Draw when the tab is opened; wire the threshold, the picked pixel and the button."""
+        assert self.tab is not None
         result = self.controller.result
+        drawn = [self.pictures, self.note, self.curve, self.member_values]
+        on(self.tab.select, self.on_open, {result, *self.inputs}, drawn)
         threshold = self.controller.threshold
         on(threshold.input, self.on_threshold, [result, threshold], self.curve, trigger_mode="always_last")
         on(self.member_values.click, self.on_click, result, self.pixel)
         on(self.pixel.change, self.on_pixel, [result, self.pixel], self.member_values, trigger_mode="always_last")
         given = {result, *self.controller.inputs}
         self.controller.jobs.append(on(self.more.click, self.on_more, given, self.controller.outputs, MODEL))
+
+    def on_open(self, values: Values) -> Update:
+        """Draw the result on show."""
+        if values[self.controller.result] is None:
+            return {self.pictures: NO_CHANGE}
+        with translate_errors():
+            prediction = self.controller.shown(values[self.controller.result])
+            return self._draw(prediction, values, text.UNCERTAINTY_NEEDS_MORE)
 
     def on_more(self, values: Values) -> Iterator[Update]:
         """Add members to the result on show; those that it has are not computed again."""

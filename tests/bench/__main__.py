@@ -15,6 +15,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from tests.bench.grid import measure_grid
+from tests.bench.page import measure_in_page
 from tests.bench.processes import ROOT, measure_fresh, measure_page
 from tests.bench.stages import Rivals, measure_aligner, measure_median, measure_stages
 from tests.bench.timing import Row, machine, print_table
@@ -80,6 +81,7 @@ def measure(given: argparse.Namespace, device: str, scratch: Path) -> Iterator[l
     if "page" in sections:
         folder = NANO if NANO.exists() else new_checkpoint(scratch / "page", "tiny")
         yield [measure_page(folder, min(given.repeats, 3))]
+        yield measure_in_page(str(folder), given.repeats)
     if "training" in sections:
         yield measure_training(scratch / "training", given.repeats)
 

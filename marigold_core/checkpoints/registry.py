@@ -144,6 +144,18 @@ def downloading(checkpoint: str) -> tuple[int, int] | None:
     return None if counted is None or counted[0] == counted[1] else counted
 
 
+def family_of(checkpoint: str) -> Family:
+    """Tell the family of a checkpoint without fetching it; what is not known before that counts as Marigold's."""
+    entry = NAMED.get(checkpoint)
+    if entry is not None:
+        return entry.family
+    folder = Path(checkpoint).expanduser()
+    try:
+        return describe(folder.resolve()).family if folder.is_dir() else MARIGOLD
+    except CheckpointError:
+        return MARIGOLD  # whoever loads it hears the reason
+
+
 def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
     """Locate, fetch if needed, and verify a checkpoint: short name, local folder or hub id "owner/name" -> its record.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from marigold_core.checkpoints.families import Family
 from marigold_core.errors import SettingsError
 from marigold_core.settings import ResolvedSettings, Settings, Views, bounds
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MULTIPLE_PX = 8  # as of processing resolutions
 MAX_PX = int(bounds(Settings, "processing_resolution")[1])
+MOST_MEMBERS = int(bounds(Settings, "ensemble_size")[1])
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,29 @@ def relative_pixels(views: Views, members: int) -> float:
     return sum(view_of(views, k).scale ** 2 for k in range(members)) / members
 
 
+def most_members(family: Family, views: Views) -> int:
+    """Return how many members of an ensemble can differ."""
+    return len(VIEWS[views]) if family.deterministic else MOST_MEMBERS
+
+
+def check_meaning(settings: Settings, family: Family, name: str) -> None:
+    """Refuse steps and members that would change nothing with the checkpoint ``name``. Raises: SettingsError."""
+    steps, members = settings.num_inference_steps or 1, settings.ensemble_size
+    if family.one_step and steps > 1:
+        raise SettingsError(f"{name} predicts in one step: ask for 1 denoising step, not {steps}.")
+    most = most_members(family, settings.views)
+    if members > most:
+        wider = [f"; {views} makes {len(seen)}" for views, seen in VIEWS.items() if len(seen) > most]
+        raise SettingsError(
+            f"{name} is deterministic, its members differ by their view of the photo alone: views {settings.views}"
+            f" makes at most {most}, not {members}{''.join(wider)}."
+        )
+
+
 def resolve(settings: Settings, checkpoint: "Checkpoint") -> ResolvedSettings:
     """Fill in what a checkpoint decides, denoising steps and processing resolution.
 
     Raises: SettingsError for steps or members that would change nothing with it.
     """
-    resolved = settings.resolved(checkpoint.default_steps, checkpoint.default_resolution)
-    steps, members, distinct = resolved.num_inference_steps, resolved.ensemble_size, len(VIEWS[resolved.views])
-    if checkpoint.family.one_step and steps > 1:
-        raise SettingsError(f"{checkpoint.name} predicts in one step: ask for 1 denoising step, not {steps}.")
-    if checkpoint.family.deterministic and members > distinct:
-        wider = [f"{views} makes {len(seen)}" for views, seen in VIEWS.items() if len(seen) > distinct]
-        raise SettingsError(
-            f"{checkpoint.name} is deterministic, its members differ by their view of the photo alone: views"
-            f" {resolved.views} makes at most {distinct}, not {members}{''.join(f'; {one}' for one in wider)}."
-        )
-    return resolved
+    check_meaning(settings, checkpoint.family, checkpoint.name)
+    return settings.resolved(checkpoint.default_steps, checkpoint.default_resolution)

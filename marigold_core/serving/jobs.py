@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marigold_core import load
-from marigold_core.checkpoints.registry import default_checkpoint, downloading
+from marigold_core.checkpoints.registry import default_checkpoint, downloading, family_of
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import ExportError, SettingsError
@@ -23,7 +23,7 @@ from marigold_core.files import archive, replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import SaveFor
 from marigold_core.images.photo import load_photo
-from marigold_core.pipeline.views import relative_pixels
+from marigold_core.pipeline.views import check_meaning, relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.serving.model_thread import ModelThread
 from marigold_core.serving.results import ResultStore
@@ -136,6 +136,7 @@ class Service:
         """
         photo = load_photo(photo)
         checkpoint = checkpoint or default_checkpoint()
+        _check_early(settings or Settings(), checkpoint)
         pipe = yield from self._loaded(checkpoint)
         if record and record.dtype and record.device == pipe.device.type and str(pipe.dtype) != f"torch.{record.dtype}":
             pipe = yield from self._loaded(checkpoint, record.dtype)
@@ -252,6 +253,8 @@ class Service:
         Raises: SettingsError when it is more than one comparison may; CheckpointError.
         """
         cells = sweeps.count_cells(requested, checkpoints, MAX_CELLS)
+        for checkpoint in checkpoints:
+            _check_early(requested.largest, checkpoint)
         estimates = [self.estimate(requested.sample, photo_size, checkpoint) for checkpoint in checkpoints]
         cost = Cost(
             cells,
@@ -281,6 +284,8 @@ class Service:
         Raises: SettingsError, CheckpointError.
         """
         requested, size = sweep.requested, sweep.photo.pixels.shape[:2]
+        for checkpoint in sweep.checkpoints:
+            _check_early(requested.largest, checkpoint)
         records = list["Checkpoint"]()
         for checkpoint in sweep.checkpoints:
             pipe = yield from self._loaded(checkpoint)
@@ -329,6 +334,11 @@ def _loading(checkpoint: str) -> Progress:
 def shared_comparison(**values: Any) -> Comparison:
     """Make a comparison with the time that one of several users may take. Raises: SettingsError."""
     return Comparison(**values, most_minutes=MAX_MINUTES)
+
+
+def _check_early(settings: Settings, checkpoint: str) -> None:
+    """Refuse steps or members that would change nothing with a checkpoint, before gigabytes of it are fetched."""
+    check_meaning(settings, family_of(checkpoint), Path(checkpoint).name)
 
 
 def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int]) -> None:

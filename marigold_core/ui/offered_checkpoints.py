@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from marigold_core.checkpoints.registry import NamedCheckpoint, default_checkpoint, named_checkpoints
+from marigold_core.checkpoints.families import MARIGOLD, Family
+from marigold_core.checkpoints.registry import NamedCheckpoint, default_checkpoint, family_of, named_checkpoints
 from marigold_core.errors import CheckpointError
 from marigold_core.serving.hosting import hosted_checkpoints, is_zero_gpu
 from marigold_core.ui import text
@@ -40,7 +41,16 @@ def offered_checkpoint(made_with: str) -> str:
     raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=made_with, names=", ".join(names)))
 
 
+def family_of_result(made_with: str) -> Family:
+    """Tell the family of the checkpoint that a result records; of one not offered here nothing is known."""
+    try:
+        return family_of(offered_checkpoint(made_with))
+    except CheckpointError:
+        return MARIGOLD
+
+
 def _where(entry: NamedCheckpoint) -> str:
     if entry.hub_id is None:
         return text.BUNDLED
-    return text.ON_DISK if entry.available else text.DOWNLOAD.format(size=entry.size_bytes / 1e9)
+    where = text.ON_DISK if entry.available else text.DOWNLOAD.format(size=entry.size_bytes / 1e9)
+    return ", ".join(part for part in (entry.family.remark, where) if part)

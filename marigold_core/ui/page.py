@@ -109,6 +109,7 @@ class PhotoTab:
             controller.after(job)
             # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
             controller.after(job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET))
+        self.inputs.follow_checkpoint(page)
         self.runtime.connect(page, self.inputs)
         changed = [*self.inputs.outputs, *controller.outputs]
         controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))

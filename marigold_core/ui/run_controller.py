@@ -19,13 +19,14 @@ from marigold_core.errors import ExportError, ImageError
 from marigold_core.files.manifest import Manifest
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.convergence import EarlyStopping
+from marigold_core.pipeline.views import most_members
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
-from marigold_core.settings import ColourSettings, Frozen, MeshSettings, ResolvedSettings, Settings, bounds
+from marigold_core.settings import ColourSettings, Frozen, MeshSettings, ResolvedSettings, Settings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import NO_CHANGE
-from marigold_core.ui.offered_checkpoints import offered_checkpoint
+from marigold_core.ui.offered_checkpoints import family_of_result, offered_checkpoint
 from marigold_core.ui.photo_input import draw_photo
 from marigold_core.ui.templates import render
 
@@ -33,7 +34,6 @@ Update = dict[Component, Any]  # what changes in which widgets
 Values = Mapping[Component, Any]  # what the widgets hold that an event was given
 Model = TypeVar("Model", bound=Frozen)
 
-MOST_MEMBERS = int(bounds(Settings, "ensemble_size")[1])
 STATE_S = 0.5  # from one state of a job on the page to the next: the browser may draw on the cores of the model
 THRESHOLD = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
 
@@ -246,7 +246,8 @@ class RunController:
         start = self.shown(values[self.result])
         if not isinstance(start.settings, ResolvedSettings):
             raise ExportError(text.MORE_GIVEN)
-        members = min(start.settings.ensemble_size + number, MOST_MEMBERS)
+        most = most_members(family_of_result(start.checkpoint), start.settings.views)
+        members = min(start.settings.ensemble_size + number, most)
         settings = start.settings.changed(ensemble_size=members)
         yield from self.run_job(Job(photo_of(start), settings, offered_checkpoint(start.checkpoint), start), values)
 

@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.checkpoints.registry import default_checkpoint, family_of
+from marigold_core.pipeline.views import most_members
 from marigold_core.settings import PRESETS, Settings, Views, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.events import QUIET, on
@@ -54,6 +55,13 @@ class SettingsInputs:
     def outputs(self) -> list[Component]:
         """What ``restored`` changes."""
         return [*self.values, self.preset]
+
+    def follow_checkpoint(self, page: gr.Blocks) -> None:
+        """Fit the widgets to the checkpoint at the page's beginning, and whenever it or the views change."""
+        given = [self.checkpoint, self.members, self.views]
+        fitted = [self.steps, self.members, self.seed, self.preset]
+        changes = [page.load, self.checkpoint.change, self.views.change]
+        on(changes, fit_to_checkpoint, given, fitted, trigger_mode="always_last")
 
     def read(self, values: Mapping[Component, Any]) -> Settings:
         """Make ``Settings`` from what the widgets hold. Raises: SettingsError."""
@@ -154,6 +162,28 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
     preset.input(None, preset, [steps, members, views], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
     on([steps.input, members.input, views.input], matching_preset, [steps, members, views], preset)
     return SettingsInputs(steps, members, resolution, seed, views, outlines, checkpoint, preset)
+
+
+def fit_to_checkpoint(checkpoint: str, members: int, views: Views) -> tuple[gr.Slider, gr.Slider, gr.Number, gr.Radio]:
+    """Leave open only what means something for a checkpoint -> steps, members, seed and presets.
+
+    A value that does is not among the changes: another event may set it at the same time.
+    """
+    family = family_of(checkpoint)
+    most = most_members(family, views)
+    one_step = {"value": 1, "info": text.ONE_STEP} if family.one_step else {"info": _info("num_inference_steps")}
+    fewer = {"value": most} if members > most else {}
+    return (
+        gr.Slider(interactive=not family.one_step, **one_step),
+        gr.Slider(
+            maximum=max(2, most),  # a slider needs two ends
+            interactive=most > 1,
+            info=text.SAME_MEMBERS if family.deterministic else _info("ensemble_size"),
+            **fewer,
+        ),
+        gr.Number(interactive=not family.deterministic),
+        gr.Radio(visible=not family.one_step),
+    )
 
 
 def matching_preset(steps: int, members: int, views: Views) -> str | None:

@@ -14,16 +14,19 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 
+from marigold_core.checkpoints.families import MARIGOLD
 from marigold_core.images.colormaps import uncertainty_to_rgb
 from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, convergence_curve
 from marigold_core.pipeline.member_values import MemberValues, member_values_at
+from marigold_core.pipeline.views import most_members
 from marigold_core.prediction import Prediction
-from marigold_core.settings import ColourSettings
+from marigold_core.settings import ColourSettings, ResolvedSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL, NO_CHANGE, on
+from marigold_core.ui.offered_checkpoints import family_of_result
 from marigold_core.ui.pictures import draw_comparison, photo_file, preview
-from marigold_core.ui.run_controller import MOST_MEMBERS, RunController, Screen, Update, Values
+from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import UNCERTAINTY, draw_legends, format_share, format_uncertainty
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import script
@@ -97,16 +100,17 @@ class UncertaintyScreen(Screen):
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Offer more members, or write why there can be none; the same of uncertainty."""
-        number = min(MORE, MOST_MEMBERS - prediction.fused)
-        why = "" if number else text.MORE_FULL.format(most=MOST_MEMBERS)
+        made = prediction.settings
+        family = family_of_result(prediction.checkpoint) if isinstance(made, ResolvedSettings) else MARIGOLD
+        most = most_members(family, made.views if isinstance(made, ResolvedSettings) else "photo")
+        number = max(0, min(MORE, most - prediction.fused))
+        why = "" if number else text.MORE_SAME if family.deterministic else text.MORE_FULL.format(most=most)
         if prediction.members is None:
             why = text.MORE_NONE if prediction.fused else text.MORE_GIVEN
         label = text.MORE.format(number=number or MORE)
-        spread = (
-            {}
-            if prediction.uncertainty is not None
-            else self._empty(text.UNCERTAINTY_NEEDS_MORE if prediction.fused else text.MORE_GIVEN)
-        )
+        lacks = text.UNCERTAINTY_NEEDS_VIEWS if family.deterministic else text.UNCERTAINTY_NEEDS_MORE
+        lacks = lacks if prediction.fused else text.MORE_GIVEN
+        spread = {} if prediction.uncertainty is not None else self._empty(lacks)
         return {**spread, self.more: gr.Button(label, interactive=not why), self.why: why}
 
     def listen(self) -> None:

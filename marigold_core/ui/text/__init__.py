@@ -46,6 +46,8 @@ PRESETS = {"fast": "Fast", "balanced": "Balanced", "careful": "Careful"}
 ADVANCED = "More settings"
 STEPS = "Denoising steps"
 MEMBERS = "Ensemble size"
+ONE_STEP = "This checkpoint predicts in one step"
+SAME_MEMBERS = "This checkpoint is deterministic: members differ by their view alone, see Views under More settings"
 RESOLUTION = "Resolution"
 RESOLUTION_INFO = "Longest edge that the network sees; more shows finer things and takes longer"
 RESOLUTION_OWN = "Automatic"
@@ -67,6 +69,10 @@ DEPTH_TAB = "Depth"
 DEPTH = "Photo and depth"
 UNCERTAINTY_TAB = "Uncertainty"
 UNCERTAINTY = "Photo and uncertainty"
+UNCERTAINTY_NEEDS_VIEWS = Markup(
+    "This checkpoint is deterministic: run again, it gives the same map, and no ensemble tells where it may be wrong. "
+    "For an uncertainty let it see the photo in other <b>views</b>, under More settings, with 3 members or more."
+)
 UNCERTAINTY_NEEDS_MORE = Markup(
     "Uncertainty is how much independent members disagree, so it needs at least 3 of them. "
     "Raise the ensemble size, or choose <b>Careful</b>, and run again."
@@ -202,6 +208,7 @@ SETTLED = "Stopped after {used} of {asked} members: the map had settled. About {
 MORE = "Add {number} more members"
 MORE_NONE = "This result kept no members to add to; run the photo first."
 MORE_GIVEN = "A depth map from elsewhere has no members, which uncertainty needs; run the photo to have some."
+MORE_SAME = "This checkpoint is deterministic: more members would be the same as these, other views would not."
 MORE_FULL = "{most} members are the most that one result may have."
 
 # Depth

@@ -12,12 +12,13 @@ import pytest
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.images.photo import Photo
 from marigold_core.pipeline.convergence import MIN_MEMBERS
+from marigold_core.pipeline.views import MOST_MEMBERS
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import run_controller, text
 from marigold_core.ui.events import NO_CHANGE
-from marigold_core.ui.run_controller import MOST_MEMBERS, Job, RunController, Update
+from marigold_core.ui.run_controller import Job, RunController, Update
 
 PHOTO = Photo(np.zeros((20, 30, 3), np.uint8), None, None)
 

@@ -171,10 +171,11 @@ def fit_to_checkpoint(checkpoint: str, members: int, views: Views) -> tuple[gr.S
     """
     family = family_of(checkpoint)
     most = most_members(family, views)
-    one_step = {"value": 1, "info": text.ONE_STEP} if family.one_step else {"info": _info("num_inference_steps")}
-    fewer = {"value": most} if members > most else {}
+    one: dict[str, Any] = {"value": 1} if family.one_step else {}
+    fewer: dict[str, Any] = {"value": most} if members > most else {}
+    about_steps = text.ONE_STEP if family.one_step else _info("num_inference_steps")
     return (
-        gr.Slider(interactive=not family.one_step, **one_step),
+        gr.Slider(interactive=not family.one_step, info=about_steps, **one),
         gr.Slider(
             maximum=max(2, most),  # a slider needs two ends
             interactive=most > 1,

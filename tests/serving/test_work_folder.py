@@ -14,7 +14,8 @@ from tests.helpers.app_server import serve
 
 
 def aged(path: Path, seconds: float) -> Path:
-    os.utime(path, (time.time() - seconds,) * 2)
+    moment = time.time() - seconds
+    os.utime(path, (moment, moment))
     return path
 
 

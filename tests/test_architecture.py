@@ -15,6 +15,8 @@ PLACES = {
     "gradio_client": {"ui"},
     "jinja2": {"ui"},
     "markupsafe": {"ui"},
+    "anyio": {"ui"},
+    "mcp": {"ui"},
     "starlette": {"ui", "app"},
     "spaces": set(),  # by name, where the host has it
     "torch": {"ensemble", "pipeline", "images", "files", "serving", "cli", "training"},

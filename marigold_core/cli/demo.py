@@ -1,12 +1,22 @@
 """The command ``demo``: the web app."""
 
+import os
 from importlib.util import find_spec
+
+from pydantic import Field
 
 from marigold_core.cli.console import ALL_DONE
 from marigold_core.errors import MarigoldError
+from marigold_core.settings import Frozen
 
 
-def demo() -> int:
+class DemoOptions(Frozen):
+    """What the app offers beside its page and its endpoints."""
+
+    mcp: bool = Field(False, description="offer the endpoints as tools to MCP clients too, at /gradio_api/mcp")
+
+
+def demo(options: DemoOptions) -> int:
     """Open the app in the browser: a page that predicts, measures and compares, and its HTTP endpoints.
 
     It needs the extra "app": pip install 'marigold-depth-studio[app]'.
@@ -15,5 +25,7 @@ def demo() -> int:
         raise MarigoldError("The app needs Gradio, which is not installed: pip install 'marigold-depth-studio[app]'.")
     from marigold_core.ui import launch
 
+    if options.mcp:
+        os.environ["GRADIO_MCP_SERVER"] = "true"
     launch.main()
     return ALL_DONE

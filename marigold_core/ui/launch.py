@@ -4,11 +4,19 @@ Gradio and the hub's client read the environment when they are imported, so this
 """
 
 import importlib
+import importlib.util
 import os
 import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from marigold_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from marigold_core.serving.jobs import Service
+    from marigold_core.ui.mcp_tools import McpTools
 
 ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -25,7 +33,8 @@ def main() -> None:
     On a machine of its own loading begins on a thread while the page is drawn; a host that lends its GPU wants the
     checkpoints loaded on the main thread before.
 
-    Raises: CheckpointError on such a host, when a checkpoint cannot be loaded.
+    Raises: CheckpointError on such a host, when a checkpoint cannot be loaded; SettingsError when a part is asked for
+    that is not installed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside cleans up as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="marigold-") as work_folder:  # uploads and exports
@@ -60,6 +69,7 @@ def _serve(folder: Path) -> None:
     from marigold_core.ui.photo_previews import PhotoPreviews
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
+    tools = _tools(service, folder)
     build(service).launch(
         theme=theme(),
         css_paths=CSS,
@@ -74,17 +84,32 @@ def _serve(folder: Path) -> None:
         blocked_paths=["/proc", "/root", "/etc"],
         enable_monitoring=False,
         run_history=False,
-        mcp_server=False,
+        mcp_server=False,  # ours is another one
         ssr_mode=False,
         max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
         state_session_capacity=1000,
         app_kwargs={
-            "middleware": [Middleware(RequestFilter, folder=folder), Middleware(PhotoPreviews)],
+            "middleware": [Middleware(RequestFilter, folder=folder, tools=tools), Middleware(PhotoPreviews)],
+            **({"lifespan": tools.lifespan} if tools else {}),
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
         },
     )
+
+
+def _tools(service: "Service", folder: Path) -> "McpTools | None":
+    """Make the MCP server where $GRADIO_MCP_SERVER, Gradio's own switch, asks for it.
+
+    Raises: SettingsError when the extra it needs is not installed.
+    """
+    if os.environ.get("GRADIO_MCP_SERVER", "").lower() not in ("1", "true"):
+        return None
+    if importlib.util.find_spec("mcp") is None:
+        raise SettingsError("The MCP server needs an extra: pip install 'marigold-depth-studio[app,mcp]'.")
+    from marigold_core.ui.mcp_tools import McpTools
+
+    return McpTools(service, folder)
 
 
 def _at_a_desktop() -> bool:

@@ -13,22 +13,26 @@ import os
 import time
 from collections import OrderedDict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_core.serving.work_folder import has_room
-from marigold_core.ui.text import BUSY_CLIENT, DISK_FULL, TOO_LARGE, UNREADABLE
+from marigold_core.ui.text import BUSY_CLIENT, DISK_FULL, FOREIGN_PAGE, TOO_LARGE, UNREADABLE
 
 log = logging.getLogger(__name__)
 
 JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
 UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one photo of 40 MB and its multipart frame
+MCP_LIMIT = UPLOAD_LIMIT * 4 // 3  # bytes; the same photo written as base64
 BODY_TIME_S = 60.0
 BURST, REFILL_PER_S, MAX_CLIENTS = 120, 8.0, 10_000  # submissions of one address; a slider sends some every second
 WAIT_S = 60.0  # a class behind one router is one address: what is more than that is held back, refused only after this
 
 UPLOAD = "/gradio_api/upload"
-SUBMISSIONS = ("/gradio_api/queue/join", "/gradio_api/call/", UPLOAD)
+MCP = "/gradio_api/mcp"
+LIMITS = {UPLOAD: UPLOAD_LIMIT, MCP: MCP_LIMIT}
+SUBMISSIONS = ("/gradio_api/queue/join", "/gradio_api/call/", UPLOAD, MCP)
 ALLOWED_EXACT = frozenset(
     ["/", "/config", "/config/", "/favicon.ico", "/robots.txt", "/theme.css", "/manifest.json", "/gradio_api/theme.css"]
     + [f"/gradio_api/{name}" for name in ("app_id", "cancel", "info", "reset", "startup-events")]
@@ -50,21 +54,25 @@ HEADERS = [
 class RequestFilter:
     """Wraps an ASGI application: allow-list of routes, body limits, submissions of a client at a pace, headers."""
 
-    def __init__(self, app: ASGIApp, folder: Path | None = None) -> None:
-        """Wrap ``app``, which keeps uploads in ``folder``."""
-        self.app, self.folder = app, folder
+    def __init__(self, app: ASGIApp, folder: Path | None = None, tools: ASGIApp | None = None) -> None:
+        """Wrap ``app``, which keeps uploads in ``folder``; ``tools`` answers at the address of the MCP server."""
+        self.app, self.folder, self.tools = app, folder, tools
         self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> (tokens, when counted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it here with 404, 413, 429 or 507."""
+        """Pass a request on, or answer it here with 403, 404, 413, 429 or 507."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         path = scope["path"]
-        if not allowed(path):
+        for_tools = path.rstrip("/") == MCP and self.tools is not None
+        if not allowed(path) and not for_tools:
             await refuse(send, 404, "Not found.")
             return
-        limit = UPLOAD_LIMIT if path == UPLOAD else JSON_LIMIT
+        if for_tools and foreign(scope):
+            await refuse(send, 403, FOREIGN_PAGE)
+            return
+        limit = LIMITS.get(path.rstrip("/"), JSON_LIMIT)
         if declared_length(scope) > limit:
             await refuse(send, 413, TOO_LARGE)
             return
@@ -80,7 +88,7 @@ class RequestFilter:
         body = LimitedBody(receive, limit)
         response = ResponseWithHeaders(send)
         try:
-            await self.app(scope, body, response)
+            await (self.tools if for_tools and self.tools else self.app)(scope, body, response)
         except BodyRefusedError:
             if not response.started:
                 await refuse(send, 413, TOO_LARGE)
@@ -149,6 +157,13 @@ def allowed(path: str) -> bool:
     if path.lower().startswith("/gradio_api/file=http"):
         return False
     return path in ALLOWED_EXACT or path.startswith(ALLOWED_BELOW)
+
+
+def foreign(scope: Scope) -> bool:
+    """Check whether a page of another server sent a request, as browsers say; the specification of MCP asks for it."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    return origin != "" and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1")
 
 
 def client(scope: Scope) -> str:

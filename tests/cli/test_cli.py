@@ -226,8 +226,11 @@ def test_demo_opens_the_app_where_gradio_is_installed(capsys, monkeypatch) -> No
     opened = []
     monkeypatch.setattr("marigold_core.ui.launch.main", lambda: opened.append(True))
     assert (cli.main(["demo"]), opened) == (cli.ALL_DONE, [True])
+    monkeypatch.setenv("GRADIO_MCP_SERVER", "")
+    assert cli.main(["demo", "--mcp"]) == cli.ALL_DONE and os.environ["GRADIO_MCP_SERVER"] == "true"
     monkeypatch.setattr("marigold_core.cli.demo.find_spec", lambda name: None)
-    assert (cli.main(["demo"]), opened) == (cli.USAGE, [True])
+    opened.clear()
+    assert (cli.main(["demo"]), opened) == (cli.USAGE, [])
     assert capsys.readouterr().err.endswith("not installed: pip install 'marigold-depth-studio[app]'.\n")
 
 

@@ -97,6 +97,11 @@ UNEXPECTED = "Something unexpected happened; the reference is {reference}. Pleas
 UNREADABLE = (
     "This request could not be read; send a JSON list called data with the arguments that /gradio_api/info lists."
 )
+FOREIGN_PAGE = "A page of another server may not use these tools."
+PHOTO_ADDRESS = (
+    "photo must be a data: URL with base64, or the address of a file that was uploaded to this server"
+    " by POST to /gradio_api/upload."
+)
 DISK_FULL = "The disk of this server is full; try again later."
 BUSY_CLIENT = "Too many requests in a short time; wait a few seconds and try again."
 TOO_LARGE = "That is too large; a photo may have up to 40 MB."

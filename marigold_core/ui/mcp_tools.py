@@ -1,0 +1,173 @@
+"""The endpoints as tools for programs that speak the Model Context Protocol (MCP), over streamable HTTP.
+
+Names, arguments, ranges and descriptions are those of the table of endpoints. Gradio's own MCP server is not used:
+there a call that its client cancels runs on, and photos would be fetched from any address.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import gradio as gr
+from anyio import CancelScope, CapacityLimiter, to_thread
+from mcp import types
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from PIL import Image
+from starlette.types import Receive, Scope, Send
+
+from marigold_core import __version__
+from marigold_core.errors import ImageError, SettingsError
+from marigold_core.serving.jobs import Service
+from marigold_core.ui import text
+from marigold_core.ui.api import ENDPOINTS, PHOTO, Answer, Arguments, Endpoint, fault
+from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.events import MODEL
+from marigold_core.ui.middleware import MCP_LIMIT
+
+FILE_ROUTE = "/gradio_api/file="
+PICTURES = ("color", "sheet")  # what a model with eyes is shown of an answer
+PICTURE_PX = 512  # longest edge of it
+INSTRUCTIONS = (
+    "Depth from one photo. Depth is relative, 0 = near and 1 = far, with unknown scale and shift, unless the tool"
+    " calibrate was given what is known of the photo; its metres are then as right as these hints. Uncertainty is how"
+    " much the members of an ensemble differ, not a bound of the error. Upload a photo by POST to /gradio_api/upload"
+    " and give its address, or write it as a data: URL. Answers name files by address, which are kept for an hour."
+)
+PHOTO_SCHEMA = {
+    "type": "string",
+    "description": f"{PHOTO}: a data: URL, or the address of a file that was uploaded to this server",
+}
+
+
+class McpTools:
+    """An ASGI application that answers MCP clients; ``lifespan`` must be entered before its first request."""
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        """Serve the endpoints with a service; ``folder`` is where the server keeps uploads."""
+        self._service, self._folder = service, folder.resolve()
+        self._threads: CapacityLimiter | None = None
+        self._server = Server[object]("marigold-depth", version=__version__, instructions=INSTRUCTIONS)
+        self._server.list_tools()(self._list)  # pyright: ignore[reportUnknownMemberType]
+        self._server.call_tool(validate_input=False)(self._call)  # our own sentences are easier to follow
+        self._sessions = StreamableHTTPSessionManager(self._server, max_request_body_size=MCP_LIMIT)
+
+    @asynccontextmanager
+    async def lifespan(self, _: object) -> AsyncGenerator[None]:
+        """Hold the sessions of clients while the server runs."""
+        self._threads = CapacityLimiter(MODEL["concurrency_limit"])
+        async with self._sessions.run():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._sessions.handle_request(scope, receive, send)
+
+    async def _list(self) -> list[types.Tool]:
+        return [
+            types.Tool(name=endpoint.name, description=endpoint.description, inputSchema=_schema(endpoint))
+            for endpoint in ENDPOINTS
+        ]
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
+        """Run an endpoint and tell its progress; a client that cancels stops the job before its next step."""
+        try:
+            with translate_errors():
+                endpoint = _find(name)
+                answers = endpoint.run(self._service, self._read(endpoint, arguments))
+                answer = await self._last(answers)
+                return _result(answer, _root(self._request))
+        except gr.Error as error:
+            return types.CallToolResult(content=[types.TextContent(type="text", text=error.message)], isError=True)
+
+    async def _last(self, answers: Iterator[Answer]) -> Answer:
+        """Advance an endpoint in threads of their own -> its last answer."""
+        last: Answer = {}
+        try:
+            while (answer := await to_thread.run_sync(next, answers, None, limiter=self._threads)) is not None:
+                last = answer
+                if "progress" in answer:
+                    await self._report(str(answer["progress"]))
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(cast(Any, answers).close)
+        return last
+
+    async def _report(self, stage: str) -> None:
+        context = self._server.request_context
+        token = context.meta.progressToken if context.meta else None
+        if token is not None:
+            tell = context.session.send_progress_notification
+            await tell(token, 0, message=stage, related_request_id=str(context.request_id))
+
+    def _read(self, endpoint: Endpoint, arguments: dict[str, Any]) -> Arguments:
+        """Give the arguments of a call their defaults. Raises: MarigoldError for the first that is wrong."""
+        names = ["photo", *(argument.name for argument in endpoint.arguments)]
+        for name in arguments.keys() - {*names}:
+            raise SettingsError(f"{endpoint.name} has no argument {name!r}; it takes {', '.join(names)}.")
+        given = endpoint.complete(arguments.get(name) for name in names)
+        if found := fault(endpoint, given):
+            raise SettingsError(found[1])
+        return {**given, "photo": self._photo(str(given["photo"]))}
+
+    def _photo(self, address: str) -> bytes | str:
+        """Find the photo that an address names -> its bytes, or its path. Raises: ImageError."""
+        kind, _, content = address.partition(",")
+        if kind.startswith("data:") and kind.endswith(";base64"):
+            try:
+                return base64.b64decode(content, validate=True)
+            except binascii.Error:
+                raise ImageError("The data: URL of the photo is not valid base64.") from None
+        _, found, path = unquote(urlsplit(address).path).partition(FILE_ROUTE)
+        file = Path(path).resolve()
+        if not found or not file.is_relative_to(self._folder) or not file.is_file():
+            raise ImageError(text.PHOTO_ADDRESS)
+        return str(file)
+
+    @property
+    def _request(self) -> Any:
+        return self._server.request_context.request
+
+
+def _find(name: str) -> Endpoint:
+    for endpoint in ENDPOINTS:
+        if endpoint.name == name:
+            return endpoint
+    raise SettingsError(f"There is no tool {name!r}; there are {', '.join(one.name for one in ENDPOINTS)}.")
+
+
+def _schema(endpoint: Endpoint) -> dict[str, Any]:
+    """Write what a tool takes as a JSON schema."""
+    arguments = {
+        one.name: {"default": one.default, **one.schema, "description": one.description} for one in endpoint.arguments
+    }
+    return {"type": "object", "properties": {"photo": PHOTO_SCHEMA, **arguments}, "required": ["photo"]}
+
+
+def _root(request: Any) -> str:
+    """Return the address of this server as the client knows it."""
+    return str(request.base_url).rstrip("/")
+
+
+def _result(answer: Answer, root: str) -> types.CallToolResult:
+    """Write an answer for a client: its values with files by address, and a small picture."""
+    files: dict[str, dict[str, Any]] = {name: value for name, value in answer.items() if "orig_name" in value}
+    values = {**answer, **{name: f"{root}{file['url']}" for name, file in files.items()}}
+    content: list[types.ContentBlock] = [types.TextContent(type="text", text=json.dumps(values, indent=1))]
+    for name in PICTURES:
+        if name in files:
+            content.append(_picture(Path(files[name]["path"])))
+    return types.CallToolResult(content=content, structuredContent=values)
+
+
+def _picture(path: Path) -> types.ImageContent:
+    picture, file = Image.open(path).convert("RGB"), BytesIO()
+    picture.thumbnail((PICTURE_PX, PICTURE_PX))
+    picture.save(file, "PNG")
+    return types.ImageContent(type="image", data=base64.b64encode(file.getvalue()).decode(), mimeType="image/png")

@@ -1,0 +1,161 @@
+"""The tools as a real MCP client finds them: listed, called, refused, followed and cancelled."""
+
+import base64
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+from mcp import ClientSession, types
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import McpError
+from PIL import Image
+
+from marigold_core import Settings, load
+from marigold_core.ui.api import ENDPOINTS
+from tests.helpers.app_server import serve
+
+pytestmark = pytest.mark.slow
+
+QUICK = {"num_inference_steps": 1, "processing_resolution": 64}
+
+
+@pytest.fixture(scope="module")
+def server(url: str, tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:  # after ``url``, which has no such switch
+        patch.setenv("GRADIO_MCP_SERVER", "true")
+        with serve(str(tiny_depth), tmp_path_factory.mktemp("mcp")) as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def picture(photo: Callable[..., np.ndarray]) -> bytes:
+    file = BytesIO()
+    Image.fromarray(photo(48, 64)).save(file, "PNG")
+    return file.getvalue()
+
+
+def upload(server: str, picture: bytes) -> str:
+    """Upload a photo -> its address."""
+    path = httpx.post(f"{server}/gradio_api/upload", files={"files": ("a.png", picture)}).json()[0]
+    return f"{server}/gradio_api/file={path}"
+
+
+def inline(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def talk(server: str, work: Callable[[ClientSession], Awaitable[Any]]) -> Any:
+    """Do something in a session of its own."""
+
+    async def run() -> Any:
+        async with (
+            streamable_http_client(f"{server}/gradio_api/mcp") as (read, write, _),
+            ClientSession(read, write, read_timeout_seconds=timedelta(seconds=120)) as session,
+        ):
+            await session.initialize()
+            return await work(session)
+
+    return anyio.run(run)
+
+
+def call(server: str, name: str, **arguments: Any) -> types.CallToolResult:
+    return talk(server, lambda session: session.call_tool(name, arguments))
+
+
+def test_every_endpoint_is_a_tool_with_its_arguments(server: str) -> None:
+    tools = talk(server, lambda session: session.list_tools()).tools
+    assert [tool.name for tool in tools] == [endpoint.name for endpoint in ENDPOINTS]
+    for tool, endpoint in zip(tools, ENDPOINTS, strict=True):
+        properties = tool.inputSchema["properties"]
+        assert list(properties) == ["photo", *(argument.name for argument in endpoint.arguments)]
+        assert tool.inputSchema["required"] == ["photo"] and tool.description == endpoint.description
+    members = tools[0].inputSchema["properties"]["ensemble_size"]
+    assert (members["minimum"], members["maximum"], members["default"]) == (1, 20, 1) and members["description"]
+
+
+@pytest.mark.parametrize("how", ["uploaded", "inline"])
+def test_a_call_returns_numbers_files_and_a_picture(server: str, picture: bytes, tiny_depth: Path, how: str) -> None:
+    address = upload(server, picture) if how == "uploaded" else inline(picture)
+    answer = call(server, "predict_depth", photo=address, seed=3, **QUICK)
+    assert not answer.isError and answer.structuredContent is not None
+    words, shown = answer.content
+    assert isinstance(words, types.TextContent) and json.loads(words.text) == answer.structuredContent
+    assert answer.structuredContent["manifest"]["settings"]["seed"] == 3
+    found = np.load(BytesIO(httpx.get(answer.structuredContent["npy"]).content))
+    expected = load(tiny_depth)(picture, Settings(seed=3, num_inference_steps=1, processing_resolution=64)).values
+    np.testing.assert_allclose(found, expected, atol=1e-4)  # the server's threads may add in another order
+    assert isinstance(shown, types.ImageContent)
+    assert Image.open(BytesIO(base64.b64decode(shown.data))).size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("predict_depth", {"ensemble_size": 21}, "ensemble_size must be less than or equal to 20, but got 21."),
+        ("predict_depth", {"steps": 4}, "predict_depth has no argument 'steps'; it takes photo, num_inference_steps"),
+        ("predict_depth", {"photo": None}, "Add a photo"),
+        ("predict_depth", {"photo": "https://example.org/a.png"}, "photo must be a data: URL with base64, or the"),
+        ("predict_depth", {"photo": "/etc/passwd"}, "photo must be a data: URL with base64, or the address"),
+        ("predict_depth", {"photo": "http://a/gradio_api/file=/etc/passwd"}, "photo must be a data: URL with base64"),
+        ("predict_depth", {"photo": "data:image/png;base64,%%%"}, "is not valid base64"),
+        ("predict_depth", {"photo": inline(b"no picture")}, "photo"),
+        ("calibrate", {"anchors": [[1, 2]]}, "anchors"),
+        ("measure", {}, "There is no tool 'measure'; there are predict_depth, build_mesh, calibrate, compare."),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    server: str, picture: bytes, name: str, arguments: dict[str, Any], sentence: str
+) -> None:
+    answer = call(server, name, **{"photo": inline(picture), **arguments})
+    (words,) = answer.content
+    assert answer.isError and isinstance(words, types.TextContent)
+    assert (
+        sentence in words.text and words.text.endswith(".") and "\n" not in words.text and "Traceback" not in words.text
+    )
+
+
+def test_a_long_call_tells_its_progress_and_ends_when_it_is_cancelled(server: str, picture: bytes) -> None:
+    stages: list[str | None] = []
+
+    async def told(progress: float, total: float | None, message: str | None) -> None:
+        stages.append(message)
+
+    async def run_long(session: ClientSession) -> None:
+        long = {"photo": inline(picture), "num_inference_steps": 50, "ensemble_size": 20, "processing_resolution": 512}
+        with pytest.raises(McpError, match="cancelled"):
+            await session.call_tool("predict_depth", long, progress_callback=told)
+
+    async def work(session: ClientSession) -> float:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_long, session)
+            with anyio.fail_after(60):
+                while len(stages) < 3:
+                    await anyio.sleep(0.05)
+            # The first request of a session is its initialisation, the second the call.
+            notice = types.CancelledNotification(params=types.CancelledNotificationParams(requestId=1))
+            await session.send_notification(types.ClientNotification(notice))
+            began = time.monotonic()
+            await session.call_tool("predict_depth", {"photo": inline(picture), **QUICK})
+            seconds = time.monotonic() - began
+        return seconds
+
+    assert talk(server, work) < 30  # the long call alone would take minutes
+    assert any("step" in str(stage) for stage in stages)
+
+
+def test_pages_of_other_servers_are_refused_and_without_the_switch_there_is_nothing(server: str, url: str) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    headers = {"Accept": "application/json, text/event-stream"}
+    foreign = httpx.post(f"{server}/gradio_api/mcp", json=body, headers={**headers, "Origin": "https://example.org"})
+    assert foreign.status_code == 403 and "another server" in foreign.json()["detail"]
+    own = httpx.post(f"{server}/gradio_api/mcp", json=body, headers={**headers, "Origin": server})
+    assert own.status_code != 403
+    assert httpx.post(f"{url}/gradio_api/mcp", json=body, headers=headers).status_code == 404

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -467,3 +468,10 @@ def test_a_start_that_nothing_was_trained_from_makes_way(tiny_depth: Path, tmp_p
     prepare_start(tiny_depth, out, replace=True)
     assert find(out).sha256 == find(tiny_depth).sha256
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_new_tokenizer_has_as_many_tokens_as_its_text_encoder_takes(tmp_path: Path) -> None:
+    """Those of the public shape are more than a byte can have, and a checkpoint whose two differ is refused."""
+    wide = replace(SHAPES["tiny"], text=replace(SHAPES["tiny"].text, vocabulary=600))
+    assert len(json.loads((new_checkpoint(tmp_path / "wide", wide) / "tokenizer" / "vocab.json").read_text())) == 600
+    assert load(tmp_path / "wide", device="cpu").prompt.shape[:2] == (1, 2)

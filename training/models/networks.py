@@ -157,7 +157,9 @@ def new_scheduler(scheduler: Scheduler = "ddim", spacing: Spacing = "trailing") 
 def write_text(folder: Path, shape: Shape) -> None:
     """Write ``tokenizer`` (one token a byte; the empty prompt is begin and end of text) and ``text_encoder``."""
     letters = sorted(ByteLevel.alphabet())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    words = [*letters, *(f"{letter}</w>" for letter in letters)]
+    unused = range(len(words), shape.text.vocabulary - 2)  # the text encoder takes so many
+    words += [*(f"<|{number}|>" for number in unused), "<|startoftext|>", "<|endoftext|>"]
     tokens = folder / "tokenizer"
     tokens.mkdir(parents=True)
     (tokens / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")

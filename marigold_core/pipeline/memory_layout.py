@@ -13,7 +13,7 @@ SLOWER = 1.1  # a layout must cost this much more to be given up: near a tie, al
 
 @cache
 def fastest_layout(device: str, dtype: torch.dtype) -> torch.memory_format:
-    """Choose the layout of weights and feature maps for the networks of one device and type.
+    """Choose the layout of weights and feature maps for networks on one device in one type.
 
     In half precision channels come last, as instructions for matrices want them; on a CPU that is measured once for a
     process, in a tenth of a second. float32 keeps the order of torch, in which last bits stay what they were, and so

@@ -78,8 +78,8 @@ def test_the_layout_changes_rounding_alone(
     maps = {}
     for layout in (torch.contiguous_format, torch.channels_last):
         monkeypatch.setattr("marigold_core.pipeline.loading.fastest_layout", lambda *_, layout=layout: layout)
-        pipe = load(folder, device="cpu", dtype="float32")
-        assert pipe.unet.conv_in.weight.is_contiguous(memory_format=layout)
+        pipe: Any = load(folder, device="cpu", dtype="float32")
+        assert pipe.vae.decoder.conv_in.weight.is_contiguous(memory_format=layout)
         maps[layout] = pipe(photo(), settings).values
     np.testing.assert_allclose(*maps.values(), atol=1e-4)
 

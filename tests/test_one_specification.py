@@ -15,12 +15,21 @@ from marigold_core.calibration.calibrate import HintFields
 from marigold_core.cli import entry as cli
 from marigold_core.cli.calibrate import HintWords
 from marigold_core.cli.compare import ComparisonRun
-from marigold_core.cli.console import Run
+from marigold_core.cli.console import Run, WrittenFlat
 from marigold_core.comparison.sweep import Comparison
 from marigold_core.serving.jobs import Service
-from marigold_core.settings import PRESETS, ColourSettings, Frozen, MeshSettings, Settings, default, help_text
+from marigold_core.settings import (
+    PRESETS,
+    ColourSettings,
+    DepthReading,
+    Frozen,
+    MeshSettings,
+    Settings,
+    default,
+    help_text,
+)
 from marigold_core.ui import text
-from marigold_core.ui.api import ENDPOINTS, PHOTO, CompareOutput, DepthOutput, MeshOutput, handler
+from marigold_core.ui.api import DEPTH, ENDPOINTS, PHOTO, CompareOutput, DepthOutput, GivenOutput, MeshOutput, handler
 from marigold_core.ui.controls.settings import DEFAULT_PRESET
 from marigold_core.ui.page import build
 from marigold_core.ui.screens.mesh import FIELDS, MOST_TRIANGLES
@@ -34,15 +43,17 @@ HINTS = HintFields[list[list[float]]]
 
 # Of every endpoint and command: the models whose fields it takes, in this order; the fields of a model, where not all.
 ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
-    "predict_depth": [(Settings, ()), (DepthOutput, ()), (ColourSettings, ())],
+    "predict_depth": [(Settings, ()), (DepthOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
     "build_mesh": [(Settings, ()), (MeshOutput, ()), (MeshSettings, ())],
-    "calibrate": [(HINTS, ()), (MeshSettings, ("fov_x_deg",)), (Settings, ()), (DepthOutput, ()), (ColourSettings, ())],
+    "calibrate": [(HINTS, ()), (Settings, ()), (DepthOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
+    "import_depth": [(DepthReading, ()), (HINTS, ()), (GivenOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
     "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution", "views")), (CompareOutput, ())],
 }
 COMMAND_MODELS: dict[str, list[Model]] = {
     "predict": [Run, Settings, MeshSettings, ColourSettings],
     "calibrate": [HintWords, Run, Settings, MeshSettings, ColourSettings],
     "compare": [Comparison, ComparisonRun, MeshSettings, ColourSettings],
+    "import-depth": [WrittenFlat, DepthReading, HintWords, MeshSettings, ColourSettings],
 }
 
 
@@ -90,9 +101,13 @@ def test_arguments_of_endpoints_are_fields_of_the_models(info: dict[str, Any], n
     photo, *arguments = info[f"/{name}"]["parameters"]
     assert (photo["parameter_name"], photo["parameter_has_default"]) == ("photo", False)
     assert photo["python_type"]["description"] == PHOTO
+    if name == "import_depth":
+        depth, *arguments = arguments
+        assert (depth["parameter_name"], depth["python_type"]["description"]) == ("depth", DEPTH)
     for (model, field), argument in zip(fields(name), arguments, strict=True):
         said, schema, value = argument["python_type"]["description"], schema_of(model, field), default(model, field)
-        assert (argument["parameter_name"], argument["parameter_has_default"]) == (field, True)
+        needed = (name, field) == ("calibrate", "anchors")  # so that the example that the API page prints has some
+        assert (argument["parameter_name"], argument["parameter_has_default"]) == (field, not needed)
         if isinstance(value, tuple):  # values to compare: null stands for the model's own, which are named
             assert argument["parameter_default"] is None
             assert said.startswith(help_text(model, field)) and said.endswith(
@@ -100,7 +115,8 @@ def test_arguments_of_endpoints_are_fields_of_the_models(info: dict[str, Any], n
             )
             assert parts(argument["type"]) == {**parts(schema), "null": {}}
         else:
-            assert argument["parameter_default"] == value and type(argument["parameter_default"]) is type(value)
+            held = argument.get("parameter_default")
+            assert held == value and type(held) is type(value)
             assert said.startswith(help_text(model, field))
             assert parts(argument["type"]) == parts(schema)
         for part in parts(schema).values():
@@ -117,8 +133,9 @@ def test_tools_are_described_like_endpoints(info: dict[str, Any], endpoint: Any,
     shown = info[f"/{endpoint.name}"]
     assert description == shown["description"] == endpoint.description
     assert arguments == {one["parameter_name"]: one["python_type"]["description"] for one in shown["parameters"]}
-    optional = list(inspect.signature(function).parameters.values())[1:]
-    assert [one.default for one in optional] == [one["parameter_default"] for one in shown["parameters"][1:]]
+    optional = [one for one in inspect.signature(function).parameters.values() if one.default is not one.empty]
+    with_default = [one["parameter_default"] for one in shown["parameters"] if one["parameter_has_default"]]
+    assert [one.default for one in optional] == with_default
     service.close()
 
 

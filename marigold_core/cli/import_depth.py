@@ -33,8 +33,8 @@ def import_depth(
 ) -> int:
     """Take the depth of a photo from elsewhere: a PNG, TIFF, EXR, NPY or PFM, or what HEIC and JPEG photos carry.
 
-    What the file does not say of its values, options do: --greater nearer for maps whose near parts are bright,
-    --unit-m 0.001 for millimetres. Hints turn relative depth into metres. The files are those of ``predict``.
+    What the file does not say of its values, options do, such as "--greater nearer" where near parts are bright, or
+    "--unit-m 0.001" for millimetres. Hints turn relative depth into metres. The files are those of ``predict``.
     """
     from marigold_core.files.reader import from_depth
     from marigold_core.files.writers import save

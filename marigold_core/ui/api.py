@@ -9,7 +9,9 @@ import inspect
 import json
 import mimetypes
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 from urllib.parse import quote
@@ -27,6 +29,7 @@ from marigold_core.checkpoints.registry import Checkpoint, default_checkpoint
 from marigold_core.comparison.sweep import Comparison, count_cells
 from marigold_core.errors import CalibrationError, MarigoldError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
+from marigold_core.files.reader import from_depth
 from marigold_core.files.writers import file_names
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.prediction import Kind, Prediction, Progress, ProgressEvents
@@ -35,6 +38,7 @@ from marigold_core.settings import (
     DEFAULT_COLORMAP,
     Colormap,
     ColourSettings,
+    DepthReading,
     Format,
     Frozen,
     MeshSettings,
@@ -45,7 +49,7 @@ from marigold_core.ui import text
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.offered_checkpoints import check_checkpoint
-from marigold_core.ui.photo_input import draw_photo
+from marigold_core.ui.photo_input import DepthInput, draw_photo
 from marigold_core.ui.text import compare as compare_text
 from marigold_core.ui.text import metres as metres_text
 
@@ -57,6 +61,7 @@ Model = TypeVar("Model", bound=Frozen)
 MIME_TYPES = {".glb": "model/gltf-binary", ".stl": "model/stl", ".exr": "image/x-exr"}  # not known to every system
 USUAL: tuple[Format, ...] = ("npy", "png16", "color")  # of an endpoint that is asked for no files
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB"
+DEPTH = "its depth map, PNG, TIFF, EXR, NPY or PFM, up to 40 MB; null takes the one that the photo itself carries"
 
 
 # ------------------------------------------------------------------------------- what goes in, beside the settings
@@ -77,6 +82,13 @@ class MeshOutput(Frozen):
     formats: list[Literal["glb", "ply", "stl"]] | None = Field(
         None, description="glb is a textured mesh, ply coloured points, stl a relief to print; by default glb"
     )
+
+
+class GivenOutput(Frozen):
+    """What is returned of a depth map from elsewhere."""
+
+    formats: list[Format] | None = Field(None, description=help_text(DepthOutput, "formats"))
+    save_for: list[SaveFor] | None = Field(None, description=SAVE_FOR)
 
 
 class CompareOutput(Frozen):
@@ -177,6 +189,16 @@ def _metres(service: Service, given: Arguments) -> Iterator[Answer]:
     yield {**_files(service, found, given, USUAL), "calibration": solution(found)}
 
 
+def _given(service: Service, given: Arguments) -> Iterator[Answer]:
+    reading, mesh, hints = _take(DepthReading, given), _take(MeshSettings, given), read_hints(given)
+    found = from_depth(given["photo"], given["depth"], reading, fov_x_deg=mesh.fov_x_deg)
+    if not hints.is_given:
+        yield _files(service, found, given, USUAL)
+        return
+    metres = calibrate(found, hints)
+    yield {**_files(service, metres, given, USUAL), "calibration": solution(metres)}
+
+
 def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
     requested, checkpoints = read_comparison(given)
     key, sweep = service.begin_comparison(given["photo"], requested, checkpoints)
@@ -262,11 +284,21 @@ class Parameter:
     default: Any
     description: str
     schema: dict[str, Any]  # its JSON schema: type and range
+    example: Any = None  # what the API page prints, where an argument has to be given, though null may be given for it
 
 
 def fields(model: type[Frozen], *names: str) -> list[Parameter]:
     """List fields of a model as arguments, by default all of them."""
     return [_parameter(model, name) for name in names or model.model_fields]
+
+
+def _hints(example: list[list[float]] | None = None) -> list[Parameter]:
+    """List the hints as arguments; with an ``example`` known depths have to be given, or null for them."""
+    anchors, *others = fields(HintFields[list[list[float]]])
+    if example:
+        about = f"{anchors.description}; null where other hints are given"
+        anchors = replace(anchors, example=example, description=about)
+    return [anchors, *others]
 
 
 def _parameter(model: type[Frozen], name: str) -> Parameter:
@@ -303,10 +335,16 @@ class Endpoint:
     output: type[Frozen]  # the model of those arguments that are of this endpoint alone
     result: type
     run: Callable[[Service, Arguments], Iterator[Answer]]
+    depth: bool = False  # whether it takes a depth map beside the photo
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What it takes as files, each with its description; a depth map may be null."""
+        return {"photo": PHOTO, "depth": DEPTH} if self.depth else {"photo": PHOTO}
 
     def complete(self, values: Iterable[object]) -> Arguments:
         """Give the values of a call, the photo first, their names; null stands for the default."""
-        defaults = {"photo": None, **{argument.name: argument.default for argument in self.arguments}}
+        defaults = {**dict.fromkeys(self.files), **{argument.name: argument.default for argument in self.arguments}}
         pairs = zip(defaults.items(), values, strict=True)
         return {name: default if value is None else value for (name, default), value in pairs}
 
@@ -315,7 +353,7 @@ ENDPOINTS = (
     Endpoint(
         "predict_depth",
         "Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty from 3 members up.",
-        [*fields(Settings), *fields(DepthOutput), *fields(ColourSettings)],
+        [*fields(Settings), *fields(DepthOutput), *fields(ColourSettings), *fields(MeshSettings)],
         DepthOutput,
         DepthResult,
         _depth,
@@ -334,15 +372,31 @@ ENDPOINTS = (
         " Positions are pixels of the upright photo, from its top left corner."
         " Two hints at different depths are needed.",
         [
-            *fields(HintFields[list[list[float]]]),
-            *fields(MeshSettings, "fov_x_deg"),
+            *_hints(example=[[600, 415, 6], [270, 150, 25]]),
             *fields(Settings),
             *fields(DepthOutput),
             *fields(ColourSettings),
+            *fields(MeshSettings),
         ],
         DepthOutput,
         MetresResult,
         _metres,
+    ),
+    Endpoint(
+        "import_depth",
+        "Make files of a photo and a depth map from elsewhere, in metres where its file, the arguments or hints say so."
+        " What the file says of its values is used; what was taken as usual stands in the manifest's note.",
+        [
+            *fields(DepthReading),
+            *_hints(),
+            *fields(GivenOutput),
+            *fields(ColourSettings),
+            *fields(MeshSettings),
+        ],
+        GivenOutput,
+        MetresResult,
+        _given,
+        depth=True,
     ),
     Endpoint(
         "compare",
@@ -368,13 +422,16 @@ def add_endpoints(page: gr.Blocks, service: Service) -> None:
 
 def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
     """Do what ``gr.api`` does, but with our photo input, described arguments and a validator."""
-    photo = draw_photo(visible=False)
-    schema = {**photo.api_info(), "additional_description": PHOTO}
-    photo.api_info = lambda: schema
-    inputs: list[Component] = [photo]
+    inputs: list[Component] = []
+    for name, description in endpoint.files.items():
+        file = draw_photo(visible=False) if name == "photo" else DepthInput(visible=False)
+        file.api_info = partial(dict, file.api_info(), additional_description=description)
+        inputs.append(file)
     for argument in endpoint.arguments:
         described = {**argument.schema, "additional_description": argument.description}
         inputs.append(Api(argument.default, described, argument.name))
+        if argument.example is not None:  # its value would be taken as a default
+            inputs[-1].example_payload = partial(deepcopy, argument.example)
 
     def check(*values: object) -> list[dict[str, Any]]:
         """Refuse wrong values with one sentence, at the argument that is wrong."""
@@ -405,11 +462,15 @@ def handler(endpoint: Endpoint, service: Service) -> Callable[..., Iterator[Answ
             yield from endpoint.run(service, endpoint.complete(values))
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    optional = [inspect.Parameter(one.name, kind, default=one.default) for one in endpoint.arguments]
-    described = [f"{one.name}: {one.description}" for one in endpoint.arguments]
-    run.__signature__ = inspect.Signature([inspect.Parameter("photo", kind), *optional])  # type: ignore[attr-defined]
+    needed = [*endpoint.files, *(one.name for one in endpoint.arguments if one.example is not None)]
+    optional = [
+        inspect.Parameter(one.name, kind, default=one.default) for one in endpoint.arguments if one.name not in needed
+    ]
+    described = [f"{name}: {description}" for name, description in endpoint.files.items()]
+    described += [f"{one.name}: {one.description}" for one in endpoint.arguments]
+    run.__signature__ = inspect.Signature([*(inspect.Parameter(name, kind) for name in needed), *optional])  # type: ignore[attr-defined]
     run.__name__ = endpoint.name
-    run.__doc__ = "\n".join([endpoint.description, "", "Args:", f"photo: {PHOTO}", *described])
+    run.__doc__ = "\n".join([endpoint.description, "", "Args:", *described])
     return run
 
 
@@ -419,7 +480,7 @@ def fault(endpoint: Endpoint, given: Arguments) -> tuple[str, str] | None:
         return "photo", text.NO_PHOTO
     at = endpoint.arguments[0].name  # of a fault that no single argument has
     try:
-        for model in (Settings, MeshSettings, ColourSettings, endpoint.output):
+        for model in (Settings, DepthReading, MeshSettings, ColourSettings, endpoint.output):
             _take(model, given)
         if "anchors" in given:
             read_hints(given)

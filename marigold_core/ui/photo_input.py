@@ -19,6 +19,7 @@ from marigold_core.ui import text
 WEB = ("http:", "https:")
 DEPTH_TYPES = [".png", ".tif", ".tiff", ".exr", ".npy", ".pfm", ".jpg", ".jpeg", ".heic"]
 EXAMPLE = "https://example.org/temple.jpg"  # stands for the example photo of that name; it is never fetched
+EXAMPLE_DEPTH = "https://example.org/temple_depth.png"  # likewise for its stored depth
 
 
 class WithoutStub(ComponentMeta):
@@ -73,12 +74,18 @@ class DepthInput(gr.File, metaclass=WithoutStub):
 
     is_template = True
 
+    def example_payload(self) -> Any:
+        """Return the depth map in the code that the API page prints."""
+        return cast(Any, handle_file(EXAMPLE_DEPTH))
+
     def preprocess(self, payload: ListFiles | FileData | None) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the path of the uploaded file."""
         return _uploaded_path(cast("FileData | None", payload))
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Take uploads alone, as ``PhotoInput`` does."""
+        """Take uploads and ``EXAMPLE_DEPTH``, as ``PhotoInput`` does."""
+        if url_or_file_path == EXAMPLE_DEPTH:
+            url_or_file_path = examples.RESULTS / "temple_depth.png"
         return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
 
 

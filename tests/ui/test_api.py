@@ -91,7 +91,8 @@ def test_what_is_known_gives_metres(client, picture, tiny_depth):
 )
 def test_hints_that_are_none_are_refused_before_the_model_runs(client, picture, words, sentence):
     with pytest.raises((ValidationError, AppError), match=sentence):
-        client.predict(handle_file(picture), **words, num_inference_steps=50, ensemble_size=20, api_name="/calibrate")
+        given = {"anchors": None, "num_inference_steps": 50, "ensemble_size": 20, **words}
+        client.predict(handle_file(picture), **given, api_name="/calibrate")
 
 
 def test_progress_is_seen_on_the_way(client, picture):
@@ -126,6 +127,7 @@ def test_only_the_endpoints_are_public(client):
         "/predict_depth",
         "/build_mesh",
         "/calibrate",
+        "/import_depth",
         "/compare",
     }
 
@@ -199,19 +201,68 @@ def test_too_much_is_refused_before_it_waits(client: Client, picture: Path) -> N
 # ------------------------------------------------------------------------------- the API page, raw requests
 
 
-def test_the_example_of_the_api_page_runs_as_printed(client: Client, url: str) -> None:
-    info = httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"]
-    for name in ("/predict_depth", "/build_mesh"):
-        photo, *others = info[name]["parameters"]
-        given = {one["parameter_name"]: one["parameter_default"] for one in others}
-        printed = info[name]["code_snippets"]["python"]
-        assert f"handle_file('{photo['example_input']['url']}')" in printed
-        if name == "/predict_depth":
-            code = re.sub(r'Client\("[^"]*"\)', "client", printed, count=1).replace("print(result)", "")
-            names: dict[str, Any] = {"client": client}
-            exec(code, names)
-            assert names["result"]["manifest"]["photo"]["width"] == 640
-        assert given["ensemble_size"] == 1
+@pytest.mark.parametrize("name", ["predict_depth", "build_mesh", "calibrate", "import_depth", "compare"])
+def test_the_example_of_the_api_page_runs_as_printed(client: Client, url: str, name: str) -> None:
+    info = httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"][f"/{name}"]
+    printed = info["code_snippets"]["python"]
+    assert f"handle_file('{info['parameters'][0]['example_input']['url']}')" in printed
+    code = re.sub(r'Client\("[^"]*"\)', "client", printed, count=1).replace("print(result)", "")
+    if name == "calibrate":  # the server's own has random weights, whose maps the hints contradict
+        code = code.replace("checkpoint=None", 'checkpoint="nano"')
+    code = code.replace("sizes=None", "sizes=[1, 3]")  # 16 cells as printed take a minute and more
+    names: dict[str, Any] = {"client": client}
+    exec(code, names)
+    answer = names["result"]
+    if name == "compare":
+        assert len(answer["rows"]) == 8
+    else:
+        assert answer["manifest"]["photo"]["width"] == 640
+        assert answer["manifest"]["kind"] == ("metric" if name == "calibrate" else "affine")
+
+
+def test_a_depth_map_from_elsewhere_becomes_files(client: Client, picture: Path, tmp_path: Path) -> None:
+    z = (2 + np.add.outer(np.arange(24) / 24, np.arange(32) / 8)).astype(np.float32)
+    np.save(tmp_path / "z.npy", z * 1000)
+    photo, depth = handle_file(picture), handle_file(tmp_path / "z.npy")
+    answer = client.predict(
+        photo, depth, unit_m=0.001, formats=["npy", "ply"], save_for=["rgbd"], api_name="/import_depth"
+    )
+    assert answer["manifest"]["kind"] == "metric" and answer["manifest"]["checkpoint"] == "given: z.npy"
+    assert set(answer) == {"manifest", "npy", "ply", "photo", "depth_mm", "intrinsics"}
+    assert np.load(answer["npy"]).max() == pytest.approx(z.max(), rel=0.01)
+    anchors = [[2, 3, 2.2], [60, 40, 6.6]]
+    answer = client.predict(photo, depth, quantity="depth", anchors=anchors, api_name="/import_depth")
+    assert answer["calibration"]["kind"] == "metric" and answer["manifest"]["settings"]["kind"] == "affine"
+    with pytest.raises(AppError, match="carries no depth map"):
+        client.predict(photo, None, api_name="/import_depth")
+    with pytest.raises(ValidationError, match="unit_m must be greater than 0"):
+        client.predict(photo, depth, unit_m=-1, api_name="/import_depth")
+    with pytest.raises(AppError, match="Metres need unit_m"):
+        client.predict(photo, depth, kind="metric", api_name="/import_depth")
+
+
+def test_files_for_programs_take_their_settings(client: Client, picture: Path) -> None:
+    asked = {"num_inference_steps": 1, "save_for": ["stereo", "print"], "formats": ["stl"]}
+    shape = {"stereo_layout": "anaglyph", "relief_mm": 50.0, "relief_height_mm": 5.0, "relief_base_mm": 2.0}
+    answer = client.predict(handle_file(picture), **asked, **shape, api_name="/predict_depth")
+    assert set(answer) == {"manifest", "stereo", "stereo_filled", "stl", "relief_3mf"}
+    with Image.open(answer["stereo"]) as pair:
+        assert pair.size == (64, 48)  # red and cyan in one picture, not side by side
+    np.testing.assert_allclose(trimesh.load_mesh(answer["stl"]).extents, (50, 37.5, 7), atol=1)
+    with pytest.raises(ValidationError, match="stereo_layout must be"):
+        client.predict(handle_file(picture), stereo_layout="wide", api_name="/predict_depth")
+    with pytest.raises(AppError, match="needs depth in metres"):
+        client.predict(handle_file(picture), save_for=["nerfstudio"], api_name="/predict_depth")
+
+
+def test_metres_come_as_files_for_programs(client: Client, picture: Path, tiny_depth: Path) -> None:
+    settings = {"num_inference_steps": 1, "processing_resolution": 64}
+    values = load(tiny_depth)(picture, Settings(**settings)).values
+    ends = [divmod(int(at), values.shape[1]) for at in (values.argmin(), values.argmax())]
+    known = [[x, y, metres] for (y, x), metres in zip(ends, (1.5, 4), strict=True)]
+    asked = {"save_for": ["nerfstudio"], "fov_x_deg": 60, **settings}
+    answer = client.predict(handle_file(picture), known, **asked, api_name="/calibrate")
+    assert set(answer) == {"manifest", "calibration", "photo", "depth_mm", "ply", "transforms"}
 
 
 def test_null_is_the_default_and_files_are_described_completely(url: str, picture: Path) -> None:

@@ -127,7 +127,7 @@ def test_its_manifest_is_made_again_or_says_what_is_missing(
     if metres:
         made = calibrate(made, Hints(anchors=[Anchor(2, 3, 2.2), Anchor(60, 40, 6.6)]))
     manifest = str(save(made, tmp_path / "saved", ["npy", "color"])["manifest"])
-    values = held(tab) | {tab.replay.manifest: [manifest, files.photo, files.depth]}
+    values: dict[Any, Any] = {**held(tab), tab.replay.manifest: [manifest, files.photo, files.depth]}
     *_, last = tab.replay.on_upload(values)
     assert "Same bytes: 2 files." in last[tab.controller.status]
     values[tab.replay.manifest] = [manifest, files.photo]

@@ -40,7 +40,7 @@ def test_only_the_photo_is_required(client, picture):
 
 
 def test_settings_arrive_and_the_numbers_are_those_of_python(client, picture, tiny_depth):
-    settings = {"num_inference_steps": 2, "ensemble_size": 3, "processing_resolution": 64, "seed": 7}
+    settings: dict[str, Any] = {"num_inference_steps": 2, "ensemble_size": 3, "processing_resolution": 64, "seed": 7}
     answer = client.predict(handle_file(picture), **settings, formats=["npy", "uncertainty"], api_name="/predict_depth")
     expected = load(tiny_depth)(picture, Settings(**settings))
     assert expected.uncertainty is not None
@@ -60,7 +60,7 @@ def test_a_mesh_opens_elsewhere(client, picture):
 
 
 def test_what_is_known_gives_metres(client, picture, tiny_depth):
-    settings = {"num_inference_steps": 1, "processing_resolution": 64}
+    settings: dict[str, Any] = {"num_inference_steps": 1, "processing_resolution": 64}
     values = load(tiny_depth)(picture, Settings(**settings)).values
     (near_y, near_x), (far_y, far_x) = (divmod(int(at), values.shape[1]) for at in (values.argmin(), values.argmax()))
     known = [[near_x, near_y, 1.5], [far_x, far_y, 4]]
@@ -256,7 +256,7 @@ def test_files_for_programs_take_their_settings(client: Client, picture: Path) -
 
 
 def test_metres_come_as_files_for_programs(client: Client, picture: Path, tiny_depth: Path) -> None:
-    settings = {"num_inference_steps": 1, "processing_resolution": 64}
+    settings: dict[str, Any] = {"num_inference_steps": 1, "processing_resolution": 64}
     values = load(tiny_depth)(picture, Settings(**settings)).values
     ends = [divmod(int(at), values.shape[1]) for at in (values.argmin(), values.argmax())]
     known = [[x, y, metres] for (y, x), metres in zip(ends, (1.5, 4), strict=True)]

@@ -26,7 +26,7 @@ from marigold_core import __version__
 from marigold_core.errors import ImageError, SettingsError
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
-from marigold_core.ui.api import ENDPOINTS, PHOTO, Answer, Arguments, Endpoint, fault
+from marigold_core.ui.api import ENDPOINTS, Answer, Arguments, Endpoint, fault
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.middleware import MCP_LIMIT
@@ -40,10 +40,7 @@ INSTRUCTIONS = (
     " much the members of an ensemble differ, not a bound of the error. Upload a photo by POST to /gradio_api/upload"
     " and give its address, or write it as a data: URL. Answers name files by address, which are kept for an hour."
 )
-PHOTO_SCHEMA = {
-    "type": "string",
-    "description": f"{PHOTO}: a data: URL, or the address of a file that was uploaded to this server",
-}
+ADDRESS = "a data: URL, or the address of a file that was uploaded to this server"
 
 
 class McpTools:
@@ -108,26 +105,27 @@ class McpTools:
 
     def _read(self, endpoint: Endpoint, arguments: dict[str, Any]) -> Arguments:
         """Give the arguments of a call their defaults. Raises: MarigoldError for the first that is wrong."""
-        names = ["photo", *(argument.name for argument in endpoint.arguments)]
+        names = [*endpoint.files, *(argument.name for argument in endpoint.arguments)]
         for name in arguments.keys() - {*names}:
             raise SettingsError(f"{endpoint.name} has no argument {name!r}; it takes {', '.join(names)}.")
         given = endpoint.complete(arguments.get(name) for name in names)
         if found := fault(endpoint, given):
             raise SettingsError(found[1])
-        return {**given, "photo": self._photo(str(given["photo"]))}
+        files = {name: self._file(name, str(given[name])) for name in endpoint.files if given[name] is not None}
+        return {**given, **files}
 
-    def _photo(self, address: str) -> bytes | str:
-        """Find the photo that an address names -> its bytes, or its path. Raises: ImageError."""
+    def _file(self, name: str, address: str) -> bytes | str:
+        """Find the file that an address names -> its bytes, or its path. Raises: ImageError."""
         kind, _, content = address.partition(",")
         if kind.startswith("data:") and kind.endswith(";base64"):
             try:
                 return base64.b64decode(content, validate=True)
             except binascii.Error:
-                raise ImageError("The data: URL of the photo is not valid base64.") from None
+                raise ImageError(f"The data: URL of the argument {name} is not valid base64.") from None
         _, found, path = unquote(urlsplit(address).path).partition(FILE_ROUTE)
         file = Path(path).resolve()
         if not found or not file.is_relative_to(self._folder) or not file.is_file():
-            raise ImageError(text.PHOTO_ADDRESS)
+            raise ImageError(text.FILE_ADDRESS.format(name=name))
         return str(file)
 
     @property
@@ -147,7 +145,8 @@ def _schema(endpoint: Endpoint) -> dict[str, Any]:
     arguments = {
         one.name: {"default": one.default, **one.schema, "description": one.description} for one in endpoint.arguments
     }
-    return {"type": "object", "properties": {"photo": PHOTO_SCHEMA, **arguments}, "required": ["photo"]}
+    files = {name: {"type": "string", "description": f"{about}: {ADDRESS}"} for name, about in endpoint.files.items()}
+    return {"type": "object", "properties": {**files, **arguments}, "required": ["photo"]}
 
 
 def _root(request: Any) -> str:

@@ -15,7 +15,7 @@ from marigold_core.geometry.camera import metric_z, pixel_rays
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, MeshSettings
 from tests.helpers.predictions import prediction_of
-from tests.images.test_depth_map import LEVELS, gdepth_photo, stored
+from tests.images.test_depth_map import LEVELS, PORTRAIT, gdepth_photo, stored
 
 SIZE = 48, 64
 PHOTO = np.random.default_rng(3).integers(0, 255, (*SIZE, 3), np.uint8)
@@ -206,6 +206,15 @@ def test_files_of_ours_that_are_no_depth_say_so(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------- photos that carry depth
+
+
+def test_a_heic_portrait_is_relative_disparity_and_metres_where_its_unit_is_stated() -> None:
+    found = from_depth(PORTRAIT)
+    assert (found.kind, found.space, found.checkpoint) == ("affine", "disparity", "given: portrait.heic")
+    assert found.note is not None and "taken as usual: relative, greater is nearer" in found.note
+    assert found.values[0, 0] == pytest.approx(1, abs=0.01) and found.values[-1, -1] == pytest.approx(0, abs=0.01)
+    metres = from_depth(PORTRAIT, reading=DepthReading(unit_m=1.0))
+    assert metres.kind == "metric" and metres.values[0, 0] == pytest.approx(2, rel=0.02)  # 0.5 per metre
 
 
 def test_a_photo_with_google_depth_is_in_metres(tmp_path: Path) -> None:

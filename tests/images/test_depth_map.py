@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from io import BytesIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from marigold_core.images.depth_map import decode, decode_embedded
 from marigold_core.settings import DepthReading
 
 LEVELS = np.add.outer(np.arange(18), np.arange(24)) * 5  # 0 to 200
+PORTRAIT = Path(__file__).with_name("portrait.heic")  # drawn, not photographed
 NAMESPACE = "http://ns.google.com/photos/1.0/depthmap/"
 
 
@@ -202,6 +204,15 @@ def test_google_depth_turns_upright_with_its_photo() -> None:
 def test_a_photo_without_usable_depth_says_so(data: bytes) -> None:
     with pytest.raises(ImageError, match="depth map"):
         decode_embedded(data)
+
+
+def test_the_depth_of_a_real_heic_file() -> None:
+    """Its photo of ramps has a depth image of 8 bits, 3 (row + column), from 0.5 to 3 per metre, as portraits have."""
+    found = decode_embedded(PORTRAIT.read_bytes())
+    levels = 3 * np.add.outer(np.arange(36), np.arange(48))
+    np.testing.assert_allclose(found.values, 0.5 + levels / 255 * 2.5, rtol=1e-6)
+    assert found.stated == DepthReading(quantity="disparity") and found.belongs
+    np.testing.assert_array_equal(decode(PORTRAIT.read_bytes()).values, found.values)
 
 
 class HeifDepth(SimpleNamespace):

@@ -75,7 +75,7 @@ def test_every_endpoint_is_a_tool_with_its_arguments(server: str) -> None:
     assert [tool.name for tool in tools] == [endpoint.name for endpoint in ENDPOINTS]
     for tool, endpoint in zip(tools, ENDPOINTS, strict=True):
         properties = tool.inputSchema["properties"]
-        assert list(properties) == ["photo", *(argument.name for argument in endpoint.arguments)]
+        assert list(properties) == [*endpoint.files, *(argument.name for argument in endpoint.arguments)]
         assert tool.inputSchema["required"] == ["photo"] and tool.description == endpoint.description
     members = tools[0].inputSchema["properties"]["ensemble_size"]
     assert (members["minimum"], members["maximum"], members["default"]) == (1, 20, 1) and members["description"]
@@ -96,6 +96,16 @@ def test_a_call_returns_numbers_files_and_a_picture(server: str, picture: bytes,
     assert Image.open(BytesIO(base64.b64decode(shown.data))).size == (64, 48)
 
 
+def test_a_depth_map_comes_as_a_second_file(server: str, picture: bytes) -> None:
+    file = BytesIO()
+    Image.fromarray(np.add.outer(np.arange(24), np.arange(32)).astype(np.uint8)).save(file, "PNG")
+    depth = upload(server, file.getvalue())
+    answer = call(server, "import_depth", photo=inline(picture), depth=depth, unit_m=0.1, formats=["npy"])
+    assert answer.structuredContent is not None and answer.structuredContent["manifest"]["kind"] == "metric"
+    found = np.load(BytesIO(httpx.get(answer.structuredContent["npy"]).content))
+    assert float(np.nanmax(found)) == pytest.approx(5.4, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "sentence"),
     [
@@ -108,7 +118,13 @@ def test_a_call_returns_numbers_files_and_a_picture(server: str, picture: bytes,
         ("predict_depth", {"photo": "data:image/png;base64,%%%"}, "is not valid base64"),
         ("predict_depth", {"photo": inline(b"no picture")}, "photo"),
         ("calibrate", {"anchors": [[1, 2]]}, "anchors"),
-        ("measure", {}, "There is no tool 'measure'; there are predict_depth, build_mesh, calibrate, compare."),
+        ("import_depth", {}, "This photo carries no depth map"),
+        ("import_depth", {"depth": "/etc/passwd"}, "depth must be a data: URL with base64, or the address"),
+        (
+            "measure",
+            {},
+            "There is no tool 'measure'; there are predict_depth, build_mesh, calibrate, import_depth, compare.",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(

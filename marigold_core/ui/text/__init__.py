@@ -98,8 +98,8 @@ UNREADABLE = (
     "This request could not be read; send a JSON list called data with the arguments that /gradio_api/info lists."
 )
 FOREIGN_PAGE = "A page of another server may not use these tools."
-PHOTO_ADDRESS = (
-    "photo must be a data: URL with base64, or the address of a file that was uploaded to this server"
+FILE_ADDRESS = (
+    "{name} must be a data: URL with base64, or the address of a file that was uploaded to this server"
     " by POST to /gradio_api/upload."
 )
 DISK_FULL = "The disk of this server is full; try again later."

@@ -153,6 +153,10 @@ def main(
     if honesty is not None:
         if source.pipeline is None or source.settings is None:
             raise MarigoldError("The honesty checks ask for more predictions: give a checkpoint, not a folder of maps.")
+        if source.pipeline.checkpoint.family.one_step:
+            raise MarigoldError(
+                f"The honesty checks compare denoising steps, and {source.name} predicts in one: score it without them."
+            )
         checks = SanityChecks(source.pipeline, source.settings, chosen, honesty)
     indices = spread(a_set, limit)
     if source.folder is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marigold_core.checkpoints.registry import NAMED
 from marigold_core.errors import CheckpointError
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving import runtime_estimate
@@ -186,6 +187,9 @@ def test_the_first_guess_says_so_and_knows_loading_and_downloads():
     published = estimate("prs-eth/marigold-depth-never-fetched", settings, PHOTO_SIZE, None)
     assert published.download_bytes > 1e9
     assert published.seconds > 5 * first.seconds
+    one_step = estimate("e2e-ft", Settings(), PHOTO_SIZE, None)
+    assert one_step.download_bytes == NAMED["e2e-ft"].size_bytes
+    assert one_step.seconds < estimate("v1-1", Settings(), PHOTO_SIZE, None).seconds
     with pytest.raises(CheckpointError):
         estimate(str(Path(__file__).parent), settings, PHOTO_SIZE, None)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from marigold_core import Settings
 from marigold_core.checkpoints.registry import find
 from tests.helpers.command_line import fingerprints
+from tests.helpers.families import as_e2e_ft
 from tests.helpers.set_writers import Picture, write_kitti, write_measured
 from tests.training.scoring.test_scores import HEIGHT, WIDTH, sloping_floor
 from training.data.sets import open_set
@@ -262,3 +263,14 @@ def test_eth3d_is_seen_at_756_where_the_autoencoder_divides_it(name: str, seen_p
     assert source.settings is not None and source.pipeline is not None
     assert source.settings.processing_resolution == seen_px
     assert source.pipeline.resolve(source.settings) == source.settings
+
+
+def test_a_checkpoint_of_one_step_is_scored_and_refuses_more(
+    score: Score, floors: Path, tiny_depth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = as_e2e_ft(tiny_depth, tmp_path / "marigold-e2e-ft-depth")
+    assert score(folder, floors, *QUICK) == 0
+    assert score(folder, floors) == 2
+    assert "marigold-e2e-ft-depth predicts in one step: ask for 1 denoising step, not 4." in capsys.readouterr().err
+    assert score(folder, floors, *QUICK, "--honesty", tmp_path) == 2
+    assert "The honesty checks compare denoising steps, and marigold-e2e-ft-depth" in capsys.readouterr().err

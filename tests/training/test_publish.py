@@ -15,6 +15,7 @@ from marigold_core import load
 from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from tests.helpers.command_line import fingerprints
+from tests.helpers.families import as_lotus
 from training import publish as module
 from training.engine import checkpoints
 from training.models.networks import new_checkpoint
@@ -209,3 +210,11 @@ def test_what_fails_leaves_the_older_one(tiny_depth: Path, tmp_path: Path, monke
 def test_a_source_is_never_its_own_target(tiny_depth: Path) -> None:
     with pytest.raises(MarigoldError, match="is what is published"):
         publish(tiny_depth, tiny_depth)
+
+
+def test_what_the_name_of_a_repository_told_stays_known_under_another_name(tiny_depth: Path, tmp_path: Path) -> None:
+    source = as_lotus(tiny_depth, tmp_path / "lotus-depth-d-v2-0-disparity", generative=False)
+    out = publish(source, tmp_path / "mine")
+    old, new = find(source), find(out)
+    assert (new.family, new.space, new.modality) == (old.family, "disparity", "depth")
+    assert "of the Lotus-D family (one step, no noise), for `marigold_core.load`" in (out / "README.md").read_text()

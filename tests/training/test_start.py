@@ -431,6 +431,9 @@ def test_what_does_not_fit_is_refused_in_one_sentence(fault: str, stable_diffusi
 def test_marigold_checkpoints_that_do_not_fit_are_refused(tiny_depth: Path, tiny_normals: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="predicts normals; training starts from one that predicts depth"):
         prepare_start(tiny_normals, tmp_path / "start")
+    one_step = shutil.copytree(tiny_depth, tmp_path / "marigold-e2e-ft-depth")
+    with pytest.raises(CheckpointError, match="The start model is of the E2E-FT family, .* not trained to denoise"):
+        prepare_start(one_step, tmp_path / "start")
     folder = shutil.copytree(tiny_depth, tmp_path / "narrow")
     change(folder / "text_encoder" / "config.json", hidden_size=8)
     with pytest.raises(CheckpointError, match="8 numbers a word and its U-Net takes 16"):

@@ -35,16 +35,11 @@ class SanityChecks:
     """All checks, given one photograph at a time; of the others it keeps one map and one truth.
 
     Cost: a prediction of every photo upside down, and at the end ``MEMBERS`` + 1 members of every example.
-    Raises: MarigoldError when ``examples`` holds no JPEG, or the checkpoint predicts in one step.
+    Raises: MarigoldError when ``examples`` holds no JPEG.
     """
 
     def __init__(self, pipeline: MarigoldPipeline, settings: Settings, protocol: Protocol, examples: Path):
         self.pipeline, self.settings, self.protocol = pipeline, settings, protocol
-        if pipeline.checkpoint.family.one_step:
-            raise MarigoldError(
-                f"The honesty checks compare {FEW_STEPS} and {MORE_STEPS} denoising steps, and"
-                f" {pipeline.checkpoint.name} predicts in one: score it without them."
-            )
         self.examples = sorted(examples.glob("*.jpg"))
         if not self.examples:
             raise MarigoldError(f"{examples.name} holds no example photograph NAME.jpg, which the honesty checks need.")

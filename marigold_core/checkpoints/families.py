@@ -26,10 +26,11 @@ class Family:
     name: str
     noise: Noise = "gaussian"  # what a member starts from; "none": the network is given the photo alone
     prediction_type: Literal["v_prediction", "sample"] = "v_prediction"  # of the network
-    one_step: bool = False  # the network is used once, at the last timestep of training
+    one_step: bool = False  # the network is used once
+    spacing: Literal["trailing", "leading"] = "trailing"  # where that is: at the last or at the first timestep
     prompt_tokens: PromptTokens = 2  # the empty text: begin and end alone, or padded to the text encoder's length
     task: tuple[float, ...] | None = None  # numbers that tell the network what to predict, its ``class_labels``
-    normals_x: Literal["right", "left"] = "right"  # where the X axis of its pictures of normals points
+    normals_x: Literal["right", "left"] | None = "right"  # where X of its normals points; None: they are not run
 
     @property
     def deterministic(self) -> bool:
@@ -68,6 +69,10 @@ LOTUS_D = Family(
     normals_x="left",
 )
 
+# Source: Xu et al. 2025 (arXiv 2403.06090) and the authors' genpercept_pipeline.py: v without any signal is minus the
+# result. Which way its normals point is not documented.
+GENPERCEPT = Family("GenPercept", noise="none", one_step=True, spacing="leading", normals_x=None)
+
 _PUBLISHED = (  # names of repositories
     re.compile(r"(?P<start>marigold|stable-diffusion)-e2e-ft-(?P<quantity>depth|normals)"),
     re.compile(r"lotus-(?P<quantity>depth|normal)-[gd]-v[\d-]+(?P<disparity>-disparity)?"),
@@ -89,12 +94,14 @@ def unstated(folder: Path) -> dict[str, object]:
     return {QUANTITY: "disparity" if parts.get("disparity") else quantity, **noise}
 
 
-def recognise(index: Mapping[str, object], unet: Mapping[str, object]) -> Family:
-    """Tell the family from ``model_index.json``, what is ``unstated`` included, and the U-Net's configuration."""
+def recognise(index: Mapping[str, object], unet: Mapping[str, object], schedule: Mapping[str, object]) -> Family:
+    """Tell the family from ``model_index.json``, what is ``unstated`` included, and U-Net's and scheduler's files."""
     if unet.get("class_embed_type") == "projection" and (
         unet.get("projection_class_embeddings_input_dim") == TASK_NUMBERS
     ):
         return LOTUS_D if unet.get("in_channels") == LOTUS_D.in_channels else LOTUS_G
+    if schedule.get("beta_start") == schedule.get("beta_end") == 1:
+        return GENPERCEPT
     saved_by_training = index.get("_class_name") == "StableDiffusionPipeline"  # as the training of E2E-FT saves it
     noise = index.get(NOISE) or ("zeros" if saved_by_training else "gaussian")
     return E2E_FT if noise == "zeros" else MARIGOLD

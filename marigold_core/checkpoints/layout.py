@@ -97,9 +97,13 @@ def describe(folder: Path) -> Capabilities:
     """
     index = read_index(folder)
     unet, vae, schedule = (read_config(folder, name) for name in ("unet/config.json", "vae/config.json", SCHEDULE))
-    claims, family = _read_claims(index), recognise(index, unet)
+    claims, family = _read_claims(index), recognise(index, unet, schedule)
     check_unet(unet, family)
     modality = _modality(index)
+    if modality == "normals" and family.normals_x is None:
+        raise CheckpointError(
+            f"Which way the normals of a {family.name} checkpoint point is not documented; give another."
+        )
     classes = {part: _component_class(index, part, family) for part in CLASSES}
     latent_channels, scaling = vae.get("latent_channels", 4), vae.get("scaling_factor", 1)
     if latent_channels != 4:
@@ -150,7 +154,7 @@ def read_index(folder: Path) -> Config:
     if not isinstance(name, str) or name not in (*MODALITIES, *OTHER_PIPELINES):
         raise CheckpointError(
             f"This is a {name if isinstance(name, str) else 'custom-code'} checkpoint; only the depth and normals "
-            "checkpoints of Marigold, E2E-FT and Lotus can be used here."
+            "checkpoints of Marigold, E2E-FT, Lotus and GenPercept can be used here."
         )
     return index
 

@@ -63,7 +63,7 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
             check_types(scheduler_class, read_config(record.folder, SCHEDULE), SCHEDULE)
             options = _schedule_options(record.family)
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
-            _check_schedule(scheduler)
+            _check_schedule(scheduler, record.family.one_step)
         prompt = empty_prompt(record, kind)
     parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
     for part in parts:
@@ -157,21 +157,22 @@ def check_types(kind: type, config: Config, label: str) -> None:
 
 def _schedule_options(family: Family) -> dict[str, Any]:
     """Return what a family decides in place of a scheduler's file, which may be another sampler's."""
-    options: dict[str, Any] = {"timestep_spacing": "trailing"} if family.one_step else {}
+    options: dict[str, Any] = {"timestep_spacing": family.spacing, "steps_offset": 1} if family.one_step else {}
     if family.prediction_type == "sample":  # that is the result: nothing of it is computed or clipped
         options |= {"prediction_type": "sample", "clip_sample": False, "thresholding": False}
     return options
 
 
-def _check_schedule(scheduler: DDIMScheduler | LCMScheduler) -> None:
+def _check_schedule(scheduler: DDIMScheduler | LCMScheduler, one_step: bool) -> None:
     """Refuse a noise schedule that does not fall from the picture to noise, or takes not every number of steps.
 
-    Raises: CheckpointError, or whatever diffusers raises.
+    Where the network is used once, it need not fall. Raises: CheckpointError, or whatever diffusers raises.
     """
     signal = scheduler.alphas_cumprod  # [T], share of the picture at each timestep
-    falls = bool(((signal >= 0) & (signal <= 1)).all() and (signal.diff() < 0).all())  # false where not finite
+    falls = one_step or bool((signal.diff() < 0).all())
+    is_share = bool(((signal >= 0) & (signal <= 1)).all())  # false where not finite
     length = scheduler.config["num_train_timesteps"]
-    if not falls or len(signal) != length:
+    if not (falls and is_share) or len(signal) != length:
         raise CheckpointError(f"The noise schedule in {SCHEDULE} of the checkpoint does not end in noise; {AGAIN}.")
     for steps in map(int, bounds(Settings, "num_inference_steps")):
         copied: Any = copy.deepcopy(scheduler)

@@ -72,7 +72,7 @@ class MarigoldPipeline:
         self.prompt = prompt  # [1, 2 or 77, D] embedding of the empty text, the only text that a checkpoint is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
         depth = Depth(checkpoint.kind, checkpoint.depth_transfer, checkpoint.space)
-        normals = Normals(checkpoint.full_z_range, checkpoint.family.normals_x)
+        normals = Normals(checkpoint.full_z_range, checkpoint.family.normals_x or "right")
         self.modality: Modality = normals if checkpoint.modality == "normals" else depth
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
 
@@ -525,7 +525,8 @@ class MarigoldPipeline:
     def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:
         """Return a scheduler of its own for this run (it holds state), with the timesteps set."""
         scheduler = copy.deepcopy(self.scheduler)
-        if self.respace and isinstance(scheduler, DDIMScheduler) and scheduler.config["timestep_spacing"] == "leading":
+        respace = self.respace and not self.checkpoint.family.one_step and isinstance(scheduler, DDIMScheduler)
+        if respace and scheduler.config["timestep_spacing"] == "leading":
             config: dict[str, Any] = {**scheduler.config, "timestep_spacing": "trailing"}
             scheduler = DDIMScheduler(**config)
         scheduler.set_timesteps(steps, device=self.device)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from marigold_core.checkpoints import hub
-from marigold_core.checkpoints.families import E2E_FT, LOTUS_D, LOTUS_G, MARIGOLD, unstated
+from marigold_core.checkpoints.families import E2E_FT, GENPERCEPT, LOTUS_D, LOTUS_G, MARIGOLD, unstated
 from marigold_core.checkpoints.registry import NAMED, find
 from marigold_core.errors import CheckpointError
 from tests.helpers.fake_hub import fake_hub
-from tests.helpers.families import as_e2e_ft, as_lotus
+from tests.helpers.families import as_e2e_ft, as_genpercept, as_lotus
 
 
 def state(folder: Path, **keys: object) -> None:
@@ -88,6 +88,17 @@ def test_other_models_in_the_same_clothes_are_refused(tiny_depth: Path, tmp_path
     (lotus / "unet" / "config.json").write_text(json.dumps({**config, "class_embed_type": None}))
     with pytest.raises(CheckpointError, match="4 input and 4 output channels, a plain Stable Diffusion"):
         find(lotus)
+
+
+def test_normals_that_point_nobody_knows_where_are_refused(tiny_depth: Path, tmp_path: Path) -> None:
+    folder = as_genpercept(tiny_depth, tmp_path / "genpercept")
+    state(folder, prediction_type="depth")
+    assert find(folder).family is GENPERCEPT
+    state(folder, prediction_type="normals")
+    with pytest.raises(
+        CheckpointError, match="Which way the normals of a GenPercept checkpoint point is not documented"
+    ):
+        find(folder)
 
 
 def test_a_published_one_is_fetched_by_its_short_name(

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from diffusers import DDPMScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
 
 from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.storage import write_json
@@ -42,5 +42,18 @@ def as_lotus(marigold: Path, folder: Path, *, generative: bool) -> Path:
     tokenizer = folder / "tokenizer" / "tokenizer_config.json"
     write_json(tokenizer, {**json.loads(tokenizer.read_text()), "pad_token": "!"})  # as Stable Diffusion 2 pads
     _reindex(folder, f"Lotus{'G' if generative else 'D'}Pipeline", PNDMScheduler(**BETAS, skip_prk_steps=True))
+    write_checksums(folder)
+    return folder
+
+
+def as_genpercept(marigold: Path, folder: Path) -> Path:
+    """Copy a checkpoint with a new U-Net of 4 channels -> the folder, Stable Diffusion with GenPercept's parts."""
+    shutil.copytree(marigold, folder)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    unet: Any = UNet2DConditionModel.from_config({**config, "in_channels": 4})
+    unet.save_pretrained(folder / "unet")
+    betas = {"beta_start": 1.0, "beta_end": 1.0, "beta_schedule": "scaled_linear"}
+    schedule = DDIMScheduler(**betas, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False)
+    _reindex(folder, "StableDiffusionPipeline", schedule)
     write_checksums(folder)
     return folder

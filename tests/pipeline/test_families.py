@@ -1,8 +1,10 @@
 """The families with one step against their papers' formulas, written down here once more; there is no pipeline of them.
 
-E2E-FT: Martin Garcia et al. 2024 (arXiv 2409.11355). Lotus: He et al. 2024 (arXiv 2409.18124).
+E2E-FT: Martin Garcia et al. 2024 (arXiv 2409.11355). Lotus: He et al. 2024 (arXiv 2409.18124). GenPercept: Xu et al.
+2025 (arXiv 2403.06090).
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from transformers import CLIPTextModel
 
 from marigold_core import Settings, SettingsError, load
 from marigold_core.pipeline.sampling import generator
-from tests.helpers.families import as_e2e_ft, as_lotus
+from tests.helpers.families import as_e2e_ft, as_genpercept, as_lotus
 
 pytestmark = pytest.mark.numeric
 
@@ -22,7 +24,9 @@ START, END, BANG = 512, 513, 0  # ids of the tiny tokenizer: begin and end of te
 NATIVE = Settings(processing_resolution=0)  # with a photo whose sides the autoencoder halves: nothing is resized
 
 
-def reference(folder: Path, picture: np.ndarray, noise: torch.Tensor | None, *, lotus: bool) -> np.ndarray:
+def reference(
+    folder: Path, picture: np.ndarray, noise: torch.Tensor | None, *, lotus: bool = False, t: int = 999
+) -> np.ndarray:
     """The decoded picture [3, H, W], about [-1, 1]; the network sees ``noise`` [1, 4, h, w] beside the photo."""
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
     vae: Any = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
@@ -33,8 +37,10 @@ def reference(folder: Path, picture: np.ndarray, noise: torch.Tensor | None, *, 
         latent = vae.encode(x).latent_dist.mean * vae.config.scaling_factor
         seen = latent if noise is None else torch.cat([latent, noise], dim=1)
         task = torch.tensor([[np.sin(1), np.sin(0), np.cos(1), np.cos(0)]], dtype=torch.float32) if lotus else None
-        output = unet(seen, 999, encoder_hidden_states=text(tokens).last_hidden_state, class_labels=task).sample
-        if not lotus:  # v-prediction of zero noise: x_0 = sqrt(a) 0 - sqrt(1 - a) v
+        output = unet(seen, t, encoder_hidden_states=text(tokens).last_hidden_state, class_labels=task).sample
+        if t == 1:  # GenPercept
+            output = -output
+        elif not lotus:  # v-prediction of zero noise: x_0 = sqrt(a) 0 - sqrt(1 - a) v
             betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
             output = -float(np.sqrt(1 - np.prod(1 - betas))) * output
         return vae.decode(output / vae.config.scaling_factor).sample[0].numpy()
@@ -53,8 +59,8 @@ def normals_of(decoded: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("start", ["marigold", "stable-diffusion"])
 def test_e2e_ft_depth(tiny_depth_leading, photo, tmp_path, start):
     folder = as_e2e_ft(tiny_depth_leading, tmp_path / f"{start}-e2e-ft-depth")
-    found = load(folder, device="cpu")(photo(48, 64), NATIVE)
-    decoded = reference(folder, photo(48, 64), torch.zeros(1, 4, 6, 8), lotus=False)
+    found: Any = load(folder, device="cpu")(photo(48, 64), NATIVE)
+    decoded = reference(folder, photo(48, 64), torch.zeros(1, 4, 6, 8))
     np.testing.assert_allclose(found.values, depth_of(decoded), atol=1e-4)
     assert (found.modality, found.space, found.settings.num_inference_steps) == ("depth", "depth", 1)
 
@@ -62,7 +68,7 @@ def test_e2e_ft_depth(tiny_depth_leading, photo, tmp_path, start):
 def test_e2e_ft_normals(tiny_normals, photo, tmp_path):
     folder = as_e2e_ft(tiny_normals, tmp_path / "marigold-e2e-ft-normals")
     found = load(folder, device="cpu")(photo(48, 64), NATIVE).values
-    decoded = reference(folder, photo(48, 64), torch.zeros(1, 4, 6, 8), lotus=False)
+    decoded = reference(folder, photo(48, 64), torch.zeros(1, 4, 6, 8))
     np.testing.assert_allclose(found, normals_of(decoded), atol=1e-3)  # unit length magnifies rounding
 
 
@@ -80,6 +86,16 @@ def test_lotus(tiny_depth, photo, tmp_path, name, generative):
         expected = 1 - depth_of(decoded) if far_is_dark else depth_of(decoded)
         np.testing.assert_allclose(found.values, expected, atol=1e-4)
         assert found.space == ("disparity" if far_is_dark else "depth")
+
+
+@pytest.mark.parametrize("quantity", ["depth", "disparity"])
+def test_genpercept(tiny_depth, photo, tmp_path, quantity):
+    folder = as_genpercept(tiny_depth, tmp_path / "composed")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "prediction_type": quantity}))
+    expected = depth_of(reference(folder, photo(48, 64), None, t=1))
+    found = load(folder, device="cpu")(photo(48, 64), NATIVE).values
+    np.testing.assert_allclose(found, 1 - expected if quantity == "disparity" else expected, atol=1e-4)
 
 
 def test_members_of_a_generative_one_differ_and_of_a_deterministic_one_only_by_their_view(

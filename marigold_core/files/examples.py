@@ -68,7 +68,7 @@ def write_results(checkpoint: str) -> None:
     """Predict every example photo anew and store the results."""
     from marigold_core import load
 
-    pipe = load(checkpoint)
+    pipe = load(checkpoint, dtype="float32")  # what is stored must not depend on the machine
     RESULTS.mkdir(exist_ok=True)
     record: dict[str, Any] = {
         "checkpoint": pipe.checkpoint.name,

@@ -21,12 +21,12 @@ from marigold_core.options import Presets, call
 from marigold_core.pipeline.loading import pick_device
 from marigold_core.settings import Frozen
 from marigold_core.storage import write_json
-from training import autoencoder, draft, evaluate, latents, prior, publish, recipe, render, start, train
+from training import autoencoder, average, draft, evaluate, label, latents, prior, publish, recipe, render, start, train
 from training.engine import checkpoints
 from training.engine.command import run
 
 RECORD, LOG = "nano.json", "log.txt"
-FULL_HOURS = 4.0  # of all stages at their full size, on one core of a CPU with AVX-512
+FULL_HOURS = 4.5  # of all stages at their full size, on one core of a CPU with AVX-512
 FEWEST_PICTURES, FEWEST_STEPS = 32, 2
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -41,6 +41,8 @@ class Sizes(Frozen):
     draft_steps: int = Field(default=1200, ge=2, description="of training.draft")
     coarse_steps: int = Field(default=3000, ge=2, description="of training.train on small pictures")
     fine_steps: int = Field(default=1500, ge=2, description="of training.train on pictures of the final size")
+    labelled: int = Field(default=600, ge=32, description="photographs that are labelled, where there are so many")
+    photo_steps: int = Field(default=600, ge=2, description="of training.train with labelled photographs")
     coarse_px: int = Field(default=160, ge=32, description="long edge of the small pictures")
     fine_px: int = Field(default=256, ge=32, description="long edge of the others, and of photos by default")
     shape: str = Field(default="nano", description="layer sizes, a name in training.models.networks")
@@ -48,7 +50,7 @@ class Sizes(Frozen):
 
     def scaled(self, share: float) -> "Sizes":
         """Multiply numbers of pictures and steps."""
-        counts = {name: FEWEST_PICTURES for name in ("scenes", "streets")}
+        counts = {name: FEWEST_PICTURES for name in ("scenes", "streets", "labelled")}
         counts |= {name: FEWEST_STEPS for name in type(self).model_fields if name.endswith("_steps")}
         return self.changed(**{name: max(least, round(getattr(self, name) * share)) for name, least in counts.items()})
 
@@ -58,7 +60,7 @@ class Inputs:
     """What a run reads and where it computes."""
 
     assets: Path | None = None  # folder with models and textures for training.render; without it primitives are drawn
-    photos: Path | None = None  # folder of photographs whose looks are learned; may be left out
+    photos: Path | None = None  # folder of photographs to learn from, without depth; may be left out
     validation: Path | None = None  # data set with measured depth to score the result on; may be left out
     weights: Path | None = None  # file with the classifier's weights; by default that of the installed package
     device: Device = "auto"  # where to train
@@ -107,7 +109,8 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
         return Stage(name, render.main, (*words, "--width", sizes.width_px, "--height", height, *assets, *more))
 
     def encoded(name: str, data: str, long_edge_px: int, upside_down: float, number: int) -> Stage:
-        words = ("--checkpoint", out / "start", "--data", f"rendered:{out / data}", "--out", out / name, *photos)
+        kind = "pairs" if data == "labels" else "rendered"
+        words = ("--checkpoint", out / "start", "--data", f"{kind}:{out / data}", "--out", out / name, *photos)
         framing = ("--variants", 1, "--long-edge-px", long_edge_px, "--upside-down", upside_down, "--seed", number)
         return Stage(name, latents.main, (*words, *framing), presets=recipe.PRESETS)
 
@@ -116,7 +119,7 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
         return Stage(name, train.main, (*words, "--cooldown-steps", cooldown, *more), steps, presets=recipe.PRESETS)
 
     coarse, fine = ((out / f"{kind}_scenes", out / f"{kind}_streets") for kind in ("coarse", "fine"))
-    own = ("--timestep-power", 1, "--own-estimate", 0.8, "--picture-weight", 0.5)
+    own = ("--timestep-power", 1, "--picture-weight", 0.5, "--own-estimate")
     made = [
         rendered("scenes", sizes.scenes, sizes.width_px * 3 // 4 // 32 * 32, seed),
         rendered("streets", sizes.streets, half, seed + 1, "--kinds", "street,drive"),
@@ -152,14 +155,37 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
         trained(
             *("fine", out / "coarse", sizes.fine_steps, sizes.fine_steps * 5 // 6, "--latents", *fine),
             *("--batch-size", 32, "--micro-batch-size", 16, "--lr", 5e-4, "--ema-decay", 0.98),
-            *("--shares", "0.7,0.3", *own, "--seed", seed + 1),
+            *("--shares", "0.7,0.3", *own, 0.8, "--seed", seed + 1),
         ),
     ]
+    result = out / "fine"
+    if inputs.photos:
+        result = out / "mean"
+        made += [
+            Stage(
+                "labels",
+                label.main,
+                (out / "fine", "--photos", inputs.photos, "--out", out / "labels", "--limit", sizes.labelled)
+                + ("--seed", seed),
+            ),
+            encoded("fine_labels", "labels", sizes.fine_px, 0.05, seed + 4),
+            trained(
+                *("photographs", out / "fine", sizes.photo_steps, sizes.photo_steps * 9 // 10),
+                *("--latents", *fine, out / "fine_labels", "--shares", "0.46,0.28,0.26"),
+                *("--lr", 2e-4, "--ema-decay", 0.98, *own, 0.6, "--seed", seed + 2),
+            ),
+            Stage(
+                "mean",
+                average.main,
+                (out / "fine", out / "photographs", "--shares", "0.25,0.75", "--out", result),
+                whole=result,
+            ),
+        ]
     if inputs.validation:
         sampling = ("--num-inference-steps", 4, "--ensemble-size", 4, "--seed", 0)
-        words = (out / "fine", inputs.validation, *sampling, "--json-out", out / "scores.json")
+        words = (result, inputs.validation, *sampling, "--json-out", out / "scores.json")
         made.append(Stage("evaluate", evaluate.main, words))
-    words = (out / "fine", out / "published", "--resolution-px", sizes.fine_px)
+    words = (result, out / "published", "--resolution-px", sizes.fine_px)
     return [*made, Stage("publish", publish.main, words)]
 
 

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from marigold_core import Settings, load
 from marigold_core.errors import MarigoldError
 from tests.helpers.tiny_prior import tiny_prior
+from tests.helpers.training_runs import newest
 from training import draft, nano, prior, render
+from training.data.sets import open_set
 from training.nano import Inputs, Sizes, make, stages
 
 SMALL = Sizes(
@@ -21,6 +25,8 @@ SMALL = Sizes(
     draft_steps=2,
     coarse_steps=2,
     fine_steps=2,
+    labelled=32,
+    photo_steps=2,
     coarse_px=64,
     fine_px=64,
     shape="tiny",
@@ -73,6 +79,27 @@ def test_a_stopped_run_goes_on_to_a_checkpoint_that_predicts(tmp_path: Path, mon
     assert (pipe.checkpoint.depth_transfer, pipe.checkpoint.default_resolution) == ("root", 64)
     values = pipe(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8), Settings(ensemble_size=2)).values
     assert values.shape == (48, 64) and np.isfinite(values).all()
+
+
+def test_with_photographs_they_are_labelled_and_learned_from(tmp_path: Path) -> None:
+    photos, rng = tmp_path / "photos", np.random.default_rng(0)
+    photos.mkdir()
+    for number in range(26):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(photos / f"{number}.png")
+    inputs = Inputs(photos=photos, device="cpu")
+    out = tmp_path / "nano"
+    published = make(out, SMALL, inputs)
+    names = [stage.name for stage in stages(out, SMALL, inputs)]
+    assert names[names.index("fine") :] == ["fine", "labels", "fine_labels", "photographs", "mean", "publish"]
+    assert len(open_set(f"pairs:{out / 'labels'}")) == 18  # two thirds
+    fine, photographs, mean = (
+        load(out / name, dtype="float32") if name == "mean" else load(newest(out / name), dtype="float32")
+        for name in ("fine", "photographs", "mean")
+    )
+    for name, weight in mean.unet.state_dict().items():
+        before, after = fine.unet.state_dict()[name], photographs.unet.state_dict()[name]
+        torch.testing.assert_close(weight, 0.25 * before + 0.75 * after, msg=name)
+    assert load(published).checkpoint.default_resolution == 64
 
 
 def test_a_training_run_that_ends_early_ends_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """One picture with its depth, and what every data set can do."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,8 +51,8 @@ class DepthSet(Protocol):
         ...
 
 
-def spread(a_set: DepthSet, limit: int | None) -> list[int]:
-    """Choose up to ``limit`` pictures at even distances over a data set -> their numbers; all by default."""
+def spread(a_set: Sized, limit: int | None) -> list[int]:
+    """Choose up to ``limit`` pictures at even distances over a data set, or a list -> their numbers; all by default."""
     count = len(a_set) if limit is None else min(limit, len(a_set))
     return np.linspace(0, len(a_set) - 1, count).round().astype(int).tolist()
 

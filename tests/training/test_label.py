@@ -1,0 +1,113 @@
+"""Labels of photographs: means of members and drafts, kept where these agree, gone on with after a stop."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from marigold_core import load
+from marigold_core.errors import MarigoldError
+from marigold_core.images.photo import load_photo
+from marigold_core.pipeline.views import View
+from training import label as label_module
+from training.data.sets import open_set
+from training.label import RECORD, Labelling, draft_map, guess, label
+from training.prior import add_draft
+
+pytestmark = pytest.mark.numeric
+ALL = Labelling(kept=1, members=1, steps=1)
+
+
+@pytest.fixture(scope="module")
+def drafted(tiny_guided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return add_draft(tiny_guided, tmp_path_factory.mktemp("drafted") / "drafted", width=8)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    folder.mkdir()
+    for name, size in {"a": (48, 64), "b": (64, 48), "wide": (20, 90)}.items():
+        Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_the_labels_are_a_data_set_and_another_seed_gives_others(drafted: Path, photos: Path, tmp_path: Path) -> None:
+    assert label([str(drafted)], photos, tmp_path / "out", ALL) == 2  # the third is too wide
+    a_set = open_set(f"pairs:{tmp_path / 'out'}")
+    assert [a_set.name(item) for item in range(len(a_set))] == ["a.png", "b.png"]
+    depth_m = a_set[0].depth_m
+    assert a_set[0].rgb.shape == (48, 64, 3) and depth_m.min() >= 1 and depth_m.max() <= 10
+    label([str(drafted)], photos, tmp_path / "other", ALL.changed(seed=1))
+    assert not np.array_equal(open_set(f"pairs:{tmp_path / 'other'}")[0].depth_m, depth_m)
+
+
+def test_a_guess_is_the_mean_of_members_and_drafts_in_one_frame(drafted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = load_photo(np.zeros((48, 64, 3), np.uint8))
+    ramp = torch.linspace(-1, 1, 64).expand(1, 1, 48, 64)
+    steps = torch.where(ramp > 0, 1.0, -1.0)
+    monkeypatch.setattr(label_module, "draft_map", lambda *_: 5 + 3 * steps)
+
+    def said(photo: object, settings: object) -> SimpleNamespace:
+        return SimpleNamespace(members=(0.5 + ramp[0] / 4).repeat(2, 1, 1).numpy())
+
+    values, agreement = guess([said], photo, Labelling(), 0)  # type: ignore (stands in for a checkpoint)
+    wanted = (ramp / ramp.std(correction=0) + steps)[0, 0].numpy()
+    np.testing.assert_allclose(values, (wanted - wanted.min()) / np.ptp(wanted), atol=1e-3)
+    assert agreement == pytest.approx(float(np.corrcoef(ramp.flatten(), steps.flatten())[0, 1]), abs=1e-3)
+
+
+def test_photographs_that_the_guesses_agree_on_least_are_left_out(
+    drafted: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([(np.eye(48, 64, dtype=np.float32), -0.5), (np.eye(64, 48, dtype=np.float32), 0.5)])
+    monkeypatch.setattr(label_module, "guess", lambda *_: next(said))
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time nothing is left to do
+        assert label([str(drafted)], photos, out, Labelling(kept=0.5)) == 1
+        assert json.loads((out / RECORD).read_text())["agreement"] == {"a.png": -0.5, "b.png": 0.5}
+        assert sorted(path.name for path in out.iterdir()) == ["b.png.depth.npy", "b.png.jpg", RECORD]
+
+
+def test_a_limit_spreads_over_the_folder(drafted: Path, photos: Path, tmp_path: Path) -> None:
+    assert label([str(drafted)], photos, tmp_path / "out", ALL.changed(limit=1)) == 1
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.jpg"))] == ["a.png.jpg"]
+
+
+def test_the_same_command_goes_on_and_another_is_refused(
+    drafted: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    label([str(drafted)], photos, whole, ALL)
+    before = label_module.guess
+
+    def stopped(pipelines, photo, how, seed):  # type: ignore
+        if photo.pixels.shape[0] == 64:
+            raise KeyboardInterrupt
+        return before(pipelines, photo, how, seed)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(label_module, "guess", stopped)
+        label([str(drafted)], photos, parts, ALL)
+    label([str(drafted)], photos, parts, ALL)
+    files = {path.name: path.read_bytes() for path in whole.iterdir()}
+    assert {path.name: path.read_bytes() for path in parts.iterdir()} == files
+    with pytest.raises(MarigoldError, match="holds labels of other checkpoints or settings"):
+        label([str(drafted)], photos, parts, ALL.changed(seed=1))
+
+
+def test_a_draft_of_a_mirrored_view_comes_back_on_the_grid_of_the_photo(drafted: Path, tiny_guided: Path) -> None:
+    rng = np.random.default_rng(1)
+    photo = load_photo(rng.integers(0, 255, (40, 64, 3), np.uint8))
+    turned = load_photo(np.ascontiguousarray(photo.pixels[:, ::-1]))
+    pipe = load(drafted)
+    found, mirrored = draft_map(pipe, photo, View()), draft_map(pipe, turned, View(mirrored=True))
+    assert found.shape == (1, 1, 40, 64)
+    torch.testing.assert_close(mirrored, found.flip(-1))
+    assert draft_map(pipe, photo, View(scale=1.25)).shape == found.shape
+    with pytest.raises(MarigoldError, match="makes no draft: run training.draft first"):
+        draft_map(load(tiny_guided), photo, View())

@@ -1,0 +1,72 @@
+"""Averages the weights of U-Nets, ``python -m training.average RUN... --shares 0.25,0.75 --out runs/mean``.
+
+Checkpoints that were trained on from one another often score better averaged than the best of them does, at no cost in
+inference. Source: Wortsman et al. 2022 (model soups, WiSE-FT).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import tyro
+
+from marigold_core import load
+from marigold_core.checkpoints.weights import write_checksums
+from marigold_core.errors import MarigoldError
+from marigold_core.storage import atomic_folder
+from training.data.latent_cache import autoencoder_sha256, prior_sha256
+from training.engine import checkpoints
+from training.engine.command import run
+from training.start import find_start
+
+
+def average(sources: Sequence[str | Path], shares: Sequence[float], out: Path) -> Path:
+    """Write the last of several checkpoints with the weighted mean of all their U-Nets -> ``out``.
+
+    Projections of a draft that a U-Net does not have count as zero, as which they begin; those that the last does not
+    have are left out.
+    Raises: MarigoldError when shares or checkpoints do not fit together; ExportError when it cannot be written.
+    """
+    if len(shares) != len(sources) or len(sources) < 2 or min(shares) < 0 or sum(shares) <= 0:
+        raise MarigoldError(f"{len(sources)} checkpoints need two or more, and as many shares; these are {shares}.")
+    folders = [find_start(source) for source in sources]
+    pipelines = [load(folder, dtype="float32") for folder in folders]
+    last = pipelines[-1]
+    mean = {name: torch.zeros_like(weight) for name, weight in last.unet.state_dict().items()}
+    for folder, pipeline, share in zip(folders, pipelines, shares, strict=True):
+        for part in (autoencoder_sha256, prior_sha256):
+            if part(pipeline) != part(last):
+                raise MarigoldError(f"{folder.name} has another autoencoder or image prior than {folders[-1].name}.")
+        found = pipeline.unet.state_dict()
+        for name in {**mean, **found}:
+            if name in mean and name in found and mean[name].shape == found[name].shape:
+                mean[name] += share / sum(shares) * found[name]
+            elif not name.startswith("draft_proj."):
+                raise MarigoldError(f"The U-Net of {folder.name} has other layers than that of {folders[-1].name}.")
+    last.unet.load_state_dict(mean)
+    with atomic_folder(out) as aside:
+        checkpoints.link_parts(folders[-1], aside, "unet")
+        last.unet.save_pretrained(aside / "unet", max_shard_size="1GB")
+        write_checksums(aside)
+        load(aside)
+    return out
+
+
+def main(sources: tyro.conf.Positional[tuple[str, ...]], shares: str, out: Path) -> None:
+    """Average the U-Nets of checkpoints; autoencoder, image prior and whether there is a draft are those of the last.
+
+    Args:
+        sources: checkpoints or runs, of which the newest checkpoint is taken.
+        shares: weight of each, separated by commas.
+        out: folder to write.
+    """
+    try:
+        numbers = tuple(map(float, shares.split(",")))
+    except ValueError:
+        raise MarigoldError(f"shares must be numbers separated by commas, but got {shares!r}.") from None
+    average(sources, numbers, out)
+    print(out)
+
+
+if __name__ == "__main__":
+    run(main, "python -m training.average")

@@ -22,6 +22,7 @@ _SIGNATURES = (  # offset, bytes, what it is
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (8, b"WEBP", "WebP"),
+    (8, b"CR\2\0", "RAW"),  # Canon's CR2, whose directories do not say that they hold values of a sensor
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
     (0, b"II+\0", "TIFF"),

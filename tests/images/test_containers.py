@@ -97,6 +97,17 @@ def rw2(inside: bytes) -> bytes:
     return tiff.file(tiff.directory({2: WIDE, 3: HIGH}))
 
 
+def cr2(inside: bytes) -> bytes:
+    """Canon before CR3: a TIFF with a mark of its own; JPEGs in strips, and the sensor's values as lossless JPEG."""
+    tiff = Tiff(magic=b"II*\0\x10\0\0\0CR\2\0")
+    lossless = bytes.fromhex("ffd8ffc3000e0e0140009004010000000000") + bytes(2000)
+    sensor = tiff.directory({259: 6, 273: tiff.put(lossless), 279: len(lossless)})
+    small = jpeg(160, 120)
+    thumbnail = tiff.directory({259: 6, 513: tiff.put(small), 514: len(small)}, after=sensor)
+    tags: dict[int, int | list[int]] = {256: WIDE, 257: HIGH, 258: [8, 8, 8], 259: 6, 274: 1}
+    return tiff.file(tiff.directory({**tags, 273: tiff.put(inside), 279: len(inside)}, after=thumbnail))
+
+
 FULL, PREVIEW = jpeg(WIDE, HIGH), jpeg(240, 160)
 RAW_FILES = {
     "dng": lambda inside: raw(inside, tags={50706: 0x401}),
@@ -105,6 +116,7 @@ RAW_FILES = {
     "orf": lambda inside: raw(inside, magic=b"IIRO"),
     "rw2": rw2,
     "raf": lambda inside: raf(inside, WIDE + 16, HIGH + 12),
+    "cr2": cr2,
     "cr3": lambda inside: cr3(inside, WIDE, HIGH),
 }
 

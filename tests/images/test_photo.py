@@ -452,6 +452,17 @@ def test_without_a_focal_length_there_is_no_field_of_view(focal: int | None) -> 
 # ------------------------------------------------------------------------------- colours and bits
 
 
+FROM_SRGB = np.array(  # linear light to XYZ, adapted to D50
+    [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
+)
+
+
+def to_srgb_bytes(xyz: np.ndarray) -> np.ndarray:
+    """XYZ of D50 [..., 3] -> sRGB [..., 3] from 0 to 255, not rounded. Source: IEC 61966-2-1."""
+    light = np.clip(xyz @ np.linalg.inv(FROM_SRGB).T, 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
 def wide_gamut() -> bytes:
     """A profile of display class, made of sRGB's with the red and the green primary moved to those of Display P3."""
     icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -482,6 +493,70 @@ def test_an_embedded_profile_is_converted_to_srgb(form: str, options: dict[str, 
         stored.putalpha(255)
     pixels = load_rgb(encoded(stored, form, icc_profile=icc, **options))
     assert np.abs(pixels.astype(int) - np.asarray(muted)).max() <= (8 if form == "AVIF" else 3)
+
+
+def lookup_profile(space: bytes, connection: bytes, table: bytes) -> bytes:
+    """A profile whose colours are looked up in a table, as those of presses and of the space XYB are."""
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)  # of D50
+    text = b"table\0"
+    name = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+    tags = {b"desc": name, b"cprt": b"text\0\0\0\0CC0\0", b"wtpt": white, b"A2B0": table}
+    index, body, at = b"", b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        index += tag + struct.pack(">II", at + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    kind = b"prtr" if space == b"CMYK" else b"scnr"
+    head = struct.pack(">I4sI4s4s4s", at + len(body), bytes(4), 0x04300000, kind, space, connection)
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + white[8:]
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
+
+
+@pytest.mark.parametrize(("form", "allowed"), [("TIFF", 4), ("JPEG", 8)])
+def test_inks_are_converted_by_the_profile_of_their_press(form: str, allowed: int) -> None:
+    """Sixteen mixtures of full inks, which this press prints as greys and muted colours of its own."""
+    lab = np.array([(95 - 4 * k, 12 * (k % 4) - 18, 25 - 6 * (k // 2)) for k in range(16)], np.float64)
+    lab[0] = 100, 0, 0  # paper is white
+    corners = np.rint(np.stack([lab[:, 0] * 2.55, lab[:, 1] + 128, lab[:, 2] + 128], axis=-1)).astype(np.uint8)
+    straight = bytes(range(256))
+    table = b"mft1\0\0\0\0\4\3\2\0" + struct.pack(">9i", *(np.eye(3, dtype=int).ravel() * 65536))
+    icc = lookup_profile(b"CMYK", b"Lab ", table + straight * 4 + corners.tobytes() + straight * 3)
+    inks = np.array([[(255 * (k >> 3 & 1), 255 * (k >> 2 & 1), 255 * (k >> 1 & 1), 255 * (k & 1)) for k in range(16)]])
+    stored = Image.fromarray(inks.repeat(32, 0).repeat(32, 1).astype(np.uint8), "CMYK")
+    options = {"quality": 100, "subsampling": 0} if form == "JPEG" else {}
+    found = load_rgb(encoded(stored, form, icc_profile=icc, **options))[16, 16::32].astype(int)
+    y = (lab[:, 0] + 16) / 116
+    roots = np.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], axis=-1)
+    xyz = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * 108 / 841) * (0.9642, 1, 0.8249)
+    assert np.abs(found - to_srgb_bytes(xyz)).max() <= allowed
+    assert (
+        np.abs(found - load_rgb(encoded(stored, form, **options))[16, 16::32]).max() > 60
+    )  # as no profile would have it
+
+
+@pytest.mark.parametrize(("form", "allowed"), [("PNG", 3), ("JPEG", 12)])
+def test_a_space_like_xyb_is_converted_to_srgb(form: str, allowed: int) -> None:
+    """XYB's way from stored values to light: a mixture by a table, cubes, a matrix."""
+    muted = (np.asarray(smooth()).astype(np.float64) / 255 * 0.1 + 0.55) ** 3  # light, whose roots lie within 0.1
+    red, green, blue = np.moveaxis(np.cbrt(muted), -1, 0)
+    x = (red - green + 0.1) / 0.2
+    stored = np.rint(255 * np.stack([x, (red - 0.1 * x) / 0.9, blue], axis=-1)).clip(0, 255).astype(np.uint8)
+    nodes = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(8, 3)
+    mixed = np.stack([0.9 * nodes[:, 1] + 0.1 * nodes[:, 0], 0.9 * nodes[:, 1] + 0.1 * (1 - nodes[:, 0]), nodes[:, 2]])
+    grid = b"\2\2\2" + bytes(13) + b"\2\0\0\0" + np.rint(mixed.T * 65535).astype(">u2").tobytes()
+    straight = (b"curv" + bytes(8)) * 3
+    cubes = (b"para" + bytes(8) + struct.pack(">i", 3 * 65536)) * 3
+    matrix = struct.pack(">12i", *np.rint(np.append(FROM_SRGB.ravel() * 32768 / 65535, (0, 0, 0)) * 65536).astype(int))
+    places, body = [], b""
+    for part in (straight, matrix, cubes, grid, straight):
+        places.append(32 + len(body))
+        body += part
+    table = b"mAB \0\0\0\0\3\3\0\0" + struct.pack(">5I", *places) + body
+    icc = lookup_profile(b"RGB ", b"XYZ ", table)
+    options = {"quality": 100, "subsampling": 0} if form == "JPEG" else {}
+    found = load_rgb(encoded(Image.fromarray(stored), form, icc_profile=icc, **options)).astype(int)
+    expected = to_srgb_bytes(muted @ FROM_SRGB.T)
+    assert np.abs(found - expected).max() <= allowed
+    assert np.abs(stored.astype(int) - expected).max() > 30
 
 
 def test_srgb_named_by_its_profile_is_read_to_the_last_bit() -> None:

@@ -34,7 +34,9 @@ Update = dict[Component, Any]  # what changes in which widgets
 Values = Mapping[Component, Any]  # what the widgets hold that an event was given
 Model = TypeVar("Model", bound=Frozen)
 
-STATE_S = 0.5  # from one state of a job on the page to the next: the browser may draw on the cores of the model
+# The browser may draw on the cores of the model, so the page is given a state of a job only so often.
+STATE_S = 0.5  # from one to the next, at least
+STATE_SHARE = 0.1  # of the time goes into making them, at most
 THRESHOLD = 1.0  # per cent of the depth range: as near to the map of 20 members as 10 are (tests/bench/stopping.py)
 
 
@@ -46,12 +48,12 @@ class Pace:
 
     @property
     def is_due(self) -> bool:
-        """Whether the state before was given ``STATE_S`` ago."""
+        """Whether the state before was given long enough ago."""
         return perf_counter() >= self._next_at
 
-    def wait(self) -> None:
-        """Note that the page has taken a state."""
-        self._next_at = perf_counter() + STATE_S
+    def wait(self, spent_s: float) -> None:
+        """Note that the page has taken a state, on which so much time was spent."""
+        self._next_at = perf_counter() + max(STATE_S, spent_s / STATE_SHARE)
 
 
 @dataclass
@@ -252,7 +254,7 @@ class RunController:
         yield from self.run_job(Job(photo_of(start), settings, offered_checkpoint(start.checkpoint), start), values)
 
     def run_job(self, job: Job, values: Values) -> Generator[Update]:
-        """Run a job and show its first member and then a state every ``STATE_S``; closing this stops the job.
+        """Run a job and show its first member and then a state now and then; closing this stops the job.
 
         Every member is kept under the one id of the job, so that what a stopped job had reached is the result.
         """
@@ -269,14 +271,14 @@ class RunController:
                 is_new = event.fused < job.settings.ensemble_size  # the last one is shown at the end
             if not (pace.is_due or (is_first and is_new)):
                 continue
-            update: Update = {}
+            update, begun = Update(), perf_counter()
             if progress is not None:
                 update[self.status] = progress_line(progress, stale=result is None)
             if result is not None and key is not None and is_new:
                 update |= self._shown_so_far(result, key, values)
             if update:
                 yield update
-            pace.wait()
+            pace.wait(perf_counter() - begun)
             progress, is_new = None, False
         assert result is not None  # a run ends with its prediction or raises
         sentence = summary(result, perf_counter() - began, job.photo.note)

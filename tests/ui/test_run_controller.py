@@ -59,6 +59,7 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunC
     service = Service(tmp_path)
     monkeypatch.setattr(service, "run", events)
     monkeypatch.setattr(run_controller, "STATE_S", 0.0)
+    monkeypatch.setattr(run_controller, "STATE_SHARE", float("inf"))
 
     async def draw() -> RunController:  # in a loop that is closed again: without one, Gradio opens some of its own
         with gr.Blocks():
@@ -96,6 +97,18 @@ def test_states_come_at_most_so_often_and_begin_with_the_first_member(
         True,
     ]  # begun, a step, two results
     assert shown_members(controller, updates[-1]) == 10
+
+
+def test_states_that_take_long_come_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [10.0]
+    monkeypatch.setattr(run_controller, "perf_counter", lambda: clock[0])
+    pace = run_controller.Pace()
+    for spent_s, after_s in ((0.01, 0.5), (0.2, 2.0)):
+        assert pace.is_due
+        pace.wait(spent_s)
+        clock[0] += after_s - 0.01
+        assert not pace.is_due
+        clock[0] += 0.02
 
 
 def test_members_that_were_not_shown_yet_are_the_result_of_a_job_that_ends_early(

@@ -165,9 +165,10 @@ class CompareScreen:
         began, pace, drawn = perf_counter(), Pace(), 0
         for event in self.service.run_comparison(sweep):
             if isinstance(event, Progress) and pace.is_due:
+                begun = perf_counter()
                 cells, drawn = self._drawn(sweep) if len(sweep.tiles) > drawn else {}, len(sweep.tiles)
                 yield {self.status: progress_line(event, stale=False), **cells}
-                pace.wait()
+                pace.wait(perf_counter() - begun)
         cells = text.count(len(sweep.tiles), "cell")
         done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
         yield self._rest(sweep, f"{done} {photo.note}" if photo.note else done)

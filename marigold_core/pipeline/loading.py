@@ -65,10 +65,10 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
             _check_schedule(scheduler, record.family.one_step)
         prompt = empty_prompt(record, kind)
+    _speed_up(unet, vae, target, kind)  # before the move: a host that lends its GPU only emulates one here
     parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
     for part in parts:
         part.eval().requires_grad_(False).to(target)
-    _speed_up(unet, vae, target, kind)
     return record, unet, vae, scheduler, prompt.to(target), prior
 
 

@@ -153,12 +153,13 @@ def _from_exr(data: bytes) -> DepthMap:
         _check_size(int(right - left) + 1, int(bottom - top) + 1)
     for part in exr.File(BytesIO(data), True).parts:
         name = _depth_channel(list(part.channels))
-        if name is not None:
+        if name is not None or {*"RGB"} <= part.channels.keys():
             break
     else:
         raise ImageError("The EXR file has no depth: it needs a channel Z, depth.Z or Y, or a single one.")
     header: dict[str, Any] = part.header
-    stored = _finite(part.channels[name].pixels)
+    names = [name] if name is not None else [*"RGB"]  # a picture without depth may itself be the grey map
+    stored = _grey(np.stack([part.channels[one].pixels for one in names], axis=-1))
     (left, top), _ = header["dataWindow"]
     (origin_x, origin_y), (right, bottom) = header["displayWindow"]
     width, height = int(right - origin_x) + 1, int(bottom - origin_y) + 1
@@ -170,7 +171,7 @@ def _from_exr(data: bytes) -> DepthMap:
         x, y = int(left - origin_x), int(top - origin_y)
         inside = values[max(y, 0) : y + stored.shape[0], max(x, 0) : x + stored.shape[1]]
         inside[:] = stored[max(-y, 0) :, max(-x, 0) :][: inside.shape[0], : inside.shape[1]]
-    is_z = name.lower().rsplit(".", 1)[-1] in ("z", "depth")
+    is_z = names[0].lower().rsplit(".", 1)[-1] in ("z", "depth")
     unit_m = {"metre": 1.0, "meter": 1.0, "m": 1.0, "mm": 0.001, "millimetre": 0.001}.get(texts.get("unit", ""))
     stated = DepthReading(quantity="depth" if is_z else None, greater="farther" if is_z else None, unit_m=unit_m)
     return DepthMap(values, stated, texts=texts)
@@ -214,8 +215,9 @@ def _from_picture(data: bytes) -> DepthMap:
 def _grey(planes: np.ndarray) -> np.ndarray:
     """[h, w, 1 to 4] -> [h, w] float64 of the one colour; NaN where alpha is 0. Raises: ImageError for colours."""
     colours = planes[..., : 3 if planes.shape[2] > 2 else 1]
-    spread = colours.max(axis=-1).astype(np.float64) - colours.min(axis=-1)
-    if spread.max() > 0.02 * max(float(colours.max()), 1e-9):  # JPEG leaves a little colour in a grey picture
+    known = colours[np.isfinite(colours).all(axis=-1)].astype(np.float64)
+    spread = np.ptp(known, axis=-1).max(initial=0)
+    if spread > 0.02 * known.max(initial=1e-9):  # JPEG leaves a little colour in a grey picture
         raise ImageError(
             "The depth map has colours, of which depth cannot be told; give the grey map, the EXR or the NPY."
         )

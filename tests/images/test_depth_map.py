@@ -82,6 +82,10 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
     values = LEVELS.astype(np.float32)
     values[0, :5] = np.nan, np.inf, -np.inf, 1e10, 3
     assert np.isnan(decode(npy(values)).values).sum() == 4
+    assert np.isnan(decode(exr({"Z": values})).values).sum() == 4
+    coloured = exr({"R": values, "G": 2 * values, "B": values})
+    with pytest.raises(ImageError, match="has colours"):
+        decode(coloured)
     tiff = stored(LEVELS.astype(np.float32), "TIFF", tiffinfo={42113: "200"})
     assert np.isnan(decode(tiff).values).sum() == (LEVELS == 200).sum() > 0
 
@@ -97,7 +101,8 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
         (npy(np.zeros((0, 4))), "has 4 x 0 pixels"),
         (npy(np.zeros((64, 64)))[:300], "does not fit its size"),
         (exr({"Z": np.ones((8, 8), np.float32)})[:200], "The depth map is damaged"),
-        (exr({name: np.ones((8, 8), np.float32) for name in "RGB"}), "The EXR file has no depth"),
+        (exr({name: np.ones((8, 8), np.float32) for name in ("u", "v")}), "The EXR file has no depth"),
+        (exr({name: np.eye(8, dtype=np.float32) * (name == "R") for name in "RGB"}), "has colours"),
         (stored(np.stack([LEVELS, 200 - LEVELS, LEVELS], axis=-1).astype(np.uint8)), "has colours"),
     ],
 )
@@ -126,6 +131,8 @@ def test_the_name_of_a_channel_and_the_unit_of_an_exr_are_used() -> None:
     assert decode(exr({"Z": values})).stated == DepthReading(quantity="depth", greater="farther")
     assert decode(exr({"Z": values}, unit="metre")).stated.unit_m == 1
     assert decode(exr({"Y": values})).stated == DepthReading()
+    assert decode(exr({name: values for name in "RGB"})).stated == DepthReading()
+    np.testing.assert_array_equal(decode(exr({name: values for name in "RGB"})).values, values)
     assert decode(exr({"whatever": values.astype(np.float16)})).stated == DepthReading()
 
 

@@ -13,7 +13,7 @@ from marigold_core.pipeline.sampling import generator
 
 pytestmark = pytest.mark.numeric
 
-QUICK = {"num_inference_steps": 2, "processing_resolution": 48}
+QUICK: dict[str, Any] = {"num_inference_steps": 2, "processing_resolution": 48}
 
 
 @pytest.fixture(scope="module")

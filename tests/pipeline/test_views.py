@@ -77,7 +77,8 @@ def test_members_do_not_depend_on_the_batch(checkpoint, picture, request):
 def test_members_of_a_batch_come_in_their_order_with_progress_between(pipe, picture):
     settings = Settings(**QUICK, ensemble_size=4, batch_size=4, views="mirrored-rescaled")
     events = list(pipe.stream(picture, settings))
-    assert [e.settings.ensemble_size for e in events if isinstance(e, Prediction)] == [1, 2, 3, 4]
+    made = [event.settings for event in events if isinstance(event, Prediction)]
+    assert [one.ensemble_size for one in made if isinstance(one, Settings)] == [1, 2, 3, 4]
     steps = [event for event in events if "step" in getattr(event, "stage", "")]
     assert [(step.done, step.total) for step in steps] == [(2, 8), (4, 8), (5, 8), (6, 8), (7, 8), (8, 8)]
     assert steps[0].stage == "members 1, 4 of 4, step 1 of 2"

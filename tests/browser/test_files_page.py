@@ -67,7 +67,7 @@ def test_a_manifest_comes_with_its_photo_or_says_what_is_missing(page, browser, 
         other.get_by_text("120 x 90 pixels, is not here").first.wait_for()
         chooser.set_input_files([manifest, picture])
         other.locator("#status").get_by_text("Same bytes").wait_for()
-        assert other.evaluate("document.querySelector('#photo img').src").endswith("photo.png")
+        other.wait_for_function("document.querySelector('#photo img')?.src.endsWith('photo.png')")
 
         changed = json.loads(manifest.read_text())
         changed["files"]["depth.npy"] = "0" * 64

@@ -29,7 +29,8 @@ from marigold_core.settings import DepthReading
 
 FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "PPM")  # what Pillow may open; PFM is among the last
 NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray meets nothing
-_DEPTH_CHANNELS = ("z", "depth", "depth.z", "depth.v", "y", "r")  # of EXR files, by their last parts
+_VALUES = ("z", "v", "y", "r")  # what the channel of values is called in a layer of an EXR file
+_MIST, _COLOURS = 10, 11  # ranks of EXR channels, below which they are depth
 _NODATA = 42113  # the TIFF tag in which GDAL says which value stands for none
 _GDEPTH = "{http://ns.google.com/photos/1.0/depthmap/}"
 _XMP, _XMP_MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -151,14 +152,15 @@ def _from_exr(data: bytes) -> DepthMap:
     for part in exr.File(BytesIO(data), False, True).parts:
         (left, top), (right, bottom) = part.header["dataWindow"]
         _check_size(int(right - left) + 1, int(bottom - top) + 1)
-    for part in exr.File(BytesIO(data), True).parts:
-        name = _depth_channel(list(part.channels))
-        if name is not None or {*"RGB"} <= part.channels.keys():
-            break
+    parts = exr.File(BytesIO(data), True).parts
+    ranked = [(*found, part) for part in parts for found in _depth_channels(part.name() or "", [*part.channels])]
+    if ranked:
+        rank, names, part = min(ranked, key=lambda one: one[0])
+    elif sum(len(part.channels) for part in parts) == 1:
+        rank, names, part = _COLOURS, [*parts[0].channels], parts[0]
     else:
         raise ImageError("The EXR file has no depth: it needs a channel Z, depth.Z or Y, or a single one.")
     header: dict[str, Any] = part.header
-    names = [name] if name is not None else [*"RGB"]  # a picture without depth may itself be the grey map
     stored = _grey(np.stack([part.channels[one].pixels for one in names], axis=-1))
     (left, top), _ = header["dataWindow"]
     (origin_x, origin_y), (right, bottom) = header["displayWindow"]
@@ -171,23 +173,37 @@ def _from_exr(data: bytes) -> DepthMap:
         x, y = int(left - origin_x), int(top - origin_y)
         inside = values[max(y, 0) : y + stored.shape[0], max(x, 0) : x + stored.shape[1]]
         inside[:] = stored[max(-y, 0) :, max(-x, 0) :][: inside.shape[0], : inside.shape[1]]
-    is_z = names[0].lower().rsplit(".", 1)[-1] in ("z", "depth")
+    is_z = rank < _MIST
     unit_m = {"metre": 1.0, "meter": 1.0, "m": 1.0, "mm": 0.001, "millimetre": 0.001}.get(texts.get("unit", ""))
     stated = DepthReading(quantity="depth" if is_z else None, greater="farther" if is_z else None, unit_m=unit_m)
     return DepthMap(values, stated, texts=texts)
 
 
-def _depth_channel(names: list[str]) -> str | None:
-    """Name the channel of depth: by the usual names, else the only one; R only where it is the only colour."""
-    if len(names) == 1:
-        return names[0]
-    coloured = any(name.rsplit(".", 1)[-1].lower() in ("g", "b") for name in names)
-    for wanted in _DEPTH_CHANNELS:
-        for name in names:
-            lower = name.lower()
-            if (lower == wanted or lower.endswith(f".{wanted}")) and not (wanted in ("y", "r") and coloured):
-                return name
-    return None
+def _depth_channels(part: str, channels: list[str]) -> Generator[tuple[int, list[str]]]:
+    """The channels of a part that may be its depth, each with a rank: the lowest of all parts is to be taken.
+
+    Z is depth, then what a layer or part named depth holds (Blender: ViewLayer.Depth.Z or .V), then the Z of another
+    layer, unless that layer has X and Y as well: positions and normals. Mist is a share of depth.
+    """
+    split = {one: (f"{part}.{one}" if "." not in one else one).lower().split(".") for one in channels}
+    lower = {one.lower() for one in channels}
+    coloured = any(name[-1] in ("g", "b") for name in split.values())
+    for channel, (*layers, last) in split.items():
+        layer, stem = layers[-1] if layers else "", channel.lower().removesuffix(last)
+        if last in ("x", "y", "z") and {f"{stem}x", f"{stem}y"} <= lower:
+            continue
+        if channel.lower() == "z":
+            yield 0, [channel]
+        elif last == "depth" or (layer == "depth" and last in _VALUES):
+            yield 1 + _VALUES.index(last) if last in _VALUES else 1, [channel]
+        elif last == "z":
+            yield _MIST - 1, [channel]
+        elif last == "mist" or (layer == "mist" and last in _VALUES):
+            yield _MIST, [channel]
+        elif last in ("y", "r") and not coloured:
+            yield _COLOURS, [channel]
+    if {*"RGB"} <= {*channels}:  # a picture without depth may itself be the grey map
+        yield _COLOURS, [*"RGB"]
 
 
 # ------------------------------------------------------------------------------- pictures

@@ -102,6 +102,7 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
         (npy(np.zeros((64, 64)))[:300], "does not fit its size"),
         (exr({"Z": np.ones((8, 8), np.float32)})[:200], "The depth map is damaged"),
         (exr({name: np.ones((8, 8), np.float32) for name in ("u", "v")}), "The EXR file has no depth"),
+        (exr({f"N.{name}": np.ones((8, 8), np.float32) for name in "XYZ"}), "The EXR file has no depth"),
         (exr({name: np.eye(8, dtype=np.float32) * (name == "R") for name in "RGB"}), "has colours"),
         (stored(np.stack([LEVELS, 200 - LEVELS, LEVELS], axis=-1).astype(np.uint8)), "has colours"),
     ],
@@ -124,6 +125,36 @@ def test_the_depth_of_an_exr_is_found_beside_its_colours(name: str) -> None:
     values = LEVELS.astype(np.float32) + 0.25
     found = decode(exr({"R": values * 0, "G": values * 0, "B": values * 0, name: values}))
     np.testing.assert_array_equal(found.values, values)
+
+
+@pytest.mark.parametrize(
+    ("depth", "others"),
+    [
+        ("Z", "A.Position.X A.Position.Y A.Position.Z depth.Z"),
+        ("depth.Z", "A.Position.X A.Position.Y A.Position.Z R G B"),
+        ("Depth.V", "Normal.X Normal.Y Normal.Z"),
+        ("Depth.V", "R G B A.Mist.Y"),
+        ("ViewLayer.Depth.Z", "ViewLayer.Combined.R ViewLayer.Combined.G ViewLayer.Combined.B ViewLayer.Mist.Z"),
+        ("ViewLayer.Z", "R G B Mist.Y Vector.X Vector.Y Vector.Z Vector.W UV.U UV.V UV.A"),
+        ("Mist.Y", "R G B"),
+        ("Mist.V", "N.X N.Y N.Z"),
+    ],
+)
+def test_no_other_pass_of_an_exr_is_taken_for_its_depth(depth: str, others: str) -> None:
+    values = LEVELS.astype(np.float32)
+    found = decode(exr({depth: values} | {name: values * 0 for name in others.split()}))
+    np.testing.assert_array_equal(found.values, values)
+    assert found.stated.quantity == (None if "Mist" in depth else "depth")
+
+
+def test_the_depth_of_an_exr_is_found_in_another_part_than_its_colours(tmp_path: Path) -> None:
+    values = LEVELS.astype(np.float32)
+    parts = [
+        OpenEXR.Part({}, {name: values * 0 for name in "RGB"}, "colours"),
+        OpenEXR.Part({}, {"Y": values}, "Depth"),
+    ]
+    OpenEXR.File(parts).write(str(tmp_path / "parts.exr"))
+    np.testing.assert_array_equal(decode((tmp_path / "parts.exr").read_bytes()).values, values)
 
 
 def test_the_name_of_a_channel_and_the_unit_of_an_exr_are_used() -> None:

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel
 from marigold_core import Settings, load
 from marigold_core.checkpoints.layout import CLASSES, INDEX, PRIOR, read_config, read_index
 from marigold_core.checkpoints.registry import Checkpoint, find
-from marigold_core.checkpoints.weights import CHECKSUMS, digest, read_checksums, write_checksums
+from marigold_core.checkpoints.weights import CHECKSUMS, STEMS, digest, read_checksums, write_checksums
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.storage import atomic_folder, write_json
@@ -34,7 +34,18 @@ CARD, OLD_CARD = "README.md", "README.old.md"
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 OWN_LICENCE, UNKNOWN_LICENCE = "apache-2.0", "other"  # of weights that began at random; of any others
 PARTS = (*CLASSES, PRIOR)
-FILES = (INDEX, CHECKSUMS, CARD, OLD_CARD)  # of a published checkpoint, beside its parts
+COPIED = {  # files of the parts without weights
+    "scheduler": ("scheduler_config.json",),
+    "tokenizer": (
+        *("merges.txt", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
+        *("special_tokens_map.json", "added_tokens.json"),
+    ),
+}
+FILES = {  # of a published checkpoint, beside the weights that its checksums list
+    *(INDEX, CHECKSUMS, CARD, OLD_CARD),
+    *(f"{part}/{name}" for part, names in COPIED.items() for name in names),
+    *(f"{part}/{name}" for part, stem in STEMS.items() for name in ("config.json", f"{stem}.safetensors.index.json")),
+}
 
 
 def publish(
@@ -67,8 +78,11 @@ def publish(
     if resolution_px is None and (trained_px := run.get("resolution_px")):
         resolution_px = int(str(trained_px))
     with atomic_folder(out, replace=True) as aside:
-        for name in ("scheduler", "tokenizer"):
-            shutil.copytree(source / name, aside / name)
+        for part, names in COPIED.items():
+            (aside / part).mkdir()
+            for path in (source / part / name for name in names):
+                if path.exists():
+                    shutil.copyfile(path, aside / part / path.name)
         index = read_index(source)  # with what is known of a published checkpoint by its name
         if resolution_px is not None:
             index["default_processing_resolution"] = resolution_px
@@ -106,16 +120,12 @@ def _check_target(source: Path, out: Path) -> None:
         raise MarigoldError(f"{out} is a link or a file: give a folder.")
     if not out.exists():
         return
-    others = [path.name for path in out.iterdir() if path.name not in FILES + PARTS]
-    others += [f"{part}/{path.name}" for part in PARTS for path in (out / part).glob("*") if not _of_part(path)]
-    if others:
-        raise MarigoldError(f"{out} holds {sorted(others)[0]}, which publishing would delete: give another folder.")
     if any(out.iterdir()) and not all((out / name).is_file() for name in (INDEX, CHECKSUMS)):
         raise MarigoldError(f"{out} holds something that training.publish did not write: give another folder.")
-
-
-def _of_part(path: Path) -> bool:
-    return path.is_file() and path.suffix in (".json", ".txt", ".safetensors")
+    written = {*PARTS, *FILES, *(name for name in read_checksums(out) if name.endswith(".safetensors"))}
+    others = sorted({path.relative_to(out).as_posix() for path in out.rglob("*")} - written)
+    if others:
+        raise MarigoldError(f"{out} holds {others[0]}, which publishing would delete: give another folder.")
 
 
 def _hand_written(out: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """A run becomes a checkpoint to ship: half precision, small files, a card; nothing but an older one is replaced."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from marigold_core import load
 from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
+from marigold_core.storage import ASSETS
 from tests.helpers.command_line import fingerprints
 from tests.helpers.families import as_lotus
 from training import publish as module
@@ -102,6 +104,42 @@ def test_a_card_written_by_hand_is_kept_beside_the_new_one(tmp_path: Path) -> No
     (out / "README.md").write_text("# By hand, again\n")
     with pytest.raises(ExportError, match="two model cards written by hand"):
         publish(source, out)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        *("thesis.txt", "tokenizer/thesis.txt", "scheduler/notes.json", "vae/x.txt", "text_encoder/merges.txt"),
+        *("unet/mine.safetensors", "prior/notes/a.txt", "mine/config.json"),
+    ],
+)
+def test_a_published_folder_that_holds_a_file_of_the_users_is_not_replaced(
+    foreign: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = new_checkpoint(tmp_path / "source", "tiny")
+    out = publish(source, tmp_path / "out")
+    (out / foreign).parent.mkdir(parents=True, exist_ok=True)
+    (out / foreign).write_text("mine")
+    before = fingerprints(tmp_path)
+    assert command(source, out) == 2
+    assert f"out holds {foreign.split('/a.txt')[0].removesuffix('/config.json')}, which" in capsys.readouterr().err
+    assert fingerprints(tmp_path) == before
+
+
+def test_files_of_the_users_in_the_source_are_not_published(tmp_path: Path) -> None:
+    source = new_checkpoint(tmp_path / "source", "tiny")
+    for part in ("tokenizer", "scheduler"):
+        (source / part / "notes.txt").write_text("mine")
+    out = publish(source, tmp_path / "out")
+    assert not list(out.rglob("notes.txt"))
+    publish(source, out)
+
+
+def test_the_bundled_checkpoint_which_an_earlier_version_published_can_be_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "nano"
+    shutil.copytree(ASSETS / "marigold-nano", out)
+    publish(new_checkpoint(tmp_path / "source", "tiny"), out)
+    assert not (out / "prior").exists()
 
 
 def _strange_file(out: Path) -> None:

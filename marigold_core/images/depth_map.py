@@ -211,13 +211,13 @@ def _depth_channels(part: str, channels: list[str]) -> Generator[tuple[int, list
 
 def _from_picture(data: bytes) -> DepthMap:
     """A grey picture: whole numbers as stored, 32-bit floats, colours that are all grey; transparent is missing."""
-    image = Image.open(BytesIO(data), formats=FORMATS)
+    image = tones.opened(data, FORMATS)
     _check_size(*image.size)
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     missing = getattr(image, "tag_v2", {}).get(_NODATA)
     deep = ";16" in tones.raw_mode(image) and image.mode in ("RGB", "RGBA")
     if deep:
-        planes = tones.deep_values(lambda: Image.open(BytesIO(data), formats=FORMATS))
+        planes = tones.deep_values(lambda: tones.opened(data, FORMATS))
     else:
         if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX") or "transparency" in image.info:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")

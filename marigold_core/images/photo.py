@@ -241,17 +241,20 @@ def _open(data: bytes) -> _Opened:
             data, note, tags = inner.cut(data), inner.note, inner.tags
         if data.startswith(b"\xff\xd8\xff"):  # past Image.open, which refuses from 179 megapixels on
             return _reduced(JpegImageFile(BytesIO(data)), note, tags)
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = tones.opened(data, FORMATS)
         _check_size(*image.size)
         if getattr(image, "is_animated", False) and note is None:  # not n_frames, which reads the whole file
             note = "The file is an animation or has several pages: the first one was used."
         full, layout = _stated_white(image, data), tones.raw_mode(image)
-        if ";16" in layout and image.mode in ("RGB", "RGBA") and layout != "LA;16B":
+        if ";16" in layout and image.mode in ("RGB", "RGBA"):
             brightest = max(high for _, high in cast(Any, image).getextrema()[:3])  # Pillow keeps the high byte
             if full and brightest <= full >> 8:
-                image = tones.deep_colours(lambda: Image.open(BytesIO(data), formats=FORMATS), full)
+                image = tones.deep_colours(lambda: tones.opened(data, FORMATS), full)
             elif brightest and not full:
-                note = note or tones.dark_note(brightest << 8 | 255)
+                dark = tones.dark_note(brightest << 8 | 255)
+                note = note or dark
+                if dark and image.mode == "RGBA" and tones.dark_note(cast(Any, image).getextrema()[3][1] << 8 | 255):
+                    tones.make_opaque(image)  # of as few bits as the colours
             full = None
         return _Opened(image, note, full, tags)
 

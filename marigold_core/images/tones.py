@@ -1,7 +1,7 @@
 """Colours and tones of a decoded picture to 8 bits of sRGB: embedded profiles, alpha, and more than 8 bits."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
@@ -13,9 +13,10 @@ from PIL import ImageCms as _ImageCms
 from marigold_core.errors import ImageError
 
 ImageCms: Any = _ImageCms  # untyped
+_BITS, _PLANAR = 258, 284  # TIFF tags: bits of each sample, and 2 for a plane of each colour
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
-_DARK = 1 << 14  # 16-bit values that all lie below this may be of a camera with fewer bits
+_DARK = 0.25  # pictures that reach no more of white than this may hold fewer bits than their file
 
 
 def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, str | None]:
@@ -33,9 +34,8 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
     alpha, note = None, None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        full = full if full and values.max() <= full else None
-        note = dark_note(int(values.max())) if values.dtype.kind == "u" and full is None else None
-        flat = Image.fromarray(_to_8_bit(values, full))
+        levels, note = _to_8_bit(values, full if full and values.max() <= full else None)
+        flat = Image.fromarray(levels)
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")
         alpha = rgba.getchannel("A")
@@ -49,36 +49,65 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
     return rgb, note
 
 
-def dark_note(most: int) -> str | None:
-    """Say that a 16-bit picture, whose greatest value is ``most``, may hold fewer bits; None where it does not."""
-    if not 0 < most < _DARK:
+def dark_note(most: float, white: int = 65535) -> str | None:
+    """Say that a picture, whose greatest value is ``most``, may have a lower white; None where it does not seem so."""
+    if not 0 < most < _DARK * white:
         return None
     return (
-        f"The 16-bit values of the picture stay below {1 << max(most.bit_length(), 8)} of 65536, so it is taken as"
-        " dark; if it holds fewer bits, scale them to 16 before."
+        f"The values of the picture are at most {most:.4g} of {white}, so it is taken as dark; if they have another"
+        f" white, scale them to {white} before."
     )
 
 
+def opened(data: bytes, formats: Sequence[str]) -> Image.Image:
+    """Open a picture, not decoded yet; Pillow takes separate planes of 16 bits, uncompressed in a TIFF, for 8 bits."""
+    image = Image.open(BytesIO(data), formats=formats)
+    tags: Any = getattr(image, "tag_v2", {})
+    tiles: list[Any] = getattr(image, "tile", [])
+    if tags.get(_PLANAR) == 2 and set(tags.get(_BITS, ())) == {16} and tiles[0].codec_name == "raw":
+        order = ";16B" if data.startswith(b"MM") else ";16L"
+        cast(Any, image).tile = [tile._replace(args=(tile.args[0] + order, *tile.args[1:])) for tile in tiles]
+    return image
+
+
 def deep_colours(reopen: Callable[[], Image.Image], full: int) -> Image.Image:
-    """Colours of 16 bits of which Pillow keeps the high byte -> 8 bits, ``full`` being white.
+    """Colours of 16 bits of which Pillow keeps the high byte -> 8 bits, ``full`` being white and opaque.
 
     Args:
         reopen: opens the picture once more, not decoded yet.
         full: the value of white.
     """
-    high, values = reopen(), deep_values(reopen)
+    values = deep_values(reopen)
     planes = np.minimum(values * np.float32(255 / full) + 0.5, 255).astype(np.uint8)
-    if high.mode == "RGBA":
-        planes[..., 3] = np.asarray(high)[..., 3]
+    if planes.shape[2] == 4 and values[..., 3].max() > full:
+        planes[..., 3] = values[..., 3] >> 8
     image = Image.fromarray(planes)
-    image.info |= high.info
+    image.info |= reopen().info
     return image
 
 
+def make_opaque(image: Image.Image) -> None:
+    """Scale the alpha of a picture, in place, so that its greatest value is opaque."""
+    alpha = image.getchannel("A")
+    greatest = max(int(np.asarray(alpha).max()), 1)
+    image.putalpha(alpha.point([min(255, level * 255 // greatest) for level in range(256)]))
+
+
 def deep_values(reopen: Callable[[], Image.Image]) -> np.ndarray:
-    """Colours of 16 bits of which Pillow keeps the high byte -> [H, W, 3 or 4] uint16, as ``deep_colours``."""
+    """Colours of 16 bits of which Pillow keeps the high byte -> [H, W, 3 or 4] uint16, as ``deep_colours``.
+
+    Raises:
+        ImageError: compressed planes of a TIFF, of which nothing but the high byte can be had.
+    """
     high, low = reopen(), reopen()
     tiles: list[Any] = cast(Any, low).tile
+    if raw_mode(low) == "LA;16B":
+        cast(Any, low).tile = [tile._replace(args="RGBA") for tile in tiles]  # as large, and keeps each byte
+        return np.asarray(low).view(">u2").astype(np.uint16)[..., [0, 0, 0, 1]]
+    if tiles[0].codec_name == "libtiff" and getattr(low, "tag_v2", {}).get(_PLANAR) == 2:
+        raise ImageError(
+            "The TIFF keeps 16-bit colours in separate compressed planes, which cannot be read; save them interleaved."
+        )
     cast(Any, low).tile = [tile._replace(args=_swapped(tile.args)) for tile in tiles]
     return np.asarray(high).astype(np.uint16) * 256 + np.asarray(low)
 
@@ -125,17 +154,17 @@ def _changes_nothing(transform: _ImageCms.ImageCmsTransform) -> bool:
     return bool(np.abs(np.asarray(converted).astype(int) - grid).max() <= 2)
 
 
-def _to_8_bit(values: np.ndarray, full: int | None) -> np.ndarray:
-    """[H, W] uint16, int32 or float32 -> [H, W] uint8.
+def _to_8_bit(values: np.ndarray, full: int | None) -> tuple[np.ndarray, str | None]:
+    """[H, W] uint16, int32 or float32 -> ([H, W] uint8, a note).
 
     White is ``full`` where it is given, else 65535 for uint16. For the others the smallest usual full scale that holds
     the values is taken, and values outside all of them are stretched from minimum to maximum.
     """
     if not np.isfinite(values).all():
         raise ImageError("The photo holds values that are not numbers (NaN or infinity).")
-    low, high = float(values.min()), float(values.max())
+    low, most = float(values.min()), float(values.max())
     scales = {"u": (65535,), "i": (255, 65535), "f": (1, 255, 65535)}[values.dtype.kind]
-    white = full or next((scale for scale in scales if low >= 0 and high <= scale), None)
-    low, high = (0.0, white) if white else (low, max(high, low + 1))
+    white = full or next((scale for scale in scales if low >= 0 and most <= scale), None)
+    low, high = (0.0, white) if white else (low, max(most, low + 1))
     scaled = np.rint((values.astype(np.float32) - low) * (255 / (high - low)))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    return np.clip(scaled, 0, 255).astype(np.uint8), dark_note(most, white) if white and not full else None

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 from marigold_core.errors import ImageError
+from marigold_core.images import depth_map
 from marigold_core.images import photo as decoder
 from marigold_core.images.photo import Photo, load_photo, load_rgb, to_network
 from marigold_core.settings import MeshSettings
@@ -592,16 +593,71 @@ def test_few_bits_in_16_are_scaled_by_what_the_file_says(bits: int) -> None:
     for content in (plain, png_rgb16(np.dstack([values] * 3))):  # nothing is stated: taken as it is, and said
         photo = load_photo(content)
         assert photo.pixels.max() in (white >> 8, round(white / 257))
-        assert photo.note and f"stay below {white + 1}" in photo.note
+        assert photo.note and f"at most {white} of 65535, so it is taken as dark" in photo.note
     filled = np.rint(ramp() * 65535).astype(np.uint16)  # as the PNG specification wants it: scaled already
     photo = load_photo(with_sbit(encoded(filled, "PNG"), bits, 1))
     assert np.abs(photo.pixels[..., 0] - ramp() * 255).max() <= 1 and photo.note is None
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["colours", "grey"])
+def test_alpha_of_few_bits_in_16_is_scaled_as_the_colours_are(alone: bool) -> None:
+    values = np.rint(ramp() * 4095).astype(np.uint16)
+    for alpha, level in ((4095, 255), (2048, 127.5), (65535, 255)):
+        planes = np.dstack([values] * (1 if alone else 3) + [np.full_like(values, alpha)])
+        if alpha == 2048:
+            planes[0, 0, -1] = 4095
+        stated = load_photo(with_sbit(png_rgb16(planes), 12, planes.shape[2]))
+        expected = 255 - level * (1 - ramp())
+        assert np.abs(stated.pixels - expected[..., None])[1:].max() <= 1 and stated.note is None
+        silent = load_photo(png_rgb16(planes))  # as dark as without alpha
+        if alpha != 2048:
+            assert silent.pixels.max() == 15 and silent.note and "taken as dark" in silent.note
+
+
+@pytest.mark.parametrize("most", [4095, 12.75, 0.2, 2.0])
+def test_floats_far_below_white_are_said_to_be_dark(most: float) -> None:
+    white = next(scale for scale in (1, 255, 65535) if most <= scale)
+    photo = load_photo(encoded((ramp() * most).astype(np.float32), "TIFF"))
+    assert photo.note and f"at most {most:g} of {white}, so it is taken as dark" in photo.note
+    assert load_photo(encoded((ramp() * white).astype(np.float32), "TIFF")).note is None
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planes", [3, 4])
+def test_separate_planes_of_16_bits_are_read(order: str, planes: int) -> None:
+    values = np.rint(ramp() * 65535).astype(np.uint16)
+    colours = np.stack([values, values[:, ::-1], values // 2, np.full_like(values, 65535)][:planes])
+    pixels = load_photo(planar_tiff(colours, order)).pixels
+    assert np.abs(pixels - np.moveaxis(colours[:3], 0, -1) / 257.0).max() <= 1
+    grey = np.stack([*[values] * 3, np.full_like(values, 65535)][:planes])
+    np.testing.assert_array_equal(depth_map.decode(planar_tiff(grey, order)).values, values)
+
+
+def planar_tiff(planes: np.ndarray, order: str) -> bytes:
+    """[3 or 4, h, w] uint16 -> an uncompressed TIFF with a plane of each colour."""
+    count, height, width = planes.shape
+    size, tags_end = height * width * 2, 8 + 2 + 12 * 11 + 4
+    bits_at, places_at, sizes_at = tags_end, tags_end + 8, tags_end + 24
+    data_at = sizes_at + 16
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, count, bits_at), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, count, places_at), (277, 3, 1, count), (278, 4, 1, height), (279, 4, count, sizes_at)]
+    tags += [(284, 3, 1, 2)] + [(338, 3, 1, 2)] * (count == 4)
+    content = struct.pack(order + "2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(tags))
+    for tag, kind, length, value in tags:
+        short = kind == 3 and length == 1
+        content += struct.pack(order + ("HHIHH" if short else "HHII"), tag, kind, length, value, *([0] * short))
+    content = (content + bytes(4)).ljust(tags_end, b"\0")
+    content += struct.pack(order + "4H", *[16] * 4)
+    content += struct.pack(order + "4I", *(data_at + size * k for k in range(4))) + struct.pack(
+        order + "4I", *[size] * 4
+    )
+    return content + planes.astype(order + "u2").tobytes()
+
+
 def png_rgb16(values: np.ndarray) -> bytes:
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[values.shape[2]], 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 

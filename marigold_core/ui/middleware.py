@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_core.serving.work_folder import has_room
-from marigold_core.ui.text import BUSY_CLIENT, DISK_FULL, FOREIGN_PAGE, TOO_LARGE, UNREADABLE
+from marigold_core.ui.text import BUSY_CLIENT, DISK_FULL, FOREIGN_PAGE, INLINE_PHOTO, TOO_LARGE, UNREADABLE
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class RequestFilter:
             await refuse(send, 507, DISK_FULL)
             return
         body = LimitedBody(receive, limit)
-        response = ResponseWithHeaders(send)
+        response = ResponseWithHeaders(send, told=path.startswith(SUBMISSIONS) and not for_tools)
         try:
             await (self.tools if for_tools and self.tools else self.app)(scope, body, response)
         except BodyRefusedError:
@@ -139,16 +139,30 @@ class LimitedBody:
 
 
 class ResponseWithHeaders:
-    """A ``send`` that adds our headers and knows whether the response has begun."""
+    """A ``send`` that adds our headers and knows whether the response has begun.
 
-    def __init__(self, send: Send) -> None:
-        self.send, self.started = send, False
+    ``told``: a refusal by Gradio itself, which shows the inside of the server, becomes a sentence of ours.
+    """
+
+    def __init__(self, send: Send, *, told: bool = False) -> None:
+        self.send, self.told, self.started = send, told, False
+        self.refusal: bytes | None = None  # the body so far of one that is held back
 
     async def __call__(self, message: Message) -> None:
         """Send one message on."""
         if message["type"] == "http.response.start":
             self.started = True
+            if self.told and message["status"] == 400:
+                self.refusal = b""
+                return
             message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+        elif self.refusal is not None:
+            received = self.refusal + message.get("body", b"")
+            self.refusal = received
+            if not message.get("more_body", False):
+                sentence = INLINE_PHOTO if INLINE_PHOTO.encode() in received else UNREADABLE
+                await refuse(self.send, 400, sentence)
+            return
         await self.send(message)
 
 

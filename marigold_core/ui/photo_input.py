@@ -16,7 +16,7 @@ from gradio_client import handle_file  # pyright: ignore[reportMissingTypeStubs]
 from marigold_core.files import examples
 from marigold_core.ui import text
 
-WEB = ("http:", "https:")
+ELSEWHERE = ("http:", "https:", "data:")  # begins of what is no file of this server
 DEPTH_TYPES = [".png", ".tif", ".tiff", ".exr", ".npy", ".pfm", ".jpg", ".jpeg", ".heic"]
 EXAMPLE = "https://example.org/temple.jpg"  # stands for the example photo of that name; it is never fetched
 EXAMPLE_DEPTH = "https://example.org/temple_depth.png"  # likewise for its stored depth
@@ -45,7 +45,7 @@ class PhotoInput(gr.Image, metaclass=WithoutStub):
 
     def preprocess(self, payload: ImageData | None) -> str | None:
         """Return the path of the uploaded file. Raises: gr.Error for a picture written into the request."""
-        return _uploaded_path(payload)
+        return _uploaded_path(payload, self.GRADIO_CACHE)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Take uploads and ``EXAMPLE``. Raises: gr.Error for any other web address, which Gradio would fetch."""
@@ -62,7 +62,8 @@ class FilesButton(gr.UploadButton, metaclass=WithoutStub):
     def preprocess(self, payload: ListFiles | FileData | None) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the paths of the uploaded files; Gradio's own would copy every one."""
         files = payload.root if isinstance(payload, ListFiles) else [payload]
-        return [path for path in map(_uploaded_path, files) if path]
+        paths = [_uploaded_path(file, self.GRADIO_CACHE) for file in files]
+        return [path for path in paths if path]
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Take uploads alone, as ``PhotoInput`` does."""
@@ -80,7 +81,7 @@ class DepthInput(gr.File, metaclass=WithoutStub):
 
     def preprocess(self, payload: ListFiles | FileData | None) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the path of the uploaded file."""
-        return _uploaded_path(cast("FileData | None", payload))
+        return _uploaded_path(cast("FileData | None", payload), self.GRADIO_CACHE)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Take uploads and ``EXAMPLE_DEPTH``, as ``PhotoInput`` does."""
@@ -107,14 +108,16 @@ def draw_photo(elem_id: str = "photo", *, visible: bool = True) -> PhotoInput:
 
 
 def _local(path: str | Path | None) -> str | Path | None:
-    if str(path).lower().startswith(WEB):
+    if str(path).lower().startswith(ELSEWHERE):
         raise gr.Error(text.INLINE_PHOTO, print_exception=False)
     return path
 
 
-def _uploaded_path(payload: FileData | ImageData | None) -> str | None:
+def _uploaded_path(payload: FileData | ImageData | None, folder: str) -> str | None:
+    """Return the path of a file in the folder of uploads; Gradio does not check that of every form of request."""
     if payload is None:
         return None
-    if payload.path is None or (payload.url or "").startswith("data:"):
+    inline = payload.path is None or (payload.url or "").startswith("data:")
+    if inline or not Path(payload.path or "").resolve().is_relative_to(Path(folder).resolve()):
         raise gr.Error(text.INLINE_PHOTO, print_exception=False)
     return payload.path

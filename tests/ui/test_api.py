@@ -18,6 +18,7 @@ from PIL import Image
 
 from marigold_core import Settings, load
 from marigold_core.comparison.sweep import COLUMNS
+from marigold_core.ui import text
 
 pytestmark = pytest.mark.slow
 
@@ -285,11 +286,27 @@ def test_requests_of_another_form_are_told_what_is_wrong(url: str) -> None:
     address = f"{url}/gradio_api/call/predict_depth"
     for body in ("{}", '{"data": null}', '{"data": []}', '{"data": "x"}', '{"data": [1, 2]}', "[]", "no JSON"):
         answer = httpx.post(address, content=body, headers=JSON, timeout=30)
-        assert 400 <= answer.status_code < 500 and answer.json()["detail"], (body, answer.text)
+        assert 400 <= answer.status_code < 500, (body, answer.text)
+        if answer.status_code == 400:
+            assert answer.json()["detail"] in (text.UNREADABLE, text.INLINE_PHOTO)
     assert httpx.get(f"{url}/gradio_api/openapi.json", timeout=30).status_code == 404
 
 
 JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize("endpoint", ["predict_depth", "build_mesh", "calibrate", "import_depth", "compare"])
+def test_photos_of_the_server_that_nobody_uploaded_are_not_read(url: str, picture: Path, endpoint: str) -> None:
+    parameters = httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"][f"/{endpoint}"]["parameters"]
+    rest = [one.get("parameter_default") for one in parameters[1:]]
+    refusals = set()
+    for path in (str(picture), "/etc/hostname", "/etc/nope", "data:image/png;base64,AAAA"):
+        for meta in ({}, {"meta": {"_type": "gradio.FileData"}}):
+            body = {"data": [{"path": path, **meta}, *rest]}
+            answer = httpx.post(f"{url}/gradio_api/call/{endpoint}", json=body, timeout=30)
+            assert answer.status_code == 400, (path, meta, answer.text)
+            refusals.add(answer.json()["detail"])
+    assert refusals <= {text.INLINE_PHOTO, text.UNREADABLE}
 
 
 def test_files_of_the_server_are_not_given(url, tmp_path):

@@ -10,7 +10,7 @@ from uuid import uuid4
 import gradio as gr
 import httpx
 import pytest
-from gradio.data_classes import ImageData
+from gradio.data_classes import FileData, ImageData
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.responses import FileResponse
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from marigold_core.ui import text
-from marigold_core.ui.photo_input import FilesButton, PhotoInput
+from marigold_core.ui.photo_input import DepthInput, FilesButton, PhotoInput
 from marigold_core.ui.photo_previews import FILES, PhotoPreviews
 from tests.images.test_photo import HEIC
 
@@ -29,6 +29,7 @@ FOREIGN = [
     {"path": "http://169.254.169.254/photo.png", "meta": META},
     {"path": "https://example.com/photo.png", "meta": META},
 ]
+LOCAL = [{"path": "/etc/hostname"}, {"path": "/etc/hostname", "meta": META}, {"path": PIXEL, "meta": META}]
 
 
 def drawn(kind: type) -> Any:
@@ -44,7 +45,24 @@ def test_a_photo_written_into_the_request_is_refused() -> None:
     with pytest.raises(gr.Error, match="Upload"):
         photo.preprocess(ImageData(url=PIXEL))
     assert photo.preprocess(None) is None
-    assert photo.preprocess(ImageData(path="/somewhere/photo.heic")) == "/somewhere/photo.heic"
+    uploaded = str(Path(photo.GRADIO_CACHE) / "0" / "photo.heic")
+    assert photo.preprocess(ImageData(path=uploaded)) == uploaded
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "photo.png", "{cache}/../photo.png", "{cache}/link/photo.png"])
+@pytest.mark.parametrize("kind", [PhotoInput, FilesButton, DepthInput])
+def test_files_of_the_server_that_nobody_uploaded_are_refused(
+    kind: type, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = drawn(kind)
+    monkeypatch.setattr(taken, "GRADIO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "link").symlink_to(tmp_path)
+    (tmp_path / "photo.png").write_bytes(b"")
+    file = path.format(cache=tmp_path / "cache")
+    data = ImageData(path=file) if kind is PhotoInput else FileData(path=file)
+    with pytest.raises(gr.Error, match="Upload"):
+        taken.preprocess(data)
 
 
 @pytest.mark.parametrize("kind", [PhotoInput, FilesButton])
@@ -101,6 +119,10 @@ def test_raw_calls_cannot_give_addresses_or_pictures_in_fresh_and_old_sessions(u
             for event in session.events:
                 ended = session.call(event, foreign)
                 assert not ended["success"] and ended["output"]["error"] == text.INLINE_PHOTO
+        for local in LOCAL:  # of which Gradio refuses some itself, without a word
+            for event in session.events:
+                ended = session.call(event, local)
+                assert not ended["success"] and ended["output"]["error"] in (text.INLINE_PHOTO, None)
     assert old.call(old.run(), photo)["success"]
 
 

@@ -72,12 +72,11 @@ class CompareScreen:
         with gr.Row(elem_id="lab-actions"):
             self.run = gr.Button(compare_text.RUN, variant="primary", scale=3, elem_id="lab-run")
             self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="lab-stop")
-        self.checkpoints = gr.Dropdown(
+        self.checkpoints = gr.CheckboxGroup(
             checkpoint_choices(),
             value=[default_checkpoint()],
-            multiselect=True,
             label=compare_text.CHECKPOINTS,
-            elem_id="lab-checkpoints",
+            elem_classes="choices",
         )
         self.resolution = draw_resolution("lab-resolution")
         self.views = draw_views("lab-views", default(Settings, "views"))

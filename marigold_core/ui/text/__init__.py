@@ -105,7 +105,7 @@ FILE_ADDRESS = (
 DISK_FULL = "The disk of this server is full; try again later."
 BUSY_CLIENT = "Too many requests in a short time; wait a few seconds and try again."
 TOO_LARGE = "That is too large; a photo may have up to 40 MB."
-INLINE_PHOTO = "Upload the photo as a file; pictures written into the request are not read."
+INLINE_PHOTO = "Upload the photo as a file; pictures and other addresses in the request are not read."
 
 # Files
 METRES_TAB = "Metres"

@@ -20,7 +20,7 @@ from marigold_core.images.depth_map import DepthMap
 from marigold_core.images.differences import resize_map
 from marigold_core.images.photo import load_photo, read_file
 from marigold_core.prediction import Prediction, meaning_of
-from marigold_core.settings import DepthReading
+from marigold_core.settings import DepthReading, MeshSettings
 
 GIVEN = "given: "  # before the name of the map, where other predictions name their checkpoint
 _DEPTH_FILES = ("npy", "png16", "exr", "controlnet", "height", "rgbz", "depth_mm")  # of ``FILES``
@@ -51,8 +51,9 @@ def from_depth(
 
     Raises:
         ImageError: the photo or the map cannot be used, or their aspects differ.
-        SettingsError: the reading contradicts itself, or lacks what it needs.
+        SettingsError: the reading contradicts itself, or lacks what it needs; a field of view outside its range.
     """
+    fov_x_deg = MeshSettings(fov_x_deg=fov_x_deg).fov_x_deg
     opened, source = load_photo(photo), _open(photo, depth)
     fov_x_deg = fov_x_deg or opened.fov_x_deg or source.fov_x_deg
     full, assumed = _complete(reading or DepthReading(), source.map.stated)

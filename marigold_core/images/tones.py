@@ -1,7 +1,7 @@
 """Colours and tones of a decoded picture to 8 bits of sRGB: embedded profiles, alpha, and more than 8 bits."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
@@ -59,7 +59,7 @@ def dark_note(most: float, white: int = 65535) -> str | None:
     )
 
 
-def opened(data: bytes, formats: Sequence[str]) -> Image.Image:
+def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     """Open a picture, not decoded yet; Pillow takes separate planes of 16 bits, uncompressed in a TIFF, for 8 bits."""
     image = Image.open(BytesIO(data), formats=formats)
     tags: Any = getattr(image, "tag_v2", {})

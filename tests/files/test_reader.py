@@ -10,6 +10,7 @@ from PIL import Image
 
 from marigold_core import Anchor, CalibrationError, DepthReading, Hints, MarigoldError, calibrate, from_depth, save
 from marigold_core.calibration.calibrate import distance_m
+from marigold_core.errors import SettingsError
 from marigold_core.files.manifest import Manifest
 from marigold_core.geometry.camera import metric_z, pixel_rays
 from marigold_core.prediction import Prediction
@@ -69,6 +70,12 @@ def test_each_meaning_has_its_values(values, reading, kind, space, expected) -> 
     assert (found.kind, found.space) == (kind, space)
     np.testing.assert_allclose(found.values, expected, rtol=2e-6, atol=2e-6)
     assert found.values.dtype == np.float32
+
+
+@pytest.mark.parametrize("fov_x_deg", [-10.0, 0.0, 500.0, float("nan")])
+def test_a_field_of_view_that_no_camera_has_is_refused(fov_x_deg: float) -> None:
+    with pytest.raises(SettingsError, match="fov_x_deg"):
+        from_depth(PHOTO, Z, DepthReading(unit_m=1.0, measured="ray"), fov_x_deg=fov_x_deg)
 
 
 def test_distances_along_rays_become_depth_along_the_axis() -> None:

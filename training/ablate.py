@@ -216,7 +216,7 @@ def score_grid(
     made_with = {"checkpoint": pipeline.checkpoint.sha256, "kind": a_set.kind, "folder": folder, **asdict(options)}
     text = json.dumps(made_with)
     made_with = json.loads(text)  # as it comes back from a file: lists instead of tuples
-    if _kept(path).get("made_with", made_with) != made_with:
+    if path.exists() and _kept(path).get("made_with") != made_with:
         path = path.with_stem(f"{path.stem}_{hashlib.sha256(text.encode()).hexdigest()[:8]}")
     rows: dict[str, dict[str, Row]] = _kept(path).get("rows", {})
     pipeline = place_timesteps(pipeline, options.spacing)
@@ -233,7 +233,12 @@ def score_grid(
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Read the scores of an earlier run; empty where there are none, or something else."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _score_picture(pipeline: MarigoldPipeline, a_set: DepthSet, number: int, options: SweepOptions) -> dict[str, Row]:
@@ -355,7 +360,10 @@ def _check(name: Name, ablation: Ablation, task: Task, seeds: int) -> list[Depth
         raise MarigoldError("An ablation is scored on pictures with known depth: give --validation KIND:FOLDER.")
     if name == "mix" and len(task.data) + len(task.latents) != 2:
         raise MarigoldError("mix compares shares of two data sets: give two, with --data or with --latents.")
-    check_json_out(task.out / f"{name}.json")
+    check_json_out(task.out / f"{name}.json", ("title", "source", "rows"))
+    table = task.out / f"{name}.md"
+    if table.exists() and not table.read_bytes().startswith(f"# {ablation.title}\n".encode()):
+        raise MarigoldError(f"{table} is there already and is no table of this command: give another --out.")
     return [open_set(spec, "val") for spec in task.validation]
 
 

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -121,7 +121,7 @@ def main(
     """
     if not data or workers < 1:
         raise MarigoldError("Give at least one data set, such as hypersim:FOLDER, and at least one worker.")
-    check_json_out(json_out)
+    check_json_out(json_out, [field.name for field in fields(Report)])
     reports = []
     for one in data:
         reports.append(examine(one, split, workers))

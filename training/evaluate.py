@@ -33,6 +33,7 @@ from training.scoring.scores import BASELINES, Row, averages, compare
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"
+REPORTED = ("data", "checkpoint", "settings", "protocol", "photos", "means")  # keys of every report
 
 
 class ProtocolSettings(ResolvedSettings):
@@ -146,7 +147,7 @@ def main(
     a_set = open_set(data, SPLIT)
     for folder in filter(None, (figures, save_maps)):
         _check_target(folder, a_set, checkpoint)
-    check_json_out(json_out)
+    check_json_out(json_out, REPORTED)
     chosen = choose_protocol(a_set.kind, protocol, overrides)
     source = open_source(checkpoint, settings, chosen, step, dtype)
     checks = None

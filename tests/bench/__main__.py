@@ -20,6 +20,7 @@ from tests.bench.processes import ROOT, measure_fresh, measure_page
 from tests.bench.stages import Rivals, measure_aligner, measure_median, measure_stages
 from tests.bench.timing import Row, machine, print_table
 from tests.bench.training import measure_training
+from training.engine.command import check_json_out
 from training.start import new_checkpoint
 
 NANO = ROOT / "assets" / "marigold-nano"
@@ -30,6 +31,7 @@ DEFAULT = [name for name in SECTIONS if name != "public"]
 def main() -> None:
     """Run the sections that were asked for; what was measured is written even if a later one fails."""
     given = parse_options()
+    check_json_out(given.json, ("command", "machine", "rows"))
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()

@@ -22,6 +22,7 @@ from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.bench.processes import ROOT
 from tests.bench.stages import photo
 from tests.bench.timing import machine, seconds
+from training.engine.command import check_json_out
 
 RUN = Settings(num_inference_steps=4, ensemble_size=3, seed=0)
 MEMORY_SHARES = (0.5, 0.2, 0.1, 0.05, 0.02)  # of the device, one after the other until a run has to step down
@@ -31,6 +32,7 @@ Report = dict[str, Any]
 def main() -> None:
     """Run the parts that were asked for while there is time; what fails is written down and the others go on."""
     given = parse_options()
+    check_json_out(given.json, ("machine", "checkpoint"))
     end = perf_counter() + 60 * given.minutes
     report: Report = {"machine": machine(torch.device(given.device)), "checkpoint": given.checkpoint}
     parts: dict[str, Callable[[], object]] = {

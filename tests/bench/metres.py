@@ -20,6 +20,7 @@ from marigold_core.cli.console import table
 from marigold_core.errors import CalibrationError
 from tests.bench.timing import machine
 from training.data.sets import open_set
+from training.engine.command import check_json_out
 from training.scoring.protocols import choose_protocol
 from training.scoring.scores import compare
 
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="nano")
     parser.add_argument("--json", type=Path, default=Path("outputs/metres.json"), help="file to write")
     given = parser.parse_args()
+    check_json_out(given.json, ("machine", "draws", "lines"))
     a_set, pipe = open_set(given.data, "test"), load(given.checkpoint)
     protocol, settings = choose_protocol(a_set.kind), Settings(num_inference_steps=4, ensemble_size=4)
     errors: dict[int, tuple[list[float | None], list[float | None]]] = {count: ([], []) for count in COUNTS}

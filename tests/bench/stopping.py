@@ -24,6 +24,7 @@ from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, c
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.bench.timing import machine
 from training.data.sets import open_set
+from training.engine.command import check_json_out
 from training.scoring.protocols import Protocol, choose_protocol
 from training.scoring.scores import compare
 
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=20)
     parser.add_argument("--json", type=Path, default=Path("outputs/stopping.json"), help="file to write")
     given = parser.parse_args()
+    check_json_out(given.json, ("machine", "settings", "lines"))
     pipe = load(given.checkpoint)
     settings = Settings(num_inference_steps=given.steps, ensemble_size=given.members, batch_size=1)
     runs = []

@@ -100,6 +100,14 @@ def test_scoring_goes_on_after_the_last_picture(task: Task, out: Path, monkeypat
     assert len(calls) == 3  # one, then the one that broke down, then that one alone
 
 
+def test_scores_are_not_written_over_a_file_of_the_users(task: Task, out: Path) -> None:
+    mine = out / "checkpoint" / "scores_measured_val.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"mine": 1}')
+    ablate("ensemble", given(task, out=out, data=()), SMOKE, num_inference_steps=(1,), ensemble_sizes=(1,))
+    assert mine.read_text() == '{"mine": 1}'
+
+
 def test_seeds_give_mean_deviation_and_range(task: Task, out: Path) -> None:
     ablate("ensemble", given(task, out=out), SMOKE, seeds=3, ensemble_sizes=(1, 3), num_inference_steps=(1,))
     one, three = (row["scores"]["measured val"] for row in read(out / "ensemble.json"))
@@ -215,6 +223,15 @@ def test_bad_input_is_refused(
 ) -> None:
     with pytest.raises(MarigoldError, match=sentence):
         ablate(name, given(task, out=out, **changes), SMOKE, seeds=seeds)
+
+
+@pytest.mark.parametrize(("file", "text"), [("steps.json", '{"rows": "mine"}'), ("steps.md", "# My steps\n")])
+def test_a_file_of_the_users_is_not_replaced(task: Task, out: Path, file: str, text: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / file).write_text(text)
+    with pytest.raises(MarigoldError, match=f"{file} is there already and is no"):
+        ablate("steps", given(task, out=out, data=()), SMOKE)
+    assert (out / file).read_text() == text
 
 
 def test_a_launcher_is_refused(task: Task, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The command lines of training: options made from models, exit status, and bad input told in one sentence."""
 
+import importlib
 import json
 import re
 import runpy
@@ -403,3 +404,15 @@ def test_a_log_without_a_terminal_has_a_line_now_and_then(
         now[0] += 100
         progress.update(loss=0.25)
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["__main__", "device", "metres", "stopping"])
+def test_a_measurement_is_not_written_over_a_file_of_the_users(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"mine": 1}')
+    data = ["measured:nowhere"] if command == "metres" else []
+    monkeypatch.setattr(sys, "argv", [command, *data, "--json", str(mine)])
+    with pytest.raises(MarigoldError, match="is no result of this command"):
+        importlib.import_module(f"tests.bench.{command}").main()

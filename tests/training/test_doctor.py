@@ -297,3 +297,14 @@ def test_the_command_ends_with_0_1_or_2(tmp_path: Path, capsys: pytest.CaptureFi
     healthy, ill = json.loads(report.read_text())
     assert healthy["faults"] == []
     assert [fault["where"] for fault in ill["faults"]] == ["room_1/001"]
+
+
+def test_a_report_replaces_nothing_but_a_report(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "sound", 2)
+    mine, older = tmp_path / "mine.json", tmp_path / "older.json"
+    mine.write_text('[{"data": "mine"}]')
+    for path, status in ((mine, 2), (older, 0), (older, 0)):
+        with pytest.raises(SystemExit) as end:
+            run(main, "doctor", [str(tmp_path / "sound"), "--json-out", str(path)])
+        assert end.value.code == status
+    assert mine.read_text() == '[{"data": "mine"}]'

@@ -248,13 +248,20 @@ def test_results_are_not_written_over_the_data_or_what_is_scored(
     assert fingerprints(tmp_path) == before
 
 
-def test_a_report_replaces_nothing_but_a_report(floors: Path, tiny_depth: Path, tmp_path: Path) -> None:
-    thesis = tmp_path / "thesis.tex"
-    thesis.write_text("x")
-    with pytest.raises(SystemExit) as ended:
-        run(main, "evaluate", [str(tiny_depth), str(floors), "--json-out", str(thesis)])
-    assert ended.value.code == 2
-    assert thesis.read_text() == "x"
+@pytest.mark.parametrize("text", ["x", '{"mine": 1}', '[{"photos": {}}]', "[]", "3", '{"data": "mine", "means": [1]}'])
+def test_a_report_replaces_nothing_but_a_report(
+    text: str, score: Score, floors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "report.json").write_text(text)
+    monkeypatch.setattr("training.evaluate.open_source", None)  # nothing runs
+    assert score("nano", floors) == 2
+    assert (tmp_path / "report.json").read_text() == text
+
+
+def test_a_report_replaces_an_older_one(score: Score, floors: Path, tiny_depth: Path, tmp_path: Path) -> None:
+    for steps in (1, 2):
+        assert score(tiny_depth, floors, "--num-inference-steps", steps, "--ensemble-size", 1, "--limit", 1) == 0
+        assert json.loads((tmp_path / "report.json").read_text())["settings"]["num_inference_steps"] == steps
 
 
 @pytest.mark.parametrize(("name", "seen_px"), [("nano", 756), ("tiny", 760)])

@@ -6,7 +6,7 @@ the program itself keep their traceback.
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,17 +42,22 @@ def run(
         sys.exit(INTERRUPTED)
 
 
-def check_json_out(path: Path | None) -> None:
+def check_json_out(path: Path | None, keys: Collection[str]) -> None:
     """Check, before the work is done, that results written to ``path`` replace nothing but older results.
+
+    These are an object, or a list of objects, that has all ``keys``.
 
     Raises: MarigoldError when there is something else.
     """
     if path is None or not path.exists():
         return
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        older = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise MarigoldError(f"{path} is there already and holds no JSON: give another name.") from None
+        older = None
+    reports = older if isinstance(older, list) else [older]
+    if not reports or not all(isinstance(report, dict) and report.keys() >= set(keys) for report in reports):
+        raise MarigoldError(f"{path} is there already and is no result of this command: give another name.")
 
 
 def _without_bars() -> None:

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pi_heif  # pyright: ignore[reportMissingTypeStubs]
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from marigold_core.errors import ImageError
@@ -32,6 +32,7 @@ NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray me
 _VALUES = ("z", "v", "y", "r")  # what the channel of values is called in a layer of an EXR file
 _MIST, _COLOURS = 10, 11  # ranks of EXR channels, below which they are depth
 _NODATA = 42113  # the TIFF tag in which GDAL says which value stands for none
+_DAMAGED = "The depth map is damaged: it cannot be decoded."
 _GDEPTH = "{http://ns.google.com/photos/1.0/depthmap/}"
 _XMP, _XMP_MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _XMP_MORE_HEAD = len(_XMP_MORE) + 32 + 4 + 4  # then a hash, the length of the whole and the place of the part
@@ -63,6 +64,10 @@ def decode(data: bytes) -> DepthMap:
             return _from_exr(data)
         if kind == "HEIC" or (kind == "JPEG" and b"GDepth" in data):
             return decode_embedded(data)
+        if kind == "TIFF":
+            _check_tiff(data)
+        if data.startswith(b"PF"):
+            raise ImageError("This PFM has three values a pixel; a depth map has one (Pf).")
         return _from_picture(data)
 
 
@@ -97,7 +102,7 @@ def _decoding() -> Generator[None]:
             "This is no depth map that can be read; use PNG, TIFF, EXR, NPY or PFM, or a photo that carries depth."
         ) from None
     except Exception:
-        raise ImageError("The depth map is damaged: it cannot be decoded.") from None
+        raise ImageError(_DAMAGED) from None
 
 
 def _check_size(width: int, height: int) -> None:
@@ -148,11 +153,16 @@ def _from_exr(data: bytes) -> DepthMap:
     """The channel that holds depth; where the picture is larger than what is stored, the rest is missing."""
     import OpenEXR
 
+    if not _is_whole(data):
+        raise ImageError(_DAMAGED)
     exr = cast(Any, OpenEXR)
-    for part in exr.File(BytesIO(data), False, True).parts:
+    headers = exr.File(BytesIO(data), False, True).parts
+    for part in headers:
         (left, top), (right, bottom) = part.header["dataWindow"]
         _check_size(int(right - left) + 1, int(bottom - top) + 1)
     parts = exr.File(BytesIO(data), True).parts
+    if len(parts) < len(headers):  # the library leaves out what it cannot decode
+        raise ImageError(_DAMAGED)
     ranked = [(*found, part) for part in parts for found in _depth_channels(part.name() or "", [*part.channels])]
     if ranked:
         rank, names, part = min(ranked, key=lambda one: one[0])
@@ -177,6 +187,35 @@ def _from_exr(data: bytes) -> DepthMap:
     unit_m = {"metre": 1.0, "meter": 1.0, "m": 1.0, "mm": 0.001, "millimetre": 0.001}.get(texts.get("unit", ""))
     stated = DepthReading(quantity="depth" if is_z else None, greater="farther" if is_z else None, unit_m=unit_m)
     return DepthMap(values, stated, texts=texts)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether the last chunk of an EXR file ends within it; of others the library would print to the terminal.
+
+    Source: https://openexr.com/en/latest/OpenEXRFileLayout.html. Deep files are not checked.
+    """
+    flags = int.from_bytes(data[4:8], "little")
+    several, deep, tiled = flags & 0x1000, flags & 0x800, [bool(flags & 0x200)]
+    at = 8
+    while data[at]:  # the header of each part, which an empty name ends
+        while data[at]:
+            name_end = data.index(0, at)
+            value = data.index(0, name_end + 1) + 5
+            if data[at:name_end] == b"type" and several:
+                tiled[-1] = data.startswith(b"tiled", value)
+            at = value + int.from_bytes(data[value - 4 : value], "little")
+        at, tiled = at + 1, [*tiled, False]
+        if not several:
+            break
+    at += bool(several)
+    first, last = len(data), 0
+    while at < first:  # the places of the chunks, which follow at once
+        place = int.from_bytes(data[at : at + 8], "little")
+        first, last, at = min(first, place), max(last, place), at + 8
+    part = int.from_bytes(data[last : last + 4], "little") if several else 0
+    size_at = last + (4 if several else 0) + (16 if tiled[part] else 4)
+    size = int.from_bytes(data[size_at : size_at + 4], "little")
+    return bool(deep) or (first > 0 and size_at + 4 + size <= len(data))
 
 
 def _depth_channels(part: str, channels: list[str]) -> Generator[tuple[int, list[str]]]:
@@ -226,6 +265,21 @@ def _from_picture(data: bytes) -> DepthMap:
     if missing is not None:
         values[values == float(missing)] = np.nan
     return DepthMap(values, texts=texts)
+
+
+def _check_tiff(data: bytes) -> None:
+    """Refuse, with an ImageError, numbers that Pillow does not read: of 64 bits, floats of 16, several floats."""
+    tags: Any = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
+    file = BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    bits, count = max(tags.get(258, (1,))), tags.get(277, 1)
+    is_float = 3 in tags.get(339, (1,))
+    if bits > 32 or (is_float and (bits != 32 or count > 1)):
+        raise ImageError(
+            f"This TIFF has {'floats' if is_float else 'numbers'} of {bits} bits, {count} a pixel, which are not read;"
+            " save one a pixel as 32-bit float, or the array as NPY."
+        )
 
 
 def _grey(planes: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import OpenEXR
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from marigold_core.errors import ImageError
 from marigold_core.images import depth_map
@@ -110,6 +110,54 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
 def test_what_is_no_depth_map_is_refused_in_a_sentence(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         decode(data)
+
+
+@pytest.mark.parametrize("kind", [OpenEXR.scanlineimage, OpenEXR.tiledimage, None], ids=["lines", "tiles", "parts"])
+def test_a_cut_exr_is_damaged_and_nothing_is_printed(kind: object, capfd: pytest.CaptureFixture[str]) -> None:
+    values = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    if kind is None:
+        file = BytesIO()
+        parts = [OpenEXR.Part({}, {name: values}, f"part {name}") for name in ("Y", "Z")]
+        OpenEXR.File(parts).write(file)
+        data = file.getvalue()
+    else:
+        tiles = {"tiles": OpenEXR.TileDescription()} if kind == OpenEXR.tiledimage else {}
+        data = exr({"Z": values, "Y": values}, type=kind, **tiles)
+    np.testing.assert_array_equal(decode(data).values, values)
+    for length in (len(data) - 1, len(data) - 9000, len(data) // 2, 900, 400, 200, 9):
+        with pytest.raises(ImageError, match="The depth map is damaged"):
+            decode(data[:length])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_exr_of_which_a_part_cannot_be_decoded_is_damaged() -> None:
+    data = exr({name: np.random.default_rng(0).integers(0, 9, (64, 64)).astype(np.float32) for name in ("Y", "Z")})
+    with pytest.raises(ImageError, match="The depth map is damaged"):
+        decode(data[:-300] + b"x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("bits", "count", "big", "words"),
+    [
+        (64, 1, False, "floats of 64 bits, 1 a pixel"),
+        (32, 3, False, "floats of 32 bits, 3 a pixel"),
+        (16, 1, False, "floats of 16 bits, 1 a pixel"),
+        (64, 1, True, "floats of 64 bits, 1 a pixel"),
+    ],
+)
+def test_floats_of_a_tiff_that_are_not_read_are_named(bits: int, count: int, big: bool, words: str) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0\0\0\0\0")
+    tags[256], tags[257], tags[258], tags[259], tags[262] = 8, 8, (bits,) * count, 1, 1
+    tags[273], tags[277], tags[278], tags[279], tags[339] = 8, count, 8, 8 * bits * count, (3,) * count
+    file = BytesIO()
+    tags.save(file)
+    with pytest.raises(ImageError, match=f"This TIFF has {words}, which are not read"):
+        decode(file.getvalue() + bytes(8 * bits * count))
+
+
+def test_a_pfm_of_colours_is_refused_as_such() -> None:
+    with pytest.raises(ImageError, match="This PFM has three values a pixel"):
+        decode(b"PF\n8 8\n-1\n" + np.ones((8, 8, 3), np.float32).tobytes())
 
 
 def test_no_array_is_unpickled() -> None:

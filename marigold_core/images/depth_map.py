@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pi_heif  # pyright: ignore[reportMissingTypeStubs]
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from marigold_core.errors import ImageError
@@ -64,8 +64,6 @@ def decode(data: bytes) -> DepthMap:
             return _from_exr(data)
         if kind == "HEIC" or (kind == "JPEG" and b"GDepth" in data):
             return decode_embedded(data)
-        if kind == "TIFF":
-            _check_tiff(data)
         if data.startswith(b"PF"):
             raise ImageError("This PFM has three values a pixel; a depth map has one (Pf).")
         return _from_picture(data)
@@ -265,21 +263,6 @@ def _from_picture(data: bytes) -> DepthMap:
     if missing is not None:
         values[values == float(missing)] = np.nan
     return DepthMap(values, texts=texts)
-
-
-def _check_tiff(data: bytes) -> None:
-    """Refuse, with an ImageError, numbers that Pillow does not read: of 64 bits, floats of 16, several floats."""
-    tags: Any = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
-    file = BytesIO(data)
-    file.seek(tags.next)
-    tags.load(file)
-    bits, count = max(tags.get(258, (1,))), tags.get(277, 1)
-    is_float = 3 in tags.get(339, (1,))
-    if bits > 32 or (is_float and (bits != 32 or count > 1)):
-        raise ImageError(
-            f"This TIFF has {'floats' if is_float else 'numbers'} of {bits} bits, {count} a pixel, which are not read;"
-            " save one a pixel as 32-bit float, or the array as NPY."
-        )
 
 
 def _grey(planes: np.ndarray) -> np.ndarray:

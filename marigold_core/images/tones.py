@@ -7,13 +7,19 @@ from io import BytesIO
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from PIL import ImageCms as _ImageCms
 
 from marigold_core.errors import ImageError
 
 ImageCms: Any = _ImageCms  # untyped
-_BITS, _PLANAR = 258, 284  # TIFF tags: bits of each sample, and 2 for a plane of each colour
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
+_BITS, _COUNT, _PLANAR, _FORMAT = (
+    258,
+    277,
+    284,
+    339,
+)  # TIFF tags; planar 2: a plane a colour; format 3: floats
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
 _DARK = 0.25  # pictures that reach no more of white than this may hold fewer bits than their file
@@ -60,14 +66,37 @@ def dark_note(most: float, white: int = 65535) -> str | None:
 
 
 def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """Open a picture, not decoded yet; Pillow takes separate planes of 16 bits, uncompressed in a TIFF, for 8 bits."""
-    image = Image.open(BytesIO(data), formats=formats)
+    """Open a picture, not decoded yet; Pillow takes separate planes of 16 bits, uncompressed in a TIFF, for 8 bits.
+
+    Raises:
+        ImageError: a TIFF of numbers that Pillow does not read: of 64 bits, floats of 16, several floats a pixel.
+        UnidentifiedImageError: other content that it does not read.
+    """
+    try:
+        image = Image.open(BytesIO(data), formats=formats)
+    except UnidentifiedImageError:
+        if data[:4] in _TIFF:
+            _check_numbers(data)
+        raise
     tags: Any = getattr(image, "tag_v2", {})
     tiles: list[Any] = getattr(image, "tile", [])
     if tags.get(_PLANAR) == 2 and set(tags.get(_BITS, ())) == {16} and tiles[0].codec_name == "raw":
         order = ";16B" if data.startswith(b"MM") else ";16L"
         cast(Any, image).tile = [tile._replace(args=(tile.args[0] + order, *tile.args[1:])) for tile in tiles]
     return image
+
+
+def _check_numbers(data: bytes) -> None:
+    file = BytesIO(data)
+    tags: Any = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if b"+" in data[:4] else 8))
+    file.seek(tags.next)
+    tags.load(file)
+    bits, count, is_float = max(tags.get(_BITS, (1,))), tags.get(_COUNT, 1), 3 in tags.get(_FORMAT, (1,))
+    if bits > 32 or (is_float and (bits != 32 or count > 1)):
+        raise ImageError(
+            f"This TIFF has {'floats' if is_float else 'numbers'} of {bits} bits, {count} a pixel, which are not read;"
+            " save whole numbers of 8 or 16 bits, or one 32-bit float a pixel."
+        )
 
 
 def deep_colours(reopen: Callable[[], Image.Image], full: int) -> Image.Image:

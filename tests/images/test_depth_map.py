@@ -13,6 +13,7 @@ from PIL import Image, TiffImagePlugin
 from marigold_core.errors import ImageError
 from marigold_core.images import depth_map
 from marigold_core.images.depth_map import decode, decode_embedded
+from marigold_core.images.photo import load_photo
 from marigold_core.settings import DepthReading
 
 LEVELS = np.add.outer(np.arange(18), np.arange(24)) * 5  # 0 to 200
@@ -151,8 +152,9 @@ def test_floats_of_a_tiff_that_are_not_read_are_named(bits: int, count: int, big
     tags[273], tags[277], tags[278], tags[279], tags[339] = 8, count, 8, 8 * bits * count, (3,) * count
     file = BytesIO()
     tags.save(file)
-    with pytest.raises(ImageError, match=f"This TIFF has {words}, which are not read"):
-        decode(file.getvalue() + bytes(8 * bits * count))
+    for read in (decode, load_photo):
+        with pytest.raises(ImageError, match=f"This TIFF has {words}, which are not read"):
+            read(file.getvalue() + bytes(8 * bits * count))
 
 
 def test_a_pfm_of_colours_is_refused_as_such() -> None:

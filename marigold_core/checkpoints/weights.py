@@ -23,6 +23,8 @@ STEMS = {
     "text_encoder": "model",
 }
 OPTIONAL = {"prior"}  # components that a checkpoint may do without
+FLOATS = ("F16", "BF16", "F32", "F64")  # types of weights, as safetensors names them
+INTEGERS = ("position_ids",)  # of CLIP, in files of earlier versions
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")
 REMEMBERED_BYTES = 64 * 2**20  # the digests of larger files are kept on disk between starts
 
@@ -74,13 +76,20 @@ def _component_files(names: Collection[str], component: str, variant: str | None
 def read_shapes(path: Path, label: str) -> dict[str, list[int]]:
     """Read the header of a safetensors file -> the shape of every tensor; the file must be exactly as long as it says.
 
-    Raises: CheckpointError for an empty, cut or garbled file; ``label`` names it.
+    Raises: CheckpointError for an empty, cut or garbled file, and for weights that are no floating-point numbers, which
+    libraries would convert silently; ``label`` names the file.
     """
     try:
         with cast(Any, safe_open)(path, framework="numpy") as file:
-            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            types = {name: str(tensor.get_dtype()) for name, tensor in found.items()}
+            shapes = {name: list(tensor.get_shape()) for name, tensor in found.items()}
     except (SafetensorError, OSError, ValueError):
         raise damaged(label, "it is empty, cut off or its header is garbled") from None
+    for name, stored in types.items():
+        if stored not in FLOATS and not name.endswith(INTEGERS):
+            raise damaged(label, f"{name} is stored as {stored} and must be one of {', '.join(FLOATS)}")
+    return shapes
 
 
 def verify(path: Path, label: str, expected: str | None) -> str:

@@ -106,6 +106,27 @@ def test_weights_that_are_missing_superfluous_misshapen_or_not_finite(folder: Pa
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_that_are_stored_as_another_type_than_floating_point(
+    folder: Path, part: str, dtype: torch.dtype
+) -> None:
+    def cast(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(name for name in tensors if name.endswith(".bias"))
+        tensors[name] = tensors[name].to(dtype)
+
+    change_weights(folder / PARTS[part], cast)
+    assert f"The weights {PARTS[part]} are damaged" in (text := refusal(folder))
+    assert "must be one of F16, BF16, F32, F64" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_type_of_floating_point_loads(folder: Path, dtype: torch.dtype) -> None:
+    for path in PARTS.values():
+        change_weights(folder / path, lambda tensors: tensors.update({k: v.to(dtype) for k, v in tensors.items()}))
+    load(folder, device="cpu")
+
+
 def test_a_text_encoder_of_an_earlier_version_has_one_more_tensor(folder: Path) -> None:
     positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
     change_weights(folder / PARTS["text_encoder"], lambda weights: weights.update(positions))

@@ -13,6 +13,7 @@ from PIL import ImageCms as _ImageCms
 from marigold_core.errors import ImageError
 
 ImageCms: Any = _ImageCms  # untyped
+_PHOTOMETRIC = 262  # a TIFF tag
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 _BITS, _COUNT, _PLANAR, _FORMAT = (
     258,
@@ -40,7 +41,10 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
     alpha, note = None, None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        levels, note = _to_8_bit(values, full if full and values.max() <= full else None)
+        full = full if full and values.max() <= full else None
+        levels, note = _to_8_bit(values, full)
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is 0, which Pillow heeds up to 8 bits only
+            levels, note = 255 - levels, None
         flat = Image.fromarray(levels)
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -622,6 +622,14 @@ def test_floats_far_below_white_are_said_to_be_dark(most: float) -> None:
     assert load_photo(encoded((ramp() * white).astype(np.float32), "TIFF")).note is None
 
 
+def test_a_deep_tiff_in_which_white_is_0_is_no_negative() -> None:
+    tiff = bytearray(encoded(np.rint((1 - ramp()) * 65535).astype(np.uint16), "TIFF"))
+    at = tiff.index(struct.pack("<HHIH", 262, 3, 1, 1))
+    tiff[at + 8] = 0
+    photo = load_photo(bytes(tiff))
+    assert np.abs(photo.pixels - ramp()[..., None] * 255).max() <= 1 and photo.note is None
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("planes", [3, 4])
 def test_separate_planes_of_16_bits_are_read(order: str, planes: int) -> None:

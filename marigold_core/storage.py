@@ -22,6 +22,8 @@ _PACKAGE = Path(__file__).resolve().parent
 # A wheel maps the assets into the package; in a checkout they lie beside it.
 ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.parent / "assets"
 
+UNFINISHED = "marigold-unfinished"  # ending of the hidden names of what is not complete; nobody else has such names
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LONGEST = 200  # bytes of a name that something is still added to; file systems end at 255
 _FORBIDDEN = str.maketrans(dict.fromkeys([*map(chr, range(32)), *'<>:"|?*\\\x7f'], "_"))
@@ -38,12 +40,12 @@ def cache_folder() -> Path:
 def replacing(path: Path) -> Generator[Path]:
     """Yield a path beside ``path`` to write to; on success it takes the place of ``path``, else it is removed.
 
-    Folders are made as needed. A process that is killed leaves at most a hidden ``.tmp`` file.
+    Folders are made as needed. A process that is killed leaves at most a hidden file, which ``clear_unfinished`` finds.
 
     Raises:
         ExportError: disk full, folder read-only, or any other refusal of the operating system.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{secrets.token_hex(8)}.{UNFINISHED}"
     with _refusals(path.name):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -86,7 +88,7 @@ def atomic_folder(
     Raises:
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
     """
-    aside = _beside(folder, "unfinished")
+    aside = _beside(folder, UNFINISHED)
     try:
         if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
@@ -98,7 +100,7 @@ def atomic_folder(
         if move:
             move(aside, folder)
         else:
-            older = folder.with_name(f".{folder.name}.old.unfinished")  # a kill leaves no half-removed folder
+            older = _beside(folder, f"old.{UNFINISHED}")  # a kill leaves no half-removed folder
             shutil.rmtree(older, ignore_errors=True)
             if replace and folder.exists():
                 folder.rename(older)
@@ -109,6 +111,15 @@ def atomic_folder(
         raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def clear_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left in ``folder``, not below it, of files and folders of a ``name`` with wildcards.
+
+    What ``replacing`` left is under random names.
+    """
+    for path in list(folder.glob(f".{name}.{UNFINISHED}")):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
     stopped goes on. Raises: MarigoldError when ``raw`` has no index, ExportError when ``out`` cannot be written.
     """
     pictures = read_index(raw)
-    with locked(out):
+    with locked(out, within=[f"{split}{below}" for split in PUBLISHED for below in ("", "/*")]):
         return _prepare(pictures, raw, out, options)
 
 

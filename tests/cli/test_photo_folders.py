@@ -173,7 +173,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_cleans_up(
 
     def save(prediction, folder: Path, *rest, **options):
         paths = real(prediction, folder, *rest, **options)
-        if "1.unfinished" in folder.name:
+        if "1.marigold-unfinished" in folder.name:
             raise KeyboardInterrupt
         return paths
 

@@ -188,8 +188,13 @@ def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_from(
         train(task, every)
 
 
-def test_newer_damaged_checkpoints_do_not_crowd_out_good_ones(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+def test_newer_damaged_checkpoints_do_not_crowd_out_good_ones_and_other_files_stay(
+    tiny_depth: Path, data: Path, tmp_path: Path
+) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data)
+    mine = task.out / ".step_notes" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("x")
     train(task, SHORT.changed(steps=3, save_minutes=ALWAYS))  # steps 2 and 3
     for step in (8, 9):
         shutil.copytree(newest(task.out), checkpoints.folder_of(task.out, step))
@@ -197,6 +202,7 @@ def test_newer_damaged_checkpoints_do_not_crowd_out_good_ones(tiny_depth: Path, 
     assert train(task, SHORT.changed(save_minutes=ALWAYS)).name == "step_00000006"
     good = [checkpoints.step_of(folder) for folder in sorted(task.out.glob("step_*"))]
     assert good == [5, 6, 8, 9]
+    assert mine.read_text() == "x"
 
 
 # ------------------------------------------------------------------------------------------- the disk is full

@@ -199,7 +199,7 @@ def test_encoding_goes_on_where_it_stopped(
 
     def stop(path: Path, arrays: dict, names: list[str]) -> None:
         if len(written) == 2:
-            aside = path.with_name(f".{path.name}.unfinished")  # as a killed process leaves it
+            aside = path.with_name(f".{path.name}.marigold-unfinished")  # as a killed process leaves it
             write_latents(aside, {"left": np.zeros(1)}, names)
             raise KeyboardInterrupt
         written.append(path)

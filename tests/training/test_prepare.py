@@ -246,7 +246,7 @@ def test_a_killed_preparation_ends_as_one_that_was_not(small: Path, tmp_path: Pa
     os.killpg(running.pid, signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    left = {path: hashed for path, hashed in fingerprints(out).items() if ".tmp" not in path}
+    left = {path: hashed for path, hashed in fingerprints(out).items() if "unfinished" not in path}
     assert left == fingerprints(tmp_path / "whole")
 
 

@@ -353,7 +353,7 @@ def test_a_start_is_whole_or_absent(stable_diffusion: Path, tmp_path: Path, monk
         with pytest.raises(ExportError, match="start cannot be written: No space left on device"):
             prepare_start(stable_diffusion, tmp_path / "start")
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
-    (tmp_path / ".start.unfinished" / "unet").mkdir(parents=True)  # as a killed process leaves it
+    (tmp_path / ".start.marigold-unfinished" / "unet").mkdir(parents=True)  # as a killed process leaves it
     assert find(prepare_start(stable_diffusion, tmp_path / "start")).default_resolution == 96
     assert {path.name for path in tmp_path.iterdir()} == {"models", "start"}
 

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from marigold_core.checkpoints.layout import INDEX
 from marigold_core.checkpoints.weights import CHECKSUMS, read_checksums, verify, write_checksums
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
-from marigold_core.storage import atomic_folder, link
+from marigold_core.storage import UNFINISHED, atomic_folder, clear_unfinished, link
 from training.engine.metrics_log import MetricsLog
 
 STATE = "training_state.safetensors"
@@ -146,7 +146,7 @@ def save(
     Raises: SaveError when the disk is full or refuses; the folder is then as before.
     """
     folder = folder_of(run, step)
-    clear(run)
+    clear_unfinished(run, "step_*")
     _check_room(run, sum(t.nbytes for t in (*state.values(), *network.state_dict().values())))
     try:
         with atomic_folder(folder, replace=True) as aside:
@@ -164,15 +164,9 @@ def save(
     return folder
 
 
-def clear(run: Path) -> None:
-    """Remove folders that a killed run left half-written or half-removed."""
-    for left in run.glob(".step_*"):
-        shutil.rmtree(left)
-
-
 def _remove(folder: Path) -> None:
     """Remove a checkpoint; it is renamed first, so that a kill leaves no folder that looks like one."""
-    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old")))
+    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.{UNFINISHED}")))
 
 
 def load_state(folder: Path) -> dict[str, Tensor]:

@@ -107,7 +107,6 @@ def run_loop(
         if accelerator.is_main_process:
             resumed = checkpoints.latest(run.folder) is not None
             check_fingerprint(run.folder, run.fingerprint, run.allow_change, run.record, resumed)
-            checkpoints.clear(run.folder)
         accelerator.wait_for_everyone()
         weights = _prepare(network, schedule, accelerator)
         step = _resume(run, weights, accelerator)

@@ -1,11 +1,10 @@
 """Commands that fill a folder: one at a time, clean after a kill, with workers that end when their command does."""
 
 import os
-import re
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
 from pathlib import Path
@@ -13,17 +12,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from marigold_core.errors import ExportError, MarigoldError
-
-LEFT_OVER = re.compile(r"\..+\.(unfinished|tmp)(\..+)?")  # what storage.atomic_folder and storage.replacing write to
+from marigold_core.storage import clear_unfinished
 
 LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path, does: str = "works") -> Iterator[None]:
+def locked(folder: Path, does: str = "works", within: Sequence[str] = ()) -> Iterator[None]:
     """Make ``folder``, lock it against other commands of training and clear what a killed one left half-written.
 
-    A lock that a crash left behind does not count. ``does`` is the verb of the refusal.
+    A lock that a crash left behind does not count. ``does`` is the verb of the refusal;
+    ``within`` are patterns of the folders below that the command writes to as well.
 
     Raises: MarigoldError when another process works in the folder; ExportError when it cannot be made.
     """
@@ -36,9 +35,8 @@ def locked(folder: Path, does: str = "works") -> Iterator[None]:
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
     try:
-        for path in [path for pattern in (".*", "*/.*", "*/*/.*") for path in folder.glob(pattern)]:
-            if LEFT_OVER.fullmatch(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for place in (folder, *(path for pattern in within for path in folder.glob(pattern))):
+            clear_unfinished(place)
         yield
     finally:
         with suppress(OSError):  # where open files cannot be removed it stays, and does no harm

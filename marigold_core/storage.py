@@ -23,6 +23,7 @@ _PACKAGE = Path(__file__).resolve().parent
 ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.parent / "assets"
 
 UNFINISHED = "marigold-unfinished"  # ending of the hidden names of what is not complete; nobody else has such names
+LOCK = "marigold-lock"  # that of what is held
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LONGEST = 200  # bytes of a name that something is still added to; file systems end at 255
@@ -131,7 +132,7 @@ def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
     Raises:
         ExportError: the folder of ``path`` cannot be made or written to.
     """
-    file = _beside(path, "lock")
+    file = _beside(path, LOCK)
     with _refusals(path.name):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file)

@@ -139,3 +139,10 @@ def test_a_claim_is_one_process_s_and_its_file_goes(tmp_path: Path) -> None:
         with claim(tmp_path / "sub" / name) as again:
             assert again
         assert list((tmp_path / "sub").iterdir()) == []
+
+
+def test_a_hidden_file_of_the_users_is_no_claim(tmp_path: Path) -> None:
+    (tmp_path / ".a.lock").write_text("mine")
+    with claim(tmp_path / "a") as held:
+        assert held
+    assert (tmp_path / ".a.lock").read_text() == "mine"

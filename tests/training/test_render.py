@@ -258,11 +258,18 @@ def test_what_a_killed_renderer_left_is_cleared(drawn, tmp_path):
     (tmp_path / ".shard_00009.marigold-unfinished").mkdir()
     (tmp_path / ".shard_00009.marigold-unfinished" / "rgb.npy").write_bytes(b"half")
     render.render(SETTINGS, tmp_path, 4)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == ["shard_00000"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".marigold-lock") == ["shard_00000"]
 
 
 def test_hidden_files_of_the_users_stay(drawn, tmp_path):
-    mine = (".draft.tmp/a", ".notes.tmp/b", ".c.unfinished", "deep/.d.tmp", "deep/.shard_00000.marigold-unfinished/e")
+    mine = (
+        ".lock",
+        ".draft.tmp/a",
+        ".notes.tmp/b",
+        ".c.unfinished",
+        "deep/.d.tmp",
+        "deep/.shard_00000.marigold-unfinished/e",
+    )
     for name in mine:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")

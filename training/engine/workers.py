@@ -12,9 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from marigold_core.errors import ExportError, MarigoldError
-from marigold_core.storage import clear_unfinished
-
-LOCK = ".lock"
+from marigold_core.storage import LOCK, clear_unfinished
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def locked(folder: Path, does: str = "works", within: Sequence[str] = ()) -> Ite
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
+        lock = FileLock(folder / f".{LOCK}", timeout=0)
         lock.acquire()
     except Timeout:
         raise MarigoldError(f"Another process {does} in {folder.name}; wait for it, or use another folder.") from None
@@ -40,7 +38,7 @@ def locked(folder: Path, does: str = "works", within: Sequence[str] = ()) -> Ite
         yield
     finally:
         with suppress(OSError):  # where open files cannot be removed it stays, and does no harm
-            (folder / LOCK).unlink()
+            (folder / f".{LOCK}").unlink()
         lock.release()
 
 

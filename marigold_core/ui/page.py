@@ -37,7 +37,8 @@ KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every te
 def build(service: Service) -> gr.Blocks:
     """Draw the page and declare the HTTP endpoints; nothing is loaded or started."""
     with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT_S)) as page:
-        gr.HTML(render("masthead"), elem_id="masthead")
+        with gr.Column(elem_id="masthead-place"):  # whose height, as that of the photo's, is kept until it is drawn
+            gr.HTML(render("masthead"), elem_id="masthead")
         with gr.Tabs(elem_id="pages"):
             with gr.Tab(text.STUDIO_TAB):
                 photo_tab = PhotoTab(service)
@@ -65,7 +66,8 @@ class PhotoTab:
         self.controller = controller = RunController(service)
         with gr.Row(elem_id="studio", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="controls"):
-                controller.draw_photo()
+                with gr.Column(elem_id="photo-place"):  # whose height is kept until the input is there
+                    controller.draw_photo()
                 effort = draw_effort()
                 self.runtime = RuntimeLine(controller)
                 controller.draw_buttons()

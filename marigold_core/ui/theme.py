@@ -10,7 +10,11 @@ CSS = ASSETS / "app.css"
 FAVICON = ASSETS / "favicon.png"
 
 # The 3D viewer tries WebGPU wherever it is announced and fails loudly where no adapter is; WebGL draws the same.
-HEAD = "<script>delete Navigator.prototype.gpu</script>"
+HEAD = (
+    "<script>delete Navigator.prototype.gpu</script>"
+    # Gradio's sign of loading stands still while the page grows beneath it; the page's own style comes too late.
+    "<style>.gradio-container .main > .wrap.full { position: fixed !important; }</style>"
+)
 
 _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

@@ -1,18 +1,20 @@
 """The command ``predict``: photos to depth or normals, a folder of files for each photo."""
 
+import csv
 import json
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from marigold_core import load
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, SOME_FAILED, Output, Run, shown, table, watch
-from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.comparison.sweep import format_seconds, no_formula
+from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from marigold_core.files.presets import PRESETS
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 from marigold_core.storage import claim
@@ -35,12 +37,16 @@ def predict(
     mesh: MeshSettings,
     colours: ColourSettings,
     json: Annotated[bool, tyro.conf.arg(help="print one line of JSON a photo instead of the table")] = False,
+    results: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help="write a .csv or .jsonl file too, a line a photo as it is done"),
+    ] = None,
 ) -> int:
     """Turn photos into depth (or normals), uncertainty and meshes, in a folder of its own for each photo.
 
     Folders are searched with their sub-folders, which are kept. A photo that fails is named and the others go on.
-    What an earlier run with the same settings finished is left as it is. Several processes may share an output folder:
-    each photo is done by one of them.
+    What an earlier run with the same settings finished is left as it is, so that a run that was stopped is resumed by
+    the same command. Several processes may share an output folder: each photo is done by one of them.
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.files import writers
@@ -48,7 +54,7 @@ def predict(
 
     began = time.time()
     found = photo_folders.find_jobs(photos, output)
-    report = Report(run.quiet, json)
+    report = Report(run.quiet, json, results, expected=len(found.jobs))
     for line in photo_folders.describe_left_out(found):
         report.say(f"left out: {line}")
     for path, reason in found.refused:
@@ -68,6 +74,7 @@ def predict(
 
     def predict_one(job: photo_folders.Job) -> None:
         """Predict one photo, whose folder is claimed, and write its files."""
+        report.begin()
         photo = job.load()
         _, prefix = photo_folders.place(job.folder, run.flat)
         names = [f"{prefix}{name}" for name in files]
@@ -76,7 +83,7 @@ def predict(
             report.add(job, "kept", "was finished by another run", photo.note)
             return
         with photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder:
-            prediction = watch(pipe.stream(photo, settings), job.photo.name, run.quiet)
+            prediction = watch(pipe.stream(photo, settings), report.ahead(job.photo.name), run.quiet)
             writers.save(prediction, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
         report.add(job, "done", "", photo.note)
 
@@ -109,10 +116,12 @@ def predict(
 class Report:
     """What became of each photo: a line at once on stderr, and on stdout a table at the end or JSON at once."""
 
-    def __init__(self, quiet: bool, as_json: bool) -> None:
-        self._quiet, self._as_json = quiet, as_json
+    def __init__(self, quiet: bool, as_json: bool, results: Path | None = None, expected: int = 0) -> None:
+        """Begin with no photo of the ``expected`` ones. Raises: SettingsError or ExportError for ``results``."""
+        self._quiet, self._as_json, self._expected = quiet, as_json, expected
         self._rows: list[tuple[str, str, str]] = []
-        self._output = Output()
+        self._through, self._seconds, self._began = 0, list[float](), time.perf_counter()
+        self._output, self._results = Output(), Results(results) if results else None
 
     def say(self, line: str) -> None:
         """Print a line about the run, unless it is quiet."""
@@ -123,15 +132,35 @@ class Report:
         """Print a line of the results."""
         self._output.print(line, sys.stdout)
 
+    def begin(self) -> None:
+        """Take the time of the next photo."""
+        self._began = time.perf_counter()
+
+    def ahead(self, name: str) -> str:
+        """Name a photo with its place among all, and how long these take from now on, once one of them is done."""
+        if self._expected < 2:
+            return name
+        left = ""
+        if self._seconds:  # of the last few alone: photos of one folder are alike, those of several are not
+            recent = self._seconds[-20:]
+            seconds = sum(recent) / len(recent) * (self._expected - self._through)
+            left = f", {format_seconds(seconds)} left"
+        return f"{self._through + 1} of {self._expected}{left}: {name}"
+
     def add(self, job: "photo_folders.Job | Path", state: str, reason: str, note: str | None = None) -> None:
         """Record one photo, or a path that is none: its state, the reason for it and the decoder's note."""
         photo, folder = (job, None) if isinstance(job, Path) else (job.photo, str(job.folder))
         remark = " ".join(part for part in (folder if state != "failed" else None, reason) if part)
         remark = f"{remark}. {note}" if note else remark
         self._rows.append((shown(photo), state, shown(remark)))
+        seconds = round(time.perf_counter() - self._began, 3) if state == "done" else None
+        self._seconds += [seconds] if seconds is not None else []
+        self._through += not isinstance(job, Path)
+        record = {"photo": str(photo), "state": state, "folder": folder, "reason": reason or None, "note": note}
         if self._as_json:
-            record = {"photo": str(photo), "state": state, "folder": folder, "reason": reason or None, "note": note}
             self._output.print(json.dumps(record), sys.stdout)
+        if self._results:
+            self._results.add(record | {"seconds": seconds})
         if state == "failed" or not (self._quiet or self._as_json):
             self._output.print(f"{state}: {self._rows[-1][0]}: {self._rows[-1][2]}", sys.stderr)
 
@@ -144,9 +173,44 @@ class Report:
         return self._output.status(SOME_FAILED if self.count("failed") else ALL_DONE)
 
     def close(self) -> None:
-        """Print the table and the sums."""
+        """Print the table, the photos that failed last, and the sums."""
+        if self._results:
+            self._results.close()
         if not (self._quiet or self._as_json):
             states = ("done", "kept", "failed")
             sums = ", ".join(f"{self.count(state)} {state}" for state in states if self.count(state))
-            lines = table([("photo", "state", "where or why"), *self._rows])
+            rows = sorted(self._rows, key=lambda row: row[1] == "failed")
+            lines = table([("photo", "state", "where or why"), *rows])
             self._output.print(f"{lines}\n\n{sums}", sys.stdout)
+
+
+class Results:
+    """A file of one line a photo, written as the photos are done: CSV, or JSON by lines."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin the file anew. Raises: SettingsError for another ending, ExportError when it cannot be written."""
+        if path.suffix.lower() not in (".csv", ".jsonl"):
+            raise SettingsError(f"The file of results must end in .csv or .jsonl, but got {path.name}.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
+        except OSError as error:
+            raise ExportError(f"{path} cannot be written: {error.strerror}.") from None
+        self._as_csv, self._is_empty = path.suffix.lower() == ".csv", True
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write a line. Raises: ExportError when the disk refuses."""
+        try:
+            if self._as_csv:
+                rows = [record.keys()] if self._is_empty else []
+                rows += [[no_formula("" if value is None else str(value)) for value in record.values()]]
+                csv.writer(self._file).writerows(rows)
+            else:
+                self._file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise ExportError(f"{self._file.name} cannot be written: {error.strerror}.") from None
+        self._is_empty = False
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()

@@ -286,11 +286,11 @@ def to_csv(rows: Iterable[Row]) -> bytes:
     file = StringIO()
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
-    writer.writerows(map(_no_formula, row.figures()) for row in rows)
+    writer.writerows(map(no_formula, row.figures()) for row in rows)
     return file.getvalue().encode(errors="backslashreplace")
 
 
-def _no_formula(cell: str) -> str:
+def no_formula(cell: str) -> str:
     """Keep a spreadsheet from running a name as a formula; numbers stay numbers."""
     return (
         f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not re.fullmatch(r"[-+]?[\d.]+", cell) else cell

@@ -1,5 +1,6 @@
 """Names, locales, pipes and disks as operating systems have them: a result or a sentence, never a trace."""
 
+import csv
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from PIL import Image
 
 from marigold_core import cli
 from marigold_core.cli import photo_folders
+from marigold_core.cli.photo_folders import Job
+from marigold_core.cli.predict import Report
 from marigold_core.comparison.sweep import COLUMNS, to_csv
 from marigold_core.storage import portable_name
 from tests.helpers.command_line import QUICK, ROOT, Predict, fresh
@@ -182,6 +185,40 @@ def test_json_is_a_line_a_photo(folder: Path, out: Path, write, predict: Predict
     assert (failed["state"], failed["photo"]) == ("failed", str(folder / "b.png")) and failed["reason"].endswith(".")
     predict(folder, "--json", "--quiet")
     assert [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()] == ["kept", "failed"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_file_of_results_has_a_line_a_photo(ending: str, folder, out, tmp_path, write, predict, capsys) -> None:
+    for name in ("=a.png", "c.png"):
+        write(folder / name)
+    (folder / "b.png").write_bytes(b"")
+    file = tmp_path / "deep" / f"results.{ending}"
+    assert predict(folder, "--results", file) == cli.SOME_FAILED
+    table = capsys.readouterr()
+    assert table.out.splitlines()[3].split()[1] == "failed" and table.out.endswith("\n2 done, 1 failed\n")
+    text = file.read_text(encoding="utf-8")
+    rows = (
+        list(csv.DictReader(text.splitlines())) if ending == "csv" else [json.loads(row) for row in text.splitlines()]
+    )
+    assert [row["state"] for row in rows] == ["done", "failed", "done"]
+    assert rows[2]["photo"] == str(folder / "c.png") and float(rows[2]["seconds"]) > 0
+    assert not rows[1]["seconds"] and rows[1]["reason"].endswith(".")
+    assert predict(folder, "--results", file) == cli.SOME_FAILED
+    assert file.read_text(encoding="utf-8").count("kept") == 2
+    assert predict(folder, "--results", tmp_path / "results.txt") == cli.USAGE
+    assert predict(folder, "--results", folder / "=a.png" / "results.csv") == cli.USAGE
+
+
+def test_the_bar_tells_the_place_of_a_photo_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 3.0, 3.0])
+    monkeypatch.setattr("marigold_core.cli.predict.time.perf_counter", lambda: next(clock))
+    report = Report(quiet=True, as_json=True, expected=5)
+    assert report.ahead("a.png") == "1 of 5: a.png"
+    report.begin()
+    report.add(Job(Path("a.png"), Path("a")), "done", "")
+    assert report.ahead("b.png") == "2 of 5, 12 s left: b.png"
+    report.add(Job(Path("b.png"), Path("b")), "kept", "")
+    assert report.ahead("c.png") == "3 of 5, 9.0 s left: c.png"
 
 
 def test_the_note_of_the_decoder_is_told(folder: Path, write, predict: Predict, capsys) -> None:

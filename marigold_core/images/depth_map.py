@@ -258,7 +258,7 @@ def _from_picture(data: bytes) -> DepthMap:
     else:
         if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX") or "transparency" in image.info:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        planes = np.asarray(image.convert("L") if image.mode == "1" else image)
+        planes = tones.grey_values(image.convert("L") if image.mode == "1" else image)
     values = _grey(np.atleast_3d(planes))
     if missing is not None:
         values[values == float(missing)] = np.nan

@@ -40,7 +40,7 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
     """
     alpha, note = None, None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image)
+        values = grey_values(image)
         full = full if full and values.max() <= full else None
         levels, note = _to_8_bit(values, full)
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is 0, which Pillow heeds up to 8 bits only
@@ -70,7 +70,10 @@ def dark_note(most: float, white: int = 65535) -> str | None:
 
 
 def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """Open a picture, not decoded yet; Pillow takes separate planes of 16 bits, uncompressed in a TIFF, for 8 bits.
+    """Open a picture, not decoded yet, with two corrections of how Pillow reads the deep values of a TIFF.
+
+    It takes separate planes of 16 bits, uncompressed, for 8 bits, and swaps the bytes of compressed big-endian values,
+    which libtiff hands over in this machine's order.
 
     Raises:
         ImageError: a TIFF of numbers that Pillow does not read: of 64 bits, floats of 16, several floats a pixel.
@@ -83,11 +86,26 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
             _check_numbers(data)
         raise
     tags: Any = getattr(image, "tag_v2", {})
-    tiles: list[Any] = getattr(image, "tile", [])
+    if not tags:
+        return image
+    if image.mode == "L" and _sign(tags) == "signed":
+        raise _unread(tags)  # as if they had no sign
+    is_big, tiles = data.startswith(b"MM"), cast(Any, image).tile
     if tags.get(_PLANAR) == 2 and set(tags.get(_BITS, ())) == {16} and tiles[0].codec_name == "raw":
-        order = ";16B" if data.startswith(b"MM") else ";16L"
+        order = ";16B" if is_big else ";16L"
         cast(Any, image).tile = [tile._replace(args=(tile.args[0] + order, *tile.args[1:])) for tile in tiles]
+    elif is_big and image.mode in ("I", "F") and tiles[0].codec_name == "libtiff":
+        native = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}[raw_mode(image)]
+        cast(Any, image).tile = [tile._replace(args=(native, *tile.args[1:])) for tile in tiles]
     return image
+
+
+def grey_values(image: Image.Image) -> np.ndarray:
+    """Decode a picture of one number a pixel -> [h, w]; of 32 bits and of 16 with a sign Pillow makes int32."""
+    values, tags = np.asarray(image), cast(Any, getattr(image, "tag_v2", None))
+    if image.mode != "I" or not tags:
+        return values
+    return values.view(np.uint32) if not _sign(tags) else values.astype(f"i{max(tags[_BITS]) // 8}")
 
 
 def _check_numbers(data: bytes) -> None:
@@ -95,12 +113,21 @@ def _check_numbers(data: bytes) -> None:
     tags: Any = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if b"+" in data[:4] else 8))
     file.seek(tags.next)
     tags.load(file)
-    bits, count, is_float = max(tags.get(_BITS, (1,))), tags.get(_COUNT, 1), 3 in tags.get(_FORMAT, (1,))
-    if bits > 32 or (is_float and (bits != 32 or count > 1)):
-        raise ImageError(
-            f"This TIFF has {'floats' if is_float else 'numbers'} of {bits} bits, {count} a pixel, which are not read;"
-            " save whole numbers of 8 or 16 bits, or one 32-bit float a pixel."
-        )
+    if max(tags.get(_BITS, (1,))) > 16 or _sign(tags):
+        raise _unread(tags)
+
+
+def _sign(tags: Any) -> str:
+    """Tell what numbers a TIFF has: "" for those without a sign, which are usual, "signed" or "floats"."""
+    return {2: "signed", 3: "floats"}.get(tags.get(_FORMAT, (1,))[0], "")
+
+
+def _unread(tags: Any) -> ImageError:
+    kind = {"signed": "signed numbers", "floats": "floats"}.get(_sign(tags), "numbers")
+    return ImageError(
+        f"This TIFF has {kind} of {max(tags.get(_BITS, (1,)))} bits, {tags.get(_COUNT, 1)} a pixel, which are not read;"
+        " save whole numbers of 8 or 16 bits without a sign, or one 32-bit float a pixel."
+    )
 
 
 def deep_colours(reopen: Callable[[], Image.Image], full: int) -> Image.Image:
@@ -188,7 +215,7 @@ def _changes_nothing(transform: _ImageCms.ImageCmsTransform) -> bool:
 
 
 def _to_8_bit(values: np.ndarray, full: int | None) -> tuple[np.ndarray, str | None]:
-    """[H, W] uint16, int32 or float32 -> ([H, W] uint8, a note).
+    """[H, W] of 16 or 32 bits -> ([H, W] uint8, a note).
 
     White is ``full`` where it is given, else 65535 for uint16. For the others the smallest usual full scale that holds
     the values is taken, and values outside all of them are stretched from minimum to maximum.
@@ -196,7 +223,7 @@ def _to_8_bit(values: np.ndarray, full: int | None) -> tuple[np.ndarray, str | N
     if not np.isfinite(values).all():
         raise ImageError("The photo holds values that are not numbers (NaN or infinity).")
     low, most = float(values.min()), float(values.max())
-    scales = {"u": (65535,), "i": (255, 65535), "f": (1, 255, 65535)}[values.dtype.kind]
+    scales = {"u2": (65535,), "i2": (255, 32767), "f4": (1, 255, 65535)}.get(values.dtype.str[1:], (255, 65535))
     white = full or next((scale for scale in scales if low >= 0 and most <= scale), None)
     low, high = (0.0, white) if white else (low, max(most, low + 1))
     scaled = np.rint((values.astype(np.float32) - low) * (255 / (high - low)))

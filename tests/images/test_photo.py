@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from marigold_core.errors import ImageError
 from marigold_core.images import depth_map
@@ -628,6 +629,50 @@ def test_a_deep_tiff_in_which_white_is_0_is_no_negative() -> None:
     tiff[at + 8] = 0
     photo = load_photo(bytes(tiff))
     assert np.abs(photo.pixels - ramp()[..., None] * 255).max() <= 1 and photo.note is None
+
+
+def grey_tiff(values: np.ndarray, form: int, order: str, packed: bool) -> bytes:
+    """[h, w] -> a TIFF of one strip; ``form`` is 1 for numbers without a sign, 2 with one, 3 for floats."""
+    (height, width), bits = values.shape, values.dtype.itemsize * 8
+    strip = values.astype(values.dtype.newbyteorder(cast(Any, order))).tobytes()
+    strip = zlib.compress(strip) if packed else strip
+    tags: Any = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0" if order == "<" else b"MM\0*\0\0\0\0")
+    for tag, value in ((256, width), (257, height), (258, bits), (259, 8 if packed else 1), (262, 1), (277, 1)):
+        tags[tag] = value
+    tags[278], tags[279], tags[339], tags[273] = height, len(strip), form, 0
+    file = BytesIO()
+    tags.save(file)  # which counts the place of strips, 273, from its own end
+    return file.getvalue() + strip
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("kind", "form", "white"), [("i2", 2, 32767), ("i4", 2, 65535), ("u4", 1, 65535), ("f4", 3, 1)]
+)
+def test_deep_grey_tiffs_are_read_in_every_order_and_sign(
+    kind: str, form: int, white: int, order: str, packed: bool
+) -> None:
+    values = (ramp() * white).astype(kind)
+    content = grey_tiff(values, form, order, packed)
+    if (kind, order) == ("u4", ">"):
+        with pytest.raises(ImageError, match="numbers of 32 bits, 1 a pixel, which are not read"):
+            load_photo(content)
+        return
+    photo = load_photo(content)
+    assert np.abs(photo.pixels - ramp()[..., None] * 255).max() <= 1 and photo.note is None
+    np.testing.assert_array_equal(depth_map.decode(content).values, values)
+
+
+def test_signs_of_a_tiff_are_heeded() -> None:
+    values = np.rint(ramp() * 4e9).astype(np.uint32)
+    assert np.abs(load_photo(grey_tiff(values, 1, "<", False)).pixels - ramp()[..., None] * 255).max() <= 1
+    dark = load_photo(grey_tiff((ramp() * 4095).astype(np.int16), 2, "<", False))
+    assert dark.note and "at most 4095 of 32767, so it is taken as dark" in dark.note
+    below = (ramp() * 200 - 100).astype(np.int8)
+    for read in (load_photo, depth_map.decode):
+        with pytest.raises(ImageError, match="signed numbers of 8 bits, 1 a pixel, .+ without a sign"):
+            read(grey_tiff(below, 2, "<", False))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from marigold_core.images.intrinsics import Layer, LayerName, channels_of
 from marigold_core.settings import DepthReading, Kind, ResolvedSettings, Space
 
 _CONVENTIONS: dict[Kind, str] = {
@@ -13,6 +14,7 @@ _CONVENTIONS: dict[Kind, str] = {
     "scale": "z along the optical axis from the camera, up to an unknown scale",
     "metric": "z along the optical axis from the camera, in metres",
     "unit-vector": "unit vectors, X right, Y up, Z toward the viewer",
+    "unit-range": "layers of numbers in [0, 1]",
 }
 _OF_SPACE: dict[Space, str] = {
     "depth": "",
@@ -28,14 +30,15 @@ class Prediction:
 
     Depth: 0 = near plane, 1 = far plane, z along the optical axis, unknown scale and shift for kind "affine".
     Normals: unit vectors, X right, Y up, Z toward the viewer.
+    Intrinsics: the channels of all ``layers`` in their order, each in [0, 1].
     """
 
-    modality: str  # "depth" or "normals"
+    modality: str  # "depth", "normals" or "intrinsics"
     kind: Kind
     space: Space  # the quantity that the network predicts; values always grow with distance
-    values: np.ndarray  # depth [H, W] float32, normals [H, W, 3] float32; all are numbers
+    values: np.ndarray  # depth [H, W], normals [H, W, 3], intrinsics [H, W, C], float32; all are numbers
     uncertainty: np.ndarray | None  # [H, W] float32 >= 0, spread of the members in the units of values; None below 3
-    members: np.ndarray | None  # [E, h, w] or [E, h, w, 3] float16 at processing resolution, before alignment
+    members: np.ndarray | None  # [E, h, w] or [E, h, w, C] float16 at processing resolution, before alignment
     photo: np.ndarray  # [H, W, 3] uint8, upright
     fov_x_deg: float | None  # horizontal field of view from EXIF, degrees
     settings: ResolvedSettings | DepthReading  # of the run, or how a depth map from elsewhere was read
@@ -47,6 +50,11 @@ class Prediction:
     note: str | None = None  # what a person should know about how the photo was decoded
     given_size: tuple[int, int] | None = None  # (height, width) of the photo where it was read smaller
     missing: np.ndarray | None = None  # [H, W] bool: where a map from elsewhere has no value, only one filled in
+    layers: tuple[Layer, ...] = ()  # of intrinsics: what the channels of the values are
+
+    def layer(self, name: LayerName) -> np.ndarray:
+        """Return a layer of intrinsics -> [H, W, 3], without colour [H, W], float32 in [0, 1]. Raises: KeyError."""
+        return channels_of(self.layers, name, self.values)
 
     @property
     def known_values(self) -> np.ndarray:
@@ -67,7 +75,8 @@ class Prediction:
     @property
     def convention(self) -> str:
         """What the values mean, near and far end included, in a line that files carry."""
-        return _convention(self.kind, self.space)
+        layers = "".join(f"; {layer.name}: {layer.meaning}" for layer in self.layers)
+        return _convention(self.kind, self.space) + layers
 
     def __eq__(self, other: object) -> bool:
         """Compare all fields, arrays value by value."""

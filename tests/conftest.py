@@ -59,6 +59,15 @@ def tiny_normals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _tiny(tmp_path_factory, "tiny-normals", modality="normals")
 
 
+@pytest.fixture(scope="session", params=["appearance", "lighting"])
+def tiny_intrinsics(request: pytest.FixtureRequest, tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures, one of them a stack of two layers, or three in linear light."""
+    from tests.helpers.families import APPEARANCE, LIGHTING, as_intrinsics
+
+    properties = APPEARANCE if request.param == "appearance" else LIGHTING
+    return as_intrinsics(tiny_depth, tmp_path_factory.mktemp("checkpoints") / f"tiny-{request.param}", properties)
+
+
 @pytest.fixture(scope="session")
 def tiny_guided(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The DDIM, trailing one with an image prior."""

@@ -134,7 +134,9 @@ def check_targets(checkpoint: Checkpoint) -> None:
             "steps; training starts from Stable Diffusion 2 or from a Marigold depth checkpoint."
         )
     if checkpoint.modality != "depth":
-        raise CheckpointError("The start model predicts normals; training starts from one that predicts depth.")
+        raise CheckpointError(
+            f"The start model predicts {checkpoint.modality}; training starts from one that predicts depth."
+        )
     if (checkpoint.space, checkpoint.kind) != ("depth", "affine"):
         claim = checkpoint.space if checkpoint.space != "depth" else f"{checkpoint.kind} depth"
         raise CheckpointError(

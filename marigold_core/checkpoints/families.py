@@ -15,7 +15,7 @@ Noise = Literal["gaussian", "zeros", "none"]
 PromptTokens = Literal[2, 77]
 
 NOISE = "initial_noise"  # a key of ours in model_index.json: "gaussian", or "zeros" for the E2E-FT family
-QUANTITY = "prediction_type"  # diffusers' key there: "depth", "disparity" or "normals"
+QUANTITY = "prediction_type"  # diffusers' key there: "depth", "disparity", "normals" or "intrinsics"
 TASK_NUMBERS = 4  # of Lotus' task embedding
 
 
@@ -37,10 +37,9 @@ class Family:
         """Whether nothing is drawn, so that members of one view are all the same."""
         return self.noise != "gaussian"
 
-    @property
-    def in_channels(self) -> int:
-        """Channels of the network's input: the photo's latent, and the noisy one if there is one."""
-        return 4 if self.noise == "none" else 8
+    def in_channels(self, pictures: int = 1) -> int:
+        """Count the channels of the network's input: the photo's latent, and the noisy ones if there are any."""
+        return 4 if self.noise == "none" else 4 + 4 * pictures
 
     @property
     def remark(self) -> str:
@@ -99,7 +98,7 @@ def recognise(index: Mapping[str, object], unet: Mapping[str, object], schedule:
     if unet.get("class_embed_type") == "projection" and (
         unet.get("projection_class_embeddings_input_dim") == TASK_NUMBERS
     ):
-        return LOTUS_D if unet.get("in_channels") == LOTUS_D.in_channels else LOTUS_G
+        return LOTUS_D if unet.get("in_channels") == LOTUS_D.in_channels() else LOTUS_G
     if schedule.get("beta_start") == schedule.get("beta_end") == 1:
         return GENPERCEPT
     saved_by_training = index.get("_class_name") == "StableDiffusionPipeline"  # as the training of E2E-FT saves it

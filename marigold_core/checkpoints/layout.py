@@ -9,16 +9,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from marigold_core.checkpoints.families import MARIGOLD, QUANTITY, Family, recognise, unstated
 from marigold_core.errors import CheckpointError, SettingsError
+from marigold_core.images.intrinsics import Layer, LayerName, count_pictures
 from marigold_core.prediction import DepthTransfer, Kind, Space
 from marigold_core.settings import Settings, sentence
 
-Modality = Literal["depth", "normals"]
+Modality = Literal["depth", "normals", "intrinsics"]
 Config = dict[str, object]
 _CONFIG = TypeAdapter(Config)
 
@@ -26,6 +27,8 @@ MODALITIES: dict[str, Modality] = {
     "MarigoldDepthPipeline": "depth",
     "MarigoldPipeline": "depth",  # the name in the authors' own repository
     "MarigoldNormalsPipeline": "normals",
+    "MarigoldIntrinsicsPipeline": "intrinsics",
+    "MarigoldIIDPipeline": "intrinsics",  # the name in the authors' own repository
 }
 OTHER_PIPELINES = ("StableDiffusionPipeline", "LotusGPipeline", "LotusDPipeline")  # these do not tell the modality
 CLASSES = {
@@ -53,6 +56,7 @@ OTHER_UNETS = {
     12: "an intrinsic-image",
     16: "an intrinsic-image",
 }
+COLOURS = (0, 1, 2)  # channels of a picture
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,15 @@ class Capabilities:
     scheduler: Literal["ddim", "lcm"]
     vae_class: Literal["AutoencoderKL", "AutoencoderTiny"]
     full_z_range: bool  # normals: decoded z spans [-1, 1] rather than [0, 1]
+    layers: tuple[Layer, ...]  # intrinsics: what the network makes
     default_steps: int
     default_resolution: int  # longest edge the network sees, pixels
     prior: bool  # whether it has an image prior of its own (``prior``)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the network makes at once, each a latent of four channels."""
+        return count_pictures(self.layers)
 
 
 class _Claims(BaseModel):
@@ -78,7 +88,7 @@ class _Claims(BaseModel):
     model_config = ConfigDict(strict=True)
 
     prediction_type: str | None = (
-        None  # diffusers' key: "depth", "disparity", which is larger where it is near, "normals"
+        None  # diffusers' key: "depth", "disparity", which is larger where it is near, "normals", "intrinsics"
     )
     initial_noise: Literal["gaussian", "zeros"] | None = None  # a key of ours
     scale_invariant: bool | None = None
@@ -88,18 +98,33 @@ class _Claims(BaseModel):
     default_processing_resolution: int | None = None
     depth_space: Literal["depth", "log"] | None = None  # a key of ours, for checkpoints trained on log depth
     depth_curve: str | None = None  # a key of ours; diffusers ignores it and shows the grey of the picture
+    target_properties: dict[str, object] | None = None  # diffusers' key: what the pictures of intrinsics hold
+
+
+class _Target(BaseModel):
+    """What ``target_properties`` says about one picture, or about one layer of a picture that stacks several."""
+
+    model_config = ConfigDict(strict=True)
+
+    prediction_space: Literal["srgb", "linear", "stack"] = "srgb"
+    sub_target_names: Annotated[list[str | None], Field(max_length=len(COLOURS))] = []
+    up_to_scale: bool = False
+
+
+_NAMES, _LAYER_NAME = TypeAdapter(list[str]), TypeAdapter[LayerName](LayerName)
 
 
 def describe(folder: Path) -> Capabilities:
     """Read a folder's configuration files -> what the checkpoint can do.
 
-    Raises: CheckpointError when it is not a depth or normals checkpoint that this library runs.
+    Raises: CheckpointError when it is not a checkpoint that this library runs.
     """
     index = read_index(folder)
     unet, vae, schedule = (read_config(folder, name) for name in ("unet/config.json", "vae/config.json", SCHEDULE))
     claims, family = _read_claims(index), recognise(index, unet, schedule)
-    check_unet(unet, family)
     modality = _modality(index)
+    layers = _layers(claims) if modality == "intrinsics" else ()
+    check_unet(unet, family, count_pictures(layers))
     if modality == "normals" and family.normals_x is None:
         raise CheckpointError(
             f"Which way the normals of a {family.name} checkpoint point is not documented; give another."
@@ -132,6 +157,7 @@ def describe(folder: Path) -> Capabilities:
         scheduler=scheduler,
         vae_class=cast(Literal["AutoencoderKL", "AutoencoderTiny"], classes["vae"]),
         full_z_range=claims.use_full_z_range is not False,
+        layers=layers,
         default_steps=1 if family.one_step else steps,
         default_resolution=resolution,
         prior=_has_prior(folder),
@@ -139,7 +165,7 @@ def describe(folder: Path) -> Capabilities:
 
 
 def read_index(folder: Path) -> Config:
-    """Read ``model_index.json`` of a depth or normals pipeline, with what is known of a published one beside it.
+    """Read ``model_index.json`` of a pipeline of ours, with what is known of a published one beside it.
 
     Raises: CheckpointError when the folder is empty, of another layout or of another pipeline.
     """
@@ -153,16 +179,16 @@ def read_index(folder: Path) -> Config:
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in (*MODALITIES, *OTHER_PIPELINES):
         raise CheckpointError(
-            f"This is a {name if isinstance(name, str) else 'custom-code'} checkpoint; only the depth and normals "
-            "checkpoints of Marigold, E2E-FT, Lotus and GenPercept can be used here."
+            f"This is a {name if isinstance(name, str) else 'custom-code'} checkpoint; only the depth, normals "
+            "and intrinsic-image checkpoints of Marigold, E2E-FT, Lotus and GenPercept can be used here."
         )
     return index
 
 
 def _modality(index: Config) -> Modality:
-    """Tell depth from normals. Raises: CheckpointError where neither the class nor ``prediction_type`` does."""
+    """Tell the modalities apart. Raises: CheckpointError where neither the class nor ``prediction_type`` does."""
     if stated := index.get(QUANTITY):
-        return "normals" if stated == "normals" else "depth"
+        return stated if stated in ("normals", "intrinsics") else "depth"
     name = str(index["_class_name"])
     if name not in MODALITIES:
         raise CheckpointError(
@@ -187,17 +213,19 @@ def read_config(folder: Path, name: str) -> Config:
         raise CheckpointError(f"The file {name} of the checkpoint is damaged, it is not JSON; {AGAIN}.") from None
 
 
-def check_unet(config: Mapping[str, object], family: Family = MARIGOLD) -> None:
-    """Compare a U-Net's channels with those of its family: photo and noisy map, 4 each, or the photo alone -> 4.
+def check_unet(config: Mapping[str, object], family: Family = MARIGOLD, pictures: int = 1) -> None:
+    """Compare a U-Net's channels with those of its family: photo and noisy pictures, 4 each, or the photo alone.
 
     Raises: CheckpointError naming the model that it looks like.
     """
     received, sent = config.get("in_channels"), config.get("out_channels")
-    if (received, sent) != (family.in_channels, 4):
+    wanted = family.in_channels(pictures), 4 * pictures
+    if (received, sent) != wanted:
         other = OTHER_UNETS.get(received, "another") if isinstance(received, int) else "another"
         raise CheckpointError(
             f"The U-Net has {received} input and {sent} output channels, {other} model; "
-            f"a {family.name} depth or normals U-Net has {family.in_channels} and 4."
+            f"a {family.name} U-Net for {'one map' if pictures == 1 else f'{pictures} pictures'} has {wanted[0]} and"
+            f" {wanted[1]}."
         )
 
 
@@ -282,9 +310,31 @@ def _check_text(folder: Path) -> None:
             )
 
 
+def _layers(claims: _Claims) -> tuple[Layer, ...]:
+    """Read which layers lie in which channels of the pictures of an intrinsics checkpoint.
+
+    A picture is a layer in colour, or "stack" up to three layers without colour, null where a channel is unused.
+    Raises: CheckpointError where ``target_properties`` does not say so, or names a layer that is not known.
+    """
+    stated, layers = claims.target_properties or {}, list[Layer]()
+    try:
+        for picture, target in enumerate(_NAMES.validate_python(stated.get("target_names"))):
+            about = _Target.model_validate(stated.get(target, {}))
+            stacked = [(name, (channel,)) for channel, name in enumerate(about.sub_target_names) if name]
+            for name, channels in stacked if about.prediction_space == "stack" else [(target, COLOURS)]:
+                own = _Target.model_validate(stated.get(name, {}))
+                space = "linear" if own.prediction_space == "linear" else "srgb"
+                layers.append(Layer(_LAYER_NAME.validate_python(name), picture, channels, space, own.up_to_scale))
+    except ValidationError as error:
+        raise CheckpointError(f"In {INDEX} of the checkpoint target_properties: {sentence(error)}") from None
+    if len({layer.name for layer in layers}) < max(len(layers), 1):
+        raise CheckpointError(f"In {INDEX} of the checkpoint target_properties names no layer, or one twice; {AGAIN}.")
+    return tuple(layers)
+
+
 def _kind(claims: _Claims, modality: Modality) -> Kind:
-    if modality == "normals":
-        return "unit-vector"
+    if modality != "depth":
+        return "unit-vector" if modality == "normals" else "unit-range"
     scale, shift = claims.scale_invariant is not False, claims.shift_invariant is not False
     if shift and not scale:
         raise CheckpointError(
@@ -301,7 +351,7 @@ def _kind(claims: _Claims, modality: Modality) -> Kind:
 
 def _space(claims: _Claims, modality: Modality) -> Space:
     predicted = claims.prediction_type or modality
-    accepted = ("depth", "disparity") if modality == "depth" else ("normals",)
+    accepted = ("depth", "disparity") if modality == "depth" else (modality,)
     if predicted not in accepted:
         raise CheckpointError(
             f"The checkpoint predicts {predicted}; a {modality} checkpoint predicts {' or '.join(accepted)}."
@@ -313,7 +363,7 @@ def _space(claims: _Claims, modality: Modality) -> Space:
 
 def _depth_transfer(claims: _Claims, modality: Modality) -> DepthTransfer:
     curve = claims.depth_curve or "linear"
-    if curve not in ("linear", "root") or (modality == "normals" and curve != "linear"):
+    if curve not in ("linear", "root") or (modality != "depth" and curve != "linear"):
         raise CheckpointError(
             f"The checkpoint encodes {modality} with the transfer function {curve!r}, "
             "which this version does not support; update marigold-depth-studio."

@@ -223,6 +223,6 @@ def _check_tensors(unet: dict[str, list[int]], claimed: Capabilities) -> None:
     first, last = unet.get("conv_in.weight", []), unet.get("conv_out.weight", [])
     whole = len(first) == len(last) == 4
     found = {"in_channels": first[1] if whole else None, "out_channels": last[0] if whole else None}
-    check_unet(found, claimed.family)
+    check_unet(found, claimed.family, claimed.pictures)
     if claimed.prior and not any(name.startswith("prior_proj.") for name in unet):
         raise CheckpointError("The U-Net has no weights for the image prior of its checkpoint; fetch or copy it again.")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from marigold_core import storage
 from marigold_core.comparison.sweep import Row, Sweep, format_seconds, to_csv
-from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
+from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, to_rgb, uncertainty_to_rgb
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap
 
 SHEET, DIFFERENCES, TABLE = FILES = ("compare.png", "compare_difference.png", "compare.csv")
@@ -32,6 +31,7 @@ _UNITS = {
     "scale": "mean after fitting scale",
     "metric": "mean, metres",
     "unit-vector": "mean angle over pi",
+    "unit-range": "mean over all layers",
 }
 TITLE, HEADING, LABEL, CAPTION = 26, 19, 16, 14  # font sizes
 CAPTION_LINE = CAPTION + 4
@@ -53,15 +53,15 @@ class Bar:
 class Paint:
     """The colours of all cells of a comparison, on one scale."""
 
-    shows: Literal["Depth", "Surface normals", "Difference to the reference"]  # the title
+    shows: str  # the title: "Depth", "Surface normals", the layer of intrinsics, or "Difference to the reference"
     low: float = 0.0  # the values of the first and the last colour
     high: float = 1.0
     colormap: Colormap = DEFAULT_COLORMAP  # of depth; normals and differences have fixed colours
 
     @property
     def bar(self) -> Bar | None:
-        """Describe what the colours mean; None for normals."""
-        if self.shows == "Surface normals":
+        """Describe what the colours mean; None for normals and intrinsics."""
+        if self.shows not in ("Depth", "Difference to the reference"):
             return None
         colours = self._colour(self.low + np.linspace(0, 1, 256) * ((self.high - self.low) or 1.0))
         if self.shows == "Depth":
@@ -70,7 +70,9 @@ class Paint:
 
     def picture(self, row: Row) -> np.ndarray:
         """Colour one cell -> [h, w, 3] uint8."""
-        return self._colour(row.difference if self.shows == "Difference to the reference" else row.tile.values)
+        if self.shows == "Difference to the reference":
+            return self._colour(row.difference)
+        return to_rgb(row.tile) if row.tile.layers else self._colour(row.tile.values)
 
     def _colour(self, values: np.ndarray) -> np.ndarray:
         if self.shows == "Surface normals":
@@ -85,6 +87,8 @@ def paint_maps(rows: Sequence[Row], colormap: Colormap = DEFAULT_COLORMAP) -> Pa
     maps, kind = [row.tile.values for row in rows], rows[0].tile.kind
     if kind == "unit-vector":
         return Paint("Surface normals")
+    if layers := rows[0].tile.layers:
+        return Paint(layers[0].name.capitalize())
     low, high = (0.0, 1.0) if kind == "affine" else (float(min(map(np.min, maps))), float(max(map(np.max, maps))))
     return Paint("Depth", low, high, colormap)
 

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from marigold_core.errors import SettingsError
 from marigold_core.images.differences import difference, shrink
+from marigold_core.images.intrinsics import Layer
 from marigold_core.pipeline.views import count_views, relative_pixels
 from marigold_core.prediction import Cell, Kind, Prediction, Progress, Space
 from marigold_core.settings import (
@@ -126,14 +127,17 @@ def check_alike(checkpoints: Sequence["Checkpoint"]) -> None:
     names = [checkpoint.name for checkpoint in checkpoints]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise SettingsError(f"Two of the checkpoints are called {twice!r}; give one of them a folder of another name.")
-    if len({(checkpoint.modality, checkpoint.kind, checkpoint.space) for checkpoint in checkpoints}) > 1:
-        kinds = ", ".join(f"{one.name} gives {one.kind} {_quantity(one.modality, one.space)}" for one in checkpoints)
+    if len({(one.modality, one.kind, one.space, one.layers) for one in checkpoints}) > 1:
+        kinds = ", ".join(f"{one.name} gives {_quantity(one)}" for one in checkpoints)
         raise SettingsError(f"The checkpoints cannot be compared, as their results differ in meaning: {kinds}.")
 
 
-def _quantity(modality: str, space: Space) -> str:
-    """Name what a network predicts: "normals", "depth", "log depth" or "disparity"."""
-    return {"depth": modality, "log": "log depth", "disparity": "disparity"}[space]
+def _quantity(checkpoint: "Checkpoint") -> str:
+    """Name what a network predicts, such as "affine log depth" or "albedo and roughness"."""
+    if checkpoint.layers:
+        return " and ".join(layer.name for layer in checkpoint.layers)
+    quantity = {"depth": checkpoint.modality, "log": "log depth", "disparity": "disparity"}[checkpoint.space]
+    return f"{checkpoint.kind} {quantity}"
 
 
 # ------------------------------------------------------------------------------- what it costs
@@ -225,8 +229,9 @@ class Tile:
     modality: str
     kind: Kind
     space: Space
-    values: np.ndarray  # [h, w] or [h, w, 3] float32, longest edge at most COMPARED_PX
+    values: np.ndarray  # [h, w] or [h, w, C] float32, longest edge at most COMPARED_PX
     uncertainty: float | None  # mean over the photo; None below three members
+    layers: tuple[Layer, ...] = ()  # of intrinsics
 
 
 @dataclass(frozen=True)
@@ -264,8 +269,9 @@ def reduce(cell: Cell) -> Tile:
         made.modality,
         made.kind,
         made.space,
-        shrink(made.values, COMPARED_PX),
+        shrink(made.values, COMPARED_PX, kind=made.kind),
         None if made.uncertainty is None else float(made.uncertainty.mean()),
+        made.layers,
     )
 
 
@@ -275,7 +281,7 @@ def against_reference(tiles: Sequence[Tile], reference: Tile | None = None) -> l
     By default the reference is the tile of most steps, then members, among equals the first.
     Raises: SettingsError when the tiles are not all of one modality, kind and space.
     """
-    if len({(tile.modality, tile.kind, tile.space) for tile in tiles}) > 1:
+    if len({(tile.modality, tile.kind, tile.space, tile.layers) for tile in tiles}) > 1:
         raise SettingsError("Only results of one kind can be compared: all depth, all disparity or all normals.")
     reference = reference or max(tiles, key=lambda tile: (tile.steps, tile.members))
     return [Row(tile, difference(tile.values, reference.values, tile.kind), tile is reference) for tile in tiles]

@@ -1,4 +1,4 @@
-"""Numbers to pictures: colour maps for depth and uncertainty, the usual colours for normals."""
+"""Numbers to pictures: colour maps for depth and uncertainty, the usual colours for normals, layers as they look."""
 
 import sys
 from io import BytesIO
@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageShow
 
 from marigold_core.errors import ExportError, SettingsError
+from marigold_core.images.intrinsics import Layer, channels_of
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings, Kind
 
 HALF_BYTE = 127.5  # maps [-1, 1] to 0 to 255
@@ -20,7 +21,7 @@ class Map(Protocol):
 
     @property
     def modality(self) -> str:
-        """The modality, "depth" or "normals"."""
+        """The modality, "depth", "normals" or "intrinsics"."""
         ...
 
     @property
@@ -30,7 +31,12 @@ class Map(Protocol):
 
     @property
     def values(self) -> np.ndarray:
-        """Depth [H, W] or normals [H, W, 3]."""
+        """Depth [H, W], normals [H, W, 3] or intrinsics [H, W, C]."""
+        ...
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What the channels of intrinsics are."""
         ...
 
 
@@ -80,9 +86,40 @@ def rgb_to_normals(rgb: np.ndarray) -> np.ndarray:
 
 
 def to_linear(rgb: np.ndarray) -> np.ndarray:
-    """SRGB [..., 3] uint8 -> the same as light, float32 in [0, 1]. Source: IEC 61966-2-1."""
-    srgb = np.arange(256, dtype=np.float64) / 255
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)[rgb]
+    """SRGB [...] in [0, 1], or uint8 -> the same as light, float32 in [0, 1]. Source: IEC 61966-2-1."""
+    if rgb.dtype == np.uint8:
+        return to_linear(np.arange(256) / 255)[rgb]
+    srgb = rgb.astype(np.float64)
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def from_linear(light: np.ndarray) -> np.ndarray:
+    """Light [...] in [0, 1] -> the same as sRGB, float32 in [0, 1]; ``to_linear`` inverted."""
+    light = light.astype(np.float64)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def to_display(values: np.ndarray, layer: Layer) -> np.ndarray:
+    """[H, W, 3] or [H, W] of a layer -> the same in [0, 1] as a picture shows it: colours as sRGB, others unchanged.
+
+    Of unknown scale, the greatest number becomes 1.
+    """
+    shown = np.clip(values, 0, 1).astype(np.float32)
+    if layer.up_to_scale:
+        shown /= max(float(shown.max()), 1e-6)
+    return from_linear(shown) if layer.in_colour and layer.space == "linear" else shown
+
+
+def to_light(values: np.ndarray, layer: Layer) -> np.ndarray:
+    """[H, W, 3] or [H, W] of a layer -> float32 as linear light, which renderers take; what is no colour is kept."""
+    values = values.astype(np.float32)
+    return to_linear(values) if layer.in_colour and layer.space == "srgb" else values
+
+
+def layer_to_rgb(values: np.ndarray, layer: Layer) -> np.ndarray:
+    """[H, W, 3] or [H, W] of a layer -> [H, W, 3] uint8 as ``to_display`` shows it, without colour as grey."""
+    levels = np.rint(to_display(values, layer) * np.float32(255)).astype(np.uint8)
+    return levels if layer.in_colour else np.repeat(levels[..., None], 3, axis=-1)
 
 
 def value_range(prediction: Map) -> tuple[float, float]:
@@ -110,9 +147,15 @@ def colour_range(prediction: Map, colours: ColourSettings) -> tuple[float, float
 
 
 def to_rgb(prediction: Map, colours: ColourSettings | None = None) -> np.ndarray:
-    """Any prediction -> [H, W, 3] uint8; the colours, by default those of ``ColourSettings``, apply to depth only."""
+    """Any prediction -> [H, W, 3] uint8; the colours, by default those of ``ColourSettings``, apply to depth only.
+
+    Of intrinsics it is the first layer, albedo.
+    """
     if prediction.modality == "normals":
         return normals_to_rgb(prediction.values)
+    if prediction.layers:
+        first = prediction.layers[0]
+        return layer_to_rgb(channels_of(prediction.layers, first.name, prediction.values), first)
     colours = colours or ColourSettings()
     unit = stretch(prediction.values, *colour_range(prediction, colours))
     return depth_to_rgb(unit, colours.colormap, invert=colours.invert)

@@ -8,21 +8,26 @@ from marigold_core.settings import Kind
 
 
 def difference(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:
-    """Two maps [h, w] or [h, w, 3] of one kind -> how far they lie apart at each pixel, [h, w] float32 >= 0.
+    """Two maps [h, w] or [h, w, C] of one kind -> how far they lie apart at each pixel, [h, w] float32 >= 0.
 
     Depth: what remains after a least squares fit of what the kind leaves open, scale and shift or scale alone, in the
-    reference's units. A negative scale is never fitted. Normals: the angle between them over pi.
+    reference's units. A negative scale is never fitted. Normals: the angle between them over pi. Intrinsics [h, w, C]:
+    the mean over their channels.
     """
     if kind == "unit-vector":
         return (np.arccos(np.clip((values * reference).sum(-1), -1, 1)) / np.pi).astype(np.float32)
+    if kind == "unit-range":
+        return np.abs(values - reference).mean(axis=-1)
     return np.abs(_fit(values.astype(np.float64), reference.astype(np.float64), kind) - reference).astype(np.float32)
 
 
-def resize_map(values: np.ndarray, size: tuple[int, int], resample: Resampling | None = None) -> np.ndarray:
-    """Resize a map [h, w] or [h, w, 3] to (height, width) in float32; a map of that size is returned as it is.
+def resize_map(
+    values: np.ndarray, size: tuple[int, int], resample: Resampling | None = None, kind: Kind = "affine"
+) -> np.ndarray:
+    """Resize a map [h, w] or [h, w, C] to (height, width) in float32; a map of that size is returned as it is.
 
-    By default the area average when it becomes smaller, bilinear when an edge becomes longer. Vectors [h, w, 3] are
-    brought back to unit length.
+    By default the area average when it becomes smaller, bilinear when an edge becomes longer. Vectors of ``kind``
+    "unit-vector" are brought back to unit length.
     """
     height, width = size
     if values.shape[:2] == size:
@@ -35,15 +40,19 @@ def resize_map(values: np.ndarray, size: tuple[int, int], resample: Resampling |
     ]
     if values.ndim == 2:
         return planes[0]
-    vectors = np.stack(planes, axis=-1)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
+    resized = np.stack(planes, axis=-1)
+    if kind != "unit-vector":
+        return resized
+    return resized / np.maximum(np.linalg.norm(resized, axis=-1, keepdims=True), 1e-6)
 
 
-def shrink(values: np.ndarray, longest_px: int, resample: Resampling | None = None) -> np.ndarray:
-    """[H, W] or [H, W, 3] float32 -> the same map with its longest edge at most that, by ``resize_map``."""
+def shrink(
+    values: np.ndarray, longest_px: int, resample: Resampling | None = None, kind: Kind = "affine"
+) -> np.ndarray:
+    """[H, W] or [H, W, C] float32 -> the same map with its longest edge at most that, by ``resize_map``."""
     height, width = values.shape[:2]
     scale = min(1.0, longest_px / max(height, width))
-    return resize_map(values, (max(1, round(height * scale)), max(1, round(width * scale))), resample)
+    return resize_map(values, (max(1, round(height * scale)), max(1, round(width * scale))), resample, kind)
 
 
 def _fit(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:

@@ -35,11 +35,11 @@ def convergence_curve(prediction: Prediction) -> list[ConvergencePoint]:
     """
     import torch
 
-    from marigold_core.pipeline.modalities import Depth, Normals
+    from marigold_core.pipeline.modalities import modality_of
 
     if prediction.members is None:
         return []
-    modality = Normals() if prediction.modality == "normals" else Depth(prediction.kind)
+    modality = modality_of(prediction)
     every = -(-max(prediction.members.shape[1:3]) // CURVE_PX)
     thin = prediction.members[:, ::every, ::every].astype(np.float32)
     stack = torch.as_tensor(thin if thin.ndim == 4 else thin[..., None]).permute(0, 3, 1, 2)
@@ -47,8 +47,8 @@ def convergence_curve(prediction: Prediction) -> list[ConvergencePoint]:
     for count in range(1, len(stack) + 1):
         fused, spread = modality.fuse(stack[:count])
         planes = fused[0].permute(1, 2, 0).numpy()
-        values = planes if prediction.modality == "normals" else planes[..., 0]
-        unit = 1.0 if prediction.modality == "normals" else float(np.ptp(values)) or 1.0
+        values = planes[..., 0] if prediction.modality == "depth" else planes
+        unit = (float(np.ptp(values)) or 1.0) if prediction.modality == "depth" else 1.0
         change = None if before is None else float(difference(before, values, prediction.kind).mean()) / unit
         points.append(ConvergencePoint(count, change, float(spread.mean()) / unit if count >= 3 else None))
         before = values

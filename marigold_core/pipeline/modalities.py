@@ -1,7 +1,8 @@
 """The modalities that a network can be trained to predict: how values become a picture, and a picture values.
 
 A modality is five methods: ``to_vae`` for training, ``from_vae``, ``fuse``, ``resize`` and ``mirror`` for inference.
-Both directions stand in one class, so that training and inference agree.
+Both directions stand in one class, so that training and inference agree. ``pictures`` is how many pictures of three
+channels the values need; the network denoises a latent of four channels for each of them at once.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from marigold_core.checkpoints.layout import Capabilities
 from marigold_core.ensemble import fuse_absolute, fuse_affine, fuse_directions, fuse_scale, pool_spread
-from marigold_core.prediction import DepthTransfer, Kind, Space
+from marigold_core.images.intrinsics import Layer, count_pictures
+from marigold_core.prediction import DepthTransfer, Kind, Prediction, Space
 
 NEAR_QUANTILE, FAR_QUANTILE = 0.02, 0.98  # Ke et al. 2024, section 3.2: robust ends of the valid depth range
 
@@ -32,6 +35,7 @@ class Depth:
     transfer: DepthTransfer = "linear"
     space: Space = "depth"
     name = "depth"
+    pictures = 1
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
         """Normalise depth [B, 1, H, W] with bool mask [B, 1, H, W] -> [B, 3, H, W] in [-1, 1], near = -1, far = 1.
@@ -87,6 +91,7 @@ class Normals:
     picture_x: Literal["right", "left"] = "right"  # where X points in the picture
     kind: Kind = "unit-vector"
     name = "normals"
+    pictures = 1
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
         """Encode unit vectors [B, 3, H, W] as a picture [B, 3, H, W] in [-1, 1]; invalid pixels face the viewer."""
@@ -120,7 +125,73 @@ class Normals:
         return values.flip(-1) * values.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
 
 
-Modality = Depth | Normals
+@dataclass(frozen=True)
+class Intrinsics:
+    """Intrinsic images, such as albedo and shading: the channels of all ``layers``, C together, each in [0, 1].
+
+    The numbers are those of the network, in the space that each layer states; shading and residual of unknown scale are
+    not aligned, as their range fixes it. Source: Ke et al. 2025; the same as diffusers' MarigoldIntrinsicsPipeline.
+    """
+
+    layers: tuple[Layer, ...]
+    kind: Kind = "unit-range"
+    name = "intrinsics"
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the layers lie in."""
+        return count_pictures(self.layers)
+
+    @property
+    def _places(self) -> list[int]:
+        """The channel [C] of the pictures that each channel of the values is."""
+        return [3 * layer.picture + channel for layer in self.layers for channel in layer.channels]
+
+    def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
+        """Encode layers [B, C, H, W] in [0, 1] as pictures [B, 3 * pictures, H, W] in [-1, 1]; invalid pixels are -1.
+
+        So are the channels of a picture that no layer has.
+        """
+        batch, _, height, width = values.shape
+        pictures = values.new_full((batch, 3 * self.pictures, height, width), -1.0)
+        pictures[:, self._places] = torch.where(valid, values, 0).clamp(0, 1) * 2 - 1
+        return pictures
+
+    def from_vae(self, decoded: Tensor) -> Tensor:
+        """Read layers off decoded pictures [B, 3 * pictures, H, W] -> [B, C, H, W] in [0, 1]."""
+        return (decoded[:, self._places].clamp(-1, 1) + 1) / 2
+
+    def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse members [E, C, H, W] -> (median [1, C, H, W], mean spread of the channels [1, 1, H, W])."""
+        values, spread = fuse_absolute(members)
+        return values, pool_spread(spread.mean(dim=1, keepdim=True))
+
+    def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize layers [B, C, h, w] to (H, W) bilinearly."""
+        return _bilinear(values, size)
+
+    def mirror(self, values: Tensor) -> Tensor:
+        """Turn layers [B, C, H, W] of a photo into those of its mirror image."""
+        return values.flip(-1)
+
+
+Modality = Depth | Normals | Intrinsics
+
+
+def modality_for(checkpoint: Capabilities) -> Modality:
+    """Return what a checkpoint predicts."""
+    if checkpoint.modality == "intrinsics":
+        return Intrinsics(checkpoint.layers)
+    if checkpoint.modality == "normals":
+        return Normals(checkpoint.full_z_range, checkpoint.family.normals_x or "right")
+    return Depth(checkpoint.kind, checkpoint.depth_transfer, checkpoint.space)
+
+
+def modality_of(prediction: Prediction) -> Modality:
+    """Return what the members of a prediction are fused by."""
+    if prediction.modality == "intrinsics":
+        return Intrinsics(prediction.layers)
+    return Normals() if prediction.modality == "normals" else Depth(prediction.kind)
 
 
 def _bilinear(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,11 +3,12 @@
 Every surface (command line, browser, HTTP, evaluation) iterates over ``MarigoldPipeline.stream``; training calls
 ``encode``, ``decode``, ``predict_velocity`` and ``scheduler``, so it cannot disagree with inference.
 
-Letters in shapes: B batch, E members, C channels, H W photo, PH PW processing size, PPH PPW padded, h w latent.
+Letters in shapes: B batch, E members, P pictures that a network makes at once, C channels, H W photo, PH PW processing
+size, PPH PPW padded, h w latent.
 """
 
 import copy
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -29,7 +30,7 @@ from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import load_components, refusals, without_values
-from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.pipeline.modalities import Depth, modality_for
 from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.pipeline.sampling import (
     Condition,
@@ -71,9 +72,7 @@ class MarigoldPipeline:
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2 or 77, D] embedding of the empty text, the only text that a checkpoint is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
-        depth = Depth(checkpoint.kind, checkpoint.depth_transfer, checkpoint.space)
-        normals = Normals(checkpoint.full_z_range, checkpoint.family.normals_x or "right")
-        self.modality: Modality = normals if checkpoint.modality == "normals" else depth
+        self.modality = modality_for(checkpoint)
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
 
     @classmethod
@@ -98,8 +97,9 @@ class MarigoldPipeline:
         pipe = MarigoldPipeline(self.checkpoint, unet, vae, self.scheduler, self.prompt.float().to("meta"), prior)
         side = TRIED_CELLS * self.factor
         latent = pipe.encode(torch.zeros(1, 3, side, side, device="meta"))
-        decoded = pipe.decode(pipe.predict_velocity(latent, latent, torch.tensor(999, device="meta")))
-        if decoded.shape != (1, 3, side, side):
+        noisy = latent.repeat(1, self.modality.pictures, 1, 1)
+        decoded = pipe.decode(pipe.predict_velocity(latent, noisy, torch.tensor(999, device="meta")))
+        if decoded.shape != (1, 3 * self.modality.pictures, side, side):
             raise ValueError(f"the autoencoder makes {list(decoded.shape)} of a picture [1, 3, {side}, {side}]")
 
     @property
@@ -115,13 +115,19 @@ class MarigoldPipeline:
     # ------------------------------------------------------------------------------- shared with training
 
     def encode(self, x: Tensor) -> Tensor:
-        """Encode a picture [B, 3, PPH, PPW] in [-1, 1] -> scaled latent [B, 4, h, w], the posterior's mode."""
+        """Encode P pictures [B, 3 P, PPH, PPW] in [-1, 1] -> scaled latents [B, 4 P, h, w], the posteriors' modes."""
+        return _by_picture(self._encode_picture, x, 3)
+
+    def _encode_picture(self, x: Tensor) -> Tensor:
         encoded = self.vae.encode(x, return_dict=False)[0]
         latent = encoded if isinstance(encoded, Tensor) else encoded.mode()
         return latent * self.vae.config["scaling_factor"]
 
     def decode(self, z: Tensor) -> Tensor:
-        """Decode a scaled latent [B, 4, h, w] -> picture [B, 3, PPH, PPW], about [-1, 1]."""
+        """Decode scaled latents [B, 4 P, h, w] of P pictures -> pictures [B, 3 P, PPH, PPW], about [-1, 1]."""
+        return _by_picture(self._decode_picture, z, 4)
+
+    def _decode_picture(self, z: Tensor) -> Tensor:
         vae: Any = self.vae  # its return type depends on ``return_dict``
         return vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
 
@@ -144,7 +150,7 @@ class MarigoldPipeline:
     def predict_velocity(
         self, image_latent: Tensor, noisy: Tensor, t: Tensor, features: Features | None = None
     ) -> Tensor:
-        """Run the U-Net: image latent and noisy target latent [B, 4, h, w], timestep [] or [B] -> v [B, 4, h, w].
+        """Run the U-Net: photo latent [B, 4, h, w], noisy [B, 4 P, h, w], timestep [] or [B] -> v [B, 4 P, h, w].
 
         ``features`` are those of the photo latent where they are known already. Some families of checkpoints predict
         the clean latent in place of v, or are given the image latent alone (``checkpoints.families``).
@@ -152,7 +158,7 @@ class MarigoldPipeline:
         """
         family = self.checkpoint.family
         given = [image_latent] if family.noise == "none" else [image_latent, noisy]
-        condition = torch.cat(given, dim=1)  # photo first [B, 4 or 8, h, w]
+        condition = torch.cat(given, dim=1)  # photo first [B, 4 or 4 + 4 P, h, w]
         prompt = self.prompt.expand(len(condition), -1, -1)
         if features is None:
             features = self.features(image_latent)
@@ -170,7 +176,7 @@ class MarigoldPipeline:
         first_step: PredictVelocity | None = None,
         features: Features | None = None,
     ) -> Iterator[Tensor]:
-        """Denoise [B, 4, h, w] in ``steps`` steps and yield the target latent [B, 4, h, w] after each of them.
+        """Denoise [B, 4 P, h, w] in ``steps`` steps and yield the target latents [B, 4 P, h, w] after each of them.
 
         Latents are in float32 between the steps, whatever the networks compute in: a scheduler adds up small changes.
         ``generators``, one a row, draw the noise that LCM adds between steps; ``first_step`` replaces the network in
@@ -302,15 +308,16 @@ class MarigoldPipeline:
             before += n * max(sizes)
 
     def member_noise(self, photo: PhotoSource, settings: Settings, k: int) -> Tensor:
-        """Return the latent [1, 4, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
+        """Return the latents [1, 4 P, h, w] float32 on the CPU that member ``k`` (from 0) starts from."""
         resolution, pixels = self.resolve(settings).processing_resolution, load_photo(photo).pixels
         resolution = view_of(settings.views, k).resolution(resolution, pixels.shape[:2])
         x, _ = to_network(pixels, resolution, self.factor)
         return self._start(generator(settings.seed, k), x.shape[-2] // self.factor, x.shape[-1] // self.factor)
 
     def _start(self, stream: torch.Generator, h: int, w: int) -> Tensor:
-        """Return the latent [1, 4, h, w] a member starts from: noise, or zeros for a deterministic checkpoint."""
-        return torch.zeros(1, 4, h, w) if self.checkpoint.family.deterministic else noise(stream, h, w)
+        """Return the latents [1, 4 P, h, w] a member starts from: noise, or zeros for a deterministic checkpoint."""
+        channels = 4 * self.modality.pictures
+        return torch.zeros(1, channels, h, w) if self.checkpoint.family.deterministic else noise(stream, channels, h, w)
 
     def resolve(self, settings: Settings | None) -> ResolvedSettings:
         """Fill in what the checkpoint decides, denoising steps and processing resolution.
@@ -453,7 +460,7 @@ class MarigoldPipeline:
         groups: dict[torch.Size, list[int]] = {}
         for k in rows:
             groups.setdefault(seen[k].latent.shape, []).append(k)
-        clean: dict[int, Tensor] = {}  # [1, 4, h, w] by member
+        clean: dict[int, Tensor] = {}  # [1, 4 P, h, w] by member
         done = (rows.start - first) * steps
         for shape, group in groups.items():
             streams = [generator(settings.seed, k) for k in group]
@@ -464,7 +471,7 @@ class MarigoldPipeline:
             who = "member" + "s" * (len(group) > 1) + " " + ", ".join(str(k + 1) for k in group)
             for step in range(1, steps + 1):
                 with torch.inference_mode():  # entered anew each step: the mode must not leak out of a paused generator
-                    latent = next(denoising)  # [B, 4, h, w]
+                    latent = next(denoising)  # [B, 4 P, h, w]
                 done += len(group)
                 yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
             clean.update(zip(group, latent[:, None].unbind(), strict=True))
@@ -474,7 +481,7 @@ class MarigoldPipeline:
             yield member
 
     def _decode_member(self, clean: Tensor, condition: Condition) -> Tensor:
-        """Decode the latent [1, 4, h, w] of a member and bring it to the photo's grid -> [1, C, PH, PW].
+        """Decode the latents [1, 4 P, h, w] of a member and bring it to the photo's grid -> [1, C, PH, PW].
 
         Raises: CheckpointError for numbers that are not finite.
         """
@@ -520,6 +527,7 @@ class MarigoldPipeline:
             tiled=tiled,
             note=photo.note,
             given_size=photo.given_size,
+            layers=self.checkpoint.layers,
         )
 
     def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:
@@ -531,6 +539,13 @@ class MarigoldPipeline:
             scheduler = DDIMScheduler(**config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler
+
+
+def _by_picture(network: Callable[[Tensor], Tensor], pictures: Tensor, channels: int) -> Tensor:
+    """Apply a network to [B, ``channels``, H, W], one picture of [B, channels P, H, W] at a time, to spare memory."""
+    if pictures.shape[1] == channels:
+        return network(pictures)
+    return torch.cat([network(one) for one in torch.split(pictures, channels, dim=1)], dim=1)
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -30,9 +30,9 @@ def generator(seed: int, k: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0]))
 
 
-def noise(stream: torch.Generator, h: int, w: int) -> Tensor:
-    """Draw the latent [1, 4, h, w] a member starts from, on the CPU in float32."""
-    return torch.randn(1, 4, h, w, generator=stream)
+def noise(stream: torch.Generator, channels: int, h: int, w: int) -> Tensor:
+    """Draw the latents [1, ``channels``, h, w] a member starts from, on the CPU in float32."""
+    return torch.randn(1, channels, h, w, generator=stream)
 
 
 PredictVelocity = Callable[[Tensor, Tensor, Tensor, Features], Tensor]  # as MarigoldPipeline.predict_velocity
@@ -88,7 +88,7 @@ class FirstStepCache:
     def predict(
         self, seed: int, members: tuple[int, ...], image_latent: Tensor, start: Tensor, t: Tensor, features: Features
     ) -> Tensor:
-        """Return the velocity [B, 4, h, w] of the ``members`` at ``t``, where they are their noise ``start``."""
+        """Return the velocity [B, 4 P, h, w] of the ``members`` at ``t``, where they are their noise ``start``."""
         key = (seed, members, int(t))
         if key in self._known:
             velocity, seconds = self._known[key]

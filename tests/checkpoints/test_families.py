@@ -11,7 +11,7 @@ from marigold_core.checkpoints.families import E2E_FT, GENPERCEPT, LOTUS_D, LOTU
 from marigold_core.checkpoints.registry import NAMED, find
 from marigold_core.errors import CheckpointError
 from tests.helpers.fake_hub import fake_hub
-from tests.helpers.families import as_e2e_ft, as_genpercept, as_lotus
+from tests.helpers.families import APPEARANCE, LIGHTING, as_e2e_ft, as_genpercept, as_intrinsics, as_lotus
 
 
 def state(folder: Path, **keys: object) -> None:
@@ -75,6 +75,34 @@ def test_the_name_of_a_repository_counts_where_its_class_says_otherwise(tiny_dep
     assert (found.family, found.modality) == (E2E_FT, "normals")
     renamed = find(folder.rename(tmp_path / "renamed"))  # what the name told is part of what is compared on replay
     assert (renamed.family, renamed.modality) == (MARIGOLD, "depth") and renamed.sha256 != found.sha256
+
+
+def test_the_layers_of_intrinsics_are_those_that_the_index_names(tiny_depth: Path, tmp_path: Path) -> None:
+    folder = as_intrinsics(tiny_depth, tmp_path / "appearance", APPEARANCE)
+    found = find(folder)
+    assert (found.modality, found.kind, found.pictures, found.default_steps) == ("intrinsics", "unit-range", 2, 4)
+    places = [(layer.name, layer.picture, layer.channels, layer.space) for layer in found.layers]
+    assert places[0] == ("albedo", 0, (0, 1, 2), "srgb")
+    assert places[1:] == [("roughness", 1, (0,), "linear"), ("metallicity", 1, (1,), "linear")]
+    state(folder, _class_name="MarigoldIIDPipeline", prediction_type=None)  # as the authors' own repository saves it
+    assert find(folder).layers == found.layers
+    light = find(as_intrinsics(tiny_depth, tmp_path / "lighting", LIGHTING)).layers
+    assert [(layer.name, layer.up_to_scale) for layer in light] == [
+        ("albedo", False),
+        ("shading", True),
+        ("residual", True),
+    ]
+    for properties, words in (
+        (None, "target_properties"),
+        ({**APPEARANCE, "target_names": ["albedo", "specular"]}, "but got 'specular'"),
+        ({**APPEARANCE, "target_names": ["albedo", "albedo"]}, "names no layer, or one twice"),
+        ({**APPEARANCE, "albedo": {"prediction_space": "cubic"}}, "but got 'cubic'"),
+        ({**APPEARANCE, "target_names": ["albedo"]}, "12 input and 8 output channels"),
+        (LIGHTING, "12 input and 8 output channels, an intrinsic-image model; a Marigold U-Net for 3 pictures has 16"),
+    ):
+        state(folder, target_properties=properties)
+        with pytest.raises(CheckpointError, match=words):
+            find(folder)
 
 
 def test_other_models_in_the_same_clothes_are_refused(tiny_depth: Path, tmp_path: Path) -> None:

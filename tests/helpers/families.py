@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
 
 from marigold_core.checkpoints.weights import write_checksums
@@ -42,6 +43,39 @@ def as_lotus(marigold: Path, folder: Path, *, generative: bool) -> Path:
     tokenizer = folder / "tokenizer" / "tokenizer_config.json"
     write_json(tokenizer, {**json.loads(tokenizer.read_text()), "pad_token": "!"})  # as Stable Diffusion 2 pads
     _reindex(folder, f"Lotus{'G' if generative else 'D'}Pipeline", PNDMScheduler(**BETAS, skip_prk_steps=True))
+    write_checksums(folder)
+    return folder
+
+
+APPEARANCE = {  # as the published checkpoints state it
+    "target_names": ["albedo", "material"],
+    "albedo": {"prediction_space": "srgb"},
+    "material": {"prediction_space": "stack", "sub_target_names": ["roughness", "metallicity", None]},
+    "roughness": {"prediction_space": "linear", "up_to_scale": False},
+    "metallicity": {"prediction_space": "linear", "up_to_scale": False},
+}
+LIGHTING = {
+    "target_names": ["albedo", "shading", "residual"],
+    "albedo": {"prediction_space": "linear", "up_to_scale": False},
+    "shading": {"prediction_space": "linear", "up_to_scale": True},
+    "residual": {"prediction_space": "linear", "up_to_scale": True},
+}
+
+
+def as_intrinsics(marigold: Path, folder: Path, properties: dict[str, Any]) -> Path:
+    """Copy a checkpoint with a new U-Net for several pictures -> the folder, as diffusers saves intrinsics."""
+    shutil.copytree(marigold, folder)
+    pictures = len(properties["target_names"])
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    channels = {"in_channels": 4 + 4 * pictures, "out_channels": 4 * pictures}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(pictures)
+        unet: Any = UNet2DConditionModel.from_config({**config, **channels})
+    unet.save_pretrained(folder / "unet")
+    index = json.loads((folder / "model_index.json").read_text())
+    stated = {"_class_name": "MarigoldIntrinsicsPipeline", "prediction_type": "intrinsics"}
+    own = {name: index[name] for name in index if not name.endswith("_invariant")}
+    write_json(folder / "model_index.json", own | stated | {"target_properties": properties})
     write_checksums(folder)
     return folder
 

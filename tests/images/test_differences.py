@@ -26,7 +26,7 @@ def test_enlarging_a_ramp_gives_a_ramp(resample: Resampling | None) -> None:
 def test_unit_vectors_stay_of_unit_length(size: tuple[int, int]) -> None:
     vectors = np.random.default_rng(0).normal(size=(20, 30, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    found = resize_map(vectors, size)
+    found = resize_map(vectors, size, kind="unit-vector")
     assert found.shape == (*size, 3)
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
 

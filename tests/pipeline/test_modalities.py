@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_core.pipeline.modalities import Depth, Normals
+from marigold_core.images.intrinsics import Layer
+from marigold_core.pipeline.modalities import Depth, Intrinsics, Normals
 
 pytestmark = pytest.mark.numeric
 
@@ -62,6 +63,24 @@ def test_invalid_normals_face_the_viewer_and_resizing_keeps_unit_length():
     assert torch.equal(picture[0, :, 0, 0], torch.tensor([0.0, 0.0, 1.0]))
     mixed = torch.nn.functional.normalize(torch.randn(1, 3, 4, 4), dim=1)
     assert torch.allclose(Normals().resize(mixed, (9, 13)).norm(dim=1), torch.tensor(1.0), atol=1e-5)
+
+
+def test_layers_round_trip_through_the_pictures_that_hold_them():
+    albedo, rough = Layer("albedo", 0, (0, 1, 2), "srgb"), Layer("roughness", 1, (1,), "linear")
+    modality = Intrinsics((albedo, rough))
+    values = torch.rand(2, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(2, 1, 6, 5).bool()
+    valid[:, :, 0] = False
+    pictures = modality.to_vae(values, valid)
+    assert modality.pictures == 2 and pictures.shape == (2, 6, 6, 5)
+    torch.testing.assert_close(pictures[:, 4, 1:], values[:, 3, 1:] * 2 - 1)  # roughness is green in the second
+    assert (pictures[:, (3, 5)] == -1).all() and (pictures[:, :, 0] == -1).all()
+    torch.testing.assert_close(modality.from_vae(pictures)[:, :, 1:], values[:, :, 1:])
+    assert modality.from_vae(pictures * 3).aminmax() == (0, 1)
+    torch.testing.assert_close(modality.mirror(values).flip(-1), values)
+    fused, spread = modality.fuse(torch.stack([values[0], values[0] + 0.3, values[0] + 0.1]))
+    torch.testing.assert_close(fused[0], values[0] + 0.1)
+    assert spread.shape == (1, 1, 6, 5) and spread.min() > 0
 
 
 def test_claims_decide_how_members_are_fused():

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, MarigoldDepthPipeline, MarigoldNormalsPipeline
+from diffusers import DDPMScheduler, MarigoldDepthPipeline, MarigoldIntrinsicsPipeline, MarigoldNormalsPipeline
 from diffusers.utils import logging
 from PIL import Image
 
 from marigold_core import Settings, load
+from marigold_core.images.colormaps import layer_to_rgb
 from marigold_core.pipeline.sampling import generator
 from training.start import prepare_start
 
@@ -141,6 +142,56 @@ def test_a_normals_ensemble_equals_diffusers(opened, tiny_normals, photo):
     )
     np.testing.assert_allclose(prediction.values, np.squeeze(expected.prediction), atol=1e-3)
     np.testing.assert_allclose(prediction.uncertainty, np.squeeze(expected.uncertainty), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "steps", "resolution"), [(50, 71, 1, 0), (48, 64, 4, 32), (33, 200, 1, 64)]
+)
+def test_intrinsics_equal_diffusers(opened, tiny_intrinsics, photo, height, width, steps, resolution):
+    pair = opened(tiny_intrinsics, MarigoldIntrinsicsPipeline)
+    ours, expected = run_both(pair, photo(height, width), steps, resolution)
+    used = expected.transpose(1, 2, 0, 3).reshape(height, width, -1)[..., : ours.shape[-1]]  # the last may be unused
+    assert ours.shape[-1] == (5 if len(expected) == 2 else 9) and used.std() > 0.01
+    np.testing.assert_allclose(ours, used, atol=1e-4)
+
+
+@pytest.mark.parametrize(("members", "steps"), [(3, 1), (5, 4), (4, 4)])
+def test_an_ensemble_of_intrinsics_is_the_median_of_diffusers(opened, tiny_intrinsics, photo, members, steps):
+    ours, oracle = opened(tiny_intrinsics, MarigoldIntrinsicsPipeline)
+    picture, settings = photo(40, 56), Settings(num_inference_steps=steps, processing_resolution=0)
+    found = ours(picture, settings.changed(ensemble_size=members))
+    options: Any = {"num_inference_steps": steps, "processing_resolution": 0, "ensemble_size": members}
+    noise = torch.cat([ours.member_noise(picture, settings, k) for k in range(members)])
+    expected = oracle(Image.fromarray(picture), latents=noise, output_uncertainty=True, **options)
+    channels = found.values.shape[-1]
+
+    def planes(targets: np.ndarray) -> np.ndarray:
+        return targets.transpose(1, 2, 0, 3).reshape(40, 56, -1)[..., :channels]
+
+    if members % 2:
+        np.testing.assert_allclose(found.values, planes(expected.prediction), atol=1e-4)
+    else:  # diffusers takes the lower of the middle two, we take their mean
+        assert (found.values >= planes(expected.prediction) - 1e-4).all()
+    singly = [oracle(Image.fromarray(picture), latents=one[None], **{**options, "ensemble_size": 1}) for one in noise]
+    stack = np.stack([planes(one.prediction) for one in singly])
+    np.testing.assert_allclose(found.values, np.median(stack, axis=0), atol=1e-4)
+    np.testing.assert_allclose(found.members.astype(np.float32), stack, atol=6e-4)  # kept as float16
+    assert found.uncertainty.shape == (40, 56) and found.uncertainty.max() > 0
+
+
+def test_layers_look_as_in_diffusers(opened, tiny_intrinsics, photo):
+    ours, oracle = opened(tiny_intrinsics, MarigoldIntrinsicsPipeline)
+    picture = photo(40, 56)
+    found = ours(picture, Settings(num_inference_steps=1, processing_resolution=0))
+    targets = oracle(
+        Image.fromarray(picture), num_inference_steps=1, processing_resolution=0, generator=[generator(0, 0)]
+    )
+    shown = oracle.image_processor.visualize_intrinsics(targets.prediction, oracle.target_properties)[0]
+    for layer in found.layers:
+        if layer.in_colour:  # where it has none, diffusers inverts it
+            looks = layer_to_rgb(found.layer(layer.name), layer).astype(int)
+            # it takes a power of 1 / 2.2 for sRGB's curve, which is up to 9 levels off where it is nearly black
+            assert np.abs(looks - np.asarray(shown[layer.name])).max() <= 9, layer.name
 
 
 def test_member_noise_reproduces_a_member_in_diffusers(opened, tiny_depth, photo):

@@ -114,7 +114,7 @@ def _identity(prediction: Prediction) -> tuple[object, ...]:
 
 
 def _thumbnail(prediction: Prediction, colours: ColourSettings) -> str:
-    small = replace(prediction, values=shrink(prediction.values, THUMBNAIL_PX))
+    small = replace(prediction, values=shrink(prediction.values, THUMBNAIL_PX, kind=prediction.kind))
     file = BytesIO()
     Image.fromarray(to_rgb(small, colours)).save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,53 @@
+"""Intrinsic images: what the layers of a photo are, and which channels hold them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+LayerName = Literal["albedo", "roughness", "metallicity", "shading", "residual"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One intrinsic image: colours of light or reflectance, or one quantity without colour.
+
+    Where a checkpoint has all three in linear light, the photo in linear light is albedo * shading + residual.
+    Source: Ke et al. 2025 (arXiv 2505.09358), section 4.3.
+    """
+
+    name: LayerName
+    picture: int  # which of the pictures that the network makes it lies in, from 0
+    channels: tuple[int, ...]  # of that picture: all three, or one
+    space: Literal["srgb", "linear"]  # of its numbers
+    up_to_scale: bool = False
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether it has red, green and blue."""
+        return len(self.channels) > 1
+
+    @property
+    def meaning(self) -> str:
+        """What its numbers are, in a line that files carry."""
+        of = (
+            ("sRGB colours" if self.space == "srgb" else "linear light") if self.in_colour else "a number, not a colour"
+        )
+        return f"{of}, up to an unknown scale" if self.up_to_scale else of
+
+
+def count_pictures(layers: Sequence[Layer]) -> int:
+    """Count the pictures that layers lie in; without layers there is one, of the depth or the normals."""
+    return 1 + max((layer.picture for layer in layers), default=0)
+
+
+def channels_of(layers: Sequence[Layer], name: LayerName, values: np.ndarray) -> np.ndarray:
+    """Take a layer out of values [h, w, C] with the channels of all ``layers`` -> [h, w, 3], without colour [h, w]."""
+    first = 0
+    for layer in layers:
+        if layer.name == name:
+            found = values[..., first : first + len(layer.channels)]
+            return found if layer.in_colour else found[..., 0]
+        first += len(layer.channels)
+    raise KeyError(name)

@@ -9,10 +9,11 @@ Importing the package costs no torch; ``load`` does.
 """
 
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as type checkers know it; typing and pathlib are not imported, see ``__getattr__``
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from marigold_core.calibration.anchors import Anchor, Length
     from marigold_core.calibration.calibrate import Hints, calibrate
     from marigold_core.calibration.plane_fit import Patch
@@ -77,7 +78,7 @@ def __getattr__(name: str) -> object:
 
 
 def load(
-    checkpoint: str | Path | None = None, *, device: str = "auto", dtype: str = "auto", refetch: bool = False
+    checkpoint: "str | Path | None" = None, *, device: str = "auto", dtype: str = "auto", refetch: bool = False
 ) -> "MarigoldPipeline":
     """Load a checkpoint; one on the hub is downloaded on first use.
 

@@ -10,9 +10,10 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
-from io import TextIOWrapper
+from functools import partial
+from io import StringIO, TextIOWrapper
 from typing import Annotated, Any, TextIO, TypeVar, cast
 
 import tyro
@@ -29,6 +30,7 @@ from marigold_core.settings import Frozen
 
 Result = TypeVar("Result")
 NUMBERS = ("integer", "number")  # in JSON schemas
+COMPLETION = "--tyro-print-completion"
 AUTO = "auto"  # the word for None
 NO_READER = 141  # exit status when the reader of a pipe has gone, as shells report it
 
@@ -66,7 +68,22 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
     for command in commands:
         app.command(command)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return app.cli(prog=program, description=description, args=words, registry=_rules(), config=config)
+    run = partial(app.cli, prog=program, description=description, args=words, registry=_rules(), config=config)
+    if words[:1] != [COMPLETION]:
+        return run()
+    script = StringIO()
+    with suppress(SystemExit), redirect_stdout(script):
+        run()
+    print(_with_files(script.getvalue()))
+    return 0
+
+
+def _with_files(script: str) -> str:
+    """Have a completion script of tyro's, which knows options alone, complete names of files elsewhere."""
+    files = "return 0" if "COMPREPLY" in script else "{ _files; return }"  # bash looks for files by itself: -o default
+    parse = "\n  # Parse completions"
+    script = script.replace(parse, f'\n  [[ -z "$completions" ]] && {files}{parse}')
+    return script.replace("complete -F", "complete -o bashdefault -o default -F").rstrip()
 
 
 def call(function: Callable[..., Result], words: Sequence[str], program: str, presets: Presets | None = None) -> Result:

@@ -27,7 +27,7 @@ from marigold_core.calibration.anchors import (
     depth_from_affine,
 )
 from marigold_core.calibration.plane_fit import Patch, fit_patch, pixels_of
-from marigold_core.calibration.solver import NO_HINT, Problem
+from marigold_core.calibration.solver import NO_HINT, Problem, check_enough
 from marigold_core.errors import CalibrationError
 from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import Frozen
@@ -231,6 +231,7 @@ def check_hints(
     shape: tuple[int, int],
     fov_x_deg: float | None = None,
     photo_size: tuple[int, int] | None = None,
+    kind: Kind | None = None,
 ) -> None:
     """Check hints before there is a depth map.
 
@@ -239,6 +240,7 @@ def check_hints(
         shape: height and width of the map.
         photo_size: (height, width) of the photo that positions are on; by default those of the map.
         fov_x_deg: the photo's horizontal field of view, where it is known.
+        kind: that of the map, where it is known: a single hint is too few for one of kind "affine".
 
     Raises:
         CalibrationError: what ``calibrate`` would refuse of any map: no hint, a bad pixel, length or patch.
@@ -249,6 +251,8 @@ def check_hints(
         pixels_of(patch, np.full(shape, 0.5, np.float32), photo_size)
     if not equations and not hints.patches:
         raise CalibrationError(NO_HINT)
+    if kind == "affine":
+        check_enough(equations, hints.patches)
 
 
 def distance_m(

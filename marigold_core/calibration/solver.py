@@ -28,6 +28,15 @@ _STARTS = 4
 _ROUNDS = 2  # of refinement, each with the noise that follows from the solution of the one before
 
 
+def check_enough(equations: Sequence[Equation], patches: Sequence[object]) -> None:
+    """Refuse, with a CalibrationError, one equation where scale and shift are unknown."""
+    if len(equations) + len(patches) < 2 and equations:
+        raise CalibrationError(
+            f"The {equations[0].name} alone cannot fix both the scale and the shift; "
+            "add a second depth or length, or mark a flat patch."
+        )
+
+
 @dataclass(frozen=True)
 class Problem:
     """Hints on one map, and the least, middle and greatest value of the map [3]."""
@@ -47,11 +56,8 @@ class Problem:
         """
         if not self.equations:
             raise CalibrationError(NO_HINT)
-        if not self.fixed_shift and len(self.equations) + len(self.patches) < 2:
-            raise CalibrationError(
-                f"The {self.equations[0].name} alone cannot fix both the scale and the shift; "
-                "add a second depth or length, or mark a flat patch."
-            )
+        if not self.fixed_shift:
+            check_enough(self.equations, self.patches)
         solutions = [self._refine(start) for start in self._starts()]
         best, *others = sorted(solutions, key=lambda one: (self._fault(one) is not None, float(self._deviation(one))))
         covariance = self._covariance(best)

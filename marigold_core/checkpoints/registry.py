@@ -9,13 +9,15 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.families import E2E_FT, LOTUS_D, LOTUS_G, MARIGOLD, Family
 from marigold_core.checkpoints.layout import INDEX, Capabilities, Modality, check_unet, describe, fingerprint
 from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
 from marigold_core.errors import CheckpointError
+from marigold_core.prediction import Kind
+from marigold_core.settings import Space
 from marigold_core.storage import ASSETS
 
 BUNDLED = ASSETS / "marigold-nano"
@@ -154,6 +156,29 @@ def family_of(checkpoint: str) -> Family:
         return describe(folder.resolve()).family if folder.is_dir() else MARIGOLD
     except CheckpointError:
         return MARIGOLD  # whoever loads it hears the reason
+
+
+class Claim(NamedTuple):
+    """What the results of a checkpoint are."""
+
+    name: str
+    modality: Modality
+    kind: Kind
+    space: Space
+
+
+def claim_of(checkpoint: str) -> Claim | None:
+    """Tell what a checkpoint claims without fetching it; None where that is not known, or ``find`` will refuse it."""
+    entry = NAMED.get(checkpoint)
+    if entry is not None:
+        kind = "affine" if entry.modality == "depth" else "unit-vector"
+        return Claim(checkpoint, entry.modality, kind, "disparity" if checkpoint.endswith("-disparity") else "depth")
+    folder = Path(checkpoint).expanduser()
+    try:
+        found = describe(folder.resolve()) if folder.is_dir() else None
+    except CheckpointError:
+        return None
+    return Claim(folder.resolve().name, found.modality, found.kind, found.space) if found else None
 
 
 def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:

@@ -9,7 +9,7 @@ from marigold_core.calibration import calibrate as metric
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, read_numbers
 from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, check_claim, check_hints, hints_of
 from marigold_core.cli import photo_folders
-from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, table, watch
+from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, shown, table, watch
 from marigold_core.files.presets import PRESETS
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
@@ -54,9 +54,9 @@ def calibrate(
     model = run.model or default_checkpoint()
     record, programs = find(model), run.save_for or ()  # refused at once, not after the seconds that a prediction takes
     check_claim(record.modality, record.kind)
-    file_names(run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=known.kind)
+    file_names(run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=known.kind, mesh=mesh)
     source = job.load()
-    check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size)
+    check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size, record.kind)
     pipe = load(model, device=run.device, dtype=run.dtype)
     settings = pipe.resolve(settings)
     _, prefix = photo_folders.place(job.folder, run.flat)
@@ -70,7 +70,7 @@ def calibrate(
         print(
             describe(found),
             *([found.note] if found.note else ()),
-            job.folder,
+            shown(photo_folders.described(job.folder, run.flat)),
             *(f"{name}: {PRESETS[name].tick}" for name in programs),
             sep="\n\n",
         )

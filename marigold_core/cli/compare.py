@@ -11,7 +11,7 @@ from pydantic import Field
 
 from marigold_core import load
 from marigold_core.cli import photo_folders
-from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Written, table
+from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Written, shown, table
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import COLUMNS, Comparison, PartTimes, Sweep
 from marigold_core.errors import ExportError
@@ -62,8 +62,12 @@ def compare(
     written = bool(run.formats or run.save_for)
     if written:
         largest, programs = max(comparison.sizes), run.save_for or ()
+        everywhere: list[Format] = [
+            name for name in run.formats or () if name != "uncertainty"
+        ]  # which few members lack
         for record in records:
             file_names(run.formats, record.modality, largest, save_for=programs, kind=record.kind)
+            file_names(everywhere, record.modality, min(comparison.sizes), mesh=mesh)
     sweep = Sweep(job.load(), comparison, models, colormap=colours.colormap)
     count = sweeps.count_cells(comparison, models)
 
@@ -97,7 +101,7 @@ def compare(
     if not run.quiet:
         if sweep.photo.note:
             print(sweep.photo.note, file=sys.stderr)
-        print(table([COLUMNS, *(row.figures() for row in rows)]), f"{job.folder / contact_sheet.SHEET}", sep="\n\n")
+        print(table([COLUMNS, *(row.figures() for row in rows)]), shown(job.folder / contact_sheet.SHEET), sep="\n\n")
     return ALL_DONE
 
 

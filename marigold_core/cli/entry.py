@@ -11,7 +11,7 @@ from pathlib import Path
 from marigold_core import __version__
 from marigold_core.cli.calibrate import calibrate
 from marigold_core.cli.compare import compare
-from marigold_core.cli.console import ALL_DONE, CHECKPOINT, INTERRUPTED, USAGE
+from marigold_core.cli.console import ALL_DONE, CHECKPOINT, INTERRUPTED, USAGE, shown
 from marigold_core.cli.demo import demo
 from marigold_core.cli.doctor import doctor
 from marigold_core.cli.import_depth import import_depth
@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
     try:
         return dispatch(COMMANDS, words, program, "Photos become depth and meshes.")
     except MarigoldError as error:
-        print(error, file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return CHECKPOINT if isinstance(error, CheckpointError) else USAGE
     except KeyboardInterrupt:
         goes_on = " The same command goes on where this one ended." if words[:1] == ["predict"] else ""

@@ -238,6 +238,11 @@ def place(folder: Path, flat: bool) -> tuple[Path, str]:
     return (folder.parent, f"{folder.name}_") if flat else (folder, "")
 
 
+def described(folder: Path, flat: bool) -> str:
+    """Say where the files of a result are: their folder, or flat what their names begin with."""
+    return f"{folder}_*" if flat else str(folder)
+
+
 @contextmanager
 def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = False) -> Generator[Path]:
     """Yield an empty folder to write to; on success its files appear in their ``place``, else they are removed.

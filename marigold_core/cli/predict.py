@@ -54,7 +54,7 @@ def predict(
 
     began = time.time()
     found = photo_folders.find_jobs(photos, output)
-    report = Report(run.quiet, json, results, expected=len(found.jobs))
+    report = Report(run.quiet, json, results, len(found.jobs), run.flat)
     for line in photo_folders.describe_left_out(found):
         report.say(f"left out: {line}")
     for path, reason in found.refused:
@@ -67,7 +67,7 @@ def predict(
     settings = resolve(settings, record)
     programs = run.save_for or ()
     files = writers.file_names(
-        run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=record.kind
+        run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=record.kind, mesh=mesh
     )
     pipe = load(model, device=run.device, dtype=run.dtype)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
@@ -116,9 +116,11 @@ def predict(
 class Report:
     """What became of each photo: a line at once on stderr, and on stdout a table at the end or JSON at once."""
 
-    def __init__(self, quiet: bool, as_json: bool, results: Path | None = None, expected: int = 0) -> None:
+    def __init__(
+        self, quiet: bool, as_json: bool, results: Path | None = None, expected: int = 0, flat: bool = False
+    ) -> None:
         """Begin with no photo of the ``expected`` ones. Raises: SettingsError or ExportError for ``results``."""
-        self._quiet, self._as_json, self._expected = quiet, as_json, expected
+        self._quiet, self._as_json, self._expected, self._flat = quiet, as_json, expected, flat
         self._rows: list[tuple[str, str, str]] = []
         self._through, self._seconds, self._began = 0, list[float](), time.perf_counter()
         self._output, self._results = Output(), Results(results) if results else None
@@ -149,14 +151,20 @@ class Report:
 
     def add(self, job: "photo_folders.Job | Path", state: str, reason: str, note: str | None = None) -> None:
         """Record one photo, or a path that is none: its state, the reason for it and the decoder's note."""
-        photo, folder = (job, None) if isinstance(job, Path) else (job.photo, str(job.folder))
-        remark = " ".join(part for part in (folder if state != "failed" else None, reason) if part)
+        photo, folder, prefix, where = job, None, "", None
+        if not isinstance(job, Path):
+            photo = job.photo
+            if state != "failed":  # which has no files
+                folder, prefix = photo_folders.place(job.folder, self._flat)
+                where = photo_folders.described(job.folder, self._flat)
+        remark = " ".join(part for part in (where, reason) if part)
         remark = f"{remark}. {note}" if note else remark
         self._rows.append((shown(photo), state, shown(remark)))
         seconds = round(time.perf_counter() - self._began, 3) if state == "done" else None
         self._seconds += [seconds] if seconds is not None else []
         self._through += not isinstance(job, Path)
-        record = {"photo": str(photo), "state": state, "folder": folder, "reason": reason or None, "note": note}
+        record = {"photo": str(photo), "state": state, "folder": folder and str(folder), "prefix": prefix}
+        record |= {"reason": reason or None, "note": note}
         if self._as_json:
             self._output.print(json.dumps(record), sys.stdout)
         if self._results:
@@ -192,6 +200,8 @@ class Results:
         if path.suffix.lower() not in (".csv", ".jsonl"):
             raise SettingsError(f"The file of results must end in .csv or .jsonl, but got {path.name}.")
         try:
+            if path.exists() and not _is_ours(path):
+                raise ExportError(f"{path} was not written by --results; give another file.")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
         except OSError as error:
@@ -214,3 +224,10 @@ class Results:
     def close(self) -> None:
         """End the file."""
         self._file.close()
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file is empty or begins as ``Results`` writes it."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        begin = file.read(20)
+    return path.is_file() and (not begin or begin.startswith(("photo,state,folder", '{"photo": ')))

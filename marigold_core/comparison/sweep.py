@@ -35,7 +35,7 @@ from marigold_core.settings import (
 )
 
 if TYPE_CHECKING:
-    from marigold_core.checkpoints.registry import Checkpoint
+    from marigold_core.checkpoints.registry import Checkpoint, Claim
     from marigold_core.images.photo import Photo
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
@@ -122,7 +122,7 @@ def count_cells(requested: Comparison, checkpoints: Sequence[str], max_cells: in
     return cells
 
 
-def check_alike(checkpoints: Sequence["Checkpoint"]) -> None:
+def check_alike(checkpoints: "Sequence[Checkpoint | Claim]") -> None:
     """Refuse checkpoints that cannot stand in one table. Raises: SettingsError."""
     names = [checkpoint.name for checkpoint in checkpoints]
     if twice := next((name for name in names if names.count(name) > 1), None):

@@ -25,6 +25,7 @@ from marigold_core.settings import DepthReading, MeshSettings
 GIVEN = "given: "  # before the name of the map, where other predictions name their checkpoint
 _DEPTH_FILES = ("npy", "png16", "exr", "controlnet", "height", "rgbz", "depth_mm")  # of ``FILES``
 _WORDS = {"affine": "relative", "metric": "in metres", "farther": "greater is farther", "nearer": "greater is nearer"}
+_BARE = " An array carries no unit: metres need it said (1 metre for a depth.npy of ours); our EXR and PNG carry it."
 _ASPECT, _OWN_ASPECT = 0.04, 0.25  # how far the aspects may differ: estimators round sizes to multiples of 14 or 32
 
 
@@ -57,6 +58,8 @@ def from_depth(
     opened, source = load_photo(photo), _open(photo, depth)
     fov_x_deg = fov_x_deg or opened.fov_x_deg or source.fov_x_deg
     full, assumed = _complete(reading or DepthReading(), source.map.stated)
+    if assumed and full.kind == "affine" and source.is_bare:
+        assumed += _BARE
     values, kind = _to_convention(source.map, full, fov_x_deg), full.kind
     assert kind is not None  # _complete has filled it in
     size, stored = (opened.pixels.shape[0], opened.pixels.shape[1]), (values.shape[0], values.shape[1])
@@ -102,12 +105,13 @@ class _Source:
     name: str
     sha256: str
     fov_x_deg: float | None = None
+    is_bare: bool = False  # whether it is an array, which carries no texts, and no manifest is beside it
 
 
 def _open(photo: object, depth: object) -> _Source:
     if isinstance(depth, np.ndarray):
         array = cast(np.ndarray, depth)
-        return _Source(depth_map.from_array(array), "array", sha256(array.tobytes()))
+        return _Source(depth_map.from_array(array), "array", sha256(array.tobytes()), is_bare=True)
     file = photo if depth is None else depth
     if not isinstance(file, str | Path | bytes):
         if depth is None:
@@ -120,7 +124,8 @@ def _open(photo: object, depth: object) -> _Source:
     record = None if isinstance(file, bytes) else _record_of(Path(file), digest)
     if record and name.endswith(FILES["npy"][0]):
         found = _own(found.values, record.kind, record.space)  # an array carries no texts
-    return _Source(_as_written(found), name, digest, record.fov_x_deg if record else None)
+    is_bare = record is None and data.startswith(depth_map.NPY)
+    return _Source(_as_written(found), name, digest, record.fov_x_deg if record else None, is_bare)
 
 
 def _record_of(path: Path, digest: str) -> Manifest | None:

@@ -15,6 +15,7 @@ from marigold_core.prediction import Kind, Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings
 
 MANIFEST = "manifest.json"
+NO_UNCERTAINTY = "Uncertainty needs 3 or more members (ensemble_size); a depth map from elsewhere has none."
 
 
 def save(
@@ -90,13 +91,19 @@ def file_names(
     *,
     save_for: Sequence[SaveFor] = (),
     kind: Kind = "affine",
+    mesh: MeshSettings | None = None,
 ) -> list[str]:
     """List the files that ``save`` would write of a result of so many members, the manifest aside; nothing is made.
 
     Raises:
-        ExportError: a format or a program does not suit such a result.
+        ExportError: a format, a program or the shape's ``uncertainty_cut`` does not suit such a result.
     """
-    return [FILES[name][0] for name in _names(formats, save_for, modality, kind, ensemble_size >= 3)]
+    names = _names(formats, save_for, modality, kind, ensemble_size >= 3)
+    if mesh and mesh.uncertainty_cut and ensemble_size < 3 and {"glb", "ply"} & {*names}:
+        from marigold_core.geometry.mesh import NO_SPREAD
+
+        raise ExportError(NO_SPREAD)
+    return [FILES[name][0] for name in names]
 
 
 def preset_refusal(name: SaveFor, modality: str, kind: Kind) -> str | None:
@@ -130,7 +137,7 @@ def _refusal(name: str, modality: str, has_uncertainty: bool) -> str | None:
     if name not in get_args(Format):
         return f"Unknown format {name!r}; choose from {', '.join(get_args(Format))}."
     if name == "uncertainty":
-        return None if has_uncertainty else "Uncertainty needs 3 or more members; raise ensemble_size."
+        return None if has_uncertainty else NO_UNCERTAINTY
     if modality == "normals" and name != "normals":
         return f"A normals prediction has no {name}; its formats are normals and uncertainty."
     return None

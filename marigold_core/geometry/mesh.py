@@ -21,6 +21,7 @@ from marigold_core.settings import MeshSettings
 GRID_PX = 1024  # longest side of the grid that geometry is made on
 TEXTURE_PX = 2048  # longest side of the mesh's texture
 GRID_SHARES = (4, 2, 1)  # triangles of the grid for one of the mesh; the last needs no simplification
+NO_SPREAD = "uncertainty_cut needs 3 or more members (ensemble_size); a depth map from elsewhere has none."
 NOTHING_LEFT = "The cuts leave nothing; give edge_cut 0, uncertainty_cut 0, near_clip 0 and far_clip 1 to keep all."
 
 _SIMPLIFIER = threading.Lock()  # the library keeps its one mesh in global variables
@@ -99,7 +100,7 @@ def sample_depth(prediction: Prediction, grid_triangles: int, settings: MeshSett
         kept &= ~prediction.missing[index]
     if settings.uncertainty_cut:
         if prediction.uncertainty is None:
-            raise ExportError("uncertainty_cut needs an uncertainty; raise ensemble_size to 3 or more.")
+            raise ExportError(NO_SPREAD)
         low, high = value_range(prediction)
         kept &= prediction.uncertainty[index] <= settings.uncertainty_cut * (high - low)
     x, y = pixel_rays(prediction.values.shape, field_of_view(prediction, settings))

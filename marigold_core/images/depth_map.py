@@ -28,6 +28,7 @@ from marigold_core.images.photo import MAX_PIXELS, check_bytes, orientation_of, 
 from marigold_core.settings import DepthReading
 
 FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "PPM")  # what Pillow may open; PFM is among the last
+NPY = b"\x93NUMPY"  # how such files begin
 NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray meets nothing
 _VALUES = ("z", "v", "y", "r")  # what the channel of values is called in a layer of an EXR file
 _MIST, _COLOURS = 10, 11  # ranks of EXR channels, below which they are depth
@@ -58,7 +59,7 @@ def decode(data: bytes) -> DepthMap:
     check_bytes(len(data))
     kind = containers.identify(data[: containers.HEAD_BYTES])
     with _decoding():
-        if data.startswith(b"\x93NUMPY"):
+        if data.startswith(NPY):
             return _from_npy(data)
         if data.startswith(b"v/1\x01"):
             return _from_exr(data)

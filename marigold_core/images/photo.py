@@ -42,6 +42,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = {5, 6, 7, 8}  # of those: height and width change places
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
         rgb, tone_note = tones.to_srgb(image, opened.full)
         given_size = opened.given_size
         rgb = upright(rgb, orientation)
-        if given_size and orientation in _UPRIGHT and orientation >= 5:
+        if given_size and orientation in _TURNED:
             given_size = (given_size[1], given_size[0])
     notes = " ".join(note for note in (opened.note, tone_note) if note)
     return Photo(np.array(rgb), _fov_x_deg(rgb.width, rgb.height, focal_35mm), notes or None, given_size)
@@ -111,14 +112,18 @@ def load_rgb(source: str | Path | bytes | Image.Image | np.ndarray | Photo) -> n
     return load_photo(source).pixels
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Read the size of a photo file -> (height, width) before it is turned upright; only HEIC is decoded for it.
+def read_header(source: Path | bytes) -> tuple[tuple[int, int], float | None]:
+    """Read the (height, width) of an upright photo and its field of view as ``Photo`` has; only HEIC is decoded for it.
 
     Raises:
-        ImageError: as ``load_photo``.
+        ImageError: as ``load_photo``, but for damage behind the header.
     """
-    image = _open(read_file(path)).image
-    return image.height, image.width
+    opened = _open(source if isinstance(source, bytes) else read_file(source))
+    orientation, focal_35mm = _exif(opened.image, opened.tags)
+    height, width = opened.given_size or (opened.image.height, opened.image.width)
+    if orientation in _TURNED:
+        height, width = width, height
+    return (height, width), _fov_x_deg(width, height, focal_35mm)
 
 
 def network_size(height: int, width: int, resolution: int) -> tuple[int, int]:
@@ -199,7 +204,8 @@ def orientation_of(image: Image.Image) -> int:
 def read_file(path: Path, what: str = "photo") -> bytes:
     """Read a file of at most ``MAX_BYTES``; messages call it ``what``. Raises: ImageError."""
     if not os.path.isfile(path):  # also where the system refuses the name itself
-        where = "the link leads nowhere" if path.is_symlink() else "there is no such file"
+        where = "it is no file" if os.path.exists(path) else "there is no such file"
+        where = "the link leads nowhere" if path.is_symlink() else where
         raise ImageError(f"The {what} cannot be read: {where}.")
     try:
         check_bytes(path.stat().st_size)

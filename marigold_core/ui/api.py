@@ -8,6 +8,7 @@ away or cancels stops its job within a step.
 import inspect
 import json
 import mimetypes
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -24,14 +25,23 @@ from gradio_client import utils as client_utils  # pyright: ignore[reportMissing
 from pydantic import Field
 
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
-from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, calibrate, check_hints, hints_of
-from marigold_core.checkpoints.registry import Checkpoint, default_checkpoint
-from marigold_core.comparison.sweep import Comparison, count_cells
-from marigold_core.errors import CalibrationError, MarigoldError
+from marigold_core.calibration.calibrate import (
+    Calibrated,
+    HintFields,
+    Hints,
+    calibrate,
+    check_claim,
+    check_hints,
+    hints_of,
+)
+from marigold_core.checkpoints.registry import Checkpoint, claim_of, default_checkpoint, family_of
+from marigold_core.comparison.sweep import Comparison, check_alike, count_cells
+from marigold_core.errors import CalibrationError, ImageError, MarigoldError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.files.reader import from_depth
 from marigold_core.files.writers import file_names
-from marigold_core.images.photo import Photo, load_photo
+from marigold_core.images.photo import Photo, load_photo, read_header
+from marigold_core.pipeline.views import check_meaning
 from marigold_core.prediction import Kind, Prediction, Progress, ProgressEvents
 from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
 from marigold_core.settings import (
@@ -60,8 +70,9 @@ Model = TypeVar("Model", bound=Frozen)
 
 MIME_TYPES = {".glb": "model/gltf-binary", ".stl": "model/stl", ".exr": "image/x-exr"}  # not known to every system
 USUAL: tuple[Format, ...] = ("npy", "png16", "color")  # of an endpoint that is asked for no files
-PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF or HEIC, up to 40 MB"
+PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or RAW with a full-size JPEG in it, up to 40 MB"
 DEPTH = "its depth map, PNG, TIFF, EXR, NPY or PFM, up to 40 MB; null takes the one that the photo itself carries"
+_HEADERS = threading.Lock()  # one at a time is read before the queue: HEIC is decoded for it
 
 
 # ------------------------------------------------------------------------------- what goes in, beside the settings
@@ -222,8 +233,8 @@ def _run(
     """
 
     def check(record: Checkpoint) -> None:
-        formats, programs = _wanted(given, usual)
-        file_names(formats, record.modality, given["ensemble_size"], save_for=programs, kind=kind or record.kind)
+        for _ in _check_files(given, usual, record.modality, kind or record.kind):
+            pass
 
     checkpoint = check_checkpoint(given["checkpoint"] or default_checkpoint())
     events = ProgressEvents(service.run(photo, _take(Settings, given), checkpoint, check=check))
@@ -335,6 +346,7 @@ class Endpoint:
     output: type[Frozen]  # the model of those arguments that are of this endpoint alone
     result: type
     run: Callable[[Service, Arguments], Iterator[Answer]]
+    usual: tuple[Format, ...] = USUAL  # files where none are asked for
     depth: bool = False  # whether it takes a depth map beside the photo
 
     @property
@@ -365,6 +377,7 @@ ENDPOINTS = (
         MeshOutput,
         DepthResult,
         _mesh,
+        usual=("glb",),
     ),
     Endpoint(
         "calibrate",
@@ -476,24 +489,85 @@ def handler(endpoint: Endpoint, service: Service) -> Callable[..., Iterator[Answ
 
 def fault(endpoint: Endpoint, given: Arguments) -> tuple[str, str] | None:
     """Find what is wrong with the arguments of a call -> (argument, sentence), None when nothing is."""
-    if not given["photo"]:
-        return "photo", text.NO_PHOTO
-    at = endpoint.arguments[0].name  # of a fault that no single argument has
+    at = ""
     try:
-        for model in (Settings, DepthReading, MeshSettings, ColourSettings, endpoint.output):
-            _take(model, given)
-        if "anchors" in given:
-            read_hints(given)
-        if "sizes" in given:
-            at = "checkpoints"
-            read_comparison(given)
-        if given.get("checkpoint") is not None:
-            at = "checkpoint"
-            check_checkpoint(given["checkpoint"])
+        for argument in _checks(endpoint, given):
+            at = argument
     except MarigoldError as error:
         sentence = plain(str(error))
         return next((name for name in given if sentence.startswith(f"{name} ")), at), sentence
     return None
+
+
+def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
+    """Check the arguments of a call; yields the one that is wrong if what follows raises a MarigoldError."""
+    yield "photo"
+    if not given["photo"]:
+        raise ImageError(text.NO_UPLOAD)
+    yield endpoint.arguments[0].name
+    for model in (Settings, DepthReading, MeshSettings, ColourSettings, endpoint.output):
+        _take(model, given)
+    hints = read_hints(given) if "anchors" in given else None
+    if "sizes" in given:
+        yield from _check_comparison(given)
+    elif "depth" in given:
+        yield from _check_files(given, endpoint.usual, "depth", "metric")  # whether it is, its file may say
+    else:
+        yield from _check_run(endpoint, given, hints)
+    yield "photo"
+    with _HEADERS:
+        size, fov_x_deg = read_header(given["photo"] if isinstance(given["photo"], bytes) else Path(given["photo"]))
+    if hints and (hints.is_given or "depth" not in given):
+        for name in ("anchors", "lengths", "patch", "near_m"):
+            yield name
+            others = {"anchors": None, "lengths": None, "patch": None, "near_m": None, name: given[name]}
+            if (one := read_hints({**given, **others})).is_given:
+                check_hints(one, size, fov_x_deg)
+        yield "anchors"
+        claim = None if "depth" in given else claim_of(given["checkpoint"] or default_checkpoint())
+        check_hints(hints, size, fov_x_deg, kind=claim and claim.kind)
+
+
+def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Iterator[str]:
+    settings, name = _take(Settings, given), given["checkpoint"] or default_checkpoint()
+    yield "checkpoint"
+    check_checkpoint(name)
+    claim = claim_of(name)
+    if claim and hints:
+        check_claim(claim.modality, claim.kind)
+    yield from _check_meaning(settings, name, "num_inference_steps", "ensemble_size")
+    if claim:  # else the job itself will tell
+        yield from _check_files(given, endpoint.usual, claim.modality, hints.kind if hints else claim.kind)
+
+
+def _check_comparison(given: Arguments) -> Iterator[str]:
+    yield "steps"
+    requested = _axes(given)
+    yield "checkpoints"
+    names = _checkpoints(given)
+    yield max(("steps", "sizes", "seeds"), key=lambda axis: len(getattr(requested, axis))) if names else "checkpoints"
+    count_cells(requested, names, MAX_CELLS)
+    for name in names:
+        yield from _check_meaning(requested.largest, name, "steps", "sizes")
+    yield "checkpoints"
+    check_alike([claim for name in names if (claim := claim_of(name))])
+
+
+def _check_meaning(settings: Settings, checkpoint: str, steps: str, members: str) -> Iterator[str]:
+    family, name = family_of(checkpoint), Path(checkpoint).name
+    yield steps
+    check_meaning(settings.changed(ensemble_size=1), family, name)
+    yield members
+    check_meaning(settings, family, name)
+
+
+def _check_files(given: Arguments, usual: tuple[Format, ...], modality: str, kind: Kind) -> Iterator[str]:
+    """Check that a result has the files that are asked for; a map from elsewhere is of no members."""
+    (formats, programs), members = _wanted(given, usual), given.get("ensemble_size", 0)
+    yield "formats"
+    file_names(formats, modality, members, kind=kind, mesh=_take(MeshSettings, given))
+    yield "save_for"
+    file_names(formats, modality, members, save_for=programs, kind=kind)
 
 
 def read_hints(given: Arguments) -> Hints:
@@ -515,12 +589,17 @@ def read_hints(given: Arguments) -> Hints:
 
 def read_comparison(given: Arguments) -> tuple[Comparison, list[str]]:
     """Read what to compare, and with which checkpoints, from a call. Raises: SettingsError, CheckpointError."""
+    return _axes(given), _checkpoints(given)
+
+
+def _axes(given: Arguments) -> Comparison:
     axes = {name: given[name] for name in ("steps", "sizes", "seeds") if given[name] is not None}
-    requested = shared_comparison(**axes, processing_resolution=given["processing_resolution"], views=given["views"])
+    return shared_comparison(**axes, processing_resolution=given["processing_resolution"], views=given["views"])
+
+
+def _checkpoints(given: Arguments) -> list[str]:
     checkpoints: Any = [default_checkpoint()] if given["checkpoints"] is None else given["checkpoints"]
-    names = [check_checkpoint(name) for name in cast(list[str], checkpoints)]
-    count_cells(requested, names, MAX_CELLS)
-    return requested, names
+    return [check_checkpoint(name) for name in cast(list[str], checkpoints)]
 
 
 def _take(model: type[Model], given: Arguments) -> Model:

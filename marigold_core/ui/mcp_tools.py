@@ -109,9 +109,9 @@ class McpTools:
         for name in arguments.keys() - {*names}:
             raise SettingsError(f"{endpoint.name} has no argument {name!r}; it takes {', '.join(names)}.")
         given = endpoint.complete(arguments.get(name) for name in names)
-        if found := fault(endpoint, given):
-            raise SettingsError(found[1])
         files = {name: self._file(name, str(given[name])) for name in endpoint.files if given[name] is not None}
+        if found := fault(endpoint, {**given, **files}):
+            raise SettingsError(found[1])
         return {**given, **files}
 
     def _file(self, name: str, address: str) -> bytes | str:

@@ -17,7 +17,6 @@ from marigold_core.files import examples
 from marigold_core.ui import text
 
 ELSEWHERE = ("http:", "https:", "data:")  # begins of what is no file of this server
-DEPTH_TYPES = [".png", ".tif", ".tiff", ".exr", ".npy", ".pfm", ".jpg", ".jpeg", ".heic"]
 EXAMPLE = "https://example.org/temple.jpg"  # stands for the example photo of that name; it is never fetched
 EXAMPLE_DEPTH = "https://example.org/temple_depth.png"  # likewise for its stored depth
 

@@ -62,6 +62,8 @@ def test_a_replay_without_the_map_is_one_sentence(place: Path, capsys) -> None:
         ([], "This photo carries no depth map; give one as a file of its own."),
         (["room_depth.npy", "room_mm.png"], "One depth map belongs to a photo, but got 2."),
         (["nowhere.npy"], "The depth map cannot be read: there is no such file."),
+        (["/dev/null"], "The depth map cannot be read: it is no file."),
+        (["."], "The depth map cannot be read: it is no file."),
         (
             ["room_mm.png", "--kind", "metric"],
             "Metres need unit_m, the depth in metres where the value of the map is 1",

@@ -157,6 +157,13 @@ def test_any_locale_prints_any_name(
     assert ended.stdout.endswith("3 done\n")
 
 
+def test_an_error_about_a_strange_name_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"a\xff\nb\x1b[31m.png")
+    assert cli.main(["calibrate", str(tmp_path / name), "-o", str(tmp_path / "out"), "--near-m", "1"]) == cli.USAGE
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "a\\udcff\\nb\\x1b[31m.png" in said
+
+
 def test_a_name_is_no_formula_in_a_table() -> None:
     class Row:
         def figures(self) -> tuple[str, ...]:
@@ -179,10 +186,15 @@ def test_json_is_a_line_a_photo(folder: Path, out: Path, write, predict: Predict
         "photo": str(folder / "a.png"),
         "state": "done",
         "folder": str(out / "a"),
+        "prefix": "",
         "reason": None,
         "note": None,
     }
     assert (failed["state"], failed["photo"]) == ("failed", str(folder / "b.png")) and failed["reason"].endswith(".")
+    assert failed["folder"] is None  # it has none
+    predict(folder / "a.png", "--json", "--flat")
+    beside = json.loads(capsys.readouterr().out)
+    assert Path(beside["folder"], f"{beside['prefix']}depth.npy").is_file()
     predict(folder, "--json", "--quiet")
     assert [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()] == ["kept", "failed"]
 
@@ -205,6 +217,9 @@ def test_a_file_of_results_has_a_line_a_photo(ending: str, folder, out, tmp_path
     assert not rows[1]["seconds"] and rows[1]["reason"].endswith(".")
     assert predict(folder, "--results", file) == cli.SOME_FAILED
     assert file.read_text(encoding="utf-8").count("kept") == 2
+    other = tmp_path / f"mine.{ending}"
+    other.write_text("year,sum\n2025,7\n")
+    assert predict(folder, "--results", other) == cli.USAGE and other.read_text() == "year,sum\n2025,7\n"
     assert predict(folder, "--results", tmp_path / "results.txt") == cli.USAGE
     assert predict(folder, "--results", folder / "=a.png" / "results.csv") == cli.USAGE
 
@@ -339,18 +354,33 @@ def test_ctrl_c_in_the_first_moments_leaves_no_trace() -> None:
     assert stopped
 
 
-@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="needs bash")
-def test_the_completion_of_the_installed_command_completes(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_installed_command_completes_commands_options_and_files(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["/bin/marigold-depth"])
-    with pytest.raises(SystemExit):
-        cli.main(["--tyro-print-completion", "bash"])
-    script = tmp_path / "completion"
-    script.write_text(capsys.readouterr().out)
-    asked = f"source {script}; complete -p marigold-depth"
-    assert (
-        "marigold-depth"
-        in subprocess.run(["/bin/bash", "-c", asked], capture_output=True, text=True, check=True).stdout
+    scripts = dict[str, str]()
+    for shell in ("bash", "zsh"):
+        assert cli.main(["--tyro-print-completion", shell]) == cli.ALL_DONE
+        scripts[shell] = capsys.readouterr().out
+    assert "{ _files; return }" in scripts["zsh"] and scripts["zsh"].startswith("#compdef marigold-depth\n")
+    (tmp_path / "completion").write_text(scripts["bash"])
+    (tmp_path / "photo.jpg").write_text("")
+    typed = ["imp", "predict --ensem", "predict pho", "predict photo.jpg --out"]
+    lines = (f'complete_line "marigold-depth {words}"' for words in typed)
+    shell = subprocess.run(
+        ["bash", "-c", "\n".join([COMPLETE, *lines])], cwd=tmp_path, capture_output=True, text=True, check=True
     )
+    assert shell.stdout.splitlines() == ["import-depth", "--ensemble-size", "photo.jpg", "--output"]
+
+
+COMPLETE = """
+source completion
+complete_line() {
+  read -ra COMP_WORDS <<< "$1"
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+  [[ $(complete -p marigold-depth) == *"-o default -F "* ]] || exit 1
+  _tyro_marigold_depth
+  if [[ ${#COMPREPLY[@]} == 0 ]]; then compgen -f -- "${COMP_WORDS[-1]}"; else echo "${COMPREPLY[*]}"; fi
+}
+"""
 
 
 def test_no_file_carries_the_place_of_the_photo(folder: Path, out: Path, tiny_depth: Path, photo) -> None:

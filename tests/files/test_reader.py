@@ -37,6 +37,7 @@ def test_without_a_word_values_are_relative_depth_and_the_note_says_so() -> None
     np.testing.assert_allclose(found.values, UNIT, atol=1e-6)
     assert found.note == (
         "Not all of what its values mean was stated; taken as usual: depth, relative, greater is farther."
+        " An array carries no unit: metres need it said (1 metre for a depth.npy of ours); our EXR and PNG carry it."
     )
     full = DepthReading(quantity="depth", greater="farther", kind="affine", measured="axis")
     assert found.settings == full

@@ -315,7 +315,7 @@ def test_what_the_members_disagree_on_is_left_out() -> None:
     metres = replace(source, kind="metric", values=hills().astype(np.float32) * 10, uncertainty=doubt * 1.5)
     assert len(point_cloud(metres, cut).vertices) == 48 * 64  # 0.3 m of 5 m: a share of the depth range here as well
     for function in (build_mesh, point_cloud):
-        with pytest.raises(ExportError, match="raise ensemble_size to 3"):
+        with pytest.raises(ExportError, match="needs 3 or more members"):
             function(prediction(hills()), cut)
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from marigold_core.errors import CheckpointError
+from marigold_core.files import examples
 from marigold_core.ui.api import ENDPOINTS, fault, read_comparison
 from marigold_core.ui.screens import compare
 from marigold_core.ui.screens.compare import draw_grid, draw_table
@@ -111,7 +112,7 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wrong_arguments_are_refused_in_a_sentence(wrong: dict, message: str) -> None:
-    right = {"photo": "photo.png", **NONE_GIVEN}
+    right = {"photo": str(examples.FOLDER / "temple.jpg"), **NONE_GIVEN}
     assert fault(ENDPOINTS[-1], right) is None
     at, sentence = fault(ENDPOINTS[-1], {**right, **wrong}) or ("", "")
     assert message in sentence and (at in wrong or at in ("steps", "checkpoints"))

@@ -111,7 +111,7 @@ def test_a_depth_map_comes_as_a_second_file(server: str, picture: bytes) -> None
     [
         ("predict_depth", {"ensemble_size": 21}, "ensemble_size must be less than or equal to 20, but got 21."),
         ("predict_depth", {"steps": 4}, "predict_depth has no argument 'steps'; it takes photo, num_inference_steps"),
-        ("predict_depth", {"photo": None}, "Add a photo"),
+        ("predict_depth", {"photo": None}, "Give a photo"),
         ("predict_depth", {"photo": "https://example.org/a.png"}, "photo must be a data: URL with base64, or the"),
         ("predict_depth", {"photo": "/etc/passwd"}, "photo must be a data: URL with base64, or the address"),
         ("predict_depth", {"photo": "http://a/gradio_api/file=/etc/passwd"}, "photo must be a data: URL with base64"),

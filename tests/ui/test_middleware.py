@@ -3,15 +3,17 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from marigold_core.checkpoints.registry import NamedCheckpoint
 from marigold_core.errors import CheckpointError, ImageError
+from marigold_core.files import examples
 from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui import middleware, offered_checkpoints, text
-from marigold_core.ui.api import ENDPOINTS, _file, fault
+from marigold_core.ui.api import ENDPOINTS, Endpoint, _file, fault
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.middleware import (
@@ -27,7 +29,8 @@ from marigold_core.ui.middleware import (
 
 JOIN = "/gradio_api/queue/join"
 
-DEPTH, MESH, *_ = ENDPOINTS
+DEPTH, MESH, METRES, GIVEN, COMPARE = ENDPOINTS
+PHOTO = str(examples.FOLDER / "temple.jpg")  # 640 x 427, without a field of view
 
 
 class Echo:
@@ -170,10 +173,15 @@ def test_our_errors_are_told_and_others_become_a_reference(caplog):
     assert reference in caplog.text and "secret" in caplog.text
 
 
+def asked(endpoint: Endpoint, given: dict[str, Any]) -> dict[str, Any]:
+    """A call with some arguments, else the defaults."""
+    return {**endpoint.complete([PHOTO, *[None] * (len(endpoint.arguments) + len(endpoint.files) - 1)]), **given}
+
+
 @pytest.mark.parametrize("value", [float("nan"), True, 4.7, 1e9, 10**9, -1, 0, "50", [], {}, float("inf")])
 @pytest.mark.parametrize("name", ["num_inference_steps", "ensemble_size", "batch_size"])
 def test_wrong_numbers_are_refused_in_a_sentence(name, value):
-    at, problem = fault(DEPTH, {"photo": "a.png", name: value}) or ("", "")
+    at, problem = fault(DEPTH, asked(DEPTH, {name: value})) or ("", "")
     assert at == name and name in problem and problem.endswith(".")
 
 
@@ -195,22 +203,64 @@ def test_wrong_numbers_are_refused_in_a_sentence(name, value):
     ],
 )
 def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
-    at, _ = fault(MESH if name == "max_triangles" else DEPTH, {"photo": "a.png", name: value}) or ("", "")
+    at, _ = fault(DEPTH, asked(DEPTH, {name: value})) or ("", "")
     assert at == name
-    assert fault(DEPTH, {"photo": "a.png"}) is None
+    assert fault(DEPTH, asked(DEPTH, {})) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wrong", "at", "words"),
+    [
+        (DEPTH, {"photo": __file__}, "photo", "not a photo that can be read"),
+        (DEPTH, {"formats": ["uncertainty"]}, "formats", "needs 3 or more members"),
+        (DEPTH, {"save_for": ["rgbd"]}, "save_for", "needs depth in metres"),
+        (DEPTH, {"formats": ["npy", "ply"], "uncertainty_cut": 0.1}, "uncertainty_cut", "needs 3 or more members"),
+        (DEPTH, {"checkpoint": "normals"}, "formats", "A normals prediction has no npy"),
+        (DEPTH, {"checkpoint": "e2e-ft", "num_inference_steps": 4}, "num_inference_steps", "ask for 1 denoising step"),
+        (DEPTH, {"checkpoint": "lotus-d", "ensemble_size": 3}, "ensemble_size", "is deterministic"),
+        (METRES, {}, "anchors", "Give a known depth"),
+        (METRES, {"anchors": [[5, 5, 2]]}, "anchors", "alone cannot fix both the scale and the shift"),
+        (METRES, {"anchors": [[5, 5, 2], [640, 5, 3]]}, "anchors", "outside the photo, which has 640 x 427 pixels"),
+        (METRES, {"lengths": [[5, 5, 90, 90, 2]]}, "lengths", "needs the camera's field of view"),
+        (METRES, {"patch": [[5, 5, 9000, 90]]}, "patch", "lies outside the photo"),
+        (METRES, {"near_m": -1}, "near_m", "must be a number of metres above 0"),
+        (
+            METRES,
+            {"anchors": [[5, 5, 2], [9, 9, 3]], "checkpoint": "normals"},
+            "checkpoint",
+            "Metres are found for depth",
+        ),
+        (GIVEN, {"formats": ["uncertainty"]}, "formats", "a depth map from elsewhere has none"),
+        (GIVEN, {"anchors": [[640, 5, 3]]}, "anchors", "lies outside the photo"),
+        (COMPARE, {"steps": [1, 1, 99]}, "steps", "steps must be less than or equal to 50"),
+        (COMPARE, {"seeds": [0, 1, 2, 3, 4, 5]}, "seeds", "cells are too many"),
+        (COMPARE, {"processing_resolution": 100}, "processing_resolution", "must be a multiple of 8"),
+        (COMPARE, {"views": "upside"}, "views", "views must be"),
+        (COMPARE, {"checkpoints": ["nano", "e2e-ft"]}, "steps", "ask for 1 denoising step, not 10"),
+        (COMPARE, {"checkpoints": ["lotus-d"], "steps": [1]}, "sizes", "is deterministic"),
+        (COMPARE, {"checkpoints": ["nano", "normals"]}, "checkpoints", "differ in meaning"),
+        (COMPARE, {"checkpoints": []}, "checkpoints", "Choose at least one checkpoint"),
+        (COMPARE, {"checkpoints": ["/etc"]}, "checkpoints", "There is no checkpoint"),
+    ],
+)
+def test_what_arguments_tell_is_refused_before_the_run_where_it_is_wrong(
+    endpoint: Endpoint, wrong: dict[str, Any], at: str, words: str
+) -> None:
+    found = fault(endpoint, asked(endpoint, wrong))
+    assert found and found[0] == at and words in found[1]
 
 
 def test_formats_are_those_of_the_endpoint():
-    assert fault(DEPTH, {"photo": "a.png", "formats": ["npy"]}) is None
-    assert fault(MESH, {"photo": "a.png", "formats": ["npy"]}) == (
+    assert fault(DEPTH, asked(DEPTH, {"formats": ["npy"]})) is None
+    assert fault(MESH, asked(MESH, {"formats": ["npy"]})) == (
         "formats",
         "formats must be 'glb', 'ply' or 'stl', but got 'npy'.",
     )
 
 
 def test_null_stands_for_the_default():
-    given = DEPTH.complete(["a.png", *[None] * len(DEPTH.arguments)])
-    assert given == {"photo": "a.png", **{one.name: one.default for one in DEPTH.arguments}}
+    given = DEPTH.complete([PHOTO, *[None] * len(DEPTH.arguments)])
+    assert given == {"photo": PHOTO, **{one.name: one.default for one in DEPTH.arguments}}
     assert given["ensemble_size"] == 1 and fault(DEPTH, given) is None
 
 

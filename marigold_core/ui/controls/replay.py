@@ -17,7 +17,7 @@ from marigold_core.settings import DepthReading
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
 from marigold_core.ui.events import MODEL, NO_CHANGE, on
-from marigold_core.ui.photo_input import DEPTH_TYPES, FilesButton
+from marigold_core.ui.photo_input import FilesButton
 from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
 
 MANIFEST_BYTES = 10**6  # ours are 3 kB
@@ -33,7 +33,6 @@ class ReplayButton:
             self.manifest = FilesButton(
                 text.REPLAY,
                 file_count="multiple",
-                file_types=[".json", "image", *DEPTH_TYPES],
                 size="sm",
                 scale=0,
                 elem_id="replay",

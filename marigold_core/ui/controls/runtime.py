@@ -7,7 +7,7 @@ import gradio as gr
 
 from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import MarigoldError, SettingsError
-from marigold_core.images.photo import read_size
+from marigold_core.images.photo import read_header
 from marigold_core.serving import hosting
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.ui import text
@@ -75,4 +75,4 @@ def _gpu_time(steps: int, made: RuntimeEstimate) -> str:
 @lru_cache(maxsize=64)
 def size_of(path: str) -> tuple[int, int]:
     """Read a photo's size; the page keeps uploads under the hash of their content, so a path stands for one photo."""
-    return read_size(Path(path))
+    return read_header(Path(path))[0]

@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 from gradio.utils import get_function_description
 
-from marigold_core.calibration.calibrate import HintFields
+from marigold_core.calibration.calibrate import CalibrationMethod, HintFields
 from marigold_core.cli import entry as cli
 from marigold_core.cli.calibrate import HintWords
 from marigold_core.cli.compare import ComparisonRun
@@ -45,13 +45,13 @@ HINTS = HintFields[list[list[float]]]
 ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
     "predict_depth": [(Settings, ()), (DepthOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
     "build_mesh": [(Settings, ()), (MeshOutput, ()), (MeshSettings, ())],
-    "calibrate": [(HINTS, ()), (Settings, ()), (DepthOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
+    "calibrate": [(HINTS, ()), (CalibrationMethod, ()), (Settings, ()), (DepthOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
     "import_depth": [(DepthReading, ()), (HINTS, ()), (GivenOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
     "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution", "views")), (CompareOutput, ())],
 }
 COMMAND_MODELS: dict[str, list[Model]] = {
     "predict": [Run, Settings, MeshSettings, ColourSettings],
-    "calibrate": [HintWords, Run, Settings, MeshSettings, ColourSettings],
+    "calibrate": [HintWords, CalibrationMethod, Run, Settings, MeshSettings, ColourSettings],
     "compare": [Comparison, ComparisonRun, MeshSettings, ColourSettings],
     "import-depth": [WrittenFlat, DepthReading, HintWords, MeshSettings, ColourSettings],
 }

@@ -125,7 +125,7 @@ class EquationBuilder:
     def length(self, length: Length) -> Equation:
         """Known length -> its equation."""
         name = f"length from ({length.x1:g}, {length.y1:g}) to ({length.x2:g}, {length.y2:g})"
-        if self._pixel(length.x1, length.y1, name) == self._pixel(length.x2, length.y2, name):
+        if self.pixel(length.x1, length.y1, name) == self.pixel(length.x2, length.y2, name):
             raise CalibrationError(f"The {name} starts and ends in the same pixel; mark two that lie apart.")
         rays = np.stack([self._ray(length.x1, length.y1, name), -self._ray(length.x2, length.y2, name)])
         return self._equation(name, [(length.x1, length.y1), (length.x2, length.y2)], rays, length.metres)
@@ -136,8 +136,8 @@ class EquationBuilder:
         axis = np.array([[0.0, 0.0, 1.0]])
         return Equation(name, np.zeros(1), np.array([self._min_noise]), axis, _checked_metres(metres, name))
 
-    def _pixel(self, x: float, y: float, name: str) -> tuple[int, int]:
-        """Position on the photo -> (row, column) of the map."""
+    def pixel(self, x: float, y: float, name: str) -> tuple[int, int]:
+        """Position on the photo -> (row, column) of the map; ``name`` is that of the hint in an error."""
         height, width = self._photo_size
         if not (0 <= x < width and 0 <= y < height):
             raise CalibrationError(f"The {name} lies outside the photo, which has {width} x {height} pixels.")
@@ -150,11 +150,11 @@ class EquationBuilder:
 
         if self._fov_x_deg is None:
             raise CalibrationError(f"The {name} needs the camera's field of view (fov_x_deg), which the photo lacks.")
-        pixel = self._pixel(x, y, name)
+        pixel = self.pixel(x, y, name)
         return np.array([*(ratio[pixel] for ratio in pixel_rays(self._map.shape, self._fov_x_deg)), 1.0], np.float64)
 
     def _equation(self, name: str, points: Sequence[tuple[float, float]], rays: np.ndarray, metres: float) -> Equation:
-        pixels = [self._pixel(x, y, name) for x, y in points]
+        pixels = [self.pixel(x, y, name) for x, y in points]
         values = np.array([self._map[pixel] for pixel in pixels], np.float64)
         if not np.isfinite(values).all():
             raise CalibrationError(f"The {name} lies where the depth map has no value; mark another place.")

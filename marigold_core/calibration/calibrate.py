@@ -8,7 +8,7 @@ that do not determine the unknowns or contradict one another are refused with th
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -26,6 +26,7 @@ from marigold_core.calibration.anchors import (
     affine_from_depth,
     depth_from_affine,
 )
+from marigold_core.calibration.interpolation import interpolate
 from marigold_core.calibration.plane_fit import Patch, fit_patch, pixels_of
 from marigold_core.calibration.solver import NO_HINT, Problem, check_enough
 from marigold_core.errors import CalibrationError
@@ -34,7 +35,12 @@ from marigold_core.settings import Frozen
 
 Numbers = Iterable[tuple[float, ...]]
 Groups = TypeVar("Groups")  # of numbers, as a surface takes them: one string, or lists
+Method = Literal["affine", "completion"]
+COMPLETION_STEPS = 50  # of denoising; with 25 and less a completion follows the known depths less
+COMPLETION_WORK = 3  # of each step, in steps and decodes: gradients cost twice as much as what they are gradients of
 _UNIT_NOISE = 1e-5  # of the farthest depth, where it is the unit
+_NEAREST = 0.01  # of the least known depth: a guided map is not kept from falling below 0
+NAMED_HINTS = 50  # hints that are told one by one; of more, their number
 
 
 class HintFields(Frozen, Generic[Groups]):
@@ -51,6 +57,16 @@ class HintFields(Frozen, Generic[Groups]):
     near_m: float | None = Field(None, description="distance of the plane where the map is 0, metres")
 
 
+class CalibrationMethod(Frozen):
+    """What is made of the hints."""
+
+    method: Method = Field(
+        "affine",
+        description="affine moves and stretches the finished map; completion guides the denoising itself through the"
+        " known depths, at least two, so that the map follows each of them, and takes about a minute on a CPU",
+    )
+
+
 @dataclass(frozen=True)
 class Hints:
     """All that is known of a photo in metres, at least one of them; positions are pixels (x, y) from the top left.
@@ -61,6 +77,8 @@ class Hints:
         patches: parts of the photo that are flat in the world; alone they leave one factor open.
         near_m: distance of the plane where the map is 0, metres.
         fov_x_deg: horizontal field of view for lengths and for depths along a ray; by default the photo's own.
+        method: "affine" finds one scale and shift of the finished map (``calibrate``); "completion" takes depths alone
+            and guides the denoising by them (``MarigoldPipeline.complete``).
     """
 
     anchors: Sequence[Anchor] = ()
@@ -68,11 +86,17 @@ class Hints:
     patches: Sequence[Patch] = ()
     near_m: float | None = None
     fov_x_deg: float | None = None
+    method: Method = "affine"
 
     @property
     def is_given(self) -> bool:
         """Whether there is any hint."""
         return bool(self.anchors or self.lengths or self.patches or self.near_m is not None)
+
+    @property
+    def guides(self) -> bool:
+        """Whether they guide the denoising, instead of being solved on the finished map."""
+        return self.method == "completion"
 
     @property
     def kind(self) -> Kind:
@@ -88,6 +112,7 @@ def hints_of(
     along: Along = "axis",
     near_m: float | None = None,
     fov_x_deg: float | None = None,
+    method: Method = "affine",
 ) -> Hints:
     """Groups of numbers in the forms of ``anchors`` -> hints; all anchors were measured ``along`` the same."""
     return Hints(
@@ -96,28 +121,72 @@ def hints_of(
         patches=[Patch(((x0, y0), (x1, y1))) for x0, y0, x1, y1 in patch],
         near_m=near_m,
         fov_x_deg=fov_x_deg,
+        method=method,
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Calibrated(Prediction):
+class Measured(Prediction):
     """A prediction in metres (or of kind "scale", up to one factor), and what it came from.
 
     Attributes:
-        relative: the prediction as the model gave it; ``calibrate(relative, hints)`` gives this one again.
-        hints: what it was calibrated from.
-        scale: scale * value + shift is the depth, its logarithm or its inverse, as ``affine_space`` says.
-        shift: see ``scale``.
-        covariance: [2, 2] of (scale, shift).
+        hints: what is known of the photo.
         residuals: the value each hint gives and the one found on this map.
     """
 
-    relative: Prediction
     hints: Hints
+    residuals: tuple[Residual, ...]
+
+    @property
+    def how(self) -> str:
+        """What was done with which hints, in one sentence: files carry it."""
+        raise NotImplementedError
+
+    @property
+    def typical_residual(self) -> str:
+        """How far the map is from the hints, in a sentence."""
+        off = [abs(one.found / one.given - 1) for one in self.residuals]
+        half, most = np.quantile(off, (0.5, 0.9))
+        return f"Half of the {len(off)} hints are met within {half:.1%}, nine tenths within {most:.1%}."
+
+    @property
+    def named_hints(self) -> str:
+        """The hints by name, or how many there are."""
+        names = [one.hint for one in self.residuals]
+        return ", ".join(names) if len(names) <= NAMED_HINTS else f"{len(names)} hints"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Completed(Measured):
+    """A prediction whose denoising was guided by known depths.
+
+    Attributes:
+        relative: a prediction of the same photo without hints, where there is one.
+    """
+
+    relative: Prediction | None = None
+
+    @property
+    def how(self) -> str:
+        """What was done with which hints, in one sentence: files carry it."""
+        return f"denoising guided by {self.named_hints}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Calibrated(Measured):
+    """A prediction whose scale and shift were found from hints.
+
+    Attributes:
+        relative: the prediction as the model gave it; ``calibrate(relative, hints)`` gives this one again.
+        scale: scale * value + shift is the depth, its logarithm or its inverse, as ``affine_space`` says.
+        shift: see ``scale``.
+        covariance: [2, 2] of (scale, shift).
+    """
+
+    relative: Prediction
     scale: float
     shift: float
     covariance: np.ndarray
-    residuals: tuple[Residual, ...]
 
     @property
     def affine_space(self) -> Space:
@@ -147,7 +216,7 @@ class Calibrated(Prediction):
         unit = " with depth in metres" if self.kind == "metric" else " with the farthest depth as 1"
         return (
             f"{what} = {self.scale:.6g} (+/- {self.scale_error:.2g}) x value + {self.shift:.6g}"
-            f" (+/- {self.shift_error:.2g}){unit}, from {', '.join(one.hint for one in self.residuals)}"
+            f" (+/- {self.shift_error:.2g}){unit}, from {self.named_hints}"
         )
 
 
@@ -174,6 +243,8 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         CalibrationError: the hints do not determine metres, contradict one another, or a hint is not usable.
     """
     check_claim(prediction.modality, prediction.kind)
+    if hints.guides:
+        raise CalibrationError("Completion guides the denoising, so it cannot start from a finished depth map.")
     if not np.isfinite(prediction.values).all():
         raise CalibrationError("The depth map holds values that are not numbers; run again with dtype float32.")
     if prediction.kind == "scale" and (hints.patches or hints.near_m is not None):
@@ -212,6 +283,35 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
     )
 
 
+def completed(prediction: Prediction, hints: Hints, known: "KnownDepths", relative: Prediction | None) -> Completed:
+    """Make a completion of a prediction in metres [H, W] that was guided by known depths, and compare it with them.
+
+    What the guided map is still off at these places is interpolated smoothly and divided out, so that it meets them.
+    """
+    kept: dict[str, Any] = {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
+    changed: dict[str, Any] = {"members": None, "fov_x_deg": hints.fov_x_deg or prediction.fov_x_deg}
+    rows, columns = known.places.T
+    guided = np.maximum(prediction.values, _NEAREST * known.metres.min())
+    off = interpolate(known.places, np.log(known.metres / guided[rows, columns]), guided.shape)
+    changed["values"] = guided * np.exp(off)
+    pairs = zip(known.names, known.metres, changed["values"][rows, columns], strict=True)
+    return Completed(
+        **(kept | changed),
+        hints=hints,
+        residuals=tuple(Residual(name, float(given), float(depth), "m") for name, given, depth in pairs),
+        relative=relative,
+    )
+
+
+def measured(prediction: Prediction, hints: Hints) -> Measured:
+    """Return what a run with hints has led to: a completion as it is, other predictions calibrated.
+
+    Raises:
+        CalibrationError: as ``calibrate``.
+    """
+    return prediction if isinstance(prediction, Completed) else calibrate(prediction, hints)
+
+
 def check_claim(modality: str, kind: Kind) -> None:
     """Refuse, with a CalibrationError, what cannot be calibrated: normals, and depth that is in metres already."""
     if modality != "depth":
@@ -247,12 +347,49 @@ def check_hints(
     """
     builder = EquationBuilder(np.zeros(shape, np.float32), None, hints.fov_x_deg or fov_x_deg, photo_size)
     equations = _equations(hints, builder)
+    if hints.guides:
+        known_depths(hints, shape, fov_x_deg, photo_size)
     for patch in hints.patches:
         pixels_of(patch, np.full(shape, 0.5, np.float32), photo_size)
     if not equations and not hints.patches:
         raise CalibrationError(NO_HINT)
     if kind == "affine":
         check_enough(equations, hints.patches)
+
+
+@dataclass(frozen=True)
+class KnownDepths:
+    """Known depths on a map: where, how deep, and what they are called."""
+
+    places: np.ndarray  # [N, 2] row and column of pixels of the map
+    at: np.ndarray  # [N, 2] float32: x and y of their centres, from -1 to 1 across the map
+    metres: np.ndarray  # [N] float32, along the optical axis
+    names: tuple[str, ...]
+
+
+def known_depths(
+    hints: Hints, shape: tuple[int, int], fov_x_deg: float | None, photo_size: tuple[int, int] | None = None
+) -> KnownDepths:
+    """Read the known depths that a completion is guided by, as depths along the optical axis.
+
+    Raises:
+        CalibrationError: there are other hints, fewer than two depths, all are equal, or one is not usable.
+    """
+    check_guiding(hints)
+    builder = EquationBuilder(np.zeros(shape, np.float32), None, hints.fov_x_deg or fov_x_deg, photo_size)
+    equations = [builder.anchor(anchor) for anchor in hints.anchors]
+    places = np.array([builder.pixel(anchor.x, anchor.y, "depth") for anchor in hints.anchors])
+    at = ((places + 0.5) / shape * 2 - 1)[:, ::-1].astype(np.float32)
+    metres = [one.metres / float(np.linalg.norm(one.rays[0])) for one in equations]
+    return KnownDepths(places, at.copy(), np.array(metres, np.float32), tuple(one.name for one in equations))
+
+
+def check_guiding(hints: Hints) -> None:
+    """Refuse, with a CalibrationError, hints that cannot guide: others than depths, or depths that are all equal."""
+    if hints.lengths or hints.patches or hints.near_m is not None:
+        raise CalibrationError("method completion takes known depths alone; leave out other hints, or use affine.")
+    if len({anchor.metres for anchor in hints.anchors}) < 2:
+        raise CalibrationError("method completion needs at least two known depths that differ.")
 
 
 def distance_m(

@@ -1,13 +1,27 @@
 """The command ``calibrate``: one photo to depth in metres, from what is known of it."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
 from marigold_core import load
 from marigold_core.calibration import calibrate as metric
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, read_numbers
-from marigold_core.calibration.calibrate import Calibrated, HintFields, Hints, check_claim, check_hints, hints_of
+from marigold_core.calibration.calibrate import (
+    NAMED_HINTS,
+    Calibrated,
+    CalibrationMethod,
+    HintFields,
+    Hints,
+    Measured,
+    check_claim,
+    check_hints,
+    hints_of,
+)
+from marigold_core.calibration.sparse import read_sparse
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, shown, table, watch
 from marigold_core.files.presets import PRESETS
@@ -17,8 +31,13 @@ from marigold_core.settings import ColourSettings, MeshSettings, Settings
 class HintWords(HintFields[str]):
     """The hints as words of a command line."""
 
+    sparse: str | None = Field(
+        None, description="a map of known depths of the photo, NPY, EXR, TIFF, PFM or PNG; 0 is unknown"
+    )
+    sparse_unit_m: float | None = Field(None, gt=0, le=1e6, description="metres where a value of that map is 1")
+
     def read(self, fov_x_deg: float | None) -> Hints:
-        """Read the hints. Raises: CalibrationError where they are not numbers."""
+        """Read the hints, the sparse map aside. Raises: CalibrationError where they are not numbers."""
         return hints_of(
             read_numbers(self.anchors, ANCHOR_FORM),
             read_numbers(self.lengths, LENGTH_FORM),
@@ -28,6 +47,13 @@ class HintWords(HintFields[str]):
             fov_x_deg=fov_x_deg,
         )
 
+    def with_sparse(self, known: Hints, photo_size: tuple[int, int]) -> Hints:
+        """Add the depths of the sparse map, if there is one. Raises: as ``read_sparse``."""
+        if self.sparse is None:
+            return known
+        points = read_sparse(Path(self.sparse), photo_size, unit_m=self.sparse_unit_m, along=self.along)
+        return replace(known, anchors=[*known.anchors, *points])
+
 
 def calibrate(
     photo: Annotated[
@@ -36,12 +62,13 @@ def calibrate(
     /,
     output: OUTPUT,
     hints: HintWords,
+    chosen: CalibrationMethod,
     run: Run,
     settings: Settings,
     mesh: MeshSettings,
     colours: ColourSettings,
 ) -> int:
-    """Turn one photo into depth in metres, from what is known of it: depths, lengths, flat patches.
+    """Turn one photo into depth in metres, from what is known of it: depths, lengths, flat patches, a sparse map.
 
     Several hints of a kind are parted by semicolons: --anchors "310,220,2.4; 80,40,7". The files are those of
     ``predict``. Lengths, and depths along a ray, need the field of view: from EXIF, or as given.
@@ -49,22 +76,24 @@ def calibrate(
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.files.writers import file_names, save
 
-    known = hints.read(mesh.fov_x_deg)
+    known = replace(hints.read(mesh.fov_x_deg), method=chosen.method)
     job = photo_folders.only_job(photo, output, "hints belong to one")
     model = run.model or default_checkpoint()
     record, programs = find(model), run.save_for or ()  # refused at once, not after the seconds that a prediction takes
     check_claim(record.modality, record.kind)
     file_names(run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=known.kind, mesh=mesh)
     source = job.load()
+    known = hints.with_sparse(known, source.size)
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size, record.kind)
     pipe = load(model, device=run.device, dtype=run.dtype)
-    settings = pipe.resolve(settings)
+    settings = pipe.resolve(settings, known)
     _, prefix = photo_folders.place(job.folder, run.flat)
     with (
         photo_folders.sole_writer(job.folder),
         photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder,
     ):
-        found = metric.calibrate(watch(pipe.stream(source, settings), job.photo.name, run.quiet), known)
+        events = pipe.stream(source, settings, hints=known)
+        found = metric.measured(watch(events, job.photo.name, run.quiet), known)
         save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
     if not run.quiet:
         print(
@@ -77,12 +106,15 @@ def calibrate(
     return ALL_DONE
 
 
-def describe(found: Calibrated) -> str:
+def describe(found: Measured) -> str:
     """Describe what was found, with error bars, and what each hint has become, as a table and a sentence."""
-    rows = [
-        ("", "given", "found", "+/-"),
-        ("scale", "", f"{found.scale:.5g}", f"{found.scale_error:.2g}"),
-        ("shift", "", f"{found.shift:.5g}", f"{found.shift_error:.2g}"),
-        *((f"{one.hint}, {one.unit}", f"{one.given:.5g}", f"{one.found:.5g}", "") for one in found.residuals),
-    ]
-    return f"{table(rows)}\n\n{found.kind}: {found.how}"
+    rows = [("", "given", "found", "+/-")]
+    if isinstance(found, Calibrated):
+        rows += [
+            ("scale", "", f"{found.scale:.5g}", f"{found.scale_error:.2g}"),
+            ("shift", "", f"{found.shift:.5g}", f"{found.shift_error:.2g}"),
+        ]
+    told = found.residuals[:NAMED_HINTS]
+    rows += [(f"{one.hint}, {one.unit}", f"{one.given:.5g}", f"{one.found:.5g}", "") for one in told]
+    off = f"\n\n{found.typical_residual}" if len(told) < len(found.residuals) else ""
+    return f"{table(rows)}{off}\n\n{found.kind}: {found.how}"

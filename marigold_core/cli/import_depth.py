@@ -46,6 +46,7 @@ def import_depth(
     if job.photo == photo_folders.STDIN:
         raise SettingsError("Name the file of the photo; it is not read from the standard input here.")
     found = from_depth(job.photo, depth[0] if depth else None, reading, fov_x_deg=mesh.fov_x_deg)
+    known = hints.with_sparse(known, found.photo_size)
     if known.is_given:
         found = metric.calibrate(found, known)
     _, prefix = photo_folders.place(job.folder, written.flat)

@@ -70,7 +70,7 @@ def replay(
             events = iter([from_depth(opened, source, settings, fov_x_deg=record.fov_x_deg)])
         else:
             pipe = load(run.model or record.checkpoint, device=device, dtype=dtype)
-            events = pipe.stream(opened, settings)
+            events = pipe.stream(opened, settings, hints=record.hints)
         prediction = watch(recorded.stream(events, record), name, run.quiet)
         outcome = recorded.write(prediction, record, Path(folder))
     if not run.quiet or outcome.fell_short:

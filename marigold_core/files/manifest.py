@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from marigold_core import __version__
-from marigold_core.calibration.calibrate import Calibrated, Hints
+from marigold_core.calibration.calibrate import Hints, Measured
 from marigold_core.files.presets import PRESETS, SaveFor
 from marigold_core.geometry.camera import field_of_view, focal_length_px
 from marigold_core.images.colormaps import value_range
@@ -125,7 +125,7 @@ def describe(
         space=prediction.space,
         convention=prediction.convention,
         how=_how(prediction),
-        hints=prediction.hints if isinstance(prediction, Calibrated) else None,
+        hints=prediction.hints if isinstance(prediction, Measured) else None,
         value_range=Range(low=float(prediction.values.min()), high=float(prediction.values.max())),
         png16_range=_png16_range(prediction, colours) if prediction.modality == "depth" else None,
         colours=colours,
@@ -162,7 +162,7 @@ def _camera(prediction: Prediction, mesh: MeshSettings) -> CameraRecord:
     height, width = prediction.photo.shape[:2]
     fov_x_deg = field_of_view(prediction, mesh)
     focal_px = focal_length_px(width, fov_x_deg)
-    measured = isinstance(prediction, Calibrated) and prediction.hints.fov_x_deg is not None
+    measured = isinstance(prediction, Measured) and prediction.hints.fov_x_deg is not None
     given = mesh.fov_x_deg is not None or measured
     origin = "given" if given else "assumed" if prediction.fov_x_deg is None else "photo"
     return CameraRecord(fov_x_deg=fov_x_deg, origin=origin, fx=focal_px, fy=focal_px, cx=width / 2, cy=height / 2)
@@ -175,7 +175,7 @@ def claim(prediction: Prediction) -> str:
 
 
 def _how(prediction: Prediction) -> str | None:
-    return prediction.how if isinstance(prediction, Calibrated) else None
+    return prediction.how if isinstance(prediction, Measured) else None
 
 
 def versions() -> dict[str, str]:

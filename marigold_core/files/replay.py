@@ -194,7 +194,7 @@ def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterato
     """Pass on the events of a run, each made with as many threads as recorded where there are as many processors.
 
     The number is set for one event at a time: torch keeps it by thread, and other work may be done between two events.
-    Where hints are recorded, the last prediction is calibrated by them and yielded once more.
+    Where hints are recorded that did not guide it, the last prediction is calibrated by them and yielded once more.
 
     Raises: CalibrationError when the hints do not fit the map.
     """
@@ -212,7 +212,7 @@ def stream(events: Iterator[Progress | Prediction], record: Manifest) -> Iterato
             torch.set_num_threads(before)
         last = event if isinstance(event, Prediction) else last
         yield event
-    if record.hints is not None and last is not None:
+    if record.hints is not None and last is not None and not record.hints.guides:
         yield calibrated(last, record)
 
 

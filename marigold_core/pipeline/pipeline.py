@@ -25,12 +25,21 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from torch import Tensor
 
+from marigold_core.calibration.calibrate import (
+    COMPLETION_STEPS,
+    Completed,
+    Hints,
+    KnownDepths,
+    completed,
+    known_depths,
+)
 from marigold_core.checkpoints.registry import Checkpoint
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
+from marigold_core.pipeline import completion
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import load_components, refusals, without_values
-from marigold_core.pipeline.modalities import Depth, modality_for
+from marigold_core.pipeline.modalities import Depth, Modality, modality_for
 from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.pipeline.sampling import (
     Condition,
@@ -49,6 +58,7 @@ from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.settings import ResolvedSettings, Settings, Views, default
 
 TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
+RECOMPUTED_FROM = 100_000_000  # parameters of the U-Net; smaller ones keep little
 TOO_LARGE = "This photo is too large for the memory of this machine; choose a lower processing resolution."
 PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see images.photo.load_photo
 
@@ -218,7 +228,11 @@ class MarigoldPipeline:
         return result
 
     def stream(
-        self, photo: PhotoSource, settings: Settings | None = None, start: Prediction | None = None
+        self,
+        photo: PhotoSource,
+        settings: Settings | None = None,
+        start: Prediction | None = None,
+        hints: Hints | None = None,
     ) -> Iterator[Progress | Prediction]:
         """Predict step by step; closing the iterator stops the work before the next step.
 
@@ -226,7 +240,9 @@ class MarigoldPipeline:
             photo: as ``__call__``.
             settings: as ``__call__``.
             start: an earlier prediction of the same photo, checkpoint, steps, resolution and seed, whose members are
-                taken over.
+                taken over; of a completion the relative one that it remembers.
+            hints: known depths that guide the denoising where their method is "completion", as ``complete``. Others
+                change nothing here: ``calibrate`` solves them on the result.
 
         Yields:
             A ``Progress`` each step and a ``Prediction`` after each member; the last one is the result.
@@ -235,9 +251,106 @@ class MarigoldPipeline:
             ImageError: the photo cannot be used.
             SettingsError: a setting is out of range, or ``start`` cannot be continued.
             CheckpointError: the network's output is not finite.
+            CalibrationError: the hints cannot guide.
             MarigoldError: the photo is too large for the memory.
         """
+        if hints is not None and hints.guides:
+            return self._complete(photo, settings, start, hints)
         return self._run(photo, settings, start, every_member=True)
+
+    def complete(
+        self,
+        photo: PhotoSource,
+        hints: Hints,
+        settings: Settings | None = None,
+    ) -> Completed:
+        """Predict metres that follow known depths, which guide the denoising; see ``stream`` to watch and stop.
+
+        Source: Viola et al. 2025, "Marigold-DC", section 3.2.
+
+        Args:
+            photo: as ``__call__``.
+            hints: known depths, two or more that differ, of method "completion".
+            settings: as ``__call__``; by default 50 steps.
+
+        Returns:
+            Depth along the optical axis in metres, at the photo's size; its uncertainty is the members' spread.
+
+        Raises:
+            CalibrationError: the hints are not depths, are too few, or one is not usable.
+            ImageError, SettingsError, CheckpointError, MarigoldError: as ``__call__``; a checkpoint that does not
+                predict the velocity of relative depth in several steps, or that computes in float16, is refused too.
+        """
+        *_, result = self._complete(photo, settings, None, hints)
+        assert isinstance(result, Completed)
+        return result
+
+    def _complete(
+        self, photo: PhotoSource, settings: Settings | None, relative: Prediction | None, hints: Hints
+    ) -> Iterator[Progress | Prediction]:
+        """Complete step by step; the last of the events is the result."""
+        photo = load_photo(photo)
+        settings = self.resolve(settings, hints)
+        depth = self._check_completion(settings)
+        size = photo.pixels.shape[:2]
+        known = known_depths(hints, size, photo.fov_x_deg, photo.size)
+        yield Progress(0, 1, "reading the photo")
+        condition = self.encode_photo(photo, settings.processing_resolution)
+        steps, count = settings.num_inference_steps, settings.ensemble_size
+        members: list[Tensor] = []
+        for k in range(count):
+            guided = self._guided(condition, known, generator(settings.seed, k), steps, depth)
+            for step in range(1, steps + 1):
+                next(guided)
+                yield Progress(k * steps + step, count * steps, f"member {k + 1} of {count}, step {step} of {steps}")
+            members.append(self._checked(_returned(guided)))
+            fused = self.fuse_members(photo, settings, members, condition.tiled, Depth("metric"))
+            yield completed(fused, hints, known, relative)
+
+    def _check_completion(self, settings: Settings) -> Depth:
+        """Refuse what completion cannot guide -> how depth is read. Raises: CheckpointError, SettingsError."""
+        record, depth = self.checkpoint, self.modality
+        in_steps = not record.family.one_step and isinstance(self.scheduler, DDIMScheduler)
+        if not (isinstance(depth, Depth) and (depth.kind, depth.space) == ("affine", "depth") and in_steps):
+            raise CheckpointError(
+                f"{record.name} cannot be guided by known depths: completion needs relative depth, denoised in steps."
+            )
+        if self.dtype == torch.float16:
+            raise SettingsError("Completion needs gradients, which overflow in float16; load with bfloat16 or float32.")
+        if settings.views != "photo" or settings.follow_outlines:
+            raise SettingsError("Completion sees the photo as it is; leave out views and follow_outlines.")
+        return depth
+
+    def _guided(
+        self, condition: Condition, known: KnownDepths, stream: torch.Generator, steps: int, modality: Depth
+    ) -> Generator[None, None, Tensor]:
+        """Denoise one member guided by known depths, pausing after each step -> its map in metres [1, 1, PH, PW]."""
+        # Copies, because the originals were made without a way back for gradients.
+        photo_latent, features = condition.latent.clone(), tuple(one.clone() for one in condition.features)
+        height, width = condition.size
+
+        def velocity(latent: Tensor, t: Tensor) -> Tensor:
+            return self.predict_velocity(photo_latent, latent.to(self.dtype), t, features).float()
+
+        def read_depth(clean: Tensor) -> Tensor:
+            return modality.read(self.decode(clean.to(self.dtype)).float())[..., :height, :width]
+
+        start = self._start(stream, *photo_latent.shape[-2:]).to(self.device)
+        at, metres = (torch.as_tensor(one, device=self.device) for one in (known.at, known.metres))
+        with self._recomputing(), self._tiling(condition.tiled):
+            return (yield from completion.guided(start, at, metres, self._scheduler(steps), velocity, read_depth))
+
+    @contextmanager
+    def _recomputing(self) -> Generator[None]:
+        """Let large networks compute activations again on the way back, instead of keeping gigabytes of them."""
+        networks: list[Any] = [self.unet, self.vae] if self.unet.num_parameters() > RECOMPUTED_FROM else []
+        for network in networks:
+            network.enable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            for network in networks:
+                network.disable_gradient_checkpointing()
 
     def grid(
         self,
@@ -319,13 +432,18 @@ class MarigoldPipeline:
         channels = 4 * self.modality.pictures
         return torch.zeros(1, channels, h, w) if self.checkpoint.family.deterministic else noise(stream, channels, h, w)
 
-    def resolve(self, settings: Settings | None) -> ResolvedSettings:
-        """Fill in what the checkpoint decides, denoising steps and processing resolution.
+    def resolve(self, settings: Settings | None, hints: Hints | None = None) -> ResolvedSettings:
+        """Fill in what the checkpoint decides, denoising steps and processing resolution; of a completion, 50 steps.
 
         Raises:
-            SettingsError: steps or members mean nothing for the checkpoint.
+            SettingsError: steps or members mean nothing for the checkpoint, or not for a completion.
+            CheckpointError: it cannot be guided by known depths.
         """
-        return resolve(settings or Settings(), self.checkpoint)
+        asked = settings or Settings()
+        if hints is not None and hints.guides:
+            self._check_completion(asked)
+            asked = asked.changed(num_inference_steps=asked.num_inference_steps or COMPLETION_STEPS)
+        return resolve(asked, self.checkpoint)
 
     # ------------------------------------------------------------------------------- one run, from checks to result
 
@@ -487,32 +605,46 @@ class MarigoldPipeline:
         """
         height, width = condition.size
         member = self.modality.from_vae(self.decode(clean.to(self.dtype)).float())[..., :height, :width]
+        self._checked(member)
+        if condition.view.mirrored:
+            member = self.modality.mirror(member)
+        return member if condition.size == condition.photo_size else self.modality.resize(member, condition.photo_size)
+
+    def _checked(self, member: Tensor) -> Tensor:
+        """Return a member as it is. Raises: CheckpointError for numbers that are not finite."""
         if not torch.isfinite(member).all():
             raise CheckpointError(
                 f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"
                 f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
             )
-        if condition.view.mirrored:
-            member = self.modality.mirror(member)
-        return member if condition.size == condition.photo_size else self.modality.resize(member, condition.photo_size)
+        return member
 
     @torch.inference_mode()
     def fuse_members(
-        self, photo: Photo, settings: ResolvedSettings, members: list[Tensor], tiled: bool = False
+        self,
+        photo: Photo,
+        settings: ResolvedSettings,
+        members: list[Tensor],
+        tiled: bool = False,
+        modality: Modality | None = None,
     ) -> Prediction:
-        """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size."""
+        """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size.
+
+        ``modality`` is what they are, by default what the checkpoint predicts.
+        """
+        modality = modality or self.modality
         stack = torch.cat(members)  # [E, C, PH, PW]
-        values, spread = self.modality.fuse(stack)
+        values, spread = modality.fuse(stack)
         size = photo.pixels.shape[:2]
-        values = self.modality.resize(values, size)
-        if self.modality.kind == "affine":
+        values = modality.resize(values, size)
+        if modality.kind == "affine":
             values = values.clamp(0, 1)
         values = _array(values)
-        if settings.follow_outlines and self.modality.name == "depth":
+        if settings.follow_outlines and modality.name == "depth":
             values = follow_outlines(values, photo.pixels, max(stack.shape[-2:]))
         return Prediction(
-            modality=self.modality.name,
-            kind=self.modality.kind,
+            modality=modality.name,
+            kind=modality.kind,
             space=self.checkpoint.space,
             values=values,
             uncertainty=_array(Depth().resize(spread, size)) if len(members) >= 3 else None,
@@ -546,6 +678,15 @@ def _by_picture(network: Callable[[Tensor], Tensor], pictures: Tensor, channels:
     if pictures.shape[1] == channels:
         return network(pictures)
     return torch.cat([network(one) for one in torch.split(pictures, channels, dim=1)], dim=1)
+
+
+def _returned(finished: Generator[None, None, Tensor]) -> Tensor:
+    """Take what a generator returns that has nothing more to yield."""
+    try:
+        next(finished)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it was not finished")
 
 
 def _array(values: Tensor) -> np.ndarray:

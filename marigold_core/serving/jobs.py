@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marigold_core import load
+from marigold_core.calibration.calibrate import COMPLETION_WORK, Hints
 from marigold_core.checkpoints.registry import default_checkpoint, downloading, family_of
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
@@ -117,6 +118,7 @@ class Service:
         start: Prediction | None = None,
         check: "Callable[[Checkpoint], object] | None" = None,
         record: Manifest | None = None,
+        hints: Hints | None = None,
     ) -> Generator[Progress | Prediction]:
         """Run one job, yielding progress and a ``Prediction`` after each member; the last one is the result.
 
@@ -129,6 +131,7 @@ class Service:
             start: an earlier prediction whose members are continued, as by ``MarigoldPipeline.stream``.
             check: raises what is wrong with the job for a checkpoint, before the model is waited for.
             record: of the run that is made again, with its threads, its hints and, on a device of its kind, its dtype.
+            hints: as ``MarigoldPipeline.stream``; those of a record by default.
 
         Raises:
             ImageError, SettingsError, CheckpointError: the job cannot run.
@@ -142,10 +145,11 @@ class Service:
             pipe = yield from self._loaded(checkpoint, record.dtype)
         if check:
             check(pipe.checkpoint)
-        settings = pipe.resolve(settings)
-        check_cost(settings, photo.pixels.shape[:2])
-        known = estimate(checkpoint, settings, photo.pixels.shape[:2], pipe)
-        events = timed(pipe.stream(photo, settings, start), checkpoint)
+        hints = hints or (record.hints if record else None)
+        settings = pipe.resolve(settings, hints)
+        check_cost(settings, photo.pixels.shape[:2], hints)
+        known = estimate(checkpoint, settings, photo.pixels.shape[:2], pipe, hints)
+        events = timed(pipe.stream(photo, settings, start, hints), checkpoint)
         yield from self._run_in_turn(
             replay.stream(events, record) if record else events, known.seconds if known.measured else None
         )
@@ -341,14 +345,17 @@ def _check_early(settings: Settings, checkpoint: str) -> None:
     check_meaning(settings, family_of(checkpoint), Path(checkpoint).name)
 
 
-def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int]) -> None:
-    """Refuse a job, its settings resolved, that would hold the model for everybody else. Raises: SettingsError."""
+def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int], hints: Hints | None = None) -> None:
+    """Refuse a job, its settings resolved, that would hold the model for everybody else; ``hints`` may guide it.
+
+    Raises: SettingsError.
+    """
     height, width = photo_size
     longest = settings.processing_resolution or max(height, width)
     megapixels = height * width * (longest / max(height, width)) ** 2 / 1e6
     steps, members = settings.num_inference_steps, settings.ensemble_size
     megapixels *= relative_pixels(settings.views, members)
-    if megapixels * steps * members > MAX_WORK:
+    if megapixels * steps * members * (COMPLETION_WORK if hints and hints.guides else 1) > MAX_WORK:
         raise SettingsError(
             f"{steps} steps x {members} members on {megapixels:.1f} megapixels is too much for one run;"
             " choose fewer steps, fewer members or a lower resolution."

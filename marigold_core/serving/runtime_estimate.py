@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from marigold_core.calibration.calibrate import COMPLETION_WORK, Hints
 from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.layout import describe
 from marigold_core.checkpoints.registry import BUNDLED, NAMED, PUBLIC_BYTES
@@ -187,9 +188,13 @@ class RuntimeEstimate:
 
 
 def estimate(
-    checkpoint: str, settings: Settings, photo_size: tuple[int, int], pipe: "MarigoldPipeline | None"
+    checkpoint: str,
+    settings: Settings,
+    photo_size: tuple[int, int],
+    pipe: "MarigoldPipeline | None",
+    hints: Hints | None = None,
 ) -> RuntimeEstimate:
-    """Estimate the time of a run on a photo [H, W]; ``pipe`` is the checkpoint when it is loaded.
+    """Estimate the time of a run on a photo [H, W], with hints that may guide it; ``pipe`` is the loaded checkpoint.
 
     Raises: CheckpointError for a folder that is none.
     """
@@ -203,7 +208,8 @@ def estimate(
         near = min(runs, key=lambda run: _ratio(run.network_mp, network_mp) + _ratio(run.photo_mp, photo_mp))
         parts = scaled(near, runner, network_mp, photo_mp)
     steps, members = resolved.num_inference_steps, resolved.ensemble_size
-    seconds = parts.run_s(members, steps, 1, resolved.views)
+    guided = COMPLETION_WORK * steps if hints is not None and hints.guides else 0
+    seconds = parts.run_s(members, guided or steps, guided or 1, resolved.views)
     if pipe is None:
         seconds += IMPORT_S + runner.weight_bytes / READ_BYTES_S if load_s is None else load_s
     entry = NAMED.get(checkpoint)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from marigold_core.calibration.calibrate import Hints
 from marigold_core.comparison.sweep import Comparison
 from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.images.photo import load_photo
@@ -59,15 +60,19 @@ class LentPipeline(MarigoldPipeline):
         return self.emulated or self.unet.device
 
     def stream(
-        self, photo: PhotoSource, settings: Settings | None = None, start: Prediction | None = None
+        self,
+        photo: PhotoSource,
+        settings: Settings | None = None,
+        start: Prediction | None = None,
+        hints: Hints | None = None,
     ) -> Iterator[Progress | Prediction]:
         """Predict step by step, as ``MarigoldPipeline.stream``.
 
         Raises: HostError when the host refuses or loses the run, SettingsError when it is too long for one call.
         """
-        opened, settings = load_photo(photo), self.resolve(settings)
-        needed = estimate(self.name, settings, opened.pixels.shape[:2], self).seconds
-        return self._lend(needed, "stream", opened, settings, start)
+        opened, settings = load_photo(photo), self.resolve(settings, hints)
+        needed = estimate(self.name, settings, opened.pixels.shape[:2], self, hints).seconds
+        return self._lend(needed, "stream", opened, settings, start, hints)
 
     def stream_grid(
         self,

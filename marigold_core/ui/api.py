@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast, get_args
 from urllib.parse import quote
 
 import gradio as gr
@@ -27,12 +27,17 @@ from pydantic import Field
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, Along, check_numbers
 from marigold_core.calibration.calibrate import (
     Calibrated,
+    CalibrationMethod,
     HintFields,
     Hints,
+    Measured,
+    Method,
     calibrate,
     check_claim,
+    check_guiding,
     check_hints,
     hints_of,
+    measured,
 )
 from marigold_core.checkpoints.registry import Checkpoint, claim_of, default_checkpoint, family_of
 from marigold_core.comparison.sweep import Comparison, check_alike, count_cells
@@ -152,14 +157,17 @@ class HintResult(TypedDict):
 
 
 class Solution(TypedDict):
-    """Scale * value + shift is the depth, its logarithm or its inverse; the errors are standard errors."""
+    """Scale * value + shift is the depth, its logarithm or its inverse; a completion has neither.
+
+    The errors are standard errors.
+    """
 
     kind: str
     space: str
-    scale: float
-    scale_error: float
-    shift: float
-    shift_error: float
+    scale: NotRequired[float]
+    scale_error: NotRequired[float]
+    shift: NotRequired[float]
+    shift_error: NotRequired[float]
     residuals: list[HintResult]
     how: str
 
@@ -196,7 +204,7 @@ def _mesh(service: Service, given: Arguments) -> Iterator[Answer]:
 def _metres(service: Service, given: Arguments) -> Iterator[Answer]:
     hints, photo = read_hints(given), load_photo(given["photo"])
     check_hints(hints, photo.pixels.shape[:2], photo.fov_x_deg, photo.size)  # before the model is waited for
-    found = calibrate((yield from _run(service, photo, given, USUAL, hints.kind)), hints)
+    found = measured((yield from _run(service, photo, given, USUAL, hints)), hints)
     yield {**_files(service, found, given, USUAL), "calibration": solution(found)}
 
 
@@ -225,19 +233,21 @@ def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
 
 
 def _run(
-    service: Service, photo: str | Photo, given: Arguments, usual: tuple[Format, ...], kind: Kind | None = None
+    service: Service, photo: str | Photo, given: Arguments, usual: tuple[Format, ...], hints: Hints | None = None
 ) -> Generator[Answer, None, Prediction]:
     """Run a job, yielding its progress -> its prediction; closing this stops the job.
 
-    Files that the result, of the checkpoint's ``kind`` or of this one, will not have are refused before the model runs.
+    Files that the result, of the checkpoint's kind or of that of the hints, will not have are refused before the model
+    runs.
     """
+    kind = hints.kind if hints else None
 
     def check(record: Checkpoint) -> None:
         for _ in _check_files(given, usual, record.modality, kind or record.kind):
             pass
 
     checkpoint = check_checkpoint(given["checkpoint"] or default_checkpoint())
-    events = ProgressEvents(service.run(photo, _take(Settings, given), checkpoint, check=check))
+    events = ProgressEvents(service.run(photo, _take(Settings, given), checkpoint, check=check, hints=hints))
     for event in events:
         yield {"progress": event.stage}
     return events.result
@@ -268,20 +278,21 @@ def _file(path: Path) -> dict[str, Any]:
     ).model_dump()
 
 
-def solution(found: Calibrated) -> Solution:
+def solution(found: Measured) -> Solution:
     """Gather what the hints have led to, in numbers."""
-    return {
+    answer: Solution = {
         "kind": found.kind,
-        "space": found.affine_space,
-        "scale": found.scale,
-        "scale_error": found.scale_error,
-        "shift": found.shift,
-        "shift_error": found.shift_error,
+        "space": found.space,
         "residuals": [
             {"hint": one.hint, "given": one.given, "found": one.found, "unit": one.unit} for one in found.residuals
         ],
         "how": found.how,
     }
+    if isinstance(found, Calibrated):
+        answer["space"] = found.affine_space
+        answer["scale"], answer["scale_error"] = found.scale, found.scale_error
+        answer["shift"], answer["shift_error"] = found.shift, found.shift_error
+    return answer
 
 
 # ------------------------------------------------------------------------------- the table
@@ -386,6 +397,7 @@ ENDPOINTS = (
         " Two hints at different depths are needed.",
         [
             *_hints(example=[[600, 415, 6], [270, 150, 25]]),
+            *fields(CalibrationMethod),
             *fields(Settings),
             *fields(DepthOutput),
             *fields(ColourSettings),
@@ -521,7 +533,7 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
         for name in ("anchors", "lengths", "patch", "near_m"):
             yield name
             others = {"anchors": None, "lengths": None, "patch": None, "near_m": None, name: given[name]}
-            if (one := read_hints({**given, **others})).is_given:
+            if (one := read_hints({**given, **others, "method": get_args(Method)[0]})).is_given:
                 check_hints(one, size, fov_x_deg)
         yield "anchors"
         claim = None if "depth" in given else claim_of(given["checkpoint"] or default_checkpoint())
@@ -572,19 +584,23 @@ def _check_files(given: Arguments, usual: tuple[Format, ...], modality: str, kin
 
 def read_hints(given: Arguments) -> Hints:
     """Read the hints of a call. Raises: CalibrationError for the first that is of another form."""
-    near_m, along = given["near_m"], given["along"]
-    if along not in get_args(Along):
-        raise CalibrationError(text.UNKNOWN_VALUE.format(name="along", value=along, known=", ".join(get_args(Along))))
+    near_m, chosen = given["near_m"], {"along": given["along"], "method": given.get("method", get_args(Method)[0])}
+    for name, choices in (("along", get_args(Along)), ("method", get_args(Method))):
+        if chosen[name] not in choices:
+            raise CalibrationError(text.UNKNOWN_VALUE.format(name=name, value=chosen[name], known=", ".join(choices)))
     if near_m is not None and type(near_m) not in (int, float):
         raise CalibrationError(metres_text.NOT_METRES.format(name="near_m", value=near_m))
-    return hints_of(
+    hints = hints_of(
         check_numbers("anchors", given["anchors"], ANCHOR_FORM),
         check_numbers("lengths", given["lengths"], LENGTH_FORM),
         check_numbers("patch", given["patch"], PATCH_FORM),
-        along=along,
         near_m=near_m,
         fov_x_deg=given["fov_x_deg"],
+        **chosen,
     )
+    if hints.guides:
+        check_guiding(hints)
+    return hints
 
 
 def read_comparison(given: Arguments) -> tuple[Comparison, list[str]]:

@@ -14,7 +14,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 from gradio.processing_utils import save_bytes_to_cache
 
-from marigold_core.calibration.calibrate import Calibrated
+from marigold_core.calibration.calibrate import Measured
 from marigold_core.geometry.camera import (
     DEFAULT_FOV_DEG,
     DEFAULT_NEAR_RATIO,
@@ -247,7 +247,7 @@ def fov_source(prediction: Prediction, fov_x_deg: float) -> str:
     if known is None:
         assumed = abs(fov_x_deg - default_fov_x_deg(prediction)) < SEEN_DEG
         return text.FOV_ASSUMED if assumed else text.FOV_GIVEN
-    measured = isinstance(prediction, Calibrated) and prediction.hints.fov_x_deg is not None
+    measured = isinstance(prediction, Measured) and prediction.hints.fov_x_deg is not None
     origin = text.FOV_MEASURED if measured else text.FOV_EXIF
     if abs(fov_x_deg - known) < SEEN_DEG:
         return text.FOV_KNOWN.format(origin=origin)

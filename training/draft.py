@@ -53,9 +53,11 @@ def train_draft(task: Task, recipe: DraftRecipe) -> Path:
         add_draft(find_start(task.start_from), base, recipe.width, recipe.seed)
     pipeline = load(base, device=str(accelerator.device), dtype="float32")
     prior = cast(ImagePrior, pipeline.prior)
+    if not isinstance(pipeline.modality, Depth):
+        raise MarigoldError(f"A draft is one of depth, and the start predicts {pipeline.modality.name}.")
     sources = [Latents(folder) for folder in task.latents]
     for latents in sources:
-        latents.check(autoencoder_sha256(pipeline), prior_sha256(pipeline), cast(Depth, pipeline.modality).transfer)
+        latents.check(autoencoder_sha256(pipeline), prior_sha256(pipeline), pipeline.modality)
         batch = latents.read([0], (0,))
         if batch.grey is None or not batch.features:
             raise MarigoldError(

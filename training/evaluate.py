@@ -1,4 +1,4 @@
-"""Scores predictions on pictures with measured depth, ``python -m training.evaluate CHECKPOINT DATA``.
+"""Scores predictions of depth and other targets, ``python -m training.evaluate CHECKPOINT DATA``.
 
 DATA is a data set, ``KIND:FOLDER`` or a folder that is recognised; CHECKPOINT is a checkpoint or a folder of maps
 ``NAME.npy``, so that whatever gives a map for a photo can be scored. The protocol is the one published for the
@@ -29,7 +29,8 @@ from training.scoring.metrics import REMOVED
 from training.scoring.plots import draw_comparison, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
-from training.scoring.scores import BASELINES, Row, averages, compare
+from training.scoring.scores import Comparison, Row
+from training.scoring.targets import DEPTH, Metric, by_field_of_view, metric_of, photo_of
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"
@@ -56,10 +57,20 @@ class Source:
     folder: Path | None
     chosen: str = ""  # which checkpoint of a run, and why
 
+    @property
+    def metric(self) -> Metric:
+        """How it is scored; maps are depth."""
+        return metric_of(self.pipeline.modality) if self.pipeline else DEPTH
+
+    @property
+    def metres(self) -> bool:
+        """Whether it predicts depth in metres."""
+        return self.pipeline is not None and self.pipeline.modality.kind == "metric"
+
     def predict(self, sample: Sample) -> np.ndarray | Prediction:
-        """Predict depth from the photo of a sample, or look its map up."""
+        """Predict from the photo of a sample, or look its map up."""
         if self.pipeline is not None:
-            return self.pipeline(sample.rgb, self.settings)
+            return self.pipeline(photo_of(sample), self.settings)
         assert self.folder is not None
         height, width = sample.depth_m.shape
         return read_map(self.folder, sample.name, (height, width))
@@ -70,7 +81,7 @@ class Scores:
     """Scores of all pictures so far."""
 
     rows: dict[str, Row] = field(default_factory=dict)  # by name of the picture
-    baselines: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in BASELINES})
+    baselines: dict[str, list[Row]] = field(default_factory=dict)
     curves: list[np.ndarray] = field(default_factory=list)
 
 
@@ -80,7 +91,7 @@ def open_source(
     """Open a checkpoint, or a folder of maps; the protocol has the resolution, unless the settings do.
 
     ``step`` chooses a checkpoint of a run. Raises: CheckpointError as ``load``, MarigoldError when there is no such
-    step, or it predicts something else than depth.
+    step, or what it predicts is not scored.
     """
     if _are_maps(checkpoint):
         folder = Path(checkpoint)
@@ -90,8 +101,7 @@ def open_source(
         print(chosen.reason)
     pipeline = load(chosen.source, dtype=dtype)
     name = pipeline.checkpoint.name
-    if pipeline.modality.name != "depth":
-        raise MarigoldError(f"{name} predicts {pipeline.modality.name}; only depth is scored.")
+    metric_of(pipeline.modality)
     if settings.processing_resolution is None and protocol.processing_resolution is not None:
         seen_px = -(-protocol.processing_resolution // pipeline.factor) * pipeline.factor
         given = pipeline.resolve(settings).model_dump() | {"processing_resolution": seen_px}
@@ -126,7 +136,7 @@ def main(
     honesty: Path | None = None,
     json_out: Path | None = None,
 ) -> None:
-    """Score a checkpoint, or any maps, on pictures with measured depth, beside baselines that ignore the photo.
+    """Score a checkpoint, or maps of depth, on pictures whose target is known, beside baselines that ignore the photo.
 
     Args:
         checkpoint: short name, diffusers folder, hub id, a run, or a folder of maps NAME.npy.
@@ -158,23 +168,33 @@ def main(
             raise MarigoldError(
                 f"The honesty checks compare denoising steps, and {source.name} predicts in one: score it without them."
             )
+        if source.metric is not DEPTH:
+            raise MarigoldError(f"The honesty checks are of depth, and {source.name} predicts {_predicted(source)}.")
         checks = SanityChecks(source.pipeline, source.settings, chosen, honesty)
     indices = spread(a_set, limit)
     if source.folder is not None:
         check_maps(source.folder, map(a_set.name, indices))
-    scores = Scores()
+    if figures is not None and source.metric is not DEPTH:
+        raise MarigoldError(
+            f"Figures show depth, and {source.name} predicts {_predicted(source)}: leave out --figures."
+        )
+    metric, scores = source.metric, Scores()
+    fitted = chosen.changed(alignment="auto") if chosen.alignment == "none" else chosen  # baselines know no metres
     for index in follow(indices, len(indices), a_set.kind):
         sample = a_set[index]
         prediction = source.predict(sample)
-        comparison = compare(prediction, sample.depth_m, chosen)
-        scores.rows[sample.name] = comparison.row
-        if comparison.curves is not None:
+        found = metric.measure(prediction, sample, chosen)
+        comparison = found if isinstance(found, Comparison) else None
+        scores.rows[sample.name] = comparison.row if comparison else found  # pyright: ignore[reportArgumentType]
+        if source.metres and sample.fov_x_deg is not None:
+            scores.rows[sample.name]["fov_x_deg"] = sample.fov_x_deg
+        if comparison and comparison.curves is not None:
             scores.curves.append(comparison.curves)
-        for name, guess in BASELINES.items():
-            scores.baselines[name].append(compare(guess(sample.rgb), sample.depth_m, chosen).row)
+        for name, guess in metric.baselines.items():
+            scores.baselines.setdefault(name, []).append(metric.row(guess(sample.rgb), sample, fitted))
         if checks is not None and isinstance(prediction, Prediction):
             checks.add(sample, prediction)
-        if figures is not None:
+        if figures is not None and comparison:
             draw_comparison(sample, comparison, figures / f"{sample.name}.png")
         if save_maps is not None:
             values = prediction.values if isinstance(prediction, Prediction) else prediction
@@ -187,6 +207,11 @@ def main(
         print(json.dumps(report["honesty"], indent=2))
     if json_out is not None:
         write_json(json_out, report)
+
+
+def _predicted(source: Source) -> str:
+    assert source.pipeline is not None  # maps are depth
+    return source.pipeline.modality.name
 
 
 def _are_maps(checkpoint: str) -> bool:
@@ -204,7 +229,9 @@ def _check_target(out: Path, a_set: DepthSet, checkpoint: str) -> None:
 def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, object]:
     """Average and print what was scored -> all numbers, ready for JSON."""
     groups = {source.name: list(scores.rows.values()), **scores.baselines}
-    means = {label: averages(rows, protocol.averaging) for label, rows in groups.items()}
+    means = {label: source.metric.mean(rows, protocol.averaging) for label, rows in groups.items()}
+    if source.metres:
+        means |= by_field_of_view(groups[source.name], protocol.averaging)
     listed = scores.rows if len(scores.rows) <= PRINTED_ROWS else {}
     print("Protocol: " + ", ".join(f"{name} {value}" for name, value in protocol))
     print(table({**listed, **{f"mean, {name}": row for name, row in means.items()}}))

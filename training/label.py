@@ -64,7 +64,9 @@ def draft_map(pipeline: MarigoldPipeline, photo: Photo, view: View) -> torch.Ten
     if pipeline.prior is None or pipeline.prior.draft is None:
         raise MarigoldError(f"{pipeline.checkpoint.name} makes no draft: run training.draft first.")
     condition = pipeline.encode_photo(photo, pipeline.checkpoint.default_resolution, view)
-    depth = cast(Depth, pipeline.modality)
+    depth = pipeline.modality
+    if not isinstance(depth, Depth):
+        raise MarigoldError(f"{pipeline.checkpoint.name} predicts {depth.name}: give checkpoints of depth.")
     height, width = (side * pipeline.factor for side in condition.latent.shape[-2:])
     grey = F.interpolate(condition.features[-1].float(), (height, width), mode="bilinear", align_corners=False)
     values = depth.read(grey)[..., : condition.size[0], : condition.size[1]]

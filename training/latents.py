@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,15 @@ from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Frozen
 from training.data.framing import Batch, choose_size, frame
-from training.data.latent_cache import autoencoder_sha256, check_record, holds, prior_sha256, write_latents
+from training.data.latent_cache import (
+    OLD_DEFAULTS,
+    autoencoder_sha256,
+    check_record,
+    holds,
+    prior_sha256,
+    target_record,
+    write_latents,
+)
 from training.data.loader import start_workers
 from training.data.photographs import folder_colours
 from training.data.sets import open_set
@@ -124,7 +132,7 @@ class _Framed(Dataset[Batch | MarigoldError]):
         seed: int,
     ) -> None:
         self.a_set, self.framing, self.colours, self.seed = a_set, framing, colours, seed
-        self.factor, self.modality = pipeline.factor, cast(Depth, pipeline.modality)
+        self.factor, self.modality = pipeline.factor, pipeline.modality
         self.parts: list[tuple[Shard, tuple[int, int], slice]] = []
         for shard in shards:
             rng = np.random.default_rng([seed, shard.indices[0], shard.variant])
@@ -166,11 +174,14 @@ def encode_set(
         "autoencoder_sha256": autoencoder_sha256(pipeline),
         "prior_sha256": prior_sha256(pipeline),
         "depth_curve": pipeline.checkpoint.depth_transfer,
+        "target": target_record(pipeline.modality),
         "framing": framing.model_dump(mode="json"),
         "photos_sha256": None if colours is None else hashlib.sha256(colours.numpy().tobytes()).hexdigest(),
         "precision": precision,
         "seed": encoding.seed,
     }
+    if made_with["target"] == OLD_DEFAULTS["target"]:
+        del made_with["target"]  # as older folders record it: runs compare the record
     check_record(folder, made_with, pictures=len(a_set))
     missing = [
         shard for shard in shards if not holds(folder / shard.name, [a_set.name(index) for index in shard.indices])
@@ -207,7 +218,8 @@ def _stored_bytes(framed: _Framed, pipeline: MarigoldPipeline) -> float:
         return 0
     _, height, width = counts[0]
     features = pipeline.features(torch.zeros(1, 4, height, width, device=pipeline.device), draft=False)
-    a_cell = 2 * 4 * 2 + 2 + 1 + 2 * sum(part.numel() for part in features) / (height * width)
+    grey = 2 * isinstance(pipeline.modality, Depth)
+    a_cell = 2 * 4 * 2 + grey + 1 + 2 * sum(part.numel() for part in features) / (height * width)
     return sum(count * height * width for count, height, width in counts) * a_cell
 
 
@@ -215,12 +227,13 @@ def _stored_bytes(framed: _Framed, pipeline: MarigoldPipeline) -> float:
 def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> dict[str, np.ndarray]:
     """Encode a batch of pictures -> image and target latents [B, 4, h, w] float16, valid [B, 1, h, w] bool.
 
-    The grey of the depth map in each cell, [B, 1, h, w] float16, and with an image prior the features of its trunk of
-    the stored image latents, [B, C, h', w'] float16 each.
+    Of depth its grey in each cell, [B, 1, h, w] float16, and with an image prior its trunk's features of the stored
+    image latents, [B, C, h', w'] float16 each.
     Raises: MarigoldError when a latent is not finite in float16.
     """
-    grey = F.avg_pool2d(batch.target[:, :1], pipeline.factor)
-    arrays = {"valid": batch.valid.numpy(), "grey": grey.half().numpy()}
+    arrays = {"valid": batch.valid.numpy()}
+    if isinstance(pipeline.modality, Depth):
+        arrays["grey"] = F.avg_pool2d(batch.target[:, :1], pipeline.factor).half().numpy()
     dtype = AUTOCAST[precision]
     with torch.autocast(pipeline.device.type, dtype, enabled=dtype is not torch.float32):
         for name, picture in (("image", batch.image), ("target", batch.target)):

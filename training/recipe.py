@@ -12,6 +12,7 @@ Decay = Literal["linear", "exponential"]
 Precision = Literal["float32", "bfloat16", "float16"]
 NoiseSchedule = Literal["start", "v1-0", "v1-1"]
 Levels = Literal["published", "halving"]
+ObjectiveName = Literal["latent", "end_to_end"]
 
 
 class Schedule(Frozen):
@@ -133,6 +134,17 @@ class Recipe(Schedule, Framing):
 
     shares: tuple[float, ...] | None = Field(
         default=None, description="share of micro-batches drawn from each data set, in their order; auto: by size"
+    )
+    objective: ObjectiveName = Field(
+        default="latent",
+        description="latent: the velocity in latents, as published; end_to_end: the decoded result of one step from"
+        " zeros, for a checkpoint that predicts so",
+    )
+    lora_rank: int | None = Field(
+        default=None, ge=1, description="train so many ranks beside the attention's weights; auto: all weights"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="compute the activations of the network's blocks twice instead of keeping them"
     )
     noise_schedule: NoiseSchedule = Field(
         default="start", description="v1-0: Stable Diffusion 2's; v1-1: zero terminal SNR, trailing; start: as it is"

@@ -29,7 +29,7 @@ from training.scenes.types import Camera
 PORTRAIT_EVERY = 6
 CLOSE_M, CLOSE_SHARE = 0.28, 0.02
 SKY_SHARE = 0.7
-PIXEL_BYTES = 9  # of the four arrays of a shard
+PIXEL_BYTES = 12  # of the five arrays of a shard
 INDEX = "index.json"  # of an assets folder
 PATIENCE = 100  # scenes without a good view after which the renderer must be broken
 

@@ -12,20 +12,23 @@ from typing import Literal, cast
 
 import tyro
 
-from marigold_core.checkpoints.families import MARIGOLD
+from marigold_core.checkpoints.families import E2E_FT, MARIGOLD, NOISE
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
 from marigold_core.checkpoints.weights import choose, write_checksums
 from marigold_core.errors import CheckpointError
+from marigold_core.pipeline.modalities import modality_for
 from marigold_core.prediction import DepthTransfer
 from marigold_core.storage import atomic_folder, link, write_json
+from training.data.targets import CLAIM_KEYS, CLAIMS, TargetName, name_of
 from training.engine import checkpoints
 from training.engine.command import run
 from training.models.networks import PIPELINE_CLASSES, SHAPES, STEPS, Spacing, new_checkpoint, new_scheduler
 from training.models.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
-from training.recipe import NoiseSchedule
+from training.recipe import NoiseSchedule, ObjectiveName
 
 TransferChoice = DepthTransfer | Literal["start"]
+TargetChoice = TargetName | Literal["start"]
 SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
 VARIANTS = (None, "fp16")  # of weights: full precision is preferred to half
 RECORD = "start.json"  # in a start folder: its source, noise schedule and depth transfer function
@@ -36,7 +39,9 @@ def prepare_start(
     out: Path,
     *,
     noise_schedule: NoiseSchedule = "start",
+    target: TargetChoice = "start",
     depth_curve: TransferChoice = "start",
+    objective: ObjectiveName = "latent",
     seed: int = 0,
     replace: bool = False,
 ) -> Path:
@@ -45,22 +50,29 @@ def prepare_start(
     Unchanged weights become hard links. Memory: one component at a time.
 
     Args:
-        source: a Stable Diffusion 2 folder, a Marigold depth checkpoint as for ``marigold_core.load``, a run (its
+        source: a Stable Diffusion 2 folder, a Marigold checkpoint as for ``marigold_core.load``, a run (its
             newest checkpoint), or ``new:SHAPE`` for random weights (SHAPE as in ``SHAPES``).
         out: folder to write.
         noise_schedule: of the published checkpoints, or "start" for the source's own.
+        target: what the network is to predict, or "start" for the source's own. Another target begins with a linear
+            depth transfer function.
         depth_curve: depth transfer function, or "start" for the source's own.
+        objective: of the training; one of ``end_to_end`` makes a checkpoint that begins with zeros.
         seed: of random weights.
         replace: whether a start that was made from something else makes way.
 
     Raises:
-        CheckpointError: before anything is written: the source is missing, damaged, does not fit or does not predict
-            affine-invariant depth, or ``out`` was made from another and is not to be replaced.
+        CheckpointError: before anything is written: the source is missing, damaged or does not fit, or ``out`` was made
+            from another and is not to be replaced.
         ExportError: ``out`` cannot be written.
     """
     record: Config = {"source": _label(source, seed), "noise_schedule": noise_schedule}
+    if target != "start":
+        record["target"] = target
     if depth_curve != "start":
         record["depth_curve"] = depth_curve
+    if objective != "latent":
+        record["objective"] = objective
     if (out / RECORD).exists():
         made = read_config(out, RECORD)
         if made == record:
@@ -72,7 +84,7 @@ def prepare_start(
                 "another folder."
             )
     shape = _new_shape(source)
-    folder = None if shape else find_start(source)
+    folder = None if shape else find_start(source, objective)
     with atomic_folder(out, replace=(out / RECORD).exists()) as aside:
         if shape:
             new_checkpoint(aside, shape, seed=seed)
@@ -83,21 +95,30 @@ def prepare_start(
             (_finish_marigold if is_marigold else finish_stable_diffusion)(folder, aside)
         if noise_schedule != "start":
             _replace_schedule(aside, SPACINGS[noise_schedule])
+        if target != "start":
+            stated = read_config(aside, INDEX)
+            same = name_of(modality_for(find(aside))) == target
+            kept = stated if same else {key: value for key, value in stated.items() if key not in CLAIM_KEYS}
+            write_json(aside / INDEX, kept | CLAIMS[target])
+        if objective == "end_to_end":
+            write_json(aside / INDEX, read_config(aside, INDEX) | {NOISE: "zeros", "default_denoising_steps": 1})
         if depth_curve != "start":
             write_json(aside / INDEX, read_config(aside, INDEX) | {"depth_curve": depth_curve})
         write_json(aside / RECORD, record)
         write_checksums(aside)
-        find(aside)
+        check_targets(find(aside))
     return out
 
 
 def _describe(record: Config) -> str:
     """Describe the record of a start, for messages."""
-    curve = f" and depth curve {record['depth_curve']}" if "depth_curve" in record else ""
+    curve = f" and target {record['target']}" if "target" in record else ""
+    curve += f" for {record['objective']}" if "objective" in record else ""
+    curve += f" and depth curve {record['depth_curve']}" if "depth_curve" in record else ""
     return f"{record.get('source')} with noise schedule {record.get('noise_schedule')}{curve}"
 
 
-def find_start(source: str | Path) -> Path:
+def find_start(source: str | Path, objective: ObjectiveName = "latent") -> Path:
     """Find a start model and check it -> its folder.
 
     Raises: CheckpointError when it is missing, damaged or does not fit.
@@ -115,34 +136,39 @@ def find_start(source: str | Path) -> Path:
     elif pipeline not in MODALITIES:
         raise CheckpointError(
             f"This is a {pipeline} checkpoint; training starts from Stable Diffusion 2 ({PIPELINE}) or from a Marigold "
-            "depth checkpoint."
+            "checkpoint."
         )
     else:
-        check_targets(find(folder))
+        _check_family(find(folder), objective)
     _check_text(folder)
     return folder
 
 
 def check_targets(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint predicts what training has targets for: affine-invariant depth.
+    """Check that a checkpoint predicts what training has targets for.
 
     Raises: CheckpointError when it claims to predict something else.
     """
-    if checkpoint.family is not MARIGOLD:
+    if checkpoint.pictures > 1:
         raise CheckpointError(
-            f"The start model is of the {checkpoint.family.name} family, whose networks are not trained to denoise in "
-            "steps; training starts from Stable Diffusion 2 or from a Marigold depth checkpoint."
+            f"The start model makes {checkpoint.pictures} pictures at once, and training has targets for one: start"
+            " from a checkpoint of depth or normals."
         )
-    if checkpoint.modality != "depth":
+    if checkpoint.kind == "scale" or (checkpoint.kind == "metric" and checkpoint.metric_range_m is None):
         raise CheckpointError(
-            f"The start model predicts {checkpoint.modality}; training starts from one that predicts depth."
+            f"The start model predicts {checkpoint.kind} depth without a fixed range, for which training has no "
+            f"targets: give --target, one of {', '.join(CLAIMS)}."
         )
-    if (checkpoint.space, checkpoint.kind) != ("depth", "affine"):
-        claim = checkpoint.space if checkpoint.space != "depth" else f"{checkpoint.kind} depth"
-        raise CheckpointError(
-            f"The start model predicts {claim}, and training has targets for affine-invariant depth alone: start from "
-            "a checkpoint whose model_index.json states prediction_type depth, scale_invariant and shift_invariant."
-        )
+
+
+def _check_family(checkpoint: Checkpoint, objective: ObjectiveName) -> None:
+    """Check that a checkpoint is run as one that was trained with the objective. Raises: CheckpointError."""
+    if checkpoint.family is MARIGOLD or (checkpoint.family is E2E_FT and objective == "end_to_end"):
+        return
+    raise CheckpointError(
+        f"The start model is of the {checkpoint.family.name} family, whose networks are not trained to denoise in "
+        "steps; training starts from Stable Diffusion 2 or from a Marigold checkpoint."
+    )
 
 
 def _new_shape(source: str | Path) -> str | None:
@@ -218,9 +244,9 @@ def _copy_components(folder: Path, out: Path) -> None:
 def _finish_marigold(folder: Path, out: Path) -> None:
     """Write the pipeline index of a copied Marigold checkpoint, with keys that older ones lack."""
     index, found = read_config(folder, INDEX), find(folder)
-    defaults: Config = {"prediction_type": "depth", "scale_invariant": True, "shift_invariant": True}
+    defaults = {} if found.modality == "intrinsics" else CLAIMS[found.modality]
     stated: Config = {
-        "_class_name": PIPELINE_CLASSES["depth"],
+        "_class_name": PIPELINE_CLASSES[found.modality],
         "default_denoising_steps": found.default_steps,
         "default_processing_resolution": found.default_resolution,
     }
@@ -238,6 +264,7 @@ def main(
     source: tyro.conf.Positional[str],
     out: tyro.conf.Positional[Path],
     noise_schedule: NoiseSchedule = "start",
+    target: TargetChoice = "start",
     depth_curve: TransferChoice = "start",
     seed: int = 0,
 ) -> None:
@@ -247,10 +274,12 @@ def main(
         source: Stable Diffusion 2 folder, Marigold checkpoint, run, or shape for random weights: tiny, nano, public.
         out: folder to write.
         noise_schedule: v1-0 as Stable Diffusion 2, v1-1 zero terminal SNR and trailing, start as the source has it.
+        target: what the network is to predict: depth, disparity, log (of depth), metric (depth in metres) or normals;
+            start as the source has it.
         depth_curve: linear as published; root, the square root of depth, finer where near; start as in the source.
         seed: of random weights.
     """
-    prepare_start(source, out, noise_schedule=noise_schedule, depth_curve=depth_curve, seed=seed)
+    prepare_start(source, out, noise_schedule=noise_schedule, target=target, depth_curve=depth_curve, seed=seed)
     print(f"{out}: {find(out).size_bytes / 1e6:,.0f} MB of weights from {_label(source, seed)}")
 
 

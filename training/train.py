@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from torch import nn
 from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.options import AUTO
-from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.latent_cache import autoencoder_sha256, prior_sha256
 from training.data.loader import SLOWEST_S, LoadedBatch, Loader, OnBadSample
@@ -26,11 +25,12 @@ from training.data.photographs import Unlabelled, folder_colours
 from training.data.random_streams import stream
 from training.data.sampling import Latents, Pictures, Plan, Source
 from training.data.sets import open_set
+from training.data.targets import TargetName
 from training.engine import checkpoints
 from training.engine.command import run
 from training.engine.fingerprint import read_run, run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
-from training.engine.losses import feature_distance, velocity_loss
+from training.engine.losses import end_to_end_loss, feature_distance, velocity_loss
 from training.engine.processes import accelerator_for
 from training.engine.validation import ValidationCallback
 from training.recipe import PRESETS, Recipe
@@ -52,12 +52,16 @@ class Objective:
         pipeline.unet = network  # type: ignore (the same network, as the accelerator wrapped it)
         image, target, valid = (part.to(self.pipeline.device) for part in (batch.image, batch.target, batch.valid))
         with torch.no_grad():
+            end_to_end = self.recipe.objective == "end_to_end"
             if not batch.encoded:
-                image, target = self.pipeline.encode(image), self.pipeline.encode(target)
+                image, target = self.pipeline.encode(image), target if end_to_end else self.pipeline.encode(target)
+            elif end_to_end:
+                target = self.pipeline.decode(target).float()
             features = tuple(found.to(image.device) for found in batch.features)
             prior = self.pipeline.prior
             features = prior.with_draft(features) if features and prior else self.pipeline.features(image)
-        loss = velocity_loss(pipeline, image, target, valid, recipe=self.recipe, micro=micro, features=features)
+        score = end_to_end_loss if end_to_end else velocity_loss
+        loss = score(pipeline, image, target, valid, recipe=self.recipe, micro=micro, features=features)
         if self.unlabelled is None:
             return {"loss": loss}
         size = (image.shape[2] * self.pipeline.factor, image.shape[3] * self.pipeline.factor)
@@ -73,9 +77,11 @@ class Task:
 
     start_from: str  # what to begin with: a Stable Diffusion 2 folder, a Marigold folder or name, a run, or new:SHAPE
     out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
+    # what the network learns to predict: log is of depth, metric depth in metres; start: what the start predicts
+    target: TargetName | Literal["start"] = "start"
     data: tuple[str, ...] = ()  # data sets, KIND:FOLDER each, encoded as they are seen
     latents: tuple[Path, ...] = ()  # folders of encoded pictures, from training.latents with the start's autoencoder
-    # data sets, KIND:FOLDER each; the first one's AbsRel decides which checkpoint is kept as the best
+    # data sets, KIND:FOLDER each; the error on the first one decides which checkpoint is kept as the best
     validation: tuple[str, ...] = ()
     validation_pictures: int = 80  # pictures of each validation set, spread evenly
     photos: Path | None = None  # folder of photographs whose colours are lent to the pictures
@@ -121,6 +127,8 @@ def train(task: Task, recipe: Recipe) -> Path:
             task.start_from,
             task.out / "start",
             noise_schedule=recipe.noise_schedule,
+            target=task.target,
+            objective=recipe.objective,
             seed=recipe.seed,
             replace=checkpoints.latest(task.out) is None,  # nothing was trained from an earlier one
         )
@@ -128,9 +136,9 @@ def train(task: Task, recipe: Recipe) -> Path:
     pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
     pipeline.unet.train().requires_grad_(True)
     # 3. Which pictures make which step.
-    depth = cast(Depth, pipeline.modality)  # no start predicts anything else
-    sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, colours, depth) for a_set in pictures]
-    made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline), depth.transfer
+    target = pipeline.modality
+    sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, colours, target) for a_set in pictures]
+    made_by = autoencoder_sha256(pipeline), prior_sha256(pipeline), target
     for latents in encoded:
         latents.check(*made_by)
     sources += encoded

@@ -75,6 +75,8 @@ class Capabilities:
     default_steps: int
     default_resolution: int  # longest edge the network sees, pixels
     prior: bool  # whether it has an image prior of its own (``prior``)
+    metric_range_m: tuple[float, float] | None  # of depth in metres: the depths that are black and white
+    focal_px: float | None  # focal length that they are given for, in pixels of the network's input
 
     @property
     def pictures(self) -> int:
@@ -97,6 +99,8 @@ class _Claims(BaseModel):
     default_denoising_steps: int | None = None
     default_processing_resolution: int | None = None
     depth_space: Literal["depth", "log"] | None = None  # a key of ours, for checkpoints trained on log depth
+    metric_range_m: tuple[float, float] | None = Field(default=None, strict=False)  # a key of ours, as the next one
+    canonical_focal_px: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     depth_curve: str | None = None  # a key of ours; diffusers ignores it and shows the grey of the picture
     target_properties: dict[str, object] | None = None  # diffusers' key: what the pictures of intrinsics hold
 
@@ -161,6 +165,8 @@ def describe(folder: Path) -> Capabilities:
         default_steps=1 if family.one_step else steps,
         default_resolution=resolution,
         prior=_has_prior(folder),
+        metric_range_m=_metric_range(claims, modality),
+        focal_px=claims.canonical_focal_px,
     )
 
 
@@ -359,6 +365,19 @@ def _space(claims: _Claims, modality: Modality) -> Space:
     if predicted == "disparity":
         return "disparity"
     return "log" if claims.depth_space == "log" else "depth"
+
+
+def _metric_range(claims: _Claims, modality: Modality) -> tuple[float, float] | None:
+    """Return the depths in metres that are black and white, of metric depth. Raises: CheckpointError."""
+    if claims.metric_range_m is None:
+        return None
+    near, far = claims.metric_range_m
+    if _kind(claims, modality) != "metric" or claims.canonical_focal_px is None or not 0 < near < far < math.inf:
+        raise CheckpointError(
+            f"In {INDEX} of the checkpoint metric_range_m is {[near, far]}; it needs 0 < near < far, "
+            "canonical_focal_px, and scale_invariant and shift_invariant that are false."
+        )
+    return near, far
 
 
 def _depth_transfer(claims: _Claims, modality: Modality) -> DepthTransfer:

@@ -16,6 +16,7 @@ from marigold_core.checkpoints.families import E2E_FT, LOTUS_D, LOTUS_G, MARIGOL
 from marigold_core.checkpoints.layout import INDEX, Capabilities, Modality, check_unet, describe, fingerprint
 from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
 from marigold_core.errors import CheckpointError
+from marigold_core.images.intrinsics import Layer
 from marigold_core.prediction import Kind
 from marigold_core.settings import Space
 from marigold_core.storage import ASSETS
@@ -165,12 +166,15 @@ class Claim(NamedTuple):
     modality: Modality
     kind: Kind
     space: Space
+    layers: tuple[Layer, ...] = ()
 
 
 def claim_of(checkpoint: str) -> Claim | None:
     """Tell what a checkpoint claims without fetching it; None where that is not known, or ``find`` will refuse it."""
     entry = NAMED.get(checkpoint)
     if entry is not None:
+        if entry.modality == "intrinsics":  # whose layers stand in their files
+            return None
         kind = "affine" if entry.modality == "depth" else "unit-vector"
         return Claim(checkpoint, entry.modality, kind, "disparity" if checkpoint.endswith("-disparity") else "depth")
     folder = Path(checkpoint).expanduser()
@@ -178,7 +182,7 @@ def claim_of(checkpoint: str) -> Claim | None:
         found = describe(folder.resolve()) if folder.is_dir() else None
     except CheckpointError:
         return None
-    return Claim(folder.resolve().name, found.modality, found.kind, found.space) if found else None
+    return Claim(folder.resolve().name, found.modality, found.kind, found.space, found.layers) if found else None
 
 
 def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:

@@ -14,9 +14,9 @@ from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Written, shown, table
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import COLUMNS, Comparison, PartTimes, Sweep
-from marigold_core.errors import ExportError
+from marigold_core.errors import ExportError, SettingsError
 from marigold_core.prediction import Cell, Progress
-from marigold_core.settings import ColourSettings, Format, MeshSettings
+from marigold_core.settings import ColourSettings, DepthReading, Format, MeshSettings
 
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import MarigoldPipeline
@@ -35,18 +35,27 @@ def compare(
     output: OUTPUT,
     comparison: Comparison,
     run: ComparisonRun,
+    reading: DepthReading,
     mesh: MeshSettings,
     colours: ColourSettings,
+    depth: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="DEPTH", help="a depth map of the photo from elsewhere: the others are measured against it"
+        ),
+    ] = None,
 ) -> int:
     """Compare denoising steps, numbers of members, seeds and checkpoints on one photo: a sheet and a table.
 
-    Members, first steps and the encoding are shared between cells. The time is predicted and bounded before it starts.
-    On the sheet all cells have one range of colours; range_from, range_to and invert apply to the files of each cell.
+    A depth map from elsewhere may stand beside them, read as by import-depth. Members, first steps and the encoding are
+    shared between cells. The time is predicted and bounded before it starts. On the sheet all cells have one range of
+    colours; range_from, range_to and invert apply to the files of each cell.
     """
     from tqdm import tqdm
 
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.comparison import contact_sheet
+    from marigold_core.files.reader import from_depth
     from marigold_core.files.writers import file_names
     from marigold_core.pipeline.views import resolve
 
@@ -69,6 +78,11 @@ def compare(
             file_names(run.formats, record.modality, largest, save_for=programs, kind=record.kind)
             file_names(everywhere, record.modality, min(comparison.sizes), mesh=mesh)
     sweep = Sweep(job.load(), comparison, models, colormap=colours.colormap)
+    if depth:
+        sweep.given = from_depth(sweep.photo, depth, reading, fov_x_deg=mesh.fov_x_deg)
+        sweeps.reduce_given(sweep.given, records[0])  # refused before the model runs
+    elif reading != DepthReading():
+        raise SettingsError("What the values of a depth map mean is of use with --depth FILE.")
     count = sweeps.count_cells(comparison, models)
 
     @lru_cache(maxsize=1)  # one checkpoint at a time is in memory
@@ -99,8 +113,8 @@ def compare(
         rows = sweep.rows()
         contact_sheet.write(rows, sweep.photo.pixels, colours.colormap, job.folder)
     if not run.quiet:
-        if sweep.photo.note:
-            print(sweep.photo.note, file=sys.stderr)
+        if note := sweep.given.note if sweep.given else sweep.photo.note:
+            print(note, file=sys.stderr)
         print(table([COLUMNS, *(row.figures() for row in rows)]), shown(job.folder / contact_sheet.SHEET), sep="\n\n")
     return ALL_DONE
 

@@ -85,7 +85,7 @@ def predict(
         with photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder:
             prediction = watch(pipe.stream(photo, settings), report.ahead(job.photo.name), run.quiet)
             writers.save(prediction, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
-        report.add(job, "done", "", photo.note)
+        report.add(job, "done", "", prediction.note)
 
     def attempt(job: photo_folders.Job, *, wait: bool) -> bool:
         """Predict one photo unless another process is at it -> whether it is through."""

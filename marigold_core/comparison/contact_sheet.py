@@ -114,7 +114,7 @@ class _Plan:
 
     steps: list[int]
     sizes: list[int]
-    blocks: list[tuple[str, int]]  # checkpoint and seed
+    blocks: list[tuple[str, int | None]]  # checkpoint and seed; of a map from elsewhere, which has one line, None
     tile: tuple[int, int]  # width, height of a picture
     column: int  # width of a column, its gap included
     head: tuple[str, str]  # title, and the line below it
@@ -125,25 +125,25 @@ class _Plan:
         """Height of a row of cells: picture, three lines of caption, gap."""
         return self.tile[1] + 3 * CAPTION_LINE + GAP + 4
 
-    @property
-    def block(self) -> int:
-        """Height of a block: heading, the columns' names, cells, gap."""
-        return HEADING + LABEL + 2 * GAP + len(self.steps) * self.line + GAP
+    def block(self, number: int) -> int:
+        """Top of a block: heading, the columns' names, cells, gap; of the number after the last, the end of all."""
+        lines = (1 if seed is None else len(self.steps) for _, seed in self.blocks[:number])
+        return self.top + sum(HEADING + LABEL + 2 * GAP + count * self.line + GAP for count in lines)
 
     def size(self) -> tuple[int, int]:
         """Width and height of the sheet."""
         columns = LABEL_W + len(self.sizes) * self.column - GAP
         texts = _font(TITLE).getlength(self.head[0]), _font(CAPTION).getlength(self.head[1]), BAR_W
         width = 2 * MARGIN + max(columns, THUMB_PX[0] + 2 * GAP + int(max(texts)) + 1)
-        return width, self.top + len(self.blocks) * self.block + MARGIN - GAP
+        return width, self.block(len(self.blocks)) + MARGIN - GAP
 
     def corner(self, row: Row) -> tuple[int, int]:
         """Left and top of a row's picture."""
         tile = row.tile
-        block = self.blocks.index((tile.checkpoint, tile.seed))
-        x = MARGIN + LABEL_W + self.sizes.index(tile.members) * self.column
-        y = self.top + block * self.block + HEADING + LABEL + 2 * GAP + self.steps.index(tile.steps) * self.line
-        return x, y
+        column = 0 if tile.members is None else self.sizes.index(tile.members)
+        line = 0 if tile.steps is None else self.steps.index(tile.steps)
+        top = self.block(self.blocks.index((tile.checkpoint, tile.seed))) + HEADING + LABEL + 2 * GAP
+        return MARGIN + LABEL_W + column * self.column, top + line * self.line
 
 
 def write(rows: Sequence[Row], photo: np.ndarray, colormap: Colormap, folder: Path) -> list[Path]:
@@ -162,8 +162,10 @@ def draw(rows: Sequence[Row], photo: np.ndarray, paint: Paint) -> bytes:
     pen = ImageDraw.Draw(sheet)
     _draw_head(sheet, pen, plan.head, photo, paint.bar)
     for number, (checkpoint, seed) in enumerate(plan.blocks):
-        y = plan.top + number * plan.block
-        pen.text((MARGIN, y), f"{checkpoint}, seed {seed}", INK, _font(HEADING))
+        y = plan.block(number)
+        pen.text((MARGIN, y), checkpoint if seed is None else f"{checkpoint}, seed {seed}", INK, _font(HEADING))
+        if seed is None:
+            continue
         for column, members in enumerate(plan.sizes):
             x = MARGIN + LABEL_W + column * plan.column
             pen.text((x, y + HEADING + GAP), _count(members, "member"), INK, _font(LABEL))
@@ -210,24 +212,25 @@ def _draw_cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, plan: _Plan, row: R
 
 
 def caption(row: Row) -> tuple[str, ...]:
-    """Return the two or three lines under a cell: time, difference, uncertainty."""
-    apart = REFERENCE if row.is_reference else f"difference {row.difference.mean():.3f}"
-    spread = row.tile.uncertainty
-    return format_seconds(row.tile.seconds), apart, *(() if spread is None else (f"uncertainty {spread:.3f}",))
+    """Return the lines under a cell: time, difference, uncertainty, as far as it has them."""
+    apart = REFERENCE if row.is_reference else f"difference {row.record['difference']:.3f}"
+    seconds, spread = row.tile.seconds, row.tile.uncertainty
+    time = () if seconds is None else (format_seconds(seconds),)
+    return *time, apart, *(() if spread is None else (f"uncertainty {spread:.3f}",))
 
 
 def describe_reference(rows: Sequence[Row]) -> str:
     """Describe which cell the others are measured against, and how."""
     reference = next(row.tile for row in rows if row.is_reference)
-    return (
-        f"reference: {reference.checkpoint}, seed {reference.seed}, {_count(reference.steps, 'step')},"
-        f" {_count(reference.members, 'member')}; difference: {_UNITS[reference.kind]}"
-    )
+    made = ""
+    if reference.steps and reference.members:  # not a map from elsewhere
+        made = f", seed {reference.seed}, {_count(reference.steps, 'step')}, {_count(reference.members, 'member')}"
+    return f"reference: {reference.checkpoint}{made}; difference: {_UNITS[reference.kind]}"
 
 
 def _plan(title: str, rows: Sequence[Row]) -> _Plan:
-    steps = sorted({row.tile.steps for row in rows})
-    sizes = sorted({row.tile.members for row in rows})
+    steps = sorted({row.tile.steps for row in rows if row.tile.steps})
+    sizes = sorted({row.tile.members for row in rows if row.tile.members}) or [1]
     height, width = rows[0].tile.values.shape[:2]
     edge = min(max(WIDEST_PX // len(sizes), TILE_PX[0]), TILE_PX[1])
     scale = edge / max(height, width)

@@ -132,8 +132,8 @@ def check_alike(checkpoints: "Sequence[Checkpoint | Claim]") -> None:
         raise SettingsError(f"The checkpoints cannot be compared, as their results differ in meaning: {kinds}.")
 
 
-def _quantity(checkpoint: "Checkpoint") -> str:
-    """Name what a network predicts, such as "affine log depth" or "albedo and roughness"."""
+def _quantity(checkpoint: "Checkpoint | Claim | Prediction") -> str:
+    """Name what a network predicts, or what a map holds, such as "affine log depth" or "albedo and roughness"."""
     if checkpoint.layers:
         return " and ".join(layer.name for layer in checkpoint.layers)
     quantity = {"depth": checkpoint.modality, "log": "log depth", "disparity": "disparity"}[checkpoint.space]
@@ -219,19 +219,20 @@ Record = dict[str, Any]  # the figures of one cell, by column
 
 @dataclass(frozen=True)
 class Tile:
-    """One cell, reduced."""
+    """One cell, or a depth map from elsewhere beside the cells, reduced."""
 
     checkpoint: str
-    seed: int
-    steps: int
-    members: int
-    seconds: float  # its members alone, without encoding
+    seed: int | None  # None, as steps, members and seconds, of a map from elsewhere
+    steps: int | None
+    members: int | None
+    seconds: float | None  # its members alone, without encoding
     modality: str
     kind: Kind
     space: Space
     values: np.ndarray  # [h, w] or [h, w, C] float32, longest edge at most COMPARED_PX
     uncertainty: float | None  # mean over the photo; None below three members
     layers: tuple[Layer, ...] = ()  # of intrinsics
+    missing: np.ndarray | None = None  # [h, w] bool: where a map from elsewhere has no value
 
 
 @dataclass(frozen=True)
@@ -239,16 +240,17 @@ class Row:
     """One cell beside the reference."""
 
     tile: Tile
-    difference: np.ndarray  # [h, w] >= 0, see ``difference``
+    difference: np.ndarray  # [h, w] >= 0, see ``difference``; 0 where one of the two has no value
     is_reference: bool
+    known: np.ndarray | slice  # [h, w] bool: where both have a value
 
     @cached_property
     def record(self) -> Record:
         """Gather the figures of the cell."""
         return {
             **{name: getattr(self.tile, name) for name in TILE_COLUMNS},
-            "difference": float(self.difference.mean()),
-            "difference_p95": float(np.percentile(self.difference, 95)),
+            "difference": float(self.difference[self.known].mean()),
+            "difference_p95": float(np.percentile(self.difference[self.known], 95)),
             "reference": self.is_reference,
         }
 
@@ -275,16 +277,55 @@ def reduce(cell: Cell) -> Tile:
     )
 
 
+def reduce_given(given: Prediction, cell: "Prediction | Checkpoint") -> Tile:
+    """Keep of a depth map from elsewhere what stands beside cells, turned into the quantity that ``cell`` is in.
+
+    Raises: SettingsError where the two cannot be compared.
+    """
+    values, missing = given.values.astype(np.float64), given.missing
+    if given.kind in ("scale", "metric") and cell.kind in ("affine", "scale"):  # what is more is given up
+        if cell.kind == "affine":
+            values = {"depth": values, "log": np.log(values), "disparity": -1 / values}[cell.space]
+            values = values - values.min()
+        values = values / (values.max() or 1.0)
+    elif (given.modality, given.kind, given.space) != (cell.modality, cell.kind, cell.space):
+        raise SettingsError(
+            f"The depth map cannot be compared: it is {_quantity(given)}, but the checkpoint gives {_quantity(cell)}."
+        )
+    return Tile(
+        given.checkpoint,
+        None,
+        None,
+        None,
+        None,
+        cell.modality,
+        cell.kind,
+        cell.space,
+        shrink(values.astype(np.float32), COMPARED_PX),
+        None,
+        missing=None if missing is None else shrink(missing.astype(np.float32), COMPARED_PX) > 0,
+    )
+
+
 def against_reference(tiles: Sequence[Tile], reference: Tile | None = None) -> list[Row]:
     """Measure every tile against one of them -> rows in the same order.
 
-    By default the reference is the tile of most steps, then members, among equals the first.
+    By default the reference is a map from elsewhere, else the tile of most steps, then members, among equals the first.
     Raises: SettingsError when the tiles are not all of one modality, kind and space.
     """
     if len({(tile.modality, tile.kind, tile.space, tile.layers) for tile in tiles}) > 1:
         raise SettingsError("Only results of one kind can be compared: all depth, all disparity or all normals.")
-    reference = reference or max(tiles, key=lambda tile: (tile.steps, tile.members))
-    return [Row(tile, difference(tile.values, reference.values, tile.kind), tile is reference) for tile in tiles]
+    reference = reference or max(tiles, key=lambda tile: (tile.steps or np.inf, tile.members or np.inf))
+    return [_row(tile, reference) for tile in tiles]
+
+
+def _row(tile: Tile, reference: Tile) -> Row:
+    unknown = [one.missing for one in (tile, reference) if one.missing is not None]
+    known = ~np.any(unknown, axis=0) if unknown else np.s_[:]
+    apart = difference(tile.values, reference.values, tile.kind, known)
+    for missing in unknown:
+        apart[missing] = 0
+    return Row(tile, apart, tile is reference, known)
 
 
 def to_csv(rows: Iterable[Row]) -> bytes:
@@ -324,14 +365,20 @@ class Sweep:
     checkpoints: tuple[str, ...]
     shows: Literal["maps", "differences"] = "maps"
     colormap: Colormap = DEFAULT_COLORMAP
-    pinned: int | None = None  # the tile that the others are measured against; None: the one of most steps and members
+    pinned: int | None = None  # the tile that the others are measured against; None: as ``against_reference``
     is_running: bool = False
-    tiles: list[Tile] = field(default_factory=list[Tile])  # in the order of ``places``
+    given: Prediction | None = None  # a depth map of the photo from elsewhere, which comes before the first cell
+    tiles: list[Tile] = field(default_factory=list[Tile])  # in the order of ``places``, after the given map's
     _measured: tuple[int, int | None, list[Row]] = field(default=(0, None, []), init=False)  # tiles, pinned, rows
 
     def places(self) -> list[tuple[str, int, int, int]]:
         """List what the cells stand for: checkpoint, seed, steps, members; sizes ascend fastest."""
         return list(product(self.checkpoints, self.requested.seeds, self.requested.steps, self.requested.sizes))
+
+    @property
+    def done(self) -> int:
+        """Number of cells so far."""
+        return max(0, len(self.tiles) - (self.given is not None))
 
     def rows(self) -> list[Row]:
         """Measure the cells so far against the pinned one."""
@@ -385,5 +432,7 @@ def run(
             if isinstance(event, Progress):
                 yield Progress(number * event.total + event.done, count * event.total, event.stage)
             else:
+                if sweep.given and not sweep.tiles:
+                    sweep.tiles.append(reduce_given(sweep.given, event.prediction))
                 sweep.tiles.append(reduce(event))
                 yield event

@@ -51,7 +51,11 @@ def field_of_view(prediction: Prediction, settings: MeshSettings) -> float:
 
 def default_fov_x_deg(prediction: Prediction) -> float:
     """The horizontal field of view in degrees of a photo that does not tell: ``DEFAULT_FOV_DEG`` on its longer edge."""
-    height, width = prediction.values.shape[:2]
+    return assumed_fov_x_deg(*prediction.values.shape[:2])
+
+
+def assumed_fov_x_deg(height: int, width: int) -> float:
+    """The horizontal field of view in degrees of any picture of this shape that sees ``DEFAULT_FOV_DEG``."""
     across = math.tan(math.radians(DEFAULT_FOV_DEG) / 2) * width / max(height, width)
     return math.degrees(2 * math.atan(across))
 

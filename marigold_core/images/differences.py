@@ -7,18 +7,21 @@ from PIL.Image import Resampling
 from marigold_core.settings import Kind
 
 
-def difference(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:
+def difference(
+    values: np.ndarray, reference: np.ndarray, kind: Kind, known: np.ndarray | slice = np.s_[:]
+) -> np.ndarray:
     """Two maps [h, w] or [h, w, C] of one kind -> how far they lie apart at each pixel, [h, w] float32 >= 0.
 
-    Depth: what remains after a least squares fit of what the kind leaves open, scale and shift or scale alone, in the
-    reference's units. A negative scale is never fitted. Normals: the angle between them over pi. Intrinsics [h, w, C]:
-    the mean over their channels.
+    Depth: what remains after a least squares fit of what the kind leaves open, scale and shift or scale alone, to the
+    ``known`` pixels [h, w], in the reference's units. A negative scale is never fitted. Normals: the angle between
+    them over pi. Intrinsics [h, w, C]: the mean over their channels.
     """
     if kind == "unit-vector":
         return (np.arccos(np.clip((values * reference).sum(-1), -1, 1)) / np.pi).astype(np.float32)
     if kind == "unit-range":
         return np.abs(values - reference).mean(axis=-1)
-    return np.abs(_fit(values.astype(np.float64), reference.astype(np.float64), kind) - reference).astype(np.float32)
+    fitted = _fit(values.astype(np.float64), reference.astype(np.float64), kind, known)
+    return np.abs(fitted - reference).astype(np.float32)
 
 
 def resize_map(
@@ -55,12 +58,12 @@ def shrink(
     return resize_map(values, (max(1, round(height * scale)), max(1, round(width * scale))), resample, kind)
 
 
-def _fit(values: np.ndarray, reference: np.ndarray, kind: Kind) -> np.ndarray:
+def _fit(values: np.ndarray, reference: np.ndarray, kind: Kind, known: np.ndarray | slice) -> np.ndarray:
     if kind == "metric":
         return values
-    centre = values.mean() if kind == "affine" else 0.0
-    target = reference.mean() if kind == "affine" else 0.0
-    offset = values - centre
-    spread = float((offset**2).sum())
-    scale = max(0.0, float((offset * (reference - target)).sum()) / spread) if spread else 0.0
+    centre = values[known].mean() if kind == "affine" else 0.0
+    target = reference[known].mean() if kind == "affine" else 0.0
+    offset, wanted = values - centre, reference - target
+    spread = float((offset[known] ** 2).sum())
+    scale = max(0.0, float((offset[known] * wanted[known]).sum()) / spread) if spread else 0.0
     return scale * offset + target

@@ -5,6 +5,7 @@ Both directions stand in one class, so that training and inference agree. ``pict
 channels the values need; the network denoises a latent of four channels for each of them at once.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from marigold_core.ensemble import fuse_absolute, fuse_affine, fuse_directions, 
 from marigold_core.images.intrinsics import Layer, count_pictures
 from marigold_core.prediction import DepthTransfer, Kind, Prediction, Space
 
+TINY = 1e-6  # metres; keeps logarithm and inverse finite where nothing is known
 NEAR_QUANTILE, FAR_QUANTILE = 0.02, 0.98  # Ke et al. 2024, section 3.2: robust ends of the valid depth range
 
 
@@ -28,39 +30,66 @@ class Depth:
     ``transfer`` is the function from depth, 0 at the near and 1 at the far plane, to the grey of the picture: "linear"
     as published, or "root", the square root, which gives the near half seven tenths of the greys. ``from_vae`` inverts
     it. ``space`` is the quantity that the network predicts: a picture of disparity, white where it is near,
-    is read as values that grow with distance, as all others do.
+    is read as values that grow with distance, as all others do. Depth in metres (``range_m``) is painted as its
+    logarithm between two fixed depths, given for a camera whose focal length is ``focal_px`` in pixels of the network's
+    input: what a network sees of a size in pixels is as far as the focal length is long.
     """
 
     kind: Kind = "affine"
     transfer: DepthTransfer = "linear"
     space: Space = "depth"
+    range_m: tuple[float, float] | None = None  # of metric depth: what is black and what is white
+    focal_px: float | None = None
     name = "depth"
     pictures = 1
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
-        """Normalise depth [B, 1, H, W] with bool mask [B, 1, H, W] -> [B, 3, H, W] in [-1, 1], near = -1, far = 1.
+        """Normalise depth > 0 [B, 1, H, W] with bool mask [B, 1, H, W] -> [B, 3, H, W] in [-1, 1].
 
-        Per image the 2 % and 98 % quantiles of the valid values become -1 and 1; what lies outside is clipped and
-        invalid pixels go to the far plane, so that the latent cells around a hole are not encoded as a near surface.
-        An image without depth range becomes far everywhere. For ``space`` "depth" alone: those of other spaces are run
-        here but not trained. Source: Ke et al. 2024, section 3.2; the transfer function is an addition of this project.
+        Near is -1 and far 1, of disparity the other way round. Per image the 2 % and 98 % quantiles of the valid values
+        of ``space`` become the ends, of metric depth those of ``range_m``; what lies outside is clipped and invalid
+        pixels go to the far plane, so that the latent cells around a hole are not encoded as a near surface. An image
+        without depth range becomes far everywhere.
+        Source: Ke et al. 2024, section 3.2; the transfer function is an addition of this project. Disparity: He et al.
+        2024 (Lotus); logarithm: Gui et al. 2025 (DepthFM); one focal length for all: Yin et al. 2023 (Metric3D).
         """
         planes: list[Tensor] = []
         for depth, mask in zip(values.float(), valid, strict=True):
-            plane = torch.ones_like(depth)  # [1, H, W]
-            known = depth[mask]
-            if known.numel():
-                # numpy selects where torch sorts: a sixth of the time, and no limit of 16 million values
-                near, far = np.quantile(known.cpu().numpy(), (NEAR_QUANTILE, FAR_QUANTILE)).tolist()
-                if far > near:
-                    place = ((depth - near) / (far - near)).clamp(0, 1)
-                    plane = torch.where(mask, (place.sqrt() if self.transfer == "root" else place) * 2 - 1, plane)
+            plane = torch.full_like(depth, self.far_grey)  # [1, H, W]
+            if (place := self._place(depth, mask)) is not None:
+                plane = torch.where(mask, (place.sqrt() if self.transfer == "root" else place) * 2 - 1, plane)
             planes.append(plane)
         return torch.stack(planes).expand(-1, 3, -1, -1)
 
+    @property
+    def far_grey(self) -> float:
+        """The far plane in a picture in [-1, 1]."""
+        return -1.0 if self.space == "disparity" else 1.0
+
+    def _place(self, depth: Tensor, mask: Tensor) -> Tensor | None:
+        """Depth [1, H, W] -> its place between the ends of the picture, in [0, 1]; None where it has no range."""
+        if self.range_m is not None:
+            low, high = map(math.log, self.range_m)
+            return ((depth.clamp_min(TINY).log() - low) / (high - low)).clamp(0, 1)
+        if self.space != "depth":
+            depth = depth.clamp_min(TINY).log() if self.space == "log" else 1 / depth.clamp_min(TINY)
+        known = depth[mask]
+        if not known.numel():
+            return None
+        # numpy selects where torch sorts: a sixth of the time, and no limit of 16 million values
+        low, high = np.quantile(known.cpu().numpy(), (NEAR_QUANTILE, FAR_QUANTILE)).tolist()
+        return ((depth - low) / (high - low)).clamp(0, 1) if high > low else None
+
     def from_vae(self, decoded: Tensor) -> Tensor:
-        """Read depth off a decoded picture [B, 3, H, W] -> [B, 1, H, W] in [0, 1], 0 = near plane."""
-        return self.read(decoded).clamp(0, 1)
+        """Read depth off a decoded picture [B, 3, H, W] -> [B, 1, H, W] in [0, 1], 0 = near plane, or in metres.
+
+        Metres are those of a camera with ``focal_px``.
+        """
+        values = self.read(decoded).clamp(0, 1)
+        if self.range_m is None:
+            return values
+        near, far = self.range_m
+        return near * (far / near) ** values
 
     def read(self, decoded: Tensor) -> Tensor:
         """Read depth off a decoded picture [B, 3, H, W] -> [B, 1, H, W], also beyond the planes at 0 and 1."""
@@ -78,9 +107,9 @@ class Depth:
         """Resize depth [B, 1, h, w] to (H, W) bilinearly."""
         return _bilinear(values, size)
 
-    def mirror(self, values: Tensor) -> Tensor:
-        """Turn depth [B, 1, H, W] of a photo into that of its mirror image."""
-        return values.flip(-1)
+    def mirror(self, values: Tensor, upside_down: bool = False) -> Tensor:
+        """Turn depth [B, 1, H, W] of a photo into that of its mirror image, left to right or upside down."""
+        return values.flip(-2 if upside_down else -1)
 
 
 @dataclass(frozen=True)
@@ -120,9 +149,10 @@ class Normals:
         """Resize unit vectors [B, 3, h, w] to (H, W) bilinearly and make them unit length again."""
         return _unit(_bilinear(values, size))
 
-    def mirror(self, values: Tensor) -> Tensor:
+    def mirror(self, values: Tensor, upside_down: bool = False) -> Tensor:
         """Turn unit vectors [B, 3, H, W] of a photo into those of its mirror image: what faced right faces left."""
-        return values.flip(-1) * values.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
+        signs = values.new_tensor([1.0, -1.0, 1.0] if upside_down else [-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
+        return values.flip(-2 if upside_down else -1) * signs
 
 
 @dataclass(frozen=True)
@@ -170,9 +200,9 @@ class Intrinsics:
         """Resize layers [B, C, h, w] to (H, W) bilinearly."""
         return _bilinear(values, size)
 
-    def mirror(self, values: Tensor) -> Tensor:
+    def mirror(self, values: Tensor, upside_down: bool = False) -> Tensor:
         """Turn layers [B, C, H, W] of a photo into those of its mirror image."""
-        return values.flip(-1)
+        return values.flip(-2 if upside_down else -1)
 
 
 Modality = Depth | Normals | Intrinsics
@@ -184,7 +214,8 @@ def modality_for(checkpoint: Capabilities) -> Modality:
         return Intrinsics(checkpoint.layers)
     if checkpoint.modality == "normals":
         return Normals(checkpoint.full_z_range, checkpoint.family.normals_x or "right")
-    return Depth(checkpoint.kind, checkpoint.depth_transfer, checkpoint.space)
+    metric = checkpoint.metric_range_m, checkpoint.focal_px
+    return Depth(checkpoint.kind, checkpoint.depth_transfer, checkpoint.space, *metric)
 
 
 def modality_of(prediction: Prediction) -> Modality:

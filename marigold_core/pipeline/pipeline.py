@@ -35,6 +35,7 @@ from marigold_core.calibration.calibrate import (
 )
 from marigold_core.checkpoints.registry import Checkpoint
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
+from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, focal_length_px
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline import completion
 from marigold_core.pipeline.image_prior import Features, ImagePrior
@@ -485,7 +486,8 @@ class MarigoldPipeline:
             try:
                 with self._tiling(tiled):
                     latent = self.encode(x.to(self.device, self.dtype))
-                    return Condition(latent, self.features(latent), size, view, grid, tiled)
+                    focal_px = focal_length_px(size[1], photo.fov_x_deg or assumed_fov_x_deg(*size))
+                    return Condition(latent, self.features(latent), size, view, grid, tiled, focal_px)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -606,6 +608,8 @@ class MarigoldPipeline:
         height, width = condition.size
         member = self.modality.from_vae(self.decode(clean.to(self.dtype)).float())[..., :height, :width]
         self._checked(member)
+        if isinstance(self.modality, Depth) and self.modality.focal_px:
+            member = member * (condition.focal_px / self.modality.focal_px)
         if condition.view.mirrored:
             member = self.modality.mirror(member)
         return member if condition.size == condition.photo_size else self.modality.resize(member, condition.photo_size)
@@ -657,10 +661,20 @@ class MarigoldPipeline:
             device=self.device.type,
             dtype=str(self.dtype).removeprefix("torch."),
             tiled=tiled,
-            note=photo.note,
+            note=self._note(photo),
             given_size=photo.given_size,
             layers=self.checkpoint.layers,
         )
+
+    def _note(self, photo: Photo) -> str | None:
+        """What a person should know about a photo: how it was decoded, and a field of view that metres assume."""
+        if self.checkpoint.focal_px is None or photo.fov_x_deg:
+            return photo.note
+        assumed = (
+            "The photo does not tell its focal length: its metres assume a field of view of "
+            f"{DEFAULT_FOV_DEG:g} degrees along the longer edge."
+        )
+        return photo.note if assumed in (photo.note or "") else " ".join(filter(None, (photo.note, assumed)))
 
     def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:
         """Return a scheduler of its own for this run (it holds state), with the timesteps set."""

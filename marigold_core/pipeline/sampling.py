@@ -48,6 +48,7 @@ class Condition:
     view: View
     photo_size: tuple[int, int]  # (PH, PW), processing size of the photo itself, without padding
     tiled: bool  # whether the autoencoder had to work in tiles
+    focal_px: float = 1.0  # focal length in pixels of the view
 
 
 class Conditions:

@@ -272,11 +272,18 @@ class Service:
         return cost
 
     def begin_comparison(
-        self, photo: "PhotoSource", asked: Comparison, checkpoints: Sequence[str]
+        self, photo: "PhotoSource", asked: Comparison, checkpoints: Sequence[str], given: str | None = None
     ) -> tuple[str, Sweep]:
-        """Keep an empty comparison -> its id and itself. Raises: ImageError, SettingsError."""
+        """Keep an empty comparison -> its id and itself. Raises: ImageError, SettingsError.
+
+        A kept result of the id ``given`` takes part if it is a depth map from elsewhere, of the same photo.
+        """
         sweeps.count_cells(asked, checkpoints, MAX_CELLS)
         sweep = Sweep(load_photo(photo), asked, tuple(checkpoints))
+        if given is not None and self.keeps(given):
+            beside = self.prediction(given)
+            if not beside.fused and (beside.photo.tobytes() == sweep.photo.pixels.tobytes()):
+                sweep.given = beside
         return self._comparisons.put(sweep), sweep
 
     def run_comparison(self, sweep: Sweep) -> Generator[Progress | Cell]:
@@ -296,6 +303,8 @@ class Service:
             check_cost(pipe.resolve(requested.largest), size)
             records.append(pipe.checkpoint)
         sweeps.check_alike(records)
+        if sweep.given:
+            sweeps.reduce_given(sweep.given, records[0])
 
         def part_times(checkpoint: str) -> Generator[Progress, None, PartTimes]:
             known = self.estimate(requested.sample, size, checkpoint)

@@ -226,7 +226,7 @@ def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
         if isinstance(event, Progress):
             yield {"progress": event.stage}
         else:
-            done, cells = len(sweep.tiles), text.count(len(sweep.places()), "cell")
+            done, cells = sweep.done, text.count(len(sweep.places()), "cell")
             yield {"progress": compare_text.CELLS.format(done=done, cells=cells)}
     files = zip(compare_text.FILES, service.export_comparison(key), strict=True)
     yield {**{name: _file(path) for name, path in files}, "rows": [row.record for row in sweep.rows()]}

@@ -45,7 +45,7 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab(text.LAB_TAB):
                 compare_tab = CompareScreen(service)
         photo_tab.connect(page)
-        compare_tab.connect(page, photo_tab.controller.photo)
+        compare_tab.connect(page, photo_tab.controller.photo, photo_tab.controller.result)
         add_endpoints(page, service)
         page.load(None, js=_script())
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)

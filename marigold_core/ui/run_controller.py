@@ -281,7 +281,7 @@ class RunController:
             pace.wait(perf_counter() - begun)
             progress, is_new = None, False
         assert result is not None  # a run ends with its prediction or raises
-        sentence = summary(result, perf_counter() - began, job.photo.note)
+        sentence = summary(result, perf_counter() - began, result.note)
         if stopping is not None and stopping.converged:
             sentence = text.SETTLED.format(used=stopping.finished, asked=stopping.requested, seconds=stopping.saved_s)
         yield self.show_result(result, sentence, values)

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from marigold_core.comparison.sweep import (
     format_seconds,
     measure,
     reduce,
+    reduce_given,
     to_csv,
 )
 from marigold_core.images.colormaps import depth_to_rgb
-from marigold_core.prediction import Kind
+from marigold_core.prediction import Kind, Space
 from tests.helpers.command_line import fingerprints
 from tests.helpers.predictions import prediction_of
 
@@ -245,6 +247,50 @@ def test_the_sheet_the_table_and_the_cells_are_written(folder, out, tiny_depth, 
     assert (cell / "uncertainty.npy").exists()
     lone = next(path for name, path in cells.items() if name.endswith("_seed7_steps2_members1"))
     assert {path.name for path in lone.iterdir()} == {"depth.npy", "manifest.json"}
+
+
+@pytest.mark.parametrize("space", ["depth", "log", "disparity"])
+def test_metres_from_elsewhere_are_what_cells_of_every_space_are_measured_against(hills, space: Space) -> None:
+    metres = 2 + 3 * hills
+    missing = np.zeros(hills.shape, bool)
+    missing[:5] = True
+    given = replace(prediction_of(metres), kind="metric", checkpoint="given: z.npy", missing=missing)
+    right = {"depth": metres, "log": np.log(metres), "disparity": -1 / metres}[space]
+    right = np.where(missing, right.min(), right)  # there nothing is known, so it does not count
+    cells = [tile(values, steps, name=f"{steps}") for steps, values in ((4, right * 0.3 + 0.1), (9, hills[::-1]))]
+    cells = [replace(one, space=space) for one in cells]
+    tiles = [reduce_given(given, replace(prediction_of(hills), space=space)), *cells]
+    rows = against_reference(tiles)
+    assert [row.is_reference for row in rows] == [True, False, False]
+    assert rows[1].record["difference"] == pytest.approx(0, abs=1e-5) and rows[2].record["difference"] > 0.02
+    assert tiles[0].values.min() >= 0 and tiles[0].values.max() == pytest.approx(1)
+    photo = np.zeros((30, 40, 3), np.uint8)
+    sizes = [Image.open(BytesIO(draw(some, photo, paint_maps(some)))).size for some in (rows, rows[:1])]
+    assert sizes[0][1] > sizes[1][1]
+    table = to_csv(rows).decode().splitlines()
+    assert table[1].startswith("given: z.npy,,,,,,0.0000,0.0000,yes")
+
+
+def test_maps_from_elsewhere_of_another_meaning_are_refused(hills: np.ndarray) -> None:
+    disparity = replace(prediction_of(hills), space="disparity")
+    with pytest.raises(SettingsError, match="it is affine disparity, but the checkpoint gives affine depth"):
+        reduce_given(disparity, prediction_of(hills))
+    with pytest.raises(SettingsError, match="it is affine depth, but the checkpoint gives metric depth"):
+        reduce_given(prediction_of(hills), replace(prediction_of(hills), kind="metric"))
+
+
+def test_a_depth_map_from_elsewhere_is_a_row(folder, out, write, compare, capsys) -> None:
+    photo = write(folder / "a.png")
+    np.save(folder / "z.npy", np.add.outer(np.arange(24), np.arange(32)) + 5.0)
+    assert compare(photo, "--depth", folder / "z.npy", "--unit-m", "0.1") == cli.ALL_DONE
+    table = list(csv.DictReader((out / "a" / "compare.csv").read_text().splitlines()))
+    assert [row["checkpoint"] for row in table][0] == "given: z.npy" and len(table) == 5
+    assert [row["reference"] for row in table] == ["yes", "", "", "", ""]
+    assert "given: z.npy" in capsys.readouterr().out
+    assert compare(photo, "--unit-m", "0.1", "--overwrite") == cli.USAGE
+    assert "with --depth" in capsys.readouterr().err
+    words = ("--depth", folder / "z.npy", "--quantity", "disparity", "--overwrite")
+    assert compare(photo, *words) == cli.USAGE and "cannot be compared" in capsys.readouterr().err
 
 
 def test_checkpoints_stand_side_by_side(folder, out, tiny_depth, tiny_depth_lcm, write, compare) -> None:

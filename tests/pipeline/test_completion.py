@@ -41,7 +41,7 @@ def picture(photo):
 
 def test_between_known_depths_it_is_nearer_to_the_truth_than_a_fit():
     nano, picture = load("nano", dtype="float32"), load_photo(examples.photos()[0]).pixels
-    small = {"processing_resolution": 96}
+    small: dict[str, Any] = {"processing_resolution": 96}
     relative = nano(picture, Settings(num_inference_steps=4, **small))
     rows, columns = np.mgrid[0 : 1 : relative.values.shape[0] * 1j, 0 : 1 : relative.values.shape[1] * 1j]
     truth = 2 + 6 * relative.values + 3 * np.sin(3 * columns) * rows  # bent, so that no scale and shift lead to it
@@ -79,7 +79,8 @@ def test_it_takes_the_steps_of_the_paper():
     firsts = [torch.zeros_like(z), torch.zeros(2)]
     seconds = [torch.zeros_like(z), torch.zeros(2)]
     for number, t in enumerate(scheduler.timesteps, start=1):
-        z.requires_grad_(), roots.requires_grad_()
+        z.requires_grad_()
+        roots.requires_grad_()
         alpha = scheduler.alphas_cumprod[t]
         v = velocity(z, t)
         relative = read(alpha.sqrt() * z - (1 - alpha).sqrt() * v)

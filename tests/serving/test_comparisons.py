@@ -7,14 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from marigold_core import Cell, Progress, cli, load
+from marigold_core import Cell, Progress, cli, from_depth, load
 from marigold_core.comparison.sweep import Comparison, Sweep
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.serving.jobs import MAX_CELLS, MAX_MINUTES, Service, shared_comparison
 from marigold_core.serving.results import ResultStore
 from marigold_core.settings import Settings
+from marigold_core.ui.screens.compare import draw_grid
+from tests.helpers.predictions import prediction_of
 from tests.helpers.sweeps import sweep_of
 
 SMALL = {"steps": [1, 2], "sizes": [1, 3], "processing_resolution": 32}
@@ -48,6 +51,21 @@ def test_a_grid_tells_every_step_and_counts_them_all(tiny_depth: Path, photo: Ca
     assert {event.total for event in events if isinstance(event, Progress)} == {2 * (1 + 2) * 2}
     assert steps == sorted(steps) and steps[-1] == 12
     assert sum(isinstance(event, Cell) for event in events) == 8
+
+
+def test_a_kept_depth_map_of_the_same_photo_takes_part(service: Service, tiny_depth: Path, photo: Callable) -> None:
+    pixels, z = photo(24, 32), np.add.outer(np.arange(24), np.arange(32)) + 5.0
+    given, run = service.keep(from_depth(pixels, z)), service.keep(prediction_of(z, photo=pixels))
+    asked = shared_comparison(**SMALL)
+    for kept, seen, count in ((given, pixels, 5), (given, pixels[::-1], 4), (run, pixels, 4), ("gone", pixels, 4)):
+        _, sweep = service.begin_comparison(seen, asked, [str(tiny_depth)], kept)
+        if seen is pixels:
+            list(service.run_comparison(sweep))
+            assert len(sweep.tiles) == count and sweep.done == 4
+            assert sweep.rows()[0].tile.checkpoint == ("given: array" if count == 5 else tiny_depth.name)
+            assert draw_grid(sweep, {}).count("data-cell=") == count
+        else:
+            assert sweep.given is None
 
 
 def test_a_closed_grid_takes_no_further_step(tiny_depth: Path, photo: Callable, monkeypatch) -> None:

@@ -217,7 +217,9 @@ def test_bad_data_and_a_checkpoint_of_normals_are_refused(
     assert score(tiny_normals, tmp_path / "missing") == 2
     assert score(tiny_normals, floors, "--honesty", tmp_path / "empty") == 2
     assert score("no-such-checkpoint", floors) == 2
-    assert "tiny-normals predicts normals; only depth is scored." in capsys.readouterr().err
+    assert "The honesty checks are of depth, and tiny-normals predicts normals." in capsys.readouterr().err
+    assert score(tiny_normals, floors, "--figures", tmp_path / "figures") == 2
+    assert "Figures show depth, and tiny-normals predicts normals" in capsys.readouterr().err
 
 
 def test_of_a_run_the_checkpoint_that_validated_best_is_scored_and_named(

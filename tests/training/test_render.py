@@ -129,6 +129,20 @@ def test_instances_of_one_mesh_keep_their_places_and_looks(draw):
     assert red[0] > 2 * red[2] and blue[2] > 2 * blue[0]
 
 
+@pytest.mark.parametrize("light", [LIGHT, replace(LIGHT, key_colour=(0.1, 0.2, 0.9), ambient=np.full((6, 3), 0.05))])
+def test_albedo_is_the_colour_of_the_surface_whatever_the_light(draw, light):
+    tint = np.array([0.9, 0.5, 0.05])
+    scene = scene_of((meshes.frustum(), Material(None, tuple(tint), gloss=1.0), place(), "object"))
+    scene.lighting = light
+    view = draw(scene, Camera((0.4, 0.9, 3.0), (0.0, 0.5, 0.0), 60.0))
+    seen = view.labels == LABELS.index("object")
+    base = tint**2  # materials are painted with gamma 2
+    expected = np.where(base <= 0.0031308, 12.92 * base, 1.055 * base ** (1 / 2.4) - 0.055) * 255
+    assert seen.mean() > 0.05 and view.albedo is not None
+    np.testing.assert_allclose(view.albedo[seen], np.broadcast_to(expected, (seen.sum(), 3)), atol=1.5)
+    assert (view.albedo[~seen] == 0).all()
+
+
 def test_a_box_throws_a_shadow(draw):
     camera = Camera((0.0, 6.0, 0.01), (0.0, 0.0, 0.0), 60.0)
     floor = (meshes.plane(), Material(), place(scale=(30, 1, 30)), "ground")
@@ -210,9 +224,15 @@ def test_samples_come_back_as_they_were_rendered(draw, tmp_path):
     assert sample.kind == kind and sample.fov_x_deg == pytest.approx(camera.fov_x_deg)
     np.testing.assert_array_equal(sample.rgb, view.rgb)
     np.testing.assert_array_equal(sample.labels, view.labels)
+    assert sample.albedo is not None and view.albedo is not None and (sample.albedo > 0).any()
+    np.testing.assert_array_equal(sample.albedo, view.albedo)
     np.testing.assert_array_equal(np.isinf(sample.depth_m), np.isinf(view.depth_m))
     np.testing.assert_allclose(sample.depth_m, view.depth_m, rtol=2**-11)
     np.testing.assert_allclose(sample.normals, view.normals, atol=0.005)
+    (tmp_path / "shard_00000" / "albedo.npy").unlink()  # as older versions wrote shards
+    older = RenderedScenes(tmp_path)[0]
+    assert older.albedo is None and not any("albedo" in path.name for path in RenderedScenes(tmp_path).files(0))
+    np.testing.assert_array_equal(older.rgb, view.rgb)
 
 
 @pytest.fixture

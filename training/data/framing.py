@@ -1,4 +1,4 @@
-"""Framing: pictures with depth in metres -> training batches; crops, flips, augmentation, normalisation, mask.
+"""Framing: pictures with a target, such as depth -> training batches; crops, flips, augmentation, normalisation, mask.
 
 It runs on the CPU, in the workers of a data loader. Every random choice is a function of a place in the run, such as
 (seed, micro-batch), and of a picture's position in the batch; the number of workers and restarts change nothing.
@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.image_prior import Features
-from marigold_core.pipeline.modalities import Depth
+from marigold_core.pipeline.modalities import Depth, Modality
 from training.data.augmentation import crop_nearest, crop_picture, draw_crop, photographic
 from training.data.random_streams import stream
 from training.data.sets.sample import DepthSet, Sample
+from training.data.targets import focal_px, planes, target_of, which_count
 from training.recipe import Framing
 
 ASPECTS = (4 / 3, 3 / 2, 16 / 9, 5 / 2, 1.0)  # width / height of landscape crops; portraits take the inverse
@@ -28,7 +29,7 @@ WIDE_ASPECTS = (16 / 9, 5 / 2, 10 / 3)
 WIDE_SHARES = (0.4, 0.3, 0.3)
 ROUND_PX = 16
 
-PUBLISHED = Depth()  # how depths are encoded unless a checkpoint has another transfer function
+PUBLISHED = Depth()  # what is predicted unless a checkpoint says otherwise
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Size = tuple[int, int]  # height, width in pixels
@@ -39,8 +40,8 @@ class Batch:
     """A micro-batch: pictures of one size from one data set, or the latents of such."""
 
     image: Tensor  # [B, 3, H, W] in [-1, 1], or its latent [B, 4, h, w]
-    target: Tensor  # the same of the depth map: near = -1, far = 1
-    valid: Tensor  # [B, 1, h, w] bool, latent cells whose depth is known
+    target: Tensor  # the same of the target, as its modality paints it; of depth near = -1, far = 1
+    valid: Tensor  # [B, 1, h, w] bool, latent cells whose target is known
     names: tuple[str, ...]
     encoded: bool  # True: image and target are latents
     features: Features = ()  # of the image prior's trunk, where they were computed with the latents
@@ -86,61 +87,53 @@ def frame(
     factor: int,
     place: tuple[int, ...],
     colours: Tensor | None = None,
-    modality: Depth = PUBLISHED,
+    modality: Modality = PUBLISHED,
 ) -> Batch:
-    """Turn pictures with depth in metres into a batch of ``size``, cut to multiples of the autoencoder's ``factor``.
+    """Turn pictures with a modality's target into a batch of ``size``, cut to multiples of ``factor``.
 
     ``place`` = (seed, ...) decides every random choice; ``colours`` [L, 3, 2] are colours of real photographs
     (``augmentation.measure_colours``) that faulty pictures may take over.
-    A picture of one depth alone counts nowhere. Raises: MarigoldError naming the sample that has no known depth.
+    A picture of one depth alone counts nowhere. Raises: MarigoldError naming the sample without target or known depth.
     Source: Ke et al. 2024, section 3.2; without random crops the published sizes, nearest-exact as the authors resize.
     """
     # 1. Crop or resize, and turn: what moves pixels.
     cut = (size[0] // factor * factor, size[1] // factor * factor)
     nearest = framing.nearest_rgb
-    rgb, depth = [], []
+    target, rgb, values = target_of(modality), [], []
     for position, sample in enumerate(samples):
         rng = np.random.default_rng([*place, position])
         box = _box(sample.depth_m.shape, size, cut, framing, rng)
-        turn = -1 if rng.random() < framing.upside_down else 1
-        mirror = -1 if rng.random() < framing.flip else 1
-        rgb.append((crop_nearest if nearest else crop_picture)(sample.rgb, box, cut)[::turn, ::mirror])
-        depth.append(crop_nearest(sample.depth_m, box, cut)[::turn, ::mirror])
+        turned = rng.random() < framing.upside_down
+        mirrored = rng.random() < framing.flip
+        picture = (crop_nearest if nearest else crop_picture)(sample.rgb, box, cut)
+        rgb.append(picture[:: -1 if turned else 1, :: -1 if mirrored else 1])
+        seen = target.values(sample, focal_px(sample, cut[1] / (box[2] - box[0])))
+        found = planes(crop_nearest(seen, box, cut))[None]  # [1, C, H, W]
+        found = modality.mirror(found, upside_down=True) if turned else found
+        values.append(modality.mirror(found) if mirrored else found)
     # 2. Photographs, with their faults.
     pictures = torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
     pictures = photographic(pictures, stream(*place, len(samples)), colours, framing.photographic)
-    # 3. Depth: which counts, and where between the near and the far plane it lies.
-    depth_m = torch.from_numpy(np.stack(depth))[:, None]  # [B, 1, H, W]
-    measured, known = which_count(depth_m, a_set, framing)
-    _refuse_unknown(samples, known, a_set, framing)
-    target = modality.to_vae(depth_m, measured)  # [B, 3, H, W], the far plane where not measured
-    known = known & _has_range(target, measured)
+    # 3. The target: what of it counts, and the picture that it becomes.
+    measured, known = target.masks(torch.cat(values), a_set, framing)
+    painted = modality.to_vae(torch.cat(values), measured)  # [B, 3, H, W]
+    if isinstance(modality, Depth):
+        _refuse_unknown(samples, known, a_set, framing)
+        if modality.range_m is None:
+            known = known & _has_range(painted, measured, modality.far_grey)
     if framing.min_known < 1:
-        target = fill_unknown(target, known)
+        painted = fill_unknown(painted, known)
     cells = F.avg_pool2d(known.float(), factor) >= framing.min_known  # [B, 1, h, w]
-    return Batch(pictures * 2 - 1, target, cells, tuple(sample.name for sample in samples), encoded=False)
+    return Batch(pictures * 2 - 1, painted, cells, tuple(sample.name for sample in samples), encoded=False)
 
 
-def which_count(depth_m: Tensor, a_set: DepthSet, framing: Framing) -> tuple[Tensor, Tensor]:
-    """Depths in metres, of any shape -> bool masks: lies between near and far plane, counts in the loss.
-
-    They differ where ``framing.far_m`` is given: then sky, and what lies beyond it or beyond the set's range, is the
-    far plane and counts. NaN never does.
-    """
-    if framing.far_m is None:
-        measured = (depth_m > a_set.near_m) & (depth_m < a_set.far_m)
-        return measured, measured
-    far_m = min(framing.far_m, a_set.far_m)
-    return (depth_m > a_set.near_m) & (depth_m < far_m), depth_m > a_set.near_m
-
-
-def _has_range(target: Tensor, measured: Tensor) -> Tensor:
+def _has_range(target: Tensor, measured: Tensor, far_grey: float) -> Tensor:
     """Encoded depth [B, 3, H, W], mask of what was measured [B, 1, H, W] -> which pictures have a range, [B, 1, 1, 1].
 
     Where the 2 % and the 98 % quantile are equal there is no near and no far plane, and ``Depth.to_vae`` gives the far
     plane alone: such a picture teaches nothing.
     """
-    return ((target[:, :1] < 1) & measured).flatten(1).any(dim=1)[:, None, None, None]
+    return ((target[:, :1] != far_grey) & measured).flatten(1).any(dim=1)[:, None, None, None]
 
 
 def fill_unknown(target: Tensor, known: Tensor) -> Tensor:

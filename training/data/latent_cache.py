@@ -3,9 +3,9 @@
 A folder holds the latents of one data set. ``latents.json`` records what they are a function of, and shards hold
 
     shard_00000256_v0/image.npy   [N, 4, h, w] float16  scaled latents of N pictures, number 256 being the first
-    shard_00000256_v0/target.npy  [N, 4, h, w] float16  scaled latents of their depth maps
-    shard_00000256_v0/valid.npy   [N, 1, h, w] bool     cells whose depth is known
-    shard_00000256_v0/grey.npy    [N, 1, h, w] float16  mean grey of the depth map in each cell, -1 to 1
+    shard_00000256_v0/target.npy  [N, 4, h, w] float16  scaled latents of their depth maps, or of another target
+    shard_00000256_v0/valid.npy   [N, 1, h, w] bool     cells whose target is known
+    shard_00000256_v0/grey.npy    [N, 1, h, w] float16  mean grey of the depth map in each cell, -1 to 1; of depth alone
     shard_00000256_v0/names.json  N names
     shard_00000256_v0/features_0.npy ...   [N, C, h', w'] float16  of the image prior's trunk, where there is one
 
@@ -26,10 +26,26 @@ from marigold_core.storage import atomic_folder, write_json
 if TYPE_CHECKING:  # the doctor starts without torch
     from torch import nn
 
+    from marigold_core.pipeline.modalities import Modality
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 INDEX, NAMES = "latents.json", "names.json"
-OLD_DEFAULTS: dict[str, object] = {"depth_curve": "linear"}  # of folders made before it could be chosen
+TARGET_FIELDS = ("range_m", "focal_px")  # of a modality that has them
+OLD_DEFAULTS: dict[str, object] = {"depth_curve": "linear", "target": {"name": "depth"}}  # of older folders
+
+
+def target_record(modality: "Modality") -> dict[str, object]:
+    """Describe what targets are, as ``latents.json`` records it: all that their pictures depend on but the curve."""
+    from training.data.targets import name_of
+
+    more = {name: getattr(modality, name, None) for name in TARGET_FIELDS}
+    found = {"name": name_of(modality), **{name: value for name, value in more.items() if value is not None}}
+    return json.loads(json.dumps(found))
+
+
+def named(record: object) -> str:
+    """Return the name in a record of a target."""
+    return str(cast(Mapping[str, object], record).get("name"))
 
 
 def read_index(folder: Path) -> dict[str, object]:
@@ -52,7 +68,7 @@ def check_record(folder: Path, made_with: Mapping[str, object], pictures: int) -
     """
     if (folder / INDEX).exists() and any(folder.glob("shard_*")):
         begun = OLD_DEFAULTS | read_index(folder)
-        if changed := _changed(begun, made_with):
+        if changed := _changed(begun, OLD_DEFAULTS | dict(made_with)):
             raise MarigoldError(
                 f"The latents in {folder.name} were made with another {', '.join(changed)}; "
                 "use the same, or another --out."

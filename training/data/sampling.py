@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from marigold_core.errors import MarigoldError
-from marigold_core.pipeline.modalities import Depth
-from marigold_core.prediction import DepthTransfer
+from marigold_core.pipeline.modalities import Depth, Modality
 from training.data.framing import PUBLISHED, Batch, choose_size, frame
-from training.data.latent_cache import NAMES, OLD_DEFAULTS, read_index
+from training.data.latent_cache import NAMES, OLD_DEFAULTS, named, read_index, target_record
 from training.data.sets.sample import DepthSet, Sample
+from training.data.targets import name_of
 from training.recipe import Framing
 
 PARTS, GREY = ("image", "target", "valid"), "grey"  # files of a shard of latents; older ones lack the grey
@@ -57,7 +57,12 @@ class Pictures:
     """A data set whose pictures are framed anew each time they are read."""
 
     def __init__(
-        self, a_set: DepthSet, framing: Framing, factor: int, colours: Tensor | None = None, modality: Depth = PUBLISHED
+        self,
+        a_set: DepthSet,
+        framing: Framing,
+        factor: int,
+        colours: Tensor | None = None,
+        modality: Modality = PUBLISHED,
     ) -> None:
         self.a_set, self.framing, self.factor, self.colours, self.modality = a_set, framing, factor, colours, modality
         self.label = a_set.kind
@@ -105,16 +110,22 @@ class Latents:
         self._names = [json.loads((path / NAMES).read_text(encoding="utf-8")) for path in self.paths]
         self._ends = np.cumsum([len(shard["image"]) for shard in self.shards])
 
-    def check(self, autoencoder: str, prior: str | None = None, transfer: DepthTransfer = "linear") -> None:
+    def check(self, autoencoder: str, prior: str | None = None, modality: Modality = PUBLISHED) -> None:
         """Compare what made the latents with networks of these sha256 (``latent_cache.autoencoder_sha256``).
 
         Features of the image prior are read with the latents where they are its own; where there are none, the
-        training computes them. Raises: MarigoldError when autoencoder, prior or the curve of the depths was another.
+        training computes them. Raises: MarigoldError when autoencoder, prior, target or depth curve was another.
         """
-        stored, made_by = (OLD_DEFAULTS | self.made_with)["depth_curve"], self.made_with.get("prior_sha256")
+        stored, made_by = OLD_DEFAULTS | self.made_with, self.made_with.get("prior_sha256")
+        transfer = modality.transfer if isinstance(modality, Depth) else "linear"
         fault = None
-        if stored != transfer:
-            fault = f"depths in {self.label} are painted on a {stored} curve and the start's on a {transfer} one"
+        if stored["target"] != target_record(modality):
+            fault = (
+                f"latents in {self.label} are of {named(stored['target'])} and the start predicts {name_of(modality)}"
+            )
+        elif stored["depth_curve"] != transfer:
+            curve = stored["depth_curve"]
+            fault = f"depths in {self.label} are painted on a {curve} curve and the start's on a {transfer} one"
         elif self.made_with["autoencoder_sha256"] != autoencoder:
             fault = f"latents in {self.label} were made by another autoencoder than the start's"
         elif prior is not None and made_by not in (None, prior):

@@ -85,7 +85,8 @@ def choose(source: str | Path, step: str = BEST) -> Choice:
     else:
         steps = ", ".join(map(str, there))
         raise MarigoldError(f"{run.name} has no checkpoint {step!r}: give --step best, newest or one of {steps}.")
-    score = f", AbsRel {scores[number]:.4f}" if number in scores else ""
+    error = "error" if MetricsLog(run / METRICS).decides else "AbsRel"
+    score = f", {error} {scores[number]:.4f}" if number in scores else ""
     return Choice(there[number], f"{run.name}: step {number} ({why}{score})")
 
 

@@ -1,4 +1,4 @@
-"""Training losses: latent velocity, as published; decoded depth; and the distance of features of renders and photos."""
+"""Training losses: latent velocity, as published; decoded targets; distance of features of renders and photos."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ import torch
 from torch import IntTensor, Tensor
 from torch.nn import functional as F
 
+from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.image_prior import Features
-from marigold_core.pipeline.modalities import Depth
+from marigold_core.pipeline.modalities import Depth, Modality, Normals
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.random_streams import stream
 from training.engine.noise import multi_resolution_noise
@@ -21,6 +22,7 @@ RANGE = 2.0  # of depth maps as the loss measures them, as of pictures
 SCALES = (1, 2, 4, 8)  # distances between the neighbours whose differences are compared, pixels
 FIT = (0.3, 3.0)  # range of the fitted scale of a picture; outside it counts as an error of contrast
 TINY = 1e-12  # added to divisors, for features that are all zero
+SMALLEST_ANGLE = 1e-3  # radians, of the loss of normals: the gradient of arccos is infinite at 0
 FLAT = 2.5e-5  # variance of a decoded map below which there is nothing to fit
 
 
@@ -56,7 +58,7 @@ def velocity_loss(
 
     ``features`` are the image prior's of the image latents. Noise and timesteps are drawn from (recipe.seed, micro),
     the number of the micro-batch in the run. A batch without a usable cell gives 0 and no gradient.
-    ``recipe.picture_weight`` weighs the ``decoded_depth_loss`` of every second picture, which is added.
+    ``recipe.picture_weight`` weighs the ``task_loss`` of every second picture, which is added.
 
     Source: Ke et al. 2024, section 3.2; v-prediction as in Salimans and Ho 2022.
     """
@@ -69,12 +71,72 @@ def velocity_loss(
     if not recipe.picture_weight:
         return loss
     estimate = _clean_estimate(pipeline, wanted.noisy, velocity, wanted.t)[::2]  # decoding costs more than the U-Net
-    modality = cast(Depth, pipeline.modality)  # no start predicts anything else
-    guess = modality.read(pipeline.decode(estimate).float())  # [B/2, 1, H, W]
+    guess = pipeline.decode(estimate).float()  # [B/2, 3, H, W]
     with torch.no_grad():
-        truth = modality.from_vae(pipeline.decode(clean[::2]).float())
+        truth = pipeline.decode(clean[::2]).float()
     known = F.interpolate(valid[::2].float(), truth.shape[-2:])
-    return loss + recipe.picture_weight * decoded_depth_loss(guess, truth, known)
+    return loss + recipe.picture_weight * task_loss(pipeline.modality, guess, truth, known)
+
+
+def end_to_end_loss(
+    pipeline: MarigoldPipeline,
+    image_latent: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    *,
+    recipe: Recipe,
+    micro: int,
+    features: Features = (),
+) -> Tensor:
+    """Score the one step from zeros that inference makes -> scalar, through the frozen decoder.
+
+    Args:
+        pipeline: of a checkpoint whose ``initial_noise`` is zeros.
+        image_latent: latents of the photos [B, 4, h, w].
+        truth: pictures of the target [B, 3, H, W] in [-1, 1], as its modality paints them.
+        valid: usable latent cells [B, 1, h, w] bool.
+        recipe: noise on the photos, dropout of the prior.
+        micro: number of the micro-batch, which with the seed decides what is drawn.
+        features: of the image prior, of the image latents.
+
+    Source: Martin Garcia et al. 2025, section 4: timestep T, no noise, a loss of the task.
+    """
+    image_latent, features = _disturbed(image_latent, features, recipe, stream(recipe.seed, micro))
+    start = torch.zeros_like(image_latent)
+    t = torch.full((len(start),), len(pipeline.scheduler.alphas_cumprod) - 1, device=start.device)
+    velocity = pipeline.predict_velocity(image_latent, start, t, features).float()
+    guess = pipeline.decode(_clean_estimate(pipeline, start, velocity, t)).float()
+    return task_loss(pipeline.modality, guess, truth, F.interpolate(valid.float(), truth.shape[-2:]))
+
+
+def task_loss(modality: Modality, guess: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Score decoded pictures [B, 3, H, W] against those of the truth by what they mean -> scalar.
+
+    ``known`` [B, 1, H, W] is 1 where the truth is known, else 0. Depth of unknown scale and shift is fitted first
+    (``decoded_depth_loss``), of metric depth the difference of logarithms counts, of normals the angle in radians.
+    Raises: MarigoldError for a modality without a loss.
+    """
+    if isinstance(modality, Depth):
+        if modality.range_m is None:
+            return decoded_depth_loss(modality.read(guess), modality.from_vae(truth), known)
+        return _mean(RANGE * (modality.read(guess) - modality.read(truth)).abs(), known)
+    if isinstance(modality, Normals):
+        cosine = (modality.from_vae(guess) * modality.from_vae(truth)).sum(dim=1, keepdim=True)
+        return _mean(torch.arccos(cosine.clamp(-1, 1 - SMALLEST_ANGLE**2 / 2)), known)
+    raise MarigoldError(f"There is no loss of decoded {modality.name}: leave out --objective and --picture-weight.")
+
+
+def _disturbed(
+    image_latent: Tensor, features: Features, recipe: Recipe, random: torch.Generator
+) -> tuple[Tensor, Features]:
+    """Give photo latents [B, 4, h, w] noise, and leave the prior's features out for some pictures."""
+    batch = len(image_latent)
+    grain = recipe.image_noise * torch.rand(batch, 1, 1, 1, generator=random)
+    grain = grain * torch.randn(image_latent.shape, generator=random)
+    if features:  # dropped for some pictures, so that the U-Net also learns to predict without them
+        kept = (torch.rand(batch, 1, 1, 1, generator=random) >= recipe.prior_dropout).to(image_latent.device)
+        features = tuple(found * kept for found in features)
+    return image_latent + grain.to(image_latent.device), features
 
 
 def denoising_target(
@@ -92,12 +154,8 @@ def denoising_target(
     t = draw_timesteps(len(clean), recipe.timestep_power, length, random)  # [B]
     strength = recipe.noise_strength * (t / length if recipe.noise_annealed else torch.ones(len(clean)))  # [B]
     noise = multi_resolution_noise(clean.shape, strength, random, recipe.noise_levels)  # [B, 4, h, w]
-    grain = recipe.image_noise * torch.rand(len(clean), 1, 1, 1, generator=random)
-    grain = grain * torch.randn(image_latent.shape, generator=random)
-    if features:  # dropped for some pictures, so that the U-Net also learns to predict without them
-        kept = (torch.rand(len(clean), 1, 1, 1, generator=random) >= recipe.prior_dropout).to(clean.device)
-        features = tuple(found * kept for found in features)
-    t, noise, image_latent = t.to(clean.device), noise.to(clean.device), image_latent + grain.to(clean.device)
+    image_latent, features = _disturbed(image_latent, features, recipe, random)
+    t, noise = t.to(clean.device), noise.to(clean.device)
     # 2. The truth with noise.
     steps = cast(IntTensor, t)
     noisy = pipeline.scheduler.add_noise(clean, noise, steps)

@@ -31,6 +31,11 @@ class MetricsLog:
         return {int(str(record["step"])): float(str(record["score"])) for record in records if "score" in record}
 
     @property
+    def decides(self) -> str | None:
+        """Return the figure that validations are decided by, None for AbsRel."""
+        return next((str(record["decides"]) for record in self.read() if "decides" in record), None)
+
+    @property
     def best_step(self) -> int | None:
         """Return the step of the best validation so far, None before the first."""
         return min(self.scores, key=lambda step: (self.scores[step], step), default=None)

@@ -16,23 +16,26 @@ from matplotlib.ticker import MaxNLocator
 
 from marigold_core import Settings
 from marigold_core.errors import ExportError
-from marigold_core.images.colormaps import depth_to_rgb
-from marigold_core.pipeline.modalities import Depth
+from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, stretch, to_rgb
+from marigold_core.pipeline.modalities import Depth, Modality, Normals
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.framing import Batch
 from training.data.random_streams import stream
-from training.data.sets.sample import DepthSet, labels, spread
+from training.data.sets.sample import DepthSet, Sample, labels, spread
+from training.data.targets import focal_px, planes, target_of
 from training.engine.metrics_log import MetricsLog, Record
 from training.engine.noise import gaussian_noise
-from training.recipe import Recipe
+from training.recipe import Framing, Recipe
 from training.scoring.plots import draw_sheet, save_figure
 from training.scoring.protocols import choose_protocol
-from training.scoring.scores import BASELINES, Row, averages, compare
+from training.scoring.scores import Row
+from training.scoring.targets import metric_of, photo_of
 
 VALIDATION_STEPS = 1  # denoising steps and members, as published
 SHOWN = 4  # pictures of a sheet
 MOST_STEPS = 4
 UNKNOWN = 217  # grey of pixels whose depth is not known
+DECIDES = "abs_rel"  # the figure that decides, where a validation does not name another
 SMOOTH = 50  # steps that a point of the loss curve is the mean of, at most
 
 
@@ -49,7 +52,7 @@ class ValidationCallback:
     pictures: int  # of each set, spread evenly
     examples: Batch  # for sample pictures
     folder: Path
-    baselines: dict[str, dict[str, float]] = field(default_factory=dict)  # AbsRel of each, by set; computed once
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)  # error of each, by set; computed once
 
     def __call__(self, network: ModelMixin, step: int, log: MetricsLog, stopping: Callable[[], bool]) -> None:
         """Validate, draw samples and curves if they are due at ``step``, unless the run is ``stopping``."""
@@ -88,10 +91,11 @@ class ValidationCallback:
         Source: Ke et al. 2024, section 4.2.
         """
         means: dict[str, Row] = {}
+        metric = metric_of(pipeline.modality)
         for label, a_set in zip(labels(self.sets), self.sets, strict=True):
             protocol = choose_protocol(a_set.kind)
             rows = []
-            guesses: dict[str, list[Row]] = {name: [] for name in BASELINES}
+            guesses: dict[str, list[Row]] = {name: [] for name in metric.baselines}
             for number in spread(a_set, self.pictures):
                 if stopping():
                     return None
@@ -101,16 +105,19 @@ class ValidationCallback:
                     processing_resolution=self.recipe.validate_px,
                     seed=(self.recipe.seed + number) % 2**32,
                 )
-                rows.append(compare(pipeline(sample.rgb, settings), sample.depth_m, protocol).row)
+                rows.append(metric.row(pipeline(photo_of(sample), settings), sample, protocol))
                 if label not in self.baselines:
-                    for name, guess in BASELINES.items():
-                        guesses[name].append(compare(guess(sample.rgb), sample.depth_m, protocol).row)
-            means[label] = averages(rows)
+                    for name, guess in metric.baselines.items():
+                        guesses[name].append(metric.row(guess(sample.rgb), sample, protocol))
+            means[label] = metric.mean(rows, protocol.averaging)
             if label not in self.baselines:
-                self.baselines[label] = {name: averages(found)["abs_rel"] for name, found in guesses.items()}
+                found = {name: metric.mean(rows, protocol.averaging) for name, rows in guesses.items()}
+                self.baselines[label] = {name: row[metric.decides] for name, row in found.items()}
         first = next(iter(means.values()))
-        print(f"Step {step}: " + json.dumps({name: round(row["abs_rel"], 4) for name, row in means.items()}))
-        return {"step": step, "validation": means, "score": first["abs_rel"], "baselines": dict(self.baselines)}
+        print(f"Step {step}: " + json.dumps({name: round(row[metric.decides], 4) for name, row in means.items()}))
+        decided = {} if metric.decides == DECIDES else {"decides": metric.decides}
+        record: Record = {"step": step, "validation": means, "score": metric.score(first), **decided}
+        return record | {"baselines": dict(self.baselines)}
 
 
 def sample_sheet(pipeline: MarigoldPipeline, batch: Batch, seed: int) -> Rows:
@@ -122,15 +129,16 @@ def sample_sheet(pipeline: MarigoldPipeline, batch: Batch, seed: int) -> Rows:
     if not batch.encoded:
         image, target = pipeline.encode(image), pipeline.encode(target)
     noise = gaussian_noise(image.shape, stream(seed, SHOWN)).to(image)
+    noise = torch.zeros_like(noise) if pipeline.checkpoint.family.deterministic else noise
     latents = [target]
     for steps in (1, most_steps(pipeline)):
         *_, latent = pipeline.denoise(image, noise, steps)
         latents.append(latent)
-    maps = [pipeline.modality.from_vae(pipeline.decode(latent)) for latent in latents]  # [B, 1, H, W] in [0, 1]
+    maps = [pipeline.modality.from_vae(pipeline.decode(latent)) for latent in latents]  # [B, C, H, W]
     pictures = (pipeline.decode(image).float().clamp(-1, 1) + 1) / 2 * 255
     photos = pictures.round().byte().permute(0, 2, 3, 1).cpu().numpy()  # [B, H, W, 3]
     return [
-        (name, [photo, *(depth_to_rgb(depth[number, 0].float().cpu().numpy()) for depth in maps)])
+        (name, [photo, *(_coloured(pipeline.modality, found[number]) for found in maps)])
         for number, (name, photo) in enumerate(zip(batch.names, photos, strict=False))
     ]
 
@@ -140,15 +148,31 @@ def held_out_sheet(pipeline: MarigoldPipeline, a_set: DepthSet, resolution_px: i
     rows: Rows = []
     for number in spread(a_set, SHOWN):
         sample = a_set[number]
-        depth, known = torch.from_numpy(sample.depth_m)[None, None], np.isfinite(sample.depth_m)
-        truth = (Depth().to_vae(depth, depth.isfinite())[0, 0].numpy() + 1) / 2
-        coloured = np.where(known[..., None], depth_to_rgb(truth), UNKNOWN).astype(np.uint8)
-        pictures = [sample.rgb, coloured]
+        pictures = [sample.rgb, _coloured_truth(pipeline.modality, sample, a_set)]
         for steps in (1, most_steps(pipeline)):
             settings = Settings(num_inference_steps=steps, processing_resolution=resolution_px, seed=seed)
-            pictures.append(depth_to_rgb(pipeline(sample.rgb, settings).values))
+            pictures.append(to_rgb(pipeline(photo_of(sample), settings)))
         rows.append((sample.name, pictures))
     return rows
+
+
+def _coloured(modality: Modality, values: torch.Tensor) -> np.ndarray:
+    """Colour the values [C, H, W] of a modality -> [H, W, 3] uint8."""
+    array = values.float().permute(1, 2, 0).cpu().numpy()
+    if isinstance(modality, Normals):
+        return normals_to_rgb(array)
+    if isinstance(modality, Depth) and modality.range_m:
+        return depth_to_rgb(stretch(np.log(array[..., 0]), *np.log(modality.range_m)))
+    return depth_to_rgb(array[..., 0])
+
+
+def _coloured_truth(modality: Modality, sample: Sample, a_set: DepthSet) -> np.ndarray:
+    """Colour the truth of a sample as the modality paints it, grey where it is not known -> [H, W, 3] uint8."""
+    target = target_of(modality)
+    values = planes(target.values(sample, focal_px(sample, 1.0)))[None]
+    known, _ = target.masks(values, a_set, Framing())
+    painted = modality.from_vae(modality.to_vae(values, known))
+    return np.where(known[0, 0, ..., None].numpy(), _coloured(modality, painted[0]), UNKNOWN).astype(np.uint8)
 
 
 def most_steps(pipeline: MarigoldPipeline) -> int:
@@ -172,7 +196,8 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
         baselines = cast(dict[str, dict[str, float]], scores[-1].get("baselines", {}))
         for (name, score), dash in zip(baselines.get(label, {}).items(), ("--", ":"), strict=False):
             panes[1, 1].axhline(score, color=line.get_color(), linestyle=dash, linewidth=1, label=f"{name}, {label}")
-    panes[1, 1].set(title="validation AbsRel", xlabel="step")
+    decides = str(scores[-1].get("decides", "AbsRel")) if scores else ""
+    panes[1, 1].set(title=f"validation {decides.replace('_', ' ')}", xlabel="step")
     for pane in panes.flat:
         pane.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panes[1, 1].legend(fontsize=8) if scores else panes[1, 1].remove()
@@ -180,10 +205,10 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
 
 
 def _validation(record: Record) -> dict[str, float]:
-    """Return AbsRel by data set."""
+    """Return the figure that decides by data set."""
     means = record["validation"]
     assert isinstance(means, dict)
-    return {label: row["abs_rel"] for label, row in means.items()}
+    return {label: row[str(record.get("decides", DECIDES))] for label, row in means.items()}
 
 
 def _smooth(x: Sequence[object], y: Sequence[object], smooth: bool) -> tuple[np.ndarray, np.ndarray]:

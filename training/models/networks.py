@@ -22,7 +22,11 @@ Scheduler = Literal["ddim", "lcm"]
 Spacing = Literal["trailing", "leading"]
 
 LATENT_CHANNELS = 4
-PIPELINE_CLASSES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
+PIPELINE_CLASSES = {
+    "depth": "MarigoldDepthPipeline",
+    "normals": "MarigoldNormalsPipeline",
+    "intrinsics": "MarigoldIntrinsicsPipeline",
+}
 STEPS = {"trailing": 4, "leading": 10}  # default denoising steps of the published checkpoints
 
 

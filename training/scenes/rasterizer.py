@@ -1,7 +1,7 @@
-"""Draws a scene with OpenGL on EGL, on a GPU or in software: colour, exact z, normals and labels in one pass.
+"""Draws a scene with OpenGL on EGL, on a GPU or in software: colour, exact z, normals, labels, albedo in one pass.
 
-A pixel's depth and normal come from one sample at its centre; its colour is the mean of 2x2 samples. Textures with
-holes are cut by ``discard`` in both. Invariant: a view depends on the scene, camera and size, not on earlier views.
+A pixel's depth, normal and albedo come from one sample at its centre, its colour is the mean of 2x2. Textures
+with holes are cut by ``discard`` in both. Invariant: a view depends on the scene, camera and size, not on earlier ones.
 """
 
 import atexit
@@ -164,7 +164,7 @@ class Rasterizer:
         targets.pixels.use()
         for unit, texture in enumerate(targets.textures):
             texture.use(unit)
-        set_uniforms(self.resolve, colours=0, depths=1, normals=2, half_size=half)
+        set_uniforms(self.resolve, colours=0, depths=1, normals=2, albedos=3, half_size=half)
         set_uniforms(self.resolve, reach_m=0.012 * lighting.shadow_radius_m + 0.15, strength=OCCLUSION_STRENGTH)
         self.resolve_screen.render(moderngl.TRIANGLES, vertices=3)
         return targets.read()
@@ -207,6 +207,7 @@ class Targets:
         colour = np.frombuffer(self.pixels.read(components=3, attachment=0, alignment=1), np.uint8)
         depth = np.frombuffer(self.pixels.read(components=1, attachment=1, dtype="f4"), np.float32)
         normal = np.frombuffer(self.pixels.read(components=4, attachment=2), np.uint8).reshape(height, width, 4)
+        albedo = np.frombuffer(self.pixels.read(components=3, attachment=3, alignment=1), np.uint8)
         depth = depth.reshape(height, width)
         sky = depth == 0
         directions = rgb_to_normals(normal[..., :3]) * np.array([1, -1, -1], np.float32)
@@ -216,6 +217,7 @@ class Targets:
             depth_m=np.where(sky, np.inf, depth).astype(np.float32),
             normals=directions,
             labels=np.where(sky, 0, normal[..., 3]).astype(np.uint8),
+            albedo=np.where(sky[..., None], 0, albedo.reshape(height, width, 3)).astype(np.uint8),
         )
 
 
@@ -226,8 +228,12 @@ def reach(shape: Mesh, rows: np.ndarray) -> float:
 
 
 def attachments(context: moderngl.Context, size: tuple[int, int]) -> list[moderngl.Texture]:
-    """Make colour, depth and normal textures of a size in pixels."""
-    made = [context.texture(size, 4), context.texture(size, 1, dtype="f4"), context.texture(size, 4)]
+    """Make colour, depth, normal and albedo textures of a size in pixels."""
+    made = [
+        context.texture(size, 4),
+        context.texture(size, 1, dtype="f4"),
+        *(context.texture(size, 4) for _ in range(2)),
+    ]
     for texture in made:
         texture.filter = (moderngl.NEAREST, moderngl.NEAREST)
     return made

@@ -48,11 +48,13 @@ flat in vec4 tint; flat in vec3 surface;  // gloss, label, -
 layout(location = 0) out vec4 out_colour;
 layout(location = 1) out float out_depth;
 layout(location = 2) out vec4 out_normal;
+layout(location = 3) out vec4 out_albedo;
 void main() {
     vec4 texel = texture(albedo, uv);
     CUTOUT
     vec3 base = texel.rgb * tint.rgb;
     base *= base;
+    out_albedo = vec4(sqrt(base), 1.0);
     vec3 n = normalize(normal);
     vec3 to_eye = eye - world;
     float distance = length(to_eye);
@@ -111,7 +113,9 @@ in vec2 at;
 layout(location = 0) out vec4 out_colour;
 layout(location = 1) out float out_depth;
 layout(location = 2) out vec4 out_normal;
+layout(location = 3) out vec4 out_albedo;
 void main() {
+    out_albedo = vec4(0.0);
     vec3 ray = normalize(to_world * vec3((at * 2.0 - 1.0) * half_size, 1.0));
     vec2 uv = vec2(atan(ray.x, -ray.z) / 6.2831853 + 0.5, acos(clamp(ray.y, -1.0, 1.0)) / 3.1415927);
     vec3 colour = textureLod(sky, uv, 0.0).rgb;
@@ -126,6 +130,7 @@ RESOLVE = """
 uniform sampler2D colours;
 uniform sampler2D depths;
 uniform sampler2D normals;
+uniform sampler2D albedos;
 uniform vec2 half_size;
 uniform float reach_m;     // how far one surface darkens another
 uniform float strength;
@@ -133,6 +138,11 @@ in vec2 at;
 layout(location = 0) out vec4 out_colour;
 layout(location = 1) out float out_depth;
 layout(location = 2) out vec4 out_normal;
+layout(location = 3) out vec4 out_albedo;
+vec3 srgb(vec3 linear) {
+    vec3 bright = 1.055 * pow(linear, vec3(1.0 / 2.4)) - 0.055;
+    return mix(bright, 12.92 * linear, lessThan(linear, vec3(0.0031308)));
+}
 vec3 point(ivec2 p, float z, vec2 size) {
     return vec3(((vec2(p) + 0.5) / size * 2.0 - 1.0) * half_size, 1.0) * z;
 }
@@ -164,8 +174,9 @@ void main() {
     out_normal = texelFetch(normals, p, 0);
     vec3 n = out_normal.rgb * 2.0 - 1.0;
     vec3 linear = sum / 4.0 * (out_depth > 0.0 ? openness(p, out_depth, n) : 1.0);
-    vec3 bright = 1.055 * pow(linear, vec3(1.0 / 2.4)) - 0.055;  // sRGB
-    out_colour = vec4(mix(bright, 12.92 * linear, lessThan(linear, vec3(0.0031308))), 1.0);
+    out_colour = vec4(srgb(linear), 1.0);
+    vec3 base = texelFetch(albedos, p, 0).rgb;   // one sample too
+    out_albedo = vec4(srgb(base * base), 1.0);
 }
 """
 

@@ -37,6 +37,12 @@ def compare(prediction: np.ndarray | Prediction, truth_m: np.ndarray, protocol: 
     A picture without such pixels has no scores. Raises: MarigoldError when the prediction is not a finite map.
     """
     estimate = as_estimate(prediction)
+    if isinstance(prediction, Prediction) and protocol.alignment == "none" and prediction.kind != "metric":
+        unknown = "scale and shift are" if prediction.kind == "affine" else "scale is"
+        raise MarigoldError(
+            f"{prediction.checkpoint} predicts depth whose {unknown} not known, so that it cannot be scored with "
+            "--alignment none: leave that out, or score a checkpoint of metric depth."
+        )
     if estimate.values.ndim != 2:
         raise MarigoldError(f"Depth is a map [H, W], but the prediction has the shape {list(estimate.values.shape)}.")
     if not np.isfinite(estimate.values).all():

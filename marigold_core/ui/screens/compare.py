@@ -10,6 +10,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
@@ -103,14 +104,19 @@ class CompareScreen:
 
     # ------------------------------------------------------------------------------- events
 
-    def connect(self, page: gr.Blocks, photo: PhotoInput) -> None:
-        """Wire the events; ``photo`` is the studio's, which is taken over whenever it changes."""
+    def connect(self, page: gr.Blocks, photo: PhotoInput, result: gr.State) -> None:
+        """Wire the events; photo and result are the studio's: the photo is taken over whenever it changes."""
+        self.result = result
         choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution, self.views}
         view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
         job = on(
-            self.run.click, self.on_run, choices | view, [self.comparison, self.failed, self.photo, *at_rest], MODEL
+            self.run.click,
+            self.on_run,
+            choices | view | {result},
+            [self.comparison, self.failed, self.photo, *at_rest],
+            MODEL,
         )
         on(self.stop.click, None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
@@ -152,7 +158,7 @@ class CompareScreen:
             yield {**nothing, **{button: gr.Button(interactive=False) for button in self.buttons}}
             raise
         checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
-        key, sweep = self.service.begin_comparison(photo, self._requested(values), checkpoints)
+        key, sweep = self.service.begin_comparison(photo, self._requested(values), checkpoints, values[self.result])
         sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
         yield {
             self.comparison: key,
@@ -169,7 +175,7 @@ class CompareScreen:
                 cells, drawn = self._drawn(sweep) if len(sweep.tiles) > drawn else {}, len(sweep.tiles)
                 yield {self.status: progress_line(event, stale=False), **cells}
                 pace.wait(perf_counter() - begun)
-        cells = text.count(len(sweep.tiles), "cell")
+        cells = text.count(sweep.done, "cell")
         done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
         yield self._rest(sweep, f"{done} {photo.note}" if photo.note else done)
 
@@ -182,10 +188,10 @@ class CompareScreen:
                 return self._still(compare_text.READY)
             sweep = self.service.comparison(key)
             places = len(sweep.places())
-            if len(sweep.tiles) == places:  # an earlier one: the new one was refused
+            if sweep.done == places:  # an earlier one: the new one was refused
                 return self._rest(sweep, compare_text.READY)
             cells = text.count(places, "cell")
-            return self._rest(sweep, compare_text.STOPPED.format(done=len(sweep.tiles), cells=cells))
+            return self._rest(sweep, compare_text.STOPPED.format(done=sweep.done, cells=cells))
 
     def on_view(self, values: Values) -> Update:
         """Show the cells so far in another way; a comparison under way goes on in it."""
@@ -264,23 +270,21 @@ def draw_grid(sweep: Sweep, files: dict[PictureKey, str]) -> str:
     against = reference if sweep.shows == "differences" else None
     cells = (_cell((number, paint, against), row, files) for number, row in enumerate(rows) if paint)
     height, width = sweep.photo.pixels.shape[:2]
-    requested = sweep.requested
+    requested, blocks = sweep.requested, list[tuple[str, list[str], list[tuple[str, list[Any]]]]]()
+    if sweep.given:
+        blocks.append((sweep.given.checkpoint, [], [("", [next(cells, None)])]))
+    for checkpoint, seed in product(sweep.checkpoints, requested.seeds):
+        heading = compare_text.BLOCK.format(checkpoint=_short(checkpoint), seed=seed)
+        columns = [text.count(size, "member") for size in requested.sizes]
+        lines = [(text.count(steps, "step"), [next(cells, None) for _ in columns]) for steps in requested.steps]
+        blocks.append((heading, columns, lines))
     return render(
         "compare_grid",
         is_running=sweep.is_running,
         paint=paint,
         aspect=f"{width} / {height}",
-        members=[text.count(size, "member") for size in requested.sizes],
-        blocks=[
-            (
-                compare_text.BLOCK.format(checkpoint=_short(checkpoint), seed=seed),
-                [
-                    (text.count(steps, "step"), [next(cells, None) for _ in requested.sizes])
-                    for steps in requested.steps
-                ],
-            )
-            for checkpoint, seed in product(sweep.checkpoints, requested.seeds)
-        ],
+        count=len(requested.sizes),
+        blocks=blocks,
     )
 
 
@@ -288,14 +292,12 @@ def _cell(key: PictureKey, row: Row, files: dict[PictureKey, str]) -> dict[str, 
     """Describe a cell for the template; its picture is painted unless that was done before."""
     if key not in files or not Path(files[key]).exists():
         files[key] = preview(key[1].picture(row))
-    lines = caption(row)
-    label = compare_text.CELL.format(
-        checkpoint=row.tile.checkpoint,
-        seed=row.tile.seed,
-        steps=text.count(row.tile.steps, "step"),
-        members=text.count(row.tile.members, "member"),
-        figures=", ".join(lines),
-    )
+    lines, tile = caption(row), row.tile
+    made = tile.checkpoint
+    if tile.steps and tile.members:  # not a map from elsewhere
+        steps, members = text.count(tile.steps, "step"), text.count(tile.members, "member")
+        made = compare_text.CELL_MADE.format(checkpoint=made, seed=tile.seed, steps=steps, members=members)
+    label = compare_text.CELL.format(made=made, figures=", ".join(lines))
     address = f"gradio_api/file={quote(files[key])}"
     return {"number": key[0], "label": label, "address": address, "lines": lines, "is_reference": row.is_reference}
 

@@ -23,7 +23,7 @@ STOP = "Stop"
 GIVEN = "Use a depth map from elsewhere"
 GIVEN_ABOUT = (
     "PNG, TIFF, EXR, NPY or PFM; without a file, the depth that the photo itself carries, as phones write it."
-    " Everything here then works on that map."
+    " Everything here then works on that map, and Compare measures its cells of the same photo against it."
 )
 GIVEN_FILE = "Depth map"
 GIVEN_USE = "Use this depth"

@@ -6,6 +6,7 @@ A data folder holds ``shard_00000/`` and so on; a shard holds, for N pictures of
     depth.npy    [N, H, W]    float16  metres along the optical axis, inf = sky; step 2^-11 of the value
     normals.npy  [N, H, W, 3] int8     unit normals times 127; x right, y up, z towards the viewer; 0 = sky
     labels.npy   [N, H, W]    uint8    index into ``training.scenes.types.LABELS``
+    albedo.npy   [N, H, W, 3] uint8    sRGB colour of the surfaces without light; 0 = sky; older shards lack it
     meta.json    kinds, scene numbers, field of view, the settings that made it
 
 Every pixel has a depth but the sky. A shard folder appears under its name only when it is whole.
@@ -26,6 +27,7 @@ from training.data.sets.reading import check_depth, naming
 from training.data.sets.sample import Sample
 
 ARRAYS = {"rgb": ("uint8", (3,)), "depth": ("float16", ()), "normals": ("int8", (3,)), "labels": ("uint8", ())}
+ALBEDO = "albedo"  # a further array
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class View:
     depth_m: np.ndarray  # [H, W] float32, inf = sky
     normals: np.ndarray  # [H, W, 3] float32 unit, 0 = sky
     labels: np.ndarray  # [H, W] uint8
+    albedo: np.ndarray | None = None  # [H, W, 3] uint8
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class RenderedSample(Sample):
     normals: np.ndarray  # [H, W, 3] float32, x right, y up, z towards the viewer; 0 = sky
     labels: np.ndarray  # [H, W] uint8
     kind: str  # "room", "table", ...
-    fov_x_deg: float  # across the picture
+    albedo: np.ndarray | None  # [H, W, 3] uint8 sRGB; None in shards that an older version rendered
 
 
 def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
@@ -55,6 +58,8 @@ def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
         np.save(aside / "depth.npy", np.stack([view.depth_m for view in views]).astype(np.float16))
         np.save(aside / "normals.npy", np.rint(np.stack([view.normals for view in views]) * 127).astype(np.int8))
         np.save(aside / "labels.npy", np.stack([view.labels for view in views]))
+        if albedos := [view.albedo for view in views if view.albedo is not None]:
+            np.save(aside / f"{ALBEDO}.npy", np.stack(albedos))
         (aside / "meta.json").write_text(json.dumps(meta))
 
 
@@ -90,12 +95,16 @@ class Shard:
 
     def files(self) -> list[Path]:
         """List the files of the shard that pictures are read from."""
-        return [self.path / f"{name}.npy" for name in ARRAYS]
+        return [self.path / f"{name}.npy" for name in (*ARRAYS, *([ALBEDO] if self._has_albedo else []))]
+
+    @property
+    def _has_albedo(self) -> bool:
+        return (self.path / f"{ALBEDO}.npy").exists()
 
     def array(self, name: str) -> np.ndarray:
-        """Map one of ``ARRAYS``, for all pictures and as it is stored."""
+        """Map one of ``ARRAYS``, or the albedo, for all pictures and as it is stored."""
         if name not in self._mapped:
-            path, (kind, trailing) = self.path / f"{name}.npy", ARRAYS[name]
+            path, (kind, trailing) = self.path / f"{name}.npy", ARRAYS["rgb" if name == ALBEDO else name]
             with naming(path):
                 array = np.load(path, mmap_mode="r")
             shape = (self._count, *(array if name == "rgb" else self.array("rgb")).shape[1:3], *trailing)
@@ -111,9 +120,14 @@ class Shard:
         if np.isnan(depth_m).any():
             raise MarigoldError(f"{path} holds depths that are not numbers (NaN) in picture {index}.")
         check_depth(depth_m, path)
-        meta = self.meta["kinds"][index], self.meta["fov_x_deg"][index]
-        unit = normals.astype(np.float32) / 127
-        return RenderedSample(self.name(index), np.array(rgb), depth_m, unit, np.array(labels), *meta)
+        unit, albedo = normals.astype(np.float32) / 127, None
+        if self._has_albedo:
+            albedo = np.array(self.array(ALBEDO)[index])
+        return RenderedSample(
+            self.name(index),
+            *(np.array(rgb), depth_m, unit, np.array(labels), self.meta["kinds"][index], albedo),
+            fov_x_deg=self.meta["fov_x_deg"][index],
+        )
 
 
 class RenderedScenes:

@@ -1,7 +1,7 @@
 """One picture with its depth, and what every data set can do."""
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ class Sample:
     name: str  # unique within its data set: where it lies, without endings
     rgb: np.ndarray  # [H, W, 3] uint8
     depth_m: np.ndarray  # [H, W] float32 metres along the optical axis; inf = sky, NaN = not known
+    fov_x_deg: float | None = field(default=None, kw_only=True)  # across the picture; None: not known
 
 
 class DepthSet(Protocol):

@@ -1,0 +1,302 @@
+"""What can be predicted: each target is read, painted, trained, saved, loaded, scored, and kept apart from others."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from marigold_core import Settings, load
+from marigold_core.checkpoints.registry import find
+from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.geometry.camera import focal_length_px
+from marigold_core.images.photo import load_photo
+from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from training import evaluate
+from training.data.framing import frame
+from training.data.latent_cache import read_index
+from training.data.sampling import Latents
+from training.data.sets.rendered import RenderedSample, RenderedScenes, View, write_shard
+from training.data.sets.sample import Sample
+from training.data.targets import FOCAL_PX, METRIC_RANGE_M, NAMES, TargetName, focal_px, name_of, target_of
+from training.engine.checkpoints import choose, latest
+from training.engine.command import run
+from training.latents import Encoding, encode_set
+from training.recipe import RECIPES, Framing
+from training.scoring.protocols import Protocol
+from training.scoring.targets import metric_of
+from training.start import prepare_start
+from training.train import Task, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIZE = (48, 64)
+FOVS = (50.0, 60.0, 70.0, 80.0)
+QUICK = RECIPES["smoke"].changed(steps=2, validate_steps=2, figure_steps=2)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is expected of a target."""
+
+    modality: Modality
+    decides: str  # the figure that it is scored by
+    channels: int
+
+
+TARGETS: dict[TargetName, Row] = {
+    "depth": Row(Depth(), "abs_rel", 1),
+    "disparity": Row(Depth(space="disparity"), "abs_rel", 1),
+    "log": Row(Depth(space="log"), "abs_rel", 1),
+    "metric": Row(Depth("metric", range_m=METRIC_RANGE_M, focal_px=FOCAL_PX), "abs_rel", 1),
+    "normals": Row(Normals(), "mean_angle", 3),
+}
+each_target = pytest.mark.parametrize("target", TARGETS)
+
+
+def a_view(seed: int) -> View:
+    """A slope with a ball before it, sky above."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    ball = (rows - rng.integers(20, 40)) ** 2 + (columns - rng.integers(10, 50)) ** 2 < 80
+    sky = (rows < 6) & ~ball
+    depth = np.where(sky, np.inf, np.where(ball, 2.0, 9.0 - rows / 8)).astype(np.float32)
+    labels = np.where(sky, 0, np.where(ball, 5, 1)).astype(np.uint8)
+    colours = np.array([(120, 160, 220), (90, 120, 90), (0, 0, 0), (0, 0, 0), (0, 0, 0), (220, 60, 40)], np.uint8)
+    rgb = colours[labels]
+    normals = np.where(ball[..., None], (0.6, 0.0, 0.8), (0.0, 0.8, 0.6)).astype(np.float32)
+    normals[sky] = 0
+    return View(rgb, depth, normals, labels, np.where(sky[..., None], 0, rgb).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    meta = {"kinds": ["ball"] * 4, "fov_x_deg": list(FOVS)}
+    write_shard(folder / "shard_00000", [a_view(seed) for seed in range(4)], meta)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sample(scenes: Path) -> RenderedSample:
+    return RenderedScenes(scenes)[0]
+
+
+def perfect(modality: Modality, sample: Sample) -> np.ndarray:
+    """The truth of a sample as a network would give it that paints without error."""
+    target = target_of(modality)
+    values = torch.from_numpy(target.values(sample, focal_px(sample, 1.0)).copy())
+    values = values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]
+    known, _ = target.masks(values, RenderedScenes.__new__(RenderedScenes), Framing())
+    back = modality.from_vae(modality.to_vae(values, known))[0]
+    return back.permute(1, 2, 0).numpy() if len(back) > 1 else back[0].numpy()
+
+
+def test_every_target_has_a_row() -> None:
+    assert set(TARGETS) == set(NAMES)
+
+
+@each_target
+def test_a_target_is_trained_saved_loaded_and_scored(
+    target: TargetName, tiny_depth: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, data = TARGETS[target], f"rendered:{scenes}"
+    task = Task(str(tiny_depth), tmp_path / "run", target=target, data=(data,), validation=(data,), device="cpu")
+    train(task, QUICK)
+    assert load(choose(tmp_path / "run").source).modality == row.modality
+    assert name_of(row.modality) == target
+    assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (validated,) = (line for line in lines if "validation" in line)
+    (means,) = validated["validation"].values()
+    (guesses,) = validated["baselines"].values()
+    assert means[row.decides] == validated["score"] > 0 and len(guesses) == 2
+    words = [tmp_path / "run", data, "--num-inference-steps", "1", "--ensemble-size", "1"]
+    with pytest.raises(SystemExit) as ended:
+        run(evaluate.main, "evaluate", [*map(str, words), "--json-out", str(tmp_path / "scores.json")])
+    assert not ended.value.code, capsys.readouterr().err
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert np.isfinite(report["means"][report["checkpoint"]][row.decides])
+    prediction = load(latest(tmp_path / "run") or "")(RenderedScenes(scenes)[0].rgb, Settings(ensemble_size=3))
+    assert prediction.values.shape == (*SIZE, row.channels)[: 2 + (row.channels > 1)]
+    assert prediction.kind == row.modality.kind and prediction.uncertainty is not None
+
+
+@each_target
+def test_the_truth_itself_scores_perfectly(target: TargetName, sample: RenderedSample) -> None:
+    row = TARGETS[target]
+    values = perfect(row.modality, sample)
+    if target == "disparity":
+        values = 1 - values  # as evaluation turns it back
+    alignment = {"disparity": "disparity", "log": "log", "metric": "none"}.get(target, "depth")
+    if target == "metric":
+        values = values * focal_length_px(SIZE[1], FOVS[0]) / FOCAL_PX
+    protocol = Protocol(alignment=alignment)  # type: ignore
+    found = metric_of(row.modality).row(values, sample, protocol)
+    # quantiles cut off 2 % at either end, and the range of metric depth nothing
+    assert found[row.decides] < {"normals": 0.5, "metric": 1e-3}.get(target, 0.02)
+    wrong = metric_of(row.modality).row(np.roll(values, 20, axis=1), sample, protocol)
+    assert wrong[row.decides] > 3 * found[row.decides]
+
+
+@each_target
+def test_latents_are_kept_apart_by_target(target: TargetName, tiny_depth: Path, scenes: Path, tmp_path: Path) -> None:
+    pipeline = load(prepare_start(tiny_depth, tmp_path / "start", target=target))
+    folder = tmp_path / "latents"
+    encode_set(pipeline, RenderedScenes(scenes), folder, Framing(), Encoding(variants=1))
+    latents, made_by = Latents(folder), str(read_index(folder)["autoencoder_sha256"])
+    latents.check(made_by, None, pipeline.modality)
+    assert (latents.read([0], (0,)).grey is not None) == (target != "normals")
+    assert ("target" in read_index(folder)) == (target != "depth")  # as older folders record depth
+    for name, other in TARGETS.items():
+        if name != target:
+            with pytest.raises(MarigoldError, match=f"are of {target} and the start predicts {name};"):
+                latents.check(made_by, None, other.modality)
+    wrong = load(prepare_start(tiny_depth, tmp_path / "wrong", target="normals" if target != "normals" else "log"))
+    with pytest.raises(MarigoldError, match="were made with another (name|target)"):
+        encode_set(wrong, RenderedScenes(scenes), folder, Framing(), Encoding(variants=1))
+
+
+@each_target
+@pytest.mark.parametrize("turned", [{"flip": 1.0}, {"upside_down": 1.0}, {"flip": 1.0, "upside_down": 1.0}])
+def test_a_mirrored_picture_has_the_target_of_a_mirrored_world(
+    target: TargetName, turned: dict[str, float], scenes: Path
+) -> None:
+    modality, a_set = TARGETS[target].modality, RenderedScenes(scenes)
+    plain, other = (
+        frame([a_set[0]], a_set, SIZE, Framing(**{"flip": 0.0, **how}), 8, (0,), modality=modality)  # type: ignore
+        for how in ({}, turned)
+    )
+    axes = [axis for name, axis in (("flip", -1), ("upside_down", -2)) if name in turned]
+    signs = torch.ones(3)
+    if target == "normals":
+        for axis in axes:
+            signs[0 if axis == -1 else 1] *= -1  # what faced right faces left, what faced up faces down
+    assert torch.equal(other.image, plain.image.flip(axes)) and torch.equal(other.valid, plain.valid.flip(axes))
+    assert torch.allclose(other.target, plain.target.flip(axes) * signs.view(1, 3, 1, 1))
+
+
+def test_another_target_leaves_nothing_of_the_one_before(tiny_depth: Path, tmp_path: Path) -> None:
+    source: str | Path = prepare_start(tiny_depth, tmp_path / "root", depth_curve="root")
+    for target in ("metric", "normals", "log", "disparity", "depth"):
+        source = prepare_start(source, tmp_path / target, target=target)
+        assert load(source).modality == TARGETS[target].modality
+    same = prepare_start(tmp_path / "root", tmp_path / "same", target="depth")  # the same target keeps its curve
+    assert load(same).modality == Depth(transfer="root")
+    with pytest.raises(CheckpointError, match="was made from .* and target depth, not from .* and target log"):
+        prepare_start(tmp_path / "root", tmp_path / "same", target="log")
+
+
+@pytest.mark.parametrize("target", ["normals", "metric"])
+def test_a_data_set_without_the_target_is_one_sentence(
+    target: TargetName, tiny_depth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(a_view(0).rgb).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.depth.npy", np.ones(SIZE, np.float32))
+    task = Task(str(tiny_depth), tmp_path / "run", target=target, data=(f"pairs:{tmp_path}",), device="cpu")
+    with pytest.raises(MarigoldError, match="a (has no normals|does not tell its focal length), which .*train on"):
+        train(task, QUICK.changed(batch_size=1, micro_batch_size=1))
+
+
+# ------------------------------------------------------------------------------------------- metres
+
+
+def test_one_focal_length_for_all(sample: RenderedSample) -> None:
+    """A picture of a thing twice as far with twice the focal length is the same picture: so is its target."""
+    near, far = sample, replace(sample, depth_m=2 * sample.depth_m)
+    half = np.degrees(2 * np.arctan(np.tan(np.radians(FOVS[0]) / 2) / 2))
+    target = target_of(TARGETS["metric"].modality)
+    longer = replace(far, fov_x_deg=float(half))
+    one, other = (target.values(each, focal_px(each, 1.0)) for each in (near, longer))
+    known = np.isfinite(one)
+    np.testing.assert_allclose(one[known], other[known], rtol=1e-5)
+    assert one[known].min() == pytest.approx(2.0 * FOCAL_PX / focal_length_px(SIZE[1], FOVS[0]), rel=1e-5)
+    enlarged = target.values(near, focal_px(near, 2.0))  # seen twice as large it is half as far
+    np.testing.assert_allclose(enlarged[known], one[known] / 2, rtol=1e-5)
+
+
+def test_metres_grow_with_the_focal_length_and_an_assumed_one_is_told(
+    tiny_depth: Path, sample: RenderedSample, tmp_path: Path
+) -> None:
+    pipeline = load(prepare_start(tiny_depth, tmp_path / "start", target="metric"))
+    photo = load_photo(sample.rgb)
+    made = {fov: pipeline(replace(photo, fov_x_deg=fov), Settings(seed=3)) for fov in (None, 30.0, 60.0, 55.0)}
+    ratio = focal_length_px(SIZE[1], 30.0) / focal_length_px(SIZE[1], 60.0)
+    np.testing.assert_allclose(made[30.0].values, made[60.0].values * ratio, rtol=1e-5)
+    np.testing.assert_allclose(made[None].values, made[55.0].values, rtol=1e-5)
+    assert made[55.0].note is None
+    told = "The photo does not tell its focal length: its metres assume a field of view of 55 degrees"
+    assert (made[None].note or "").startswith(told)
+    assert made[60.0].kind == "metric" and made[60.0].values.min() > 0
+    again = pipeline(replace(photo, note=made[None].note), Settings(seed=3))
+    assert again.note == made[None].note  # told once
+    rescaled = pipeline(replace(photo, fov_x_deg=60.0), Settings(seed=3, views="mirrored-rescaled", ensemble_size=3))
+    assert rescaled.values.max() < 3 * made[60.0].values.max()  # each view has a focal length of its own
+
+
+def test_metric_depth_is_scored_as_it_is_and_affine_depth_is_not(
+    tiny_depth: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = prepare_start(tiny_depth, tmp_path / "start", target="metric")
+    quick = ["--num-inference-steps", "1", "--ensemble-size", "1"]
+    for checkpoint, words, code in (
+        (metric, ["--json-out", str(tmp_path / "scores.json")], 0),
+        (metric, ["--alignment", "none"], 0),
+        (tiny_depth, ["--alignment", "none"], 2),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run(evaluate.main, "evaluate", [str(checkpoint), f"rendered:{scenes}", *quick, *words])
+        assert (ended.value.code or 0) == code
+    sentence = "tiny-depth predicts depth whose scale and shift are not known, so that it cannot be scored with"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(sentence)
+    report = json.loads((tmp_path / "scores.json").read_text())
+    pipeline, protocol = load(metric, dtype="float32"), Protocol()
+    for name, sample in (("shard_00000/0001", RenderedScenes(scenes)[1]),):
+        photo = replace(load_photo(sample.rgb), fov_x_deg=FOVS[1])
+        settings = Settings(num_inference_steps=1, processing_resolution=report["settings"]["processing_resolution"])
+        values, counted = pipeline(photo, settings).values.clip(1e-3, 80), protocol.counted(sample.depth_m)
+        error = np.mean(np.abs(values - sample.depth_m)[counted] / sample.depth_m[counted])
+        assert report["photos"][name]["abs_rel"] == pytest.approx(error, rel=1e-4)
+        assert report["photos"][name]["fov_x_deg"] == pytest.approx(FOVS[1])
+    assert {"50 to 60 degrees", "70 to 70 degrees", "80 to 80 degrees"} <= report["means"].keys()
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"metric_range_m": [2, 1]},
+        {"metric_range_m": [0, 1]},
+        {"canonical_focal_px": None},
+        {"canonical_focal_px": -1.0},
+        {"scale_invariant": True, "shift_invariant": True},
+    ],
+)
+def test_a_checkpoint_of_metres_states_range_and_focal_length(
+    claim: dict[str, object], tiny_depth: Path, tmp_path: Path
+) -> None:
+    folder = prepare_start(tiny_depth, tmp_path / "start", target="metric")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | claim))
+    with pytest.raises(CheckpointError, match="canonical_focal_px"):
+        find(folder)
+
+
+# ------------------------------------------------------------------------------------------- normals
+
+
+def test_angles_are_degrees_of_known_normals(sample: RenderedSample) -> None:
+    turn = np.radians(20.0)
+    matrix = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    found = metric_of(Normals()).row((sample.normals @ matrix.T).astype(np.float32), sample, Protocol())
+    truth = sample.normals.astype(float)
+    known = np.linalg.norm(truth, axis=-1) > 0.5
+    unit = truth[known] / np.linalg.norm(truth[known], axis=-1, keepdims=True)
+    angles = np.degrees(np.arccos(np.clip((unit * (unit @ matrix.T)).sum(-1), -1, 1)))
+    assert found["pixels"] == known.sum() < known.size
+    assert found["mean_angle"] == pytest.approx(angles.mean(), abs=1e-3)
+    assert found["median_angle"] == pytest.approx(np.median(angles), abs=1e-3)
+    assert found["within_11.25"] == pytest.approx((angles < 11.25).mean())
+    with pytest.raises(MarigoldError, match=r"Normals are \[H, W, 3\]"):
+        metric_of(Normals()).row(sample.depth_m, sample, Protocol())

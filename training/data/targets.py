@@ -1,0 +1,151 @@
+"""Targets: what training reads of a picture for each modality, and what a checkpoint that predicts it states.
+
+A modality (``marigold_core.pipeline.modalities``) makes a picture of values; a target takes the values from a sample.
+Adding one takes a modality, a class here, a metric in ``scoring.targets`` and, for ``--objective end_to_end``, a loss
+in ``engine.losses``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marigold_core.errors import MarigoldError
+from marigold_core.geometry.camera import focal_length_px
+from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from training.data.sets.rendered import RenderedSample
+from training.data.sets.sample import DepthSet, Sample
+from training.recipe import Framing
+
+TargetName = Literal["depth", "disparity", "log", "metric", "normals"]
+NAMES: tuple[TargetName, ...] = get_args(TargetName)
+
+METRIC_RANGE_M = (0.25, 200.0)  # of depths at the one focal length; a step of 1 % of the greys is 6.7 % of depth
+FOCAL_PX = 200.0  # the one focal length, in pixels of the network's input: 51 degrees across 192 pixels
+
+_AFFINE: dict[str, object] = {"scale_invariant": True, "shift_invariant": True}
+_METRIC: dict[str, object] = {
+    "scale_invariant": False,
+    "shift_invariant": False,
+    "metric_range_m": list(METRIC_RANGE_M),
+    "canonical_focal_px": FOCAL_PX,
+}
+_DEPTH_CLASS, _NORMALS_CLASS = "MarigoldDepthPipeline", "MarigoldNormalsPipeline"
+# what model_index.json states of a checkpoint that predicts the target
+CLAIMS: Mapping[TargetName, dict[str, object]] = {
+    "depth": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", **_AFFINE},
+    "disparity": {"_class_name": _DEPTH_CLASS, "prediction_type": "disparity", **_AFFINE},
+    "log": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", "depth_space": "log", **_AFFINE},
+    "metric": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", **_METRIC},
+    "normals": {"_class_name": _NORMALS_CLASS, "prediction_type": "normals", "use_full_z_range": True},
+}
+# keys of one target that mean nothing to another
+CLAIM_KEYS = {"depth_curve", *(key for claims in CLAIMS.values() for key in claims)}
+
+Masks = tuple[Tensor, Tensor]  # [B, 1, H, W] bool: what becomes a part of the picture, and what counts in the loss
+
+
+class Target(Protocol):
+    """What is read of samples for a modality."""
+
+    def values(self, sample: Sample, focal_px: float | None) -> np.ndarray:
+        """Take the values [H, W] or [H, W, C] from a sample; ``focal_px`` is that of what the network will see.
+
+        Raises: MarigoldError when the sample does not have them.
+        """
+        ...
+
+    def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
+        """Choose what counts of values [B, C, H, W]."""
+        ...
+
+
+@dataclass(frozen=True)
+class DepthTarget:
+    """Depth in metres, of whatever space; of metric depth at the focal length of the modality."""
+
+    modality: Depth
+
+    def values(self, sample: Sample, focal_px: float | None) -> np.ndarray:
+        """Take depth [H, W] in metres."""
+        if self.modality.focal_px is None:
+            return sample.depth_m
+        if focal_px is None:
+            raise MarigoldError(
+                f"{sample.name} does not tell its focal length, which depth in metres is learned with: train on "
+                "rendered scenes, Hypersim, Virtual KITTI or NYU."
+            )
+        return sample.depth_m * np.float32(self.modality.focal_px / focal_px)
+
+    def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
+        """Choose depths between the near and the far plane, see ``which_count``; metric ones up to their range."""
+        if self.modality.range_m is None:
+            return which_count(values, a_set, framing)
+        return values > 0, values > 0 if framing.far_m else (values > 0) & values.isfinite()
+
+
+@dataclass(frozen=True)
+class NormalsTarget:
+    """Unit normals; the sky has none."""
+
+    modality: Normals
+
+    def values(self, sample: Sample, focal_px: float | None) -> np.ndarray:
+        """Take normals [H, W, 3]."""
+        return _rendered(sample, "normals").normals
+
+    def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
+        """Choose what is not sky."""
+        known = values.norm(dim=1, keepdim=True) > 0.5
+        return known, known
+
+
+def target_of(modality: Modality) -> Target:
+    """Choose what is read for a modality. Raises: MarigoldError when nothing is known to be."""
+    if isinstance(modality, Depth):
+        return DepthTarget(modality)
+    if isinstance(modality, Normals):
+        return NormalsTarget(modality)
+    raise MarigoldError(f"Training has no targets for {modality.name}: choose one of {', '.join(NAMES)}.")
+
+
+def name_of(modality: Modality) -> str:
+    """Name what a modality predicts, as ``--target`` does; a depth transfer function is not a part of it."""
+    if isinstance(modality, Depth):
+        return "metric" if modality.kind == "metric" else modality.space
+    return modality.name
+
+
+def focal_px(sample: Sample, scale: float) -> float | None:
+    """Return the focal length in pixels of a picture that was enlarged by ``scale``, None where it is not known."""
+    fov = sample.fov_x_deg
+    return None if fov is None else focal_length_px(sample.rgb.shape[1], fov) * scale
+
+
+def which_count(depth_m: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
+    """Depths in metres, of any shape -> bool masks: lies between near and far plane, counts in the loss.
+
+    They differ where ``framing.far_m`` is given: then sky, and what lies beyond it or beyond the set's range, is the
+    far plane and counts. NaN never does.
+    """
+    if framing.far_m is None:
+        measured = (depth_m > a_set.near_m) & (depth_m < a_set.far_m)
+        return measured, measured
+    far_m = min(framing.far_m, a_set.far_m)
+    return (depth_m > a_set.near_m) & (depth_m < far_m), depth_m > a_set.near_m
+
+
+def planes(values: np.ndarray) -> Tensor:
+    """Turn [H, W] or [H, W, C] into a tensor [C, H, W] of its own memory."""
+    return torch.from_numpy(np.ascontiguousarray(values if values.ndim == 3 else values[..., None]).copy()).permute(
+        2, 0, 1
+    )
+
+
+def _rendered(sample: Sample, what: str) -> RenderedSample:
+    if not isinstance(sample, RenderedSample):
+        raise MarigoldError(f"{sample.name} has no {what}, which rendered scenes alone have: train on rendered:FOLDER.")
+    return sample

@@ -15,7 +15,7 @@ import tyro
 from marigold_core.checkpoints.families import E2E_FT, MARIGOLD, NOISE
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
-from marigold_core.checkpoints.weights import choose, write_checksums
+from marigold_core.checkpoints.weights import choose, read_checksums, write_checksums
 from marigold_core.errors import CheckpointError
 from marigold_core.pipeline.modalities import modality_for
 from marigold_core.prediction import DepthTransfer
@@ -85,7 +85,9 @@ def prepare_start(
             )
     shape = _new_shape(source)
     folder = None if shape else find_start(source, objective)
-    with atomic_folder(out, replace=(out / RECORD).exists()) as aside:
+    made_before = (out / RECORD).exists()
+    weights = read_checksums(out) if made_before else {}
+    with atomic_folder(out, replace=made_before, known=lambda name: name in weights or _is_config(name)) as aside:
         if shape:
             new_checkpoint(aside, shape, seed=seed)
         else:
@@ -151,8 +153,8 @@ def check_targets(checkpoint: Checkpoint) -> None:
     """
     if checkpoint.pictures > 1:
         raise CheckpointError(
-            f"The start model makes {checkpoint.pictures} pictures at once, and training has targets for one: start from "
-            "a checkpoint of depth or normals."
+            f"The start model makes {checkpoint.pictures} pictures at once, and training has targets for one: start"
+            " from a checkpoint of depth or normals."
         )
     if checkpoint.kind == "scale" or (checkpoint.kind == "metric" and checkpoint.metric_range_m is None):
         raise CheckpointError(
@@ -239,6 +241,12 @@ def _copy_components(folder: Path, out: Path) -> None:
                 target.write_text(path.read_text(encoding="utf-8").replace(f"{mark}-", "-"), encoding="utf-8")
         elif path.suffix in (".json", ".txt"):
             shutil.copyfile(path, target)
+
+
+def _is_config(name: str) -> bool:
+    """Tell whether a file of a start folder is a configuration that ``_copy_components`` may have copied."""
+    part, _, file = name.partition("/")
+    return part in (*CLASSES, PRIOR) and "/" not in file and file.endswith((".json", "merges.txt"))
 
 
 def _finish_marigold(folder: Path, out: Path) -> None:

@@ -14,6 +14,7 @@ TAGLINE = "One photo becomes a depth map, a measure of its doubt, and a 3D scene
 
 STUDIO_TAB = "Studio"
 LAB_TAB = "Compare"
+BATCH_TAB = "Many photos"
 PHOTO = "Your photo"
 PHOTO_PLACEHOLDER = "Drop a photo here\n- or -\nClick to choose one"
 EXAMPLES = "Or try one of these"

@@ -30,7 +30,7 @@ PLACES = {
     "huggingface_hub": {"checkpoints", "training"},
     "trimesh": {"geometry", "files", "training"},
     "fast_simplification": {"geometry"},
-    "PIL": {"images", "geometry", "calibration", "files", "comparison", "ui", "training", "video"},
+    "PIL": {"images", "geometry", "calibration", "files", "comparison", "serving", "ui", "training", "video"},
     "pi_heif": {"images"},
     "OpenEXR": {"images", "files"},
     "matplotlib": {"images", "training"},

@@ -17,7 +17,7 @@ from marigold_core.cli.calibrate import HintWords
 from marigold_core.cli.compare import ComparisonRun
 from marigold_core.cli.console import Run, WrittenFlat
 from marigold_core.cli.predict import PredictRun
-from marigold_core.cli.video import VideoRun
+from marigold_core.cli.video import QuietRun
 from marigold_core.comparison.sweep import Comparison
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import (
@@ -57,7 +57,8 @@ COMMAND_MODELS: dict[str, list[Model]] = {
     "calibrate": [HintWords, Run, Settings, MeshSettings, ColourSettings],
     "compare": [Comparison, ComparisonRun, DepthReading, MeshSettings, ColourSettings],
     "import-depth": [WrittenFlat, DepthReading, HintWords, MeshSettings, ColourSettings],
-    "video": [VideoRun, Settings, VideoSettings, MeshSettings, ColourSettings],
+    "video": [QuietRun, Settings, VideoSettings, MeshSettings, ColourSettings],
+    "panorama": [QuietRun, Settings, MeshSettings, ColourSettings],
 }
 
 

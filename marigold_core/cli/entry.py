@@ -16,6 +16,7 @@ from marigold_core.cli.demo import demo
 from marigold_core.cli.doctor import doctor
 from marigold_core.cli.import_depth import import_depth
 from marigold_core.cli.models import models
+from marigold_core.cli.panorama import panorama
 from marigold_core.cli.predict import predict
 from marigold_core.cli.replay import replay
 from marigold_core.cli.video import video
@@ -23,7 +24,7 @@ from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.options import dispatch
 
 SCRIPT = "marigold-depth"
-COMMANDS = (predict, video, compare, calibrate, import_depth, replay, models, doctor, demo)
+COMMANDS = (predict, video, panorama, compare, calibrate, import_depth, replay, models, doctor, demo)
 
 
 def main(words: Sequence[str]) -> int:

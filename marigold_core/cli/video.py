@@ -12,7 +12,7 @@ from marigold_core.settings import ColourSettings, MeshSettings, Settings
 from marigold_core.video.settings import VideoSettings
 
 
-class VideoRun(RunOf[str]):
+class QuietRun(RunOf[str]):
     """Which checkpoint runs where, and whether it tells."""
 
     quiet: bool = Field(False, description="print nothing but what failed")
@@ -24,7 +24,7 @@ def video(
     ],
     /,
     output: OUTPUT,
-    run: VideoRun,
+    run: QuietRun,
     settings: Settings,
     together: VideoSettings,
     mesh: MeshSettings,

@@ -161,10 +161,17 @@ class ClipWriter:
 def _moving_picture(container: Any, path: Path) -> Any:
     """Find the first video stream that is no cover picture. Raises: VideoError."""
     for stream in container.streams.video:
-        if "attached_pic" not in str(stream.disposition).lower() and stream.codec_context is not None:
+        if not _is_cover(stream) and stream.codec_context is not None:
             return stream
+    if container.streams.video and not any(_is_cover(stream) for stream in container.streams.video):
+        raise VideoError(f"{path.name} cannot be read as a video (its format is not known or its head is damaged).")
     kinds = sorted({str(stream.type) for stream in container.streams})
     raise VideoError(f"{path.name} holds no moving picture, only {' and '.join(kinds) or 'nothing'}.")
+
+
+def _is_cover(stream: Any) -> bool:
+    """Tell whether a video stream is the picture of an album."""
+    return "attached_pic" in str(stream.disposition).lower()
 
 
 def _upright(decoded: Any, aspect: Fraction | None) -> np.ndarray:

@@ -52,7 +52,10 @@ KEEP_EVERY = 25  # frames from one state to the next that a killed run goes on f
 class Predictor(Protocol):
     """What predicts the frames: a ``MarigoldPipeline``."""
 
-    checkpoint: "Checkpoint"
+    @property
+    def checkpoint(self) -> "Checkpoint":
+        """What is loaded."""
+        ...
 
     def resolve(self, settings: Settings | None) -> ResolvedSettings:
         """Fill in what the checkpoint decides."""

@@ -99,7 +99,7 @@ def main() -> None:
     rows = []
     for seed in range(options.clips):
         pictures, depths, cameras = render(seed, options.frames)
-        row = {"clip": seed}
+        row: dict[str, float] = {"clip": seed}
         for name, video in variants.items():
             if video is None:
                 maps = [pipe(picture, settings).values for picture in pictures]
@@ -113,14 +113,15 @@ def main() -> None:
     print(f"steadied over frame by frame: {means['steadied'] / means['frame by frame']:.2f}")
 
 
-def steadied(pipe, pictures: list[np.ndarray], settings: Settings, video: VideoSettings) -> list[np.ndarray]:
+def steadied(pipe, frames: list[np.ndarray], settings: Settings, video: VideoSettings) -> list[np.ndarray]:
     """The maps that ``predict_video`` makes of a clip."""
     with TemporaryDirectory() as folder:
-        source = write_clip(Path(folder) / "clip.mkv", pictures, codec="ffv1")
+        source = write_clip(Path(folder) / "clip.mkv", frames, codec="ffv1")
         made = predict_video(pipe, source, Path(folder) / "out", settings, video)
         assert (made.folder / RECORD).exists()
         files = sorted(made.files["png16"].iterdir())
-        return [cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(np.float32) / 65535 for file in files]
+        pictures = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files]
+        return [np.asarray(picture, np.float32) / 65535 for picture in pictures]
 
 
 if __name__ == "__main__":

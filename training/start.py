@@ -252,7 +252,7 @@ def _is_config(name: str) -> bool:
 def _finish_marigold(folder: Path, out: Path) -> None:
     """Write the pipeline index of a copied Marigold checkpoint, with keys that older ones lack."""
     index, found = read_config(folder, INDEX), find(folder)
-    defaults = {} if found.modality == "intrinsics" else CLAIMS[found.modality]
+    defaults = {} if found.layers else CLAIMS["normals" if found.modality == "normals" else "depth"]
     stated: Config = {
         "_class_name": PIPELINE_CLASSES[found.modality],
         "default_denoising_steps": found.default_steps,
@@ -282,8 +282,8 @@ def main(
         source: Stable Diffusion 2 folder, Marigold checkpoint, run, or shape for random weights: tiny, nano, public.
         out: folder to write.
         noise_schedule: v1-0 as Stable Diffusion 2, v1-1 zero terminal SNR and trailing, start as the source has it.
-        target: what the network is to predict: depth, disparity, log (of depth), metric (depth in metres) or normals;
-            start as the source has it.
+        target: what the network is to predict: depth, disparity, log (of depth), metric (depth in metres), normals,
+            segmentation or albedo; start as the source has it.
         depth_curve: linear as published; root, the square root of depth, finer where near; start as in the source.
         seed: of random weights.
     """

@@ -1,4 +1,4 @@
-"""The command ``predict``: photos to depth or normals, a folder of files for each photo."""
+"""The command ``predict``: photos to depth, normals or intrinsic images, a folder of files for each photo."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def predict(
     colours: ColourSettings,
     json: Annotated[bool, tyro.conf.arg(help="print one line of JSON a photo instead of the table")] = False,
 ) -> int:
-    """Turn photos into depth (or normals), uncertainty and meshes, in a folder of its own for each photo.
+    """Turn photos into depth, uncertainty and meshes, or normals or intrinsic images, in a folder for each photo.
 
     Folders are searched with their sub-folders, which are kept. A photo that fails is named and the others go on.
     What an earlier run with the same settings finished is left as it is, so that a run that was stopped is resumed by
@@ -70,9 +70,7 @@ def predict(
     record = find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
     settings = resolve(settings, record)
     programs = run.save_for or ()
-    files = writers.file_names(
-        run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=record.kind, mesh=mesh
-    )
+    files = writers.file_names(run.formats, record, settings.ensemble_size, save_for=programs, mesh=mesh)
     pipe = load(model, device=run.device, dtype=run.dtype)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 

@@ -193,8 +193,9 @@ class Intrinsics:
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, C, H, W] -> (median [1, C, H, W], mean spread of the channels [1, 1, H, W])."""
-        values, spread = fuse_absolute(members)
-        return values, pool_spread(spread.mean(dim=1, keepdim=True))
+        values, spread = fuse_absolute(members.flatten(1, 2).unsqueeze(1))  # as maps [E, 1, C H, W]
+        spread = spread.view_as(members[:1]).mean(dim=1, keepdim=True)
+        return values.view_as(members[:1]), pool_spread(spread)
 
     def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize layers [B, C, h, w] to (H, W) bilinearly."""

@@ -246,7 +246,8 @@ class Service:
         Raises: ExportError as ``export``, and when they are too large for it.
         """
         files = self.export(key, formats, mesh, colours, save_for)
-        bundle = files["manifest"].with_name(f"{'_'.join(save_for)}.zip" if save_for else archive.EVERYTHING)
+        name = "_".join(save_for) or (formats[0] if len(formats) == 1 else "everything")
+        bundle = files["manifest"].with_name(f"{name}.zip")
         with self._results.get(key).lock:
             if not bundle.exists():
                 archive.write(files.values(), bundle)

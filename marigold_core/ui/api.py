@@ -523,9 +523,8 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
     if "sizes" in given:
         yield from _check_comparison(given)
     elif "depth" in given:
-        yield from _check_files(
-            given, endpoint.usual, Claim("", "depth", "metric", "depth")
-        )  # whether it is, its file may say
+        # Whether it is in metres, its file may say.
+        yield from _check_files(given, endpoint.usual, Claim("", "depth", "metric", "depth"))
     else:
         yield from _check_run(endpoint, given, hints)
     yield "photo"

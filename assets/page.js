@@ -9,7 +9,7 @@
   spoken.setAttribute("role", "status");
   host.attachShadow({ mode: "closed" }).append(spoken);
   document.body.append(host);
-  const announced = new Map(["status", "lab-status"].map((id) => [id, null]));
+  const announced = new Map(["status", "lab-status", "batch-status"].map((id) => [id, null]));
 
   const PHOTOS = "image/*,.heic,.heif,.tif,.tiff"; // what file dialogs offer; some know no type for the last ones
   const attend = () => {
@@ -63,6 +63,22 @@
     },
     true,
   );
+
+  // Many photos are sent one by one: a request has the limit of one photo.
+  const send = window.fetch;
+  window.fetch = async (address, request) => {
+    const files = request?.body instanceof FormData ? request.body.getAll("files") : [];
+    if (files.length < 2) return send(address, request);
+    const paths = [];
+    for (const file of files) {
+      const body = new FormData();
+      body.append("files", file);
+      const answer = await send(address, { ...request, body });
+      if (!answer.ok) return answer;
+      paths.push(...(await answer.json()));
+    }
+    return new Response(JSON.stringify(paths), { headers: { "content-type": "application/json" } });
+  };
 
   // A manifest may be dropped anywhere, also on the field for photos, which would refuse it. Any other file that
   // misses a field does not make the browser leave the page.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ImageError,
         MarigoldError,
         SettingsError,
+        VideoError,
     )
     from marigold_core.files.reader import from_depth
     from marigold_core.files.writers import save
@@ -53,6 +54,7 @@ __all__ = [
     "Progress",
     "Settings",
     "SettingsError",
+    "VideoError",
     "calibrate",
     "from_depth",
     "load",

@@ -53,8 +53,8 @@ def fuse_scale(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fuse_absolute(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Fuse [E, C, H, W] maps in one unit -> (median [1, C, H, W], spread [1, C, H, W]) in that unit."""
-    rows = members.float().flatten(1)
+    """Fuse [E, 1, H, W] depth in one unit -> (median [1, 1, H, W], spread [1, 1, H, W]) in that unit."""
+    rows = _rows(members)
     ones = torch.ones(len(rows))
     median, spread = _median_spread(rows, ones, torch.zeros_like(ones))
     return median.view_as(members[:1]), spread.view_as(members[:1])

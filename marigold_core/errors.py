@@ -2,6 +2,7 @@
 
 MarigoldError
 ├── ImageError        the photo cannot be used
+├── VideoError        the video cannot be used
 ├── SettingsError     a setting is out of range or of the wrong type
 ├── CheckpointError   the checkpoint is missing, damaged or of another kind
 ├── CalibrationError  the hints do not determine metres
@@ -17,6 +18,10 @@ class MarigoldError(Exception):
 
 class ImageError(MarigoldError):
     """The photo cannot be used: damaged, unsupported, too large, too narrow."""
+
+
+class VideoError(MarigoldError):
+    """The video cannot be used: damaged, without a moving picture, too large."""
 
 
 class SettingsError(MarigoldError):

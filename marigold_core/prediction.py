@@ -15,6 +15,7 @@ _CONVENTIONS: dict[Kind, str] = {
     "metric": "z along the optical axis from the camera, in metres",
     "unit-vector": "unit vectors, X right, Y up, Z toward the viewer",
     "unit-range": "layers of numbers in [0, 1]",
+    "class": "numbers of classes",
 }
 _OF_SPACE: dict[Space, str] = {
     "depth": "",
@@ -30,13 +31,13 @@ class Prediction:
 
     Depth: 0 = near plane, 1 = far plane, z along the optical axis, unknown scale and shift for kind "affine".
     Normals: unit vectors, X right, Y up, Z toward the viewer.
-    Intrinsics: the channels of all ``layers`` in their order, each in [0, 1].
+    Intrinsics: the channels of all ``layers`` in their order, each in [0, 1]. Segmentation: numbers of classes.
     """
 
-    modality: str  # "depth", "normals" or "intrinsics"
+    modality: str  # "depth", "normals", "intrinsics" or "segmentation"
     kind: Kind
     space: Space  # the quantity that the network predicts; values always grow with distance
-    values: np.ndarray  # depth [H, W], normals [H, W, 3], intrinsics [H, W, C], float32; all are numbers
+    values: np.ndarray  # depth, classes [H, W], normals [H, W, 3], intrinsics [H, W, C], float32; all are numbers
     uncertainty: np.ndarray | None  # [H, W] float32 >= 0, spread of the members in the units of values; None below 3
     members: np.ndarray | None  # [E, h, w] or [E, h, w, C] float16 at processing resolution, before alignment
     photo: np.ndarray  # [H, W, 3] uint8, upright
@@ -50,7 +51,7 @@ class Prediction:
     note: str | None = None  # what a person should know about how the photo was decoded
     given_size: tuple[int, int] | None = None  # (height, width) of the photo where it was read smaller
     missing: np.ndarray | None = None  # [H, W] bool: where a map from elsewhere has no value, only one filled in
-    layers: tuple[Layer, ...] = ()  # of intrinsics: what the channels of the values are
+    layers: tuple[Layer, ...] = ()  # of intrinsics and classes: what the channels of the values are
 
     def layer(self, name: LayerName) -> np.ndarray:
         """Return a layer of intrinsics -> [H, W, 3], without colour [H, W], float32 in [0, 1]. Raises: KeyError."""

@@ -14,7 +14,7 @@ from marigold_core.errors import SettingsError
 Format = Literal["npy", "png16", "color", "uncertainty", "normals", "glb", "ply", "stl", "exr"]
 Colormap = Literal["Spectral", "cividis", "viridis", "inferno", "magma", "turbo", "gray"]
 DepthKind = Literal["affine", "scale", "metric"]
-Kind = Literal[DepthKind, "unit-vector", "unit-range"]  # what may be claimed about the values of a map
+Kind = Literal[DepthKind, "unit-vector", "unit-range", "class"]  # what may be claimed about the values of a map
 Space = Literal["depth", "log", "disparity"]  # the quantity that values are linear in
 StereoLayout = Literal["parallel", "cross-eyed", "parallel-half", "cross-eyed-half", "anaglyph"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]

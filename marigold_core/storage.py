@@ -79,12 +79,17 @@ def write_json(path: Path, content: object) -> None:
 
 @contextmanager
 def atomic_folder(
-    folder: Path, *, replace: bool = False, move: Callable[[Path, Path], None] | None = None
+    folder: Path,
+    *,
+    replace: bool = False,
+    known: Callable[[str], bool] = lambda name: False,
+    move: Callable[[Path, Path], None] | None = None,
 ) -> Generator[Path]:
     """Yield an empty folder to write to; on success it becomes ``folder``, else nothing is left of it.
 
-    What a killed process left half-written is cleared by the next one. With ``replace`` an older ``folder`` makes way;
-    ``move`` (from, to) brings the finished folder to its place in another way.
+    What a killed process left half-written is cleared by the next one. With ``replace`` an older ``folder`` makes way
+    that holds nothing but files of the names of the new one and of ``known`` names, as "unet/config.json"; ``move``
+    (from, to) brings the finished folder to its place in another way.
 
     Raises:
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
@@ -101,6 +106,8 @@ def atomic_folder(
         if move:
             move(aside, folder)
         else:
+            if others := [name for name in not_in(aside, folder) if not known(name)]:
+                raise ExportError(f"{folder} holds {others[0]}, which would be deleted: move it away.")
             older = _beside(folder, f"old.{UNFINISHED}")  # a kill leaves no half-removed folder
             shutil.rmtree(older, ignore_errors=True)
             if replace and folder.exists():
@@ -112,6 +119,12 @@ def atomic_folder(
         raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def not_in(new: Path, old: Path) -> list[str]:
+    """List the files and links below the folder ``old`` that are not in ``new``, by their paths in it."""
+    files = (path for path in sorted(old.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return [name for path in files if not os.path.lexists(new / (name := path.relative_to(old).as_posix()))]
 
 
 def clear_unfinished(folder: Path, name: str = "*") -> None:

@@ -16,6 +16,8 @@ from marigold_core.cli import entry as cli
 from marigold_core.cli.calibrate import HintWords
 from marigold_core.cli.compare import ComparisonRun
 from marigold_core.cli.console import Run, WrittenFlat
+from marigold_core.cli.predict import PredictRun
+from marigold_core.cli.video import QuietRun
 from marigold_core.comparison.sweep import Comparison
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import (
@@ -33,6 +35,7 @@ from marigold_core.ui.api import DEPTH, ENDPOINTS, PHOTO, CompareOutput, DepthOu
 from marigold_core.ui.controls.settings import DEFAULT_PRESET
 from marigold_core.ui.page import build
 from marigold_core.ui.screens.mesh import FIELDS, MOST_TRIANGLES
+from marigold_core.video.settings import VideoSettings
 from tests.helpers.source_tree import ROOT
 
 Model = type[Frozen]
@@ -57,10 +60,12 @@ ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
     "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution", "views")), (CompareOutput, ())],
 }
 COMMAND_MODELS: dict[str, list[Model]] = {
-    "predict": [Run, Settings, MeshSettings, ColourSettings],
+    "predict": [PredictRun, Settings, MeshSettings, ColourSettings],
     "calibrate": [HintWords, CalibrationMethod, Run, Settings, MeshSettings, ColourSettings],
     "compare": [Comparison, ComparisonRun, DepthReading, MeshSettings, ColourSettings],
     "import-depth": [WrittenFlat, DepthReading, HintWords, MeshSettings, ColourSettings],
+    "video": [QuietRun, Settings, VideoSettings, MeshSettings, ColourSettings],
+    "panorama": [QuietRun, Settings, MeshSettings, ColourSettings],
 }
 
 

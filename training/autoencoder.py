@@ -19,13 +19,15 @@ from torch.nn import functional as F
 
 from marigold_core import load
 from marigold_core.errors import ExportError, MarigoldError
+from marigold_core.images.intrinsics import Layer
 from marigold_core.images.photo import load_rgb
-from marigold_core.pipeline.modalities import Depth, Normals
+from marigold_core.pipeline.modalities import Depth, Normals, Segmentation
 from marigold_core.storage import write_json
 from training.data.augmentation import crop_nearest, crop_picture, draw_crop, photographic
 from training.data.photographs import photographs
 from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes
+from training.data.targets import CLASSES
 from training.engine import checkpoints
 from training.engine.command import run
 from training.engine.fingerprint import run_fingerprint
@@ -49,6 +51,7 @@ class Task:
     device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
+PAINTED = Segmentation((Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES),))
 SHOWN = 6  # crops of a sheet of reconstructions
 MEASURED = 128  # pictures from which the scaling factor is computed
 
@@ -85,6 +88,9 @@ class Pictures:
             box = draw_crop(sample.depth_m.shape[0], sample.depth_m.shape[1], 1.0, rng)
             if kind < self.recipe.depth_share:
                 maps.append(self._depth(crop_nearest(sample.depth_m, box, size)))
+            elif kind > 1 - self.recipe.labels_share:
+                labels = torch.from_numpy(crop_nearest(sample.labels, box, size).copy())[None, None]
+                maps.append(PAINTED.to_vae(labels, torch.ones_like(labels, dtype=torch.bool)))
             elif kind < self.recipe.depth_share + self.recipe.normals_share:
                 normals = torch.from_numpy(crop_nearest(sample.normals, box, size)).permute(2, 0, 1)[None]
                 maps.append(Normals().to_vae(normals, normals.norm(dim=1, keepdim=True) > 0.5))

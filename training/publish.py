@@ -77,7 +77,7 @@ def publish(
     run = read_run(source.parent / RUN)
     if resolution_px is None and (trained_px := run.get("resolution_px")):
         resolution_px = int(str(trained_px))
-    with atomic_folder(out, replace=True) as aside:
+    with atomic_folder(out, replace=True, known=lambda _: True) as aside:  # _check_target has looked
         for part, names in COPIED.items():
             (aside / part).mkdir()
             for path in (source / part / name for name in names):

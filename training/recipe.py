@@ -109,6 +109,7 @@ class AutoencoderRecipe(Schedule):
     kl_weight: float = Field(default=3e-4, ge=0, description="weight of the pull of latents towards a unit Gaussian")
     depth_share: float = Field(default=0.35, ge=0, le=1, description="share of depth maps among the pictures")
     normals_share: float = Field(default=0.1, ge=0, le=1, description="share of normal maps among the pictures")
+    labels_share: float = Field(default=0.0, ge=0, le=1, description="share of painted classes among the pictures")
     figure_steps: int = Field(default=300, ge=1, description="steps between sample pictures; may be changed on resume")
 
 

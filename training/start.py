@@ -15,7 +15,7 @@ import tyro
 from marigold_core.checkpoints.families import E2E_FT, MARIGOLD, NOISE
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
-from marigold_core.checkpoints.weights import choose, write_checksums
+from marigold_core.checkpoints.weights import choose, read_checksums, write_checksums
 from marigold_core.errors import CheckpointError
 from marigold_core.pipeline.modalities import modality_for
 from marigold_core.prediction import DepthTransfer
@@ -85,7 +85,9 @@ def prepare_start(
             )
     shape = _new_shape(source)
     folder = None if shape else find_start(source, objective)
-    with atomic_folder(out, replace=(out / RECORD).exists()) as aside:
+    made_before = (out / RECORD).exists()
+    weights = read_checksums(out) if made_before else {}
+    with atomic_folder(out, replace=made_before, known=lambda name: name in weights or _is_config(name)) as aside:
         if shape:
             new_checkpoint(aside, shape, seed=seed)
         else:
@@ -241,10 +243,16 @@ def _copy_components(folder: Path, out: Path) -> None:
             shutil.copyfile(path, target)
 
 
+def _is_config(name: str) -> bool:
+    """Tell whether a file of a start folder is a configuration that ``_copy_components`` may have copied."""
+    part, _, file = name.partition("/")
+    return part in (*CLASSES, PRIOR) and "/" not in file and file.endswith((".json", "merges.txt"))
+
+
 def _finish_marigold(folder: Path, out: Path) -> None:
     """Write the pipeline index of a copied Marigold checkpoint, with keys that older ones lack."""
     index, found = read_config(folder, INDEX), find(folder)
-    defaults = {} if found.modality == "intrinsics" else CLAIMS[found.modality]
+    defaults = {} if found.layers else CLAIMS["normals" if found.modality == "normals" else "depth"]
     stated: Config = {
         "_class_name": PIPELINE_CLASSES[found.modality],
         "default_denoising_steps": found.default_steps,
@@ -274,8 +282,8 @@ def main(
         source: Stable Diffusion 2 folder, Marigold checkpoint, run, or shape for random weights: tiny, nano, public.
         out: folder to write.
         noise_schedule: v1-0 as Stable Diffusion 2, v1-1 zero terminal SNR and trailing, start as the source has it.
-        target: what the network is to predict: depth, disparity, log (of depth), metric (depth in metres) or normals;
-            start as the source has it.
+        target: what the network is to predict: depth, disparity, log (of depth), metric (depth in metres), normals,
+            segmentation or albedo; start as the source has it.
         depth_curve: linear as published; root, the square root of depth, finer where near; start as in the source.
         seed: of random weights.
     """

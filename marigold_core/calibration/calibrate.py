@@ -315,7 +315,7 @@ def measured(prediction: Prediction, hints: Hints) -> Measured:
 def check_claim(modality: str, kind: Kind) -> None:
     """Refuse, with a CalibrationError, what cannot be calibrated: normals, and depth that is in metres already."""
     if modality != "depth":
-        raise CalibrationError(f"Metres are found for depth, but this is a {modality} prediction.")
+        raise CalibrationError(f"Metres are found for depth, but these are {modality}.")
     if kind == "metric":
         raise CalibrationError("This map is in metres already.")
 

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from marigold_core.checkpoints.families import MARIGOLD, QUANTITY, Family, recognise, unstated
 from marigold_core.errors import CheckpointError, SettingsError
-from marigold_core.images.intrinsics import Layer, LayerName, count_pictures
+from marigold_core.images.intrinsics import ClassColour, Layer, LayerName, count_pictures
 from marigold_core.prediction import DepthTransfer, Kind, Space
 from marigold_core.settings import Settings, sentence
 
-Modality = Literal["depth", "normals", "intrinsics"]
+Modality = Literal["depth", "normals", "intrinsics", "segmentation"]
 Config = dict[str, object]
 _CONFIG = TypeAdapter(Config)
 
@@ -71,7 +71,7 @@ class Capabilities:
     scheduler: Literal["ddim", "lcm"]
     vae_class: Literal["AutoencoderKL", "AutoencoderTiny"]
     full_z_range: bool  # normals: decoded z spans [-1, 1] rather than [0, 1]
-    layers: tuple[Layer, ...]  # intrinsics: what the network makes
+    layers: tuple[Layer, ...]  # intrinsics and segmentation: what the network makes
     default_steps: int
     default_resolution: int  # longest edge the network sees, pixels
     prior: bool  # whether it has an image prior of its own (``prior``)
@@ -105,6 +105,9 @@ class _Claims(BaseModel):
     target_properties: dict[str, object] | None = None  # diffusers' key: what the pictures of intrinsics hold
 
 
+_Rgb = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+
+
 class _Target(BaseModel):
     """What ``target_properties`` says about one picture, or about one layer of a picture that stacks several."""
 
@@ -113,6 +116,7 @@ class _Target(BaseModel):
     prediction_space: Literal["srgb", "linear", "stack"] = "srgb"
     sub_target_names: Annotated[list[str | None], Field(max_length=len(COLOURS))] = []
     up_to_scale: bool = False
+    classes: dict[str, _Rgb] = {}  # of a segmentation: their colours
 
 
 _NAMES, _LAYER_NAME = TypeAdapter(list[str]), TypeAdapter[LayerName](LayerName)
@@ -127,7 +131,14 @@ def describe(folder: Path) -> Capabilities:
     unet, vae, schedule = (read_config(folder, name) for name in ("unet/config.json", "vae/config.json", SCHEDULE))
     claims, family = _read_claims(index), recognise(index, unet, schedule)
     modality = _modality(index)
-    layers = _layers(claims) if modality == "intrinsics" else ()
+    layers = _layers(claims) if modality in ("intrinsics", "segmentation") else ()
+    if (modality == "segmentation") != any(layer.classes for layer in layers) or (
+        len(layers) > 1 and layers[0].classes
+    ):
+        raise CheckpointError(
+            f"In {INDEX} of the checkpoint target_properties: a segmentation has one target with classes, others"
+            " have none."
+        )
     check_unet(unet, family, count_pictures(layers))
     if modality == "normals" and family.normals_x is None:
         raise CheckpointError(
@@ -194,7 +205,7 @@ def read_index(folder: Path) -> Config:
 def _modality(index: Config) -> Modality:
     """Tell the modalities apart. Raises: CheckpointError where neither the class nor ``prediction_type`` does."""
     if stated := index.get(QUANTITY):
-        return stated if stated in ("normals", "intrinsics") else "depth"
+        return stated if stated in ("normals", "intrinsics", "segmentation") else "depth"
     name = str(index["_class_name"])
     if name not in MODALITIES:
         raise CheckpointError(
@@ -330,7 +341,9 @@ def _layers(claims: _Claims) -> tuple[Layer, ...]:
             for name, channels in stacked if about.prediction_space == "stack" else [(target, COLOURS)]:
                 own = _Target.model_validate(stated.get(name, {}))
                 space = "linear" if own.prediction_space == "linear" else "srgb"
-                layers.append(Layer(_LAYER_NAME.validate_python(name), picture, channels, space, own.up_to_scale))
+                classes = tuple(ClassColour(word, (rgb[0], rgb[1], rgb[2])) for word, rgb in own.classes.items())
+                named = _LAYER_NAME.validate_python(name)
+                layers.append(Layer(named, picture, channels, space, own.up_to_scale, classes))
     except ValidationError as error:
         raise CheckpointError(f"In {INDEX} of the checkpoint target_properties: {sentence(error)}") from None
     if len({layer.name for layer in layers}) < max(len(layers), 1):
@@ -340,7 +353,8 @@ def _layers(claims: _Claims) -> tuple[Layer, ...]:
 
 def _kind(claims: _Claims, modality: Modality) -> Kind:
     if modality != "depth":
-        return "unit-vector" if modality == "normals" else "unit-range"
+        kinds: dict[Modality, Kind] = {"normals": "unit-vector", "segmentation": "class"}
+        return kinds.get(modality, "unit-range")
     scale, shift = claims.scale_invariant is not False, claims.shift_invariant is not False
     if shift and not scale:
         raise CheckpointError(

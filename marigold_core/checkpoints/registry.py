@@ -60,6 +60,15 @@ NAMED = {
         NamedCheckpoint("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps"),
         NamedCheckpoint("normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps"),
         NamedCheckpoint(
+            "iid-appearance",
+            "prs-eth/marigold-iid-appearance-v1-1",
+            "intrinsics",
+            "albedo, roughness and metallicity, 4 steps",
+        ),
+        NamedCheckpoint(
+            "iid-lighting", "prs-eth/marigold-iid-lighting-v1-1", "intrinsics", "albedo, shading and residual, 4 steps"
+        ),
+        NamedCheckpoint(
             "e2e-ft", "GonzaloMG/marigold-e2e-ft-depth", "depth", "v1-0, fine-tuned end to end", FULL_BYTES, E2E_FT
         ),
         NamedCheckpoint(

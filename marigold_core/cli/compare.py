@@ -75,8 +75,8 @@ def compare(
             name for name in run.formats or () if name != "uncertainty"
         ]  # which few members lack
         for record in records:
-            file_names(run.formats, record.modality, largest, save_for=programs, kind=record.kind)
-            file_names(everywhere, record.modality, min(comparison.sizes), mesh=mesh)
+            file_names(run.formats, record, largest, save_for=programs)
+            file_names(everywhere, record, min(comparison.sizes), mesh=mesh)
     sweep = Sweep(job.load(), comparison, models, colormap=colours.colormap)
     if depth:
         sweep.given = from_depth(sweep.photo, depth, reading, fov_x_deg=mesh.fov_x_deg)

@@ -6,7 +6,7 @@ The bar goes to stderr and shows on terminals only; tables go to stdout.
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Generic, TextIO, TypeVar
+from typing import Annotated, Generic, Self, TextIO, TypeVar
 
 import tyro
 from pydantic import Field
@@ -93,6 +93,32 @@ def watch(events: Iterator[Progress | Prediction], name: str, quiet: bool) -> Pr
             bar.total, bar.n = event.total, event.done
             bar.set_postfix_str(event.stage)
     return progress.result
+
+
+class Timed:
+    """A progress bar of a long command, with the time that is left."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        form = "{desc}: {percentage:3.0f}% {bar} {remaining} left {postfix}"
+        self._bar = tqdm(desc=shown(name), leave=False, disable=quiet or None, bar_format=form)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+    def show(self, event: Progress) -> None:
+        """Show how far it is; what begins again from 0 has a time of its own."""
+        if event.done < self._bar.n:
+            self._bar.reset(event.total)
+        self._bar.total = event.total
+        self._bar.set_postfix_str(event.stage, refresh=False)
+        self._bar.update(event.done - self._bar.n)
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -16,13 +16,15 @@ from marigold_core.cli.demo import demo
 from marigold_core.cli.doctor import doctor
 from marigold_core.cli.import_depth import import_depth
 from marigold_core.cli.models import models
+from marigold_core.cli.panorama import panorama
 from marigold_core.cli.predict import predict
 from marigold_core.cli.replay import replay
+from marigold_core.cli.video import video
 from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.options import dispatch
 
 SCRIPT = "marigold-depth"
-COMMANDS = (predict, compare, calibrate, import_depth, replay, models, doctor, demo)
+COMMANDS = (predict, video, panorama, compare, calibrate, import_depth, replay, models, doctor, demo)
 
 
 def main(words: Sequence[str]) -> int:
@@ -37,6 +39,6 @@ def main(words: Sequence[str]) -> int:
         print(shown(error), file=sys.stderr)
         return CHECKPOINT if isinstance(error, CheckpointError) else USAGE
     except KeyboardInterrupt:
-        goes_on = " The same command goes on where this one ended." if words[:1] == ["predict"] else ""
+        goes_on = " The same command goes on where this one ended." if words[:1] in (["predict"], ["video"]) else ""
         print(f"Stopped.{goes_on}", file=sys.stderr)
         return INTERRUPTED

@@ -1,4 +1,4 @@
-"""The command ``predict``: photos to depth or normals, a folder of files for each photo."""
+"""The command ``predict``: photos to depth, normals or intrinsic images, a folder of files for each photo."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 
 from marigold_core import load
 from marigold_core.cli import photo_folders
@@ -18,6 +19,12 @@ from marigold_core.errors import CheckpointError, ExportError, MarigoldError, Se
 from marigold_core.files.presets import PRESETS
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 from marigold_core.storage import claim
+
+
+class PredictRun(Run):
+    """Which checkpoint runs where, what is written, and what is told."""
+
+    results: str | None = Field(None, description="file .csv or .jsonl to write a line to for each photo as it is done")
 
 
 def predict(
@@ -32,17 +39,13 @@ def predict(
     ],
     /,
     output: OUTPUT,
-    run: Run,
+    run: PredictRun,
     settings: Settings,
     mesh: MeshSettings,
     colours: ColourSettings,
     json: Annotated[bool, tyro.conf.arg(help="print one line of JSON a photo instead of the table")] = False,
-    results: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help="write a .csv or .jsonl file too, a line a photo as it is done"),
-    ] = None,
 ) -> int:
-    """Turn photos into depth (or normals), uncertainty and meshes, in a folder of its own for each photo.
+    """Turn photos into depth, uncertainty and meshes, or normals or intrinsic images, in a folder for each photo.
 
     Folders are searched with their sub-folders, which are kept. A photo that fails is named and the others go on.
     What an earlier run with the same settings finished is left as it is, so that a run that was stopped is resumed by
@@ -54,6 +57,7 @@ def predict(
 
     began = time.time()
     found = photo_folders.find_jobs(photos, output)
+    results = Path(run.results) if run.results else None
     report = Report(run.quiet, json, results, len(found.jobs), run.flat)
     for line in photo_folders.describe_left_out(found):
         report.say(f"left out: {line}")
@@ -66,9 +70,7 @@ def predict(
     record = find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
     settings = resolve(settings, record)
     programs = run.save_for or ()
-    files = writers.file_names(
-        run.formats, record.modality, settings.ensemble_size, save_for=programs, kind=record.kind, mesh=mesh
-    )
+    files = writers.file_names(run.formats, record, settings.ensemble_size, save_for=programs, mesh=mesh)
     pipe = load(model, device=run.device, dtype=run.dtype)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 

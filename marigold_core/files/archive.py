@@ -11,7 +11,6 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 from marigold_core import storage
 from marigold_core.errors import ExportError
 
-EVERYTHING = "everything.zip"
 LIMIT_BYTES = 2 * 10**9  # any program opens an archive below 2 GiB
 
 _CHUNK_BYTES = 2**20

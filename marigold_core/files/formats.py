@@ -6,25 +6,29 @@ import their libraries themselves: trimesh alone takes half a second, and a colo
 
 import json
 import math
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
-from typing import Any, cast
+from functools import cached_property, partial
+from io import SEEK_END, BytesIO
+from typing import Any, cast, get_args
 from zipfile import ZipFile
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngInfo, putchunk
 
 from marigold_core.files import archive, manifest
 from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z, normals, vertical_field_of_view
 from marigold_core.images import colormaps
+from marigold_core.images.intrinsics import LayerName
 from marigold_core.prediction import Prediction
-from marigold_core.settings import ColourSettings, MeshSettings
+from marigold_core.settings import ColourSettings, Format, MeshSettings
 
 _3MF = "http://schemas.microsoft.com/3dmanufacturing"
 _OPC = "http://schemas.openxmlformats.org/package/2006"
+LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 MILLIMETRES_MAX = 65535  # of 16 bits; what is farther is unknown, as 0 says to all readers
 
 
@@ -188,6 +192,54 @@ def _depth_exr(content: Content) -> bytes:
     return _exr(content, {"Y": values, "Z": values})
 
 
+# ------------------------------------------------------------------------------- intrinsic images
+
+
+def _layer(content: Content, name: LayerName, bits: int) -> bytes:
+    """One layer as it looks, with what its numbers are."""
+    layer = next(one for one in content.prediction.layers if one.name == name)
+    shown = colormaps.to_display(content.prediction.layer(name), layer)
+    texts = {"layer": name, "meaning": layer.meaning}
+    if bits == 8:
+        return _png(np.rint(shown * np.float32(255)).astype(np.uint8), texts)
+    levels = np.rint(shown * np.float32(65535)).astype(np.uint16)
+    return _png_rgb_16bit(levels, texts) if layer.in_colour else _png(levels, texts)
+
+
+def _png_rgb_16bit(levels: np.ndarray, texts: dict[str, str]) -> bytes:
+    """A picture [H, W, 3] of 16 bits, which Pillow does not write. Source: W3C, PNG specification, 11.2 and 9.2."""
+    height, width = levels.shape[:2]
+    rows = levels.astype(">u2").reshape(height, -1).view(np.uint8)
+    above = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))  # the filter "up", which is number 2
+    filtered = np.concatenate([np.full((height, 1), 2, np.uint8), above], axis=1)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))]
+    chunks += [(b"tEXt", f"{name}\0{text}".encode("latin-1")) for name, text in texts.items()]
+    chunks += [(b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b"")]
+    file = BytesIO(b"\x89PNG\r\n\x1a\n")
+    file.seek(0, SEEK_END)
+    for kind, body in chunks:
+        putchunk(file, kind, body)
+    return file.getvalue()
+
+
+def _layers_npz(content: Content) -> bytes:
+    """The numbers of the network, an array a layer."""
+    file = BytesIO()
+    arrays = {layer.name: content.prediction.layer(layer.name) for layer in content.prediction.layers}
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _layers_exr(content: Content) -> bytes:
+    """All layers under their names, colours as linear light."""
+    channels: dict[str, np.ndarray] = {}
+    for layer in content.prediction.layers:
+        light = np.atleast_3d(colormaps.to_light(content.prediction.layer(layer.name), layer))
+        names = "RGB" if layer.in_colour else "Y"
+        channels |= {f"{layer.name}.{name}": light[..., number] for number, name in enumerate(names)}
+    return _exr(content, channels)
+
+
 # ------------------------------------------------------------------------------- files that programs want
 
 
@@ -301,4 +353,24 @@ FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
     "stereo_filled": ("stereo_filled.png", lambda content: _png(content.stereo[1])),
     "lithophane": ("lithophane.stl", _lithophane_stl),
     "relief_3mf": ("relief.3mf", _relief_3mf),
+    **{name: (f"{name}.png", partial(_layer, name=name, bits=8)) for name in LAYERS},
+    **{f"{name}_16bit": (f"{name}_16bit.png", partial(_layer, name=name, bits=16)) for name in LAYERS},
+    "layers": ("layers.npz", _layers_npz),
+    "layers_exr": ("layers.exr", _layers_exr),
+}
+
+_WITH_ARRAY: dict[Format, tuple[str, ...]] = {
+    "uncertainty": ("uncertainty", "uncertainty_npy"),
+    "normals": ("normals", "normals_npy"),
+}
+FILES_OF: dict[str, dict[Format, tuple[str, ...]]] = {  # the files of each format, by modality
+    "depth": {name: _WITH_ARRAY.get(name, (name,)) for name in get_args(Format)},
+    "normals": _WITH_ARRAY,
+    "intrinsics": {
+        "npy": ("layers",),
+        "png16": tuple(f"{name}_16bit" for name in LAYERS),
+        "color": LAYERS,
+        "uncertainty": _WITH_ARRAY["uncertainty"],
+        "exr": ("layers_exr",),
+    },
 }

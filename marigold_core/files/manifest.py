@@ -17,10 +17,12 @@ from marigold_core.calibration.calibrate import Hints, Measured
 from marigold_core.files.presets import PRESETS, SaveFor
 from marigold_core.geometry.camera import field_of_view, focal_length_px
 from marigold_core.images.colormaps import value_range
+from marigold_core.images.intrinsics import LayerName
 from marigold_core.prediction import Kind, Prediction, Space
 from marigold_core.settings import ColourSettings, DepthReading, FieldOfView, Frozen, MeshSettings, Settings
 
-# 2 added how, device, dtype, machine; 3 hints; 4 colours, camera, save_for, prefix, views, outlines; all are read
+# 2 added how, device, dtype, machine; 3 hints; 4 colours, camera, save_for, prefix, views, outlines, layers;
+# all are read
 SCHEMA_VERSION = 4
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
@@ -92,10 +94,11 @@ class Manifest(_Record):
     ]
     mesh: MeshSettings
     fov_x_deg: FieldOfView | None  # from EXIF, or as given for a calibration
-    camera: CameraRecord | None = None  # None for a normals prediction, and up to schema 3
+    camera: CameraRecord | None = None  # of depth, from schema 4 on
     photo: PhotoRecord
     save_for: dict[SaveFor, str] = {}  # programs that files were written for, and what to tick there
     prefix: str = ""  # what the name of every file begins with
+    layers: dict[LayerName, str] = {}  # of intrinsics, in the order of their channels: what the numbers of each are
     missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
@@ -142,6 +145,7 @@ def describe(
         ),
         save_for={name: PRESETS[name].tick for name in save_for},
         prefix=prefix,
+        layers={layer.name: layer.meaning for layer in prediction.layers},
         missing_share=0.0 if prediction.missing is None else float(prediction.missing.mean()),
         files=files,
         versions=versions(),

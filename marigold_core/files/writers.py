@@ -2,20 +2,40 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Protocol, get_args
 
 import numpy as np
 
 from marigold_core import storage
 from marigold_core.errors import ExportError
 from marigold_core.files import manifest
-from marigold_core.files.formats import FILES, Content
+from marigold_core.files.formats import FILES, FILES_OF, LAYERS, Content
 from marigold_core.files.presets import PRESETS, SaveFor
+from marigold_core.images.intrinsics import Layer
 from marigold_core.prediction import Kind, Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings
 
 MANIFEST = "manifest.json"
 NO_UNCERTAINTY = "Uncertainty needs 3 or more members (ensemble_size); a depth map from elsewhere has none."
+
+
+class Made(Protocol):
+    """What files depend on: a prediction, or a checkpoint that makes such ones."""
+
+    @property
+    def modality(self) -> str:
+        """The modality, "depth", "normals" or "intrinsics"."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What may be claimed about the values."""
+        ...
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of intrinsics."""
+        ...
 
 
 def save(
@@ -44,14 +64,15 @@ def save(
         overwrite: whether files that exist already are replaced.
 
     Returns:
-        The path of each file by format. "uncertainty" and "normals" stand for the picture; their arrays come with them
-        as "uncertainty_npy" and "normals_npy". Files for programs have the names of the table ``files.formats.FILES``.
+        The path of each file by its name in the table ``files.formats.FILES``, which is that of the format where the
+        format has one file. "uncertainty" and "normals" come with their arrays, "uncertainty_npy" and "normals_npy";
+        intrinsics have files for each layer.
 
     Raises:
         ExportError: a format does not suit the prediction, a file exists already, or the disk refuses.
     """
     folder, mesh, colours = Path(folder), mesh or MeshSettings(), colours or ColourSettings()
-    names = _names(formats, save_for, prediction.modality, prediction.kind, prediction.uncertainty is not None)
+    names = _names(formats, save_for, prediction, prediction.kind, prediction.uncertainty is not None)
     if not np.isfinite(prediction.values).all():
         raise ExportError("The prediction holds values that are not numbers; run again with dtype float32.")
     paths = {name: folder / f"{prefix}{FILES[name][0]}" for name in names}
@@ -79,26 +100,38 @@ def formats_for(prediction: Prediction) -> tuple[Format, ...]:
     return tuple(name for name in get_args(Format) if _refusal(name, prediction.modality, has_uncertainty) is None)
 
 
+def files_of(name: Format, made: Made) -> tuple[str, ...]:
+    """List the files of a format that suits, by their names in ``FILES``."""
+    left_out = set(LAYERS) - {layer.name for layer in made.layers}
+    return tuple(file for file in FILES_OF[made.modality][name] if file.removesuffix("_16bit") not in left_out)
+
+
 def formats_of(record: manifest.Manifest) -> tuple[Format, ...]:
     """List the formats that wrote the files of a record."""
-    return tuple(name for name in get_args(Format) if f"{record.prefix}{FILES[name][0]}" in record.files)
+    return tuple(
+        name
+        for name, files in FILES_OF[record.modality].items()
+        if any(f"{record.prefix}{FILES[file][0]}" in record.files for file in files)
+    )
 
 
 def file_names(
     formats: Sequence[Format] | None,
-    modality: str,
+    made: Made,
     ensemble_size: int,
     *,
     save_for: Sequence[SaveFor] = (),
-    kind: Kind = "affine",
+    kind: Kind | None = None,
     mesh: MeshSettings | None = None,
 ) -> list[str]:
     """List the files that ``save`` would write of a result of so many members, the manifest aside; nothing is made.
 
+    The result is what a checkpoint has ``made``, or of another ``kind`` once it is calibrated.
+
     Raises:
         ExportError: a format, a program or the shape's ``uncertainty_cut`` does not suit such a result.
     """
-    names = _names(formats, save_for, modality, kind, ensemble_size >= 3)
+    names = _names(formats, save_for, made, kind or made.kind, ensemble_size >= 3)
     if mesh and mesh.uncertainty_cut and ensemble_size < 3 and {"glb", "ply"} & {*names}:
         from marigold_core.geometry.mesh import NO_SPREAD
 
@@ -111,24 +144,24 @@ def preset_refusal(name: SaveFor, modality: str, kind: Kind) -> str | None:
     if name not in PRESETS:
         return f"There are no files for {name!r}; choose from {', '.join(PRESETS)}."
     if modality != "depth":
-        return f"{PRESETS[name].label} needs depth, but this is a {modality} prediction."
+        return f"{PRESETS[name].label} needs depth, but these are {modality}."
     if PRESETS[name].metric and kind != "metric":
         return f"{PRESETS[name].label} needs depth in metres, but this depth is relative: calibrate it first."
     return None
 
 
 def _names(
-    formats: Sequence[Format] | None, save_for: Sequence[SaveFor], modality: str, kind: Kind, has_uncertainty: bool
+    formats: Sequence[Format] | None, save_for: Sequence[SaveFor], made: Made, kind: Kind, has_uncertainty: bool
 ) -> list[str]:
     """Formats and programs -> the names of their files in ``FILES``, each once. Raises: ExportError."""
     if formats is None:
-        suiting = (name for name in get_args(Format) if _refusal(name, modality, has_uncertainty) is None)
+        suiting = (name for name in get_args(Format) if _refusal(name, made.modality, has_uncertainty) is None)
         formats = () if save_for else tuple(suiting)
-    refusals = [_refusal(name, modality, has_uncertainty) for name in formats]
-    refusals += [preset_refusal(name, modality, kind) for name in save_for]
+    refusals = [_refusal(name, made.modality, has_uncertainty) for name in formats]
+    refusals += [preset_refusal(name, made.modality, kind) for name in save_for]
     for refusal in filter(None, refusals):
         raise ExportError(refusal)
-    files = [file for name in formats for file in (name, f"{name}_npy") if file in FILES]
+    files = [file for name in formats for file in files_of(name, made)]
     return list(dict.fromkeys([*files, *(file for name in save_for for file in PRESETS[name].files)]))
 
 
@@ -138,6 +171,6 @@ def _refusal(name: str, modality: str, has_uncertainty: bool) -> str | None:
         return f"Unknown format {name!r}; choose from {', '.join(get_args(Format))}."
     if name == "uncertainty":
         return None if has_uncertainty else NO_UNCERTAINTY
-    if modality == "normals" and name != "normals":
-        return f"A normals prediction has no {name}; its formats are normals and uncertainty."
+    if name not in FILES_OF[modality]:
+        return f"A prediction of {modality} has no {name}; its formats are {', '.join(FILES_OF[modality])}."
     return None

@@ -117,7 +117,9 @@ def to_light(values: np.ndarray, layer: Layer) -> np.ndarray:
 
 
 def layer_to_rgb(values: np.ndarray, layer: Layer) -> np.ndarray:
-    """[H, W, 3] or [H, W] of a layer -> [H, W, 3] uint8 as ``to_display`` shows it, without colour as grey."""
+    """[H, W, 3] or [H, W] of a layer -> [H, W, 3] uint8 as ``to_display`` shows it, other numbers as grey."""
+    if layer.classes:
+        return np.array([one.rgb for one in layer.classes], np.uint8)[values.astype(int)]
     levels = np.rint(to_display(values, layer) * np.float32(255)).astype(np.uint8)
     return levels if layer.in_colour else np.repeat(levels[..., None], 3, axis=-1)
 

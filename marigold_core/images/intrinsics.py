@@ -1,4 +1,4 @@
-"""Intrinsic images: what the layers of a photo are, and which channels hold them."""
+"""Layers of a photo, intrinsic images or classes: what they are, and which channels hold them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,20 @@ from typing import Literal
 
 import numpy as np
 
-LayerName = Literal["albedo", "roughness", "metallicity", "shading", "residual"]
+LayerName = Literal["albedo", "roughness", "metallicity", "shading", "residual", "classes"]
+
+
+@dataclass(frozen=True)
+class ClassColour:
+    """One class of a segmentation and the colour that it is painted in, sRGB."""
+
+    name: str
+    rgb: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One intrinsic image: colours of light or reflectance, or one quantity without colour.
+    """One intrinsic image: colours of light or reflectance, or one quantity without colour; or the classes of pixels.
 
     Where a checkpoint has all three in linear light, the photo in linear light is albedo * shading + residual.
     Source: Ke et al. 2025 (arXiv 2505.09358), section 4.3.
@@ -22,15 +30,23 @@ class Layer:
     channels: tuple[int, ...]  # of that picture: all three, or one
     space: Literal["srgb", "linear"]  # of its numbers
     up_to_scale: bool = False
+    classes: tuple[ClassColour, ...] = ()  # of a segmentation: its numbers are places in this list
+
+    @property
+    def width(self) -> int:
+        """How many channels its numbers have."""
+        return 1 if self.classes else len(self.channels)
 
     @property
     def in_colour(self) -> bool:
         """Whether it has red, green and blue."""
-        return len(self.channels) > 1
+        return self.width > 1
 
     @property
     def meaning(self) -> str:
         """What its numbers are, in a line that files carry."""
+        if self.classes:
+            return ", ".join(f"{number} {one.name}" for number, one in enumerate(self.classes))
         of = (
             ("sRGB colours" if self.space == "srgb" else "linear light") if self.in_colour else "a number, not a colour"
         )
@@ -44,10 +60,11 @@ def count_pictures(layers: Sequence[Layer]) -> int:
 
 def channels_of(layers: Sequence[Layer], name: LayerName, values: np.ndarray) -> np.ndarray:
     """Take a layer out of values [h, w, C] with the channels of all ``layers`` -> [h, w, 3], without colour [h, w]."""
+    values = values if values.ndim == 3 else values[..., None]
     first = 0
     for layer in layers:
         if layer.name == name:
-            found = values[..., first : first + len(layer.channels)]
+            found = values[..., first : first + layer.width]
             return found if layer.in_colour else found[..., 0]
-        first += len(layer.channels)
+        first += layer.width
     raise KeyError(name)

@@ -193,8 +193,9 @@ class Intrinsics:
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, C, H, W] -> (median [1, C, H, W], mean spread of the channels [1, 1, H, W])."""
-        values, spread = fuse_absolute(members)
-        return values, pool_spread(spread.mean(dim=1, keepdim=True))
+        values, spread = fuse_absolute(members.flatten(1, 2).unsqueeze(1))  # as maps [E, 1, C H, W]
+        spread = spread.view_as(members[:1]).mean(dim=1, keepdim=True)
+        return values.view_as(members[:1]), pool_spread(spread)
 
     def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize layers [B, C, h, w] to (H, W) bilinearly."""
@@ -205,13 +206,62 @@ class Intrinsics:
         return values.flip(-2 if upside_down else -1)
 
 
-Modality = Depth | Normals | Intrinsics
+@dataclass(frozen=True)
+class Segmentation:
+    """Classes of pixels, painted in one colour each; what is read off a picture is the class of the nearest colour.
+
+    Source: Xu et al. 2025 (GenPercept) paint and read classes so.
+    """
+
+    layers: tuple[Layer, ...]  # one, with the classes
+    kind: Kind = "class"
+    name = "segmentation"
+    pictures = 1
+
+    def _palette(self, like: Tensor) -> Tensor:
+        """The colours [K, 3] in [-1, 1]."""
+        return like.new_tensor([one.rgb for one in self.layers[0].classes]) / 127.5 - 1
+
+    def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
+        """Paint numbers of classes [B, 1, H, W] -> [B, 3, H, W] in [-1, 1]; invalid pixels are grey."""
+        colours = self._palette(values.float())[values[:, 0].long()].permute(0, 3, 1, 2)
+        return torch.where(valid, colours, 0)
+
+    def scores(self, decoded: Tensor) -> Tensor:
+        """Score the classes of a decoded picture [B, 3, H, W] -> [B, K, H, W], minus squared distances to colours."""
+        palette = self._palette(decoded)
+        dots = torch.einsum("bchw,kc->bkhw", decoded, palette)
+        squares = decoded.square().sum(dim=1, keepdim=True) + palette.square().sum(dim=1).view(1, -1, 1, 1)
+        return 2 * dots - squares
+
+    def from_vae(self, decoded: Tensor) -> Tensor:
+        """Read numbers of classes off a decoded picture [B, 3, H, W] -> [B, 1, H, W]."""
+        return self.scores(decoded).argmax(dim=1, keepdim=True).float()
+
+    def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse members [E, 1, H, W] -> (the most frequent class, the share of members with another), [1, 1, H, W]."""
+        votes = torch.stack([(members == number).float().mean(dim=0) for number in range(len(self.layers[0].classes))])
+        share, chosen = votes.max(dim=0, keepdim=True)
+        return chosen.float(), 1 - share
+
+    def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize classes [B, 1, h, w] to (H, W): each pixel takes the nearest."""
+        return F.interpolate(values, size, mode="nearest-exact")
+
+    def mirror(self, values: Tensor, upside_down: bool = False) -> Tensor:
+        """Turn classes [B, 1, H, W] of a photo into those of its mirror image."""
+        return values.flip(-2 if upside_down else -1)
+
+
+Modality = Depth | Normals | Intrinsics | Segmentation
 
 
 def modality_for(checkpoint: Capabilities) -> Modality:
     """Return what a checkpoint predicts."""
     if checkpoint.modality == "intrinsics":
         return Intrinsics(checkpoint.layers)
+    if checkpoint.modality == "segmentation":
+        return Segmentation(checkpoint.layers)
     if checkpoint.modality == "normals":
         return Normals(checkpoint.full_z_range, checkpoint.family.normals_x or "right")
     metric = checkpoint.metric_range_m, checkpoint.focal_px
@@ -222,6 +272,8 @@ def modality_of(prediction: Prediction) -> Modality:
     """Return what the members of a prediction are fused by."""
     if prediction.modality == "intrinsics":
         return Intrinsics(prediction.layers)
+    if prediction.modality == "segmentation":
+        return Segmentation(prediction.layers)
     return Normals() if prediction.modality == "normals" else Depth(prediction.kind)
 
 

@@ -46,6 +46,7 @@ from marigold_core.pipeline.sampling import (
     Condition,
     Conditions,
     FirstStepCache,
+    LatentCarry,
     PredictVelocity,
     generator,
     is_out_of_memory,
@@ -208,12 +209,15 @@ class MarigoldPipeline:
 
     # ------------------------------------------------------------------------------- one photo
 
-    def __call__(self, photo: PhotoSource, settings: Settings | None = None) -> Prediction:
+    def __call__(
+        self, photo: PhotoSource, settings: Settings | None = None, carry: LatentCarry | None = None
+    ) -> Prediction:
         """Predict from a photo; see ``stream`` to watch and stop.
 
         Args:
             photo: a path, the bytes of a file, a PIL image or [H, W, 3] uint8.
             settings: steps, members, resolution and seed; by default the checkpoint's own.
+            carry: of the clip whose next frame the photo is.
 
         Returns:
             The fused prediction at the photo's size.
@@ -224,7 +228,7 @@ class MarigoldPipeline:
             CheckpointError: the network's output is not finite.
             MarigoldError: the photo is too large for the memory.
         """
-        *_, result = self._run(photo, settings, None, every_member=False)
+        *_, result = self._run(photo, settings, None, every_member=False, carry=carry)
         assert isinstance(result, Prediction)
         return result
 
@@ -449,7 +453,12 @@ class MarigoldPipeline:
     # ------------------------------------------------------------------------------- one run, from checks to result
 
     def _run(
-        self, photo: PhotoSource, settings: Settings | None, start: Prediction | None, every_member: bool
+        self,
+        photo: PhotoSource,
+        settings: Settings | None,
+        start: Prediction | None,
+        every_member: bool,
+        carry: LatentCarry | None = None,
     ) -> Iterator[Progress | Prediction]:
         # 1. Check everything before the first operation.
         photo = load_photo(photo)
@@ -463,7 +472,7 @@ class MarigoldPipeline:
         yield Progress(0, 1, "reading the photo")
         conditions = self._conditions(photo, settings)
         # 3. Denoise and decode, member by member, fusing what is there.
-        for event in self._members(conditions, settings, first=len(members)):
+        for event in self._members(conditions, settings, first=len(members), carry=carry):
             if isinstance(event, Progress):
                 yield event
                 continue
@@ -532,7 +541,12 @@ class MarigoldPipeline:
         return list(stack.unsqueeze(1).unbind())
 
     def _members(
-        self, conditions: Conditions, settings: ResolvedSettings, first: int, first_steps: FirstStepCache | None = None
+        self,
+        conditions: Conditions,
+        settings: ResolvedSettings,
+        first: int,
+        first_steps: FirstStepCache | None = None,
+        carry: LatentCarry | None = None,
     ) -> Iterator[Progress | Tensor]:
         """Yield a ``Progress`` each step and each finished member [1, C, PH, PW], from member ``first`` on.
 
@@ -547,7 +561,7 @@ class MarigoldPipeline:
         while k < members:
             rows = range(k, min(k + batch, members))
             try:
-                for event in self._batch(conditions, settings, rows, first, first_steps):
+                for event in self._batch(conditions, settings, rows, first, first_steps, carry):
                     k += isinstance(event, Tensor)
                     yield event
                 continue
@@ -573,6 +587,7 @@ class MarigoldPipeline:
         rows: range,
         first: int,
         first_steps: FirstStepCache | None,
+        carry: LatentCarry | None,
     ) -> Iterator[Progress | Tensor]:
         """Denoise the members ``rows``, those of one size together, then decode and yield them in their order."""
         steps, members = settings.num_inference_steps, settings.ensemble_size
@@ -584,7 +599,10 @@ class MarigoldPipeline:
         done = (rows.start - first) * steps
         for shape, group in groups.items():
             streams = [generator(settings.seed, k) for k in group]
-            latent = torch.cat([self._start(stream, *shape[-2:]) for stream in streams]).to(self.device)
+            starts = [self._start(stream, *shape[-2:]) for stream in streams]
+            if carry and not self.checkpoint.family.deterministic:
+                starts = [carry.start(k, start) for k, start in zip(group, starts, strict=True)]
+            latent = torch.cat(starts).to(self.device)
             first_step = partial(first_steps.predict, settings.seed, tuple(group)) if first_steps else None
             photo_latent, features = stack([seen[k] for k in group])
             denoising = self.denoise(photo_latent, latent, steps, streams, first_step, features)
@@ -595,6 +613,9 @@ class MarigoldPipeline:
                 done += len(group)
                 yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
             clean.update(zip(group, latent[:, None].unbind(), strict=True))
+        if carry:
+            for k in rows:
+                carry.keep(k, clean[k])
         for k in rows:
             with torch.inference_mode(), self._tiling(conditions.tiled):
                 member = self._decode_member(clean[k], seen[k])

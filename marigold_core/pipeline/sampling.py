@@ -75,6 +75,31 @@ def stack(conditions: Sequence[Condition]) -> tuple[Tensor, Features]:
     return torch.cat([condition.latent for condition in conditions]), tuple(map(torch.cat, features))
 
 
+class LatentCarry:
+    """Hands the members of a frame to those of the next: a share of each one's result is in the noise it starts from.
+
+    Together they have the variance of noise, so that the first step gets what it was trained on.
+    """
+
+    def __init__(self, share: float) -> None:
+        """Begin without a frame before; ``share`` is in [0, 1)."""
+        self.share = share
+        self.latents: dict[int, Tensor] = {}  # [1, 4, h, w] float32 by member, of the last frame
+
+    def start(self, k: int, noise: Tensor) -> Tensor:
+        """Return what member ``k`` starts from, of its noise [1, 4, h, w]."""
+        before = self.latents.get(k)
+        if before is None or before.shape != noise.shape:
+            return noise
+        before = before - before.mean()
+        before = before / before.std().clamp(min=1e-6)
+        return (1 - self.share**2) ** 0.5 * noise + self.share * before
+
+    def keep(self, k: int, clean: Tensor) -> None:
+        """Keep the result [1, 4, h, w] of member ``k``."""
+        self.latents[k] = clean.float().cpu()
+
+
 class FirstStepCache:
     """Velocities of first steps, for runs of other step counts to share: the same noise at the same timestep.
 

@@ -4,12 +4,14 @@ Invariant: one job at a time is inside the model, whatever queues and cancellati
 before it is ours, and all of them run in one thread, the model's.
 """
 
+import secrets
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,13 +21,14 @@ from marigold_core.calibration.calibrate import COMPLETION_WORK, Hints
 from marigold_core.checkpoints.registry import default_checkpoint, downloading, family_of
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
-from marigold_core.errors import ExportError, SettingsError
+from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from marigold_core.files import archive, replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import SaveFor
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.views import check_meaning, relative_pixels
-from marigold_core.prediction import Cell, Prediction, Progress
+from marigold_core.prediction import Cell, Prediction, Progress, ProgressEvents
+from marigold_core.serving.batch import Batch
 from marigold_core.serving.model_thread import ModelThread
 from marigold_core.serving.results import ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
@@ -42,6 +45,7 @@ MAX_PIPELINES = 2
 MAX_WORK = 1000.0  # megapixels through the network in one job: 50 steps x 20 members at 1024 px fit, at 2048 do not
 MAX_CELLS, MAX_MINUTES = 64, 10.0  # of a comparison, all checkpoints together; other jobs wait meanwhile
 KEPT_BYTES = 512 * 2**20  # of predictions, and as much of comparisons
+KEPT_ON_DISK = 8 * 2**30  # bytes of batches
 
 
 @dataclass
@@ -85,6 +89,9 @@ class Service:
         )
         self._comparisons = ResultStore[Sweep](
             self._folder, kept_bytes, gone="This comparison is no longer kept; run it again."
+        )
+        self._batches = ResultStore[Batch](
+            self._folder, KEPT_ON_DISK, gone="This batch is no longer kept; start it again."
         )
 
     def close(self) -> None:
@@ -243,7 +250,8 @@ class Service:
         Raises: ExportError as ``export``, and when they are too large for it.
         """
         files = self.export(key, formats, mesh, colours, save_for)
-        bundle = files["manifest"].with_name(f"{'_'.join(save_for)}.zip" if save_for else archive.EVERYTHING)
+        name = "_".join(save_for) or (formats[0] if len(formats) == 1 else "everything")
+        bundle = files["manifest"].with_name(f"{name}.zip")
         with self._results.get(key).lock:
             if not bundle.exists():
                 archive.write(files.values(), bundle)
@@ -333,6 +341,51 @@ class Service:
         if not sweep.tiles:
             raise ExportError("There is no cell yet to write; run the comparison first.")
         return write(sweep.rows(), sweep.photo.pixels, sweep.colormap, self._comparisons.folder(key))
+
+    # ------------------------------------------------------------------------------- batches
+
+    def begin_batch(
+        self, files: Sequence[Path], settings: Settings, checkpoint: str, formats: Sequence[Format], key: str | None
+    ) -> tuple[str, Batch]:
+        """Keep a batch of photos -> its id and itself: the one of ``key`` where that has the same settings.
+
+        Raises: SettingsError for too many photos; ExportError when the disk refuses.
+        """
+        _check_early(settings, checkpoint)
+        batch = self._batches.get(key) if key in self._batches else None
+        if batch is None or (batch.settings, batch.checkpoint, batch.formats) != (settings, checkpoint, tuple(formats)):
+            key = secrets.token_hex(16)
+            batch = Batch(self._batches.folder(key), settings, checkpoint, tuple(formats))
+        batch.add(files)
+        return self._batches.put(batch, key), batch
+
+    def run_batch(self, batch: Batch) -> Generator[Progress]:
+        """Predict the photos of a batch that are not done, each as a job of its own; closing this stops it.
+
+        Other visitors' jobs come between two photos. A photo that fails does not end the batch.
+
+        Raises: CheckpointError, which would fail every photo.
+        """
+        try:
+            for photo in [photo for photo in batch.photos if photo.state != "done"]:
+                batch.begin(photo)
+                try:
+                    with closing(self.run(photo.source, batch.settings, batch.checkpoint)) as events:
+                        progress = ProgressEvents(events)
+                        for event in progress:
+                            yield Progress(event.done, event.total, f"{photo.name}: {event.stage}")
+                    batch.finish(photo, progress.result)
+                except CheckpointError:
+                    raise
+                except MarigoldError as error:
+                    batch.fail(photo, error)
+                yield Progress(1, 1, f"{photo.name}: {photo.state}")
+        finally:
+            batch.rest()
+
+    def batch(self, key: str | None) -> Batch:
+        """Return a kept batch. Raises: ExportError when there is none, or it was dropped."""
+        return self._batches.get(key)
 
 
 def _loading(checkpoint: str) -> Progress:

@@ -33,9 +33,12 @@ class ResultStore(Generic[Item]):
         self._lock = threading.Lock()
 
     def put(self, item: Item, key: str | None = None) -> str:
-        """Keep an item, however large -> its id: ``key``, whose item before it goes with its files, or a new one."""
+        """Keep an item, however large -> its id: ``key``, or a new one.
+
+        Another item that was kept as ``key`` goes with its files.
+        """
         with self._lock:
-            dropped = [key] if key in self._items else []
+            dropped = [key] if key in self._items and self._items[key] is not item else []
             key = key or secrets.token_hex(16)
             self._items[key] = item
             self._items.move_to_end(key)
@@ -64,7 +67,7 @@ class ResultStore(Generic[Item]):
                 self._items.move_to_end(key)
             return key
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: str | None) -> bool:
         with self._lock:
             return key in self._items
 

@@ -39,12 +39,12 @@ from marigold_core.calibration.calibrate import (
     hints_of,
     measured,
 )
-from marigold_core.checkpoints.registry import Checkpoint, claim_of, default_checkpoint, family_of
+from marigold_core.checkpoints.registry import Checkpoint, Claim, claim_of, default_checkpoint, family_of
 from marigold_core.comparison.sweep import Comparison, check_alike, count_cells
 from marigold_core.errors import CalibrationError, ImageError, MarigoldError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.files.reader import from_depth
-from marigold_core.files.writers import file_names
+from marigold_core.files.writers import Made, file_names
 from marigold_core.images.photo import Photo, load_photo, read_header
 from marigold_core.pipeline.views import check_meaning
 from marigold_core.prediction import Kind, Prediction, Progress, ProgressEvents
@@ -143,6 +143,18 @@ class DepthResult(TypedDict, total=False):
     stereo_filled: FileData
     lithophane: FileData
     relief_3mf: FileData
+    albedo: FileData
+    albedo_16bit: FileData
+    roughness: FileData
+    roughness_16bit: FileData
+    metallicity: FileData
+    metallicity_16bit: FileData
+    shading: FileData
+    shading_16bit: FileData
+    residual: FileData
+    residual_16bit: FileData
+    layers: FileData
+    layers_exr: FileData
     manifest: dict[str, Any]
     progress: str
 
@@ -243,7 +255,7 @@ def _run(
     kind = hints.kind if hints else None
 
     def check(record: Checkpoint) -> None:
-        for _ in _check_files(given, usual, record.modality, kind or record.kind):
+        for _ in _check_files(given, usual, record, kind):
             pass
 
     checkpoint = check_checkpoint(given["checkpoint"] or default_checkpoint())
@@ -523,7 +535,8 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
     if "sizes" in given:
         yield from _check_comparison(given)
     elif "depth" in given:
-        yield from _check_files(given, endpoint.usual, "depth", "metric")  # whether it is, its file may say
+        # Whether it is in metres, its file may say.
+        yield from _check_files(given, endpoint.usual, Claim("", "depth", "metric", "depth"))
     else:
         yield from _check_run(endpoint, given, hints)
     yield "photo"
@@ -549,7 +562,7 @@ def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Ite
         check_claim(claim.modality, claim.kind)
     yield from _check_meaning(settings, name, "num_inference_steps", "ensemble_size")
     if claim:  # else the job itself will tell
-        yield from _check_files(given, endpoint.usual, claim.modality, hints.kind if hints else claim.kind)
+        yield from _check_files(given, endpoint.usual, claim, hints.kind if hints else None)
 
 
 def _check_comparison(given: Arguments) -> Iterator[str]:
@@ -573,13 +586,13 @@ def _check_meaning(settings: Settings, checkpoint: str, steps: str, members: str
     check_meaning(settings, family, name)
 
 
-def _check_files(given: Arguments, usual: tuple[Format, ...], modality: str, kind: Kind) -> Iterator[str]:
+def _check_files(given: Arguments, usual: tuple[Format, ...], made: Made, kind: Kind | None = None) -> Iterator[str]:
     """Check that a result has the files that are asked for; a map from elsewhere is of no members."""
     (formats, programs), members = _wanted(given, usual), given.get("ensemble_size", 0)
     yield "formats"
-    file_names(formats, modality, members, kind=kind, mesh=_take(MeshSettings, given))
+    file_names(formats, made, members, kind=kind, mesh=_take(MeshSettings, given))
     yield "save_for"
-    file_names(formats, modality, members, save_for=programs, kind=kind)
+    file_names(formats, made, members, save_for=programs, kind=kind)
 
 
 def read_hints(given: Arguments) -> Hints:

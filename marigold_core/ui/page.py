@@ -1,4 +1,4 @@
-"""Draws the page around a ``Service``: its two tabs, the HTTP endpoints and the script."""
+"""Draws the page around a ``Service``: its three tabs, the HTTP endpoints and the script."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -21,6 +21,7 @@ from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
+from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.screens.depth import DepthScreen
 from marigold_core.ui.screens.files import FilesScreen
@@ -44,8 +45,11 @@ def build(service: Service) -> gr.Blocks:
                 photo_tab = PhotoTab(service)
             with gr.Tab(text.LAB_TAB):
                 compare_tab = CompareScreen(service)
+            with gr.Tab(text.BATCH_TAB):
+                batch_tab = BatchScreen(service)
         photo_tab.connect(page)
         compare_tab.connect(page, photo_tab.controller.photo, photo_tab.controller.result)
+        batch_tab.connect()
         add_endpoints(page, service)
         page.load(None, js=_script())
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)

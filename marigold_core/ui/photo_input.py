@@ -60,9 +60,21 @@ class FilesButton(gr.UploadButton, metaclass=WithoutStub):
 
     def preprocess(self, payload: ListFiles | FileData | None) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the paths of the uploaded files; Gradio's own would copy every one."""
-        files = payload.root if isinstance(payload, ListFiles) else [payload]
-        paths = [_uploaded_path(file, self.GRADIO_CACHE) for file in files]
-        return [path for path in paths if path]
+        return _uploaded_paths(payload, self.GRADIO_CACHE)
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        """Take uploads alone, as ``PhotoInput`` does."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+
+
+class PhotosInput(gr.File, metaclass=WithoutStub):
+    """A field that takes many photos, under the same rules."""
+
+    is_template = True
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the paths of the uploaded files."""
+        return _uploaded_paths(payload, self.GRADIO_CACHE)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Take uploads alone, as ``PhotoInput`` does."""
@@ -110,6 +122,12 @@ def _local(path: str | Path | None) -> str | Path | None:
     if str(path).lower().startswith(ELSEWHERE):
         raise gr.Error(text.INLINE_PHOTO, print_exception=False)
     return path
+
+
+def _uploaded_paths(payload: ListFiles | FileData | None, folder: str) -> list[str]:
+    files = payload.root if isinstance(payload, ListFiles) else [payload]
+    paths = [_uploaded_path(file, folder) for file in files]
+    return [path for path in paths if path]
 
 
 def _uploaded_path(payload: FileData | ImageData | None, folder: str) -> str | None:

@@ -385,7 +385,7 @@ def test_known_lists_names_and_what_is_here(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(registry, "BUNDLED", tiny_depth)
     assert [entry.name for entry in named_checkpoints()] == list(NAMED)
-    assert list(NAMED)[:6] == ["nano", "v1-1", "lcm", "v1-0", "normals", "e2e-ft"]
+    assert list(NAMED)[:6] == ["nano", "v1-1", "lcm", "v1-0", "normals", "iid-appearance"]
     assert [entry.name for entry in named_checkpoints() if entry.available] == ["nano"]
     assert find("nano").name == "nano"
     monkeypatch.setattr(registry, "BUNDLED", tmp_path / "absent")

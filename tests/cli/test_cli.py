@@ -87,7 +87,7 @@ def test_formats_that_cannot_be_are_refused_before_the_first_photo(
     assert predict(folder, formats="npy,uncertainty") == cli.USAGE
     assert "needs 3 or more members" in capsys.readouterr().err
     assert predict(folder, "--model", tiny_normals, formats="normals,glb") == cli.USAGE
-    assert "normals prediction has no glb" in capsys.readouterr().err
+    assert "prediction of normals has no glb" in capsys.readouterr().err
     assert fingerprints(out) == {}
 
 

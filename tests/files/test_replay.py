@@ -94,6 +94,14 @@ def test_the_type_of_the_weights_and_the_batch_are_kept(words, folder, out, writ
     assert capsys.readouterr().out == "Same bytes: 1 file.\n"
 
 
+def test_intrinsics_are_replayed_too(folder, out, tiny_intrinsics, write, predict, replay, capsys) -> None:
+    words = (write(folder / "a.png"), "--model", tiny_intrinsics, "--ensemble-size", 3, "--quiet")
+    assert predict(*words, formats="npy,png16,color,uncertainty,exr") == cli.ALL_DONE
+    assert replay(out / "a", "--model", tiny_intrinsics) == cli.ALL_DONE
+    assert predict(*words, "--save-for", "print", formats="npy") == cli.USAGE
+    assert "needs depth, but these are intrinsics" in capsys.readouterr().err
+
+
 def test_normals_are_replayed_too(folder, out, tiny_normals, write, predict, replay, capsys) -> None:
     assert predict(write(folder / "a.png"), "--model", tiny_normals, "--quiet", formats="normals") == cli.ALL_DONE
     assert replay(out / "a", "--model", tiny_normals) == cli.ALL_DONE

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
 
+import cv2
 import numpy as np
 import OpenEXR
 import pytest
@@ -20,16 +21,17 @@ from PIL import Image
 from pydantic import ValidationError
 
 from marigold_core import storage
-from marigold_core.errors import ExportError, SettingsError
+from marigold_core.errors import ExportError, ImageError, SettingsError
 from marigold_core.files.manifest import Manifest
-from marigold_core.files.writers import formats_for, save
+from marigold_core.files.reader import from_depth
+from marigold_core.files.writers import formats_for, formats_of, save
 from marigold_core.geometry.camera import metric_z, normals
 from marigold_core.geometry.mesh import build_mesh
 from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings, Settings
-from tests.helpers.predictions import prediction_of
+from tests.helpers.predictions import LAYERS, layers_of, prediction_of
 
 MESH = MeshSettings(max_triangles=3000, relief_mm=120, fov_x_deg=60)
 NAMES = {
@@ -303,8 +305,61 @@ def test_normals_predictions_write_normals_only(vectors: Prediction, tmp_path: P
     np.testing.assert_array_equal(np.load(paths["normals_npy"]), vectors.values)
     assert Manifest.model_validate_json(paths["manifest"].read_text()).png16_range is None
     for name in ("npy", "png16", "color", "glb", "ply", "stl", "exr"):
-        with pytest.raises(ExportError, match=f"normals prediction has no {name}"):
+        with pytest.raises(ExportError, match=f"prediction of normals has no {name}"):
             save(vectors, tmp_path / "other", [name])  # type: ignore[list-item]
+
+
+# ------------------------------------------------------------------------------- intrinsic images
+
+
+def test_intrinsics_write_their_layers(tmp_path: Path) -> None:
+    made = layers_of(48, 64)
+    paths = save(made, tmp_path)
+    pictures = [f"{name}{bits}.png" for name in ("albedo", "shading", "roughness") for bits in ("", "_16bit")]
+    rest = ["layers.npz", "layers.exr", "uncertainty.png", "uncertainty.npy", "manifest.json"]
+    assert sorted(path.name for path in paths.values()) == sorted([*pictures, *rest])
+
+    with np.load(paths["layers"], allow_pickle=False) as stored:
+        assert {name: stored[name].shape[2:] for name in stored} == {"albedo": (3,), "shading": (3,), "roughness": ()}
+        np.testing.assert_array_equal(stored["albedo"], made.values[..., :3])
+        np.testing.assert_array_equal(stored["roughness"], made.values[..., 6])
+    picture = cv2.imread(str(paths["albedo_16bit"]), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    light = picture[..., ::-1]  # blue comes first
+    assert light.dtype == np.uint16
+    linear = ((light / 65535 + 0.055) / 1.055) ** 2.4  # sRGB's curve, but for its first steps
+    bright = made.values[..., :3] > 0.01
+    np.testing.assert_allclose(linear[bright], made.values[..., :3][bright], atol=2e-5)
+    shading = np.asarray(Image.open(paths["shading"]))
+    assert shading.max() == 255  # of unknown scale: the brightest is white
+    rough = np.asarray(Image.open(paths["roughness_16bit"]))
+    np.testing.assert_allclose(rough / 65535, made.values[..., 6], atol=0.51 / 65535)  # no colour: no curve
+    assert Image.open(paths["shading_16bit"]).text == {"layer": "shading", "meaning": LAYERS[1].meaning}  # type: ignore[attr-defined]
+
+    exr: Any = OpenEXR.File(str(paths["layers_exr"]), separate_channels=True)
+    channels = exr.channels()
+    assert set(channels) == {*(f"{name}.{c}" for name in ("albedo", "shading") for c in "RGB"), "roughness.Y"}
+    np.testing.assert_array_equal(channels["shading.G"].pixels, made.values[..., 4])
+
+    record = Manifest.model_validate_json(paths["manifest"].read_text())
+    assert record.layers == {layer.name: layer.meaning for layer in LAYERS}
+    assert record.png16_range is None and record.camera is None and "up to an unknown scale" in record.convention
+    assert formats_of(record) == ("npy", "png16", "color", "uncertainty", "exr")
+
+
+def test_what_intrinsics_have_not_is_refused(tmp_path: Path) -> None:
+    made = layers_of(24, 32)
+    for name in ("normals", "glb", "ply", "stl"):
+        with pytest.raises(ExportError, match=f"prediction of intrinsics has no {name}; its formats are npy, png16"):
+            save(made, tmp_path, [name])  # type: ignore[list-item]
+    with pytest.raises(ExportError, match="needs depth, but these are intrinsics"):
+        save(made, tmp_path, save_for=["displacement"])
+    with pytest.raises(ExportError, match="Geometry is made from depth, but these are intrinsics"):
+        normals(made, MESH)
+    save(made, tmp_path / "out")
+    for name, words in {"albedo.png": "has colours", "roughness.png": "of this result is no depth map"}.items():
+        with pytest.raises(ImageError, match=words):
+            from_depth(made.photo, tmp_path / "out" / name)
 
 
 def test_what_does_not_suit_is_refused_before_anything_is_written(depth: Prediction, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from diffusers import ModelMixin
 
-from marigold_core.errors import MarigoldError
+from marigold_core.errors import ExportError, MarigoldError
 from tests.helpers.training_runs import (
     ALWAYS,
     RECIPE,
@@ -34,6 +34,7 @@ from tests.helpers.training_runs import (
     write_latents,
 )
 from training import train as train_module
+from training.data import latent_cache
 from training.data.sampling import Latents
 from training.engine import checkpoints
 from training.train import Task, train
@@ -461,3 +462,30 @@ def test_going_on_names_the_step(task: Task, capsys: pytest.CaptureFixture[str])
     steps = [line for line in lines(task.out) if "loss" in line]
     assert [line["samples"] for line in steps] == [SHORT.batch_size * (number + 1) for number in range(len(steps))]
     assert all("time" in line for line in lines(task.out))
+
+
+def test_files_of_the_users_in_a_run_stay_and_confuse_nothing(
+    tiny_depth: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = task_for(tmp_path / "run", tiny_depth, data)
+    train(task, SHORT.changed(steps=1))
+    mine = [task.out / name for name in ("step_00000001/notes.txt", "step_notes/a.txt", "samples/step_mine.png")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    for steps in (2, 3, 4):
+        assert checkpoints.step_of(train(task, SHORT.changed(steps=steps))) == steps
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    assert "step_00000001 is not removed: training did not write notes.txt in it." in capsys.readouterr().err
+    assert [*checkpoints.saved(task.out)] == [1, 3, 4]
+    assert checkpoints.choose(task.out, "newest").source == checkpoints.latest(task.out) == newest(task.out)
+    with pytest.raises(MarigoldError, match="one of 1, 3, 4"):
+        checkpoints.choose(task.out, "notes")
+
+
+def test_a_shard_of_latents_with_a_file_of_the_users_is_not_replaced(tmp_path: Path) -> None:
+    latent_cache.write_latents(tmp_path / "shard", {"image": np.zeros(1)}, ["a"])
+    (tmp_path / "shard" / "mine.npy").write_bytes(b"mine")
+    with pytest.raises(ExportError, match=r"holds mine\.npy, which would be deleted"):
+        latent_cache.write_latents(tmp_path / "shard", {"image": np.zeros(2)}, ["a", "b"])
+    assert (tmp_path / "shard" / "mine.npy").read_bytes() == b"mine" and len(np.load(tmp_path / "shard/image.npy")) == 1

@@ -470,6 +470,18 @@ def test_a_start_that_nothing_was_trained_from_makes_way(tiny_depth: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "unet/notes.md", "plots/loss.png"])
+def test_a_file_of_the_users_in_a_start_folder_stays(name: str, tiny_depth: Path, tmp_path: Path) -> None:
+    out = prepare_start("new:tiny", tmp_path / "out", seed=1)
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("mine")
+    with pytest.raises(ExportError, match=f"holds {name}, which would be deleted: move it away"):
+        prepare_start(tiny_depth, out, replace=True)
+    assert (out / name).read_text() == "mine" and find(out).sha256 == find(
+        prepare_start("new:tiny", out, seed=1)
+    ).sha256
+
+
 def test_a_new_tokenizer_has_as_many_tokens_as_its_text_encoder_takes(tmp_path: Path) -> None:
     """Those of the public shape are more than a byte can have, and a checkpoint whose two differ is refused."""
     wide = replace(SHAPES["tiny"], text=replace(SHAPES["tiny"].text, vocabulary=600))

@@ -1,6 +1,7 @@
 """What can be predicted: each target is read, painted, trained, saved, loaded, scored, and kept apart from others."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,22 +11,37 @@ import torch
 from PIL import Image
 
 from marigold_core import Settings, load
+from marigold_core.checkpoints.families import E2E_FT
 from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.geometry.camera import focal_length_px
+from marigold_core.images.colormaps import to_rgb
+from marigold_core.images.intrinsics import Layer
 from marigold_core.images.photo import load_photo
-from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from training import evaluate
 from training.data.framing import frame
 from training.data.latent_cache import read_index
 from training.data.sampling import Latents
 from training.data.sets.rendered import RenderedSample, RenderedScenes, View, write_shard
 from training.data.sets.sample import Sample
-from training.data.targets import FOCAL_PX, METRIC_RANGE_M, NAMES, TargetName, focal_px, name_of, target_of
+from training.data.targets import (
+    CLASSES,
+    FOCAL_PX,
+    METRIC_RANGE_M,
+    NAMES,
+    TargetName,
+    focal_px,
+    name_of,
+    planes,
+    target_of,
+)
 from training.engine.checkpoints import choose, latest
 from training.engine.command import run
+from training.engine.losses import end_to_end_loss, task_loss
 from training.latents import Encoding, encode_set
 from training.recipe import RECIPES, Framing
+from training.scenes.types import LABELS
 from training.scoring.protocols import Protocol
 from training.scoring.targets import metric_of
 from training.start import prepare_start
@@ -52,7 +68,10 @@ TARGETS: dict[TargetName, Row] = {
     "log": Row(Depth(space="log"), "abs_rel", 1),
     "metric": Row(Depth("metric", range_m=METRIC_RANGE_M, focal_px=FOCAL_PX), "abs_rel", 1),
     "normals": Row(Normals(), "mean_angle", 3),
+    "segmentation": Row(Segmentation((Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES),)), "miou", 1),
+    "albedo": Row(Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"),)), "mae", 3),
 }
+DEPTHS = ("depth", "disparity", "log", "metric")
 each_target = pytest.mark.parametrize("target", TARGETS)
 
 
@@ -107,12 +126,13 @@ def test_a_target_is_trained_saved_loaded_and_scored(
     train(task, QUICK)
     assert load(choose(tmp_path / "run").source).modality == row.modality
     assert name_of(row.modality) == target
+    assert "AbsRel" in choose(tmp_path / "run").reason or target not in DEPTHS
     assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (validated,) = (line for line in lines if "validation" in line)
     (means,) = validated["validation"].values()
     (guesses,) = validated["baselines"].values()
-    assert means[row.decides] == validated["score"] > 0 and len(guesses) == 2
+    assert metric_of(row.modality).score(means) == validated["score"] > 0 and len(guesses) == 2
     words = [tmp_path / "run", data, "--num-inference-steps", "1", "--ensemble-size", "1"]
     with pytest.raises(SystemExit) as ended:
         run(evaluate.main, "evaluate", [*map(str, words), "--json-out", str(tmp_path / "scores.json")])
@@ -122,6 +142,7 @@ def test_a_target_is_trained_saved_loaded_and_scored(
     prediction = load(latest(tmp_path / "run") or "")(RenderedScenes(scenes)[0].rgb, Settings(ensemble_size=3))
     assert prediction.values.shape == (*SIZE, row.channels)[: 2 + (row.channels > 1)]
     assert prediction.kind == row.modality.kind and prediction.uncertainty is not None
+    assert to_rgb(prediction).shape == (*SIZE, 3)
 
 
 @each_target
@@ -134,11 +155,12 @@ def test_the_truth_itself_scores_perfectly(target: TargetName, sample: RenderedS
     if target == "metric":
         values = values * focal_length_px(SIZE[1], FOVS[0]) / FOCAL_PX
     protocol = Protocol(alignment=alignment)  # type: ignore
-    found = metric_of(row.modality).row(values, sample, protocol)
+    found, flipped = metric_of(row.modality).row(values, sample, protocol), values[::-1]
     # quantiles cut off 2 % at either end, and the range of metric depth nothing
-    assert found[row.decides] < {"normals": 0.5, "metric": 1e-3}.get(target, 0.02)
-    wrong = metric_of(row.modality).row(np.roll(values, 20, axis=1), sample, protocol)
-    assert wrong[row.decides] > 3 * found[row.decides]
+    metric = metric_of(row.modality)
+    errors = [metric.score(metric.mean([each], "pictures")) for each in (found, metric.row(flipped, sample, protocol))]
+    assert errors[0] < {"normals": 0.5, "metric": 1e-3}.get(target, 0.02)
+    assert errors[1] > max(3 * errors[0], 0.01)
 
 
 @each_target
@@ -148,7 +170,7 @@ def test_latents_are_kept_apart_by_target(target: TargetName, tiny_depth: Path, 
     encode_set(pipeline, RenderedScenes(scenes), folder, Framing(), Encoding(variants=1))
     latents, made_by = Latents(folder), str(read_index(folder)["autoencoder_sha256"])
     latents.check(made_by, None, pipeline.modality)
-    assert (latents.read([0], (0,)).grey is not None) == (target != "normals")
+    assert (latents.read([0], (0,)).grey is not None) == (target in DEPTHS)
     assert ("target" in read_index(folder)) == (target != "depth")  # as older folders record depth
     for name, other in TARGETS.items():
         if name != target:
@@ -180,7 +202,7 @@ def test_a_mirrored_picture_has_the_target_of_a_mirrored_world(
 
 def test_another_target_leaves_nothing_of_the_one_before(tiny_depth: Path, tmp_path: Path) -> None:
     source: str | Path = prepare_start(tiny_depth, tmp_path / "root", depth_curve="root")
-    for target in ("metric", "normals", "log", "disparity", "depth"):
+    for target in ("metric", "normals", "segmentation", "log", "albedo", "disparity", "depth"):
         source = prepare_start(source, tmp_path / target, target=target)
         assert load(source).modality == TARGETS[target].modality
     same = prepare_start(tmp_path / "root", tmp_path / "same", target="depth")  # the same target keeps its curve
@@ -189,14 +211,16 @@ def test_another_target_leaves_nothing_of_the_one_before(tiny_depth: Path, tmp_p
         prepare_start(tmp_path / "root", tmp_path / "same", target="log")
 
 
-@pytest.mark.parametrize("target", ["normals", "metric"])
+@pytest.mark.parametrize("target", ["normals", "metric", "segmentation", "albedo"])
 def test_a_data_set_without_the_target_is_one_sentence(
     target: TargetName, tiny_depth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.fromarray(a_view(0).rgb).save(tmp_path / "a.png")
     np.save(tmp_path / "a.depth.npy", np.ones(SIZE, np.float32))
     task = Task(str(tiny_depth), tmp_path / "run", target=target, data=(f"pairs:{tmp_path}",), device="cpu")
-    with pytest.raises(MarigoldError, match="a (has no normals|does not tell its focal length), which .*train on"):
+    with pytest.raises(
+        MarigoldError, match="a (has no (normals|classes|albedo)|does not tell its focal length), which .*train on"
+    ):
         train(task, QUICK.changed(batch_size=1, micro_batch_size=1))
 
 
@@ -300,3 +324,122 @@ def test_angles_are_degrees_of_known_normals(sample: RenderedSample) -> None:
     assert found["within_11.25"] == pytest.approx((angles < 11.25).mean())
     with pytest.raises(MarigoldError, match=r"Normals are \[H, W, 3\]"):
         metric_of(Normals()).row(sample.depth_m, sample, Protocol())
+
+
+# ------------------------------------------------------------------------------- classes
+
+
+def segmentation() -> Segmentation:
+    modality = TARGETS["segmentation"].modality
+    assert isinstance(modality, Segmentation)
+    return modality
+
+
+def test_colours_of_classes_are_far_apart_and_read_back_under_noise() -> None:
+    assert [one.name for one in CLASSES] == list(LABELS)
+    colours = np.array([one.rgb for one in CLASSES], float)
+    distances = np.linalg.norm(colours[:, None] - colours, axis=-1)
+    assert distances[~np.eye(len(colours), dtype=bool)].min() > 179
+    labels = torch.randint(len(CLASSES), (2, 1, 16, 16), generator=torch.manual_seed(0)).float()
+    picture = segmentation().to_vae(labels, torch.ones_like(labels, dtype=torch.bool))
+    noise = torch.rand(picture.shape, generator=torch.manual_seed(1)) - 0.5  # up to 64 of 255 steps a channel
+    assert torch.equal(segmentation().from_vae(picture + noise), labels)
+    assert (segmentation().to_vae(labels, torch.zeros_like(labels, dtype=torch.bool)) == 0).all()
+
+
+def test_members_vote_and_the_share_of_the_others_is_the_uncertainty() -> None:
+    members = torch.tensor([[3.0, 1.0], [3.0, 2.0], [5.0, 2.0], [3.0, 2.0]])[:, None, None]  # [E, 1, 1, 2]
+    values, share = segmentation().fuse(members)
+    assert values.flatten().tolist() == [3, 2] and share.flatten().tolist() == [0.25, 0.25]
+    assert segmentation().resize(values, (2, 4)).unique().tolist() == [2, 3]  # no class lies between two
+
+
+def test_miou_is_over_the_whole_set(sample: RenderedSample) -> None:
+    metric, truth = metric_of(segmentation()), sample.labels.astype(np.float32)
+    half = np.where(np.arange(SIZE[1]) < SIZE[1] // 2, truth, 11.0).astype(np.float32)
+    rows = [metric.row(values, sample, Protocol()) for values in (truth, half)]
+    found = metric.mean(rows, "pictures")
+    left = sample.labels[:, : SIZE[1] // 2]
+    expected = {}
+    for number in (0, 1, 5):
+        count, kept = (sample.labels == number).sum(), (left == number).sum()
+        expected[CLASSES[number].name] = (count + kept) / (2 * count)
+    assert {name: found[f"iou_{name}"] for name in expected} == pytest.approx(expected)
+    assert found["iou_opening"] == 0 and found["miou"] == pytest.approx(sum(expected.values()) / 4)
+    with pytest.raises(MarigoldError, match=r"Classes are \[H, W\]"):
+        metric.row(truth[:-1], sample, Protocol())
+
+
+@pytest.mark.parametrize(
+    "properties", [{"target_names": ["classes"]}, {"target_names": []}, {"target_names": ["classes", "albedo"]}]
+)
+def test_a_segmentation_states_its_classes(properties: dict, tiny_depth: Path, tmp_path: Path) -> None:
+    folder = prepare_start(tiny_depth, tmp_path / "start", target="segmentation")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"target_properties": properties}))
+    with pytest.raises(CheckpointError, match="target_properties"):
+        find(folder)
+
+
+def test_albedo_of_older_shards_is_asked_for(scenes: Path, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(scenes, tmp_path / "older"))
+    (older / "shard_00000" / "albedo.npy").unlink()
+    with pytest.raises(MarigoldError, match="rendered without albedo, by an older version: render it again"):
+        target_of(TARGETS["albedo"].modality).values(RenderedScenes(older)[0], None)
+
+
+# ------------------------------------------------------------------------------- objectives
+
+
+@each_target
+def test_the_loss_of_decoded_pictures_is_least_at_the_truth(target: TargetName, sample: RenderedSample) -> None:
+    modality = TARGETS[target].modality
+    read = target_of(modality)
+    values = planes(read.values(sample, focal_px(sample, 1.0)))[None]
+    known, _ = read.masks(values, RenderedScenes.__new__(RenderedScenes), Framing())
+    truth = modality.to_vae(values, known)
+    noise = torch.randn(truth.shape, generator=torch.manual_seed(0))
+    losses = [float(task_loss(modality, truth + size * noise, truth, known.float())) for size in (0.0, 0.1, 0.3, 1.0)]
+    assert losses == sorted(losses) and losses[1] > losses[0] >= 0
+    guess = (truth + 0.1 * noise).requires_grad_(True)
+    task_loss(modality, guess, truth, known.float()).backward()
+    assert guess.grad is not None and torch.isfinite(guess.grad).all() and guess.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("target", ["depth", "segmentation"])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_end_to_end_trains_the_one_step_that_inference_makes(
+    target: TargetName, encoded: bool, tiny_depth: Path, scenes: Path, tmp_path: Path
+) -> None:
+    start = prepare_start(tiny_depth, tmp_path / "start", target=target)
+    folder = tmp_path / "latents"
+    if encoded:
+        encode_set(load(start), RenderedScenes(scenes), folder, Framing(), Encoding(variants=1, precision="float32"))
+    what = {"latents": (folder,)} if encoded else {"data": (f"rendered:{scenes}",)}
+    task = Task(str(start), tmp_path / "run", validation=(f"rendered:{scenes}",), device="cpu", **what)  # type: ignore
+    recipe = QUICK.changed(steps=12, objective="end_to_end", lr=3e-3, ema_decay=0.0, validate_steps=12, warmup_steps=0)
+    train(task, recipe)
+    losses = [
+        json.loads(line)["loss"] for line in (task.out / "metrics.jsonl").read_text().splitlines() if '"loss"' in line
+    ]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    made = load(latest(task.out) or "")
+    assert made.checkpoint.family is E2E_FT and made.resolve(None).num_inference_steps == 1
+    one, two = (made(RenderedScenes(scenes)[0].rgb, Settings(seed=seed)).values for seed in (0, 1))
+    np.testing.assert_array_equal(one, two)  # nothing is drawn
+    with pytest.raises(CheckpointError, match="of the E2E-FT family"):
+        prepare_start(task.out, tmp_path / "again")
+    prepare_start(task.out, tmp_path / "more", objective="end_to_end")
+
+
+def test_end_to_end_scores_what_the_pipeline_decodes(tiny_depth: Path, tmp_path: Path) -> None:
+    pipeline = load(prepare_start(tiny_depth, tmp_path / "start", objective="end_to_end"), dtype="float32")
+    pipeline.prompt = pipeline.prompt.clone()
+    image = torch.randn(2, 4, 6, 8, generator=torch.manual_seed(0))
+    with torch.no_grad():
+        *_, clean = pipeline.denoise(image, torch.zeros_like(image), 1)
+        guess, truth = pipeline.decode(clean), torch.rand(2, 3, 48, 64, generator=torch.manual_seed(1)) * 2 - 1
+        wanted = task_loss(pipeline.modality, guess, truth, torch.ones(2, 1, 48, 64))
+        valid = torch.ones(2, 1, 6, 8, dtype=torch.bool)
+        found = end_to_end_loss(pipeline, image, truth, valid, recipe=QUICK, micro=0)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

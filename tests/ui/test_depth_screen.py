@@ -33,9 +33,11 @@ from marigold_core.ui.screens.layers import (
     PHOTO,
     UNCERTAINTY,
     draw_legends,
+    main_layer,
     offered,
     paint,
 )
+from tests.helpers.predictions import layers_of
 
 HEIGHT, WIDTH = 120, 160
 PARTS = PartTimes(1.0, 1.0, 1.0)
@@ -85,7 +87,9 @@ def pixels(file: str) -> np.ndarray:
 # ------------------------------------------------------------------------------- layers
 
 
-@pytest.mark.parametrize("prediction", [depth(), facing()], ids=["depth", "normals"])
+@pytest.mark.parametrize(
+    "prediction", [depth(), facing(), layers_of(HEIGHT, WIDTH)], ids=["depth", "normals", "intrinsics"]
+)
 def test_every_layer_has_the_size_of_the_photo_on_the_page(prediction: Prediction) -> None:
     for _, layer in offered(prediction):
         assert pixels(paint(prediction, layer, PLAIN, FLAT)).shape == (HEIGHT, WIDTH, 3), layer
@@ -104,6 +108,12 @@ def test_only_what_is_there_is_offered() -> None:
     assert [name for _, name in offered(depth(2))] == [PHOTO, DEPTH, GREY, NORMALS, f"{MEMBER}1", f"{MEMBER}2"]
     assert UNCERTAINTY in [name for _, name in offered(depth(3))]
     assert [name for _, name in offered(replace(facing(1), uncertainty=None, members=None))] == [PHOTO, NORMALS]
+    intrinsics = replace(layers_of(HEIGHT, WIDTH), uncertainty=None, members=None)
+    assert [name for _, name in offered(intrinsics)] == [PHOTO, "albedo", "shading", "roughness"]
+    assert main_layer(intrinsics) == "albedo"
+    legends = draw_legends(intrinsics, ["albedo", "shading"], PLAIN)
+    assert "without light and shadow" in legends and legends.count("its scale is not known") == 1
+    assert [one["label"] for one in readout_values(intrinsics)["channels"]] == ["Albedo", "Shading", "Roughness"]
 
 
 def test_depth_takes_the_colours_of_the_map_grey_and_members_likewise() -> None:

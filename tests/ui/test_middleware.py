@@ -215,7 +215,7 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
         (DEPTH, {"formats": ["uncertainty"]}, "formats", "needs 3 or more members"),
         (DEPTH, {"save_for": ["rgbd"]}, "save_for", "needs depth in metres"),
         (DEPTH, {"formats": ["npy", "ply"], "uncertainty_cut": 0.1}, "uncertainty_cut", "needs 3 or more members"),
-        (DEPTH, {"checkpoint": "normals"}, "formats", "A normals prediction has no npy"),
+        (DEPTH, {"checkpoint": "normals"}, "formats", "A prediction of normals has no npy"),
         (DEPTH, {"checkpoint": "e2e-ft", "num_inference_steps": 4}, "num_inference_steps", "ask for 1 denoising step"),
         (DEPTH, {"checkpoint": "lotus-d", "ensemble_size": 3}, "ensemble_size", "is deterministic"),
         (METRES, {}, "anchors", "Give a known depth"),

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from marigold_core.errors import MarigoldError
 from marigold_core.geometry.camera import focal_length_px
-from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.images.intrinsics import ClassColour
+from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from training.data.sets.rendered import RenderedSample
 from training.data.sets.sample import DepthSet, Sample
 from training.recipe import Framing
 
-TargetName = Literal["depth", "disparity", "log", "metric", "normals"]
+TargetName = Literal["depth", "disparity", "log", "metric", "normals", "segmentation", "albedo"]
 NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 METRIC_RANGE_M = (0.25, 200.0)  # of depths at the one focal length; a step of 1 % of the greys is 6.7 % of depth
@@ -34,6 +35,25 @@ _METRIC: dict[str, object] = {
     "canonical_focal_px": FOCAL_PX,
 }
 _DEPTH_CLASS, _NORMALS_CLASS = "MarigoldDepthPipeline", "MarigoldNormalsPipeline"
+_LAYERS_CLASS = "MarigoldIntrinsicsPipeline"  # diffusers shows the colours that classes are painted in
+
+# the classes of rendered scenes and their colours, each 180 of 255 steps and more from all others
+PALETTE: dict[str, tuple[int, int, int]] = {
+    "sky": (0, 0, 255),
+    "ground": (255, 255, 0),
+    "wall": (255, 255, 255),
+    "ceiling": (0, 255, 255),
+    "furniture": (255, 0, 0),
+    "object": (255, 0, 255),
+    "plant": (0, 255, 0),
+    "vehicle": (0, 0, 0),
+    "person": (255, 128, 128),
+    "building": (0, 128, 128),
+    "water": (128, 0, 128),
+    "opening": (128, 255, 128),
+}
+CLASSES = tuple(ClassColour(name, rgb) for name, rgb in PALETTE.items())
+_CLASSES = {"prediction_space": "srgb", "classes": {name: list(rgb) for name, rgb in PALETTE.items()}}
 # what model_index.json states of a checkpoint that predicts the target
 CLAIMS: Mapping[TargetName, dict[str, object]] = {
     "depth": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", **_AFFINE},
@@ -41,6 +61,16 @@ CLAIMS: Mapping[TargetName, dict[str, object]] = {
     "log": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", "depth_space": "log", **_AFFINE},
     "metric": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", **_METRIC},
     "normals": {"_class_name": _NORMALS_CLASS, "prediction_type": "normals", "use_full_z_range": True},
+    "segmentation": {
+        "_class_name": _LAYERS_CLASS,
+        "prediction_type": "segmentation",
+        "target_properties": {"target_names": ["classes"], "classes": _CLASSES},
+    },
+    "albedo": {
+        "_class_name": _LAYERS_CLASS,
+        "prediction_type": "intrinsics",
+        "target_properties": {"target_names": ["albedo"], "albedo": {"prediction_space": "srgb", "up_to_scale": False}},
+    },
 }
 # keys of one target that mean nothing to another
 CLAIM_KEYS = {"depth_curve", *(key for claims in CLAIMS.values() for key in claims)}
@@ -103,12 +133,51 @@ class NormalsTarget:
         return known, known
 
 
+@dataclass(frozen=True)
+class SegmentationTarget:
+    """Classes of rendered scenes, all of them known."""
+
+    modality: Segmentation
+
+    def values(self, sample: Sample, focal_px: float | None) -> np.ndarray:
+        """Take numbers of classes [H, W]."""
+        return _rendered(sample, "classes").labels.astype(np.float32)
+
+    def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
+        """Choose everything."""
+        known = torch.ones_like(values, dtype=torch.bool)
+        return known, known
+
+
+@dataclass(frozen=True)
+class AlbedoTarget:
+    """Colours of surfaces without light; the sky has none."""
+
+    modality: Intrinsics
+
+    def values(self, sample: Sample, focal_px: float | None) -> np.ndarray:
+        """Take albedo [H, W, 3] in [0, 1], sRGB, -1 in the sky."""
+        rendered = _rendered(sample, "albedo")
+        if rendered.albedo is None:
+            raise MarigoldError(f"{sample.name} was rendered without albedo, by an older version: render it again.")
+        return np.where(np.isfinite(sample.depth_m)[..., None], rendered.albedo / np.float32(255), np.float32(-1))
+
+    def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
+        """Choose what is not sky."""
+        known = values[:, :1] >= 0
+        return known, known
+
+
 def target_of(modality: Modality) -> Target:
     """Choose what is read for a modality. Raises: MarigoldError when nothing is known to be."""
     if isinstance(modality, Depth):
         return DepthTarget(modality)
     if isinstance(modality, Normals):
         return NormalsTarget(modality)
+    if isinstance(modality, Segmentation):
+        return SegmentationTarget(modality)
+    if [layer.name for layer in modality.layers] == ["albedo"]:
+        return AlbedoTarget(modality)
     raise MarigoldError(f"Training has no targets for {modality.name}: choose one of {', '.join(NAMES)}.")
 
 
@@ -116,6 +185,8 @@ def name_of(modality: Modality) -> str:
     """Name what a modality predicts, as ``--target`` does; a depth transfer function is not a part of it."""
     if isinstance(modality, Depth):
         return "metric" if modality.kind == "metric" else modality.space
+    if isinstance(modality, Intrinsics):
+        return " and ".join(layer.name for layer in modality.layers)
     return modality.name
 
 

@@ -6,6 +6,7 @@ weights, the others hard links to the start's) it has ``training_state.safetenso
 moments.
 """
 
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 from marigold_core.checkpoints.layout import INDEX
 from marigold_core.checkpoints.weights import CHECKSUMS, read_checksums, verify, write_checksums
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
-from marigold_core.storage import UNFINISHED, atomic_folder, clear_unfinished, link
+from marigold_core.storage import UNFINISHED, atomic_folder, clear_unfinished, link, not_in
 from training.engine.metrics_log import MetricsLog
 
 STATE = "training_state.safetensors"
@@ -33,9 +34,15 @@ class SaveError(MarigoldError):
     """A checkpoint could not be written; older ones are unchanged."""
 
 
+def saved(run: Path, ending: str = "") -> dict[int, Path]:
+    """List the checkpoints of a run by their steps, ascending, or files step_NUMBER with an ``ending``."""
+    found = (re.fullmatch(rf"step_(\d+){re.escape(ending)}", path.name) for path in run.glob("step_*"))
+    return {int(match[1]): run / match[0] for match in sorted(filter(None, found), key=lambda match: int(match[1]))}
+
+
 def latest(run: Path) -> Path | None:
     """Return the newest checkpoint of a run folder, None when there is none."""
-    return max(run.glob("step_*"), default=None)
+    return max(saved(run).items(), default=(0, None))[1]
 
 
 def in_run(source: str | Path) -> str | Path:
@@ -71,7 +78,7 @@ def choose(source: str | Path, step: str = BEST) -> Choice:
             raise MarigoldError(f"{source} is not the folder of a run with checkpoints: leave out --step {step}.")
         return Choice(source, "")
     run = Path(source)
-    there = {step_of(path): path for path in sorted(run.glob("step_*"))}
+    there = saved(run)
     scores = MetricsLog(run / METRICS).scores
     validated = {number: score for number, score in scores.items() if number in there}
     if step.isdecimal() and int(step) in there:
@@ -95,7 +102,7 @@ def intact(run: Path) -> Path | None:
 
     Raises: CheckpointError when all are damaged.
     """
-    folders = sorted(run.glob("step_*"), reverse=True)
+    folders = [*reversed(saved(run).values())]
     for folder in folders:
         try:
             check(folder)
@@ -158,15 +165,21 @@ def save(
     except ExportError as error:
         free_mb = shutil.disk_usage(run).free / 1e6
         raise SaveError(f"The disk refused a checkpoint ({free_mb:,.0f} MB are free): {error}") from error
-    older = sorted(path for path in run.glob("step_*") if path < folder)  # newer ones are damaged and do not count
-    for path in older[: len(older) + 1 - KEEP]:
-        if step_of(path) != keep:
-            _remove(path)
+    older = {number: path for number, path in saved(run).items() if number < step}  # newer ones are damaged
+    for number, path in [*older.items()][: len(older) + 1 - KEEP]:
+        if number != keep:
+            _remove(path, like=folder)
     return folder
 
 
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint; it is renamed first, so that a kill leaves no folder that looks like one."""
+def _remove(folder: Path, like: Path) -> None:
+    """Remove a checkpoint that holds nothing but files as ``like``, another one of its run.
+
+    It is renamed first, so that a kill leaves no folder that looks like one.
+    """
+    if others := not_in(like, folder):
+        print(f"{folder.name} is not removed: training did not write {others[0]} in it.", file=sys.stderr, flush=True)
+        return
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.{UNFINISHED}")))
 
 

@@ -18,7 +18,7 @@ RECORD = "run.json"
 MAY_CHANGE = {"steps", "cooldown_steps", "save_minutes", "validate_steps", "validate_px", "figure_steps"}
 
 # fields that runs of older versions lack, and what these did
-OLD_DEFAULTS = {"objective": "latent", "lora_rank": None, "gradient_checkpointing": False}
+OLD_DEFAULTS = {"objective": "latent", "lora_rank": None, "gradient_checkpointing": False, "labels_share": 0.0}
 
 Fingerprint = dict[str, object]
 

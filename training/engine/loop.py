@@ -113,8 +113,8 @@ def run_loop(
         log = MetricsLog(run.folder / checkpoints.METRICS, accelerator.is_main_process)
         log.rewind(step)
         if log.active:
-            for sheet in (run.folder / "samples").glob("step_*.png"):
-                if int(sheet.stem.removeprefix("step_")) > step:  # of steps that will be made again
+            for number, sheet in checkpoints.saved(run.folder / "samples", ".png").items():
+                if number > step:  # it will be made again
                     sheet.unlink()
             numbers_bytes = sum(value.nbytes for value in network.state_dict().values())
             most = checkpoints.KEEP + 2  # beside the newest: the best, and the one that is being written

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.image_prior import Features
-from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.pipeline.modalities import Depth, Modality, Normals, Segmentation
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.random_streams import stream
 from training.engine.noise import multi_resolution_noise
@@ -113,7 +113,8 @@ def task_loss(modality: Modality, guess: Tensor, truth: Tensor, known: Tensor) -
     """Score decoded pictures [B, 3, H, W] against those of the truth by what they mean -> scalar.
 
     ``known`` [B, 1, H, W] is 1 where the truth is known, else 0. Depth of unknown scale and shift is fitted first
-    (``decoded_depth_loss``), of metric depth the difference of logarithms counts, of normals the angle in radians.
+    (``decoded_depth_loss``), of metric depth the difference of logarithms counts, of normals the angle in radians,
+    of classes the cross-entropy of the softmax of ``Segmentation.scores``, of albedo the absolute difference.
     Raises: MarigoldError for a modality without a loss.
     """
     if isinstance(modality, Depth):
@@ -123,6 +124,11 @@ def task_loss(modality: Modality, guess: Tensor, truth: Tensor, known: Tensor) -
     if isinstance(modality, Normals):
         cosine = (modality.from_vae(guess) * modality.from_vae(truth)).sum(dim=1, keepdim=True)
         return _mean(torch.arccos(cosine.clamp(-1, 1 - SMALLEST_ANGLE**2 / 2)), known)
+    if isinstance(modality, Segmentation):
+        names = modality.from_vae(truth)[:, 0].long()
+        return _mean(F.cross_entropy(modality.scores(guess), names, reduction="none")[:, None], known)
+    if modality.pictures == 1:
+        return _mean((modality.from_vae(guess) - modality.from_vae(truth)).abs(), known)
     raise MarigoldError(f"There is no loss of decoded {modality.name}: leave out --objective and --picture-weight.")
 
 

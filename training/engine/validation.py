@@ -16,8 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from marigold_core import Settings
 from marigold_core.errors import ExportError
-from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, stretch, to_rgb
-from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.images.colormaps import depth_to_rgb, layer_to_rgb, normals_to_rgb, stretch, to_rgb
+from marigold_core.images.intrinsics import channels_of
+from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.framing import Batch
 from training.data.random_streams import stream
@@ -161,6 +162,9 @@ def _coloured(modality: Modality, values: torch.Tensor) -> np.ndarray:
     array = values.float().permute(1, 2, 0).cpu().numpy()
     if isinstance(modality, Normals):
         return normals_to_rgb(array)
+    if isinstance(modality, Intrinsics | Segmentation):
+        first = modality.layers[0]
+        return layer_to_rgb(channels_of(modality.layers, first.name, array), first)
     if isinstance(modality, Depth) and modality.range_m:
         return depth_to_rgb(stretch(np.log(array[..., 0]), *np.log(modality.range_m)))
     return depth_to_rgb(array[..., 0])

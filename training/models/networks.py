@@ -26,6 +26,7 @@ PIPELINE_CLASSES = {
     "depth": "MarigoldDepthPipeline",
     "normals": "MarigoldNormalsPipeline",
     "intrinsics": "MarigoldIntrinsicsPipeline",
+    "segmentation": "MarigoldIntrinsicsPipeline",
 }
 STEPS = {"trailing": 4, "leading": 10}  # default denoising steps of the published checkpoints
 

@@ -7,14 +7,15 @@ import numpy as np
 
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import Photo, load_photo
-from marigold_core.pipeline.modalities import Depth, Modality, Normals
+from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from marigold_core.prediction import Prediction
 from training.data.sets.sample import Sample
-from training.data.targets import target_of
+from training.data.targets import PALETTE, AlbedoTarget, SegmentationTarget, TargetName, name_of, target_of
 from training.scoring.protocols import Averaging, Protocol
 from training.scoring.scores import BASELINES, Comparison, Predictor, Row, averages, compare
 
 WITHIN_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)  # angles whose shares are reported; the usual ones since Fouhey et al. 2013
+HITS, EITHER = "hits_", "either_"  # of a class: how rows name its numbers of pixels
 Measure = Callable[[np.ndarray | Prediction, Sample, Protocol], Comparison | Row]
 Mean = Callable[[Sequence[Row], Averaging], Row]
 
@@ -67,8 +68,57 @@ def measure_angles(prediction: np.ndarray | Prediction, sample: Sample, protocol
     return {"pixels": float(known.sum()), **centre, **within}
 
 
+def measure_classes(prediction: np.ndarray | Prediction, sample: Sample, protocol: Protocol) -> Row:
+    """Count, class by class, pixels [H, W] that are right, and those that are of the class in either map."""
+    truth = _values("segmentation", sample)
+    values = prediction if isinstance(prediction, np.ndarray) else prediction.values
+    if values.shape != truth.shape:
+        raise MarigoldError(f"Classes are [H, W] as the photo, but the prediction has the shape {list(values.shape)}.")
+    row: Row = {"pixels": float(truth.size), "accuracy": float((values == truth).mean())}
+    for number, name in enumerate(PALETTE):
+        own, true = values == number, truth == number
+        row |= {f"{HITS}{name}": float((own & true).sum()), f"{EITHER}{name}": float((own | true).sum())}
+    return row
+
+
+def mean_iou(rows: Sequence[Row], averaging: Averaging) -> Row:
+    """Average over all pixels of a set -> "miou", the IoU of each class that occurs, and the accuracy.
+
+    Source: the mIoU of Everingham et al. 2010 (PASCAL VOC): hits over union of a class, over the whole set.
+    """
+    means = averages(rows, averaging)
+    found = {name: means[f"{EITHER}{name}"] for name in PALETTE}
+    classes = {f"iou_{name}": means[f"{HITS}{name}"] / either for name, either in found.items() if either}
+    kept = {name: means[name] for name in ("pixels", "accuracy")}
+    return kept | {"miou": float(np.mean(list(classes.values())))} | classes
+
+
+def measure_albedo(prediction: np.ndarray | Prediction, sample: Sample, protocol: Protocol) -> Row:
+    """Measure albedo [H, W, 3] in [0, 1] where surfaces are: mean absolute error, and PSNR in dB.
+
+    Source: the PSNR that Ke et al. 2025 report for intrinsic images.
+    """
+    truth = _values("albedo", sample)
+    values = prediction if isinstance(prediction, np.ndarray) else prediction.values
+    known = truth[..., 0] >= 0
+    if not known.any():
+        return {"pixels": 0.0}
+    error = values[known].astype(np.float64) - truth[known]
+    psnr = float(-10 * np.log10(max(np.mean(error**2), 1e-10)))
+    return {"pixels": float(known.sum()), "mae": float(np.abs(error).mean()), "psnr_db": psnr}
+
+
+def _values(target: TargetName, sample: Sample) -> np.ndarray:
+    reader = {"segmentation": SegmentationTarget(Segmentation(())), "albedo": AlbedoTarget(Intrinsics(()))}[target]
+    return reader.values(sample, None)
+
+
 def _all_one(*vector: float) -> Predictor:
     return lambda pixels: np.broadcast_to(np.array(vector, np.float32), (*pixels.shape[:2], len(vector)))
+
+
+def _all_class(name: str) -> Predictor:
+    return lambda pixels: np.full(pixels.shape[:2], list(PALETTE).index(name), np.float32)
 
 
 DEPTH = Metric("abs_rel", "AbsRel", measure_depth, baselines=BASELINES)
@@ -80,12 +130,32 @@ NORMALS = Metric(
 )
 
 
+SEGMENTATION = Metric(
+    "miou",
+    "mIoU",
+    measure_classes,
+    higher_is_better=True,
+    mean=mean_iou,
+    baselines={name: _all_class(name) for name in ("wall", "ground")},
+)
+ALBEDO = Metric(
+    "mae",
+    "MAE",
+    measure_albedo,
+    baselines={"the photo": lambda pixels: pixels / np.float32(255), "grey": _all_one(*[0.5] * 3)},
+)
+
+
 def metric_of(modality: Modality) -> Metric:
     """Choose how predictions of a modality are scored. Raises: MarigoldError when they are not."""
     if isinstance(modality, Depth):
         return DEPTH
     if isinstance(modality, Normals):
         return NORMALS
+    if isinstance(modality, Segmentation):
+        return SEGMENTATION
+    if name_of(modality) == "albedo":
+        return ALBEDO
     raise MarigoldError(f"Predictions of {modality.name} are not scored.")
 
 

@@ -179,6 +179,10 @@ def readout_values(prediction: Prediction) -> dict[str, Any]:
     if prediction.modality == "depth":
         unit = " m" if prediction.kind == "metric" else ""
         channels.append(_channel(text.READ_DEPTH, prediction.values, 1, unit, 2 if unit else 3))
+    elif prediction.layers:
+        for layer in prediction.layers:
+            values = prediction.layer(layer.name)
+            channels.append(_channel(text.LAYERS[layer.name], np.atleast_3d(values).mean(axis=-1), 1, "", 2))
     else:
         away = np.degrees(np.arccos(np.clip(prediction.values[..., 2], -1, 1))).astype(np.float32)
         channels.append(_channel(text.READ_NORMAL, away, 1, "°", 0))

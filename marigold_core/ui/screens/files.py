@@ -8,7 +8,7 @@ import numpy as np
 from gradio.components import Component
 
 from marigold_core.files.presets import PRESETS, SaveFor
-from marigold_core.files.writers import formats_for, preset_refusal
+from marigold_core.files.writers import files_of, formats_for, preset_refusal
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Format, MeshSettings, StereoLayout, bounds, default, help_text
 from marigold_core.ui import text
@@ -66,7 +66,7 @@ class FilesScreen(Screen):
             else:
                 refusal = text.NEEDS_MEMBERS if item == "uncertainty" else text.NEEDS_DEPTH
             update[button] = gr.Button(interactive=refusal is None)
-            update[self.notes[item]] = note(item, refusal or "")
+            update[self.notes[item]] = note(item, refusal or "", prediction)
         return update
 
     def listen(self) -> None:
@@ -82,7 +82,8 @@ class FilesScreen(Screen):
         """Write a file of the result on show, for the hidden link to download, and its size beside the button."""
         with translate_errors():
             controller, result = self.controller, values[self.controller.result]
-            offered = formats_for(controller.shown(result))  # archive and manifest are of all of these
+            prediction = controller.shown(result)
+            offered = formats_for(prediction)  # archive and manifest are of all of these
             mesh, colours = controller.mesh.read(values), controller.colours.read(values)
             if item == "stereo":
                 mesh = mesh.changed(**{name: values[widget] for name, widget in self.stereo.items()})
@@ -97,9 +98,14 @@ class FilesScreen(Screen):
                     path = controller.service.export(result, (), mesh, colours, programs)[file]
             else:
                 formats = offered if item == "manifest" else (cast(Format, item),)
-                path = controller.service.export(result, formats, mesh, colours)[item]
+                files = controller.service.export(result, formats, mesh, colours)
+                names = [item] if item in files else files_of(cast(Format, item), prediction)
+                if len(names) == 1:
+                    path = files[names[0]]
+                else:  # a file a layer
+                    path = controller.service.archive(result, formats, mesh, colours)
             written = text.WRITTEN.format(size=text.size(path.stat().st_size))
-            return {self.file: str(path), self.notes[item]: note(item, written)}
+            return {self.file: str(path), self.notes[item]: note(item, written, prediction)}
 
 
 def _stereo_widget(name: str) -> Component:
@@ -111,6 +117,7 @@ def _stereo_widget(name: str) -> Component:
     return gr.Slider(low, high, value=value, step=0.001, label=text.STEREO[name], info=about)
 
 
-def note(item: Item, remark: str = "") -> str:
+def note(item: Item, remark: str = "", prediction: Prediction | None = None) -> str:
     """Draw the line of an item: what it is good for, and a remark."""
-    return button_note(ITEMS[item][1], remark)
+    use = text.FORMATS_OF_LAYERS.get(item) if prediction and prediction.layers else None
+    return button_note(use or ITEMS[item][1], remark)

@@ -9,8 +9,10 @@ from marigold_core.geometry.camera import normals
 from marigold_core.images.colormaps import (
     colour_range,
     depth_to_rgb,
+    layer_to_rgb,
     normals_to_rgb,
     stretch,
+    to_rgb,
     uncertainty_to_rgb,
     uncertainty_top,
 )
@@ -29,7 +31,8 @@ TICKS = 5
 
 def offered(prediction: Prediction) -> list[tuple[str, str]]:
     """List what a prediction can show, as (label, name)."""
-    names = [PHOTO, *((DEPTH, GREY) if prediction.modality == "depth" else ()), NORMALS]
+    own = {"depth": (DEPTH, GREY, NORMALS), "normals": (NORMALS,)}
+    names = [PHOTO, *own.get(prediction.modality, (layer.name for layer in prediction.layers))]
     if prediction.uncertainty is not None:
         names.append(UNCERTAINTY)
     layers = [(text.LAYERS[name], name) for name in names]
@@ -39,6 +42,8 @@ def offered(prediction: Prediction) -> list[tuple[str, str]]:
 
 def main_layer(prediction: Prediction) -> str:
     """Name the layer that the prediction is about."""
+    if prediction.layers:
+        return prediction.layers[0].name
     return DEPTH if prediction.modality == "depth" else NORMALS
 
 
@@ -52,7 +57,9 @@ def paint(prediction: Prediction, layer: str, colours: ColourSettings, mesh: Mes
         return preview(uncertainty_to_rgb(spread, uncertainty_top(prediction.uncertainty)))
     if layer.startswith(MEMBER):
         return _paint_member(prediction, int(layer.removeprefix(MEMBER)) - 1, colours)
-    small = replace(prediction, values=shrink(prediction.values, PREVIEW_PX))
+    if own := next((one for one in prediction.layers if one.name == layer), None):
+        return preview(layer_to_rgb(shrink(prediction.layer(own.name), PREVIEW_PX), own))
+    small = replace(prediction, values=shrink(prediction.values, PREVIEW_PX, kind=prediction.kind))
     if layer == NORMALS:
         return preview(normals_to_rgb(normals(small, mesh)))
     unit = stretch(small.values, *colour_range(prediction, colours))
@@ -64,9 +71,9 @@ def _paint_member(prediction: Prediction, index: int, colours: ColourSettings) -
     assert prediction.members is not None  # it is not offered otherwise
     member = prediction.members[index].astype(np.float32)
     width, height = preview_size(prediction.photo.shape)
-    member = resize_map(member, (height, width))
-    if prediction.modality == "normals":
-        return preview(normals_to_rgb(member))
+    member = resize_map(member, (height, width), kind=prediction.kind)
+    if prediction.modality != "depth":
+        return preview(to_rgb(replace(prediction, values=member)))
     unit = stretch(member, *colour_range(prediction, colours))
     return preview(depth_to_rgb(unit, colours.colormap, invert=colours.invert))
 
@@ -98,9 +105,12 @@ def _legend_of(layer: str, prediction: Prediction) -> str:
 
 
 def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[str, object]:
-    """Caption, colours from left to right, and the ticks below them; normals have a caption alone."""
+    """Caption, colours from left to right, and the ticks below them; normals and layers have a caption alone."""
     if kind == NORMALS:
         return {"caption": text.KEY_NORMALS}
+    for layer in prediction.layers:
+        if layer.name == kind:
+            return {"caption": text.KEY_LAYERS[layer.name] + text.KEY_UP_TO_SCALE * layer.up_to_scale}
     ramp = np.linspace(0, 1, STOPS, dtype=np.float32)[None]
     if kind == UNCERTAINTY:
         assert prediction.uncertainty is not None  # the layer is not offered otherwise

@@ -171,12 +171,12 @@ class MeshScreen(Screen):
             }
         with translate_errors():
             prediction, mesh = self.controller.service.prediction(result), self.controller.mesh.read(values)
-            if shape == "normals":
+            if shape == "normals" and not prediction.layers:
                 return self._show_normals(prediction, mesh)
             front: Update = {self.normals: gr.ImageSlider(None, visible=False)}
             if prediction.modality != "depth":
                 empty: Update = {self.scene: gr.Model3D(None, visible=True), self.file: None}
-                return {**front, **empty, self.note: text.SCENE_ONLY_DEPTH}
+                return {**front, **empty, self.note: text.SCENE_ONLY_DEPTH[prediction.modality]}
             file = self.controller.service.export(result, [FILES[shape]], mesh)[FILES[shape]]
             glb, solid = file.read_bytes() if shape == "mesh" else b"", None
             if shape == "relief":

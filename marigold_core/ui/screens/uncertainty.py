@@ -239,7 +239,7 @@ def draw_member_values(prediction: Prediction, pixel: tuple[int, int] | None) ->
     """Draw the depth of a photo's pixel (x, y) in every member, from near to far, or write what is lacking -> HTML."""
     height, width = prediction.photo_size
     if prediction.modality != "depth":
-        return _draw_strip(text.MEMBER_VALUES_ONLY_DEPTH)
+        return _draw_strip(text.MEMBER_VALUES_ONLY_DEPTH[prediction.modality])
     if prediction.members is None:
         return _draw_strip(text.MEMBER_VALUES_NOT_KEPT)
     if prediction.uncertainty is None:

@@ -14,6 +14,7 @@ TAGLINE = "One photo becomes a depth map, a measure of its doubt, and a 3D scene
 
 STUDIO_TAB = "Studio"
 LAB_TAB = "Compare"
+BATCH_TAB = "Many photos"
 PHOTO = "Your photo"
 PHOTO_PLACEHOLDER = "Drop a photo here\n- or -\nClick to choose one"
 EXAMPLES = "Or try one of these"
@@ -145,6 +146,12 @@ FORMATS = {  # name, what the file is good for
     "stl": ("Relief STL", "The 3D screen's solid relief, for a 3D printer."),
     "exr": ("EXR", "The depth values as floats, for compositing and 3D: as grey, and as a Z channel."),
 }
+FORMATS_OF_LAYERS = {
+    "npy": "The numbers of every layer, 32-bit, as one NPZ for your own programs.",
+    "png16": "Every layer in 65,536 levels a channel, as it looks, in a ZIP.",
+    "color": "Every layer as a picture to look at and for renderers, in a ZIP.",
+    "exr": "All layers in one file as floats, colours as linear light, for compositing and rendering.",
+}
 WRITTEN = "written, {size}"
 NEEDS_DEPTH = "Only a depth checkpoint has it."
 NEEDS_MEMBERS = "It needs 3 members or more."
@@ -198,7 +205,10 @@ PIXEL, PIXEL_FORM = "Pixel: from the left, from the top", "312, 200"
 MEMBER_VALUES_NONE = "Click a pixel of the picture, or type where it is, to see its depth in each member."
 MEMBER_VALUES_FEW = "With 3 members or more, a click on the picture shows the depth of that pixel in each of them."
 MEMBER_VALUES_NOT_KEPT = "This result kept no members. Run the photo, then click a pixel to see its depth in each."
-MEMBER_VALUES_ONLY_DEPTH = "This checkpoint predicts surface normals; only depths can be compared at one pixel."
+MEMBER_VALUES_ONLY_DEPTH = {
+    "normals": "This checkpoint predicts surface normals; only depths can be compared at one pixel.",
+    "intrinsics": "This checkpoint predicts intrinsic images; only depths can be compared at one pixel.",
+}
 MEMBER_VALUES_OUTSIDE = "There is no such pixel: the photo has {width} × {height}."
 MEMBER_VALUES_FLAT = "The members found no depth in this photo."
 MEMBER_VALUES_ONE_MODE = "{count} between {low} and {high}; the map takes {fused}."
@@ -225,6 +235,11 @@ LAYERS = {
     "grey": "Depth in grey",
     "uncertainty": "Uncertainty",
     "normals": "Surface normals",
+    "albedo": "Albedo",
+    "roughness": "Roughness",
+    "metallicity": "Metallicity",
+    "shading": "Shading",
+    "residual": "Residual",
 }
 LAYER_MEMBER = "Member {number}"
 ADJUST = "Adjust"
@@ -240,6 +255,14 @@ KEY_KINDS = {
 KEY_UNCERTAINTY = "Uncertainty: how far the members lie apart"
 KEY_MORE = "{tick} or more"
 KEY_NORMALS = "Surface normals: the more red the more it faces right, green up, blue toward you"
+KEY_LAYERS = {
+    "albedo": "Albedo: the colour of the surfaces without light and shadow",
+    "roughness": "Roughness: black is as smooth as a mirror, white is matt",
+    "metallicity": "Metallicity: white is metal, black is not",
+    "shading": "Shading: the light that falls on the surfaces",
+    "residual": "Residual: what is neither, such as highlights and lamps",
+}
+KEY_UP_TO_SCALE = "; the brightest is white, its scale is not known"
 READOUT = "Values of the map; move with the arrow keys, in larger steps with Shift"
 READOUT_HINT = "Point at the picture to read its values, or come here with Tab and use the arrow keys."
 READ_DEPTH, READ_NORMAL, READ_UNCERTAINTY, READ_AT = "Depth", "Turned away from you by", "uncertainty", "at pixel"
@@ -266,7 +289,10 @@ RUN_GONE_SHORT = "made room"
 # 3D
 SCENE_TAB = "3D"
 SCENE_HINT = "Drag to turn, scroll to zoom, hold Ctrl and drag to move."
-SCENE_ONLY_DEPTH = "This checkpoint predicts surface normals; shapes need depth."
+SCENE_ONLY_DEPTH = {
+    "normals": "This checkpoint predicts surface normals; shapes need depth.",
+    "intrinsics": "This checkpoint predicts intrinsic images; shapes and normals need depth.",
+}
 SHAPE = "Shape"
 SHAPES = {"mesh": "Textured mesh", "relief": "Relief to print", "points": "Points", "normals": "Surface normals"}
 SHAPE_MORE = "More about the shape"

@@ -1,0 +1,43 @@
+"""The command ``panorama``: a 360-degree panorama becomes distances and a mesh around the camera."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from marigold_core import load
+from marigold_core.cli.console import ALL_DONE, OUTPUT, Timed
+from marigold_core.cli.video import QuietRun
+from marigold_core.settings import ColourSettings, MeshSettings, Settings
+
+
+def panorama(
+    photo: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="PANORAMA", help="an equirectangular photo", help_behavior_hint=""),
+    ],
+    /,
+    output: OUTPUT,
+    run: QuietRun,
+    settings: Settings,
+    mesh: MeshSettings,
+    colours: ColourSettings,
+) -> int:
+    """Turn a 360-degree panorama into distances from the camera and a textured mesh around it, in OUT/<photo>/.
+
+    It is equirectangular: twice as wide as high. Six overlapping views are predicted, aligned and blended.
+    """
+    from marigold_core.files.panorama import save_panorama
+    from marigold_core.pipeline.panorama import Panorama, stream_panorama
+
+    pipe = load(run.model, device=run.device, dtype=run.dtype)
+    with Timed(photo.name, run.quiet) as bar:
+        for event in stream_panorama(pipe, photo, settings, mesh):
+            if isinstance(event, Panorama):
+                files = save_panorama(event, output / photo.stem, mesh=mesh, colours=colours)
+                if not run.quiet:
+                    print(f"Views differ by {event.seam:.1%} where they overlap.", *files.values(), sep="\n")
+            else:
+                bar.show(event)
+    return ALL_DONE

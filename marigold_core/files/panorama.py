@@ -1,0 +1,99 @@
+"""The files of a panorama: distances as numbers and pictures, and a mesh around the camera."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from marigold_core import storage
+from marigold_core.errors import ExportError
+from marigold_core.files import manifest
+from marigold_core.geometry import preview, sphere
+from marigold_core.images.colormaps import depth_to_rgb
+from marigold_core.pipeline.panorama import Panorama
+from marigold_core.settings import ColourSettings, MeshSettings
+
+NAMES = {
+    "npy": "distance.npy",
+    "png16": "distance_16bit.png",
+    "color": "distance_color.png",
+    "glb": "panorama.glb",
+    "record": "panorama.json",
+}
+CONVENTION = "distance from the camera along each ray, the farthest is 1, up to an unknown scale"
+
+
+def save_panorama(
+    panorama: Panorama,
+    folder: str | Path,
+    *,
+    mesh: MeshSettings | None = None,
+    colours: ColourSettings | None = None,
+    overwrite: bool = False,
+) -> dict[str, Path]:
+    """Write distances, their pictures, the mesh and a record into a folder -> the path of each by name.
+
+    Raises:
+        ExportError: a file exists already, the cuts leave no mesh, or the disk refuses.
+    """
+    mesh, colours = mesh or MeshSettings(), colours or ColourSettings()
+    paths = {name: Path(folder) / file for name, file in NAMES.items()}
+    existing = [path.name for path in paths.values() if path.exists()]
+    if existing and not overwrite:
+        raise ExportError(f"{existing[0]} exists already; allow overwriting or choose another folder.")
+    nearest = float(panorama.distance.min())
+    unit = (panorama.distance - nearest) / ((1 - nearest) or 1.0)
+    near, far = sorted((colours.range_from, colours.range_to))
+    picture = depth_to_rgb((unit - near) / ((far - near) or 1e-9), colours.colormap, invert=colours.invert)
+    levels = np.rint((1 - unit if colours.invert else unit) * 65535).astype(np.uint16)
+    record = {
+        "schema_version": 1,
+        "convention": CONVENTION,
+        "range": {"near": nearest, "far": 1.0},
+        "seam": panorama.seam,
+        "checkpoint": panorama.view.checkpoint,
+        "checkpoint_sha256": panorama.view.checkpoint_sha256,
+        "settings": panorama.view.settings.model_dump(mode="json"),
+        "versions": manifest.versions(),
+    }
+    written = {
+        "npy": _npy(panorama.distance),
+        "png16": _png(levels),
+        "color": _png(picture),
+        "glb": _glb(panorama, mesh),
+        "record": (json.dumps(record, indent=2) + "\n").encode(),
+    }
+    for name, content in written.items():
+        storage.write_bytes(paths[name], content)
+    return paths
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _png(array: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def _glb(panorama: Panorama, settings: MeshSettings) -> bytes:
+    import trimesh
+    from trimesh.exchange import gltf
+
+    mesh: Any = sphere.sphere_mesh(panorama.distance, panorama.photo, settings)
+    mesh.apply_transform(preview.TO_GLTF)
+
+    def finish(tree: dict[str, Any]) -> None:
+        for material in tree["materials"]:
+            material["extensions"] = {preview.UNLIT: {}}
+        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), preview.UNLIT]
+
+    scene = trimesh.Scene({"panorama": mesh})
+    return cast(Any, gltf).export_glb(scene, include_normals=False, tree_postprocessor=finish)

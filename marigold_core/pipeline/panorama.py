@@ -1,0 +1,80 @@
+"""Depth of a 360-degree panorama: its views are predicted like photos, aligned where they overlap, and blended."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from marigold_core.errors import CheckpointError, ImageError
+from marigold_core.geometry import sphere
+from marigold_core.geometry.camera import metric_z
+from marigold_core.images.photo import load_photo
+from marigold_core.pipeline.pipeline import PhotoSource
+from marigold_core.prediction import Prediction, Progress
+from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
+
+ASPECT_ERROR = 0.02  # by which width may miss twice the height
+NATIVE_SIDE_PX = 1024  # of a view where the network sees it as it is
+
+
+class Predictor(Protocol):
+    """What predicts the views: a ``MarigoldPipeline``."""
+
+    def resolve(self, settings: Settings | None) -> ResolvedSettings:
+        """Fill in what the checkpoint decides."""
+        ...
+
+    def __call__(self, photo: PhotoSource, settings: Settings | None = None) -> Prediction:
+        """Predict from a view [H, W, 3] uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Panorama:
+    """Distances around the camera."""
+
+    distance: np.ndarray  # [H, W] float32 from the camera, along each ray; the farthest is 1, the scale is unknown
+    photo: np.ndarray  # [H, W, 3] uint8
+    seam: float  # median relative difference of two views where they overlap, after alignment
+    view: Prediction  # the first view's, for what it was made with
+
+
+def stream_panorama(
+    pipe: Predictor, photo: PhotoSource, settings: Settings | None = None, mesh: MeshSettings | None = None
+) -> Iterator[Progress | Panorama]:
+    """Predict view by view, yielding a ``Progress`` each and the ``Panorama`` at the end.
+
+    Args:
+        pipe: a loaded checkpoint that predicts depth.
+        photo: an equirectangular panorama, twice as wide as high: a path, bytes, a PIL image or [H, W, 3] uint8.
+        settings: of each view; by default the checkpoint's own.
+        mesh: its ``near_ratio`` is what a view's depth begins from before views are aligned.
+
+    Raises:
+        ImageError: the photo cannot be used, or is no full panorama.
+        SettingsError: a setting is out of range.
+        CheckpointError: the checkpoint predicts something else than depth.
+    """
+    picture = load_photo(photo).pixels
+    height, width = picture.shape[:2]
+    if abs(width / (2 * height) - 1) > ASPECT_ERROR:
+        raise ImageError(
+            f"A 360-degree panorama is twice as wide as high, but this has {width} x {height} pixels;"
+            " one of less than the full circle or sphere has to be padded first."
+        )
+    settings = pipe.resolve(settings)
+    side = sphere.face_side_px(width, settings.processing_resolution or NATIVE_SIDE_PX)
+    mesh = (mesh or MeshSettings()).changed(fov_x_deg=sphere.FACE_FOV_DEG, smoothing=0.0)
+    views, first = list[np.ndarray](), None
+    for face, name in enumerate(sphere.FACES):
+        yield Progress(face, len(sphere.FACES), f"looking {name}")
+        made = pipe(sphere.cut_out(picture, face, side), settings)
+        if made.modality != "depth":
+            raise CheckpointError(f"A panorama is made of depth, but {made.checkpoint} predicts {made.modality}.")
+        first = first or made
+        views.append(metric_z(made, mesh))
+    assert first is not None  # there are faces
+    yield Progress(len(views), len(views), "bringing the views together")
+    fitted, seam = sphere.align(views, has_shift=first.kind == "affine")
+    yield Panorama(sphere.blend(views, fitted, height, width), picture, seam, first)

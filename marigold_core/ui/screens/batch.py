@@ -1,0 +1,172 @@
+"""The screen for many photos: a table that fills while they are predicted, and all files in one ZIP.
+
+Photos are jobs of the service, one after another; a photo that is done is on the disk alone, so that stopping, adding
+photos and starting again go on with the rest.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter
+from typing import get_args
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
+import gradio as gr
+
+from marigold_core.checkpoints.registry import default_checkpoint, family_of
+from marigold_core.comparison.sweep import format_seconds
+from marigold_core.errors import ImageError, SettingsError
+from marigold_core.serving.batch import Batch
+from marigold_core.serving.jobs import Service
+from marigold_core.settings import PRESETS, Format, Settings
+from marigold_core.ui import text
+from marigold_core.ui.controls.settings import DEFAULT_PRESET
+from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
+from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
+from marigold_core.ui.photo_input import PhotosInput
+from marigold_core.ui.pictures import photo_file
+from marigold_core.ui.run_controller import Pace, Update, Values, status_line
+from marigold_core.ui.templates import render
+from marigold_core.ui.text import batch as batch_text
+
+FORMATS_AT_FIRST: list[Format] = ["png16", "color"]
+EMPTY = f"<div class='lab-empty'><p>{batch_text.EMPTY}</p></div>"  # in the place of the table
+
+
+class BatchScreen:
+    """The photos and the choices, and the table of what became of each."""
+
+    def __init__(self, service: Service) -> None:
+        """Draw it into the current tab."""
+        self.service = service
+        self.pictures = WeakKeyDictionary[Batch, dict[str, str]]()  # addresses of small pictures, by name of the photo
+        self.batch = gr.State(None)  # id of the one on show
+        self.failed = gr.State(False)  # whether it ended with an error, whose reason is in the status line
+        with gr.Row(elem_id="batch", equal_height=False, elem_classes="lab"):
+            with gr.Column(scale=0, min_width=340, elem_id="batch-controls"):
+                self.photos = PhotosInput(
+                    label=batch_text.PHOTOS, file_count="multiple", height=210, elem_id="batch-photos"
+                )
+                self.preset = gr.Radio(
+                    [(label, name) for name, label in text.PRESETS.items()],
+                    value=DEFAULT_PRESET,
+                    label=text.PRESET,
+                    show_label=False,
+                    elem_classes="preset",
+                )
+                with gr.Row(elem_id="batch-actions"):
+                    self.run = gr.Button(batch_text.RUN, variant="primary", scale=3, elem_id="batch-run")
+                    self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="batch-stop")
+                self.formats = gr.CheckboxGroup(
+                    [(text.FORMATS[name][0], name) for name in get_args(Format) if name != "uncertainty"],
+                    value=FORMATS_AT_FIRST,
+                    label=batch_text.FORMATS,
+                    elem_classes="choices",
+                )
+                self.checkpoint = gr.Dropdown(
+                    checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT, elem_classes="choices"
+                )
+            with gr.Column(scale=1, min_width=320, elem_id="batch-results"):
+                self.status = gr.HTML(status_line(batch_text.READY), elem_id="batch-status")
+                self.table = gr.HTML(EMPTY, apply_default_css=False, elem_id="batch-table")
+                with gr.Row():
+                    self.zip = gr.Button(batch_text.ZIP, size="sm", interactive=False, elem_id="batch-zip")
+                self.file = gr.DownloadButton(visible="hidden", elem_id="batch-file")
+
+    def connect(self) -> None:
+        """Wire the events."""
+        at_rest = [self.status, self.run, self.stop, self.zip, self.table]
+        given = {self.photos, self.preset, self.formats, self.checkpoint, self.batch}
+        job = on(self.run.click, self.on_run, given, [self.batch, self.failed, *at_rest], MODEL, trigger_mode="once")
+        on(self.stop.click, None, None, None, cancels=[job])
+        # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
+        job.failure(self.on_stop, [self.batch, self.failed], at_rest, **LIGHT, **QUIET)
+        download(on(self.zip.click, self.on_zip, self.batch, self.file, shown=True), "batch-file")
+
+    def on_run(self, values: Values) -> Iterator[Update]:
+        """Predict photo after photo; Gradio closes this to stop it, and what is done is kept."""
+        key = values[self.batch]
+        try:
+            with translate_errors(), closing(self._run(values)) as updates:
+                for update in updates:
+                    key = update.get(self.batch, key)
+                    yield update
+        except gr.Error as error:
+            yield {**self._rest(key, error.message), self.failed: True}
+            raise
+
+    def _run(self, values: Values) -> Generator[Update]:
+        if not values[self.photos]:
+            raise ImageError(batch_text.NO_PHOTOS)
+        if not values[self.formats]:
+            raise SettingsError(batch_text.NO_FORMATS)
+        checkpoint = check_checkpoint(values[self.checkpoint])
+        preset = PRESETS.get(values[self.preset], {})
+        settings = Settings() if family_of(checkpoint).one_step else Settings(**preset)
+        files = [Path(path) for path in values[self.photos]]
+        key, batch = self.service.begin_batch(files, settings, checkpoint, values[self.formats], values[self.batch])
+        yield {
+            self.batch: key,
+            self.status: status_line(text.STARTING, 0),
+            self.run: gr.Button(interactive=False),
+            self.stop: gr.Button(interactive=True),
+            self.failed: False,
+            self.table: self.draw(batch),
+        }
+        began, pace, shown = perf_counter(), Pace(), -1
+        for event in self.service.run_batch(batch):
+            if not pace.is_due:
+                continue
+            begun, count = perf_counter(), len(batch.photos)
+            through = count - batch.count("waiting") - batch.count("running")
+            left = batch.seconds_left
+            place = batch_text.PLACE.format(done=through, count=count, stage=event.stage)
+            place += batch_text.LEFT.format(time=format_seconds(left)) if left is not None else ""
+            share = (through + (event.done / event.total if event.total else 0)) / count
+            table = {self.table: self.draw(batch)} if shown != through else {}
+            yield {self.status: status_line(place, share), **table}
+            shown = through
+            pace.wait(perf_counter() - begun)
+        done, failed = batch.count("done"), batch.count("failed")
+        time = format_seconds(perf_counter() - began)
+        sentence = batch_text.DONE.format(done=done, count=len(batch.photos), time=time)
+        yield self._rest(key, sentence + (batch_text.FAILED.format(failed=failed) if failed else ""))
+
+    def on_stop(self, key: str | None, failed: bool) -> Update:
+        """Show what a batch had reached when it was stopped; one that failed has already said why."""
+        if failed:
+            return {self.status: NO_CHANGE}
+        with translate_errors():
+            if key is None:
+                return self._rest(None, batch_text.READY)
+            batch = self.service.batch(key)
+            count = len(batch.photos)
+            return self._rest(key, batch_text.STOPPED.format(done=batch.count("done"), count=count))
+
+    def on_zip(self, key: str | None) -> str:
+        """Write the ZIP -> its path."""
+        with translate_errors():
+            return str(self.service.batch(key).archive())
+
+    def _rest(self, key: str | None, sentence: str) -> Update:
+        """Write how a batch ended, and offer its files."""
+        batch = self.service.batch(key) if key else None
+        drawn = {self.table: self.draw(batch)} if batch else {}
+        return {
+            self.status: status_line(sentence),
+            self.run: gr.Button(interactive=True),
+            self.stop: gr.Button(interactive=False),
+            self.zip: gr.Button(interactive=bool(batch and batch.count("done"))),
+            **drawn,
+        }
+
+    def draw(self, batch: Batch) -> str:
+        """Draw the table of a batch -> HTML; small pictures become files of the page once."""
+        made = self.pictures.setdefault(batch, {})
+        for photo in batch.photos:
+            if photo.picture is not None:
+                made[photo.name] = f"gradio_api/file={quote(photo_file(photo.picture))}"
+                photo.picture = None
+        return render("batch_table", rows=[(photo, made.get(photo.name)) for photo in batch.photos])

@@ -1,0 +1,93 @@
+"""Maps of successive frames in one frame of scale and shift, with less flicker, and anew at a cut."""
+
+import numpy as np
+import pytest
+
+from marigold_core.video.settings import VideoSettings
+from marigold_core.video.steady import Steadier, fit
+from tests.helpers.clips import Scene, disturbed, flicker, scene
+
+FRAMES = 24
+
+
+def steadied(place: Scene, made: list[np.ndarray], **settings) -> list[np.ndarray]:
+    steadier, maps = Steadier(VideoSettings(**settings), "affine"), []
+    for number, values in enumerate(made):
+        pixels = np.ascontiguousarray(place.window(place.picture, number))
+        maps.append(steadier.take(pixels, values, steadier.follow(pixels)).values)
+    return maps
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_flicker_is_less_than_half_of_that_of_single_frames(seed: int) -> None:
+    place = scene(seed)
+    truths = [place.window(place.depth, number) for number in range(FRAMES)]
+    made = disturbed(truths, seed)
+    single, steady = flicker(made, truths), flicker(steadied(place, made), truths)
+    assert single > 0.04 and steady < 0.25 * single
+    assert flicker(truths, truths) < 1e-9  # the measure knows the camera's move
+    assert steady < 0.5 * flicker(steadied(place, made, averaging=0.0), truths)
+
+
+def test_depth_does_not_become_flatter_or_drift_in_a_long_clip() -> None:
+    place = scene(3)
+    truth = place.window(place.depth, 0)
+    made, steadier = disturbed([truth] * 300, 3, level=0.06), Steadier(VideoSettings(), "affine")
+    pixels = np.ascontiguousarray(place.window(place.picture, 0))
+    for values in made:
+        last = steadier.take(pixels, values, steadier.follow(pixels)).values
+    scale, _ = np.polyfit(truth.ravel(), last.ravel(), 1)
+    assert 0.7 < scale < 1.05  # of the frames it is .7 to 1
+    assert np.corrcoef(truth.ravel(), last.ravel())[0, 1] > 0.95
+
+
+def test_a_cut_begins_anew_and_a_quick_pan_does_not() -> None:
+    first, second = scene(0), scene(1)
+    steadier, cuts = Steadier(VideoSettings(), "affine"), []
+    for number in range(12):
+        place, at = (first, number) if number < 6 else (second, number)
+        pixels = np.ascontiguousarray(place.window(place.picture, 2 * at))
+        values = np.ascontiguousarray(place.window(place.depth, 2 * at)).astype(np.float32)
+        made = steadier.take(pixels, values, steadier.follow(pixels))
+        cuts += [number] if made.is_cut else []
+        if number == 6:
+            np.testing.assert_array_equal(made.values, values)
+    assert cuts == [6]
+
+
+def test_the_fit_is_exact_for_planted_scale_and_shift_but_for_its_pull() -> None:
+    truth = scene(2).depth.astype(np.float32)
+    scale, shift = fit((truth - 0.3) / 0.8, [truth] * 3)
+    assert scale == pytest.approx(0.8**0.98, rel=1e-3) and shift == pytest.approx(0.3 * 0.98, rel=1e-2)
+    scale, shift = fit(truth / 0.8, [truth] * 3, has_shift=False)
+    assert scale == pytest.approx(0.8**0.98, rel=1e-3) and shift == 0
+    assert fit(truth, [np.full_like(truth, np.nan)]) == (1.0, 0.0)
+
+
+def test_a_thing_that_moves_is_not_dragged_behind() -> None:
+    """A box that really comes nearer takes its new depth at once."""
+    place = scene(4)
+    pixels = np.ascontiguousarray(place.window(place.picture, 0))
+    far = place.window(place.depth, 0).astype(np.float32)
+    near = far.copy()
+    near[20:50, 30:60] = 0.0
+    far[20:50, 30:60] = 1.0
+    steadier = Steadier(VideoSettings(), "affine")
+    for values in (far, far, far, near):
+        made = steadier.take(pixels, values, steadier.follow(pixels))
+    box = made.values[25:45, 35:55]
+    assert np.abs(box - made.scale * 0.0 - made.shift).max() < 0.02
+
+
+def test_what_is_kept_over_a_stop_goes_on_to_the_last_bit() -> None:
+    place = scene(5)
+    truths = [place.window(place.depth, number) for number in range(8)]
+    made = disturbed(truths, 5)
+    whole = steadied(place, made)
+    steadier = Steadier(VideoSettings(), "affine")
+    for number, values in enumerate(made):
+        if number == 4:
+            arrays, steadier = steadier.arrays(), Steadier(VideoSettings(), "affine")
+            steadier.restore(arrays)
+        pixels = np.ascontiguousarray(place.window(place.picture, number))
+        np.testing.assert_array_equal(steadier.take(pixels, values, steadier.follow(pixels)).values, whole[number])

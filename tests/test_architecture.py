@@ -52,6 +52,7 @@ PLACES = {
     "accelerate": {"training"},
     "filelock": {"storage", "training"},
     "h5py": {"training"},
+    "peft": {"training"},
     "scipy": {"geometry", "calibration", "training"},
     "packaging": {"cli"},
 }

@@ -142,7 +142,7 @@ class Recipe(Schedule, Framing):
         " zeros, for a checkpoint that predicts so",
     )
     lora_rank: int | None = Field(
-        default=None, ge=1, description="train so many ranks beside the attention's weights; auto: all weights"
+        default=None, ge=1, description="train adapters of this rank beside frozen weights; auto: all weights"
     )
     gradient_checkpointing: bool = Field(
         default=False, description="compute the activations of the network's blocks twice instead of keeping them"

@@ -33,6 +33,7 @@ from training.engine.loop import Losses, Run, run_loop
 from training.engine.losses import end_to_end_loss, feature_distance, velocity_loss
 from training.engine.processes import accelerator_for
 from training.engine.validation import ValidationCallback
+from training.models.lora import add_lora, merged
 from training.recipe import PRESETS, Recipe
 from training.start import prepare_start
 
@@ -90,13 +91,15 @@ class Task:
     loader_timeout_s: float = SLOWEST_S  # a worker that gives no micro-batch for so long counts as stuck
     # what to do with a damaged picture: raise ends the run, skip takes the next one
     on_bad_sample: OnBadSample = "raise"
+    # what accelerate reports the metrics to beside metrics.jsonl, such as tensorboard, wandb or trackio
+    trackers: tuple[str, ...] = ()
     minutes: float | None = None  # stop after this time
     device: Literal["auto", "cpu"] = "auto"  # where to train
     allow_change: bool = False  # go on although recipe, data or versions are not those the run was begun with
     config: Path | None = None  # run.json of an earlier run, whose options hold unless others are given
 
 
-OF_A_CALL = ("out", "config", "minutes", "allow_change")  # fields of a task that say nothing about the run
+OF_A_CALL = ("out", "config", "minutes", "allow_change", "trackers")  # fields of a task that say nothing about the run
 LARGEST_PX = 2048  # resolution that settings accept
 
 
@@ -115,7 +118,7 @@ def train(task: Task, recipe: Recipe) -> Path:
     if recipe.align_weight and task.unlabelled is None:
         raise MarigoldError("--align-weight needs real photographs: give a folder of them with --unlabelled.")
     # 1. Everything that can be wrong is opened before anything heavy is.
-    accelerator = accelerator_for(recipe, task.device)
+    accelerator = accelerator_for(recipe, task.device, task.trackers, task.out)
     validation = [open_set(spec, "val") for spec in task.validation]
     pictures = [open_set(spec) for spec in task.data]
     real = Unlabelled(task.unlabelled, recipe.seed) if task.unlabelled and recipe.align_weight else None
@@ -135,6 +138,10 @@ def train(task: Task, recipe: Recipe) -> Path:
     pipeline = load(base, device=str(accelerator.device), dtype="float32")
     pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
     pipeline.unet.train().requires_grad_(True)
+    if recipe.lora_rank is not None:
+        add_lora(pipeline.unet, recipe.lora_rank, recipe.seed)
+    if recipe.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
     # 3. Which pictures make which step.
     target = pipeline.modality
     sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, colours, target) for a_set in pictures]
@@ -160,7 +167,7 @@ def train(task: Task, recipe: Recipe) -> Path:
         Objective(pipeline, recipe, real),
         Loader(plan, task.workers, task.on_bad_sample, task.loader_timeout_s),
         recipe,
-        Run(task.out, base, "unet", fingerprint, task.allow_change, record),
+        Run(task.out, base, "unet", fingerprint, task.allow_change, record, merged if recipe.lora_rank else None),
         accelerator,
         callback=ValidationCallback(pipeline, recipe, validation, task.validation_pictures, examples, task.out),
         minutes=task.minutes,

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 class ComparisonRun(Written, RunOf[tuple[str, ...]]):
     """Which checkpoints run where, and what is written of each cell."""
 
-    model: tuple[str, ...] | None = Field(None, description="checkpoints to compare; by default the bundled one")
+    model: tuple[str, ...] | None = Field(
+        None, description="checkpoints to compare; by default MARIGOLD_MODEL, else nano"
+    )
     formats: tuple[Format, ...] | None = Field(None, description="files to write of each cell; by default none")
 
 

@@ -41,7 +41,9 @@ class WrittenFlat(Written):
 class RunOf(Frozen, Generic[Model]):
     """Which checkpoint, or checkpoints, run where."""
 
-    model: Model | None = Field(None, description="short name, diffusers folder or hub id; by default the bundled one")
+    model: Model | None = Field(
+        None, description="short name, diffusers folder or hub id; by default MARIGOLD_MODEL, else nano"
+    )
     device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
     dtype: Dtype = Field("auto", description="type of the weights; auto is the fastest on the device")
 

@@ -42,7 +42,7 @@ def doctor() -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Yield the findings one by one; the last ones import torch and read the bundled checkpoint."""
+    """Yield the findings one by one; the last ones import torch and read checkpoints."""
     python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     floor = f"Python {'.'.join(map(str, PYTHON_FLOOR))} or newer is needed."
     yield Finding("ok", python) if sys.version_info >= PYTHON_FLOOR else Finding("fail", python, floor)
@@ -57,7 +57,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("ok", "EGL is there: training can render scenes") if ctypes.util.find_library("EGL") else no_egl
     if find_spec("torch"):
         yield _device()
-        yield from _bundled_checkpoints()
+        yield from _checkpoints()
 
 
 def _packages() -> Iterator[Finding]:
@@ -93,14 +93,24 @@ def _device() -> Finding:
     return Finding("note", what, "The bundled checkpoint is quick here; the public ones take minutes a photo.")
 
 
-def _bundled_checkpoints() -> Iterator[Finding]:
-    from marigold_core.checkpoints.registry import NAMED, find
+def _checkpoints() -> Iterator[Finding]:
+    """Verify the bundled checkpoints and the default one; what is not on this machine is not fetched for it."""
+    from marigold_core.checkpoints import hub
+    from marigold_core.checkpoints.registry import HUB_ID, NAMED, default_checkpoint, find
 
-    for name in (entry.name for entry in NAMED.values() if entry.hub_id is None):
+    bundled = [entry.name for entry in NAMED.values() if entry.hub_id is None]
+    for name in dict.fromkeys([*bundled, default_checkpoint()]):
+        hub_id = (NAMED[name].hub_id or "") if name in NAMED else name
+        if HUB_ID.fullmatch(hub_id) and not Path(name).is_dir() and not hub.is_complete(hub_id):
+            yield Finding("note", f"checkpoint {name}, which MARIGOLD_MODEL names, is downloaded on first use")
+            continue
         try:
             checkpoint = find(name)
         except CheckpointError as error:
-            what = f"the bundled checkpoint {name} cannot be used: {error}"
-            yield Finding("fail", what, "Get a fresh copy of assets/.")
+            if name in bundled:
+                what = f"the bundled checkpoint {name} cannot be used: {error}"
+                yield Finding("fail", what, "Get a fresh copy of assets/.")
+            else:
+                yield Finding("fail", f"MARIGOLD_MODEL names what cannot be used: {error}")
         else:
             yield Finding("ok", f"checkpoint {name}: {checkpoint.size_bytes / 1e6:.0f} MB, every file verified")

@@ -222,6 +222,22 @@ def test_the_doctor_says_what_is_missing(capsys: pytest.CaptureFixture[str], mon
     assert re.search(r"fail +the bundled checkpoint nano cannot be used: .*\n +Get a fresh copy", report)
 
 
+def test_the_doctor_looks_at_the_default_checkpoint(tiny_depth: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("marigold_core.checkpoints.registry.BUNDLED", tiny_depth)
+    for name, status, words in (
+        (str(tiny_depth), cli.ALL_DONE, f"checkpoint {tiny_depth}: "),
+        (
+            "/no/folder",
+            cli.SOME_FAILED,
+            "fail +MARIGOLD_MODEL names what cannot be used: There is no checkpoint '/no/fo",
+        ),
+        ("v1-1", cli.ALL_DONE, "note +checkpoint v1-1, which MARIGOLD_MODEL names, is downloaded on first use"),
+    ):
+        monkeypatch.setenv("MARIGOLD_MODEL", name)
+        assert cli.main(["doctor"]) == status
+        assert re.search(words, capsys.readouterr().out)
+
+
 def test_demo_opens_the_app_where_gradio_is_installed(capsys, monkeypatch) -> None:
     opened = []
     monkeypatch.setattr("marigold_core.ui.launch.main", lambda: opened.append(True))

@@ -17,7 +17,7 @@ RECORD = "run.json"
 # fields of a recipe that no step made so far depends on
 MAY_CHANGE = {"steps", "cooldown_steps", "save_minutes", "validate_steps", "validate_px", "figure_steps"}
 
-# fields that runs of older versions lack, and what these did
+# fields of a recipe that runs of older versions lack, and what these did
 OLD_DEFAULTS = {"objective": "latent", "lora_rank": None, "gradient_checkpointing": False, "labels_share": 0.0}
 
 Fingerprint = dict[str, object]
@@ -78,7 +78,7 @@ def _differences(begun: Fingerprint, now: Fingerprint) -> list[str]:
         before, after = begun.get(part), now[part]
         if isinstance(before, dict) and isinstance(after, dict):
             old, new = cast(Fingerprint, before), cast(Fingerprint, after)
-            old = OLD_DEFAULTS | old if part == "recipe" else old
+            old = {name: value for name, value in OLD_DEFAULTS.items() if name in new} | old
             changed = [name for name in {**old, **new} if name not in MAY_CHANGE and old.get(name) != new.get(name)]
             found += [f"{name} {old.get(name)}, now {new.get(name)}" for name in changed]
         elif before != after:

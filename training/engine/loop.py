@@ -26,14 +26,14 @@ from marigold_core.errors import MarigoldError
 from training.engine import checkpoints
 from training.engine.fingerprint import Fingerprint, check_fingerprint
 from training.engine.metrics_log import MetricsLog, Throughput
-from training.engine.processes import agree, stop_signals
+from training.engine.processes import agree, report_to, stop_signals
 from training.engine.progress import Progress
 from training.engine.workers import locked, say_disk_need
 from training.recipe import Schedule
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is logged
 PATIENCE = 3  # steps in a row that may be skipped
-SCALER = "scaler."  # of float16 training, in the training state
+SCALER, MEAN = "scaler.", "mean."  # in the training state: of float16 training, the running mean of adapters
 
 
 class DivergedError(MarigoldError):
@@ -68,6 +68,8 @@ class Run:
     fingerprint: Fingerprint
     allow_change: bool = False
     record: Mapping[str, object] = field(default_factory=dict)  # what run.json holds beside the fingerprint
+    # makes the network that is saved of the trained one, where only adapters of it are trained
+    plain: Callable[[ModelMixin], ModelMixin] | None = None
 
 
 @dataclass
@@ -110,7 +112,9 @@ def run_loop(
         accelerator.wait_for_everyone()
         weights = _prepare(network, schedule, accelerator)
         step = _resume(run, weights, accelerator)
-        log = MetricsLog(run.folder / checkpoints.METRICS, accelerator.is_main_process)
+        log = MetricsLog(
+            run.folder / checkpoints.METRICS, accelerator.is_main_process, report_to(accelerator, run.folder)
+        )
         log.rewind(step)
         if log.active:
             for number, sheet in checkpoints.saved(run.folder / "samples", ".png").items():
@@ -238,11 +242,15 @@ def _save(
     if accelerator.is_main_process:
         began = time.monotonic()
         state = checkpoints.pack(weights.raw, weights.optimizer)
+        network = run.plain(weights.mean) if run.plain else weights.mean
+        if run.plain and weights.mean is not weights.raw:  # merged adapters cannot be taken apart again
+            trained = {name for name, parameter in weights.raw.named_parameters() if parameter.requires_grad}
+            state |= {f"{MEAN}{name}": value for name, value in weights.mean.state_dict().items() if name in trained}
         if accelerator.scaler is not None:
             scaler = accelerator.scaler.state_dict()
             state |= {f"{SCALER}{name}": torch.tensor(float(scaler[name])) for name in ("scale", "_growth_tracker")}
         try:
-            checkpoints.save(run.folder, run.base, run.part, weights.mean, step, state, keep=log.best_step)
+            checkpoints.save(run.folder, run.base, run.part, network, step, state, keep=log.best_step)
             seconds = round(time.monotonic() - began, 3)
             log.add({"step": step, "event": "saved", "seconds": seconds, **weights.throughput.read()})
         except checkpoints.SaveError as error:
@@ -259,11 +267,14 @@ def _resume(run: Run, weights: Weights, accelerator: Accelerator) -> int:
         return 0
     state = checkpoints.load_state(newest)
     scaler = {name: state.pop(name).item() for name in [*state] if name.startswith(SCALER)}
+    mean = {name.removeprefix(MEAN): state.pop(name) for name in [*state] if name.startswith(MEAN)}
     checkpoints.unpack(state, weights.raw, weights.optimizer)
     if scaler and accelerator.scaler is not None:
         found = {name.removeprefix(SCALER): value for name, value in scaler.items()}
         found["_growth_tracker"] = int(found["_growth_tracker"])
         accelerator.scaler.load_state_dict(accelerator.scaler.state_dict() | found)
-    if weights.mean is not weights.raw:
+    if mean:
+        weights.mean.load_state_dict(mean, strict=False)
+    elif weights.mean is not weights.raw:
         weights.mean.load_state_dict(type(weights.mean).from_pretrained(newest, subfolder=run.part).state_dict())
     return checkpoints.step_of(newest)

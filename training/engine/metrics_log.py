@@ -9,21 +9,26 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from marigold_core import storage
 
 Record = dict[str, object]
+Report = Callable[[dict[str, float], int], None]  # figures and the step that they are of
 
 
 class MetricsLog:
-    """Read and write the log of one run; with ``active`` False (other processes) nothing is written."""
+    """Read and write the log of one run; with ``active`` False (other processes) nothing is written.
 
-    def __init__(self, path: Path, active: bool = True) -> None:
-        self.path, self.active = path, active
+    ``report`` is given the numbers of every line as well, for trackers.
+    """
+
+    def __init__(self, path: Path, active: bool = True, report: Report | None = None) -> None:
+        self.path, self.active, self.report = path, active, report
         self.scores = self._scores(self.read())  # by step, of the validations so far
 
     @staticmethod
@@ -54,6 +59,8 @@ class MetricsLog:
             return
         if "score" in record:
             self.scores[int(str(record["step"]))] = float(str(record["score"]))
+        if self.report is not None:
+            self.report(dict(_numbers(record)), int(str(record["step"])))
         whole = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -74,6 +81,15 @@ class MetricsLog:
             except ValueError:  # cut off by a kill or a full disk
                 continue
         return records
+
+
+def _numbers(record: Mapping[str, object], within: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a record but the step, those of mappings in it as "name/inner name"."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(cast(Mapping[str, object], value), f"{within}{name}/")
+        elif isinstance(value, int | float) and (within or name != "step"):
+            yield within + name, float(value)
 
 
 @dataclass

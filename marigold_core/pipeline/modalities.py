@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from marigold_core.checkpoints.layout import Capabilities
 from marigold_core.ensemble import fuse_absolute, fuse_affine, fuse_directions, fuse_scale, pool_spread
+from marigold_core.images.colormaps import HALF_BYTE
 from marigold_core.images.intrinsics import Layer, count_pictures
 from marigold_core.prediction import DepthTransfer, Kind, Prediction, Space
 
@@ -220,7 +221,7 @@ class Segmentation:
 
     def _palette(self, like: Tensor) -> Tensor:
         """The colours [K, 3] in [-1, 1]."""
-        return like.new_tensor([one.rgb for one in self.layers[0].classes]) / 127.5 - 1
+        return like.new_tensor([one.rgb for one in self.layers[0].classes]) / HALF_BYTE - 1
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
         """Paint numbers of classes [B, 1, H, W] -> [B, 3, H, W] in [-1, 1]; invalid pixels are grey."""

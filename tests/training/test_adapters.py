@@ -1,4 +1,4 @@
-"""What makes training cheaper: adapters beside frozen weights, activations computed twice; trackers; what is refused."""
+"""Other ways to train the U-Net: adapters, gradient checkpointing, trackers, and what is refused."""
 
 import json
 import shutil

@@ -12,11 +12,13 @@ from marigold_core import __version__
 from marigold_core.cli.calibrate import calibrate
 from marigold_core.cli.compare import compare
 from marigold_core.cli.console import ALL_DONE, CHECKPOINT, INTERRUPTED, USAGE, shown
+from marigold_core.cli.defocus import defocus
 from marigold_core.cli.demo import demo
 from marigold_core.cli.doctor import doctor
 from marigold_core.cli.import_depth import import_depth
 from marigold_core.cli.models import models
 from marigold_core.cli.panorama import panorama
+from marigold_core.cli.parallax import parallax
 from marigold_core.cli.predict import predict
 from marigold_core.cli.replay import replay
 from marigold_core.cli.video import video
@@ -24,7 +26,7 @@ from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.options import dispatch
 
 SCRIPT = "marigold-depth"
-COMMANDS = (predict, video, panorama, compare, calibrate, import_depth, replay, models, doctor, demo)
+COMMANDS = (predict, video, panorama, parallax, defocus, compare, calibrate, import_depth, replay, models, doctor, demo)
 
 
 def main(words: Sequence[str]) -> int:

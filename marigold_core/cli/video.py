@@ -1,5 +1,6 @@
 """The command ``video``: a clip becomes depth that is steady from frame to frame."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from pydantic import Field
 
 from marigold_core import load
 from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Timed
+from marigold_core.errors import MarigoldError
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 from marigold_core.video.settings import VideoSettings
 
@@ -16,6 +18,14 @@ class QuietRun(RunOf[str]):
     """Which checkpoint runs where, and whether it tells."""
 
     quiet: bool = Field(False, description="print nothing but what failed")
+
+
+def check_extra() -> None:
+    """Raise MarigoldError where PyAV or OpenCV is missing."""
+    if find_spec("av") is None or find_spec("cv2") is None:
+        raise MarigoldError(
+            "This needs PyAV and OpenCV, which are not installed: pip install 'marigold-depth-studio[video]'."
+        )
 
 
 def video(
@@ -36,6 +46,7 @@ def video(
     by the same command. Memory does not grow with the length; the depth of all frames lies on the disk meanwhile.
     Needs the extra "video".
     """
+    check_extra()
     from marigold_core.video.convert import VideoResult, stream_video
 
     pipe = load(run.model, device=run.device, dtype=run.dtype)

@@ -105,21 +105,21 @@ class Clip:
 
 
 class ClipWriter:
-    """An MP4 file that is written frame by frame: H.264, even sides, times and sound of the source."""
+    """An MP4 file that is written frame by frame: H.264, even sides."""
 
-    def __init__(self, path: Path, source: Clip, *, with_sound: bool = True) -> None:
-        """Begin the file."""
+    def __init__(self, path: Path, time_base: Fraction, rate: Fraction, sound_of: Clip | None = None) -> None:
+        """Begin the file: ``time_base`` is the unit of times, ``rate`` about how many frames a second has."""
         self.note: str | None = None
-        self._source = source
+        self._time_base = time_base
         self._container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        self._video: Any = self._container.add_stream("libx264", rate=source.rate, options={"crf": QUALITY})
+        self._video: Any = self._container.add_stream("libx264", rate=rate, options={"crf": QUALITY})
         self._sound: Any = None
         self._begun, self._early = False, list[Any]()  # packets of sound before the first frame
-        if with_sound and source.has_sound:
-            self._add_sound()
+        if sound_of and sound_of.has_sound:
+            self._add_sound(sound_of.path)
 
-    def _add_sound(self) -> None:
-        with av.open(str(self._source.path)) as given:
+    def _add_sound(self, source: Path) -> None:
+        with av.open(str(source)) as given:
             track: Any = given.streams.audio[0]
             name = track.codec_context.codec.canonical_name if track.codec_context else "unknown"
             if name in COPIED_SOUND:
@@ -133,14 +133,14 @@ class ClipWriter:
         if not self._begun:
             self._video.width, self._video.height = width + width % 2, height + height % 2
             self._video.pix_fmt = "yuv420p"
-            self._video.codec_context.time_base = self._source.time_base
+            self._video.codec_context.time_base = self._time_base
             self._begun = True
             for packet in self._early:
                 self.write_sound(packet)
         # H.264 has a colour for every two by two pixels, so sides must be even: the last row or column is repeated.
         even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), "rgb24")
-        frame.pts, frame.time_base = pts, self._source.time_base
+        frame.pts, frame.time_base = pts, self._time_base
         self._container.mux(self._video.encode(frame))
 
     def write_sound(self, packet: Any) -> None:

@@ -311,7 +311,8 @@ class Writing:
         """Write an MP4 file -> its path. Raises: ExportError."""
         path, number = self.kept.folder.parent / CLIPS[name], 0
         with storage.replacing(path) as temporary:
-            writer = ClipWriter(temporary, self.clip, with_sound=not self.video.silent)
+            sound_of = None if self.video.silent else self.clip
+            writer = ClipWriter(temporary, self.clip.time_base, self.clip.rate, sound_of)
             try:
                 with closing(self.clip.frames_and_sound()) as events:
                     for event in events:

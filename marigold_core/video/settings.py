@@ -1,4 +1,4 @@
-"""What a clip is made with beside the settings of each frame. Importing this module costs no torch and no PyAV."""
+"""What clips, and pictures with depth of field, are made with. Importing this module costs no torch and no PyAV."""
 
 from typing import Literal
 
@@ -31,3 +31,28 @@ class VideoSettings(Frozen):
         description="share of the last frame's result in the noise that a frame starts from, which all frames share",
     )
     silent: bool = Field(default=False, description="leave the sound of the source out of the clips")
+
+
+class ParallaxSettings(Frozen):
+    """How the camera moves, and what the clip is like. It ends where it begins, so that it can be looped."""
+
+    motion: Literal["circle", "sideways", "dolly"] = Field(
+        default="circle", description="around the place of the photo, from left to right and back, or in and out"
+    )
+    amount: float = Field(
+        default=0.06, gt=0, le=0.3, description="how far the camera moves, as a share of the nearest depth"
+    )
+    seconds: float = Field(default=4.0, ge=0.5, le=30, description="length of the clip")
+    rate: int = Field(default=30, ge=5, le=60, description="frames a second")
+    longest_px: int = Field(default=1024, ge=64, le=2048, multiple_of=2, description="longest edge of the clip, pixels")
+
+
+class DefocusSettings(Frozen):
+    """Where it is sharp, and how much it is blurred elsewhere."""
+
+    focus: tuple[float, float] | None = Field(
+        default=None, description="pixel of the photo, x and y, that is sharp; by default the middle"
+    )
+    aperture: float = Field(
+        default=0.02, ge=0, le=0.1, description="widest blur at infinity, as a share of the photo's longest edge"
+    )

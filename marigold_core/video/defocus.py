@@ -1,0 +1,109 @@
+"""Depth of field from one photo: sharp at a chosen distance, blurred like by a wide aperture before and behind it."""
+
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from marigold_core import storage
+from marigold_core.errors import ExportError, SettingsError
+from marigold_core.geometry.camera import metric_z
+from marigold_core.geometry.depth_filters import ndimage, sharpen
+from marigold_core.images.colormaps import to_linear
+from marigold_core.prediction import Prediction
+from marigold_core.settings import MeshSettings
+from marigold_core.video.settings import DefocusSettings
+
+FILES = {"picture": "defocus.png", "invented": "defocus_invented.png"}
+LAYERS = 16
+LONGEST_PX = 2048  # of the picture that is made
+SEEN = 0.02  # share of a pixel's light from which on what is behind an edge counts as shown
+
+
+def defocus(
+    prediction: Prediction, settings: DefocusSettings | None = None, mesh: MeshSettings | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A photo with its depth -> the picture [h, w, 3] uint8 and which pixels [h, w] show what the photo does not.
+
+    The blur grows with the difference of 1 / z, as that of a thin lens does. Layers are laid over each other from far
+    to near, each with the light of its own pixels alone, so that a sharp edge does not bleed into what is behind it;
+    what a blurred edge lets through from behind is filled with the nearest pixels there. Light is linear.
+
+    Raises:
+        ExportError: the prediction is not depth.
+        SettingsError: the focus lies outside the photo.
+    """
+    settings, mesh = settings or DefocusSettings(), mesh or MeshSettings()
+    height, width = prediction.photo.shape[:2]
+    x, y = settings.focus or (width / 2, height / 2)
+    if not (0 <= x < width and 0 <= y < height):
+        raise SettingsError(f"The focus {x:g}, {y:g} lies outside the photo of {width} x {height} pixels.")
+    z = sharpen(metric_z(prediction, mesh), mesh.edge_cut)
+    scale = min(1.0, LONGEST_PX / max(height, width))
+    size = max(2, round(width * scale)), max(2, round(height * scale))
+    light = to_linear(cv2.resize(prediction.photo, size, interpolation=cv2.INTER_AREA))
+    nearness = 1 / z
+    focus = float(np.median(nearness[max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3]))
+    nearness = cv2.resize(nearness.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    low, high = float(nearness.min()), float(nearness.max())
+    step = (high - low) / LAYERS or 1.0
+    layer = np.clip(np.rint((nearness - focus) / step), -LAYERS, LAYERS).astype(int)  # 0 is sharp
+    widest = settings.aperture * max(size) / 2  # radius where 1 / z differs by the whole focus distance
+    made, invented = light, np.zeros(layer.shape, np.float32)
+    for number in np.unique(layer):
+        radius = float(widest * abs(number) * step / max(focus, step))
+        own = layer == number
+        nearest = ndimage.distance_transform_edt(~own, return_distances=False, return_indices=True)
+        colours = _blur(light[tuple(nearest)], radius)
+        if number == layer.min():
+            made, invented = colours, (~own).astype(np.float32)
+            continue
+        cover = _blur((layer >= number).astype(np.float32), radius)
+        made = made + cover[..., None] * (colours - made)
+        hidden = _blur((layer >= number - 1).astype(np.float32), radius)  # the next layer of a slope shows nothing new
+        invented = np.where(layer > number, 1.0, invented * (1 - hidden))  # light from behind the pixel's own layer
+    return _to_srgb(made), invented > SEEN
+
+
+def save_defocus(
+    prediction: Prediction,
+    folder: str | Path,
+    settings: DefocusSettings | None = None,
+    mesh: MeshSettings | None = None,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Path]:
+    """Write the picture of ``defocus`` and one that is white where it is invented -> their paths.
+
+    Raises:
+        ExportError: a file exists already, the prediction is not depth, or the disk refuses.
+        SettingsError: the focus lies outside the photo.
+    """
+    paths = {name: Path(folder) / file for name, file in FILES.items()}
+    existing = [path.name for path in paths.values() if path.exists()]
+    if existing and not overwrite:
+        raise ExportError(f"{existing[0]} exists already; allow overwriting or choose another folder.")
+    for path, picture in zip(paths.values(), defocus(prediction, settings, mesh), strict=True):
+        file = BytesIO()
+        Image.fromarray(picture).save(file, "PNG")
+        storage.write_bytes(path, file.getvalue())
+    return paths
+
+
+def _blur(values: np.ndarray, radius: float) -> np.ndarray:
+    """Average [h, w] or [h, w, 3] over a disc."""
+    if radius < 0.5:
+        return values
+    reach = int(np.ceil(radius))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
+    return cv2.filter2D(values.astype(np.float32), -1, disc / disc.sum(), borderType=cv2.BORDER_REPLICATE)
+
+
+def _to_srgb(light: np.ndarray) -> np.ndarray:
+    """Linear light in [0, 1] -> sRGB uint8. Source: IEC 61966-2-1."""
+    light = np.clip(light, 0, 1)
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.rint(255 * srgb).astype(np.uint8)

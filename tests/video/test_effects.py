@@ -1,0 +1,125 @@
+"""Clips and depth of field from one photo: right where the photo shows it, marked where it does not."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from marigold_core import ExportError, MeshSettings, Prediction, Settings, SettingsError
+from marigold_core.prediction import Progress
+from marigold_core.video.defocus import defocus, save_defocus
+from marigold_core.video.parallax import camera_path, seen_from, stream_parallax, views
+from marigold_core.video.settings import DefocusSettings, ParallaxSettings
+
+SIZE = (60, 80)
+BOX = (slice(20, 40), slice(30, 50))  # of the near thing
+MESH = MeshSettings(near_ratio=0.5, fov_x_deg=60.0)
+
+
+@pytest.fixture
+def prediction() -> Prediction:
+    """A bright striped card at half the distance of a dark wall with stripes the other way."""
+    y, x = np.indices(SIZE)
+    photo = np.zeros((*SIZE, 3), np.uint8)
+    photo[..., 2] = 60 + 40 * (y // 4 % 2)
+    photo[BOX] = np.stack([180 + 60 * (x // 3 % 2), np.zeros(SIZE, int), np.zeros(SIZE, int)], axis=-1)[BOX]
+    values = np.ones(SIZE, np.float32)
+    values[BOX] = 0.0
+    settings = Settings().resolved(1, 0)
+    return Prediction("depth", "affine", "depth", values, None, None, photo, None, settings, "planted", "0" * 64)
+
+
+def test_near_things_move_and_the_far_end_stays(prediction: Prediction) -> None:
+    """Half as far away, the card moves by focal * eye * (1 / z - 1 / far) = 100 * .06 * (1 / .5 - 1) = 6 pixels."""
+    z = np.where(prediction.values == 0, 0.5, 1.0).astype(np.float32)
+    made, filled = seen_from(prediction.photo, z, 100.0, (0.06, 0.0, 0.0), 1.0)
+    expected = prediction.photo.copy()
+    moved = np.zeros(SIZE, bool)
+    moved[20:40, 24:44] = True
+    np.testing.assert_array_equal(made[moved], prediction.photo[BOX].reshape(-1, 3))
+    still = ~moved & ~filled
+    np.testing.assert_array_equal(made[still], expected[still])
+    assert filled[20:40, 45:50].all() and filled.sum() <= 20 * 6  # what was behind the card
+    assert (made[filled][:, 0] == 0).all()  # from the wall, not from the card
+    same, nothing = seen_from(prediction.photo, z, 100.0, (0.0, 0.0, 0.0), 1.0)
+    np.testing.assert_array_equal(same, prediction.photo)
+    assert not nothing.any()
+
+
+def test_the_camera_comes_back_and_comes_nearer(prediction: Prediction) -> None:
+    for motion in ("circle", "sideways", "dolly"):
+        path = camera_path(ParallaxSettings(motion=motion, seconds=1, rate=10, amount=0.1))
+        assert path.shape == (10, 3) and np.abs(path[0]).max() == 0 and 0.05 < np.abs(path).max() <= 0.1
+        assert np.abs(path[0] - path[-1]).max() < 0.08
+    settings = ParallaxSettings(motion="dolly", seconds=1, rate=6, amount=0.3)
+    red = [(picture[..., 0] > 100).sum() for picture, _ in views(prediction, settings, MESH)]
+    assert red[3] > 1.2 * red[0] and red[0] == 400  # 1 / (1 - .3) on each side, less what the middle is kept still by
+
+
+def test_a_photo_becomes_a_clip_that_says_what_is_invented(prediction: Prediction, tmp_path: Path) -> None:
+    settings = ParallaxSettings(seconds=0.5, rate=10, amount=0.3)
+    *progress, files = stream_parallax(prediction, tmp_path, settings, MESH)
+    assert [event.done for event in progress if isinstance(event, Progress)] == [1, 2, 3, 4, 5]
+    assert isinstance(files, dict)
+    frames = {}
+    for name, path in files.items():
+        with av.open(str(path)) as container:
+            frames[name] = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames["clip"]) == len(frames["invented"]) == 5
+    assert frames["invented"][0].max() < 30 and frames["invented"][1].max() > 200
+    with pytest.raises(ExportError, match="exists already"):
+        list(stream_parallax(prediction, tmp_path, settings, MESH))
+
+
+# ------------------------------------------------------------------------------- depth of field
+
+
+def contrast(picture: np.ndarray, rows: slice, columns: slice, channel: int) -> float:
+    return float(picture[rows, columns, channel].astype(float).std())
+
+
+def test_what_is_in_focus_stays_and_all_else_is_blurred(prediction: Prediction) -> None:
+    near, invented = defocus(prediction, DefocusSettings(focus=(40, 30), aperture=0.1), MESH)
+    np.testing.assert_allclose(near[BOX], prediction.photo[BOX], atol=1)  # the card is as it was
+    wall = slice(2, 16), slice(2, 70), 2
+    assert contrast(near, *wall) < 0.75 * contrast(prediction.photo, *wall)
+    assert near[:20, :, 0].max() < 10  # no red of the sharp card in the wall
+    assert not invented[BOX].any()
+
+    far, invented = defocus(prediction, DefocusSettings(focus=(5, 5), aperture=0.1), MESH)
+    np.testing.assert_allclose(far[:12], prediction.photo[:12], atol=1)
+    card = slice(26, 34), slice(36, 44), 0
+    assert contrast(far, *card) < 0.5 * contrast(prediction.photo, *card)
+    assert invented[20, 30:50].all() and not invented[30, 40] and not invented[:19].any()
+    assert far[18, 40, 0] > 20  # the card's blur lies over the wall
+
+    same, nothing = defocus(prediction, DefocusSettings(aperture=0.0), MESH)
+    np.testing.assert_allclose(same, prediction.photo, atol=1)
+    assert not nothing.any()
+
+
+def test_the_pictures_of_a_lens_are_written_once(prediction: Prediction, tmp_path: Path) -> None:
+    files = save_defocus(prediction, tmp_path, DefocusSettings(focus=(40, 30)), MESH)
+    with Image.open(files["picture"]) as picture, Image.open(files["invented"]) as mask:
+        assert picture.size == mask.size == (80, 60)
+    with pytest.raises(ExportError, match="exists already"):
+        save_defocus(prediction, tmp_path)
+    with pytest.raises(SettingsError, match="The focus 80, 5 lies outside"):
+        defocus(prediction, DefocusSettings(focus=(80, 5)))
+
+
+def test_commands_make_them_with_a_real_checkpoint(
+    prediction: Prediction, tmp_path: Path, tiny_depth: Path, capsys
+) -> None:
+    from marigold_core import cli
+
+    Image.fromarray(prediction.photo).save(tmp_path / "a.png")
+    options = ["-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu", "--num-inference-steps", "1"]
+    options += ["--processing-resolution", "32"]
+    for words in (["parallax", "--seconds", "0.5", "--rate", "5"], ["defocus", "--focus", "40,30"]):
+        command = [words[0], tmp_path / "a.png", *options, *words[1:]]
+        assert cli.main([str(word) for word in command]) == cli.ALL_DONE
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(list((tmp_path / "out" / "a").iterdir())) == 4

@@ -132,10 +132,12 @@ class Measured(Prediction):
     Attributes:
         hints: what is known of the photo.
         residuals: the value each hint gives and the one found on this map.
+        relative: a prediction of the same photo without hints, where there is one.
     """
 
     hints: Hints
     residuals: tuple[Residual, ...]
+    relative: Prediction | None
 
     @property
     def how(self) -> str:
@@ -158,13 +160,7 @@ class Measured(Prediction):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Completed(Measured):
-    """A prediction whose denoising was guided by known depths.
-
-    Attributes:
-        relative: a prediction of the same photo without hints, where there is one.
-    """
-
-    relative: Prediction | None = None
+    """A prediction whose denoising was guided by known depths."""
 
     @property
     def how(self) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from gradio.components import Component
 from gradio.events import Dependency
 
+from marigold_core.calibration.calibrate import Hints, Measured
 from marigold_core.errors import ExportError, ImageError
 from marigold_core.files.manifest import Manifest
 from marigold_core.images.photo import Photo, load_photo
@@ -133,6 +134,7 @@ class Job:
     start: Prediction | None = None  # whose members are kept and continued
     record: Manifest | None = None  # of the run that is made again, with its threads and hints
     threshold: float | None = None  # for early stopping, a share of the depth range; None runs every member
+    hints: Hints | None = None  # that guide the denoising
 
 
 class RunController:
@@ -253,6 +255,17 @@ class RunController:
         settings = start.settings.changed(ensemble_size=members)
         yield from self.run_job(Job(photo_of(start), settings, offered_checkpoint(start.checkpoint), start), values)
 
+    def complete(self, hints: Hints, values: Values) -> Generator[Update]:
+        """Run the photo on show again, guided by known depths; what was on show is remembered as relative."""
+        shown = self.shown(values[self.result])
+        start = (shown.relative if isinstance(shown, Measured) else None) or shown
+        if not isinstance(start.settings, ResolvedSettings):
+            raise ExportError(text.COMPLETE_GIVEN)
+        own = start.settings
+        settings = Settings(seed=own.seed, processing_resolution=own.processing_resolution)
+        checkpoint = offered_checkpoint(start.checkpoint)
+        yield from self.run_job(Job(photo_of(start), settings, checkpoint, start, hints=hints), values)
+
     def run_job(self, job: Job, values: Values) -> Generator[Update]:
         """Run a job and show its first member and then a state now and then; closing this stops the job.
 
@@ -290,7 +303,7 @@ class RunController:
         """Make the events of a job -> them, and the early stopping that they pass through, if any."""
         one_by_one = {} if job.threshold is None else {"batch_size": 1}  # a member not needed is one not begun
         settings = job.settings.changed(**one_by_one)
-        events = self.service.run(job.photo, settings, job.checkpoint, job.start, record=job.record)
+        events = self.service.run(job.photo, settings, job.checkpoint, job.start, record=job.record, hints=job.hints)
         if job.threshold is None:
             return events, None
         stopping = EarlyStopping(events, job.settings.ensemble_size, job.threshold)

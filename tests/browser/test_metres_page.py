@@ -115,3 +115,24 @@ def test_what_is_lacking_is_said_also_on_a_phone(browser, url):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         box = page.locator("#marks").bounding_box()
         assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
+
+
+def test_a_completion_goes_through_every_distance_and_one_less_takes_it_back(page):
+    page.get_by_role("tab", name="Metres").click()
+    page.locator("#found").get_by_text("Relative.").wait_for()
+    button = page.get_by_role("button", name="Follow every distance")
+    expect(button).to_be_disabled()
+    for (x, y), metres in zip(ends(), KNOWN_M, strict=True):
+        expect(button).to_be_disabled()
+        page.get_by_label("x, pixels", exact=True).fill(str(x))
+        page.get_by_label("y, pixels", exact=True).fill(str(y))
+        page.get_by_label("Metres", exact=True).fill(str(metres))
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.locator("#found").get_by_text(f"{metres:g} m").first.wait_for()
+    page.locator("#found").get_by_text("In metres.").wait_for()
+    button.click()
+    page.locator("#found").get_by_text("In metres, following every distance.").wait_for(timeout=4 * PATIENCE_MS)
+    expect(button).to_be_enabled()
+    page.get_by_role("button", name="Remove row 2").click()
+    page.locator("#found").get_by_text("Not yet in metres.").wait_for()
+    expect(button).to_be_disabled()

@@ -4,6 +4,7 @@ The result on show is in metres where the hints determine them, and as the model
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -14,9 +15,12 @@ from gradio.components import Component
 from marigold_core.calibration.anchors import Anchor, Length, Residual
 from marigold_core.calibration.calibrate import (
     Calibrated,
+    Completed,
     Hints,
+    Measured,
     calibrate,
     check_claim,
+    check_guiding,
     check_hints,
     check_metric,
     distance_m,
@@ -24,10 +28,10 @@ from marigold_core.calibration.calibrate import (
 from marigold_core.calibration.plane_fit import Patch
 from marigold_core.errors import CalibrationError
 from marigold_core.prediction import Prediction
-from marigold_core.settings import MeshSettings, bounds
+from marigold_core.settings import MeshSettings, ResolvedSettings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MARKING, NO_CHANGE, on
+from marigold_core.ui.events import MARKING, MODEL, NO_CHANGE, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.annotations import (
     MODES,
@@ -66,7 +70,10 @@ class MetresScreen(Screen):
                     elem_id="marks",
                 )
                 self.results = gr.HTML(metres_text.METRES_NONE, js_on_load=script("metres.js"), elem_id="found")
-                self.clear = gr.Button(metres_text.CLEAR_HINTS, size="sm", elem_id="clear")
+                with gr.Row(elem_classes="numbers"):
+                    self.complete = gr.Button(metres_text.COMPLETE, size="sm", interactive=False, elem_id="complete")
+                    self.clear = gr.Button(metres_text.CLEAR_HINTS, size="sm", elem_id="clear")
+                gr.HTML(metres_text.COMPLETE_HELP, elem_classes="note")
             with gr.Column(scale=2, min_width=290, elem_id="hints"):
                 self._draw_fields()
         with gr.Accordion(metres_text.METRES_KNOWN, open=False):
@@ -94,7 +101,11 @@ class MetresScreen(Screen):
     @property
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
-        return [self.picture, self.results, self.annotations, self.fov, *self.typed]
+        return [self.picture, self.results, self.annotations, self.fov, self.complete, *self.typed]
+
+    def begin(self, values: Values) -> Update:
+        """Offer no completion while a job runs."""
+        return {self.complete: gr.Button(interactive=False)}
 
     def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
         """Start anew, without a photo."""
@@ -103,7 +114,8 @@ class MetresScreen(Screen):
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Start without annotations, or with the hints that the result came from."""
-        annotations = Annotations(prediction.hints if isinstance(prediction, Calibrated) else Hints())
+        hints = replace(prediction.hints, method="affine") if isinstance(prediction, Measured) else Hints()
+        annotations = Annotations(hints)
         return {**self._draw(prediction, annotations, MODES[0]), **dict.fromkeys(self.typed)}
 
     def listen(self) -> None:
@@ -122,6 +134,7 @@ class MetresScreen(Screen):
             ([self.clear.click], self.on_clear),
         ):
             controller.after(on(triggers, handler, given, controller.outputs, MARKING))
+        controller.jobs.append(on(self.complete.click, self.on_complete, given, controller.outputs, MODEL))
 
     # ------------------------------------------------------------------------------- marking
 
@@ -205,12 +218,17 @@ class MetresScreen(Screen):
         with translate_errors():
             return self._solve(values, Annotations(Hints(fov_x_deg=values[self.annotations].hints.fov_x_deg)))
 
+    def on_complete(self, values: Values) -> Iterator[Update]:
+        """Run the photo again, guided by the distances that were given."""
+        hints = replace(values[self.annotations].hints, method="completion")
+        yield from self.controller.reported(self.controller.complete(hints, values), values)
+
     def _solve(self, values: Values, annotations: Annotations) -> Update:
         """Solve the hints and put the calibrated result on show, or the model's own where they do not suffice."""
         shown = self._shown(values)
-        made = relative = shown.relative if isinstance(shown, Calibrated) else shown
+        made = relative = (shown.relative if isinstance(shown, Measured) else None) or shown
         reason = ""
-        if isinstance(shown, Calibrated) and shown.hints == annotations.hints:
+        if isinstance(shown, Measured) and replace(shown.hints, method="affine") == annotations.hints:
             made = shown  # only a distance has changed
         elif annotations.hint_list:
             try:
@@ -229,6 +247,7 @@ class MetresScreen(Screen):
             self.fov: _fov_x_deg(prediction, annotations),
             self.picture: draw_annotations(prediction, annotations, mode),
             self.results: draw_results(prediction, annotations, reason),
+            self.complete: gr.Button(interactive=_can_guide(prediction, annotations.hints)),
         }
 
     def _shown(self, values: Values) -> Prediction:
@@ -239,6 +258,15 @@ def _fov_x_deg(prediction: Prediction, annotations: Annotations) -> float | None
     """The horizontal field of view, degrees, that the field shows: as typed, else the photo's own."""
     fov_x_deg = annotations.hints.fov_x_deg or prediction.fov_x_deg
     return None if fov_x_deg is None else round(fov_x_deg, 1)
+
+
+def _can_guide(prediction: Prediction, hints: Hints) -> bool:
+    """Return whether hints can guide another run of the photo; whether the checkpoint can be guided, the run tells."""
+    try:
+        check_guiding(hints)
+    except CalibrationError:
+        return False
+    return prediction.modality == "depth" and isinstance(prediction.settings, ResolvedSettings)
 
 
 def _status(prediction: Prediction, annotations: Annotations) -> str:
@@ -255,7 +283,7 @@ def draw_results(prediction: Prediction, annotations: Annotations, reason: str =
 
     ``reason`` is given where the hints do not determine metres.
     """
-    residuals = prediction.residuals if isinstance(prediction, Calibrated) else ()
+    residuals = prediction.residuals if isinstance(prediction, Measured) else ()
     rows = [_hint_row(hint, residual) for hint, residual in zip_longest(annotations.hint_list, residuals)]
     rows += [_measured_row(prediction, pair, annotations.hints.fov_x_deg) for pair in annotations.measured]
     return render("metres_results", sentence=_sentence(prediction, reason), rows=rows)
@@ -273,6 +301,9 @@ def _sentence(prediction: Prediction, reason: str) -> str:
     """Write whether the map is in metres, and how sure that is; the sentence is markup."""
     if reason:
         return metres_text.METRES_NOT_YET.format(reason=reason)
+    if isinstance(prediction, Completed):
+        ends = {"nearest": prediction.values.min(), "farthest": prediction.values.max()}
+        return metres_text.METRES_COMPLETED.format(**{name: f"{z:.2f}" for name, z in ends.items()})
     if not isinstance(prediction, Calibrated):
         if prediction.kind == "metric":
             return metres_text.METRES_OWN

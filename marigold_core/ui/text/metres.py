@@ -26,6 +26,12 @@ BY_TAPE = "Measured straight from the camera to the point, by tape or laser"
 BY_TAPE_INFO = "Otherwise straight ahead, as a floor plan says it. Needs the field of view."
 CAMERA_VIEW = "Field of view, degrees across"
 CAMERA_VIEW_INFO = "From the photo where it says so. A phone's main camera sees about 67 held sideways, 53 upright."
+COMPLETE = "Follow every distance"
+COMPLETE_HELP = (
+    "Given distances alone, two or more, the photo is denoised again in 50 steps that they guide, so that the map goes"
+    " through each of them. It takes a quarter of a minute with the small model, and minutes with a large one without a"
+    " GPU."
+)
 CLEAR_HINTS = "Clear all, back to relative"
 POINTS_LACKING = {
     "depth": "Mark the point first: click it on the photo, or type its x and y.",
@@ -40,6 +46,10 @@ POINT_OUTSIDE = "There is no such point: the photo has {width} x {height} pixels
 METRES_NONE = Markup("<b>Relative.</b> The map tells near from far, but not metres. Mark two things that you know.")
 METRES_NOT_YET = Markup("<b>Not yet in metres.</b> {reason}")
 METRES_FOUND = Markup("<b>In metres.</b> The picture spans {nearest} to {farthest} m; its middle depth is {middle} m.")
+METRES_COMPLETED = Markup(
+    "<b>In metres, following every distance.</b> The picture spans {nearest} to {farthest} m. What is known is between"
+    " your points; far from them it is the model's guess."
+)
 METRES_EXACT = " As many hints as unknowns always fit; one more would check them."
 METRES_FIT = " The hints fit to within {worst}."
 METRES_STRAIGHT = Markup(

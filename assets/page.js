@@ -88,9 +88,13 @@
   document.addEventListener(
     "drop",
     (event) => {
-      const files = [...(event.dataTransfer?.files ?? [])];
+      const items = [...(event.dataTransfer?.items ?? [])].filter((item) => item.kind === "file");
+      const folders = items.map((item) => item.webkitGetAsEntry?.()?.isDirectory); // which cannot be read as files
+      const files = [...(event.dataTransfer?.files ?? [])].map((file, number) =>
+        folders[number] ? new File([], file.name) : file,
+      );
       const isManifest = files.some((file) => file.name.toLowerCase().endsWith(".json"));
-      if (!isManifest && !needsType(event.target, files)) return;
+      if (!isManifest && !folders.includes(true) && !needsType(event.target, files)) return;
       event.preventDefault();
       event.stopPropagation();
       if (!isManifest) {

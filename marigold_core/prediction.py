@@ -94,7 +94,8 @@ class Prediction:
         made, how = self.settings, f", {self.checkpoint}"
         if isinstance(made, ResolvedSettings):
             steps, members = made.num_inference_steps, made.ensemble_size
-            how = f", checkpoint {self.checkpoint}, {steps} steps, {members} members, seed {made.seed}"
+            counts = f"{steps} step{'s' * (steps != 1)}, {members} member{'s' * (members != 1)}"
+            how = f", checkpoint {self.checkpoint}, {counts}, seed {made.seed}"
         return f"<{type(self).__name__}: {self.kind} {self.modality}{of}, {width} x {height}{how}>"
 
     def _repr_png_(self) -> bytes:

@@ -94,7 +94,7 @@ def atomic_folder(
     Raises:
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
     """
-    aside = _beside(folder, UNFINISHED)
+    aside = unfinished(folder)
     try:
         if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
@@ -125,6 +125,11 @@ def not_in(new: Path, old: Path) -> list[str]:
     """List the files and links below the folder ``old`` that are not in ``new``, by their paths in it."""
     files = (path for path in sorted(old.rglob("*")) if path.is_symlink() or not path.is_dir())
     return [name for path in files if not os.path.lexists(new / (name := path.relative_to(old).as_posix()))]
+
+
+def unfinished(folder: Path) -> Path:
+    """Name the hidden folder that ``atomic_folder`` writes to before the result is ``folder``."""
+    return _beside(folder, UNFINISHED)
 
 
 def clear_unfinished(folder: Path, name: str = "*") -> None:

@@ -53,6 +53,7 @@ PLACES = {
     "filelock": {"storage", "training"},
     "h5py": {"training"},
     "peft": {"training"},
+    "yaml": {"training"},
     "scipy": {"geometry", "calibration", "training"},
     "packaging": {"cli"},
 }

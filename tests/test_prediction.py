@@ -31,6 +31,12 @@ def test_show_takes_the_notebook_else_the_viewer_else_says_so(monkeypatch: pytes
     made, shown = prediction_of(RAMP), []
     viewer = SimpleNamespace(show=lambda image, **options: shown.append(image.size) or 1)
     monkeypatch.setattr(ImageShow, "_viewers", [viewer])
+    monkeypatch.setattr(sys, "platform", "linux")
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(screen, raising=False)
+    with pytest.raises(ExportError, match="no program that shows pictures"):
+        made.show()
+    monkeypatch.setenv("DISPLAY", ":0")
     made.show()
     assert shown == [(64, 48)]
     monkeypatch.setattr(ImageShow, "_viewers", [])
@@ -45,7 +51,7 @@ def test_show_takes_the_notebook_else_the_viewer_else_says_so(monkeypatch: pytes
 
 
 def test_its_text_is_one_line() -> None:
-    expected = "<Prediction: affine depth, 64 x 48, checkpoint tiny, 4 steps, 1 members, seed 0>"
+    expected = "<Prediction: affine depth, 64 x 48, checkpoint tiny, 4 steps, 1 member, seed 0>"
     assert repr(prediction_of(RAMP)) == expected
     assert "affine depth in disparity" in repr(prediction_of(RAMP, space="disparity"))
     assert len(repr(Cell(prediction_of(RAMP), 1.0))) < 200

@@ -6,31 +6,56 @@ data, scores and licence.
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData, constants
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError
 from transformers import CLIPTextModel
+from yaml import YAMLError
 
 from marigold_core import Settings, load
 from marigold_core.checkpoints.layout import CLASSES, INDEX, PRIOR, read_config, read_index
-from marigold_core.checkpoints.registry import Checkpoint, find
+from marigold_core.checkpoints.registry import HUB_ID, Checkpoint, find
 from marigold_core.checkpoints.weights import CHECKSUMS, STEMS, digest, read_checksums, write_checksums
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
+from marigold_core.pipeline.modalities import modality_for
 from marigold_core.storage import atomic_folder, write_json
+from training.data.targets import name_of
 from training.engine import checkpoints, command
 from training.engine.fingerprint import RECORD as RUN
 from training.engine.fingerprint import read_run
 from training.engine.metrics_log import MetricsLog
+from training.models.networks import PIPELINE_CLASSES
 from training.recipe import Recipe
+from training.scoring.targets import metric_of
 from training.start import RECORD
 
 SHARD = "8MB"
+DEPTH_TASK, DEPTH_TAGS = "depth-estimation", ("depth", "monocular-depth-estimation")
+PLANES = "0 is the near plane, 1 the far plane; scale and\nshift are unknown"
 CARD, OLD_CARD = "README.md", "README.old.md"
+REASON = 300  # letters of a message of the hub that are shown
+# by target: the hub's task, tags, what the card says of the output, figures beside the one that decides
+ABOUT: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...]]] = {
+    "depth": (DEPTH_TASK, DEPTH_TAGS, f"affine-invariant depth: {PLANES}", ("delta1",)),
+    "disparity": (
+        DEPTH_TASK,
+        DEPTH_TAGS,
+        f"affine-invariant disparity, turned to grow with depth: {PLANES}",
+        ("delta1",),
+    ),
+    "log": (DEPTH_TASK, DEPTH_TAGS, f"the logarithm of depth: {PLANES}", ("delta1",)),
+    "metric": (DEPTH_TASK, DEPTH_TAGS, "depth in metres, for the photo's focal length", ("delta1", "mae", "rmse")),
+    "normals": ("image-to-image", ("surface-normals",), "surface normals", ("median_angle", "within_11.25")),
+    "segmentation": ("image-segmentation", ("semantic-segmentation",), "classes of pixels", ("accuracy",)),
+    "albedo": ("image-to-image", ("intrinsic-images",), "albedo, the colours of surfaces without light", ("psnr_db",)),
+}
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 OWN_LICENCE, UNKNOWN_LICENCE = "apache-2.0", "other"  # of weights that began at random; of any others
 PARTS = (*CLASSES, PRIOR)
@@ -110,6 +135,52 @@ def publish(
     return out
 
 
+def push(folder: Path, hub_id: str, private: bool = False) -> str:
+    """Upload a published checkpoint to the hub -> the address of its page.
+
+    Its card is validated by the hub first. Raises: MarigoldError when the hub refuses it or cannot be reached.
+    """
+    check_hub_id(hub_id)
+    try:
+        ModelCard.load(folder / CARD).validate(repo_type="model")
+        api = HfApi()
+        api.create_repo(hub_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=hub_id, folder_path=folder, commit_message=f"Upload {folder.name}", ignore_patterns=[OLD_CARD]
+        )
+    except (HTTPError, HFValidationError, LocalTokenNotFoundError, ValueError, OSError) as error:
+        reason = _reason(error)
+        raise MarigoldError(
+            f"The hub did not take {hub_id}: {reason}. Log in with: hf auth login, and give the id of a "
+            "repository that is yours; the checkpoint is in "
+            f"{folder} and can be pushed again."
+        ) from error
+    return f"{constants.ENDPOINT}/{hub_id}"
+
+
+def check_hub_id(hub_id: str) -> None:
+    """Check that an id could be one of the hub's. Raises: MarigoldError."""
+    if not HUB_ID.fullmatch(hub_id):
+        raise MarigoldError(f"{hub_id!r} is no id of the hub: give OWNER/NAME.")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says on one line; what the hub finds wrong with a card comes as JSON."""
+    said = str(error)
+    with suppress(ValueError, KeyError, TypeError):
+        said = "; ".join(str(fault["message"]) for fault in json.loads(said)["errors"])
+    return (" ".join(said.split()) or type(error).__name__)[:REASON].rstrip(".")
+
+
+def _check_card(path: Path) -> None:
+    """Check that a model card has metadata that can be read. Raises: MarigoldError."""
+    try:
+        ModelCard.load(path)
+    except (ValueError, YAMLError) as error:
+        reason = _reason(error)
+        raise MarigoldError(f"The metadata of the model card {path} cannot be read: {reason}.") from None
+
+
 def _check_target(source: Path, out: Path) -> None:
     """Check that writing ``out`` removes nothing but a published checkpoint. Raises: MarigoldError."""
     here, there = source.resolve(), out.resolve()
@@ -164,17 +235,26 @@ def write_card(
     default = Recipe().model_dump(mode="json")
     recipe: dict[str, Any] = json.loads(json.dumps(run.get("recipe", {})))
     always = ("steps", "batch_size", "lr", "seed")
+    modality = modality_for(checkpoint)
+    layers = ("image-to-image", ("intrinsic-images",), f"layers in [0, 1]: {name_of(modality)}", ())
+    tag, tags, output, more = ABOUT.get(name_of(modality), layers)
+    metric = metric_of(modality) if scores else None
     data = ModelCardData(
         license=licence or (OWN_LICENCE if begun_with.startswith("random weights") else UNKNOWN_LICENCE),
         library_name="diffusers",
-        pipeline_tag="depth-estimation",
-        tags=["depth", "monocular-depth-estimation", "marigold", "diffusion"],
+        pipeline_tag=tag,
+        tags=[*tags, "marigold", "diffusion"],
     )
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
         name=name,
         checkpoint=checkpoint,
+        pipeline_class=PIPELINE_CLASSES[checkpoint.modality],
+        output=output,
+        fitted=", scale and shift fitted by least squares to each picture" if checkpoint.kind == "affine" else "",
+        figures=(metric.decides, *more) if metric else (),
+        titles=(metric.title, *(name.replace("_", " ") for name in more)) if metric else (),
         resolution_px=resolution_px or checkpoint.default_resolution,
         licence=data.license,
         unknown_licence=UNKNOWN_LICENCE,
@@ -196,6 +276,8 @@ def main(
     card: Path | None = None,
     resolution_px: int | None = None,
     licence: str | None = None,
+    push_to: Annotated[str | None, tyro.conf.arg(name="push", metavar="OWNER/NAME")] = None,
+    private: bool = False,
 ) -> None:
     """Publish a checkpoint of a run, by default the one that validated best.
 
@@ -207,9 +289,15 @@ def main(
         resolution_px: default processing resolution; by default that of the training.
         licence: of the weights, for the model card, such as apache-2.0; by default that of this project for weights
             that began at random, and "other" for those of another model.
+        push_to: repository on the hub to upload to; it is made where there is none. Log in before with hf auth login.
+        private: make a repository that only its owner sees.
     """
     if card is not None and not card.is_file():
         raise MarigoldError(f"There is no model card {card}.")
+    if card is not None:
+        _check_card(card)
+    if push_to is not None:
+        check_hub_id(push_to)
     chosen = checkpoints.choose(run, step)
     if chosen.reason:
         print(chosen.reason)
@@ -219,6 +307,8 @@ def main(
     print(f"{out}: {sum(sizes_mb):.1f} MB, largest file {max(sizes_mb):.1f} MB, {resolution} pixels by default")
     if (out / OLD_CARD).exists():
         print(f"The model card that was there before is {out / OLD_CARD}.")
+    if push_to is not None:
+        print(push(out, push_to, private))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
 from marigold_core.images import containers
-from marigold_core.storage import atomic_folder, claim, portable_name
+from marigold_core.storage import atomic_folder, claim, portable_name, unfinished
 
 if TYPE_CHECKING:
     from marigold_core.files.manifest import Manifest
@@ -252,6 +252,7 @@ def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = Fals
     Raises: ExportError when ``folder`` holds files and ``overwrite`` is false, leaves ``within`` through a link, or
     cannot be written.
     """
+    end_publishing(folder, flat)
     try:
         if not _within(folder, within):
             raise ExportError("Its output folder is a link that leads out of the output folder.")
@@ -263,6 +264,15 @@ def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = Fals
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
     with atomic_folder(folder, move=partial(_publish, flat=flat)) as aside:
         yield aside
+
+
+def end_publishing(folder: Path, flat: bool) -> None:
+    """Bring the rest of a result to its place whose files were on their way when their process was killed."""
+    (home, prefix), aside = place(folder, flat), unfinished(folder)
+    recorded = _recorded(aside, prefix)  # the list is written last and moved last
+    begun = recorded and any(not (aside / name).exists() and (home / name).exists() for name in recorded.files)
+    if begun:
+        _publish(aside, folder, flat)
 
 
 def _taken(home: Path, prefix: str) -> Path | None:

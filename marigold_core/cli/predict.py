@@ -79,6 +79,7 @@ def predict(
         report.begin()
         photo = job.load()
         _, prefix = photo_folders.place(job.folder, run.flat)
+        photo_folders.end_publishing(job.folder, run.flat)
         names = [f"{prefix}{name}" for name in files]
         again = run.overwrite and not photo_folders.finished_since(job.folder, began, run.flat)  # by another one
         if not again and photo_folders.is_done(job.folder, photo.pixels, names, flat=run.flat, **wanted):

@@ -1,5 +1,6 @@
 """Numbers to pictures: colour maps for depth and uncertainty, the usual colours for normals, layers as they look."""
 
+import os
 import sys
 from io import BytesIO
 from typing import Any, Protocol, get_args
@@ -180,5 +181,7 @@ def show(prediction: Map) -> None:
     ipython: Any = sys.modules.get("IPython")
     if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
         ipython.display.display(prediction)
-    elif not ImageShow.show(Image.fromarray(to_rgb(prediction))):
+        return
+    without_screen = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if without_screen or not ImageShow.show(Image.fromarray(to_rgb(prediction))):  # which would not see that it fails
         raise ExportError('This machine has no program that shows pictures; write it with save(..., ["color"]).')

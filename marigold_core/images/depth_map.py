@@ -33,6 +33,7 @@ NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray me
 _VALUES = ("z", "v", "y", "r")  # what the channel of values is called in a layer of an EXR file
 _MIST, _COLOURS = 10, 11  # ranks of EXR channels, below which they are depth
 _NODATA = 42113  # the TIFF tag in which GDAL says which value stands for none
+_USE = "use PNG, TIFF, EXR, NPY or PFM, or a photo that carries depth."
 _DAMAGED = "The depth map is damaged: it cannot be decoded."
 _GDEPTH = "{http://ns.google.com/photos/1.0/depthmap/}"
 _XMP, _XMP_MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -57,6 +58,8 @@ def decode(data: bytes) -> DepthMap:
         ImageError: it is none, damaged, too large, or a picture with colours.
     """
     check_bytes(len(data))
+    if not data:  # which is what the page sends of a folder
+        raise ImageError(f"This is an empty file or a folder; {_USE}")
     kind = containers.identify(data[: containers.HEAD_BYTES])
     with _decoding():
         if data.startswith(NPY):
@@ -97,9 +100,7 @@ def _decoding() -> Generator[None]:
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError(
-            "This is no depth map that can be read; use PNG, TIFF, EXR, NPY or PFM, or a photo that carries depth."
-        ) from None
+        raise ImageError(f"This is no depth map that can be read; {_USE}") from None
     except Exception:
         raise ImageError(_DAMAGED) from None
 

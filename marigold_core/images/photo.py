@@ -234,6 +234,8 @@ def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
 def _open(data: bytes) -> _Opened:
     """File content -> the photo in it; its size is checked before anything is decoded."""
     check_bytes(len(data))
+    if not data:  # which is what the page sends of a folder
+        raise ImageError(_UNREADABLE.format(what="an empty file or a folder"))
     kind = containers.identify(data[: containers.HEAD_BYTES])
     if kind and kind not in containers.READABLE:
         raise ImageError(_UNREADABLE.format(what=f"{kind}, not a photo that can be read"))

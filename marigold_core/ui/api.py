@@ -7,6 +7,7 @@ away or cancels stops its job within a step.
 
 import inspect
 import json
+import math
 import mimetypes
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ from marigold_core.errors import CalibrationError, ImageError, MarigoldError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.files.reader import from_depth
 from marigold_core.files.writers import Made, file_names
-from marigold_core.images.photo import Photo, load_photo, read_header
+from marigold_core.images.photo import MAX_PIXELS, Photo, load_photo, read_header
 from marigold_core.pipeline.views import check_meaning
 from marigold_core.prediction import Kind, Prediction, Progress, ProgressEvents
 from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
@@ -77,7 +78,7 @@ MIME_TYPES = {".glb": "model/gltf-binary", ".stl": "model/stl", ".exr": "image/x
 USUAL: tuple[Format, ...] = ("npy", "png16", "color")  # of an endpoint that is asked for no files
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or RAW with a full-size JPEG in it, up to 40 MB"
 DEPTH = "its depth map, PNG, TIFF, EXR, NPY or PFM, up to 40 MB; null takes the one that the photo itself carries"
-_HEADERS = threading.Lock()  # one at a time is read before the queue: HEIC is decoded for it
+_HEADERS = threading.Lock()  # one photo at a time is looked at before the queue: HEIC is decoded for it
 
 
 # ------------------------------------------------------------------------------- what goes in, beside the settings
@@ -542,15 +543,17 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
     yield "photo"
     with _HEADERS:
         size, fov_x_deg = read_header(given["photo"] if isinstance(given["photo"], bytes) else Path(given["photo"]))
-    if hints and (hints.is_given or "depth" not in given):
-        for name in ("anchors", "lengths", "patch", "near_m"):
-            yield name
-            others = {"anchors": None, "lengths": None, "patch": None, "near_m": None, name: given[name]}
-            if (one := read_hints({**given, **others, "method": get_args(Method)[0]})).is_given:
-                check_hints(one, size, fov_x_deg)
-        yield "anchors"
-        claim = None if "depth" in given else claim_of(given["checkpoint"] or default_checkpoint())
-        check_hints(hints, size, fov_x_deg, kind=claim and claim.kind)
+        reduction = max(1, math.ceil(math.sqrt(size[0] * size[1] / MAX_PIXELS)))  # as large ones are read
+        shape = size[0] // reduction, size[1] // reduction
+        if hints and (hints.is_given or "depth" not in given):
+            for name in ("anchors", "lengths", "patch", "near_m"):
+                yield name
+                others = {"anchors": None, "lengths": None, "patch": None, "near_m": None, name: given[name]}
+                if (one := read_hints({**given, **others, "method": get_args(Method)[0]})).is_given:
+                    check_hints(one, shape, fov_x_deg, size)
+            yield "anchors"
+            claim = None if "depth" in given else claim_of(given["checkpoint"] or default_checkpoint())
+            check_hints(hints, shape, fov_x_deg, size, claim and claim.kind)
 
 
 def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Iterator[str]:

@@ -21,15 +21,18 @@ from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
+from marigold_core.ui.screens import lens as lens_screen
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.screens.depth import DepthScreen
 from marigold_core.ui.screens.files import FilesScreen
 from marigold_core.ui.screens.history import History
+from marigold_core.ui.screens.lens import LensScreen
 from marigold_core.ui.screens.mesh import MeshScreen
 from marigold_core.ui.screens.metres import MetresScreen
 from marigold_core.ui.screens.uncertainty import UncertaintyScreen
 from marigold_core.ui.templates import render
+from marigold_core.ui.text import lens as lens_text
 from marigold_core.ui.theme import script
 
 KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
@@ -89,15 +92,17 @@ class PhotoTab:
                         mesh = MeshScreen(controller, mesh_tab)
                     with gr.Tab(text.METRES_TAB) as metres_tab:
                         metres = MetresScreen(controller)
+                    with gr.Tab(lens_text.TAB, visible=lens_screen.IS_HERE) as lens_tab:
+                        lens = LensScreen(controller)
                     with gr.Tab(text.FILES_TAB, render_children=True) as files_tab:  # for manifests that are dropped
                         files = FilesScreen(controller)
                         self.link = ShareLink(controller, self.inputs, self.gallery)
                         self.replay = ReplayButton(controller, self.inputs)
                 history = History(controller)
-        controller.screens += [depth, uncertainty, mesh, metres, files, history]
-        for tab in (depth_tab, uncertainty_tab, metres_tab, files_tab):
+        controller.screens += [depth, uncertainty, mesh, metres, lens, files, history]
+        for tab in (depth_tab, uncertainty_tab, metres_tab, lens_tab, files_tab):
             mesh.closed_by(tab)
-        for tab in (depth_tab, uncertainty_tab, mesh_tab, metres_tab, files_tab):
+        for tab in (depth_tab, uncertainty_tab, mesh_tab, metres_tab, lens_tab, files_tab):
             on(tab.select, partial(OpenTab.set, name=str(tab.label)), controller.open_tab, None)
 
     def connect(self, page: gr.Blocks) -> None:

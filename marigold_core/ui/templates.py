@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from marigold_core.ui import text
-from marigold_core.ui.text import batch, compare, metres
+from marigold_core.ui.text import batch, compare, lens, metres
 
 
 @cache
@@ -22,5 +22,5 @@ def render(name: str, **values: object) -> str:
     A ``Markup`` goes in as it is, any other value is escaped. What comes out is a ``Markup`` too, so one template's
     result can be a value of another.
     """
-    sentences = {"text": text, "batch": batch, "compare": compare, "metres": metres}
+    sentences = {"text": text, "batch": batch, "compare": compare, "lens": lens, "metres": metres}
     return Markup(_environment().get_template(f"{name}.html").render(values, **sentences))

@@ -125,7 +125,9 @@ def stream_video(
     """Predict as ``predict_video``, yielding a ``Progress`` a frame; closing it stops, and the next call goes on."""
     video, folder = video or VideoSettings(), Path(folder)
     if pipe.checkpoint.modality != "depth":
-        raise VideoError(f"Only depth can be steadied over time, but {pipe.checkpoint.name} predicts normals.")
+        raise VideoError(
+            f"Only depth can be steadied over time, but {pipe.checkpoint.name} predicts {pipe.checkpoint.modality}."
+        )
     if (folder / RECORD).exists():
         raise ExportError(f"{folder} holds a finished result already; give another folder or remove it.")
     settings, clip = pipe.resolve(settings), Clip(source)

@@ -15,6 +15,17 @@ def pixels(page, selector: str) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(page.locator(selector).first.screenshot())).convert("RGB")).astype(float)
 
 
+def test_a_dropped_folder_is_told_to_be_one(page, tmp_path):
+    (tmp_path / "holiday").mkdir()
+    box = page.locator("#photo").bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(tmp_path / "holiday")], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    page.locator("#status").get_by_text("This is an empty file or a folder").wait_for()
+
+
 def test_a_dropped_photo_becomes_depth_a_mesh_and_a_file(page, picture, tmp_path):
     before = page.locator("#views .comparison img.fixed").first.get_attribute("src")
     upload(page, picture)

@@ -242,3 +242,33 @@ def check_whole(out: Path) -> None:
         del found["manifest.json"]
         assert found == files
         np.load(folder / "depth.npy")
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("moved", [1, 2])
+def test_a_kill_between_the_files_of_a_result_is_made_good(
+    flat: bool, moved: int, folder: Path, out: Path, write, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flat, or in a folder that is there, files are moved one by one; what the kill left is ended, not refused."""
+    write(folder / "a.png")
+    words = (folder, "--formats", "npy,color,png16", *(["--flat"] if flat else ["--overwrite"]))
+    if not flat:
+        (out / "a").mkdir(parents=True)
+        (out / "a" / "mine.txt").write_text("mine")
+    replace, count = os.replace, iter(range(99))
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).parent in (out, out / "a") and "unfinished" not in str(target) and next(count) >= moved:
+            raise SystemExit(9)
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("marigold_core.cli.photo_folders.os.replace", killed)
+        patch.setattr("marigold_core.storage.shutil.rmtree", lambda path, **how: None)  # a kill cleans nothing
+        predict(*words)
+    assert [path.parent for path in out.rglob("*manifest.json")] == [out / ".a.marigold-unfinished"]
+    assert predict(*words[: None if flat else -1]) == cli.ALL_DONE
+    made = fingerprints(out)
+    assert sorted(name for name in made if "marigold" in name) == []
+    assert len(made) == 4 + (not flat)
+    assert predict(*words[: None if flat else -1]) == cli.ALL_DONE and fingerprints(out) == made

@@ -1,5 +1,6 @@
 """A hub on this machine that serves folders and fails on demand, spoken to by the real client."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -22,6 +23,9 @@ class FakeHub:
         self.fault: int | float | str | None = None
         self.only = ""  # the fault strikes requests whose path contains this
         self.requests: list[str] = []
+        self.pushed: dict[str, dict[str, bytes]] = {}  # files of each repository that was written to, by name
+        self.private: dict[str, bool] = {}
+        self.card_errors: list[str] = []  # what the hub finds wrong with the next model cards
         self.pause_at: int | None = None  # the request with this number is answered by half a body, then silence
         self.paused = threading.Event()
         self.released = threading.Event()
@@ -54,6 +58,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer()
+
+    def do_POST(self) -> None:
+        hub, path = self.hub, self.path.partition("?")[0]
+        hub.requests.append(path)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if hub.fault is not None and hub.only in path:
+            self._send(int(hub.fault), b'{"error": "no"}', {})
+            return
+        if path == "/api/validate-yaml":
+            found = {"errors": [{"message": message} for message in hub.card_errors], "warnings": []}
+            self._send(400 if hub.card_errors else 200, json.dumps(found).encode(), {})
+            return
+        if path == "/api/repos/create":
+            wanted = json.loads(body)
+            hub_id = "/".join(filter(None, (wanted.get("organization"), wanted["name"])))
+            hub.private[hub_id] = bool(wanted.get("private") or wanted.get("visibility") == "private")
+            self._send(200, json.dumps({"url": f"{hub.url}/{hub_id}"}).encode(), {})
+            return
+        hub_id, _, action = path.removeprefix("/api/models/").partition("/preupload/main")
+        if action == "" and path.endswith("/preupload/main"):
+            asked = json.loads(body)["files"]
+            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]
+            self._send(200, json.dumps({"files": files}).encode(), {})
+            return
+        hub_id = path.removeprefix("/api/models/").removesuffix("/commit/main")
+        stored = hub.pushed.setdefault(hub_id, {})
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                stored[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        made = {"success": True, "commitOid": hub.revision, "commitUrl": f"{hub.url}/{hub_id}/commit/{hub.revision}"}
+        self._send(200, json.dumps(made).encode(), {})
 
     def _answer(self) -> None:
         hub = self.hub

@@ -94,7 +94,7 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "This is no depth map that can be read"),
+        (b"", "This is an empty file or a folder"),
         (b"some text that is no picture", "This is no depth map that can be read"),
         (b"\x93NUMPY\x01\x00\x10\x00garbage", "The depth map is damaged"),
         (npy(np.zeros((4, 4, 3))), r"one number a pixel, \[H, W\], but got float64 of shape \[4, 4, 3\]"),

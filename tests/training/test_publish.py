@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from marigold_core.storage import ASSETS
 from tests.helpers.command_line import fingerprints
+from tests.helpers.fake_hub import FakeHub, fake_hub
 from tests.helpers.families import as_lotus
 from training import publish as module
+from training.data.targets import TargetName
 from training.engine import checkpoints
 from training.models.networks import new_checkpoint
 from training.publish import publish
@@ -256,3 +258,98 @@ def test_what_the_name_of_a_repository_told_stays_known_under_another_name(tiny_
     old, new = find(source), find(out)
     assert (new.family, new.space, new.modality) == (old.family, "disparity", "depth")
     assert "of the Lotus-D family (one step, no noise), for `marigold_core.load`" in (out / "README.md").read_text()
+
+
+# ------------------------------------------------------------------------------- the hub
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    with fake_hub(monkeypatch, tmp_path / "home") as hub:
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        yield hub
+
+
+def test_a_checkpoint_is_pushed_whole_and_can_be_fetched(
+    run_folder: Path, tmp_path: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "p"
+    assert command(run_folder, out, "--push", "me/my-marigold", "--private") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{hub.url}/me/my-marigold"
+    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert hub.pushed == {"me/my-marigold": files} and hub.private == {"me/my-marigold": True}
+    assert hub.requests.index("/api/validate-yaml") < hub.requests.index("/api/repos/create")
+    (out / "README.md").write_text("# by hand")
+    assert command(run_folder, out, "--push", "me/my-marigold") == 0
+    assert "README.old.md" not in hub.pushed["me/my-marigold"] and (out / "README.old.md").exists()
+    hub.folders["me/my-marigold"] = out
+    hub.folders["me/my-marigold"] = Path(shutil.copytree(out, tmp_path / "served"))
+    assert load("me/my-marigold").checkpoint.default_resolution == 192
+
+
+@pytest.mark.parametrize(
+    ("words", "fault", "sentence"),
+    [
+        (("--push", "no id"), None, "'no id' is no id of the hub: give OWNER/NAME."),
+        (("--push", "me/mine"), 403, "The hub did not take me/mine: "),
+        (("--push", "me/mine"), 500, "The hub did not take me/mine: "),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence_and_leaves_the_folder(
+    words: tuple[str, ...],
+    fault: int | None,
+    sentence: str,
+    run_folder: Path,
+    tmp_path: Path,
+    hub: FakeHub,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hub.fail(fault, "/create")
+    assert command(run_folder, tmp_path / "p", *words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(sentence) and (tmp_path / "p").exists() == (fault is not None) and not hub.pushed
+
+
+def test_a_card_that_the_hub_or_anybody_cannot_read_is_refused(
+    run_folder: Path, tmp_path: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("---\nlicense: [apache\n---\n# A card\n")
+    assert command(run_folder, tmp_path / "p", "--card", card) == 2
+    assert "The metadata of the model card" in capsys.readouterr().err and not (tmp_path / "p").exists()
+    hub.card_errors = ['"license" must be one of the licences']
+    assert command(run_folder, tmp_path / "p", "--push", "me/mine") == 2
+    assert '"license" must be one of the licences' in capsys.readouterr().err and not hub.pushed
+
+
+@pytest.mark.parametrize(
+    ("target", "tag", "says"),
+    [
+        ("metric", "depth-estimation", "is depth in metres, for the photo's focal length."),
+        ("normals", "image-to-image", "is surface normals."),
+        ("segmentation", "image-segmentation", "is classes of pixels."),
+        ("disparity", "depth-estimation", "is affine-invariant disparity"),
+    ],
+)
+def test_the_card_says_what_is_predicted(target: TargetName, tag: str, says: str, tmp_path: Path) -> None:
+    row = {"miou": 0.4321, "accuracy": 0.5, "mean_angle": 0.4321, "median_angle": 1.0, "within_11.25": 0.5}
+    row |= {"abs_rel": 0.4321, "delta1": 0.5, "mae": 1.0, "rmse": 2.0}
+    folder = prepare_start("new:tiny", tmp_path / "run" / "step_00000010", target=target)
+    (folder / "training_state.safetensors").write_bytes(b"state")
+    line = {
+        "step": 10,
+        "score": 0.1,
+        "validation": {"rendered test": row},
+        "baselines": {"rendered test": {"flat": 0.9}},
+    }
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    record = {"recipe": RECIPES["nano"].model_dump(mode="json")}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert command(tmp_path / "run", tmp_path / "p") == 0
+    card = ModelCard.load(tmp_path / "p" / "README.md")
+    assert card.data.to_dict()["pipeline_tag"] == tag and says in card.text
+    assert "| rendered test | **this checkpoint** | 0.4321 |" in card.text
+    columns = {line.count("|") for line in card.text.splitlines() if "rendered test" in line or "flat, without" in line}
+    assert len(columns) == 1  # a table of equal rows
+    assert ("Not metres" in card.text) == (target == "disparity")
+    assert load(tmp_path / "p").modality == load(folder).modality

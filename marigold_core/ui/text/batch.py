@@ -5,7 +5,7 @@ FORMATS = "Files for each photo"
 RUN = "Start"
 READY = "Add photos; each becomes the files that you tick, and all of them go into one ZIP."
 EMPTY = (
-    "Drop many photos at once, or a few at a time. What is done stays when you stop, add more photos or close this tab,"
+    "Drop many photos at once, or a few at a time. What is done stays when you stop or add more photos,"
     " and starting again goes on with the rest."
 )
 NO_PHOTOS = "Add some photos first."

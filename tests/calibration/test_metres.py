@@ -15,6 +15,7 @@ from marigold_core.calibration.anchors import Anchor, Length, read_numbers
 from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, check_hints, distance_m
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.writers import save
+from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings
 from tests.helpers.command_line import QUICK
@@ -158,6 +159,24 @@ def test_the_command_writes_metres_and_says_how(
     again = [photo, "-o", out, "--model", tiny_depth, "--anchors", hints]
     assert run(*again) == cli.USAGE and "--overwrite" in capsys.readouterr().err
     assert run(*again, "--overwrite", "--quiet") == cli.ALL_DONE and capsys.readouterr().out == ""
+
+
+def test_the_command_completes_a_sparse_map_and_a_replay_has_the_same_bytes(
+    folder: Path, out: Path, write, tiny_depth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, sparse = write(folder / "photo.png"), folder / "sparse.npy"
+    known = np.zeros(load_photo(photo).pixels.shape[:2], np.float32)
+    known[5, 6], known[12, 25], known[20, 8] = 1.5, 4.0, 2.25
+    np.save(sparse, known)
+    words = ["--sparse", sparse, "--method", "completion", "--num-inference-steps", "3", "--formats", "npy"]
+    assert run("calibrate", photo, "-o", out, *words, "--model", tiny_depth, "--processing-resolution", "48") == 0
+    assert "denoising guided by depth at (6.5, 5.5), " in capsys.readouterr().out
+    depth_m = np.load(out / "photo" / "depth.npy")
+    np.testing.assert_allclose(depth_m[known > 0], known[known > 0], rtol=0.05)
+    record = json.loads((out / "photo" / "manifest.json").read_text())
+    assert (record["kind"], record["hints"]["method"], len(record["hints"]["anchors"])) == ("metric", "completion", 3)
+    assert run("replay", out / "photo", "--photo", photo, "--model", tiny_depth) == 0
+    assert "Same bytes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,22 @@ def test_the_second_checkpoint_runs_and_no_third_is_offered(lent: Client, pictur
         lent.predict(handle_file(picture), **options, checkpoint="nano", api_name="/predict_depth")
 
 
-def test_an_error_of_ours_comes_out_of_the_worker_whole(lent: Client, tmp_path: Path) -> None:
-    thin = tmp_path / "thin.png"
-    Image.new("RGB", (400, 4)).save(thin)
-    with pytest.raises(AppError, match="400"):
-        lent.predict(handle_file(thin), api_name="/predict_depth")
+def test_an_error_of_ours_comes_out_of_the_worker_whole(lent: Client, host: Path, picture: Path) -> None:
+    before = len(calls(host))
+    far = [[3, 4, 1.0], [60, 40, 1e30]]  # whose square is no float32, which shows when gradients are computed
+    options: dict[str, Any] = {"anchors": far, "method": "completion", "num_inference_steps": 2}
+    with pytest.raises(AppError, match="numbers that are not finite"):
+        lent.predict(handle_file(picture), **options, processing_resolution=64, api_name="/calibrate")
+    assert len(calls(host)) == before + 1
+
+
+def test_a_completion_goes_through_the_worker(lent: Client, picture: Path) -> None:
+    options: dict[str, Any] = {"anchors": [[3, 4, 1.0], [60, 40, 5.0]], "method": "completion", "formats": ["npy"]}
+    answer = lent.predict(
+        handle_file(picture), **options, num_inference_steps=2, processing_resolution=64, api_name="/calibrate"
+    )
+    depth_m = np.load(answer["npy"])
+    np.testing.assert_allclose([depth_m[4, 3], depth_m[40, 60]], [1.0, 5.0], rtol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ class DepthResult(TypedDict, total=False):
     shading_16bit: FileData
     residual: FileData
     residual_16bit: FileData
+    classes: FileData
+    classes_16bit: FileData
     layers: FileData
     layers_exr: FileData
     manifest: dict[str, Any]

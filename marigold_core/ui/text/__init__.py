@@ -61,6 +61,12 @@ VIEWS = {
     "mirrored-rescaled": "Photo and mirror image, in three sizes",
 }
 OUTLINES = "Follow the photo's outlines"
+DECODER = "Decoder"
+DECODERS = {
+    "own": "The checkpoint's own",
+    "preview": "A tiny one for previews, then its own",
+    "tiny": "A tiny one alone",
+}
 CHECKPOINT = "Checkpoint"
 BUNDLED = "bundled"
 ON_DISK = "on this machine"

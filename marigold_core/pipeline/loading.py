@@ -104,11 +104,9 @@ def load_tiny_autoencoder(
     """
     record = find_tiny_autoencoder(name)
     with _quiet():
-        network = _load(AutoencoderTiny, record.folder, "tiny autoencoder", dtype)
+        network: Any = _load(AutoencoderTiny, record.folder, "tiny autoencoder", dtype)
     _speed_up(network, device, dtype)
-    place: Any = network.eval().requires_grad_(False).to
-    place(device)
-    return record, network
+    return record, network.eval().requires_grad_(False).to(device)
 
 
 def _load(kind: type[Model], folder: Path, part: str, dtype: torch.dtype, variant: str | None = None) -> Model:

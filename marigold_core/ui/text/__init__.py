@@ -230,9 +230,7 @@ BELOW = "Settled: two members in a row move it by less than (% of the depth rang
 SETTLED = "Stopped after {used} of {asked} members: the map had settled. About {seconds:.1f} s saved."
 MORE = "Add {number} more members"
 MORE_NONE = "This result kept no members to add to; run the photo first."
-COMPLETE_GIVEN = (
-    "A depth map from elsewhere is not denoised, so it cannot be guided; run the photo first."
-)
+COMPLETE_GIVEN = "A depth map from elsewhere is not denoised, so it cannot be guided; run the photo first."
 MORE_GIVEN = "A depth map from elsewhere has no members, which uncertainty needs; run the photo to have some."
 MORE_SAME = "This checkpoint is deterministic: more members would be the same as these, other views would not."
 MORE_FULL = "{most} members are the most that one result may have."

@@ -124,7 +124,7 @@ def test_a_waiting_job_can_be_closed(serve):
 
 def test_a_failed_job_frees_the_model(serve):
     class Broken(SlowPipeline):
-        def stream(self, photo, settings, start=None):
+        def stream(self, photo, settings, start=None, hints=None):
             yield Progress(1, 2, "denoising")
             raise ZeroDivisionError
 

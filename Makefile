@@ -40,8 +40,9 @@ examples: .venv/.runtime
 	$(BIN)/python -m marigold_core.files.examples $(ARGS)
 
 # Hosted GPUs run torch 2.11, and the host installs gradio itself from sdk_version in README.md. It takes binary files by
-# a plain git push only through LFS.
-space:
+# a plain git push only through LFS. PRELOAD=v1-1 lets it fetch that checkpoint while it builds, at the commit that the hub
+# names newest now, or at REVISION; SPACE=USER/NAME gives the Space a thumbnail.
+space: $(if $(PRELOAD)$(SPACE),.venv/.runtime)
 	@mkdir -p "$(OUT)"
 	@test -z "$$(ls -A "$(OUT)")" || { echo "$(OUT) is not empty: give an empty or new folder with OUT=dir." >&2; exit 1; }
 	cp -R app.py marigold_core assets LICENSE "$(OUT)"
@@ -49,6 +50,9 @@ space:
 	find "$(OUT)" -name __pycache__ -type d -prune -exec rm -r {} +
 	sed -e '/^gradio/d' -e 's/^torch[^ ]*/torch==2.11.*/' requirements.txt > "$(OUT)/requirements.txt"
 	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' '*.jpg' > "$(OUT)/.gitattributes"
+ifneq ($(PRELOAD)$(SPACE),)
+	$(BIN)/python -m marigold_core.serving.space "$(OUT)/README.md" --space "$(SPACE)" --preload "$(PRELOAD)" --revision "$(REVISION)"
+endif
 
 .venv/.runtime: requirements.txt | .venv/.python
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt

@@ -9,7 +9,7 @@
   spoken.setAttribute("role", "status");
   host.attachShadow({ mode: "closed" }).append(spoken);
   document.body.append(host);
-  const announced = new Map(["status", "lab-status", "batch-status"].map((id) => [id, null]));
+  const announced = new Map(["status", "lab-status", "batch-status", "video-status"].map((id) => [id, null]));
 
   const PHOTOS = "image/*,.heic,.heif,.tif,.tiff"; // what file dialogs offer; some know no type for the last ones
   const attend = () => {

@@ -80,7 +80,12 @@ def __getattr__(name: str) -> object:
 
 
 def load(
-    checkpoint: "str | Path | None" = None, *, device: str = "auto", dtype: str = "auto", refetch: bool = False
+    checkpoint: "str | Path | None" = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    refetch: bool = False,
+    tiny_autoencoder: str | None = None,
 ) -> "MarigoldPipeline":
     """Load a checkpoint; one on the hub is downloaded on first use.
 
@@ -92,6 +97,10 @@ def load(
             bfloat16 on CPUs with instructions for it, else float32. The environment variable MARIGOLD_DTYPE overrides
             "auto".
         refetch: whether to ask the hub for the newest revision and to replace damaged files.
+        tiny_autoencoder: the folder or hub id of an ``AutoencoderTiny`` for the same latents, such as
+            "madebyollin/taesd" for the public checkpoints, which ``Settings.decoder`` may ask for; by default what the
+            environment variable MARIGOLD_TINY_AUTOENCODER names, where that fits. Whether it was trained on these
+            latents cannot be told.
 
     Returns:
         A pipeline to call with a photo.
@@ -104,5 +113,9 @@ def load(
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
     return MarigoldPipeline.from_pretrained(
-        checkpoint or default_checkpoint(), device=device, dtype=dtype, refetch=refetch
+        checkpoint or default_checkpoint(),
+        device=device,
+        dtype=dtype,
+        refetch=refetch,
+        tiny_autoencoder=tiny_autoencoder,
     )

@@ -51,6 +51,8 @@ class Prediction:
     note: str | None = None  # what a person should know about how the photo was decoded
     given_size: tuple[int, int] | None = None  # (height, width) of the photo where it was read smaller
     missing: np.ndarray | None = None  # [H, W] bool: where a map from elsewhere has no value, only one filled in
+    tiny_decoder: str | None = None  # name and hash of the tiny autoencoder that decoded members; None: none did
+    preview: bool = False  # whether its last member was decoded by that for a preview only
     layers: tuple[Layer, ...] = ()  # of intrinsics and classes: what the channels of the values are
 
     def layer(self, name: LayerName) -> np.ndarray:

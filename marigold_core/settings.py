@@ -19,6 +19,7 @@ Space = Literal["depth", "log", "disparity"]  # the quantity that values are lin
 StereoLayout = Literal["parallel", "cross-eyed", "parallel-half", "cross-eyed-half", "anaglyph"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Views = Literal["photo", "mirrored", "mirrored-rescaled"]
+Decoder = Literal["own", "preview", "tiny"]
 DEFAULT_COLORMAP: Colormap = "Spectral"  # what the Marigold papers show depth in
 
 
@@ -65,6 +66,12 @@ class Settings(Frozen):
     )
     follow_outlines: bool = Field(
         default=False, description="move jumps of depth onto the outlines of the photo, and make them steep"
+    )
+
+    decoder: Decoder = Field(
+        default="own",
+        description="what decodes the members: the checkpoint's own autoencoder, before it a tiny one for a preview, or"
+        " the tiny one alone, which is several times as fast and coarser",
     )
 
     @model_validator(mode="after")

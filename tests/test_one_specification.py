@@ -239,12 +239,12 @@ def test_the_seed_has_range_default_and_help_of_the_model(page: gr.Blocks) -> No
     assert seed.info == text.capital(help_text(Settings, "seed"))
 
 
-@pytest.mark.parametrize("name", ["views", "follow_outlines"])
+@pytest.mark.parametrize("name", ["views", "follow_outlines", "decoder"])
 def test_choices_have_values_default_and_help_of_the_models(page: gr.Blocks, name: str) -> None:
     found: list[Any] = [block for block in page.blocks.values() if getattr(block, "info", None) == _help(name)]
     assert [one.value for one in found] == [default(Settings, name)] * len(found) and found
     for one in found:
-        if name == "views":
+        if name in ("views", "decoder"):
             assert [value for _, value in one.choices] == schema_of(Settings, name)["enum"]
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marigold_core.errors import SettingsError
-from marigold_core.settings import PRESETS, MeshSettings, Settings, Views, bounds, default, help_text
+from marigold_core.settings import PRESETS, Decoder, MeshSettings, Settings, Views, bounds, default, help_text
 
-CHOICES = {"views", "follow_outlines", "stereo_layout"}
+CHOICES = {"views", "follow_outlines", "decoder", "stereo_layout"}
 NUMBERS = [(model, name) for model in (Settings, MeshSettings) for name in model.model_fields if name not in CHOICES]
 NULLABLE = {"num_inference_steps", "processing_resolution", "batch_size", "fov_x_deg", "near_ratio"}
 
@@ -24,6 +24,7 @@ def test_defaults_are_the_published_ones() -> None:
         "batch_size": None,
         "views": "photo",
         "follow_outlines": False,
+        "decoder": "own",
     }
 
 
@@ -120,6 +121,7 @@ def test_settings_never_change() -> None:
         batch_size=st.none() | st.integers(1, 20),
         views=st.sampled_from(get_args(Views)),
         follow_outlines=st.booleans(),
+        decoder=st.sampled_from(get_args(Decoder)),
     )
 )
 def test_settings_survive_json(settings: Settings) -> None:

@@ -311,7 +311,7 @@ def measured(prediction: Prediction, hints: Hints) -> Measured:
 def check_claim(modality: str, kind: Kind) -> None:
     """Refuse, with a CalibrationError, what cannot be calibrated: normals, and depth that is in metres already."""
     if modality != "depth":
-        raise CalibrationError(f"Metres are found for depth, but these are {modality}.")
+        raise CalibrationError(f"Metres are found for depth, not for {modality}.")
     if kind == "metric":
         raise CalibrationError("This map is in metres already.")
 

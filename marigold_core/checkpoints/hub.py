@@ -21,6 +21,7 @@ from marigold_core.storage import cache_folder, write_json
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
+INDEX = "model_index.json"
 CONFIG_FILES = re.compile(r"model_index\.json|(unet|vae|prior|scheduler|text_encoder|tokenizer)/[\w.-]+\.(json|txt)")
 
 
@@ -43,18 +44,21 @@ class Fetched:
 _RECORD = TypeAdapter(Fetched)
 
 
-def fetch(hub_id: str, check: Callable[[Path], object], refetch: bool = False) -> Fetched:
+def fetch(
+    hub_id: str, check: Callable[[Path], object], refetch: bool = False, part: tuple[str, str] | None = None
+) -> Fetched:
     """Bring a hub checkpoint onto this machine, half precision weights where offered -> its complete folder.
 
     ``check`` sees the folder with configuration files alone and may refuse it before the weights are downloaded.
-    ``refetch`` asks for the newest revision and replaces files whose bytes changed.
+    ``refetch`` asks for the newest revision and replaces files whose bytes changed. ``part`` are the configuration and
+    the weights of one network, for a repository that holds no more.
 
     Raises: CheckpointError when the hub or the checkpoint cannot be had, in one sentence with what to do.
     """
     with _client(hub_id):
-        fetched = None if refetch else _read_record(hub_id) or _adopt(hub_id, check)
+        fetched = None if refetch else _read_record(hub_id) or (None if part else _adopt(hub_id, check))
         if fetched is None:
-            fetched = _pin(hub_id, check)
+            fetched = _pin(hub_id, check, part)
         wanted = _drop_damaged(fetched, rehash=refetch)
         _download(hub_id, fetched.revision, wanted)
         if wanted:
@@ -88,18 +92,34 @@ def fetched_bytes(hub_id: str) -> tuple[int, int] | None:
     return min(here + sum(begun.values()), total), total
 
 
-def _pin(hub_id: str, check: Callable[[Path], object]) -> Fetched:
+def listing(hub_id: str, revision: str | None = None) -> tuple[str, list[str]]:
+    """Ask the hub for the commit of a revision, by default the newest, and the files that a run needs of it.
+
+    Raises: CheckpointError as ``fetch``.
+    """
+    from huggingface_hub import HfApi, constants
+
+    with _client(hub_id):
+        info = HfApi().model_info(hub_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    if info.sha is None or INDEX not in names:
+        raise CheckpointError(f"{hub_id} on the hub is not in diffusers' layout: it has no {INDEX}.")
+    return info.sha, [*(name for name in names if CONFIG_FILES.fullmatch(name)), *choose(names, ("fp16", None))[1]]
+
+
+def _pin(hub_id: str, check: Callable[[Path], object], part: tuple[str, str] | None) -> Fetched:
     """Ask the hub for the newest revision, refuse what is not ours, and record what is to be fetched."""
     from huggingface_hub import HfApi, constants
 
     info = HfApi().model_info(hub_id, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     offered = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    configs = [name for name in offered if CONFIG_FILES.fullmatch(name)]
-    if info.sha is None or "model_index.json" not in configs:
-        raise CheckpointError(f"The hub checkpoint {hub_id} is not in diffusers' layout: it has no model_index.json.")
+    configs = [part[0]] if part else [name for name in offered if CONFIG_FILES.fullmatch(name)]
+    missing = {*(part or [INDEX])} - offered.keys()
+    if info.sha is None or missing:
+        raise CheckpointError(f"{hub_id} on the hub is not in diffusers' layout: it has no {' and no '.join(missing)}.")
     folder = _download(hub_id, info.sha, configs)
     check(folder)
-    _, weights = choose(offered, ("fp16", None))
+    weights = [part[1]] if part else choose(offered, ("fp16", None))[1]
     fetched = Fetched(
         revision=info.sha,
         folder=str(folder),
@@ -116,7 +136,8 @@ def _adopt(hub_id: str, check: Callable[[Path], object]) -> Fetched | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns="model_index.json", local_files_only=True))
+        revision = _only_revision(hub_id)
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=INDEX, local_files_only=True))
         check(folder)  # diffusers, for one, leaves the image prior out
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         _, weights = choose(names, (None, "fp16"))
@@ -130,6 +151,15 @@ def _adopt(hub_id: str, check: Callable[[Path], object]) -> Fetched | None:
         size_bytes={name: (folder / name).stat().st_size for name in files},
         sha256={name: blob for name, blob in blobs.items() if re.fullmatch(r"[0-9a-f]{64}", blob)},
     )
+
+
+def _only_revision(hub_id: str) -> str | None:
+    """Name the one revision in the hub's cache that no branch points to, as hosts leave it that fetch a commit."""
+    from huggingface_hub import constants
+
+    home = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
+    snapshots = [] if (home / "refs").is_dir() else [path.name for path in home.glob("snapshots/*")]
+    return snapshots[0] if len(snapshots) == 1 else None
 
 
 def _download(hub_id: str, revision: str, names: list[str]) -> Path:

@@ -246,6 +246,13 @@ def check_unet(config: Mapping[str, object], family: Family = MARIGOLD, pictures
         )
 
 
+def check_tiny_autoencoder(folder: Path) -> None:
+    """See that a folder holds one ``AutoencoderTiny`` with latents of four channels. Raises: CheckpointError."""
+    config = read_config(folder, "config.json")
+    if (config.get("_class_name"), config.get("latent_channels", 4)) != ("AutoencoderTiny", 4):
+        raise CheckpointError(f"{folder.name!r} is no AutoencoderTiny with 4 latent channels; give another.")
+
+
 def canonical(config: Config) -> str:
     """Write a configuration as text that does not depend on line ends, order or the library version that saved it."""
     return json.dumps({key: value for key, value in config.items() if not key.startswith("_")}, sort_keys=True)

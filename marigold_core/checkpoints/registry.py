@@ -13,7 +13,15 @@ from typing import Literal, NamedTuple
 
 from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.families import E2E_FT, LOTUS_D, LOTUS_G, MARIGOLD, Family
-from marigold_core.checkpoints.layout import INDEX, Capabilities, Modality, check_unet, describe, fingerprint
+from marigold_core.checkpoints.layout import (
+    INDEX,
+    Capabilities,
+    Modality,
+    check_tiny_autoencoder,
+    check_unet,
+    describe,
+    fingerprint,
+)
 from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
 from marigold_core.errors import CheckpointError
 from marigold_core.images.intrinsics import Layer
@@ -24,6 +32,8 @@ from marigold_core.storage import ASSETS
 BUNDLED = ASSETS / "marigold-nano"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 PUBLIC_BYTES = 2_600_000_000  # U-Net, autoencoder and text encoder of Stable Diffusion 2 in half precision
+PART_FILES = ("config.json", "diffusion_pytorch_model.safetensors")  # of a repository with one network
+TAESD = "madebyollin/taesd"  # the tiny autoencoder of Stable Diffusion 1 and 2, and so of the public checkpoints
 FULL_BYTES = 2 * PUBLIC_BYTES  # the same of authors who publish full precision
 
 
@@ -224,6 +234,40 @@ def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
         )
     fetched = hub.fetch(hub_id, describe, refetch=refetch)
     return _verified(Path(fetched.folder), name, fetched.sha256)
+
+
+@dataclass(frozen=True)
+class TinyAutoencoder:
+    """A verified ``AutoencoderTiny`` that decodes the latents of another checkpoint's autoencoder."""
+
+    name: str  # hub id or the folder's name
+    folder: Path
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """Name and hash, as manifests record it."""
+        return f"{self.name} {self.sha256}"
+
+
+def find_tiny_autoencoder(name: str, refetch: bool = False) -> TinyAutoencoder:
+    """Locate, fetch if needed, and verify a tiny autoencoder: local folder or hub id "owner/name" -> its record.
+
+    Raises: CheckpointError when it is missing, unreachable, damaged or none.
+    """
+    path, published = Path(name).expanduser(), dict[str, str]()
+    if path.is_dir():
+        folder = path.resolve()
+    elif HUB_ID.fullmatch(name):
+        fetched = hub.fetch(name, check_tiny_autoencoder, refetch=refetch, part=PART_FILES)
+        folder, published = Path(fetched.folder), fetched.sha256
+    else:
+        raise CheckpointError(f"There is no tiny autoencoder {name!r}; give a folder or a hub id, such as {TAESD}.")
+    check_tiny_autoencoder(folder)
+    weights = PART_FILES[1]
+    read_shapes(folder / weights, weights)
+    digest = verify(folder / weights, weights, published.get(weights))
+    return TinyAutoencoder(name if published else folder.name, folder, digest)
 
 
 def _verified(folder: Path, name: str, published: dict[str, str]) -> Checkpoint:

@@ -85,7 +85,7 @@ def calibrate(
     source = job.load()
     known = hints.with_sparse(known, source.size)
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size, record.kind)
-    pipe = load(model, device=run.device, dtype=run.dtype)
+    pipe = load(model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
     settings = pipe.resolve(settings, known)
     _, prefix = photo_folders.place(job.folder, run.flat)
     with (

@@ -89,7 +89,7 @@ def compare(
 
     @lru_cache(maxsize=1)  # one checkpoint at a time is in memory
     def loaded(model: str) -> "MarigoldPipeline":
-        return load(model, device=run.device, dtype=run.dtype)
+        return load(model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
 
     def open_pipeline(model: str) -> "Generator[Progress, None, MarigoldPipeline]":
         yield Progress(0, 0, "loading the checkpoint")

@@ -45,6 +45,9 @@ class RunOf(Frozen, Generic[Model]):
         None, description="short name, diffusers folder or hub id; by default MARIGOLD_MODEL, else nano"
     )
     device: str = Field("auto", description=f"{DEVICES}; auto takes the best one")
+    tiny_autoencoder: str | None = Field(
+        None, description="folder or hub id of a tiny autoencoder, for decoder; by default $MARIGOLD_TINY_AUTOENCODER"
+    )
     dtype: Dtype = Field("auto", description="type of the weights; auto is the fastest on the device")
 
 

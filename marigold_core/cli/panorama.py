@@ -31,7 +31,7 @@ def panorama(
     from marigold_core.files.panorama import save_panorama
     from marigold_core.pipeline.panorama import Panorama, stream_panorama
 
-    pipe = load(run.model, device=run.device, dtype=run.dtype)
+    pipe = load(run.model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
     with Timed(photo.name, run.quiet) as bar:
         for event in stream_panorama(pipe, photo, settings, mesh):
             if isinstance(event, Panorama):

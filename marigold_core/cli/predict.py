@@ -71,7 +71,7 @@ def predict(
     settings = resolve(settings, record)
     programs = run.save_for or ()
     files = writers.file_names(run.formats, record, settings.ensemble_size, save_for=programs, mesh=mesh)
-    pipe = load(model, device=run.device, dtype=run.dtype)
+    pipe = load(model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 
     def predict_one(job: photo_folders.Job) -> None:

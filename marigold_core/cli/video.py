@@ -49,7 +49,7 @@ def video(
     check_extra()
     from marigold_core.video.convert import VideoResult, stream_video
 
-    pipe = load(run.model, device=run.device, dtype=run.dtype)
+    pipe = load(run.model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
     folder = output / clip.stem
     made = None
     with Timed(clip.name, run.quiet) as bar:

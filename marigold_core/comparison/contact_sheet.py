@@ -32,6 +32,7 @@ _UNITS = {
     "metric": "mean, metres",
     "unit-vector": "mean angle over pi",
     "unit-range": "mean over all layers",
+    "class": "share of pixels of another class",
 }
 TITLE, HEADING, LABEL, CAPTION = 26, 19, 16, 14  # font sizes
 CAPTION_LINE = CAPTION + 4

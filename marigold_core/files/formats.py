@@ -198,8 +198,10 @@ def _depth_exr(content: Content) -> bytes:
 def _layer(content: Content, name: LayerName, bits: int) -> bytes:
     """One layer as it looks, with what its numbers are."""
     layer = next(one for one in content.prediction.layers if one.name == name)
-    shown = colormaps.to_display(content.prediction.layer(name), layer)
-    texts = {"layer": name, "meaning": layer.meaning}
+    texts, values = {"layer": name, "meaning": layer.meaning}, content.prediction.layer(name)
+    if layer.classes:
+        return _png(colormaps.layer_to_rgb(values, layer) if bits == 8 else values.astype(np.uint16), texts)
+    shown = colormaps.to_display(values, layer)
     if bits == 8:
         return _png(np.rint(shown * np.float32(255)).astype(np.uint8), texts)
     levels = np.rint(shown * np.float32(65535)).astype(np.uint16)
@@ -363,14 +365,16 @@ _WITH_ARRAY: dict[Format, tuple[str, ...]] = {
     "uncertainty": ("uncertainty", "uncertainty_npy"),
     "normals": ("normals", "normals_npy"),
 }
+_OF_LAYERS: dict[Format, tuple[str, ...]] = {
+    "npy": ("layers",),
+    "png16": tuple(f"{name}_16bit" for name in LAYERS),
+    "color": LAYERS,
+    "uncertainty": _WITH_ARRAY["uncertainty"],
+    "exr": ("layers_exr",),
+}
 FILES_OF: dict[str, dict[Format, tuple[str, ...]]] = {  # the files of each format, by modality
     "depth": {name: _WITH_ARRAY.get(name, (name,)) for name in get_args(Format)},
     "normals": _WITH_ARRAY,
-    "intrinsics": {
-        "npy": ("layers",),
-        "png16": tuple(f"{name}_16bit" for name in LAYERS),
-        "color": LAYERS,
-        "uncertainty": _WITH_ARRAY["uncertainty"],
-        "exr": ("layers_exr",),
-    },
+    "intrinsics": _OF_LAYERS,
+    "segmentation": _OF_LAYERS,
 }

@@ -99,6 +99,7 @@ class Manifest(_Record):
     save_for: dict[SaveFor, str] = {}  # programs that files were written for, and what to tick there
     prefix: str = ""  # what the name of every file begins with
     layers: dict[LayerName, str] = {}  # of intrinsics, in the order of their channels: what the numbers of each are
+    tiny_decoder: str | None = None  # name and hash of the tiny autoencoder that decoded members
     missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
@@ -146,6 +147,7 @@ def describe(
         save_for={name: PRESETS[name].tick for name in save_for},
         prefix=prefix,
         layers={layer.name: layer.meaning for layer in prediction.layers},
+        tiny_decoder=prediction.tiny_decoder,
         missing_share=0.0 if prediction.missing is None else float(prediction.missing.mean()),
         files=files,
         versions=versions(),

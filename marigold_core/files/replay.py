@@ -254,7 +254,7 @@ def _facts(record: Manifest, made: Manifest) -> Iterator[tuple[str, object, obje
     """Yield what decides the bytes beside the settings: (name, in the record, now)."""
     for name in sorted(record.versions.keys() | made.versions.keys()):
         yield name, record.versions.get(name), made.versions.get(name)
-    for name in ("torch_threads", "device", "dtype", "machine", "tiled"):
+    for name in ("torch_threads", "device", "dtype", "machine", "tiled", "tiny_decoder"):
         if getattr(record, name) is not None:  # records of older versions lack some
             yield name.replace("_", " "), getattr(record, name), getattr(made, name)
 

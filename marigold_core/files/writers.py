@@ -144,7 +144,7 @@ def preset_refusal(name: SaveFor, modality: str, kind: Kind) -> str | None:
     if name not in PRESETS:
         return f"There are no files for {name!r}; choose from {', '.join(PRESETS)}."
     if modality != "depth":
-        return f"{PRESETS[name].label} needs depth, but these are {modality}."
+        return f"{PRESETS[name].label} needs depth, not {modality}."
     if PRESETS[name].metric and kind != "metric":
         return f"{PRESETS[name].label} needs depth in metres, but this depth is relative: calibrate it first."
     return None

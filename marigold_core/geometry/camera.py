@@ -32,7 +32,7 @@ def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
         ExportError: the prediction is not depth or holds values that are not numbers.
     """
     if prediction.modality != "depth":
-        raise ExportError(f"Geometry is made from depth, but these are {prediction.modality}.")
+        raise ExportError(f"Geometry is made from depth, not from {prediction.modality}.")
     z = prediction.values.astype(np.float32)
     if not np.isfinite(z).all():
         raise ExportError("The depth map holds values that are not numbers; run again with dtype float32.")

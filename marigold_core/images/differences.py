@@ -18,6 +18,8 @@ def difference(
     """
     if kind == "unit-vector":
         return (np.arccos(np.clip((values * reference).sum(-1), -1, 1)) / np.pi).astype(np.float32)
+    if kind == "class":
+        return (values != reference).astype(np.float32)
     if kind == "unit-range":
         return np.abs(values - reference).mean(axis=-1)
     fitted = _fit(values.astype(np.float64), reference.astype(np.float64), kind, known)
@@ -35,6 +37,8 @@ def resize_map(
     height, width = size
     if values.shape[:2] == size:
         return values
+    if kind == "class":  # there is none between two of them
+        resample = Resampling.NEAREST
     if resample is None:
         resample = Resampling.BOX if height <= values.shape[0] and width <= values.shape[1] else Resampling.BILINEAR
     planes = [

@@ -80,7 +80,7 @@ class EarlyStopping:
         """Yield the events until the run has converged; the run is closed at the end and when this iterator is."""
         try:
             for event in self._events:
-                if isinstance(event, Prediction):
+                if isinstance(event, Prediction) and not event.preview:
                     self.finished = event.fused
                     self._arrivals.append(perf_counter())
                     self.converged = self.finished < self.requested and has_converged(

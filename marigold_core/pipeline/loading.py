@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from marigold_core.checkpoints.families import Family
 from marigold_core.checkpoints.layout import AGAIN, PRIOR, SCHEDULE, Config, read_config
-from marigold_core.checkpoints.registry import Checkpoint, find
+from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, find, find_tiny_autoencoder
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.memory_layout import fastest_layout
@@ -54,44 +54,67 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
     record = find(checkpoint, refetch=refetch)
     scheduler_class = LCMScheduler if record.scheduler == "lcm" else DDIMScheduler
     vae_class = AutoencoderTiny if record.vae_class == "AutoencoderTiny" else AutoencoderKL
+
+    def part(kind: type[Model], name: str, dtype: torch.dtype) -> Model:
+        return _load(kind, record.folder / name, name, dtype, record.variant)
+
     with _quiet():
-        unet = _load(GuidedUNet if record.prior else UNet2DConditionModel, record, "unet", kind)
+        unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind)
         # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
-        prior = _load(ImagePrior, record, PRIOR, torch.float32) if record.prior else None
-        vae = _load(vae_class, record, "vae", kind)
+        prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
+        vae = part(vae_class, "vae", kind)
         with refusals("scheduler"):
             check_types(scheduler_class, read_config(record.folder, SCHEDULE), SCHEDULE)
             options = _schedule_options(record.family)
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
             _check_schedule(scheduler, record.family.one_step)
         prompt = empty_prompt(record, kind)
-    _speed_up(unet, vae, target, kind)  # before the move: a host that lends its GPU only emulates one here
+    # Before the move: a host that lends its GPU only emulates one here.
+    _speed_up(vae, target, kind)
+    if (
+        target.type == "cuda"
+    ):  # on a CPU the U-Net gains nothing, and its weights would be copied out of the mapped file
+        _place(unet, target, kind)
     parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
     for part in parts:
         part.eval().requires_grad_(False).to(target)
     return record, unet, vae, scheduler, prompt.to(target), prior
 
 
-def _speed_up(unet: nn.Module, vae: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Let the autoencoder, most of the work of a run of few steps, use less time and memory.
+def _place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Give the weights of a network the layout that is fastest."""
+    place: Any = network.to
+    place(memory_format=fastest_layout(device.type, dtype))
 
-    On a CPU the U-Net gains nothing from another layout, and its weights would be copied out of the mapped file.
-    """
-    for network in (unet, vae) if device.type == "cuda" else (vae,):
-        place: Any = network.to
-        place(memory_format=fastest_layout(device.type, dtype))
+
+def _speed_up(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Let an autoencoder, most of the work of a run of few steps, use less time and memory."""
+    _place(vae, device, dtype)
     for module in vae.modules():
         if isinstance(module, nn.SiLU):
             module.inplace = True  # what it is given is always the fresh output of a norm
 
 
-def _load(kind: type[Model], record: Checkpoint, part: str, dtype: torch.dtype) -> Model:
-    """Load one network of a verified checkpoint. Raises: CheckpointError unless all weights are there and finite."""
+def load_tiny_autoencoder(
+    name: str, device: torch.device, dtype: torch.dtype
+) -> tuple[TinyAutoencoder, AutoencoderTiny]:
+    """Find, verify and load a tiny autoencoder: a folder or a hub id -> its record and network.
+
+    Raises: CheckpointError when it is missing, unreachable, damaged or none.
+    """
+    record = find_tiny_autoencoder(name)
+    with _quiet():
+        network: Any = _load(AutoencoderTiny, record.folder, "tiny autoencoder", dtype)
+    _speed_up(network, device, dtype)
+    return record, network.eval().requires_grad_(False).to(device)
+
+
+def _load(kind: type[Model], folder: Path, part: str, dtype: torch.dtype, variant: str | None = None) -> Model:
+    """Load the network of a verified folder. Raises: CheckpointError unless all weights are there and finite."""
     is_text = kind is CLIPTextModel
     options: dict[str, Any] = {
-        "subfolder": part,
         "dtype" if is_text else "torch_dtype": dtype,
-        "variant": record.variant,
+        "variant": variant,
         "use_safetensors": True,
         "local_files_only": True,
         "output_loading_info": True,
@@ -99,8 +122,8 @@ def _load(kind: type[Model], record: Checkpoint, part: str, dtype: torch.dtype) 
     }
     with refusals(part):
         if not is_text:  # those of transformers check their own
-            check_types(kind, read_config(record.folder, f"{part}/config.json"), f"{part}/config.json")
-        loaded: Any = _from_pretrained(kind, record.folder, **options)
+            check_types(kind, read_config(folder, "config.json"), f"{part}/config.json")
+        loaded: Any = _from_pretrained(kind, folder, **options)
         model, found = cast(tuple[Model, dict[str, list[str]]], loaded)
     for names, fault in (("missing_keys", "lacks weights of"), ("unexpected_keys", "has weights that are not of")):
         if found.get(names):
@@ -240,7 +263,7 @@ def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
             tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids  # [1, 2]
             length = record.family.prompt_tokens
             padded = tokenizer("", padding="max_length", max_length=length, return_tensors="pt").input_ids
-        encoder: Any = _load(CLIPTextModel, record, "text_encoder", dtype)
+        encoder: Any = _load(CLIPTextModel, record.folder / "text_encoder", "text_encoder", dtype, record.variant)
         size = encoder.config.vocab_size
         if len(tokenizer) != size or tokens.tolist() != [[tokenizer.bos_token_id, tokenizer.eos_token_id]]:
             raise CheckpointError(

@@ -8,6 +8,7 @@ size, PPH PPW padded, h w latent.
 """
 
 import copy
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -33,13 +34,13 @@ from marigold_core.calibration.calibrate import (
     completed,
     known_depths,
 )
-from marigold_core.checkpoints.registry import Checkpoint
+from marigold_core.checkpoints.registry import TAESD, Checkpoint, TinyAutoencoder
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, focal_length_px
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline import completion
 from marigold_core.pipeline.image_prior import Features, ImagePrior
-from marigold_core.pipeline.loading import load_components, refusals, without_values
+from marigold_core.pipeline.loading import load_components, load_tiny_autoencoder, refusals, without_values
 from marigold_core.pipeline.modalities import Depth, Modality, modality_for
 from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.pipeline.sampling import (
@@ -48,6 +49,7 @@ from marigold_core.pipeline.sampling import (
     FirstStepCache,
     LatentCarry,
     PredictVelocity,
+    Preview,
     generator,
     is_out_of_memory,
     members_that_fit,
@@ -84,12 +86,19 @@ class MarigoldPipeline:
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2 or 77, D] embedding of the empty text, the only text that a checkpoint is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
+        self.tiny: tuple[TinyAutoencoder, AutoencoderTiny] | None = None  # decodes where ``decoder`` asks for it
         self.modality = modality_for(checkpoint)
         self.factor = 2 ** (len(vae.config["block_out_channels"]) - 1)  # photo pixels per latent cell, per axis
 
     @classmethod
     def from_pretrained(
-        cls, checkpoint: str | Path, *, device: str = "auto", dtype: str = "auto", refetch: bool = False
+        cls,
+        checkpoint: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        refetch: bool = False,
+        tiny_autoencoder: str | None = None,
     ) -> "MarigoldPipeline":
         """Load a short name, a diffusers folder or a hub id; see ``marigold_core.load``.
 
@@ -100,6 +109,17 @@ class MarigoldPipeline:
         pipe = cls(*load_components(checkpoint, device, dtype, refetch))
         with refusals("networks"):
             pipe._try_out()
+        if tiny := tiny_autoencoder or os.environ.get("MARIGOLD_TINY_AUTOENCODER"):
+            found = load_tiny_autoencoder(tiny, pipe.device, pipe.dtype)
+            cells = torch.zeros(1, 4, TRIED_CELLS, TRIED_CELLS, device="meta")
+            made = without_values(found[1]).decode(cells, return_dict=False)[0].shape[-1] // TRIED_CELLS
+            if made == pipe.factor:
+                pipe.tiny = found
+            elif tiny_autoencoder:
+                raise CheckpointError(
+                    f"The tiny autoencoder {tiny} makes {made} pixels of a latent cell, along each side, and"
+                    f" {pipe.checkpoint.name} has {pipe.factor}; give another, or none."
+                )
         return pipe
 
     @torch.inference_mode()
@@ -135,13 +155,14 @@ class MarigoldPipeline:
         latent = encoded if isinstance(encoded, Tensor) else encoded.mode()
         return latent * self.vae.config["scaling_factor"]
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Decode scaled latents [B, 4 P, h, w] of P pictures -> pictures [B, 3 P, PPH, PPW], about [-1, 1]."""
-        return _by_picture(self._decode_picture, z, 4)
+    def decode(self, z: Tensor, *, tiny: bool = False) -> Tensor:
+        """Decode scaled latents [B, 4 P, h, w] of P pictures -> pictures [B, 3 P, PPH, PPW], about [-1, 1].
 
-    def _decode_picture(self, z: Tensor) -> Tensor:
-        vae: Any = self.vae  # its return type depends on ``return_dict``
-        return vae.decode(z / self.vae.config["scaling_factor"], return_dict=False)[0]
+        ``tiny`` lets the tiny autoencoder do it, which there must be.
+        """
+        vae: Any = self.tiny[1] if tiny and self.tiny else self.vae  # return types depend on ``return_dict``
+        scale = vae.config["scaling_factor"]
+        return _by_picture(lambda one: vae.decode(one / scale, return_dict=False)[0], z, 4)
 
     def features(self, image_latent: Tensor, draft: bool = True) -> Features:
         """Compute the image prior's features of photo latents.
@@ -322,8 +343,8 @@ class MarigoldPipeline:
             )
         if self.dtype == torch.float16:
             raise SettingsError("Completion needs gradients, which overflow in float16; load with bfloat16 or float32.")
-        if settings.views != "photo" or settings.follow_outlines:
-            raise SettingsError("Completion sees the photo as it is; leave out views and follow_outlines.")
+        if settings.views != "photo" or settings.follow_outlines or settings.decoder != "own":
+            raise SettingsError("Completion sees the photo as it is; leave out views, follow_outlines and decoder.")
         return depth
 
     def _guided(
@@ -418,6 +439,8 @@ class MarigoldPipeline:
                     yield Progress(before + event.done, total, event.stage)
                     began = perf_counter()
                     continue
+                if isinstance(event, Preview):  # a cell is timed without
+                    continue
                 members.append(event)
                 if len(members) in sizes:
                     seconds += perf_counter() - began + first_steps.take_saved_s()
@@ -441,10 +464,16 @@ class MarigoldPipeline:
         """Fill in what the checkpoint decides, denoising steps and processing resolution; of a completion, 50 steps.
 
         Raises:
-            SettingsError: steps or members mean nothing for the checkpoint, or not for a completion.
+            SettingsError: steps or members mean nothing for the checkpoint, or not for a completion; or it has no tiny
+                autoencoder.
             CheckpointError: it cannot be guided by known depths.
         """
         asked = settings or Settings()
+        if asked.decoder != "own" and self.tiny is None:
+            raise SettingsError(
+                f"decoder {asked.decoder} needs a tiny autoencoder that fits {self.checkpoint.name}: name its folder"
+                f" or hub id, for the public checkpoints {TAESD}, by MARIGOLD_TINY_AUTOENCODER or tiny_autoencoder."
+            )
         if hints is not None and hints.guides:
             self._check_completion(asked)
             asked = asked.changed(num_inference_steps=asked.num_inference_steps or COMPLETION_STEPS)
@@ -475,6 +504,11 @@ class MarigoldPipeline:
         for event in self._members(conditions, settings, first=len(members), carry=carry):
             if isinstance(event, Progress):
                 yield event
+                continue
+            if isinstance(event, Preview):
+                if every_member:
+                    shown = [*members, event.member]
+                    yield self.fuse_members(photo, settings, shown, tiled or conditions.tiled, preview=True)
                 continue
             members.append(event)  # [1, C, PH, PW]
             if every_member or len(members) == total:
@@ -530,6 +564,7 @@ class MarigoldPipeline:
             not same
             or not np.array_equal(start.photo, photo.pixels)
             or start.checkpoint_sha256 != self.checkpoint.sha256
+            or start.preview
         ):
             raise SettingsError(
                 "Only a prediction of the same photo, checkpoint, steps, resolution and seed can be continued."
@@ -547,8 +582,10 @@ class MarigoldPipeline:
         first: int,
         first_steps: FirstStepCache | None = None,
         carry: LatentCarry | None = None,
-    ) -> Iterator[Progress | Tensor]:
+    ) -> Iterator[Progress | Preview | Tensor]:
         """Yield a ``Progress`` each step and each finished member [1, C, PH, PW], from member ``first`` on.
+
+        A ``Preview`` of each member comes before it where the settings ask for one.
 
         When memory runs out the batch is halved, then the autoencoder works in tiles, and the events say so.
         Raises: MarigoldError when one member in tiles is still too large; CheckpointError for numbers not finite.
@@ -588,7 +625,7 @@ class MarigoldPipeline:
         first: int,
         first_steps: FirstStepCache | None,
         carry: LatentCarry | None,
-    ) -> Iterator[Progress | Tensor]:
+    ) -> Iterator[Progress | Preview | Tensor]:
         """Denoise the members ``rows``, those of one size together, then decode and yield them in their order."""
         steps, members = settings.num_inference_steps, settings.ensemble_size
         seen = {k: conditions(view_of(settings.views, k)) for k in rows}
@@ -617,17 +654,21 @@ class MarigoldPipeline:
             for k in rows:
                 carry.keep(k, clean[k])
         for k in rows:
+            if settings.decoder == "preview":
+                with torch.inference_mode():
+                    preview = Preview(self._decode_member(clean[k], seen[k], tiny=True))
+                yield preview
             with torch.inference_mode(), self._tiling(conditions.tiled):
-                member = self._decode_member(clean[k], seen[k])
+                member = self._decode_member(clean[k], seen[k], tiny=settings.decoder == "tiny")
             yield member
 
-    def _decode_member(self, clean: Tensor, condition: Condition) -> Tensor:
+    def _decode_member(self, clean: Tensor, condition: Condition, tiny: bool = False) -> Tensor:
         """Decode the latents [1, 4 P, h, w] of a member and bring it to the photo's grid -> [1, C, PH, PW].
 
         Raises: CheckpointError for numbers that are not finite.
         """
         height, width = condition.size
-        member = self.modality.from_vae(self.decode(clean.to(self.dtype)).float())[..., :height, :width]
+        member = self.modality.from_vae(self.decode(clean.to(self.dtype), tiny=tiny).float())[..., :height, :width]
         self._checked(member)
         if isinstance(self.modality, Depth) and self.modality.focal_px:
             member = member * (condition.focal_px / self.modality.focal_px)
@@ -652,6 +693,7 @@ class MarigoldPipeline:
         members: list[Tensor],
         tiled: bool = False,
         modality: Modality | None = None,
+        preview: bool = False,
     ) -> Prediction:
         """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size.
 
@@ -684,6 +726,8 @@ class MarigoldPipeline:
             tiled=tiled,
             note=self._note(photo),
             given_size=photo.given_size,
+            tiny_decoder=self.tiny[0].label if self.tiny and (preview or settings.decoder == "tiny") else None,
+            preview=preview,
             layers=self.checkpoint.layers,
         )
 

@@ -39,6 +39,13 @@ PredictVelocity = Callable[[Tensor, Tensor, Tensor, Features], Tensor]  # as Mar
 
 
 @dataclass(frozen=True)
+class Preview:
+    """A member as the tiny autoencoder decodes it, before the checkpoint's own one does."""
+
+    member: Tensor  # [1, C, PH, PW]
+
+
+@dataclass(frozen=True)
 class Condition:
     """What is known of a photo in one view while members are denoised, computed once for all that have the view."""
 

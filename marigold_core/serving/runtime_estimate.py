@@ -81,6 +81,8 @@ def timed(events: Iterator[Progress | Prediction], checkpoint: str) -> Generator
         for event in events:
             yield event
             now = perf_counter()
+            if isinstance(event, Prediction) and event.preview:
+                continue  # its time counts as that of the member that follows
             if isinstance(event, Prediction):
                 result = event
                 decodes.append(now - began)

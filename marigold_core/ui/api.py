@@ -40,7 +40,7 @@ from marigold_core.calibration.calibrate import (
     hints_of,
     measured,
 )
-from marigold_core.checkpoints.registry import Checkpoint, Claim, claim_of, default_checkpoint, family_of
+from marigold_core.checkpoints.registry import Checkpoint, claim_of, default_checkpoint, family_of
 from marigold_core.comparison.sweep import Comparison, check_alike, count_cells
 from marigold_core.errors import CalibrationError, ImageError, MarigoldError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
@@ -154,6 +154,8 @@ class DepthResult(TypedDict, total=False):
     shading_16bit: FileData
     residual: FileData
     residual_16bit: FileData
+    classes: FileData
+    classes_16bit: FileData
     layers: FileData
     layers_exr: FileData
     manifest: dict[str, Any]
@@ -222,13 +224,17 @@ def _metres(service: Service, given: Arguments) -> Iterator[Answer]:
 
 
 def _given(service: Service, given: Arguments) -> Iterator[Answer]:
-    reading, mesh, hints = _take(DepthReading, given), _take(MeshSettings, given), read_hints(given)
-    found = from_depth(given["photo"], given["depth"], reading, fov_x_deg=mesh.fov_x_deg)
+    found, hints = _read_given(given), read_hints(given)
     if not hints.is_given:
         yield _files(service, found, given, USUAL)
         return
     metres = calibrate(found, hints)
     yield {**_files(service, metres, given, USUAL), "calibration": solution(metres)}
+
+
+def _read_given(given: Arguments) -> Prediction:
+    fov_x_deg = _take(MeshSettings, given).fov_x_deg
+    return from_depth(given["photo"], given["depth"], _take(DepthReading, given), fov_x_deg=fov_x_deg)
 
 
 def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
@@ -535,10 +541,7 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
     hints = read_hints(given) if "anchors" in given else None
     if "sizes" in given:
         yield from _check_comparison(given)
-    elif "depth" in given:
-        # Whether it is in metres, its file may say.
-        yield from _check_files(given, endpoint.usual, Claim("", "depth", "metric", "depth"))
-    else:
+    elif "depth" not in given:
         yield from _check_run(endpoint, given, hints)
     yield "photo"
     with _HEADERS:
@@ -554,6 +557,12 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
             yield "anchors"
             claim = None if "depth" in given else claim_of(given["checkpoint"] or default_checkpoint())
             check_hints(hints, shape, fov_x_deg, size, claim and claim.kind)
+        if "depth" in given:
+            yield "depth"
+            found = _read_given(given)
+            yield "anchors"
+            made = calibrate(found, hints) if hints and hints.is_given else found
+            yield from _check_files(given, endpoint.usual, made)
 
 
 def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Draws the page around a ``Service``: its three tabs, the HTTP endpoints and the script."""
+"""Draws the page around a ``Service``: its four tabs, the HTTP endpoints and the script."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -31,8 +31,10 @@ from marigold_core.ui.screens.lens import LensScreen
 from marigold_core.ui.screens.mesh import MeshScreen
 from marigold_core.ui.screens.metres import MetresScreen
 from marigold_core.ui.screens.uncertainty import UncertaintyScreen
+from marigold_core.ui.screens.video import VideoScreen
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import lens as lens_text
+from marigold_core.ui.text import video as video_text
 from marigold_core.ui.theme import script
 
 KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
@@ -50,9 +52,12 @@ def build(service: Service) -> gr.Blocks:
                 compare_tab = CompareScreen(service)
             with gr.Tab(text.BATCH_TAB):
                 batch_tab = BatchScreen(service)
+            with gr.Tab(video_text.TAB, visible=lens_screen.IS_HERE):
+                video_tab = VideoScreen(service)
         photo_tab.connect(page)
         compare_tab.connect(page, photo_tab.controller.photo, photo_tab.controller.result)
         batch_tab.connect()
+        video_tab.connect()
         add_endpoints(page, service)
         page.load(None, js=_script())
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)

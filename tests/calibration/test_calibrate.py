@@ -252,7 +252,7 @@ def test_maps_that_cannot_be_calibrated_are_refused() -> None:
     damaged[3, 3] = np.nan
     for prediction, sentence in (
         (replace(planted(z), kind="metric"), "in metres already"),
-        (replace(planted(z), modality="normals"), "these are normals"),
+        (replace(planted(z), modality="normals"), "not for normals"),
         (replace(planted(z), values=damaged), "not numbers"),
     ):
         with pytest.raises(CalibrationError, match=sentence):

@@ -231,4 +231,4 @@ def test_a_normals_checkpoint_is_refused_before_it_runs(
 ) -> None:
     words = ["--model", tiny_normals, "--anchors", "1,1,1; 9,9,2"]
     assert run(write(folder / "a.png"), "-o", out, *words) == cli.USAGE
-    assert "these are normals" in capsys.readouterr().err
+    assert "not for normals" in capsys.readouterr().err

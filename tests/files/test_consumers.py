@@ -160,7 +160,7 @@ def test_programs_that_need_metres_are_refused_relative_depth(depth: Prediction,
             for_program(depth, name, tmp_path / "out")
         assert file_names(None, depth, 1, save_for=[name], kind="metric")
     vectors = replace(depth, modality="normals", kind="unit-vector", values=normals(depth, MESH))
-    with pytest.raises(ExportError, match="needs depth, but these are normals"):
+    with pytest.raises(ExportError, match="needs depth, not normals"):
         for_program(vectors, "print", tmp_path / "out")
     with pytest.raises(ExportError, match="no files for 'maya'; choose from controlnet"):
         for_program(depth, "maya", tmp_path / "out")  # type: ignore[arg-type]

@@ -99,7 +99,7 @@ def test_intrinsics_are_replayed_too(folder, out, tiny_intrinsics, write, predic
     assert predict(*words, formats="npy,png16,color,uncertainty,exr") == cli.ALL_DONE
     assert replay(out / "a", "--model", tiny_intrinsics) == cli.ALL_DONE
     assert predict(*words, "--save-for", "print", formats="npy") == cli.USAGE
-    assert "needs depth, but these are intrinsics" in capsys.readouterr().err
+    assert "needs depth, not intrinsics" in capsys.readouterr().err
 
 
 def test_normals_are_replayed_too(folder, out, tiny_normals, write, predict, replay, capsys) -> None:

@@ -352,9 +352,9 @@ def test_what_intrinsics_have_not_is_refused(tmp_path: Path) -> None:
     for name in ("normals", "glb", "ply", "stl"):
         with pytest.raises(ExportError, match=f"prediction of intrinsics has no {name}; its formats are npy, png16"):
             save(made, tmp_path, [name])  # type: ignore[list-item]
-    with pytest.raises(ExportError, match="needs depth, but these are intrinsics"):
+    with pytest.raises(ExportError, match="needs depth, not intrinsics"):
         save(made, tmp_path, save_for=["displacement"])
-    with pytest.raises(ExportError, match="Geometry is made from depth, but these are intrinsics"):
+    with pytest.raises(ExportError, match="Geometry is made from depth, not from intrinsics"):
         normals(made, MESH)
     save(made, tmp_path / "out")
     for name, words in {"albedo.png": "has colours", "roughness.png": "of this result is no depth map"}.items():

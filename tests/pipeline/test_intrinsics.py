@@ -54,7 +54,7 @@ def test_intrinsics_stand_in_no_table_with_depth_and_have_no_metres(
     with pytest.raises(SettingsError, match=r"differ in meaning: .* gives albedo and .*, .* gives affine depth"):
         check_alike([find(tiny_intrinsics), find(tiny_depth)])
     found = load(tiny_intrinsics, device="cpu")(photo(48, 64), QUICK.changed(ensemble_size=1))
-    with pytest.raises(CalibrationError, match="Metres are found for depth, but these are intrinsics"):
+    with pytest.raises(CalibrationError, match="Metres are found for depth, not for intrinsics"):
         calibrate(found, Hints(anchors=(Anchor(3, 4, 2.0), Anchor(9, 9, 5.0))))
 
 

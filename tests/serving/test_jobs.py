@@ -31,10 +31,12 @@ class SlowPipeline:
         self.step_s, self.inside, self.most, self.steps = step_s, 0, 0, 0
         self.lock = threading.Lock()
 
-    def resolve(self, settings: Settings | None) -> ResolvedSettings:
+    def resolve(self, settings: Settings | None, hints: None = None) -> ResolvedSettings:
         return (settings or Settings()).resolved(4, 64)
 
-    def stream(self, photo: Any, settings: ResolvedSettings, start: object) -> Iterator[Progress | Prediction]:
+    def stream(
+        self, photo: Any, settings: ResolvedSettings, start: object, hints: None = None
+    ) -> Iterator[Progress | Prediction]:
         with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -122,7 +124,7 @@ def test_a_waiting_job_can_be_closed(serve):
 
 def test_a_failed_job_frees_the_model(serve):
     class Broken(SlowPipeline):
-        def stream(self, photo, settings, start=None):
+        def stream(self, photo, settings, start=None, hints=None):
             yield Progress(1, 2, "denoising")
             raise ZeroDivisionError
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import trimesh
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError, ValidationError
+from gradio_client.exceptions import ValidationError
 from PIL import Image
 
 from marigold_core import Settings, load
@@ -234,11 +234,11 @@ def test_a_depth_map_from_elsewhere_becomes_files(client: Client, picture: Path,
     anchors = [[2, 3, 2.2], [60, 40, 6.6]]
     answer = client.predict(photo, depth, quantity="depth", anchors=anchors, api_name="/import_depth")
     assert answer["calibration"]["kind"] == "metric" and answer["manifest"]["settings"]["kind"] == "affine"
-    with pytest.raises(AppError, match="carries no depth map"):
+    with pytest.raises(ValidationError, match="carries no depth map"):
         client.predict(photo, None, api_name="/import_depth")
     with pytest.raises(ValidationError, match="unit_m must be greater than 0"):
         client.predict(photo, depth, unit_m=-1, api_name="/import_depth")
-    with pytest.raises(AppError, match="Metres need unit_m"):
+    with pytest.raises(ValidationError, match="Metres need unit_m"):
         client.predict(photo, depth, kind="metric", api_name="/import_depth")
 
 

@@ -113,7 +113,7 @@ def test_a_straightened_map_a_metric_one_and_normals_have_their_own_sentence() -
     straight = calibrate(planted(Z), Hints(patches=[FLOOR]))
     assert "Straightened, not metres" in draw_results(straight, Annotations(straight.hints))
     assert draw_results(replace(planted(Z), kind="metric"), Annotations()) == f"<p>{metres_text.METRES_OWN}</p>"
-    assert "these are normals" in draw_results(replace(planted(Z), modality="normals"), Annotations())
+    assert "not for normals" in draw_results(replace(planted(Z), modality="normals"), Annotations())
 
 
 @pytest.mark.parametrize(("across", "bar"), [(10.0, 2.0), (1.0, 0.2), (0.34, 0.1), (70, 20), (3.34, 1.0)])

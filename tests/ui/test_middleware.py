@@ -175,7 +175,8 @@ def test_our_errors_are_told_and_others_become_a_reference(caplog):
 
 def asked(endpoint: Endpoint, given: dict[str, Any]) -> dict[str, Any]:
     """A call with some arguments, else the defaults."""
-    return {**endpoint.complete([PHOTO, *[None] * (len(endpoint.arguments) + len(endpoint.files) - 1)]), **given}
+    files = [PHOTO, str(examples.RESULTS / "temple_depth.png")][: len(endpoint.files)]
+    return {**endpoint.complete([*files, *[None] * len(endpoint.arguments)]), **given}
 
 
 @pytest.mark.parametrize("value", [float("nan"), True, 4.7, 1e9, 10**9, -1, 0, "50", [], {}, float("inf")])
@@ -231,6 +232,10 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
             "Metres are found for depth",
         ),
         (GIVEN, {"formats": ["uncertainty"]}, "formats", "a depth map from elsewhere has none"),
+        (GIVEN, {"depth": None}, "depth", "This photo carries no depth map"),
+        (GIVEN, {"depth": __file__}, "depth", "This is no depth map that can be read"),
+        (GIVEN, {"save_for": ["rgbd"]}, "save_for", "needs depth in metres"),
+        (GIVEN, {"anchors": [[5, 5, 3]]}, "anchors", "alone cannot fix both the scale and the shift"),
         (GIVEN, {"anchors": [[640, 5, 3]]}, "anchors", "lies outside the photo"),
         (COMPARE, {"steps": [1, 1, 99]}, "steps", "steps must be less than or equal to 50"),
         (COMPARE, {"seeds": [0, 1, 2, 3, 4, 5]}, "seeds", "cells are too many"),

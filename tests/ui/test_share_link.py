@@ -30,7 +30,7 @@ def test_what_is_written_is_read_back(pixels: int | None, example: str | None) -
 def test_a_link_says_nothing_about_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/of/mine")
     link = write(PageState(Settings(num_inference_steps=1), "/models/of/mine", None))
-    assert link == "?num_inference_steps=1&ensemble_size=1&seed=0&views=photo&follow_outlines=False"
+    assert link == "?num_inference_steps=1&ensemble_size=1&seed=0&views=photo&follow_outlines=False&decoder=own"
     place = read(dict(parse_qsl(link.removeprefix("?"))))
     assert place is not None and place.checkpoint == "/models/of/mine"  # wherever it is opened, that place's own
 

@@ -37,20 +37,21 @@ _METRIC: dict[str, object] = {
 _DEPTH_CLASS, _NORMALS_CLASS = "MarigoldDepthPipeline", "MarigoldNormalsPipeline"
 _LAYERS_CLASS = "MarigoldIntrinsicsPipeline"  # diffusers shows the colours that classes are painted in
 
-# the classes of rendered scenes and their colours, each 180 of 255 steps and more from all others
+# The classes of rendered scenes and their colours: such as the bundled autoencoder, which saw photographs, gives back.
+# Of saturated colours it loses two thirds (figures: training/NOTES.md).
 PALETTE: dict[str, tuple[int, int, int]] = {
-    "sky": (0, 0, 255),
-    "ground": (255, 255, 0),
+    "sky": (128, 191, 255),
+    "ground": (191, 128, 0),
     "wall": (255, 255, 255),
-    "ceiling": (0, 255, 255),
-    "furniture": (255, 0, 0),
-    "object": (255, 0, 255),
-    "plant": (0, 255, 0),
+    "ceiling": (255, 191, 128),
+    "furniture": (64, 64, 191),
+    "object": (128, 64, 0),
+    "plant": (128, 191, 128),
     "vehicle": (0, 0, 0),
-    "person": (255, 128, 128),
-    "building": (0, 128, 128),
-    "water": (128, 0, 128),
-    "opening": (128, 255, 128),
+    "person": (255, 191, 64),
+    "building": (0, 64, 128),
+    "water": (64, 64, 64),
+    "opening": (128, 128, 64),
 }
 CLASSES = tuple(ClassColour(name, rgb) for name, rgb in PALETTE.items())
 _CLASSES = {"prediction_space": "srgb", "classes": {name: list(rgb) for name, rgb in PALETTE.items()}}

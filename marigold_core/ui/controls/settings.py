@@ -1,6 +1,7 @@
 """The presets, and one widget for every field of ``Settings``."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ class SettingsInputs:
     seed: gr.Number
     views: gr.Dropdown
     outlines: gr.Checkbox
+    decoder: gr.Dropdown
     checkpoint: gr.Dropdown
     preset: gr.Radio
 
@@ -48,6 +50,7 @@ class SettingsInputs:
             self.seed,
             self.views,
             self.outlines,
+            self.decoder,
             self.checkpoint,
         ]
 
@@ -72,6 +75,7 @@ class SettingsInputs:
             seed=values[self.seed],
             views=values[self.views],
             follow_outlines=values[self.outlines],
+            decoder=values[self.decoder],
         )
 
     def restored(self, asked: Settings, checkpoint: str) -> dict[Component, object]:
@@ -82,6 +86,7 @@ class SettingsInputs:
             self.seed: asked.seed,
             self.views: asked.views,
             self.outlines: asked.follow_outlines,
+            self.decoder: asked.decoder,
             self.checkpoint: checkpoint,
         }
         if steps is not None:
@@ -157,11 +162,19 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
         outlines = gr.Checkbox(
             chosen.follow_outlines, label=text.OUTLINES, info=_info("follow_outlines"), elem_id="outlines"
         )
+        decoder = gr.Dropdown(
+            [(label, name) for name, label in text.DECODERS.items()],
+            value=chosen.decoder,
+            label=text.DECODER,
+            info=_info("decoder"),
+            visible=bool(os.environ.get("MARIGOLD_TINY_AUTOENCODER")),  # without one there is nothing to choose
+            elem_id="decoder",
+        )
         checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
     # In the browser, so that no run can begin with the values of the preset before.
     preset.input(None, preset, [steps, members, views], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
     on([steps.input, members.input, views.input], matching_preset, [steps, members, views], preset)
-    return SettingsInputs(steps, members, resolution, seed, views, outlines, checkpoint, preset)
+    return SettingsInputs(steps, members, resolution, seed, views, outlines, decoder, checkpoint, preset)
 
 
 def fit_to_checkpoint(checkpoint: str, members: int, views: Views) -> tuple[gr.Slider, gr.Slider, gr.Number, gr.Radio]:

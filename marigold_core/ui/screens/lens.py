@@ -128,5 +128,5 @@ class LensScreen(Screen):
                         yield {self.note: button_note(text.capital(event.stage))}
                         pace.wait(0)
                     continue
-                files = {name: f"gradio_api/file={quote(str(path))}" for name, path in event.items()}
-                yield {self.clip: render("clip", files=files), self.note: button_note(lens_text.MADE)}
+                clips = [(lens_text.CLIPS[name], f"gradio_api/file={quote(str(path))}") for name, path in event.items()]
+                yield {self.clip: render("clip", clips=clips), self.note: button_note(lens_text.MADE)}

@@ -61,6 +61,12 @@ VIEWS = {
     "mirrored-rescaled": "Photo and mirror image, in three sizes",
 }
 OUTLINES = "Follow the photo's outlines"
+DECODER = "Decoder"
+DECODERS = {
+    "own": "The checkpoint's own",
+    "preview": "A tiny one for previews, then its own",
+    "tiny": "A tiny one alone",
+}
 CHECKPOINT = "Checkpoint"
 BUNDLED = "bundled"
 ON_DISK = "on this machine"
@@ -208,6 +214,7 @@ MEMBER_VALUES_NOT_KEPT = "This result kept no members. Run the photo, then click
 MEMBER_VALUES_ONLY_DEPTH = {
     "normals": "This checkpoint predicts surface normals; only depths can be compared at one pixel.",
     "intrinsics": "This checkpoint predicts intrinsic images; only depths can be compared at one pixel.",
+    "segmentation": "This checkpoint predicts classes; only depths can be compared at one pixel.",
 }
 MEMBER_VALUES_OUTSIDE = "There is no such pixel: the photo has {width} × {height}."
 MEMBER_VALUES_FLAT = "The members found no depth in this photo."
@@ -241,6 +248,7 @@ LAYERS = {
     "metallicity": "Metallicity",
     "shading": "Shading",
     "residual": "Residual",
+    "classes": "Classes",
 }
 LAYER_MEMBER = "Member {number}"
 ADJUST = "Adjust"
@@ -262,6 +270,7 @@ KEY_LAYERS = {
     "metallicity": "Metallicity: white is metal, black is not",
     "shading": "Shading: the light that falls on the surfaces",
     "residual": "Residual: what is neither, such as highlights and lamps",
+    "classes": "Classes, each in a colour of its own",
 }
 KEY_UP_TO_SCALE = "; the brightest is white, its scale is not known"
 READOUT = "Values of the map; move with the arrow keys, in larger steps with Shift"
@@ -293,6 +302,7 @@ SCENE_HINT = "Drag to turn, scroll to zoom, hold Ctrl and drag to move."
 SCENE_ONLY_DEPTH = {
     "normals": "This checkpoint predicts surface normals; shapes need depth.",
     "intrinsics": "This checkpoint predicts intrinsic images; shapes and normals need depth.",
+    "segmentation": "This checkpoint predicts classes; shapes and normals need depth.",
 }
 SHAPE = "Shape"
 SHAPES = {"mesh": "Textured mesh", "relief": "Relief to print", "points": "Points", "normals": "Surface normals"}

@@ -1,0 +1,16 @@
+"""The sentences of the screen for videos."""
+
+TAB = "Video"
+CLIP = "Video"
+RUN = "Start"
+READY = "Add a video; its depth becomes a clip that is steady from frame to frame."
+EMPTY = (
+    "A short clip of up to {most} frames and 40 MB. Scale and shift are kept from frame to frame along the motion, cuts"
+    " are found, and one range of depth holds for all. Stopped, it goes on where it was."
+)
+NO_CLIP = "Add a video first."
+TOO_LONG = "This video has {count} frames, and the page takes up to {most}; use the command line."
+LEFT = "{stage}, {time} left"
+DONE = "{frames}, {scenes}, in {time}. {notes}"
+STOPPED = "Stopped. Start goes on where it was."
+CLIPS = {"color": "Depth in colour", "side_by_side": "The video and its depth", "grey": "Depth in grey, near is white"}

@@ -1,0 +1,68 @@
+"""The memory of a training step, counted without values, against what the process really took."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from marigold_core.errors import MarigoldError
+from training.engine.memory import StepMemory, step_memory
+from training.models.networks import SHAPES, new_unet
+from training.recipe import RECIPES, Recipe
+
+# 200 to 600 MB, of which what a process takes besides is a small part
+RECIPE = Recipe(batch_size=8, ema_decay=0.0, precision="float32")
+LATENT = (64, 96)
+MEASURE = """
+import resource, torch
+from tests.training.engine.test_memory import LATENT, RECIPE
+from training.models.lora import add_lora
+from training.models.networks import SHAPES, new_unet
+torch.set_num_threads(1)
+unet = new_unet(SHAPES["nano"]).train()
+{prepare}
+def step(batch, latent):
+    out = unet(torch.randn(batch, 8, *latent), torch.zeros(batch, dtype=torch.long), torch.randn(batch, 2, 32)).sample
+    out.square().mean().backward()
+    unet.zero_grad()
+step(1, (8, 8))  # libraries are loaded
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(RECIPE.batch_size, LATENT)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def measured(prepare: str) -> int:
+    """What a step takes beyond what the process has before, bytes."""
+    run = subprocess.run([sys.executable, "-c", MEASURE.format(prepare=prepare)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout.splitlines()[-1])
+
+
+def test_the_count_is_what_a_process_takes() -> None:
+    full, checkpointed = (
+        step_memory(new_unet(SHAPES["nano"]), RECIPE.changed(gradient_checkpointing=twice), LATENT).step
+        for twice in (False, True)
+    )
+    taken, less = measured(""), measured("unet.enable_gradient_checkpointing()")
+    # the allocator keeps some, and convolutions copy their weights and one tensor at a time: up to 200 MB here
+    assert 0.8 * full < taken < 1.4 * full, (taken, full)
+    assert checkpointed < less < 0.9 * taken and checkpointed < 0.6 * full, (less, checkpointed)
+
+
+def test_the_count_tells_what_the_published_model_needs() -> None:
+    def needs(**change: object) -> StepMemory:
+        with torch.device("meta"):
+            unet = new_unet(SHAPES["public"])
+        return step_memory(unet, RECIPES["paper"].changed(**change), (60, 80))
+
+    full, checkpointed, lora = needs(), needs(gradient_checkpointing=True), needs(lora_rank=16)
+    numbers = 865_922_244
+    assert (full.weights, full.moments) == (4 * numbers, 8 * numbers)
+    assert full.step > 4 * numbers  # the gradients
+    assert checkpointed.step < 0.85 * full.step
+    assert full.total < 24e9  # the paper trained on an RTX 4090
+    assert lora.moments < 0.1 * full.moments and lora.total < 0.75 * full.total
+    with pytest.raises(MarigoldError, match="of --objective latent alone"):
+        step_memory(new_unet(SHAPES["tiny"]), RECIPES["paper"].changed(objective="end_to_end"), (8, 8))

@@ -1,0 +1,101 @@
+"""How much memory a training step takes: every tensor is counted while the step runs on tensors without values."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from marigold_core.errors import MarigoldError
+from training.models.lora import add_lora
+from training.recipe import Recipe
+
+FLOAT_BYTES = 4
+LENGTH = 2  # tokens of the empty prompt
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """What a step needs at its peak, bytes."""
+
+    weights: int  # of the network, its running mean included
+    moments: int  # of the optimiser
+    step: int  # gradients, activations and temporary tensors of a micro-batch
+
+    @property
+    def total(self) -> int:
+        """All together, without autoencoder, text encoder and what the framework itself takes."""
+        return self.weights + self.moments + self.step
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the bytes of all tensors that live at once while the mode is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.seen: dict[int, object] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for one in tree_leaves(result):
+            if isinstance(one, Tensor):
+                self._count(one.untyped_storage())
+        return result
+
+    def _count(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self.seen:
+            return
+        self.seen[key] = weakref.finalize(storage, self._drop, key, storage.nbytes())
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+
+    def _drop(self, key: int, size: int) -> None:
+        self.seen.pop(key, None)
+        self.live -= size
+
+
+def step_memory(unet: UNet2DConditionModel, recipe: Recipe, latent: tuple[int, int]) -> StepMemory:
+    """Count what training a U-Net takes in float32, with micro-batches of latents of ``latent`` = (h, w).
+
+    The U-Net is changed: it is moved to the device "meta", and adapters are added where the recipe asks for them. What
+    libraries of a device take as work space is not counted. In bfloat16 activations take about half.
+    Raises: MarigoldError for end-to-end training, whose decoder is not counted.
+    """
+    if recipe.objective != "latent":
+        raise MarigoldError("Memory is counted of --objective latent alone; the decoder's is not known.")
+    network: Any = unet
+    network.to("meta").train().requires_grad_(True)
+    if recipe.lora_rank is not None:
+        add_lora(network, recipe.lora_rank, recipe.seed)
+        network.to("meta")
+    if recipe.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    batch = recipe.micro_batch_size or recipe.batch_size
+    image = torch.empty(batch, cast(int, network.config["in_channels"]), *latent, device="meta")
+    t = torch.empty(batch, dtype=torch.long, device="meta")
+    prompt = torch.empty(batch, LENGTH, cast(int, network.config["cross_attention_dim"]), device="meta")
+    with _counting() as counter:
+        predicted = network(image, t, encoder_hidden_states=prompt, return_dict=False)[0]
+        predicted.square().mean().backward()
+    trained = _count(network, trained=True)
+    weights = _count(network) * (2 if recipe.ema_decay else 1)
+    return StepMemory(FLOAT_BYTES * weights, 2 * FLOAT_BYTES * trained, counter.peak)
+
+
+def _count(network: nn.Module, trained: bool = False) -> int:
+    """Count the numbers of a network, or those that are trained."""
+    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad or not trained)
+
+
+@contextmanager
+def _counting() -> Iterator[_Counter]:
+    with _Counter() as counter:
+        yield counter

@@ -10,15 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from marigold_core import Settings, load
+from marigold_core import Settings, load, save
 from marigold_core.checkpoints.families import E2E_FT
 from marigold_core.checkpoints.registry import find
-from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.errors import CheckpointError, ExportError, MarigoldError
 from marigold_core.geometry.camera import focal_length_px
 from marigold_core.images.colormaps import to_rgb
+from marigold_core.images.differences import resize_map
 from marigold_core.images.intrinsics import Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
+from marigold_core.settings import ColourSettings, MeshSettings
+from marigold_core.ui.screens.layers import draw_legends, main_layer, offered, paint
 from training import evaluate
 from training.data.framing import frame
 from training.data.latent_cache import read_index
@@ -352,6 +355,25 @@ def test_members_vote_and_the_share_of_the_others_is_the_uncertainty() -> None:
     values, share = segmentation().fuse(members)
     assert values.flatten().tolist() == [3, 2] and share.flatten().tolist() == [0.25, 0.25]
     assert segmentation().resize(values, (2, 4)).unique().tolist() == [2, 3]  # no class lies between two
+
+
+def test_classes_are_shown_on_the_page_and_saved_in_their_colours(tiny_depth: Path, tmp_path: Path) -> None:
+    pipeline = load(prepare_start(tiny_depth, tmp_path / "start", target="segmentation"))
+    made = pipeline(a_view(0).rgb, Settings(num_inference_steps=1, ensemble_size=3))
+    colours = np.array([one.rgb for one in CLASSES], np.uint8)[made.values.astype(int)]
+    assert main_layer(made) == "classes"
+    assert {name for _, name in offered(made)} >= {"classes", "photo", "uncertainty"}
+    shown = np.asarray(Image.open(paint(made, "classes", ColourSettings(), MeshSettings())).convert("RGB"))
+    np.testing.assert_array_equal(shown, colours)
+    assert "sky, ground, wall" in draw_legends(made, ["classes"], ColourSettings())
+    files = save(made, tmp_path / "out", ["npy", "color", "uncertainty"])
+    np.testing.assert_array_equal(np.asarray(Image.open(files["classes"])), colours)
+    with np.load(files["layers"]) as stored:
+        np.testing.assert_array_equal(stored["classes"], made.values)
+    with pytest.raises(ExportError, match="segmentation has no glb"):
+        save(made, tmp_path / "out", ["glb"])
+    smaller = resize_map(made.values, (17, 23), kind="class")
+    assert set(np.unique(smaller)) <= set(np.unique(made.values))  # no class lies between two
 
 
 def test_miou_is_over_the_whole_set(sample: RenderedSample) -> None:

@@ -110,7 +110,10 @@ def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[
         return {"caption": text.KEY_NORMALS}
     for layer in prediction.layers:
         if layer.name == kind:
-            return {"caption": text.KEY_LAYERS[layer.name] + text.KEY_UP_TO_SCALE * layer.up_to_scale}
+            names = ", ".join(one.name for one in layer.classes)
+            caption = text.KEY_LAYERS[layer.name].format(names=names)
+            bar = {"colours": [np.array(one.rgb) for one in layer.classes], "ticks": []} if layer.classes else {}
+            return {"caption": caption + text.KEY_UP_TO_SCALE * layer.up_to_scale, **bar}
     ramp = np.linspace(0, 1, STOPS, dtype=np.float32)[None]
     if kind == UNCERTAINTY:
         assert prediction.uncertainty is not None  # the layer is not offered otherwise

@@ -270,7 +270,7 @@ KEY_LAYERS = {
     "metallicity": "Metallicity: white is metal, black is not",
     "shading": "Shading: the light that falls on the surfaces",
     "residual": "Residual: what is neither, such as highlights and lamps",
-    "classes": "Classes, each in a colour of its own",
+    "classes": "Classes, in the order of their colours: {names}",
 }
 KEY_UP_TO_SCALE = "; the brightest is white, its scale is not known"
 READOUT = "Values of the map; move with the arrow keys, in larger steps with Shift"

@@ -40,7 +40,7 @@ def test_axe_finds_nothing(screen, url):
                 page.locator("#scene canvas").wait_for()
             page.wait_for_timeout(1000)  # fading ends
             assert faults(page) == [], tab
-        for tab in ("Compare", "Many photos"):
+        for tab in ("Compare", "Many photos", "Video"):
             page.get_by_role("tab", name=tab, exact=True).click()
             page.wait_for_timeout(1000)
             assert faults(page) == [], tab
@@ -62,7 +62,7 @@ def test_no_screen_is_wider_than_a_phone(browser, url):
             page.locator("#views").get_by_role("tab", name=tab, exact=True).click()
             page.wait_for_timeout(1000)
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
-        for tab in ("Compare", "Many photos"):
+        for tab in ("Compare", "Many photos", "Video"):
             page.get_by_role("tab", name=tab, exact=True).click()
             page.wait_for_timeout(1000)
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab

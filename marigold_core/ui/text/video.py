@@ -13,4 +13,4 @@ TOO_LONG = "This video has {count} frames, and the page takes up to {most}; use 
 LEFT = "{stage}, {time} left"
 DONE = "{frames}, {scenes}, in {time}. {notes}"
 STOPPED = "Stopped. Start goes on where it was."
-CLIPS = {"color": "Depth in colour", "side_by_side": "The video and its depth", "grey": "Depth in grey, near is white"}
+CLIPS = {"side_by_side": "The video and its depth", "color": "Depth in colour", "grey": "Depth in grey, near is white"}

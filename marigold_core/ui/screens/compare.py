@@ -272,7 +272,8 @@ def draw_grid(sweep: Sweep, files: dict[PictureKey, str]) -> str:
     height, width = sweep.photo.pixels.shape[:2]
     requested, blocks = sweep.requested, list[tuple[str, list[str], list[tuple[str, list[Any]]]]]()
     if sweep.given:
-        blocks.append((sweep.given.checkpoint, [], [("", [next(cells, None)])]))
+        beside = [""] * (len(requested.sizes) - 1)  # it is as wide as a column
+        blocks.append((sweep.given.checkpoint, [], [("", [next(cells, None), *beside])]))
     for checkpoint, seed in product(sweep.checkpoints, requested.seeds):
         heading = compare_text.BLOCK.format(checkpoint=_short(checkpoint), seed=seed)
         columns = [text.count(size, "member") for size in requested.sizes]

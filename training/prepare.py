@@ -5,11 +5,15 @@ RAW/metadata_images_split_scene_v1.csv. All pictures are written; listed are tho
 (prs-eth/Marigold, issue 158, 2025-08-16): little without geometry, and some range of depth and of colour. The authors'
 own lists, ``filename_list_SPLIT_filtered.txt``, go before ours when they are put into OUT.
 
+tar: archives in the layout of WebDataset, ``NAME.jpg`` with ``NAME.depth.png`` or ``NAME.depth.npy``, are unpacked into
+a folder of ``pairs``. RAW holds the archives; each gets a folder of its own.
+
 vkitti: nothing is converted. RAW holds ``rgb/`` and ``depth/`` unpacked; all pairs are counted and listed.
 """
 
 import csv
 import os
+import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,8 +27,17 @@ from pydantic import Field
 
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.settings import Frozen
-from marigold_core.storage import replacing, write_bytes
-from training.data.sets.formats import CAMERAS, HYPERSIM_PX, SCENE_PAIRS, VARIATIONS, VKITTI
+from marigold_core.storage import atomic_folder, replacing, write_bytes
+from training.data.sets.formats import (
+    CAMERAS,
+    DEPTH_ENDINGS,
+    HYPERSIM_PX,
+    PHOTO_ENDINGS,
+    SCENE_PAIRS,
+    VARIATIONS,
+    VKITTI,
+    search_pairs,
+)
 from training.data.sets.hypersim import COLUMNS, Picture, Row, convert, read_index
 from training.engine.command import BAD_INPUT, run
 from training.engine.progress import follow
@@ -192,12 +205,37 @@ def prepare_vkitti(raw: Path, out: Path) -> Outcome:
     return faults, [split for split in found if found[split]]
 
 
+def unpack_archives(raw: Path, out: Path) -> Outcome:
+    """Unpack the photos and depth maps of all archives ``*.tar`` of a folder, those that are there whole excepted.
+
+    Raises: MarigoldError when there is no archive, one is damaged or would write elsewhere; ExportError when ``out``
+    cannot be written.
+    """
+    archives = sorted(raw.glob("*.tar"))
+    if not archives:
+        raise MarigoldError(f"{raw} holds no archive *.tar.")
+    with locked(out):
+        for path in follow(archives, len(archives), "tar", "archive"):
+            target = out / path.stem
+            if target.exists():
+                continue
+            try:
+                with atomic_folder(target) as aside, tarfile.open(path) as archive:
+                    for member in archive:
+                        if member.isfile() and member.name.lower().endswith((*PHOTO_ENDINGS, *DEPTH_ENDINGS)):
+                            archive.extract(member, aside, filter="data")
+            except (tarfile.TarError, EOFError) as error:
+                raise MarigoldError(f"{path} cannot be unpacked: {error}.") from None
+    print(f"{len(search_pairs(out)):,} pictures in {len(archives)} archives: give pairs:{out}")
+    return [], []
+
+
 def _write_list(path: Path, entries: Sequence[Sequence[str]]) -> None:
     write_bytes(path, "".join(f"{' '.join(entry)}\n" for entry in entries).encode())
 
 
 def main(
-    data: tyro.conf.Positional[Literal["hypersim", "vkitti"]],
+    data: tyro.conf.Positional[Literal["hypersim", "vkitti", "tar"]],
     raw: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     options: Preparation,
@@ -212,7 +250,10 @@ def main(
     """
     if not raw.is_dir():
         raise MarigoldError(f"There is no folder {raw}.")
-    faults, splits = prepare_hypersim(raw, out, options) if data == "hypersim" else prepare_vkitti(raw, out)
+    if data == "hypersim":
+        faults, splits = prepare_hypersim(raw, out, options)
+    else:
+        faults, splits = (prepare_vkitti if data == "vkitti" else unpack_archives)(raw, out)
     if options.verify:
         from training.doctor import examine
 

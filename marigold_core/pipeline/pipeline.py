@@ -155,14 +155,9 @@ class MarigoldPipeline:
         latent = encoded if isinstance(encoded, Tensor) else encoded.mode()
         return latent * self.vae.config["scaling_factor"]
 
-    def decode(self, z: Tensor, *, tiny: bool = False) -> Tensor:
-        """Decode scaled latents [B, 4 P, h, w] of P pictures -> pictures [B, 3 P, PPH, PPW], about [-1, 1].
-
-        ``tiny`` lets the tiny autoencoder do it, which there must be.
-        """
-        vae: Any = self.tiny[1] if tiny and self.tiny else self.vae  # return types depend on ``return_dict``
-        scale = vae.config["scaling_factor"]
-        return _by_picture(lambda one: vae.decode(one / scale, return_dict=False)[0], z, 4)
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode scaled latents [B, 4 P, h, w] of P pictures -> pictures [B, 3 P, PPH, PPW], about [-1, 1]."""
+        return _decode_by(self.vae, z)
 
     def features(self, image_latent: Tensor, draft: bool = True) -> Features:
         """Compute the image prior's features of photo latents.
@@ -668,7 +663,9 @@ class MarigoldPipeline:
         Raises: CheckpointError for numbers that are not finite.
         """
         height, width = condition.size
-        member = self.modality.from_vae(self.decode(clean.to(self.dtype), tiny=tiny).float())[..., :height, :width]
+        latents = clean.to(self.dtype)
+        pictures = _decode_by(self.tiny[1], latents) if tiny and self.tiny else self.decode(latents)
+        member = self.modality.from_vae(pictures.float())[..., :height, :width]
         self._checked(member)
         if isinstance(self.modality, Depth) and self.modality.focal_px:
             member = member * (condition.focal_px / self.modality.focal_px)
@@ -750,6 +747,12 @@ class MarigoldPipeline:
             scheduler = DDIMScheduler(**config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler
+
+
+def _decode_by(vae: Any, z: Tensor) -> Tensor:
+    """Decode as ``MarigoldPipeline.decode``, by this autoencoder."""
+    scale = vae.config["scaling_factor"]
+    return _by_picture(lambda one: vae.decode(one / scale, return_dict=False)[0], z, 4)
 
 
 def _by_picture(network: Callable[[Tensor], Tensor], pictures: Tensor, channels: int) -> Tensor:

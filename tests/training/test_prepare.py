@@ -1,10 +1,12 @@
 """Preparation of the training sets: what is written, from raw folders that were made without the product's code."""
 
 import csv
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marigold_core.errors import MarigoldError
 from tests.helpers import set_writers as sets
 from tests.helpers.command_line import ROOT, fingerprints
 from tests.helpers.damage import DAMAGE
@@ -19,7 +22,7 @@ from tests.helpers.set_writers import Frame, frame, picture
 from training.data.sets import open_set
 from training.data.sets.hypersim import COLUMNS, plane_depth, tone_map
 from training.engine.command import run
-from training.prepare import Preparation, main
+from training.prepare import Preparation, main, unpack_archives
 
 
 def prepare(*words: object) -> int:
@@ -374,3 +377,45 @@ def test_pictures_of_two_folders_are_not_mixed(tmp_path: Path, capsys: pytest.Ca
     assert prepare("vkitti", tmp_path / "b", tmp_path / "out") == 2
     assert "whose pictures would be listed" in capsys.readouterr().err
     assert fingerprints(tmp_path) == before
+
+
+# ------------------------------------------------------------------------------- archives
+
+
+def archive_of(path: Path, **files: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def a_pair(depth_m: float) -> dict[str, bytes]:
+    photo, depth = io.BytesIO(), io.BytesIO()
+    Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(photo, "PNG")
+    np.save(depth, np.full((24, 32), depth_m, np.float32))
+    return {"png": photo.getvalue(), "depth.npy": depth.getvalue()}
+
+
+def test_archives_become_pairs_and_nothing_is_written_elsewhere(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for shard in range(2):
+        files = {f"00{row}.{end}": body for row in range(2) for end, body in a_pair(1.0 + 2 * shard + row).items()}
+        archive_of(raw / f"shard-{shard:06d}.tar", **files, **{"000.json": b"{}"})
+    unpack_archives(raw, out)
+    a_set = open_set(f"pairs:{out}")
+    assert [float(a_set[index].depth_m[0, 0]) for index in range(len(a_set))] == [1, 2, 3, 4]
+    assert not list(out.rglob("*.json"))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
+    unpack_archives(raw, out)  # whole ones stay
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} == before
+    archive_of(raw / "shard-000002.tar", **{"../../evil.png": b"x"})
+    with pytest.raises(MarigoldError, match="shard-000002.tar cannot be unpacked"):
+        unpack_archives(raw, out)
+    assert not (tmp_path / "evil.png").exists() and not (out / "shard-000002").exists()
+    (raw / "shard-000002.tar").write_bytes(b"no archive" * 100)
+    with pytest.raises(MarigoldError, match="shard-000002.tar cannot be unpacked"):
+        unpack_archives(raw, out)
+    with pytest.raises(MarigoldError, match="holds no archive"):
+        unpack_archives(out / "shard-000000", tmp_path / "new")

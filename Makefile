@@ -51,7 +51,7 @@ space: $(if $(PRELOAD)$(SPACE),.venv/.runtime)
 	sed -e '/^gradio/d' -e 's/^torch[^ ]*/torch==2.11.*/' requirements.txt > "$(OUT)/requirements.txt"
 	printf '%s filter=lfs diff=lfs merge=lfs -text\n' '*.safetensors' '*.png' '*.jpg' > "$(OUT)/.gitattributes"
 ifneq ($(PRELOAD)$(SPACE),)
-	$(BIN)/python -m marigold_core.serving.space "$(OUT)/README.md" --space "$(SPACE)" --preload "$(PRELOAD)" --revision "$(REVISION)"
+	$(BIN)/python -m marigold_core.cli.space "$(OUT)/README.md" --space "$(SPACE)" --preload "$(PRELOAD)" --revision "$(REVISION)"
 endif
 
 .venv/.runtime: requirements.txt | .venv/.python

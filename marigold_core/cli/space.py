@@ -1,9 +1,10 @@
-"""What ``make space`` adds to the README of a hosted Space: its thumbnail, and what the host fetches while it builds.
+"""The command behind ``make space``: what it adds to the README of a hosted Space: its thumbnail, and what the host fetches while it builds.
 
 Source: hub documentation, Spaces configuration reference.
 """
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import tyro
 
 from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.registry import HUB_ID, NAMED
-from marigold_core.errors import SettingsError
+from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.storage import write_bytes
 
 THUMBNAIL = "assets/screenshots/depth.jpg"  # of the folder that is written; social networks show it
@@ -56,6 +57,7 @@ def main(
 
 
 if __name__ == "__main__":
-    from marigold_core.options import for_a_reader
-
-    for_a_reader(lambda: tyro.cli(main, prog="python -m marigold_core.serving.space"))
+    try:
+        tyro.cli(main, prog="python -m marigold_core.cli.space")
+    except MarigoldError as error:
+        sys.exit(str(error))

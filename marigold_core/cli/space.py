@@ -1,4 +1,4 @@
-"""The command behind ``make space``: what it adds to the README of a hosted Space: its thumbnail, and what the host fetches while it builds.
+"""The command behind ``make space``: the thumbnail of a hosted Space, and what the host fetches while it builds.
 
 Source: hub documentation, Spaces configuration reference.
 """

@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 
 from marigold_core.checkpoints.registry import find
-from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.cli.space import THUMBNAIL, main, preloaded
+from marigold_core.errors import CheckpointError, SettingsError
 from tests.helpers.fake_hub import REVISION, fake_hub
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -155,9 +155,9 @@ def test_latents_of_another_depth_curve_are_refused(tiny_depth: Path, tmp_path: 
     folder = write_latents(tmp_path / "latents", tiny_depth)
     autoencoder = autoencoder_sha256(load(tiny_depth, dtype="float32"))
     with pytest.raises(MarigoldError, match="painted on a linear curve and the start's on a root one; encode"):
-        Latents(folder).check(autoencoder, transfer="root")
+        Latents(folder).check(autoencoder, modality=Depth(transfer="root"))
     (folder / INDEX).write_text(json.dumps(read_index(folder) | {"depth_curve": "root"}))
-    Latents(folder).check(autoencoder, transfer="root")
+    Latents(folder).check(autoencoder, modality=Depth(transfer="root"))
     with pytest.raises(MarigoldError, match="painted on a root curve and the start's on a linear one; encode"):
         Latents(folder).check(autoencoder)
 

@@ -17,6 +17,7 @@ from training.data.sets import open_set
 from training.engine import checkpoints, validation
 from training.engine.metrics_log import Record
 from training.engine.validation import ValidationCallback
+from training.scoring.targets import Metric
 from training.train import Task, train
 
 WATCHED = RECIPE.changed(steps=6, validate_steps=2, figure_steps=3, validate_px=None, save_minutes=ALWAYS)
@@ -106,14 +107,14 @@ def test_a_validation_makes_way_for_a_signal_and_is_made_up_for(
     """It may take minutes, and a run that is told to stop has seconds."""
     looked = []
 
-    def compare(*words):
+    def row(*words):
         looked.append(words)
         signal.raise_signal(signal.SIGTERM)
-        return compare_once(*words)
+        return row_once(*words)
 
-    compare_once = validation.compare
+    row_once = Metric.row
     with monkeypatch.context() as patch:
-        patch.setattr(validation, "compare", compare)
+        patch.setattr(Metric, "row", row)
         assert checkpoints.step_of(train(task, WATCHED)) == 2
     assert len(looked) == 3  # the prediction and the two baselines of one picture
     assert scored(task.out) == []

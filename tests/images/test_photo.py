@@ -99,10 +99,10 @@ def test_the_photo_is_a_copy_and_the_caller_s_image_stays() -> None:
         (np.zeros((20, 20, 2), np.uint8), "[20, 20, 2]"),
         (np.zeros((0, 20, 3), np.uint8), "too small: 20 x 0"),
         ("nowhere.jpg", "no such file"),
-        ("/dev/zero", "no such file"),
-        (".", "no such file"),
+        ("/dev/zero", "it is no file"),
+        (".", "it is no file"),
         ("a\0b", "no such file"),
-        (b"", "not a photo"),
+        (b"", "empty file or a folder"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "not a photo"),
     ],
 )

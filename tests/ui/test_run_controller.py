@@ -42,7 +42,7 @@ def prediction(members: int) -> Prediction:
 
 
 def events(
-    photo: Photo, settings: Settings, checkpoint: str, start: Prediction | None, record: None
+    photo: Photo, settings: Settings, checkpoint: str, start: Prediction | None, record: None, hints: None
 ) -> Iterator[Progress | Prediction]:
     first = 1 if start is None else start.fused + 1
     for number in range(first, settings.ensemble_size + 1):

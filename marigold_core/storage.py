@@ -167,6 +167,13 @@ def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
             lock.release()
 
 
+def clear_claim(path: Path) -> None:
+    """Remove the lock file that a killed process left of ``path``, unless another process holds it."""
+    if _beside(path, LOCK).exists():
+        with suppress(ExportError), claim(path):
+            pass
+
+
 def portable_name(name: str) -> str:
     """Change a file's name where Windows or a memory card would refuse it, or where it is no text; most stay."""
     plain = os.fsencode(name).decode("utf-8", "replace").replace("\ufffd", "_").translate(_FORBIDDEN)

@@ -18,7 +18,7 @@ from marigold_core.comparison.sweep import format_seconds, no_formula
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from marigold_core.files.presets import PRESETS
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
-from marigold_core.storage import claim
+from marigold_core.storage import claim, clear_claim
 
 
 class PredictRun(Run):
@@ -109,6 +109,8 @@ def predict(
             report.say(f"waiting for another process, which is at {len(elsewhere)} of the photos")
         for job in elsewhere:  # to take over those that it does not finish
             attempt(job, wait=True)
+        for job in found.jobs:  # one that was killed may have been at a photo that was through
+            clear_claim(job.folder)
     finally:  # a run that is stopped lists what it did as well
         report.close()
         for name in programs if not (run.quiet or json) else ():

@@ -146,3 +146,12 @@ def test_a_hidden_file_of_the_users_is_no_claim(tmp_path: Path) -> None:
     with claim(tmp_path / "a") as held:
         assert held
     assert (tmp_path / ".a.lock").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_of_a_finished_photo_is_cleared(folder: Path, out: Path, write, predict) -> None:
+    write(folder / "one.png")
+    assert predict(folder) == cli.ALL_DONE
+    left = out / ".one.marigold-lock"
+    left.touch()
+    assert predict(folder) == cli.ALL_DONE
+    assert not left.exists()

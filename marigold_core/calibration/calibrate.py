@@ -63,7 +63,7 @@ class CalibrationMethod(Frozen):
     method: Method = Field(
         "affine",
         description="affine moves and stretches the finished map; completion guides the denoising itself through the"
-        " known depths, at least two, so that the map follows each of them, and takes about a minute on a CPU",
+        " known depths, so that the map follows each of them; it is slow, and pays from some dozens of them on",
     )
 
 

@@ -186,6 +186,15 @@ class ColourSettings(Frozen):
         default=False, description="near takes the last colour and far the first; in 16 bits near is white"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_order(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Put the two ends of the range in order: it is ``invert`` that turns the colours."""
+        low, high = values.get("range_from", 0.0), values.get("range_to", 1.0)
+        if all(isinstance(end, int | float) and 0 <= end <= 1 for end in (low, high)) and low > high:
+            return {**values, "range_from": high, "range_to": low}
+        return values
+
 
 class DepthReading(Frozen):
     """What the values of a depth map from elsewhere mean. ``None`` stands for what its file states, else the usual."""
@@ -264,6 +273,6 @@ def sentence(error: ValidationError) -> str:
         return f"Unknown setting {name!r}."
     if fault["type"] == "value_error":
         return f"{fault['msg'].removeprefix('Value error, ').rstrip('.')}."
-    message = fault["msg"].removeprefix("Input should be ")
+    message = fault["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
     received = " ".join(reprlib.repr(fault["input"]).split())  # short and on one line, whatever was passed
     return f"{name} must be {message}, but got {received}."

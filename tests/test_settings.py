@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marigold_core.errors import SettingsError
-from marigold_core.settings import PRESETS, Decoder, MeshSettings, Settings, Views, bounds, default, help_text
+from marigold_core.settings import (
+    PRESETS,
+    ColourSettings,
+    Decoder,
+    MeshSettings,
+    Settings,
+    Views,
+    bounds,
+    default,
+    help_text,
+)
 
 CHOICES = {"views", "follow_outlines", "decoder", "stereo_layout"}
 NUMBERS = [(model, name) for model in (Settings, MeshSettings) for name in model.model_fields if name not in CHOICES]
@@ -147,3 +157,10 @@ def test_a_field_without_range_has_no_bounds() -> None:
 
     with pytest.raises(KeyError, match="Named.name has no range"):
         bounds(Named, "name")
+
+
+def test_the_ends_of_a_range_of_colours_are_put_in_order() -> None:
+    turned = ColourSettings(range_from=0.9, range_to=0.1)
+    assert (turned.range_from, turned.range_to) == (0.1, 0.9)
+    with pytest.raises(SettingsError, match="range_to must be"):
+        ColourSettings(range_from=0.9, range_to=-0.1)

@@ -29,9 +29,9 @@ from marigold_core.calibration.anchors import (
 from marigold_core.calibration.interpolation import interpolate
 from marigold_core.calibration.plane_fit import Patch, fit_patch, pixels_of
 from marigold_core.calibration.solver import NO_HINT, Problem, check_enough
-from marigold_core.errors import CalibrationError
+from marigold_core.errors import CalibrationError, SettingsError
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.settings import Frozen
+from marigold_core.settings import Frozen, Settings, default
 
 Numbers = Iterable[tuple[float, ...]]
 Groups = TypeVar("Groups")  # of numbers, as a surface takes them: one string, or lists
@@ -384,8 +384,24 @@ def check_guiding(hints: Hints) -> None:
     """Refuse, with a CalibrationError, hints that cannot guide: others than depths, or depths that are all equal."""
     if hints.lengths or hints.patches or hints.near_m is not None:
         raise CalibrationError("method completion takes known depths alone; leave out other hints, or use affine.")
-    if len({anchor.metres for anchor in hints.anchors}) < 2:
+    known = dict[tuple[int, int], float]()
+    for one in hints.anchors:
+        metres = known.setdefault((int(one.x), int(one.y)), one.metres)
+        if metres != one.metres:
+            raise CalibrationError(
+                f"Two known depths of the pixel at ({one.x:g}, {one.y:g}) contradict each other, {metres:g} and"
+                f" {one.metres:g} m; leave one out."
+            )
+    if len(set(known.values())) < 2:
         raise CalibrationError("method completion needs at least two known depths that differ.")
+
+
+def check_guided(settings: Settings) -> None:
+    """Refuse, with a SettingsError, settings that mean nothing where known depths guide the denoising."""
+    for name in ("views", "follow_outlines", "decoder"):
+        usual = default(Settings, name)
+        if getattr(settings, name) != usual:
+            raise SettingsError(f"{name} must be {usual!r} for a completion, which sees the photo as it is.")
 
 
 def distance_m(

@@ -94,10 +94,14 @@ def save(
     return paths
 
 
+def suiting(modality: str, has_uncertainty: bool) -> tuple[Format, ...]:
+    """List the formats that suit results of a modality, with or without uncertainty."""
+    return tuple(name for name in get_args(Format) if _refusal(name, modality, has_uncertainty) is None)
+
+
 def formats_for(prediction: Prediction) -> tuple[Format, ...]:
     """List the formats that suit: normals are no depth, and fewer than three members have no uncertainty."""
-    has_uncertainty = prediction.uncertainty is not None
-    return tuple(name for name in get_args(Format) if _refusal(name, prediction.modality, has_uncertainty) is None)
+    return suiting(prediction.modality, prediction.uncertainty is not None)
 
 
 def files_of(name: Format, made: Made) -> tuple[str, ...]:
@@ -155,8 +159,7 @@ def _names(
 ) -> list[str]:
     """Formats and programs -> the names of their files in ``FILES``, each once. Raises: ExportError."""
     if formats is None:
-        suiting = (name for name in get_args(Format) if _refusal(name, made.modality, has_uncertainty) is None)
-        formats = () if save_for else tuple(suiting)
+        formats = () if save_for else suiting(made.modality, has_uncertainty)
     refusals = [_refusal(name, made.modality, has_uncertainty) for name in formats]
     refusals += [preset_refusal(name, made.modality, kind) for name in save_for]
     for refusal in filter(None, refusals):

@@ -145,8 +145,7 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def colour_range(prediction: Map, colours: ColourSettings) -> tuple[float, float]:
     """The depths that take the first and the last colour, in the units of the map; the nearer one comes first."""
     low, high = value_range(prediction)
-    near, far = sorted((colours.range_from, colours.range_to))
-    return low + near * (high - low), low + far * (high - low)
+    return low + colours.range_from * (high - low), low + colours.range_to * (high - low)
 
 
 def to_rgb(prediction: Map, colours: ColourSettings | None = None) -> np.ndarray:

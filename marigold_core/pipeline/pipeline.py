@@ -31,6 +31,7 @@ from marigold_core.calibration.calibrate import (
     Completed,
     Hints,
     KnownDepths,
+    check_guided,
     completed,
     known_depths,
 )
@@ -338,8 +339,7 @@ class MarigoldPipeline:
             )
         if self.dtype == torch.float16:
             raise SettingsError("Completion needs gradients, which overflow in float16; load with bfloat16 or float32.")
-        if settings.views != "photo" or settings.follow_outlines or settings.decoder != "own":
-            raise SettingsError("Completion sees the photo as it is; leave out views, follow_outlines and decoder.")
+        check_guided(settings)
         return depth
 
     def _guided(

@@ -231,7 +231,7 @@ class Service:
         choice = (tuple(formats), mesh, colours, tuple(save_for))
         with stored.lock:
             if choice not in stored.files:
-                folder = self._results.folder(key) / str(len(stored.files))
+                folder = self._results.folder(key) / secrets.token_hex(4)  # never that of a state before of this run
                 how: dict[str, Any] = {"save_for": save_for, "mesh": mesh, "colours": colours}
                 files = save(stored.prediction, folder, formats, **how, overwrite=True)
                 stored.files[choice] = files

@@ -35,10 +35,10 @@ class ResultStore(Generic[Item]):
     def put(self, item: Item, key: str | None = None) -> str:
         """Keep an item, however large -> its id: ``key``, or a new one.
 
-        Another item that was kept as ``key`` goes with its files.
+        The files of another item that was kept as ``key`` stay, as somebody may be reading them, and go with the key.
         """
         with self._lock:
-            dropped = [key] if key in self._items and self._items[key] is not item else []
+            dropped = list[str]()
             key = key or secrets.token_hex(16)
             self._items[key] = item
             self._items.move_to_end(key)

@@ -35,6 +35,7 @@ from marigold_core.calibration.calibrate import (
     Method,
     calibrate,
     check_claim,
+    check_guided,
     check_guiding,
     check_hints,
     hints_of,
@@ -45,7 +46,7 @@ from marigold_core.comparison.sweep import Comparison, check_alike, count_cells
 from marigold_core.errors import CalibrationError, ImageError, MarigoldError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.files.reader import from_depth
-from marigold_core.files.writers import Made, file_names
+from marigold_core.files.writers import Made, file_names, suiting
 from marigold_core.images.photo import MAX_PIXELS, Photo, load_photo, read_header
 from marigold_core.pipeline.views import check_meaning
 from marigold_core.prediction import Kind, Prediction, Progress, ProgressEvents
@@ -272,15 +273,20 @@ def _run(
     return events.result
 
 
-def _wanted(given: Arguments, usual: tuple[Format, ...]) -> tuple[Sequence[Format], Sequence[SaveFor]]:
-    """Read the formats and the programs of a call; ``usual`` formats where it names neither."""
-    programs = given.get("save_for") or ()
+def _wanted(
+    given: Arguments, usual: tuple[Format, ...], modality: str, members: int
+) -> tuple[Sequence[Format], Sequence[SaveFor]]:
+    """Read the formats and the programs of a call; where it names neither, ``usual`` formats, or all that suit."""
+    programs, suit = given.get("save_for") or (), suiting(modality, members >= 3)
+    if usual == USUAL and not {*usual} <= {*suit}:  # they are those of depth
+        usual = suit
     return given["formats"] or (() if programs else usual), programs
 
 
 def _files(service: Service, prediction: Prediction, given: Arguments, usual: tuple[Format, ...]) -> Answer:
     """Keep a prediction and write its files, ``usual`` where no formats are given -> the answer that names them."""
-    (formats, programs), colours = _wanted(given, usual), _take(ColourSettings, given)
+    formats, programs = _wanted(given, usual, prediction.modality, prediction.fused)
+    colours = _take(ColourSettings, given)
     files = service.export(service.keep(prediction), formats, _take(MeshSettings, given), colours, programs)
     manifest = json.loads(files["manifest"].read_text(encoding="utf-8"))
     return {"manifest": manifest, **{name: _file(path) for name, path in files.items() if name != "manifest"}}
@@ -573,6 +579,8 @@ def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Ite
     if claim and hints:
         check_claim(claim.modality, claim.kind)
     yield from _check_meaning(settings, name, "num_inference_steps", "ensemble_size")
+    if hints and hints.guides:
+        check_guided(settings)
     if claim:  # else the job itself will tell
         yield from _check_files(given, endpoint.usual, claim, hints.kind if hints else None)
 
@@ -600,8 +608,9 @@ def _check_meaning(settings: Settings, checkpoint: str, steps: str, members: str
 
 def _check_files(given: Arguments, usual: tuple[Format, ...], made: Made, kind: Kind | None = None) -> Iterator[str]:
     """Check that a result has the files that are asked for; a map from elsewhere is of no members."""
-    (formats, programs), members = _wanted(given, usual), given.get("ensemble_size", 0)
-    yield "formats"
+    members = given.get("ensemble_size", 0)
+    formats, programs = _wanted(given, usual, made.modality, members)
+    yield "formats" if given["formats"] or given.get("save_for") else "checkpoint"
     file_names(formats, made, members, kind=kind, mesh=_take(MeshSettings, given))
     yield "save_for"
     file_names(formats, made, members, save_for=programs, kind=kind)

@@ -1,6 +1,7 @@
 """Draws the page around a ``Service``: its four tabs, the HTTP endpoints and the script."""
 
 import json
+import secrets
 from collections.abc import Generator, Iterator
 from functools import partial
 
@@ -18,7 +19,7 @@ from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, QUIET, on
+from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, NO_CHANGE, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
 from marigold_core.ui.screens import lens as lens_screen
@@ -76,6 +77,8 @@ class PhotoTab:
     def __init__(self, service: Service) -> None:
         """Draw it into the current ``gr.Blocks``."""
         self.controller = controller = RunController(service)
+        self.ran = gr.State(None)  # the file of the photo that was run last
+        self.next = gr.State("")  # changes when another one is to be run
         with gr.Row(elem_id="studio", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="controls"):
                 with gr.Column(elem_id="photo-place"):  # whose height is kept until the input is there
@@ -114,9 +117,14 @@ class PhotoTab:
         """Wire the events; called once everything is drawn."""
         controller = self.controller
         triggers = [controller.run.click, controller.photo.upload]
-        given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
-        job = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
+        given = {controller.photo, controller.result, self.ran, *self.inputs.values, *controller.inputs}
+        changed = [*controller.outputs, self.ran]
+        job = on(triggers, self.on_run, given, changed, MODEL, trigger_mode="once")
         controller.jobs.append(job)
+        following = on(self.next.change, self.on_run, given, changed, MODEL)
+        controller.jobs.append(following)
+        for one in (job, following):
+            one.success(self.on_ended, [controller.photo, self.ran], self.next, **LIGHT, **QUIET)
         for part in (*controller.screens, self.given, self.gallery, self.link, self.replay):
             part.listen()
         on(controller.stop.click, None, None, None, cancels=[*controller.jobs])
@@ -130,6 +138,10 @@ class PhotoTab:
         changed = [*self.inputs.outputs, *controller.outputs]
         controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))
 
+    def on_ended(self, photo: str | None, ran: str | None) -> object:
+        """Ask for another run where the photo came while the one before it was run."""
+        return NO_CHANGE if photo in (None, ran) else secrets.token_hex(4)
+
     def on_run(self, values: Values) -> Iterator[Update]:
         """Run the model on the photo, showing every member as it comes; Gradio closes this to stop it."""
         yield from self.controller.reported(self._run(values), values)
@@ -138,6 +150,7 @@ class PhotoTab:
         file = values[self.controller.photo]
         if file is None:
             raise ImageError(text.NO_PHOTO)
+        yield {self.ran: file}
         photo = yield from self.controller.take(file, values)
         settings = self.inputs.read(values)
         checkpoint = check_checkpoint(values[self.inputs.checkpoint])

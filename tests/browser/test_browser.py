@@ -76,6 +76,20 @@ def test_a_long_run_stops_and_the_next_one_works(page, picture):
     page.get_by_text("1 member, 1 step").wait_for()
 
 
+def test_photos_that_come_during_a_run_are_run_after_it_or_refused(page, picture, tmp_path):
+    Image.fromarray(np.asarray(Image.open(picture).convert("RGB"))[:80, :100]).save(tmp_path / "other.png")
+    (tmp_path / "text.jpg").write_text("no photo")
+    for name, ending in (("other.png", "100 × 80"), ("text.jpg", "This is not a photo that can be read")):
+        page.get_by_label("number input for Denoising steps").fill("20")
+        page.get_by_label("number input for Ensemble size").fill("6")
+        page.get_by_label("number input for Ensemble size").press("Tab")
+        upload(page, picture)
+        page.locator("#stop:not([disabled])").wait_for()
+        page.locator(".status b i").first.wait_for(state="attached")
+        upload(page, tmp_path / name)
+        page.locator("#status").get_by_text(ending).wait_for()
+
+
 def test_uncertainty_needs_members_and_shows_them(page, picture):
     upload(page, picture)
     page.get_by_text("1 member, 4 steps").wait_for()

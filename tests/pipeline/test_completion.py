@@ -157,6 +157,7 @@ def test_a_depth_along_the_ray_is_brought_to_the_axis(pipe, picture):
     ("hints", "sentence"),
     [
         (hints_at(TWO[0]), "at least two known depths that differ"),
+        (hints_at(TWO[0], replace(TWO[0], metres=2.0)), "contradict each other, 1 and 2 m"),
         (hints_at(TWO[0], replace(TWO[0], x=30)), "at least two known depths that differ"),
         (hints_at(*TWO, lengths=[Length(1, 1, 9, 9, 2)]), "known depths alone"),
         (hints_at(*TWO, near_m=2.0), "known depths alone"),

@@ -210,10 +210,12 @@ def test_results_are_kept_apart_and_make_room(serve, tmp_path):
 def test_a_result_takes_the_place_of_one_before_it_under_the_same_id(serve, tmp_path):
     service = serve()
     other, first = service.keep(prediction(0.1)), service.keep(prediction(0.2))
-    service.export(first, ["npy"])
+    before = service.export(first, ["npy"])["npy"]
     assert service.keep(same := prediction(0.3), first) == first
     assert service.keeps(other) and service.prediction(first) is same
-    assert not (tmp_path / first).exists()  # files of the one before
+    after = service.export(first, ["npy"])["npy"]
+    assert np.load(before).max() == np.float32(0.2)  # somebody may be reading it
+    assert np.load(after).max() == np.float32(0.3) and after.parent != before.parent
     assert service.keep(same) == first  # the very same object
     service = serve(kept_bytes=1)  # one result is always kept
     gone, _ = service.keep(prediction(0.1)), service.keep(prediction(0.2))

@@ -99,7 +99,7 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     ("wrong", "message"),
     [
         ({"steps": [51]}, "steps must be less than or equal to 50"),
-        ({"steps": 4}, "steps must be a valid tuple"),
+        ({"steps": 4}, "steps must be a list"),
         ({"sizes": [True]}, "sizes must be a valid integer"),
         ({"sizes": []}, "at least one number of steps"),
         ({"seeds": ["0"]}, "seeds must be a valid integer"),

@@ -216,9 +216,17 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
         (DEPTH, {"formats": ["uncertainty"]}, "formats", "needs 3 or more members"),
         (DEPTH, {"save_for": ["rgbd"]}, "save_for", "needs depth in metres"),
         (DEPTH, {"formats": ["npy", "ply"], "uncertainty_cut": 0.1}, "uncertainty_cut", "needs 3 or more members"),
-        (DEPTH, {"checkpoint": "normals"}, "formats", "A prediction of normals has no npy"),
+        (DEPTH, {"checkpoint": "normals", "formats": ["npy"]}, "formats", "A prediction of normals has no npy"),
         (DEPTH, {"checkpoint": "e2e-ft", "num_inference_steps": 4}, "num_inference_steps", "ask for 1 denoising step"),
         (DEPTH, {"checkpoint": "lotus-d", "ensemble_size": 3}, "ensemble_size", "is deterministic"),
+        (MESH, {"checkpoint": "normals"}, "checkpoint", "A prediction of normals has no glb"),
+        (METRES, {"anchors": [[5, 5, 2], [5, 5, 3]], "method": "completion"}, "anchors", "contradict each other"),
+        (
+            METRES,
+            {"anchors": [[5, 5, 2], [90, 90, 3]], "method": "completion", "views": "mirrored"},
+            "views",
+            "must be 'photo' for a completion",
+        ),
         (METRES, {}, "anchors", "Give a known depth"),
         (METRES, {"anchors": [[5, 5, 2]]}, "anchors", "alone cannot fix both the scale and the shift"),
         (METRES, {"anchors": [[5, 5, 2], [640, 5, 3]]}, "anchors", "outside the photo, which has 640 x 427 pixels"),
@@ -253,6 +261,10 @@ def test_what_arguments_tell_is_refused_before_the_run_where_it_is_wrong(
 ) -> None:
     found = fault(endpoint, asked(endpoint, wrong))
     assert found and found[0] == at and words in found[1]
+
+
+def test_by_default_a_call_is_given_what_suits_its_checkpoint():
+    assert fault(DEPTH, asked(DEPTH, {"checkpoint": "normals"})) is None
 
 
 def test_formats_are_those_of_the_endpoint():

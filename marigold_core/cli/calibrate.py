@@ -24,7 +24,7 @@ from marigold_core.calibration.calibrate import (
 from marigold_core.calibration.sparse import read_sparse
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, shown, table, watch
-from marigold_core.files.presets import PRESETS
+from marigold_core.files.presets import advice
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
 
@@ -100,7 +100,7 @@ def calibrate(
             describe(found),
             *([found.note] if found.note else ()),
             shown(photo_folders.described(job.folder, run.flat)),
-            *(f"{name}: {PRESETS[name].tick}" for name in programs),
+            *(f"{name}: {advice(name, found)}" for name in programs),
             sep="\n\n",
         )
     return ALL_DONE

@@ -10,7 +10,7 @@ from marigold_core.cli import photo_folders
 from marigold_core.cli.calibrate import HintWords, describe
 from marigold_core.cli.console import ALL_DONE, OUTPUT, WrittenFlat, shown
 from marigold_core.errors import SettingsError
-from marigold_core.files.presets import PRESETS
+from marigold_core.files.presets import advice
 from marigold_core.settings import ColourSettings, DepthReading, MeshSettings
 
 
@@ -61,7 +61,7 @@ def import_depth(
             *([describe(found)] if isinstance(found, metric.Calibrated) else [f"{found.kind}: {found.convention}."]),
             *([found.note] if found.note else ()),
             shown(photo_folders.described(job.folder, written.flat)),
-            *(f"{name}: {PRESETS[name].tick}" for name in programs),
+            *(f"{name}: {advice(name, found)}" for name in programs),
             sep="\n\n",
         )
     return ALL_DONE

@@ -20,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo, putchunk
 
 from marigold_core.files import archive, manifest
+from marigold_core.files.presets import MILLIMETRES_MAX
 from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z, normals, vertical_field_of_view
 from marigold_core.images import colormaps
 from marigold_core.images.intrinsics import LayerName
@@ -29,7 +30,6 @@ from marigold_core.settings import ColourSettings, Format, MeshSettings
 _3MF = "http://schemas.microsoft.com/3dmanufacturing"
 _OPC = "http://schemas.openxmlformats.org/package/2006"
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
-MILLIMETRES_MAX = 65535  # of 16 bits; what is farther is unknown, as 0 says to all readers
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Discriminator, Fi
 
 from marigold_core import __version__
 from marigold_core.calibration.calibrate import Hints, Measured
-from marigold_core.files.presets import PRESETS, SaveFor
+from marigold_core.files.presets import SaveFor, advice
 from marigold_core.geometry.camera import field_of_view, focal_length_px
 from marigold_core.images.colormaps import value_range
 from marigold_core.images.intrinsics import LayerName
@@ -144,7 +144,7 @@ def describe(
             note=prediction.note,
             given_size=prediction.given_size,
         ),
-        save_for={name: PRESETS[name].tick for name in save_for},
+        save_for={name: advice(name, prediction) for name in save_for},
         prefix=prefix,
         layers={layer.name: layer.meaning for layer in prediction.layers},
         tiny_decoder=prediction.tiny_decoder,

@@ -7,6 +7,10 @@ opened with them, or with the library that they read files with, in ``tests/file
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from marigold_core.prediction import Prediction
+
 SaveFor = Literal[
     "controlnet",
     "displacement",
@@ -21,6 +25,7 @@ SaveFor = Literal[
 ]
 
 
+MILLIMETRES_MAX = 65535  # of 16 bits; what is farther is unknown, as 0 says to all readers
 SAVE_FOR = "write the files that programs want; without formats no others"
 
 
@@ -90,3 +95,13 @@ PRESETS: dict[SaveFor, Preset] = {
         "Millimetres: 3MF says so itself, for STL choose millimetre; print it lying, scale 100 %, no supports.",
     ),
 }
+
+
+def advice(name: SaveFor, prediction: Prediction) -> str:
+    """Say what to tick in a program, and which share of a result its files do not hold."""
+    tick = PRESETS[name].tick
+    if "depth_mm" not in PRESETS[name].files:
+        return tick
+    beyond = float(np.mean(prediction.values * 1000 > MILLIMETRES_MAX))
+    left_out = f" {max(beyond, 0.001):.1%} of the pixels are farther than 65.5 m, so that they are unknown."
+    return f"{tick}{left_out if beyond else ''}"

@@ -205,8 +205,10 @@ def test_rgbd_gives_the_points_of_the_ply_as_open3d_computes_them(metres: Predic
     stored = PlyData.read(paths["ply"])["vertex"]
     np.testing.assert_allclose(points, np.stack([stored[axis] for axis in "xyz"], axis=-1), atol=0.002)
     far = replace(metres, values=metres.values * 30)  # what 16 bits cannot hold is unknown, not wrapped
-    levels = read_cv2(for_program(far, "rgbd", tmp_path / "far")["depth_mm"])
-    assert ((levels == 0) == (far.values > 65.535)).all()
+    paths = for_program(far, "rgbd", tmp_path / "far")
+    assert ((read_cv2(paths["depth_mm"]) == 0) == (far.values > 65.535)).all()
+    record = Manifest.model_validate_json(paths["manifest"].read_text())
+    assert f" {(far.values > 65.535).mean():.1%} of the pixels are farther than 65.5 m" in record.save_for["rgbd"]
 
 
 def test_transforms_name_the_files_and_the_camera(metres: Prediction, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ that do not determine the unknowns or contradict one another are refused with th
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Literal, TypeVar
@@ -126,7 +127,7 @@ def hints_of(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Measured(Prediction):
+class Measured(Prediction, ABC):
     """A prediction in metres (or of kind "scale", up to one factor), and what it came from.
 
     Attributes:
@@ -140,9 +141,9 @@ class Measured(Prediction):
     relative: Prediction | None
 
     @property
+    @abstractmethod
     def how(self) -> str:
         """What was done with which hints, in one sentence: files carry it."""
-        raise NotImplementedError
 
     @property
     def typical_residual(self) -> str:

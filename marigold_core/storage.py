@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -66,6 +66,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def refuse_existing(paths: Iterable[Path], overwrite: bool) -> bool:
+    """Tell whether any of the files is there, to be overwritten. Raises: ExportError where it is not to be."""
+    existing = next((path for path in paths if os.path.lexists(path)), None)
+    if existing and not overwrite:
+        raise ExportError(f"{existing.name} exists already; allow overwriting or choose another folder.")
+    return existing is not None
 
 
 def write_json(path: Path, content: object) -> None:
@@ -145,12 +153,13 @@ def clear_unfinished(folder: Path, name: str = "*") -> None:
 def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
     """Hold ``path`` against other processes; yields False where another one holds it, unless that is to ``wait`` for.
 
-    The operating system frees what a process that was killed held. The hidden lock file is removed in the end.
+    The operating system frees what a process that was killed held. The hidden lock file is removed in the end, and of
+    work that failed the folders that were made for it, where they are empty.
 
     Raises:
         ExportError: the folder of ``path`` cannot be made or written to.
     """
-    file = _beside(path, LOCK)
+    file, made = _beside(path, LOCK), [folder for folder in path.parents if not folder.exists()]
     with _refusals(path.name):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file)
@@ -158,13 +167,18 @@ def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
             lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             lock = None
+    failed = True
     try:
         yield lock is not None
+        failed = False
     finally:
         if lock is not None:
             with suppress(OSError):  # before it is released: whoever waits finds that its file has gone, and makes one
                 file.unlink()
             lock.release()
+        with suppress(OSError):  # of the first that holds something
+            for folder in made if failed else ():
+                folder.rmdir()
 
 
 def clear_claim(path: Path) -> None:

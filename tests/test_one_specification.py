@@ -17,7 +17,7 @@ from marigold_core.cli.calibrate import HintWords
 from marigold_core.cli.compare import ComparisonRun
 from marigold_core.cli.console import Run, WrittenFlat
 from marigold_core.cli.predict import PredictRun
-from marigold_core.cli.video import QuietRun
+from marigold_core.cli.video import PhotoRun, QuietRun
 from marigold_core.comparison.sweep import Comparison
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import (
@@ -65,9 +65,9 @@ COMMAND_MODELS: dict[str, list[Model]] = {
     "compare": [Comparison, ComparisonRun, DepthReading, MeshSettings, ColourSettings],
     "import-depth": [WrittenFlat, DepthReading, HintWords, MeshSettings, ColourSettings],
     "video": [QuietRun, Settings, VideoSettings, MeshSettings, ColourSettings],
-    "parallax": [QuietRun, Settings, ParallaxSettings, MeshSettings],
-    "defocus": [QuietRun, Settings, DefocusSettings, MeshSettings],
-    "panorama": [QuietRun, Settings, MeshSettings, ColourSettings],
+    "parallax": [PhotoRun, Settings, ParallaxSettings, MeshSettings],
+    "defocus": [PhotoRun, Settings, DefocusSettings, MeshSettings],
+    "panorama": [PhotoRun, Settings, MeshSettings, ColourSettings],
 }
 
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import tyro
 
-from marigold_core import load
 from marigold_core.cli.console import ALL_DONE, OUTPUT, watch
-from marigold_core.cli.video import QuietRun, check_extra
+from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.settings import MeshSettings, Settings
+from marigold_core.video import check_installed
 from marigold_core.video.settings import DefocusSettings
 
 
@@ -18,7 +18,7 @@ def defocus(
     ],
     /,
     output: OUTPUT,
-    run: QuietRun,
+    run: PhotoRun,
     settings: Settings,
     lens: DefocusSettings,
     mesh: MeshSettings,
@@ -28,12 +28,13 @@ def defocus(
     What shows through blurred edges and is not in the photo is filled; defocus_invented.png is white where that is so.
     Needs the extra "video".
     """
-    check_extra()
-    from marigold_core.video.defocus import save_defocus
+    check_installed()
+    from marigold_core.video.defocus import FILES, check_focus, save_defocus
 
-    pipe = load(run.model, device=run.device, dtype=run.dtype)
-    prediction = watch(pipe.stream(photo, settings), photo.name, run.quiet)
-    files = save_defocus(prediction, output / photo.stem, lens, mesh)
+    source, folder = begin(photo, output, FILES.values(), run, settings)
+    check_focus(lens, source.size)
+    prediction = watch(run.load().stream(source, settings), photo.name, run.quiet)
+    files = save_defocus(prediction, folder, lens, mesh, overwrite=run.overwrite)
     if not run.quiet:
         print(*files.values(), sep="\n")
     return ALL_DONE

@@ -37,7 +37,7 @@ def import_depth(
     "--unit-m 0.001" for millimetres. Hints turn relative depth into metres. The files are those of ``predict``.
     """
     from marigold_core.files.reader import from_depth
-    from marigold_core.files.writers import save
+    from marigold_core.files.writers import file_names, save
 
     known = hints.read(mesh.fov_x_deg)
     job = photo_folders.only_job(photo, output, "a depth map belongs to one")
@@ -51,6 +51,7 @@ def import_depth(
         found = metric.calibrate(found, known)
     _, prefix = photo_folders.place(job.folder, written.flat)
     programs = written.save_for or ()
+    file_names(written.formats, found, 0, save_for=programs, mesh=mesh)
     with (
         photo_folders.sole_writer(job.folder),
         photo_folders.result_folder(job.folder, output, written.overwrite, written.flat) as folder,

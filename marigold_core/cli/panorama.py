@@ -5,9 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from marigold_core import load
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Timed
-from marigold_core.cli.video import QuietRun
+from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
 
@@ -19,7 +18,7 @@ def panorama(
     ],
     /,
     output: OUTPUT,
-    run: QuietRun,
+    run: PhotoRun,
     settings: Settings,
     mesh: MeshSettings,
     colours: ColourSettings,
@@ -28,14 +27,15 @@ def panorama(
 
     It is equirectangular: twice as wide as high. Six overlapping views are predicted, aligned and blended.
     """
-    from marigold_core.files.panorama import save_panorama
-    from marigold_core.pipeline.panorama import Panorama, stream_panorama
+    from marigold_core.files.panorama import NAMES, save_panorama
+    from marigold_core.pipeline.panorama import Panorama, check_full, stream_panorama
 
-    pipe = load(run.model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
+    source, folder = begin(photo, output, NAMES.values(), run, settings)
+    check_full(source)
     with Timed(photo.name, run.quiet) as bar:
-        for event in stream_panorama(pipe, photo, settings, mesh):
+        for event in stream_panorama(run.load(), source, settings, mesh):
             if isinstance(event, Panorama):
-                files = save_panorama(event, output / photo.stem, mesh=mesh, colours=colours)
+                files = save_panorama(event, folder, mesh=mesh, colours=colours, overwrite=run.overwrite)
                 if not run.quiet:
                     print(f"Views differ by {event.seam:.1%} where they overlap.", *files.values(), sep="\n")
             else:

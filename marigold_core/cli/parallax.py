@@ -5,11 +5,11 @@ from typing import Annotated
 
 import tyro
 
-from marigold_core import load
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Timed, watch
-from marigold_core.cli.video import QuietRun, check_extra
+from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.prediction import Progress
 from marigold_core.settings import MeshSettings, Settings
+from marigold_core.video import check_installed
 from marigold_core.video.settings import ParallaxSettings
 
 
@@ -19,7 +19,7 @@ def parallax(
     ],
     /,
     output: OUTPUT,
-    run: QuietRun,
+    run: PhotoRun,
     settings: Settings,
     move: ParallaxSettings,
     mesh: MeshSettings,
@@ -29,13 +29,13 @@ def parallax(
     What the photo does not show is filled from the farther side; parallax_invented.mp4 is white where that is so.
     Needs the extra "video".
     """
-    check_extra()
-    from marigold_core.video.parallax import stream_parallax
+    check_installed()
+    from marigold_core.video.parallax import FILES, stream_parallax
 
-    pipe = load(run.model, device=run.device, dtype=run.dtype)
-    prediction = watch(pipe.stream(photo, settings), photo.name, run.quiet)
+    source, folder = begin(photo, output, FILES.values(), run, settings)
+    prediction = watch(run.load().stream(source, settings), photo.name, run.quiet)
     with Timed(photo.name, run.quiet) as bar:
-        for event in stream_parallax(prediction, output / photo.stem, move, mesh):
+        for event in stream_parallax(prediction, folder, move, mesh, overwrite=run.overwrite):
             if isinstance(event, Progress):
                 bar.show(event)
             elif not run.quiet:

@@ -88,13 +88,20 @@ def find_jobs(words: Sequence[str], out: Path) -> Found:
         left_out = "".join(f"; left out: {line}" for line in describe_left_out(found))
         raise SettingsError(f"There is no photo in {', '.join(words)}{left_out}.")
     found.jobs = [Job(photo, out / name) for photo, name in _names(roots).items()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"The output folder {out} cannot be made: {error.strerror}.") from None
-    if not os.access(out, os.W_OK):
-        raise SettingsError(f"The output folder {out} does not allow writing.")
+    check_output(out)
     return found
+
+
+def check_output(out: Path) -> None:
+    """Check that an output folder is there or can be made; it is made with the first result.
+
+    Raises: SettingsError.
+    """
+    at = next(at for at in (out, *out.absolute().parents) if os.path.lexists(at))
+    if not at.is_dir():
+        raise SettingsError(f"The output folder {out} cannot be made: {at} is no folder.")
+    if not os.access(at, os.W_OK):
+        raise SettingsError(f"The output folder {out} does not allow writing.")
 
 
 def only_job(word: str, out: Path, why: str) -> Job:

@@ -57,26 +57,26 @@ def predict(
 
     began = time.time()
     found = photo_folders.find_jobs(photos, output)
-    results = Path(run.results) if run.results else None
-    report = Report(run.quiet, json, results, len(found.jobs), run.flat)
-    for line in photo_folders.describe_left_out(found):
-        report.say(f"left out: {line}")
-    for path, reason in found.refused:
-        report.add(path, "failed", str(reason))
-    if not found.jobs:
-        report.close()
-        return report.status()
     model = run.model or default_checkpoint()
     record = find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
     settings = resolve(settings, record)
     programs = run.save_for or ()
     files = writers.file_names(run.formats, record, settings.ensemble_size, save_for=programs, mesh=mesh)
+    results = Results(Path(run.results)) if run.results else None
+    report = Report(run.quiet, json, results, len(found.jobs), run.flat)
+    for line in photo_folders.describe_left_out(found):
+        report.say(f"left out: {line}")
+    if not found.jobs:
+        report.begin(found)
+        report.close()
+        return report.status()
     pipe = load(model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
+    report.begin(found)
     wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
 
     def predict_one(job: photo_folders.Job) -> None:
         """Predict one photo, whose folder is claimed, and write its files."""
-        report.begin()
+        report.start()
         photo = job.load()
         _, prefix = photo_folders.place(job.folder, run.flat)
         photo_folders.end_publishing(job.folder, run.flat)
@@ -122,13 +122,13 @@ class Report:
     """What became of each photo: a line at once on stderr, and on stdout a table at the end or JSON at once."""
 
     def __init__(
-        self, quiet: bool, as_json: bool, results: Path | None = None, expected: int = 0, flat: bool = False
+        self, quiet: bool, as_json: bool, results: "Results | None" = None, expected: int = 0, flat: bool = False
     ) -> None:
-        """Begin with no photo of the ``expected`` ones. Raises: SettingsError or ExportError for ``results``."""
+        """Begin with no photo of the ``expected`` ones."""
         self._quiet, self._as_json, self._expected, self._flat = quiet, as_json, expected, flat
         self._rows: list[tuple[str, str, str]] = []
         self._through, self._seconds, self._began = 0, list[float](), time.perf_counter()
-        self._output, self._results = Output(), Results(results) if results else None
+        self._output, self._results = Output(), results
 
     def say(self, line: str) -> None:
         """Print a line about the run, unless it is quiet."""
@@ -139,7 +139,14 @@ class Report:
         """Print a line of the results."""
         self._output.print(line, sys.stdout)
 
-    def begin(self) -> None:
+    def begin(self, found: photo_folders.Found) -> None:
+        """Begin with what cannot be photos, once nothing else is refused. Raises: ExportError."""
+        if self._results:
+            self._results.open()
+        for path, reason in found.refused:
+            self.add(path, "failed", str(reason))
+
+    def start(self) -> None:
         """Take the time of the next photo."""
         self._began = time.perf_counter()
 
@@ -201,17 +208,23 @@ class Results:
     """A file of one line a photo, written as the photos are done: CSV, or JSON by lines."""
 
     def __init__(self, path: Path) -> None:
-        """Begin the file anew. Raises: SettingsError for another ending, ExportError when it cannot be written."""
+        """Check the name. Raises: SettingsError for another ending, ExportError for a file that is not ours."""
         if path.suffix.lower() not in (".csv", ".jsonl"):
             raise SettingsError(f"The file of results must end in .csv or .jsonl, but got {path.name}.")
+        self._path, self._as_csv, self._is_empty = path, path.suffix.lower() == ".csv", True
         try:
             if path.exists() and not _is_ours(path):
                 raise ExportError(f"{path} was not written by --results; give another file.")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
         except OSError as error:
             raise ExportError(f"{path} cannot be written: {error.strerror}.") from None
-        self._as_csv, self._is_empty = path.suffix.lower() == ".csv", True
+
+    def open(self) -> None:
+        """Begin the file anew. Raises: ExportError when it cannot be written."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
+        except OSError as error:
+            raise ExportError(f"{self._path} cannot be written: {error.strerror}.") from None
 
     def add(self, record: dict[str, Any]) -> None:
         """Write a line. Raises: ExportError when the disk refuses."""

@@ -1,17 +1,24 @@
 """The command ``video``: a clip becomes depth that is steady from frame to frame."""
 
-from importlib.util import find_spec
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from pydantic import Field
 
 from marigold_core import load
-from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Timed
-from marigold_core.errors import MarigoldError
-from marigold_core.settings import ColourSettings, MeshSettings, Settings
+from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Timed, Written
+from marigold_core.cli.photo_folders import check_output
+from marigold_core.errors import CheckpointError
+from marigold_core.settings import ColourSettings, MeshSettings, Settings, help_text
+from marigold_core.storage import refuse_existing
+from marigold_core.video import check_installed
 from marigold_core.video.settings import VideoSettings
+
+if TYPE_CHECKING:
+    from marigold_core.images.photo import Photo
+    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 
 class QuietRun(RunOf[str]):
@@ -19,13 +26,34 @@ class QuietRun(RunOf[str]):
 
     quiet: bool = Field(False, description="print nothing but what failed")
 
+    def load(self) -> "MarigoldPipeline":
+        """Load the checkpoint."""
+        return load(self.model, device=self.device, dtype=self.dtype, tiny_autoencoder=self.tiny_autoencoder)
 
-def check_extra() -> None:
-    """Raise MarigoldError where PyAV or OpenCV is missing."""
-    if find_spec("av") is None or find_spec("cv2") is None:
-        raise MarigoldError(
-            "This needs PyAV and OpenCV, which are not installed: pip install 'marigold-depth-studio[video]'."
-        )
+
+class PhotoRun(QuietRun):
+    """Which checkpoint runs where, and what is written."""
+
+    overwrite: bool = Field(False, description=help_text(Written, "overwrite"))
+
+
+def begin(photo: Path, output: Path, files: Iterable[str], run: PhotoRun, settings: Settings) -> "tuple[Photo, Path]":
+    """Open a photo and name the folder of its files, before the seconds that a checkpoint takes.
+
+    Raises: SettingsError, ImageError, CheckpointError and ExportError where that cannot be, or a file is there.
+    """
+    from marigold_core.checkpoints.registry import default_checkpoint, find
+    from marigold_core.images.photo import load_photo
+    from marigold_core.pipeline.views import resolve
+
+    check_output(output)
+    folder = output / photo.stem
+    refuse_existing((folder / name for name in files), run.overwrite)
+    record = find(run.model or default_checkpoint())
+    resolve(settings, record)
+    if record.modality != "depth":
+        raise CheckpointError(f"This is made of depth, but {record.name} predicts {record.modality}.")
+    return load_photo(photo), folder
 
 
 def video(
@@ -46,12 +74,15 @@ def video(
     by the same command. Memory does not grow with the length; the depth of all frames lies on the disk meanwhile.
     Needs the extra "video".
     """
-    check_extra()
-    from marigold_core.video.convert import VideoResult, stream_video
+    check_installed()
+    from marigold_core.video.clips import Clip
+    from marigold_core.video.convert import VideoResult, check_folder, stream_video
 
-    pipe = load(run.model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
-    folder = output / clip.stem
-    made = None
+    check_output(output)
+    folder, made = output / clip.stem, None
+    check_folder(folder)
+    Clip(clip)  # what is no video is refused before the seconds that the checkpoint takes
+    pipe = run.load()
     with Timed(clip.name, run.quiet) as bar:
         for event in stream_video(pipe, clip, folder, settings, together, mesh=mesh, colours=colours):
             if isinstance(event, VideoResult):

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from marigold_core import storage
-from marigold_core.errors import ExportError
 from marigold_core.files import manifest
 from marigold_core.geometry import preview, sphere
 from marigold_core.images.colormaps import depth_to_rgb
@@ -41,9 +40,7 @@ def save_panorama(
     """
     mesh, colours = mesh or MeshSettings(), colours or ColourSettings()
     paths = {name: Path(folder) / file for name, file in NAMES.items()}
-    existing = [path.name for path in paths.values() if path.exists()]
-    if existing and not overwrite:
-        raise ExportError(f"{existing[0]} exists already; allow overwriting or choose another folder.")
+    storage.refuse_existing(paths.values(), overwrite)
     nearest = float(panorama.distance.min())
     unit = (panorama.distance - nearest) / ((1 - nearest) or 1.0)
     near, far = sorted((colours.range_from, colours.range_to))

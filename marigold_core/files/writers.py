@@ -77,10 +77,7 @@ def save(
         raise ExportError("The prediction holds values that are not numbers; run again with dtype float32.")
     paths = {name: folder / f"{prefix}{FILES[name][0]}" for name in names}
     paths["manifest"] = folder / f"{prefix}{MANIFEST}"
-    existing = [path.name for path in paths.values() if path.exists()]
-    if existing and not overwrite:
-        raise ExportError(f"{existing[0]} exists already; allow overwriting or choose another folder.")
-    if existing:
+    if storage.refuse_existing(paths.values(), overwrite):
         storage.remove(paths["manifest"])  # it states hashes of files that are about to change
 
     content = Content(prediction, mesh, colours, prefix)

@@ -9,7 +9,7 @@ import numpy as np
 from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.geometry import sphere
 from marigold_core.geometry.camera import metric_z
-from marigold_core.images.photo import load_photo
+from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.pipeline import PhotoSource
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
@@ -40,6 +40,16 @@ class Panorama:
     view: Prediction  # the first view's, for what it was made with
 
 
+def check_full(photo: Photo) -> None:
+    """Check that a photo is a full panorama by its shape. Raises: ImageError."""
+    height, width = photo.size
+    if abs(width / (2 * height) - 1) > ASPECT_ERROR:
+        raise ImageError(
+            f"A 360-degree panorama is twice as wide as high, but this has {width} x {height} pixels;"
+            " one of less than the full circle or sphere has to be padded first."
+        )
+
+
 def stream_panorama(
     pipe: Predictor, photo: PhotoSource, settings: Settings | None = None, mesh: MeshSettings | None = None
 ) -> Iterator[Progress | Panorama]:
@@ -56,14 +66,10 @@ def stream_panorama(
         SettingsError: a setting is out of range.
         CheckpointError: the checkpoint predicts something else than depth.
     """
-    picture = load_photo(photo).pixels
+    source = load_photo(photo)
+    check_full(source)
+    picture, settings = source.pixels, pipe.resolve(settings)
     height, width = picture.shape[:2]
-    if abs(width / (2 * height) - 1) > ASPECT_ERROR:
-        raise ImageError(
-            f"A 360-degree panorama is twice as wide as high, but this has {width} x {height} pixels;"
-            " one of less than the full circle or sphere has to be padded first."
-        )
-    settings = pipe.resolve(settings)
     side = sphere.face_side_px(width, settings.processing_resolution or NATIVE_SIDE_PX)
     mesh = (mesh or MeshSettings()).changed(fov_x_deg=sphere.FACE_FOV_DEG, smoothing=0.0)
     views, first = list[np.ndarray](), None

@@ -22,7 +22,6 @@ from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, NO_CHANGE, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
-from marigold_core.ui.screens import lens as lens_screen
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.screens.depth import DepthScreen
@@ -37,6 +36,7 @@ from marigold_core.ui.templates import render
 from marigold_core.ui.text import lens as lens_text
 from marigold_core.ui.text import video as video_text
 from marigold_core.ui.theme import script
+from marigold_core.video import IS_INSTALLED
 
 KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
 
@@ -53,7 +53,7 @@ def build(service: Service) -> gr.Blocks:
                 compare_tab = CompareScreen(service)
             with gr.Tab(text.BATCH_TAB):
                 batch_tab = BatchScreen(service)
-            with gr.Tab(video_text.TAB, visible=lens_screen.IS_HERE):
+            with gr.Tab(video_text.TAB, visible=IS_INSTALLED):
                 video_tab = VideoScreen(service)
         photo_tab.connect(page)
         compare_tab.connect(page, photo_tab.controller.photo, photo_tab.controller.result)
@@ -100,7 +100,7 @@ class PhotoTab:
                         mesh = MeshScreen(controller, mesh_tab)
                     with gr.Tab(text.METRES_TAB) as metres_tab:
                         metres = MetresScreen(controller)
-                    with gr.Tab(lens_text.TAB, visible=lens_screen.IS_HERE) as lens_tab:
+                    with gr.Tab(lens_text.TAB, visible=IS_INSTALLED) as lens_tab:
                         lens = LensScreen(controller)
                     with gr.Tab(text.FILES_TAB, render_children=True) as files_tab:  # for manifests that are dropped
                         files = FilesScreen(controller)

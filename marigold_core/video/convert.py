@@ -112,6 +112,12 @@ def predict_video(
     raise AssertionError("a run ends with its result")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ExportError where ``folder`` holds a finished result."""
+    if (folder / RECORD).exists():
+        raise ExportError(f"{folder} holds a finished result already; give another folder or remove it.")
+
+
 def stream_video(
     pipe: Predictor,
     source: str | Path,
@@ -128,8 +134,7 @@ def stream_video(
         raise VideoError(
             f"Only depth can be steadied over time, but {pipe.checkpoint.name} predicts {pipe.checkpoint.modality}."
         )
-    if (folder / RECORD).exists():
-        raise ExportError(f"{folder} holds a finished result already; give another folder or remove it.")
+    check_folder(folder)
     settings, clip = pipe.resolve(settings), Clip(source)
     made_with = {
         "source": _fingerprint(clip.path),

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from marigold_core import storage
-from marigold_core.errors import ExportError, SettingsError
+from marigold_core.errors import SettingsError
 from marigold_core.geometry.camera import metric_z
 from marigold_core.geometry.depth_filters import ndimage, sharpen
 from marigold_core.images.colormaps import to_linear
@@ -37,9 +37,8 @@ def defocus(
     """
     settings, mesh = settings or DefocusSettings(), mesh or MeshSettings()
     height, width = prediction.photo.shape[:2]
-    x, y = settings.focus or (width / 2, height / 2)
-    if not (0 <= x < width and 0 <= y < height):
-        raise SettingsError(f"The focus {x:g}, {y:g} lies outside the photo of {width} x {height} pixels.")
+    x, y = check_focus(settings, prediction.photo_size)
+    x, y = x * width / prediction.photo_size[1], y * height / prediction.photo_size[0]
     z = sharpen(metric_z(prediction, mesh), mesh.edge_cut)
     scale = min(1.0, LONGEST_PX / max(height, width))
     size = max(2, round(width * scale)), max(2, round(height * scale))
@@ -67,6 +66,15 @@ def defocus(
     return _to_srgb(made), invented > SEEN
 
 
+def check_focus(settings: DefocusSettings, photo_size: tuple[int, int]) -> tuple[float, float]:
+    """Tell the pixel in focus of a photo (height, width). Raises: SettingsError where it lies outside."""
+    height, width = photo_size
+    x, y = settings.focus or (width / 2, height / 2)
+    if not (0 <= x < width and 0 <= y < height):
+        raise SettingsError(f"The focus {x:g}, {y:g} lies outside the photo of {width} x {height} pixels.")
+    return x, y
+
+
 def save_defocus(
     prediction: Prediction,
     folder: str | Path,
@@ -82,9 +90,7 @@ def save_defocus(
         SettingsError: the focus lies outside the photo.
     """
     paths = {name: Path(folder) / file for name, file in FILES.items()}
-    existing = [path.name for path in paths.values() if path.exists()]
-    if existing and not overwrite:
-        raise ExportError(f"{existing[0]} exists already; allow overwriting or choose another folder.")
+    storage.refuse_existing(paths.values(), overwrite)
     for path, picture in zip(paths.values(), defocus(prediction, settings, mesh), strict=True):
         file = BytesIO()
         Image.fromarray(picture).save(file, "PNG")

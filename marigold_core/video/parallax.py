@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from marigold_core import storage
-from marigold_core.errors import ExportError
 from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z
 from marigold_core.geometry.depth_filters import sharpen
 from marigold_core.prediction import Prediction, Progress
@@ -138,9 +137,7 @@ def stream_parallax(
     """
     settings, mesh = settings or ParallaxSettings(), mesh or MeshSettings()
     paths = {name: Path(folder) / file for name, file in FILES.items()}
-    existing = [path.name for path in paths.values() if path.exists()]
-    if existing and not overwrite:
-        raise ExportError(f"{existing[0]} exists already; allow overwriting or choose another folder.")
+    storage.refuse_existing(paths.values(), overwrite)
     total = len(camera_path(settings))
     with storage.replacing(paths["clip"]) as clip, storage.replacing(paths["invented"]) as invented:
         time_base = Fraction(1, settings.rate)

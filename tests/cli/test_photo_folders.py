@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from marigold_core import cli
 from tests.helpers.command_line import QUICK, Predict, fingerprints, fresh
@@ -38,6 +39,50 @@ def test_bad_files_among_good_ones_are_named_and_the_rest_is_done(folder, out, w
 def test_a_missing_photo_is_named_and_the_others_are_done(folder: Path, out: Path, write, predict: Predict) -> None:
     assert predict(write(folder / "a.png"), folder / "b.png") == cli.SOME_FAILED
     assert (out / "a" / "depth.npy").exists()
+
+
+# ------------------------------------------------------------------------------- nothing is made for what is refused
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict in/a.png --results new/r.txt",
+        "predict in/a.png --results new/r.csv --formats uncertainty",
+        "predict in/a.png --results new/r.csv --model no-such",
+        "predict in/broken.png",
+        "calibrate in/a.png",
+        "calibrate in/a.png --anchors 1,2",
+        "calibrate in/a.png --anchors 999,2,3;4,5,6",
+        "calibrate in/a.png --anchors 1,2,3;4,5,6 --sparse in/broken.png",
+        "import-depth in/a.png",
+        "import-depth in/a.png in/a.png in/a.png",
+        "import-depth in/a.png in/grey.png --save-for rgbd",
+        "import-depth in/a.png in/grey.png --formats uncertainty",
+        "compare in/a.png --steps 0",
+        "compare in/a.png --depth in/broken.png",
+        "compare in/a.png --sizes 1 --formats uncertainty",
+        "video in/a.txt",
+        "panorama in/a.png",
+        "parallax in/broken.png",
+        "parallax in/a.png --ensemble-size 0",
+        "defocus in/a.png --focus 64,2",
+        "replay in -o out",
+    ],
+)
+def test_a_refused_command_makes_nothing(
+    words: str, folder: Path, out: Path, write, tiny_depth: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "a.png")
+    write(folder / "grey.png")
+    Image.open(folder / "grey.png").convert("L").save(folder / "grey.png")
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:300])
+    (folder / "a.txt").write_text("no video")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
+    assert cli.main([*words.split(), "-o", "out/deep"]) not in (cli.ALL_DONE, cli.INTERRUPTED)
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {path.name for path in folder.parent.iterdir()} == {"in"}
 
 
 # ------------------------------------------------------------------------------- T64: nothing of the user's is lost

@@ -1,5 +1,6 @@
 """Clips and depth of field from one photo: right where the photo shows it, marked where it does not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -88,6 +89,8 @@ def test_what_is_in_focus_stays_and_all_else_is_blurred(prediction: Prediction) 
     assert near[:20, :, 0].max() < 10  # no red of the sharp card in the wall
     assert not invented[BOX].any()
 
+    read_smaller = replace(prediction, given_size=(120, 160))  # positions are those of the photo that was given
+    np.testing.assert_array_equal(defocus(read_smaller, DefocusSettings(focus=(80, 60), aperture=0.1), MESH)[0], near)
     far, invented = defocus(prediction, DefocusSettings(focus=(5, 5), aperture=0.1), MESH)
     np.testing.assert_allclose(far[:12], prediction.photo[:12], atol=1)
     card = slice(26, 34), slice(36, 44), 0

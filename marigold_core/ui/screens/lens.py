@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Generator
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +24,6 @@ from marigold_core.video.settings import DefocusSettings, ParallaxSettings
 
 INVENTED = np.array([255, 0, 200])  # the colour that marks pixels that the photo does not show
 CLIP = ParallaxSettings(seconds=3.0, rate=20, longest_px=720)
-IS_HERE = find_spec("cv2") is not None and find_spec("av") is not None  # whether the extra "video" is installed
 
 
 class LensScreen(Screen):
@@ -88,7 +86,7 @@ class LensScreen(Screen):
     def on_click(self, values: Values, event: gr.SelectData) -> Update:
         """Make the clicked pixel sharp."""
         with translate_errors():
-            height, width = self.controller.shown(values[self.controller.result]).photo.shape[:2]
+            height, width = self.controller.shown(values[self.controller.result]).photo_size
             scale = preview_size((height, width))[0] / width
             x, y = (float(side) / scale for side in event.index)
             focus = min(max(x, 0), width - 1), min(max(y, 0), height - 1)

@@ -51,23 +51,27 @@ def read_vertices(glb: bytes) -> tuple[np.ndarray, int]:
     return vertices, 0 if indices is None else tree["accessors"][indices]["count"] // 3
 
 
-def centred(glb: bytes) -> bytes:
+def centred(glb: bytes, *, about_origin: bool = False) -> bytes:
     """GLB with one mesh -> the same, and a triangle without area that makes its box lie evenly about the optical axis.
 
-    The viewer looks at the middle of the box, and so along the axis of the photo.
+    The viewer looks at the middle of the box, and so along the axis of the photo; ``about_origin`` makes the camera's
+    own place the middle.
     """
     vertices, _ = read_vertices(glb)
-    reach = abs(vertices).max(axis=0)[:2]
-    corners = np.array([[*-reach, vertices[0, 2]], [*reach, vertices[0, 2]], [*reach, vertices[0, 2]]], "<f4")
+    reach = abs(vertices).max(axis=0)
+    ends = np.stack([-reach, reach, reach])
+    if not about_origin:
+        ends[:, 2] = vertices[0, 2]
+    corners = ends.astype("<f4")
     (length,) = struct.unpack_from("<I", glb, 12)
     tree, body = json.loads(glb[20 : 20 + length]), glb[28 + length :]
     place = {"buffer": 0, "byteOffset": len(body), "byteLength": corners.nbytes}
-    ends = {"min": corners.min(axis=0).tolist(), "max": corners.max(axis=0).tolist()}
+    limits = {"min": corners.min(axis=0).tolist(), "max": corners.max(axis=0).tolist()}
     about = {"componentType": 5126, "type": "VEC3", "count": len(corners)}
     tree["scenes"][tree.get("scene", 0)]["nodes"].append(len(tree["nodes"]))
     tree["nodes"].append({"mesh": len(tree["meshes"])})
     tree["meshes"].append({"primitives": [{"attributes": {"POSITION": len(tree["accessors"])}}]})
-    tree["accessors"].append({"bufferView": len(tree["bufferViews"]), **about, **ends})
+    tree["accessors"].append({"bufferView": len(tree["bufferViews"]), **about, **limits})
     tree["bufferViews"].append(place)
     tree["buffers"][0]["byteLength"] = len(body) + corners.nbytes
     head = json.dumps(tree, separators=(",", ":")).encode()

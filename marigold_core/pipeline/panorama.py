@@ -11,7 +11,7 @@ from marigold_core.geometry import sphere
 from marigold_core.geometry.camera import metric_z
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.pipeline import PhotoSource
-from marigold_core.prediction import Prediction, Progress
+from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
 
 ASPECT_ERROR = 0.02  # by which width may miss twice the height
@@ -25,8 +25,8 @@ class Predictor(Protocol):
         """Fill in what the checkpoint decides."""
         ...
 
-    def __call__(self, photo: PhotoSource, settings: Settings | None = None) -> Prediction:
-        """Predict from a view [H, W, 3] uint8."""
+    def stream(self, photo: PhotoSource, settings: Settings | None = None) -> Iterator[Progress | Prediction]:
+        """Predict from a view [H, W, 3] uint8, step by step."""
         ...
 
 
@@ -40,10 +40,15 @@ class Panorama:
     view: Prediction  # the first view's, for what it was made with
 
 
+def is_full(height: int, width: int) -> bool:
+    """Return whether a photo of this size may be a full panorama."""
+    return abs(width / (2 * height) - 1) <= ASPECT_ERROR
+
+
 def check_full(photo: Photo) -> None:
     """Check that a photo is a full panorama by its shape. Raises: ImageError."""
     height, width = photo.size
-    if abs(width / (2 * height) - 1) > ASPECT_ERROR:
+    if not is_full(height, width):
         raise ImageError(
             f"A 360-degree panorama is twice as wide as high, but this has {width} x {height} pixels;"
             " one of less than the full circle or sphere has to be padded first."
@@ -53,7 +58,7 @@ def check_full(photo: Photo) -> None:
 def stream_panorama(
     pipe: Predictor, photo: PhotoSource, settings: Settings | None = None, mesh: MeshSettings | None = None
 ) -> Iterator[Progress | Panorama]:
-    """Predict view by view, yielding a ``Progress`` each and the ``Panorama`` at the end.
+    """Predict view by view, yielding a ``Progress`` a step and the ``Panorama`` at the end.
 
     Args:
         pipe: a loaded checkpoint that predicts depth.
@@ -75,7 +80,10 @@ def stream_panorama(
     views, first = list[np.ndarray](), None
     for face, name in enumerate(sphere.FACES):
         yield Progress(face, len(sphere.FACES), f"looking {name}")
-        made = pipe(sphere.cut_out(picture, face, side), settings)
+        events = ProgressEvents(pipe.stream(sphere.cut_out(picture, face, side), settings))
+        for event in events:
+            yield Progress(face, len(sphere.FACES), f"looking {name}: {event.stage}")
+        made = events.result
         if made.modality != "depth":
             raise CheckpointError(f"A panorama is made of depth, but {made.checkpoint} predicts {made.modality}.")
         first = first or made

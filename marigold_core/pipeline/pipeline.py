@@ -255,6 +255,8 @@ class MarigoldPipeline:
         settings: Settings | None = None,
         start: Prediction | None = None,
         hints: Hints | None = None,
+        *,
+        carry: LatentCarry | None = None,
     ) -> Iterator[Progress | Prediction]:
         """Predict step by step; closing the iterator stops the work before the next step.
 
@@ -265,6 +267,7 @@ class MarigoldPipeline:
                 taken over; of a completion the relative one that it remembers.
             hints: known depths that guide the denoising where their method is "completion", as ``complete``. Others
                 change nothing here: ``calibrate`` solves them on the result.
+            carry: as ``__call__``.
 
         Yields:
             A ``Progress`` each step and a ``Prediction`` after each member; the last one is the result.
@@ -278,7 +281,7 @@ class MarigoldPipeline:
         """
         if hints is not None and hints.guides:
             return self._complete(photo, settings, start, hints)
-        return self._run(photo, settings, start, every_member=True)
+        return self._run(photo, settings, start, every_member=True, carry=carry)
 
     def complete(
         self,

@@ -147,9 +147,9 @@ class Service:
         photo = load_photo(photo)
         checkpoint = checkpoint or default_checkpoint()
         _check_early(settings or Settings(), checkpoint)
-        pipe = yield from self._loaded(checkpoint)
+        pipe = yield from self.loaded(checkpoint)
         if record and record.dtype and record.device == pipe.device.type and str(pipe.dtype) != f"torch.{record.dtype}":
-            pipe = yield from self._loaded(checkpoint, record.dtype)
+            pipe = yield from self.loaded(checkpoint, record.dtype)
         if check:
             check(pipe.checkpoint)
         hints = hints or (record.hints if record else None)
@@ -171,7 +171,7 @@ class Service:
         loaded = loading is not None and loading.done() and loading.exception() is None
         return estimate(checkpoint, settings, photo_size, loading.result() if loading and loaded else None)
 
-    def _loaded(self, checkpoint: str, dtype: str | None = None) -> "Generator[Progress, None, MarigoldPipeline]":
+    def loaded(self, checkpoint: str, dtype: str | None = None) -> "Generator[Progress, None, MarigoldPipeline]":
         """Load a checkpoint as ``warm`` unless it is loaded, yielding while that takes time -> its pipeline."""
         loading = self.warm(checkpoint, dtype)
         while True:
@@ -307,7 +307,7 @@ class Service:
             _check_early(requested.largest, checkpoint)
         records = list["Checkpoint"]()
         for checkpoint in sweep.checkpoints:
-            pipe = yield from self._loaded(checkpoint)
+            pipe = yield from self.loaded(checkpoint)
             check_cost(pipe.resolve(requested.largest), size)
             records.append(pipe.checkpoint)
         sweeps.check_alike(records)
@@ -318,12 +318,12 @@ class Service:
             known = self.estimate(requested.sample, size, checkpoint)
             if known.measured:
                 return known.parts
-            pipe = yield from self._loaded(checkpoint)
+            pipe = yield from self.loaded(checkpoint)
             return (yield from sweeps.measure(timed(pipe.stream(sweep.photo, requested.sample), checkpoint)))
 
         cost = self.comparison_cost(requested, sweep.checkpoints, size)
         seconds = cost.seconds if cost.measured else None
-        yield from self._run_in_turn(sweeps.run(sweep, self._loaded, part_times), seconds)
+        yield from self._run_in_turn(sweeps.run(sweep, self.loaded, part_times), seconds)
 
     def comparison(self, key: str | None) -> Sweep:
         """Return a kept comparison. Raises: ExportError when there is none, or it was dropped."""

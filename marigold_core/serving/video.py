@@ -1,22 +1,23 @@
-"""Frames of a clip as jobs of the service: other visitors' jobs come between two frames."""
+"""Frames of a clip and views of a panorama as jobs of the service: other visitors' jobs come between two of them."""
 
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from marigold_core.prediction import Prediction
+from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import ResolvedSettings, Settings
 
 if TYPE_CHECKING:
     from marigold_core.checkpoints.registry import Checkpoint
+    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 
 class SharedPredictor:
-    """What ``video.convert.stream_video`` takes for a loaded checkpoint."""
+    """What ``stream_video`` and ``stream_panorama`` take for a loaded checkpoint."""
 
-    def __init__(self, service: Service, checkpoint: str) -> None:
-        """Load the checkpoint unless it is loaded. Raises: CheckpointError."""
-        self._service, self._name = service, checkpoint
-        self._pipe = service.warm(checkpoint).result()
+    def __init__(self, service: Service, checkpoint: str, pipe: "MarigoldPipeline") -> None:
+        """Take the loaded checkpoint of a service; ``shared_predictor`` loads it."""
+        self._service, self._name, self._pipe = service, checkpoint, pipe
 
     @property
     def checkpoint(self) -> "Checkpoint":
@@ -27,8 +28,14 @@ class SharedPredictor:
         """Fill in what the checkpoint decides. Raises: SettingsError."""
         return self._pipe.resolve(settings)
 
-    def __call__(self, photo: Any, settings: Settings | None = None, carry: object = None) -> Prediction:
-        """Predict from a frame [H, W, 3] uint8 when it is its turn; nothing is carried over from the one before."""
-        *_, made = self._service.run(photo, settings, self._name)
-        assert isinstance(made, Prediction)  # a run ends with its prediction or raises
-        return made
+    def stream(
+        self, photo: Any, settings: Settings | None = None, *, carry: object = None
+    ) -> Iterator[Progress | Prediction]:
+        """Predict from a picture [H, W, 3] uint8 when it is its turn; nothing is carried over from the one before."""
+        return self._service.run(photo, settings, self._name)
+
+
+def shared_predictor(service: Service, checkpoint: str) -> Generator[Progress, None, SharedPredictor]:
+    """Load a checkpoint unless it is loaded, yielding while that takes time. Raises: CheckpointError."""
+    pipe = yield from service.loaded(checkpoint)
+    return SharedPredictor(service, checkpoint, pipe)

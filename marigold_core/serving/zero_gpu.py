@@ -14,9 +14,10 @@ import torch
 
 from marigold_core.calibration.calibrate import Hints
 from marigold_core.comparison.sweep import Comparison
-from marigold_core.errors import CheckpointError, MarigoldError
+from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.pipeline import MarigoldPipeline, PhotoSource
+from marigold_core.pipeline.sampling import LatentCarry
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.serving import hosting
 from marigold_core.serving.runtime_estimate import estimate
@@ -65,11 +66,16 @@ class LentPipeline(MarigoldPipeline):
         settings: Settings | None = None,
         start: Prediction | None = None,
         hints: Hints | None = None,
+        *,
+        carry: LatentCarry | None = None,
     ) -> Iterator[Progress | Prediction]:
         """Predict step by step, as ``MarigoldPipeline.stream``.
 
-        Raises: HostError when the host refuses or loses the run, SettingsError when it is too long for one call.
+        Raises: HostError when the host refuses or loses the run, SettingsError when it is too long for one call, or
+        something is to be carried over from the process that had the GPU before.
         """
+        if carry is not None:
+            raise SettingsError("A GPU that is lent for each frame keeps nothing of the one before; set carry to 0.")
         opened, settings = load_photo(photo), self.resolve(settings, hints)
         needed = estimate(self.name, settings, opened.pixels.shape[:2], self, hints).seconds
         return self._lend(needed, "stream", opened, settings, start, hints)

@@ -30,10 +30,12 @@ from marigold_core.ui.screens.history import History
 from marigold_core.ui.screens.lens import LensScreen
 from marigold_core.ui.screens.mesh import MeshScreen
 from marigold_core.ui.screens.metres import MetresScreen
+from marigold_core.ui.screens.panorama import PanoramaScreen
 from marigold_core.ui.screens.uncertainty import UncertaintyScreen
 from marigold_core.ui.screens.video import VideoScreen
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import lens as lens_text
+from marigold_core.ui.text import panorama as panorama_text
 from marigold_core.ui.text import video as video_text
 from marigold_core.ui.theme import script
 from marigold_core.video import IS_INSTALLED
@@ -102,21 +104,23 @@ class PhotoTab:
                         metres = MetresScreen(controller)
                     with gr.Tab(lens_text.TAB, visible=IS_INSTALLED) as lens_tab:
                         lens = LensScreen(controller)
+                    with gr.Tab(panorama_text.TAB, visible=False) as panorama_tab:
+                        panorama = PanoramaScreen(controller, panorama_tab)
                     with gr.Tab(text.FILES_TAB, render_children=True) as files_tab:  # for manifests that are dropped
                         files = FilesScreen(controller)
                         self.link = ShareLink(controller, self.inputs, self.gallery)
                         self.replay = ReplayButton(controller, self.inputs)
                 history = History(controller)
-        controller.screens += [depth, uncertainty, mesh, metres, lens, files, history]
-        for tab in (depth_tab, uncertainty_tab, metres_tab, lens_tab, files_tab):
+        controller.screens += [depth, uncertainty, mesh, metres, lens, panorama, files, history]
+        for tab in (depth_tab, uncertainty_tab, metres_tab, lens_tab, panorama_tab, files_tab):
             mesh.closed_by(tab)
-        for tab in (depth_tab, uncertainty_tab, mesh_tab, metres_tab, lens_tab, files_tab):
+        for tab in (depth_tab, uncertainty_tab, mesh_tab, metres_tab, lens_tab, panorama_tab, files_tab):
             on(tab.select, partial(OpenTab.set, name=str(tab.label)), controller.open_tab, None)
 
     def connect(self, page: gr.Blocks) -> None:
         """Wire the events; called once everything is drawn."""
         controller = self.controller
-        triggers = [controller.run.click, controller.photo.upload]
+        triggers = [controller.actions.run.click, controller.photo.upload]
         given = {controller.photo, controller.result, self.ran, *self.inputs.values, *controller.inputs}
         changed = [*controller.outputs, self.ran]
         job = on(triggers, self.on_run, given, changed, MODEL, trigger_mode="once")
@@ -127,7 +131,7 @@ class PhotoTab:
             one.success(self.on_ended, [controller.photo, self.ran], self.next, **LIGHT, **QUIET)
         for part in (*controller.screens, self.given, self.gallery, self.link, self.replay):
             part.listen()
-        on(controller.stop.click, None, None, None, cancels=[*controller.jobs])
+        on(controller.actions.stop.click, None, None, None, cancels=[*controller.jobs])
         given: set[Component] = {controller.result, controller.failed, *controller.inputs}
         for job in controller.jobs:
             controller.after(job)

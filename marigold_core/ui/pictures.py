@@ -4,6 +4,7 @@ import hashlib
 import os
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import gradio as gr
 import numpy as np
@@ -31,6 +32,11 @@ def preview(picture: np.ndarray) -> str:
 def photo_file(photo: np.ndarray) -> str:
     """[H, W, 3] uint8 -> the file of a photo for the page. Raises: ExportError as ``storage.write_bytes``."""
     return _write(photo, "photo.jpeg")
+
+
+def file_address(path: str | Path) -> str:
+    """Give a file of the server's folder the address under which the page finds it."""
+    return f"gradio_api/file={quote(str(path))}"
 
 
 def shrunk(picture: np.ndarray) -> Image.Image:

@@ -27,6 +27,7 @@ from marigold_core.settings import ColourSettings, Frozen, MeshSettings, Resolve
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import NO_CHANGE
+from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import family_of_result, offered_checkpoint
 from marigold_core.ui.photo_input import draw_photo
 from marigold_core.ui.templates import render
@@ -159,9 +160,7 @@ class RunController:
 
     def draw_buttons(self) -> None:
         """Draw Run and Stop."""
-        with gr.Row(elem_id="actions"):
-            self.run = gr.Button(text.RUN, variant="primary", scale=3, elem_id="run")
-            self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="stop")
+        self.actions = JobButtons(text.RUN)
 
     def draw_status(self) -> None:
         """Draw the line about what is on show or under way."""
@@ -184,7 +183,7 @@ class RunController:
     def outputs(self) -> list[Component]:
         """List what ``run_job`` and ``show_result`` may change."""
         screens = [component for screen in self.screens for component in screen.outputs]
-        return [self.status, self.run, self.stop, self.result, self.failed, self.photo, *dict.fromkeys(screens)]
+        return [self.status, *self.actions.outputs, self.result, self.failed, self.photo, *dict.fromkeys(screens)]
 
     def shown(self, result: str | None) -> Prediction:
         """Return the result on show. Raises: ExportError when there is none, or it is no longer kept."""
@@ -228,7 +227,7 @@ class RunController:
 
         Raises: ImageError, after which neither the photo nor a result of another one is on show.
         """
-        yield self._begun(values)
+        yield self.begun(values)
         try:
             photo = load_photo(source)
         except ImageError:
@@ -271,7 +270,7 @@ class RunController:
 
         Every member is kept under the one id of the job, so that what a stopped job had reached is the result.
         """
-        yield self._begun(values)
+        yield self.begun(values)
         began, pace = perf_counter(), Pace()
         result, key, progress, is_new = None, None, None, False
         events, stopping = self._start(job)
@@ -323,12 +322,11 @@ class RunController:
         sentence = text.STOPPED_WITH.format(members=text.count(made, "member")) if made else text.STOPPED
         return self._rest(result, sentence, values)
 
-    def _begun(self, values: Values) -> Update:
+    def begun(self, values: Values) -> Update:
         """Write that a job begins, and offer to stop it."""
         update: Update = {
             self.status: status_line(text.STARTING, 0, stale=True),
-            self.run: gr.Button(interactive=False),
-            self.stop: gr.Button(interactive=True),
+            **self.actions.begun(),
             self.failed: False,
         }
         for screen in self.screens:
@@ -350,11 +348,7 @@ class RunController:
 
     def idle(self, sentence: str) -> Update:
         """Write how a job ended and make the buttons ready for the next."""
-        return {
-            self.status: status_line(sentence),
-            self.run: gr.Button(interactive=True),
-            self.stop: gr.Button(interactive=False),
-        }
+        return {self.status: status_line(sentence), **self.actions.ended()}
 
     def after(self, event: Dependency) -> None:
         """Let every screen do its slow work after an event that has brought a new result."""

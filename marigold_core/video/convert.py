@@ -9,7 +9,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from marigold_core.files.formats import FILES, Content
 from marigold_core.images.colormaps import depth_to_rgb, to_rgb
 from marigold_core.images.photo import network_size
 from marigold_core.pipeline.sampling import LatentCarry
-from marigold_core.prediction import Prediction, Progress
+from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import ColourSettings, MeshSettings, ResolvedSettings, Settings
 from marigold_core.video.clips import Clip, ClipWriter, Frame
 from marigold_core.video.settings import VideoFormat, VideoSettings
@@ -46,6 +46,7 @@ TABLE, RECORD = "frames.csv", "video.json"
 COLUMNS = ("frame", "seconds", "scene", "scale", "shift")
 LEVELS = 65535  # that the maps are kept in, between the ends of each
 ENDS = (0.1, 99.9)  # per cent of a frame's depths: single pixels beyond do not decide the range of the clip
+STATE = 2  # version of the arrays that ``KeptMaps.keep`` writes
 KEEP_EVERY = 25  # frames from one state to the next that a killed run goes on from
 
 
@@ -61,8 +62,10 @@ class Predictor(Protocol):
         """Fill in what the checkpoint decides."""
         ...
 
-    def __call__(self, photo: Any, settings: Settings | None = None, carry: LatentCarry | None = None) -> Prediction:
-        """Predict from a frame [H, W, 3] uint8."""
+    def stream(
+        self, photo: Any, settings: Settings | None = None, *, carry: LatentCarry | None = None
+    ) -> Iterator[Progress | Prediction]:
+        """Predict from a frame [H, W, 3] uint8, step by step."""
         ...
 
 
@@ -128,7 +131,7 @@ def stream_video(
     mesh: MeshSettings | None = None,
     colours: ColourSettings | None = None,
 ) -> Generator[Progress | VideoResult]:
-    """Predict as ``predict_video``, yielding a ``Progress`` a frame; closing it stops, and the next call goes on."""
+    """Predict as ``predict_video``, yielding a ``Progress`` a step; closing it stops, and the next call goes on."""
     video, folder = video or VideoSettings(), Path(folder)
     if pipe.checkpoint.modality != "depth":
         raise VideoError(
@@ -184,7 +187,8 @@ def _predict(
                 if number < done:
                     continue
                 total = max(clip.frame_count, number + 1)
-                yield Progress(number, total, f"frame {number + 1} of {total}" if clip.frame_count else "")
+                stage = f"frame {number + 1}" + (f" of {total}" if clip.frame_count else "")
+                yield Progress(number, total, stage)
                 height, width = network_size(
                     frame.pixels.shape[0], frame.pixels.shape[1], settings.processing_resolution
                 )
@@ -193,8 +197,10 @@ def _predict(
                 if motion is None:
                     carry.latents.clear()
                 native = settings.changed(processing_resolution=0)  # the frame has the size of the network already
-                prediction = pipe(small, native, carry if video.carry else None)
-                kept.add(frame, steadier.take(small, prediction.values, motion))
+                events = ProgressEvents(pipe.stream(small, native, carry=carry if video.carry else None))
+                for event in events:
+                    yield Progress(number, total, f"{stage}: {event.stage}")
+                kept.add(frame, steadier.take(small, events.result.values, motion))
                 if (number + 1) % KEEP_EVERY == 0:
                     kept.keep(steadier, carry)
     finally:
@@ -207,6 +213,7 @@ class KeptMaps:
 
     def __init__(self, folder: Path, made_with: dict[str, Any]) -> None:
         """Go on where ``folder`` was made with the same, else begin anew. Raises: ExportError."""
+        made_with = {**made_with, "state": STATE}
         self.folder = folder
         self._maps, self._table, self._state = folder / "maps", folder / "table.jsonl", folder / "state.npz"
         self.rows: list[dict[str, Any]] = []

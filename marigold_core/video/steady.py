@@ -15,8 +15,13 @@ from marigold_core.settings import Kind
 from marigold_core.video.settings import VideoSettings
 
 THUMBNAIL = (32, 18)
-CUT = 0.10  # mean difference of thumbnails, in [0, 1], after the motion that can be followed is taken out
+CUT = 0.5  # mean difference of thumbnails, in standard deviations, from which on a frame may be another scene's
 LOST = 0.5  # share of pixels that a cut leaves without a consistent flow
+DETAIL = (64, 36)  # size at which what is carried along is compared with what is seen
+FADED = 0.7  # correlation of the two from which on a scene has faded; pans, zooms and what passes by leave .77 or more
+REPLACED = 0.6  # change of a pixel, in standard deviations of its picture, from which on another thing is seen there
+RENEWED = 0.01  # share of what is carried that each frame renews, so that light may change in the course of minutes
+BLANK = 3.0  # standard deviation of a picture of one colour, of 255: it shows nothing that can be followed
 FLOW_ERROR_PX = 1.5  # forward and backward flow may miss each other by this, or a tenth of their length
 COLOUR_ERROR = 0.08  # by which a pixel may change its brightness on its way
 DEPTH_CHANGE = 0.12  # of the depth range: what moves by more has really changed
@@ -39,7 +44,7 @@ class Past:
     """What is remembered of the frames before, all moved to the last one's place."""
 
     picture: np.ndarray  # [h, w] uint8 grey
-    thumbnail: np.ndarray  # [18, 32, 3] float32 in [0, 1]
+    carried: np.ndarray  # [h, w] float32, standardised grey since the last cut, taken along by the motion
     average: np.ndarray  # [h, w] float32, the steadied map
     maps: list[np.ndarray] = field(default_factory=list[np.ndarray])  # aligned, not averaged; NaN where none is known
 
@@ -53,26 +58,35 @@ class Steadier:
         self.past: Past | None = None
 
     def follow(self, pixels: np.ndarray) -> "Motion | None":
-        """Find how a frame [h, w, 3] uint8 came out of the one before; None at a cut and at the beginning."""
+        """Find how a frame [h, w, 3] uint8 came out of the one before; None at a cut or fade and at the beginning."""
         past = self.past
         if past is None:
             return None
         grey = _grey(pixels)
-        back: np.ndarray = self._flow.calc(grey, past.picture, None)
-        forth: np.ndarray = self._flow.calc(past.picture, grey, None)
+        light, before = _standardised(grey), _standardised(past.picture)
         height, width = grey.shape
         columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        if min(grey.std(), past.picture.std()) < BLANK:
+            if grey.std() >= BLANK and _correlation(past.carried, light) < FADED:
+                return None
+            return Motion(columns, rows, np.zeros(grey.shape, bool), past.carried)
+        back: np.ndarray = self._flow.calc(grey, past.picture, None)
+        forth: np.ndarray = self._flow.calc(past.picture, grey, None)
         x, y = columns + back[..., 0], rows + back[..., 1]
-        returned: np.ndarray = cv2.remap(forth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + back
+        returned = _sample(forth, x, y) + back
         miss = np.linalg.norm(returned, axis=-1)
-        seen = cv2.remap(past.picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-        same = np.abs(seen.astype(np.float32) - grey) / 255 < COLOUR_ERROR
+        seen = _sample(past.picture, x, y).astype(np.float32)
+        same = np.abs(seen - grey) / 255 < COLOUR_ERROR
         known = inside & same & (miss < FLOW_ERROR_PX + 0.1 * np.linalg.norm(back, axis=-1))
-        changed = float(np.abs(_thumbnail(pixels) - past.thumbnail).mean())
+        changed = float(np.abs(_thumbnail(light) - _thumbnail(before)).mean())
         if changed > CUT and 1 - known.mean() > LOST:
             return None
-        return Motion(x, y, known)
+        # A fade passes for motion from each frame to the next, but not from its beginning to its end.
+        taken_along = inside & (np.abs(_sample(before, x, y) - light) < REPLACED)
+        moved = _sample(past.carried, x, y)
+        carried = np.where(taken_along, moved + RENEWED * (light - moved), light)
+        return None if _correlation(carried, light) < FADED else Motion(x, y, known, carried)
 
     def take(self, pixels: np.ndarray, values: np.ndarray, motion: "Motion | None") -> Steadied:
         """Align and average the map [h, w] of a frame [h, w, 3] uint8 of the same size."""
@@ -87,7 +101,8 @@ class Steadier:
             average = self._average(aligned, motion.move(self.past.average))
         aligned = (scale * values + shift).astype(np.float32)
         maps = [*maps, aligned][-self._settings.window :]
-        self.past = Past(_grey(pixels), _thumbnail(pixels), average.astype(np.float32), maps)
+        carried = motion.carried if motion is not None else _standardised(_grey(pixels))
+        self.past = Past(_grey(pixels), carried, average.astype(np.float32), maps)
         return Steadied(self.past.average, scale, shift, is_cut)
 
     def _average(self, aligned: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -105,7 +120,7 @@ class Steadier:
         past = self.past
         return {
             "picture": past.picture,
-            "thumbnail": past.thumbnail,
+            "carried": past.carried,
             "average": past.average,
             "maps": np.stack(past.maps),
         }
@@ -113,8 +128,7 @@ class Steadier:
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Go on from what ``arrays`` gave."""
         if arrays:
-            maps = list(arrays["maps"])
-            self.past = Past(arrays["picture"], arrays["thumbnail"], arrays["average"], maps)
+            self.past = Past(arrays["picture"], arrays["carried"], arrays["average"], list(arrays["maps"]))
 
 
 @dataclass(frozen=True)
@@ -124,11 +138,11 @@ class Motion:
     x: np.ndarray
     y: np.ndarray
     known: np.ndarray
+    carried: np.ndarray  # ``Past.carried``, in this frame's place
 
     def move(self, values: np.ndarray) -> np.ndarray:
         """Bring a map of the frame before to this one; NaN where it is not known."""
-        moved = cv2.remap(values, self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.where(self.known, moved, np.float32(np.nan))
+        return np.where(self.known, _sample(values, self.x, self.y), np.float32(np.nan))
 
 
 def fit(values: np.ndarray, maps: list[np.ndarray], *, has_shift: bool = True) -> tuple[float, float]:
@@ -170,9 +184,29 @@ def _ratio(present: np.ndarray, rows: np.ndarray, has_shift: bool) -> tuple[floa
     return scale, float(centres.mean() - scale * centre) if has_shift else 0.0
 
 
+def _sample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Take values [h, w] or [h, w, 2] from places [h, w]."""
+    return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _standardised(grey: np.ndarray) -> np.ndarray:
+    """Grey [h, w] of mean 0 and standard deviation 1, float32: what exposure does not change."""
+    return ((grey - grey.mean()) / max(float(grey.std()), BLANK)).astype(np.float32)
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """How alike the details of two pictures [h, w] are, 1 at most; light and dark of the whole do not count."""
+    parts = list[np.ndarray]()
+    for picture in (one, other):
+        small = cv2.resize(picture, DETAIL, interpolation=cv2.INTER_AREA)
+        detail = small - cv2.GaussianBlur(small, (0, 0), 3)
+        parts.append((detail - detail.mean()).ravel())
+    return float(parts[0] @ parts[1] / max(float(np.linalg.norm(parts[0]) * np.linalg.norm(parts[1])), 1e-9))
+
+
 def _grey(pixels: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
-def _thumbnail(pixels: np.ndarray) -> np.ndarray:
-    return cv2.resize(pixels, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+def _thumbnail(light: np.ndarray) -> np.ndarray:
+    return cv2.resize(light, THUMBNAIL, interpolation=cv2.INTER_AREA)

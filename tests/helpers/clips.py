@@ -1,6 +1,6 @@
 """Small clips with a known camera move and known depth: a window that moves over a still scene."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from marigold_core import Prediction, Settings
+from marigold_core.prediction import Progress
 from marigold_core.settings import ResolvedSettings
 from tests.helpers.planted import generator, plant, smooth
 
@@ -96,7 +97,8 @@ class PlantedPipe:
     def resolve(self, settings: Settings | None) -> ResolvedSettings:
         return (settings or Settings()).resolved(1, 0)
 
-    def __call__(self, photo: np.ndarray, settings: Any = None, carry: Any = None) -> Prediction:
+    def stream(self, photo: np.ndarray, settings: Any = None, carry: Any = None) -> Iterator[Progress | Prediction]:
+        yield Progress(0, 1, "reading the photo")
         if self.on_call:
             self.on_call(self.calls)
         values = self.depths[self.calls].astype(np.float32)
@@ -106,7 +108,7 @@ class PlantedPipe:
             import torch
 
             carry.keep(0, torch.full((1, 4, 2, 2), float(self.calls)))
-        return Prediction(
+        yield Prediction(
             "depth", "affine", "depth", values, None, None, photo, None, self.resolve(None), "planted", "0" * 64
         )
 

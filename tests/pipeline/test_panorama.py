@@ -76,7 +76,11 @@ def test_a_panorama_becomes_distances_and_a_mesh_around_the_camera(tmp_path: Pat
     side = sphere.face_side_px(SIZE[1], 512)
     *progress, made = stream_panorama(planted(views(side)), picture(*SIZE), Settings(processing_resolution=512))
     told = [event.stage for event in progress if isinstance(event, Progress)]
-    assert isinstance(made, Panorama) and told[:2] == ["looking front", "looking right"]
+    assert isinstance(made, Panorama) and told[:3] == [
+        "looking front",
+        "looking front: reading the photo",
+        "looking right",
+    ]
     assert made.distance.shape == SIZE and made.seam < 0.1
     assert np.corrcoef(made.distance.ravel(), room(sphere.directions(*SIZE)).ravel())[0, 1] > 0.9
     left, right = made.distance[:, 0], made.distance[:, -1]

@@ -182,7 +182,7 @@ def test_a_photo_that_cannot_be_read_says_why_and_leaves_nothing_old(controller:
         taken(controller, str(tmp_path / "text.jpg"), values)
     assert values[controller.result] is None and values[controller.photo] is None
     assert "not a photo that can be read" in str(values[controller.status])
-    assert values[controller.run].constructor_args["interactive"]
+    assert values[controller.actions.run].constructor_args["interactive"]
 
 
 def test_any_other_failure_keeps_the_result_and_says_why(controller: RunController) -> None:

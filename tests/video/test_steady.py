@@ -55,6 +55,57 @@ def test_a_cut_begins_anew_and_a_quick_pan_does_not() -> None:
     assert cuts == [6]
 
 
+def mixed(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    return np.rint((1 - share) * one + share * other).astype(np.uint8)
+
+
+def cross_faded(before: list[np.ndarray], after: list[np.ndarray], length: int) -> list[np.ndarray]:
+    shares = np.arange(1, length + 1) / (length + 1)
+    pairs = zip(before[-length:], after[:length], shares, strict=True)
+    return [*before[:-length], *(mixed(*pair) for pair in pairs), *after[length:]]
+
+
+def through(colour: int, before: list[np.ndarray], after: list[np.ndarray], length: int) -> list[np.ndarray]:
+    blank, shares = np.full_like(before[0], colour), np.arange(1, length + 1) / length
+    out = [mixed(one, blank, share) for one, share in zip(before[-length:], shares, strict=True)]
+    back = [mixed(blank, one, share) for one, share in zip(after[:length], shares, strict=True)]
+    return [*before[:-length], *out, *back, *after[length:]]
+
+
+@pytest.mark.parametrize("length", [6, 12, 24])
+@pytest.mark.parametrize("way", ["crossed", "black", "white"])
+def test_a_fade_is_one_cut(way: str, length: int) -> None:
+    """Planted: two scenes, both seen by a camera that moves, and ``length`` frames from the one to the other."""
+    first, second = (
+        [np.ascontiguousarray(place.window(place.picture, number)) for number in range(length + 10)]
+        for place in (scene(0), scene(1))
+    )
+    if way == "crossed":
+        frames, begin, end = cross_faded(first, second, length), 10, 10 + length
+    else:
+        frames, begin, end = through(0 if way == "black" else 255, first, second, length), 10 + length, 10 + 2 * length
+    steadier, cuts = Steadier(VideoSettings(), "affine"), []
+    for number, pixels in enumerate(frames):
+        values = pixels[..., 0].astype(np.float32)
+        cuts += [number] if steadier.take(pixels, values, steadier.follow(pixels)).is_cut else []
+    assert len(cuts) == 1 and begin <= cuts[0] <= end
+
+
+@pytest.mark.parametrize("what", ["light", "passing"])
+def test_other_light_and_what_passes_by_are_no_cut(what: str) -> None:
+    place, passing, rng = scene(2), scene(3).picture[:60, :40], np.random.default_rng(0)
+    steadier = Steadier(VideoSettings(), "affine")
+    for number in range(30):
+        pixels = place.window(place.picture, number // 2).astype(float)
+        if what == "light":
+            pixels *= 1 - 0.6 * np.sin(number / 9)
+        else:
+            left, right = max(0, 4 * number - 40), min(96, 4 * number)
+            pixels[10:70, left:right] = passing[:, left - 4 * number + 40 :][:, : right - left]
+        pixels = np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
+        assert not steadier.take(pixels, pixels[..., 0].astype(np.float32), steadier.follow(pixels)).is_cut
+
+
 def test_the_fit_is_exact_for_planted_scale_and_shift_but_for_its_pull() -> None:
     truth = scene(2).depth.astype(np.float32)
     scale, shift = fit((truth - 0.3) / 0.8, [truth] * 3)

@@ -125,17 +125,28 @@ def draw_views(elem_id: str, value: Views) -> gr.Dropdown:
     return gr.Dropdown(choices, value=value, label=text.VIEWS_LABEL, info=_info("views"), elem_id=elem_id)
 
 
+def draw_presets(value: str = DEFAULT_PRESET, elem_id: str | None = None) -> gr.Radio:
+    """Draw the presets."""
+    choices = [(label, name) for name, label in text.PRESETS.items()]
+    return gr.Radio(choices, value=value, label=text.PRESET, show_label=False, elem_id=elem_id, elem_classes="preset")
+
+
+def draw_checkpoint(elem_classes: str | None = None) -> gr.Dropdown:
+    """Draw the choice of a checkpoint."""
+    choices = checkpoint_choices()
+    return gr.Dropdown(choices, value=default_checkpoint(), label=text.CHECKPOINT, elem_classes=elem_classes)
+
+
+def preset_settings(preset: str | None, checkpoint: str) -> Settings:
+    """Make the settings of a preset; a checkpoint of one step has none but its own."""
+    return Settings() if family_of(checkpoint).one_step else Settings(**PRESETS.get(preset or "", {}))
+
+
 def draw_effort() -> tuple[gr.Slider, gr.Slider, gr.Radio]:
     """Draw what a run's time goes into -> denoising steps, ensemble size, and the presets."""
     chosen = Settings(**PRESETS[DEFAULT_PRESET])
     with gr.Column(elem_id="effort"):
-        preset = gr.Radio(
-            [(label, name) for name, label in text.PRESETS.items()],
-            value=DEFAULT_PRESET,
-            label=text.PRESET,
-            show_label=False,
-            elem_id="preset",
-        )
+        preset = draw_presets(elem_id="preset")
         steps = _slider("num_inference_steps", text.STEPS, chosen.num_inference_steps)
         members = _slider("ensemble_size", text.MEMBERS, chosen.ensemble_size)
     return steps, members, preset
@@ -170,7 +181,7 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
             visible=bool(os.environ.get("MARIGOLD_TINY_AUTOENCODER")),  # without one there is nothing to choose
             elem_id="decoder",
         )
-        checkpoint = gr.Dropdown(checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT)
+        checkpoint = draw_checkpoint()
     # In the browser, so that no run can begin with the values of the preset before.
     preset.input(None, preset, [steps, members, views], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
     on([steps.input, members.input, views.input], matching_preset, [steps, members, views], preset)

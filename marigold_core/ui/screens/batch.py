@@ -9,24 +9,23 @@ from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import get_args
-from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import gradio as gr
 
-from marigold_core.checkpoints.registry import default_checkpoint, family_of
 from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import ImageError, SettingsError
 from marigold_core.serving.batch import Batch
 from marigold_core.serving.jobs import Service
-from marigold_core.settings import PRESETS, Format, Settings
+from marigold_core.settings import Format
 from marigold_core.ui import text
-from marigold_core.ui.controls.settings import DEFAULT_PRESET
+from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, preset_settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
-from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
+from marigold_core.ui.job_buttons import JobButtons
+from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.photo_input import PhotosInput
-from marigold_core.ui.pictures import photo_file
+from marigold_core.ui.pictures import file_address, photo_file
 from marigold_core.ui.run_controller import Pace, Update, Values, status_line
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import batch as batch_text
@@ -49,25 +48,15 @@ class BatchScreen:
                 self.photos = PhotosInput(
                     label=batch_text.PHOTOS, file_count="multiple", height=210, elem_id="batch-photos"
                 )
-                self.preset = gr.Radio(
-                    [(label, name) for name, label in text.PRESETS.items()],
-                    value=DEFAULT_PRESET,
-                    label=text.PRESET,
-                    show_label=False,
-                    elem_classes="preset",
-                )
-                with gr.Row(elem_id="batch-actions"):
-                    self.run = gr.Button(batch_text.RUN, variant="primary", scale=3, elem_id="batch-run")
-                    self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="batch-stop")
+                self.preset = draw_presets()
+                self.actions = JobButtons(batch_text.RUN, "batch-")
                 self.formats = gr.CheckboxGroup(
                     [(text.FORMATS[name][0], name) for name in get_args(Format) if name != "uncertainty"],
                     value=FORMATS_AT_FIRST,
                     label=batch_text.FORMATS,
                     elem_classes="choices",
                 )
-                self.checkpoint = gr.Dropdown(
-                    checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT, elem_classes="choices"
-                )
+                self.checkpoint = draw_checkpoint("choices")
             with gr.Column(scale=1, min_width=320, elem_id="batch-results"):
                 self.status = gr.HTML(status_line(batch_text.READY), elem_id="batch-status")
                 self.table = gr.HTML(EMPTY, apply_default_css=False, elem_id="batch-table")
@@ -77,10 +66,11 @@ class BatchScreen:
 
     def connect(self) -> None:
         """Wire the events."""
-        at_rest = [self.status, self.run, self.stop, self.zip, self.table]
+        at_rest = [self.status, *self.actions.outputs, self.zip, self.table]
         given = {self.photos, self.preset, self.formats, self.checkpoint, self.batch}
-        job = on(self.run.click, self.on_run, given, [self.batch, self.failed, *at_rest], MODEL, trigger_mode="once")
-        on(self.stop.click, None, None, None, cancels=[job])
+        changed = [self.batch, self.failed, *at_rest]
+        job = on(self.actions.run.click, self.on_run, given, changed, MODEL, trigger_mode="once")
+        on(self.actions.stop.click, None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
         job.failure(self.on_stop, [self.batch, self.failed], at_rest, **LIGHT, **QUIET)
         download(on(self.zip.click, self.on_zip, self.batch, self.file, shown=True), "batch-file")
@@ -103,15 +93,13 @@ class BatchScreen:
         if not values[self.formats]:
             raise SettingsError(batch_text.NO_FORMATS)
         checkpoint = check_checkpoint(values[self.checkpoint])
-        preset = PRESETS.get(values[self.preset], {})
-        settings = Settings() if family_of(checkpoint).one_step else Settings(**preset)
+        settings = preset_settings(values[self.preset], checkpoint)
         files = [Path(path) for path in values[self.photos]]
         key, batch = self.service.begin_batch(files, settings, checkpoint, values[self.formats], values[self.batch])
         yield {
             self.batch: key,
             self.status: status_line(text.STARTING, 0),
-            self.run: gr.Button(interactive=False),
-            self.stop: gr.Button(interactive=True),
+            **self.actions.begun(),
             self.failed: False,
             self.table: self.draw(batch),
         }
@@ -156,8 +144,7 @@ class BatchScreen:
         drawn = {self.table: self.draw(batch)} if batch else {}
         return {
             self.status: status_line(sentence),
-            self.run: gr.Button(interactive=True),
-            self.stop: gr.Button(interactive=False),
+            **self.actions.ended(),
             self.zip: gr.Button(interactive=bool(batch and batch.count("done"))),
             **drawn,
         }
@@ -167,6 +154,6 @@ class BatchScreen:
         made = self.pictures.setdefault(batch, {})
         for photo in batch.photos:
             if photo.picture is not None:
-                made[photo.name] = f"gradio_api/file={quote(photo_file(photo.picture))}"
+                made[photo.name] = file_address(photo_file(photo.picture))
                 photo.picture = None
         return render("batch_table", rows=[(photo, made.get(photo.name)) for photo in batch.photos])

@@ -31,6 +31,7 @@ from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_resolution, draw_views
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
+from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo
 from marigold_core.ui.pictures import preview
@@ -70,9 +71,7 @@ class CompareScreen:
         self.sizes = _choices(SIZES, SIZES_AT_FIRST, compare_text.SIZES)
         self.seeds = _choices(SEEDS, SEEDS_AT_FIRST, compare_text.SEEDS)
         self.cost = gr.HTML(elem_classes="note", elem_id="lab-cost")
-        with gr.Row(elem_id="lab-actions"):
-            self.run = gr.Button(compare_text.RUN, variant="primary", scale=3, elem_id="lab-run")
-            self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="lab-stop")
+        self.actions = JobButtons(compare_text.RUN, "lab-")
         self.checkpoints = gr.CheckboxGroup(
             checkpoint_choices(),
             value=[default_checkpoint()],
@@ -110,15 +109,15 @@ class CompareScreen:
         choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution, self.views}
         view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
-        at_rest = [self.status, self.run, self.stop, *self.buttons, *drawn]
+        at_rest = [self.status, *self.actions.outputs, *self.buttons, *drawn]
         job = on(
-            self.run.click,
+            self.actions.run.click,
             self.on_run,
             choices | view | {result},
             [self.comparison, self.failed, self.photo, *at_rest],
             MODEL,
         )
-        on(self.stop.click, None, None, None, cancels=[job])
+        on(self.actions.stop.click, None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
         job.failure(self.on_stop, [self.comparison, self.failed], at_rest, **LIGHT, **QUIET)
         on([self.shown.input, self.colormap.input], self.on_view, view, drawn)
@@ -163,8 +162,7 @@ class CompareScreen:
         yield {
             self.comparison: key,
             self.status: status_line(text.STARTING, 0),
-            self.run: gr.Button(interactive=False),
-            self.stop: gr.Button(interactive=True),
+            **self.actions.begun(),
             self.failed: False,
             **self._drawn(sweep),
         }
@@ -246,11 +244,7 @@ class CompareScreen:
         return {**self._still(sentence), **files, **self._drawn(sweep)}
 
     def _still(self, sentence: str) -> Update:
-        return {
-            self.status: status_line(sentence),
-            self.run: gr.Button(interactive=True),
-            self.stop: gr.Button(interactive=False),
-        }
+        return {self.status: status_line(sentence), **self.actions.ended()}
 
 
 def _choices(values: tuple[int, ...], at_first: list[int], label: str) -> gr.CheckboxGroup:

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Generator
 from pathlib import Path
-from urllib.parse import quote
 
 import gradio as gr
 import numpy as np
@@ -16,7 +15,7 @@ from marigold_core.settings import default
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import SHAPING, on
-from marigold_core.ui.pictures import preview, preview_size
+from marigold_core.ui.pictures import file_address, preview, preview_size
 from marigold_core.ui.run_controller import Pace, RunController, Screen, Update, Values, button_note
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import lens as lens_text
@@ -126,5 +125,5 @@ class LensScreen(Screen):
                         yield {self.note: button_note(text.capital(event.stage))}
                         pace.wait(0)
                     continue
-                clips = [(lens_text.CLIPS[name], f"gradio_api/file={quote(str(path))}") for name, path in event.items()]
+                clips = [(lens_text.CLIPS[name], file_address(path)) for name, path in event.items()]
                 yield {self.clip: render("clip", clips=clips), self.note: button_note(lens_text.MADE)}

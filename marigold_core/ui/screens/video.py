@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from marigold_core.checkpoints.registry import default_checkpoint, family_of
 from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import VideoError
 from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service
-from marigold_core.serving.video import SharedPredictor
-from marigold_core.settings import PRESETS, Settings
+from marigold_core.serving.video import SharedPredictor, shared_predictor
 from marigold_core.ui import text
+from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, preset_settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, on
-from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
+from marigold_core.ui.job_buttons import JobButtons
+from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.photo_input import PhotosInput
-from marigold_core.ui.run_controller import Pace, Update, Values, status_line
+from marigold_core.ui.pictures import file_address
+from marigold_core.ui.run_controller import Pace, Update, Values, progress_line, status_line
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import video as video_text
 from marigold_core.video.settings import VideoSettings
@@ -67,30 +67,20 @@ class VideoScreen:
         with gr.Row(elem_id="video", equal_height=False, elem_classes="lab"):
             with gr.Column(scale=0, min_width=340, elem_id="video-controls"):
                 self.clip = PhotosInput(label=video_text.CLIP, height=160, elem_id="video-clip")
-                self.preset = gr.Radio(
-                    [(label, name) for name, label in text.PRESETS.items()],
-                    value="fast",
-                    label=text.PRESET,
-                    show_label=False,
-                    elem_classes="preset",
-                )
-                with gr.Row(elem_id="video-actions"):
-                    self.run = gr.Button(video_text.RUN, variant="primary", scale=3, elem_id="video-run")
-                    self.stop = gr.Button(text.STOP, scale=1, min_width=80, interactive=False, elem_id="video-stop")
-                self.checkpoint = gr.Dropdown(
-                    checkpoint_choices(), value=default_checkpoint(), label=text.CHECKPOINT, elem_classes="choices"
-                )
+                self.preset = draw_presets("fast")
+                self.actions = JobButtons(video_text.RUN, "video-")
+                self.checkpoint = draw_checkpoint("choices")
             with gr.Column(scale=1, min_width=320, elem_id="video-results"):
                 self.status = gr.HTML(status_line(video_text.READY), elem_id="video-status")
                 self.made = gr.HTML(EMPTY, apply_default_css=False, elem_id="video-made")
 
     def connect(self) -> None:
         """Wire the events."""
-        at_rest = [self.status, self.run, self.stop]
+        at_rest = [self.status, *self.actions.outputs]
         given = {self.clip, self.preset, self.checkpoint, self.work}
         changed = [self.work, self.failed, self.made, *at_rest]
-        job = on(self.run.click, self.on_run, given, changed, MODEL, trigger_mode="once")
-        on(self.stop.click, None, None, None, cancels=[job])
+        job = on(self.actions.run.click, self.on_run, given, changed, MODEL, trigger_mode="once")
+        on(self.actions.stop.click, None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so it is told to have stopped when it has.
         job.failure(self.on_stop, self.failed, at_rest, **LIGHT, **QUIET)
 
@@ -109,11 +99,8 @@ class VideoScreen:
 
         if not values[self.clip]:
             raise VideoError(video_text.NO_CLIP)
-        source, preset, checkpoint = (
-            values[self.clip][0],
-            values[self.preset],
-            check_checkpoint(values[self.checkpoint]),
-        )
+        source, preset = values[self.clip][0], values[self.preset]
+        checkpoint = check_checkpoint(values[self.checkpoint])
         if (count := Clip(source).frame_count) > MOST_FRAMES:
             raise VideoError(video_text.TOO_LONG.format(count=count, most=MOST_FRAMES))
         work: Work | None = values[self.work]
@@ -123,14 +110,12 @@ class VideoScreen:
             self.work: work,
             self.failed: False,
             self.status: status_line(text.STARTING, 0),
-            self.run: gr.Button(interactive=False),
-            self.stop: gr.Button(interactive=True),
+            **self.actions.begun(),
             self.made: EMPTY,
         }
-        one_step = family_of(checkpoint).one_step
-        settings = Settings() if one_step else Settings(**PRESETS.get(preset or "", {}))
-        predictor = SharedPredictor(self.service, checkpoint)
-        began, first, pace = perf_counter(), None, Pace()
+        settings, pace = preset_settings(preset, checkpoint), Pace()
+        predictor = yield from self._loaded(checkpoint, pace)
+        began, first = perf_counter(), None
         with closing(stream_video(predictor, source, work.folder, settings, VIDEO)) as events:
             for event in events:
                 if isinstance(event, Progress):
@@ -143,12 +128,22 @@ class VideoScreen:
                 else:
                     yield self._done(event, perf_counter() - began)
 
+    def _loaded(self, checkpoint: str, pace: Pace) -> Generator[Update, None, SharedPredictor]:
+        """Load the checkpoint unless it is loaded, telling how far that is."""
+        loading = shared_predictor(self.service, checkpoint)
+        while True:
+            try:
+                event = next(loading)
+            except StopIteration as end:
+                return end.value
+            if pace.is_due:
+                yield {self.status: progress_line(event, stale=False)}
+                pace.wait(0)
+
     def _done(self, made: "VideoResult", seconds: float) -> Update:
         """Show what was made."""
         clips = [
-            (label, f"gradio_api/file={quote(str(made.files[name]))}")
-            for name, label in video_text.CLIPS.items()
-            if name in made.files
+            (label, file_address(made.files[name])) for name, label in video_text.CLIPS.items() if name in made.files
         ]
         sentence = video_text.DONE.format(
             frames=text.count(made.frames, "frame"),
@@ -165,8 +160,7 @@ class VideoScreen:
     def _rest(self, sentence: str) -> Update:
         return {
             self.status: status_line(sentence),
-            self.run: gr.Button(interactive=True),
-            self.stop: gr.Button(interactive=False),
+            **self.actions.ended(),
         }
 
 

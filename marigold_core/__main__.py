@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 
 def _stop(*_: object) -> None:
@@ -11,15 +12,15 @@ def _stop(*_: object) -> None:
     os._exit(130)
 
 
-def run() -> None:
-    """Run the command line that the process was started with, and exit with its status."""
+def run(command: Sequence[str] = ()) -> None:
+    """Run ``command`` with the arguments that the process was started with, and exit with its status."""
     before = signal.signal(signal.SIGINT, _stop)
     from marigold_core.cli import main
     from marigold_core.options import for_a_reader
 
     try:
         signal.signal(signal.SIGINT, before)
-        status = for_a_reader(lambda: main(sys.argv[1:]))
+        status = for_a_reader(lambda: main([*command, *sys.argv[1:]]))
     except KeyboardInterrupt:  # outside of what ``main`` runs
         _stop()
     else:

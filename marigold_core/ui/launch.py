@@ -27,23 +27,24 @@ ENVIRONMENT = {
 PHOTO_LIMIT = "40mb"
 
 
-def main() -> None:
+def main(host: str | None = None, port: int | None = None) -> None:
     """Load the default checkpoint, draw the page and serve it until interrupted.
 
+    Without a host or port it is served where Gradio's own variables say.
     On a machine of its own loading begins on a thread while the page is drawn; a host that lends its GPU wants the
     checkpoints loaded on the main thread before.
 
     Raises: CheckpointError on such a host, when a checkpoint cannot be loaded; SettingsError when a part is asked for
-    that is not installed.
+    that is not installed, or the address is not to be had.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside cleans up as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="marigold-") as work_folder:  # uploads and exports
         for name, value in {**ENVIRONMENT, "GRADIO_TEMP_DIR": work_folder}.items():
             os.environ.setdefault(name, value)
-        _serve(Path(os.environ["GRADIO_TEMP_DIR"]))
+        _serve(Path(os.environ["GRADIO_TEMP_DIR"]), host, port)
 
 
-def _serve(folder: Path) -> None:
+def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from marigold_core.checkpoints.registry import default_checkpoint
     from marigold_core.serving import hosting, work_folder
 
@@ -70,32 +71,41 @@ def _serve(folder: Path) -> None:
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
     tools = _tools(service, folder)
-    build(service).launch(
-        theme=theme(),
-        css_paths=CSS,
-        head=HEAD,
-        favicon_path=FAVICON,
-        footer_links=["api", "settings"],
-        inbrowser=_at_a_desktop(),
-        share=False,
-        show_error=False,  # our own sentences still reach the page; anything else could carry paths
-        strict_cors=True,
-        max_file_size=PHOTO_LIMIT,
-        blocked_paths=["/proc", "/root", "/etc"],
-        enable_monitoring=False,
-        run_history=False,
-        mcp_server=False,  # ours is another one
-        ssr_mode=False,
-        max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
-        state_session_capacity=1000,
-        app_kwargs={
-            "middleware": [Middleware(RequestFilter, folder=folder, tools=tools), Middleware(PhotoPreviews)],
-            **({"lifespan": tools.lifespan} if tools else {}),
-            "docs_url": None,
-            "redoc_url": None,
-            "openapi_url": None,
-        },
-    )
+    page = build(service)
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            theme=theme(),
+            css_paths=CSS,
+            head=HEAD,
+            favicon_path=FAVICON,
+            footer_links=["api", "settings"],
+            inbrowser=_at_a_desktop(),
+            share=False,
+            show_error=False,  # our own sentences still reach the page; anything else could carry paths
+            strict_cors=True,
+            max_file_size=PHOTO_LIMIT,
+            blocked_paths=["/proc", "/root", "/etc"],
+            enable_monitoring=False,
+            run_history=False,
+            mcp_server=False,  # ours is another one
+            ssr_mode=False,
+            max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
+            state_session_capacity=1000,
+            app_kwargs={
+                "middleware": [Middleware(RequestFilter, folder=folder, tools=tools), Middleware(PhotoPreviews)],
+                **({"lifespan": tools.lifespan} if tools else {}),
+                "docs_url": None,
+                "redoc_url": None,
+                "openapi_url": None,
+            },
+        )
+    except OSError as error:
+        raise SettingsError(
+            "The app cannot listen there: the port is in use, or the address is none of this machine's. "
+            "Choose others with --port and --host, or $GRADIO_SERVER_PORT and $GRADIO_SERVER_NAME."
+        ) from error
 
 
 def _tools(service: "Service", folder: Path) -> "McpTools | None":

@@ -31,7 +31,20 @@ from marigold_core.settings import (
     help_text,
 )
 from marigold_core.ui import text
-from marigold_core.ui.api import DEPTH, ENDPOINTS, PHOTO, CompareOutput, DepthOutput, GivenOutput, MeshOutput, handler
+from marigold_core.ui.api import (
+    BESIDE,
+    CLIP,
+    DEPTH,
+    ENDPOINTS,
+    PANORAMA,
+    PHOTO,
+    CompareOutput,
+    DepthOutput,
+    EffectOutput,
+    GivenOutput,
+    MeshOutput,
+    handler,
+)
 from marigold_core.ui.controls.settings import DEFAULT_PRESET
 from marigold_core.ui.page import build
 from marigold_core.ui.screens.mesh import FIELDS, MOST_TRIANGLES
@@ -57,7 +70,22 @@ ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
         (MeshSettings, ()),
     ],
     "import_depth": [(DepthReading, ()), (HINTS, ()), (GivenOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
-    "compare": [(Comparison, ("steps", "sizes", "seeds", "processing_resolution", "views")), (CompareOutput, ())],
+    "compare": [
+        (Comparison, ("steps", "sizes", "seeds", "processing_resolution", "views")),
+        (CompareOutput, ()),
+        (DepthReading, ()),
+        (MeshSettings, ("fov_x_deg",)),
+    ],
+    "panorama": [(Settings, ()), (EffectOutput, ()), (MeshSettings, ()), (ColourSettings, ())],
+    "video": [(Settings, ()), (EffectOutput, ()), (VideoSettings, ()), (MeshSettings, ()), (ColourSettings, ())],
+    "parallax": [(Settings, ()), (EffectOutput, ()), (ParallaxSettings, ()), (MeshSettings, ())],
+    "defocus": [(Settings, ()), (EffectOutput, ()), (DefocusSettings, ()), (MeshSettings, ())],
+}
+FILES = {  # of endpoints that take more than a photo: what is said of each file, and whether it may be left out
+    "import_depth": {"photo": (PHOTO, False), "depth": (DEPTH, False)},
+    "compare": {"photo": (PHOTO, False), "depth": (BESIDE, True)},
+    "panorama": {"photo": (PANORAMA, False)},
+    "video": {"video": (CLIP, False)},
 }
 COMMAND_MODELS: dict[str, list[Model]] = {
     "predict": [PredictRun, Settings, MeshSettings, ColourSettings],
@@ -112,12 +140,11 @@ def test_the_endpoints_are_these(info: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ENDPOINT_FIELDS)
 def test_arguments_of_endpoints_are_fields_of_the_models(info: dict[str, Any], name: str) -> None:
-    photo, *arguments = info[f"/{name}"]["parameters"]
-    assert (photo["parameter_name"], photo["parameter_has_default"]) == ("photo", False)
-    assert photo["python_type"]["description"] == PHOTO
-    if name == "import_depth":
-        depth, *arguments = arguments
-        assert (depth["parameter_name"], depth["python_type"]["description"]) == ("depth", DEPTH)
+    arguments = info[f"/{name}"]["parameters"]
+    for file, (about, has_default) in FILES.get(name, {"photo": (PHOTO, False)}).items():
+        first, *arguments = arguments
+        described = first["parameter_name"], first["python_type"]["description"], first["parameter_has_default"]
+        assert described == (file, about, has_default)
     for (model, field), argument in zip(fields(name), arguments, strict=True):
         said, schema, value = argument["python_type"]["description"], schema_of(model, field), default(model, field)
         needed = (name, field) == ("calibrate", "anchors")  # so that the example that the API page prints has some

@@ -14,7 +14,7 @@ from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Written, shown, table
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import COLUMNS, Comparison, PartTimes, Sweep
-from marigold_core.errors import ExportError, SettingsError
+from marigold_core.errors import ExportError
 from marigold_core.prediction import Cell, Progress
 from marigold_core.settings import ColourSettings, DepthReading, Format, MeshSettings
 
@@ -68,6 +68,7 @@ def compare(
     models = run.model or (default_checkpoint(),)
     records = [find(model) for model in models]
     sweeps.check_alike(records)
+    sweeps.check_reading(reading, bool(depth))
     for record in records:
         resolve(comparison.largest, record)
     written = bool(run.formats or run.save_for)
@@ -83,8 +84,6 @@ def compare(
     if depth:
         sweep.given = from_depth(sweep.photo, depth, reading, fov_x_deg=mesh.fov_x_deg)
         sweeps.reduce_given(sweep.given, records[0])  # refused before the model runs
-    elif reading != DepthReading():
-        raise SettingsError("What the values of a depth map mean is of use with --depth FILE.")
     count = sweeps.count_cells(comparison, models)
 
     @lru_cache(maxsize=1)  # one checkpoint at a time is in memory

@@ -9,7 +9,7 @@ from marigold_core.cli.console import ALL_DONE, OUTPUT, watch
 from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.settings import MeshSettings, Settings
 from marigold_core.video import check_installed
-from marigold_core.video.settings import DefocusSettings
+from marigold_core.video.settings import DefocusSettings, check_focus
 
 
 def defocus(
@@ -29,7 +29,7 @@ def defocus(
     Needs the extra "video".
     """
     check_installed()
-    from marigold_core.video.defocus import FILES, check_focus, save_defocus
+    from marigold_core.video.defocus import FILES, save_defocus
 
     source, folder = begin(photo, output, FILES.values(), run, settings)
     check_focus(lens, source.size)

@@ -31,7 +31,7 @@ def panorama(
     from marigold_core.pipeline.panorama import Panorama, check_full, stream_panorama
 
     source, folder = begin(photo, output, NAMES.values(), run, settings)
-    check_full(source)
+    check_full(source.size)
     with Timed(photo.name, run.quiet) as bar:
         for event in stream_panorama(run.load(), source, settings, mesh):
             if isinstance(event, Panorama):

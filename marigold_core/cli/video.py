@@ -10,11 +10,10 @@ from pydantic import Field
 from marigold_core import load
 from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Timed, Written
 from marigold_core.cli.photo_folders import check_output
-from marigold_core.errors import CheckpointError
 from marigold_core.settings import ColourSettings, MeshSettings, Settings, help_text
 from marigold_core.storage import refuse_existing
 from marigold_core.video import check_installed
-from marigold_core.video.settings import VideoSettings
+from marigold_core.video.settings import VideoSettings, check_depth
 
 if TYPE_CHECKING:
     from marigold_core.images.photo import Photo
@@ -51,8 +50,7 @@ def begin(photo: Path, output: Path, files: Iterable[str], run: PhotoRun, settin
     refuse_existing((folder / name for name in files), run.overwrite)
     record = find(run.model or default_checkpoint())
     resolve(settings, record)
-    if record.modality != "depth":
-        raise CheckpointError(f"This is made of depth, but {record.name} predicts {record.modality}.")
+    check_depth(record.name, record.modality)
     return load_photo(photo), folder
 
 

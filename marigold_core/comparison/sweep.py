@@ -25,6 +25,7 @@ from marigold_core.prediction import Cell, Kind, Prediction, Progress, Space
 from marigold_core.settings import (
     DEFAULT_COLORMAP,
     Colormap,
+    DepthReading,
     Frozen,
     Pixels,
     Settings,
@@ -277,7 +278,13 @@ def reduce(cell: Cell) -> Tile:
     )
 
 
-def reduce_given(given: Prediction, cell: "Prediction | Checkpoint") -> Tile:
+def check_reading(reading: DepthReading, is_given: bool) -> None:
+    """Refuse to read a depth map from elsewhere in some way where there is none. Raises: SettingsError."""
+    if not is_given and reading != DepthReading():
+        raise SettingsError("What the values of a depth map mean is of use with a depth map.")
+
+
+def reduce_given(given: Prediction, cell: "Prediction | Checkpoint | Claim") -> Tile:
     """Keep of a depth map from elsewhere what stands beside cells, turned into the quantity that ``cell`` is in.
 
     Raises: SettingsError where the two cannot be compared.

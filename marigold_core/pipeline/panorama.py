@@ -9,7 +9,7 @@ import numpy as np
 from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.geometry import sphere
 from marigold_core.geometry.camera import metric_z
-from marigold_core.images.photo import Photo, load_photo
+from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.pipeline import PhotoSource
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
@@ -45,9 +45,9 @@ def is_full(height: int, width: int) -> bool:
     return abs(width / (2 * height) - 1) <= ASPECT_ERROR
 
 
-def check_full(photo: Photo) -> None:
-    """Check that a photo is a full panorama by its shape. Raises: ImageError."""
-    height, width = photo.size
+def check_full(photo_size: tuple[int, int]) -> None:
+    """Check that a photo (height, width) is a full panorama by its shape. Raises: ImageError."""
+    height, width = photo_size
     if not is_full(height, width):
         raise ImageError(
             f"A 360-degree panorama is twice as wide as high, but this has {width} x {height} pixels;"
@@ -72,7 +72,7 @@ def stream_panorama(
         CheckpointError: the checkpoint predicts something else than depth.
     """
     source = load_photo(photo)
-    check_full(source)
+    check_full(source.size)
     picture, settings = source.pixels, pipe.resolve(settings)
     height, width = picture.shape[:2]
     side = sphere.face_side_px(width, settings.processing_resolution or NATIVE_SIDE_PX)

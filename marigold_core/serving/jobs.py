@@ -157,7 +157,7 @@ class Service:
         check_cost(settings, photo.pixels.shape[:2], hints)
         known = estimate(checkpoint, settings, photo.pixels.shape[:2], pipe, hints)
         events = timed(pipe.stream(photo, settings, start, hints), checkpoint)
-        yield from self._run_in_turn(
+        yield from self.in_turn(
             replay.stream(events, record) if record else events, known.seconds if known.measured else None
         )
 
@@ -182,7 +182,7 @@ class Service:
             else:
                 return loading.result()
 
-    def _run_in_turn(self, events: Iterator[Event], seconds: float | None) -> Generator[Progress | Event]:
+    def in_turn(self, events: Iterator[Event], seconds: float | None = None) -> Generator[Progress | Event]:
         """Wait for the turn of a job, which takes that long if it is known, and run it in the model's thread."""
         return self._line.pass_in_turn(self._thread.iterate(events), seconds)
 
@@ -323,7 +323,7 @@ class Service:
 
         cost = self.comparison_cost(requested, sweep.checkpoints, size)
         seconds = cost.seconds if cost.measured else None
-        yield from self._run_in_turn(sweeps.run(sweep, self.loaded, part_times), seconds)
+        yield from self.in_turn(sweeps.run(sweep, self.loaded, part_times), seconds)
 
     def comparison(self, key: str | None) -> Sweep:
         """Return a kept comparison. Raises: ExportError when there is none, or it was dropped."""
@@ -407,8 +407,12 @@ def _check_early(settings: Settings, checkpoint: str) -> None:
     check_meaning(settings, family_of(checkpoint), Path(checkpoint).name)
 
 
-def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int], hints: Hints | None = None) -> None:
+def check_cost(
+    settings: ResolvedSettings, photo_size: tuple[int, int], hints: Hints | None = None, most: float = MAX_WORK
+) -> None:
     """Refuse a job, its settings resolved, that would hold the model for everybody else; ``hints`` may guide it.
+
+    ``most`` megapixels may go through the network.
 
     Raises: SettingsError.
     """
@@ -417,7 +421,7 @@ def check_cost(settings: ResolvedSettings, photo_size: tuple[int, int], hints: H
     megapixels = height * width * (longest / max(height, width)) ** 2 / 1e6
     steps, members = settings.num_inference_steps, settings.ensemble_size
     megapixels *= relative_pixels(settings.views, members)
-    if megapixels * steps * members * (COMPLETION_WORK if hints and hints.guides else 1) > MAX_WORK:
+    if megapixels * steps * members * (COMPLETION_WORK if hints and hints.guides else 1) > most:
         raise SettingsError(
             f"{steps} steps x {members} members on {megapixels:.1f} megapixels is too much for one run;"
             " choose fewer steps, fewer members or a lower resolution."

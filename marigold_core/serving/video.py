@@ -1,15 +1,27 @@
-"""Frames of a clip and views of a panorama as jobs of the service: other visitors' jobs come between two of them."""
+"""Clips, panoramas and effects of photos as jobs of the service, and how much of each one of several users may ask for.
+
+Other visitors' jobs come between two frames or views.
+"""
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marigold_core.errors import SettingsError, VideoError
 from marigold_core.prediction import Prediction, Progress
-from marigold_core.serving.jobs import Service
-from marigold_core.settings import ResolvedSettings, Settings
+from marigold_core.serving.jobs import MAX_WORK, Service, check_cost
+from marigold_core.settings import ColourSettings, MeshSettings, ResolvedSettings, Settings
+from marigold_core.video.settings import DefocusSettings, ParallaxSettings, VideoSettings
 
 if TYPE_CHECKING:
     from marigold_core.checkpoints.registry import Checkpoint
     from marigold_core.pipeline.pipeline import MarigoldPipeline
+    from marigold_core.video.convert import VideoResult
+
+MOST_FRAMES = 600  # of a clip
+MAX_CLIP_WORK = 12 * MAX_WORK  # megapixels through the network for all of them: of 4 steps x 10 members at 768 pixels
+MAX_DRAWN = 250.0  # megapixels of all frames of a parallax clip; it has 94 unless otherwise asked
 
 
 class SharedPredictor:
@@ -39,3 +51,75 @@ def shared_predictor(service: Service, checkpoint: str) -> Generator[Progress, N
     """Load a checkpoint unless it is loaded, yielding while that takes time. Raises: CheckpointError."""
     pipe = yield from service.loaded(checkpoint)
     return SharedPredictor(service, checkpoint, pipe)
+
+
+def check_clip(source: str | Path) -> int:
+    """Check what a video states of itself -> its number of frames, 0 where it is not known. Raises: VideoError."""
+    from marigold_core.video.clips import Clip
+
+    count = Clip(source).frame_count
+    if count > MOST_FRAMES:
+        raise VideoError(
+            f"This video has {count} frames, and the server takes up to {MOST_FRAMES}; use the command line."
+        )
+    return count
+
+
+def run_clip(
+    predictor: SharedPredictor,
+    source: str | Path,
+    folder: Path,
+    settings: Settings,
+    video: VideoSettings,
+    mesh: MeshSettings | None = None,
+    colours: ColourSettings | None = None,
+) -> "Generator[Progress | VideoResult]":
+    """Predict a clip as ``stream_video`` does; what is stopped goes on by the next call with the same folder.
+
+    Raises: VideoError and SettingsError where it is too much for one run, as soon as that is known.
+    """
+    from marigold_core.video.clips import Clip
+    from marigold_core.video.convert import stream_video
+
+    count = check_clip(source) or MOST_FRAMES
+    with closing(Clip(source).frames()) as frames:
+        size = next(frames).pixels.shape[:2]
+    check_cost(predictor.resolve(settings), size, most=MAX_CLIP_WORK / count)
+    with closing(stream_video(predictor, source, folder, settings, video, mesh=mesh, colours=colours)) as events:
+        for event in events:
+            if isinstance(event, Progress) and event.done > MOST_FRAMES:
+                raise VideoError(f"This video has more than the {MOST_FRAMES} frames that the server takes.")
+            yield event
+
+
+def check_parallax(settings: ParallaxSettings, photo_size: tuple[int, int]) -> None:
+    """Refuse a clip of a photo (height, width) that takes too long to draw. Raises: SettingsError."""
+    height, width = photo_size
+    scale = min(1.0, settings.longest_px / max(height, width))
+    megapixels = settings.seconds * settings.rate * height * width * scale**2 / 1e6
+    if megapixels > MAX_DRAWN:
+        raise SettingsError(
+            f"seconds x rate x longest_px make {megapixels:.0f} megapixels, and the server draws up to {MAX_DRAWN:.0f};"
+            " choose a shorter or smaller clip, or use the command line."
+        )
+
+
+def run_defocus(
+    service: Service, prediction: Prediction, folder: Path, settings: DefocusSettings, mesh: MeshSettings
+) -> Iterator[Progress | dict[str, Path]]:
+    """Blur a photo as ``save_defocus`` does, in its turn."""
+    from marigold_core.video.defocus import save_defocus
+
+    def draw() -> Iterator[dict[str, Path]]:
+        yield save_defocus(prediction, folder, settings, mesh)
+
+    return service.in_turn(draw())
+
+
+def run_parallax(
+    service: Service, prediction: Prediction, folder: Path, settings: ParallaxSettings, mesh: MeshSettings
+) -> Iterator[Progress | dict[str, Path]]:
+    """Draw a clip as ``stream_parallax`` does, in its turn."""
+    from marigold_core.video.parallax import stream_parallax
+
+    return service.in_turn(stream_parallax(prediction, folder, settings, mesh))

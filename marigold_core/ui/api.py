@@ -9,10 +9,13 @@ import inspect
 import json
 import math
 import mimetypes
+import secrets
+import shutil
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast, get_args
@@ -22,6 +25,8 @@ import gradio as gr
 from gradio.components import Component
 from gradio.components.api_component import Api
 from gradio.data_classes import FileData
+from gradio.utils import get_upload_folder
+from gradio_client import handle_file  # pyright: ignore[reportMissingTypeStubs]
 from gradio_client import utils as client_utils  # pyright: ignore[reportMissingTypeStubs]
 from pydantic import Field
 
@@ -41,16 +46,29 @@ from marigold_core.calibration.calibrate import (
     hints_of,
     measured,
 )
-from marigold_core.checkpoints.registry import Checkpoint, claim_of, default_checkpoint, family_of
-from marigold_core.comparison.sweep import Comparison, check_alike, count_cells
+from marigold_core.checkpoints.registry import Checkpoint, Claim, claim_of, default_checkpoint, family_of
+from marigold_core.comparison.sweep import Comparison, check_alike, check_reading, count_cells, reduce_given
 from marigold_core.errors import CalibrationError, ImageError, MarigoldError
+from marigold_core.files import archive
+from marigold_core.files.panorama import save_panorama
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.files.reader import from_depth
 from marigold_core.files.writers import Made, file_names, suiting
 from marigold_core.images.photo import MAX_PIXELS, Photo, load_photo, read_header
+from marigold_core.pipeline.panorama import check_full, stream_panorama
 from marigold_core.pipeline.views import check_meaning
 from marigold_core.prediction import Kind, Prediction, Progress, ProgressEvents
 from marigold_core.serving.jobs import MAX_CELLS, Service, shared_comparison
+from marigold_core.serving.video import (
+    MOST_FRAMES,
+    SharedPredictor,
+    check_clip,
+    check_parallax,
+    run_clip,
+    run_defocus,
+    run_parallax,
+    shared_predictor,
+)
 from marigold_core.settings import (
     DEFAULT_COLORMAP,
     Colormap,
@@ -66,18 +84,25 @@ from marigold_core.ui import text
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.offered_checkpoints import check_checkpoint
-from marigold_core.ui.photo_input import DepthInput, draw_photo
+from marigold_core.ui.photo_input import EXAMPLES, FileInput, draw_photo
 from marigold_core.ui.text import compare as compare_text
 from marigold_core.ui.text import metres as metres_text
+from marigold_core.video import check_installed
+from marigold_core.video.settings import DefocusSettings, ParallaxSettings, VideoSettings, check_depth, check_focus
 
+MODELS = (Settings, DepthReading, MeshSettings, ColourSettings, VideoSettings, ParallaxSettings, DefocusSettings)
 _schema: Callable[[type], dict[str, Any]] = cast(Any, client_utils).python_type_to_json_schema
 Arguments = Mapping[str, Any]  # values of a call by name
 Answer = dict[str, Any]
+Run = Callable[[Service, Arguments], Iterator[Answer]]
 Model = TypeVar("Model", bound=Frozen)
 
 MIME_TYPES = {".glb": "model/gltf-binary", ".stl": "model/stl", ".exr": "image/x-exr"}  # not known to every system
 USUAL: tuple[Format, ...] = ("npy", "png16", "color")  # of an endpoint that is asked for no files
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or RAW with a full-size JPEG in it, up to 40 MB"
+PANORAMA = f"the 360-degree panorama, equirectangular, twice as wide as high: {PHOTO.removeprefix('the photo, ')}"
+CLIP = f"the video, of any format that FFmpeg reads, up to {MOST_FRAMES} frames and 40 MB"
+BESIDE = "a depth map of it from elsewhere: the others are measured against it; PNG, TIFF, EXR, NPY or PFM, up to 40 MB"
 DEPTH = "its depth map, PNG, TIFF, EXR, NPY or PFM, up to 40 MB; null takes the one that the photo itself carries"
 _HEADERS = threading.Lock()  # one photo at a time is looked at before the queue: HEIC is decoded for it
 
@@ -89,15 +114,15 @@ class DepthOutput(Frozen):
     """What makes a depth map, and what is returned of it."""
 
     checkpoint: str | None = Field(None, description="a name that the page offers; by default the server's own")
-    formats: list[Format] | None = Field(None, description="files to return; by default npy, png16 and color")
-    save_for: list[SaveFor] | None = Field(None, description=SAVE_FOR)
+    formats: tuple[Format, ...] | None = Field(None, description="files to return; by default npy, png16 and color")
+    save_for: tuple[SaveFor, ...] | None = Field(None, description=SAVE_FOR)
 
 
 class MeshOutput(Frozen):
     """What makes a shape, and what is returned of it."""
 
     checkpoint: str | None = Field(None, description=help_text(DepthOutput, "checkpoint"))
-    formats: list[Literal["glb", "ply", "stl"]] | None = Field(
+    formats: tuple[Literal["glb", "ply", "stl"], ...] | None = Field(
         None, description="glb is a textured mesh, ply coloured points, stl a relief to print; by default glb"
     )
 
@@ -105,15 +130,23 @@ class MeshOutput(Frozen):
 class GivenOutput(Frozen):
     """What is returned of a depth map from elsewhere."""
 
-    formats: list[Format] | None = Field(None, description=help_text(DepthOutput, "formats"))
-    save_for: list[SaveFor] | None = Field(None, description=SAVE_FOR)
+    formats: tuple[Format, ...] | None = Field(None, description=help_text(DepthOutput, "formats"))
+    save_for: tuple[SaveFor, ...] | None = Field(None, description=SAVE_FOR)
 
 
 class CompareOutput(Frozen):
     """What a comparison compares beside settings, and its colours."""
 
-    checkpoints: list[str] | None = Field(None, description="names that the page offers; by default the server's own")
+    checkpoints: tuple[str, ...] | None = Field(
+        None, description="names that the page offers; by default the server's own"
+    )
     colormap: Colormap = Field(DEFAULT_COLORMAP, description="the colours of the sheet")
+
+
+class EffectOutput(Frozen):
+    """What makes depth that something else is made of."""
+
+    checkpoint: str | None = Field(None, description=help_text(DepthOutput, "checkpoint"))
 
 
 # ------------------------------------------------------------------------------- what comes out
@@ -204,6 +237,48 @@ class CompareResult(TypedDict, total=False):
     progress: str
 
 
+class PanoramaResult(TypedDict, total=False):
+    """Distances, their pictures, the mesh, and what they were made with; while a job runs only ``progress``."""
+
+    npy: FileData
+    png16: FileData
+    color: FileData
+    glb: FileData
+    record: dict[str, Any]
+    progress: str
+
+
+class VideoResult(TypedDict, total=False):
+    """Clips as MP4, frames as ZIP, a table of the frames, and what they were made with."""
+
+    color: FileData
+    grey: FileData
+    side_by_side: FileData
+    exr: FileData
+    png16: FileData
+    ply: FileData
+    glb: FileData
+    table: FileData
+    record: dict[str, Any]
+    progress: str
+
+
+class ParallaxResult(TypedDict, total=False):
+    """The clip, and one that is white where its pixels are invented."""
+
+    clip: FileData
+    invented: FileData
+    progress: str
+
+
+class DefocusResult(TypedDict, total=False):
+    """The picture, and one that is white where its pixels are invented."""
+
+    picture: FileData
+    invented: FileData
+    progress: str
+
+
 # ------------------------------------------------------------------------------- what runs
 
 
@@ -241,7 +316,7 @@ def _read_given(given: Arguments) -> Prediction:
 def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
     requested, checkpoints = read_comparison(given)
     key, sweep = service.begin_comparison(given["photo"], requested, checkpoints)
-    sweep.colormap = given["colormap"]
+    sweep.colormap, sweep.given = given["colormap"], _read_given(given) if given["depth"] else None
     for event in service.run_comparison(sweep):
         if isinstance(event, Progress):
             yield {"progress": event.stage}
@@ -252,8 +327,70 @@ def _compare(service: Service, given: Arguments) -> Iterator[Answer]:
     yield {**{name: _file(path) for name, path in files}, "rows": [row.record for row in sweep.rows()]}
 
 
+def _panorama(service: Service, given: Arguments) -> Iterator[Answer]:
+    mesh = _take(MeshSettings, given)
+    predictor = yield from _predictor(service, given)
+    for event in stream_panorama(predictor, given["photo"], _take(Settings, given), mesh):
+        if isinstance(event, Progress):
+            yield {"progress": event.stage}
+        else:
+            yield _made(save_panorama(event, _new_folder(), mesh=mesh, colours=_take(ColourSettings, given)))
+
+
+def _video(service: Service, given: Arguments) -> Iterator[Answer]:
+    folder, settings, video = _new_folder(), _take(Settings, given), _take(VideoSettings, given)
+    how: dict[str, Any] = {"mesh": _take(MeshSettings, given), "colours": _take(ColourSettings, given)}
+    predictor, is_done = (yield from _predictor(service, given)), False
+    try:
+        with closing(run_clip(predictor, given["video"], folder, settings, video, **how)) as events:
+            for event in events:
+                if isinstance(event, Progress):
+                    yield {"progress": event.stage or "predicting"}
+                else:
+                    yield _made(event.files)
+                    is_done = True
+    finally:
+        if not is_done:  # a call that is stopped does not go on
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _effect(draw: Callable[..., Iterator[Progress | dict[str, Path]]], model: type[Frozen]) -> Run:
+    """Make what runs an effect of a photo, which ``draw`` draws from its depth with the settings of a ``model``."""
+
+    def run(service: Service, given: Arguments) -> Iterator[Answer]:
+        prediction = yield from _run(service, given["photo"], given)
+        for event in draw(service, prediction, _new_folder(), _take(model, given), _take(MeshSettings, given)):
+            yield {"progress": event.stage} if isinstance(event, Progress) else _made(event)
+
+    return run
+
+
+def _predictor(service: Service, given: Arguments) -> Generator[Answer, None, SharedPredictor]:
+    loading = shared_predictor(service, _checkpoint(given))
+    while True:
+        try:
+            yield {"progress": next(loading).stage}
+        except StopIteration as end:
+            return cast(SharedPredictor, end.value)
+
+
+def _new_folder() -> Path:
+    return Path(get_upload_folder()) / secrets.token_hex(16)
+
+
+def _made(files: Mapping[str, Path]) -> Answer:
+    """Name files to clients: of JSON its content, of a folder a ZIP."""
+    answer: Answer = {}
+    for name, path in files.items():
+        if path.is_dir():
+            archive.write(sorted(path.iterdir()), bundle := path.with_suffix(".zip"))
+            path = bundle
+        answer[name] = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else _file(path)
+    return answer
+
+
 def _run(
-    service: Service, photo: str | Photo, given: Arguments, usual: tuple[Format, ...], hints: Hints | None = None
+    service: Service, photo: str | Photo, given: Arguments, usual: tuple[Format, ...] = (), hints: Hints | None = None
 ) -> Generator[Answer, None, Prediction]:
     """Run a job, yielding its progress -> its prediction; closing this stops the job.
 
@@ -263,14 +400,18 @@ def _run(
     kind = hints.kind if hints else None
 
     def check(record: Checkpoint) -> None:
-        for _ in _check_files(given, usual, record, kind):
+        for _ in _check_made(given, usual, record, kind):
             pass
 
-    checkpoint = check_checkpoint(given["checkpoint"] or default_checkpoint())
+    checkpoint = _checkpoint(given)
     events = ProgressEvents(service.run(photo, _take(Settings, given), checkpoint, check=check, hints=hints))
     for event in events:
         yield {"progress": event.stage}
     return events.result
+
+
+def _checkpoint(given: Arguments) -> str:
+    return check_checkpoint(given["checkpoint"] or default_checkpoint())
 
 
 def _wanted(
@@ -366,9 +507,10 @@ def _accepted(schema: dict[str, Any]) -> str:
             return _accepted(part["items"])
         if "enum" in part:
             return f" ({', '.join(map(str, part['enum']))})"
-        if "minimum" in part:
+        if "maximum" in part:
+            low = part["minimum"] if "minimum" in part else f"above {part['exclusiveMinimum']}"
             steps = f", in steps of {part['multipleOf']}" if "multipleOf" in part else ""
-            return f" ({part['minimum']} to {part['maximum']}{steps})"
+            return f" ({low} to {part['maximum']}{steps})"
     return ""
 
 
@@ -381,14 +523,11 @@ class Endpoint:
     arguments: list[Parameter]
     output: type[Frozen]  # the model of those arguments that are of this endpoint alone
     result: type
-    run: Callable[[Service, Arguments], Iterator[Answer]]
+    run: Run
     usual: tuple[Format, ...] = USUAL  # files where none are asked for
-    depth: bool = False  # whether it takes a depth map beside the photo
-
-    @property
-    def files(self) -> dict[str, str]:
-        """What it takes as files, each with its description; a depth map may be null."""
-        return {"photo": PHOTO, "depth": DEPTH} if self.depth else {"photo": PHOTO}
+    files: Mapping[str, str] = field(default_factory=lambda: {"photo": PHOTO})  # with descriptions; all but the first
+    # may be null
+    needs: tuple[str, ...] = ("photo",)  # the files without a default
 
     def complete(self, values: Iterable[object]) -> Arguments:
         """Give the values of a call, the photo first, their names; null stands for the default."""
@@ -446,17 +585,68 @@ ENDPOINTS = (
         GivenOutput,
         MetresResult,
         _given,
-        depth=True,
+        files={"photo": PHOTO, "depth": DEPTH},
+        needs=("photo", "depth"),
     ),
     Endpoint(
         "compare",
         "Compare denoising steps, numbers of members, seeds and checkpoints on one photo, side by side."
         " Members, first steps and the encoding are shared between cells."
-        " What is too much for one comparison is refused.",
-        [*fields(Comparison, "steps", "sizes", "seeds", "processing_resolution", "views"), *fields(CompareOutput)],
+        " A depth map from elsewhere may stand beside them. What is too much for one comparison is refused.",
+        [
+            *fields(Comparison, "steps", "sizes", "seeds", "processing_resolution", "views"),
+            *fields(CompareOutput),
+            *fields(DepthReading),
+            *fields(MeshSettings, "fov_x_deg"),
+        ],
         CompareOutput,
         CompareResult,
         _compare,
+        files={"photo": PHOTO, "depth": BESIDE},
+    ),
+    Endpoint(
+        "panorama",
+        "Turn a 360-degree panorama into distances from the camera, the farthest 1, and a textured mesh around it.",
+        [*fields(Settings), *fields(EffectOutput), *fields(MeshSettings), *fields(ColourSettings)],
+        EffectOutput,
+        PanoramaResult,
+        _panorama,
+        files={"photo": PANORAMA},
+    ),
+    Endpoint(
+        "video",
+        "Turn a video into depth that is steady from frame to frame, over one range of depth, 0 = near, 1 = far."
+        " Scenes are found by their cuts. A call that is stopped does not go on.",
+        [
+            *fields(Settings),
+            *fields(EffectOutput),
+            *fields(VideoSettings),
+            *fields(MeshSettings),
+            *fields(ColourSettings),
+        ],
+        EffectOutput,
+        VideoResult,
+        _video,
+        files={"video": CLIP},
+        needs=("video",),
+    ),
+    Endpoint(
+        "parallax",
+        "Make a clip of one photo in which the camera moves a little and near things move more."
+        " What the photo does not show is filled from the farther side, and marked in a second clip.",
+        [*fields(Settings), *fields(EffectOutput), *fields(ParallaxSettings), *fields(MeshSettings)],
+        EffectOutput,
+        ParallaxResult,
+        _effect(run_parallax, ParallaxSettings),
+    ),
+    Endpoint(
+        "defocus",
+        "Blur a photo before and behind the pixel that is in focus, as a wide aperture does."
+        " What shows through blurred edges and is not in the photo is filled, and marked in a second picture.",
+        [*fields(Settings), *fields(EffectOutput), *fields(DefocusSettings), *fields(MeshSettings)],
+        EffectOutput,
+        DefocusResult,
+        _effect(run_defocus, DefocusSettings),
     ),
 )
 
@@ -474,7 +664,9 @@ def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
     """Do what ``gr.api`` does, but with our photo input, described arguments and a validator."""
     inputs: list[Component] = []
     for name, description in endpoint.files.items():
-        file = draw_photo(visible=False) if name == "photo" else DepthInput(visible=False)
+        file = draw_photo(visible=False) if name == "photo" else FileInput(visible=False)
+        shown = EXAMPLES["panorama" if description == PANORAMA else name]
+        file.example_payload = partial(cast(Any, handle_file), shown)
         file.api_info = partial(dict, file.api_info(), additional_description=description)
         inputs.append(file)
     for argument in endpoint.arguments:
@@ -512,8 +704,9 @@ def handler(endpoint: Endpoint, service: Service) -> Callable[..., Iterator[Answ
             yield from endpoint.run(service, endpoint.complete(values))
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    needed = [*endpoint.files, *(one.name for one in endpoint.arguments if one.example is not None)]
-    optional = [
+    needed = [*endpoint.needs, *(one.name for one in endpoint.arguments if one.example is not None)]
+    optional = [inspect.Parameter(name, kind, default=None) for name in endpoint.files if name not in needed]
+    optional += [
         inspect.Parameter(one.name, kind, default=one.default) for one in endpoint.arguments if one.name not in needed
     ]
     described = [f"{name}: {description}" for name, description in endpoint.files.items()]
@@ -538,22 +731,29 @@ def fault(endpoint: Endpoint, given: Arguments) -> tuple[str, str] | None:
 
 def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
     """Check the arguments of a call; yields the one that is wrong if what follows raises a MarigoldError."""
-    yield "photo"
-    if not given["photo"]:
-        raise ImageError(text.NO_UPLOAD)
+    first = next(iter(endpoint.files))
+    yield first
+    if not given[first]:
+        raise ImageError(text.NO_UPLOAD.format(what=first))
     yield endpoint.arguments[0].name
-    for model in (Settings, DepthReading, MeshSettings, ColourSettings, endpoint.output):
+    for model in (*MODELS, endpoint.output):
         _take(model, given)
     hints = read_hints(given) if "anchors" in given else None
     if "sizes" in given:
         yield from _check_comparison(given)
     elif "depth" not in given:
         yield from _check_run(endpoint, given, hints)
-    yield "photo"
+    yield first
+    if endpoint.result in (VideoResult, ParallaxResult, DefocusResult):
+        check_installed()
+    if first == "video":
+        check_clip(given[first])
+        return
     with _HEADERS:
         size, fov_x_deg = read_header(given["photo"] if isinstance(given["photo"], bytes) else Path(given["photo"]))
         reduction = max(1, math.ceil(math.sqrt(size[0] * size[1] / MAX_PIXELS)))  # as large ones are read
         shape = size[0] // reduction, size[1] // reduction
+        yield from _check_effect(endpoint, given, size)
         if hints and (hints.is_given or "depth" not in given):
             for name in ("anchors", "lengths", "patch", "near_m"):
                 yield name
@@ -563,9 +763,13 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
             yield "anchors"
             claim = None if "depth" in given else claim_of(given["checkpoint"] or default_checkpoint())
             check_hints(hints, shape, fov_x_deg, size, claim and claim.kind)
-        if "depth" in given:
+        if given.get("depth") or "depth" in endpoint.needs:
             yield "depth"
             found = _read_given(given)
+            if "sizes" in given:
+                for claim in filter(None, map(claim_of, _checkpoints(given))):
+                    reduce_given(found, claim)
+                return
             yield "anchors"
             made = calibrate(found, hints) if hints and hints.is_given else found
             yield from _check_files(given, endpoint.usual, made)
@@ -582,10 +786,35 @@ def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Ite
     if hints and hints.guides:
         check_guided(settings)
     if claim:  # else the job itself will tell
-        yield from _check_files(given, endpoint.usual, claim, hints.kind if hints else None)
+        yield "checkpoint"
+        yield from _check_made(given, endpoint.usual, claim, hints.kind if hints else None)
+
+
+def _check_effect(endpoint: Endpoint, given: Arguments, size: tuple[int, int]) -> Iterator[str]:
+    """Check what is made of the depth of a photo (height, width)."""
+    if endpoint.result is PanoramaResult:
+        check_full(size)
+    elif endpoint.result is ParallaxResult:
+        yield "seconds"
+        check_parallax(_take(ParallaxSettings, given), size)
+    elif endpoint.result is DefocusResult:
+        yield "focus"
+        check_focus(_take(DefocusSettings, given), size)
+
+
+def _check_made(
+    given: Arguments, usual: tuple[Format, ...], made: Checkpoint | Claim, kind: Kind | None = None
+) -> Iterator[str]:
+    """Check that a checkpoint makes what is asked for: files, or what something else can be made of."""
+    if "formats" in given:
+        yield from _check_files(given, usual, made, kind)
+    else:
+        check_depth(made.name, made.modality)
 
 
 def _check_comparison(given: Arguments) -> Iterator[str]:
+    yield "quantity"
+    check_reading(_take(DepthReading, given), bool(given["depth"]))
     yield "steps"
     requested = _axes(given)
     yield "checkpoints"
@@ -653,5 +882,6 @@ def _checkpoints(given: Arguments) -> list[str]:
 
 
 def _take(model: type[Model], given: Arguments) -> Model:
-    """Make a model of those arguments that are its fields. Raises: SettingsError."""
-    return model(**{name: value for name, value in given.items() if name in model.model_fields})
+    """Make a model of those arguments that are its fields; null stands for the default. Raises: SettingsError."""
+    values = {name: given[name] for name in model.model_fields.keys() & given.keys() if given[name] is not None}
+    return model(**{name: tuple(cast(Any, one)) if isinstance(one, list) else one for name, one in values.items()})

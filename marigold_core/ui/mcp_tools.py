@@ -32,15 +32,17 @@ from marigold_core.ui.events import MODEL
 from marigold_core.ui.middleware import MCP_LIMIT
 
 FILE_ROUTE = "/gradio_api/file="
-PICTURES = ("color", "sheet")  # what a model with eyes is shown of an answer
+PICTURES = ("color", "sheet", "picture")  # what a model with eyes is shown of an answer
 PICTURE_PX = 512  # longest edge of it
 INSTRUCTIONS = (
-    "Depth from one photo. Depth is relative, 0 = near and 1 = far, with unknown scale and shift, unless the tool"
-    " calibrate was given what is known of the photo; its metres are then as right as these hints. Uncertainty is how"
-    " much the members of an ensemble differ, not a bound of the error. Upload a photo by POST to /gradio_api/upload"
-    " and give its address, or write it as a data: URL. Answers name files by address, which are kept for an hour."
+    "Depth from a photo, a panorama or a video. Depth is relative, 0 = near and 1 = far, with unknown scale and shift,"
+    " unless the tool calibrate was given what is known of the photo; its metres are then as right as these hints."
+    " Uncertainty is how much the members of an ensemble differ, not a bound of the error. Upload a photo by POST to"
+    " /gradio_api/upload and give its address, or write it as a data: URL. Answers name files by address, which are"
+    " kept for an hour."
 )
-ADDRESS = "a data: URL, or the address of a file that was uploaded to this server"
+UPLOADED = "the address of a file that was uploaded to this server"
+ADDRESS = f"a data: URL with base64, or {UPLOADED}"
 
 
 class McpTools:
@@ -117,7 +119,7 @@ class McpTools:
     def _file(self, name: str, address: str) -> bytes | str:
         """Find the file that an address names -> its bytes, or its path. Raises: ImageError."""
         kind, _, content = address.partition(",")
-        if kind.startswith("data:") and kind.endswith(";base64"):
+        if kind.startswith("data:") and kind.endswith(";base64") and name != "video":  # which is read from a file
             try:
                 return base64.b64decode(content, validate=True)
             except binascii.Error:
@@ -125,7 +127,7 @@ class McpTools:
         _, found, path = unquote(urlsplit(address).path).partition(FILE_ROUTE)
         file = Path(path).resolve()
         if not found or not file.is_relative_to(self._folder) or not file.is_file():
-            raise ImageError(text.FILE_ADDRESS.format(name=name))
+            raise ImageError(text.FILE_ADDRESS.format(name=name, address=_address(name)))
         return str(file)
 
     @property
@@ -145,8 +147,14 @@ def _schema(endpoint: Endpoint) -> dict[str, Any]:
     arguments = {
         one.name: {"default": one.default, **one.schema, "description": one.description} for one in endpoint.arguments
     }
-    files = {name: {"type": "string", "description": f"{about}: {ADDRESS}"} for name, about in endpoint.files.items()}
-    return {"type": "object", "properties": {**files, **arguments}, "required": ["photo"]}
+    files = {
+        name: {"type": "string", "description": f"{about}: {_address(name)}"} for name, about in endpoint.files.items()
+    }
+    return {"type": "object", "properties": {**files, **arguments}, "required": [next(iter(files))]}
+
+
+def _address(name: str) -> str:
+    return UPLOADED if name == "video" else ADDRESS
 
 
 def _root(request: Any) -> str:

@@ -5,20 +5,27 @@ event has it among its outputs, so what is replaced on one object alone does not
 """
 
 from abc import ABCMeta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
+import numpy as np
 from gradio.component_meta import ComponentMeta
 from gradio.data_classes import FileData, ImageData, ListFiles
-from gradio_client import handle_file  # pyright: ignore[reportMissingTypeStubs]
+from PIL import Image
 
 from marigold_core.files import examples
+from marigold_core.storage import replacing
 from marigold_core.ui import text
 
 ELSEWHERE = ("http:", "https:", "data:")  # begins of what is no file of this server
-EXAMPLE = "https://example.org/temple.jpg"  # stands for the example photo of that name; it is never fetched
-EXAMPLE_DEPTH = "https://example.org/temple_depth.png"  # likewise for its stored depth
+EXAMPLES = {  # stand in the code that the API page prints, which runs as printed; none is ever fetched
+    "photo": "https://example.org/temple.jpg",
+    "depth": "https://example.org/temple_depth.png",
+    "video": "https://example.org/temple.mp4",
+    "panorama": "https://example.org/panorama.png",
+}
 
 
 class WithoutStub(ComponentMeta):
@@ -38,19 +45,13 @@ class PhotoInput(gr.Image, metaclass=WithoutStub):
 
     is_template = True  # the browser draws it as the class that it is made from
 
-    def example_payload(self) -> Any:
-        """Return the photo in the code that the API page prints: it runs as printed."""
-        return cast(Any, handle_file(EXAMPLE))
-
     def preprocess(self, payload: ImageData | None) -> str | None:
         """Return the path of the uploaded file. Raises: gr.Error for a picture written into the request."""
         return _uploaded_path(payload, self.GRADIO_CACHE)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Take uploads and ``EXAMPLE``. Raises: gr.Error for any other web address, which Gradio would fetch."""
-        if url_or_file_path == EXAMPLE:
-            url_or_file_path = examples.FOLDER / "temple.jpg"
-        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+        """Take uploads and ``EXAMPLES``. Raises: gr.Error for any other web address, which Gradio would fetch."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path, self.GRADIO_CACHE))
 
 
 class FilesButton(gr.UploadButton, metaclass=WithoutStub):
@@ -63,8 +64,8 @@ class FilesButton(gr.UploadButton, metaclass=WithoutStub):
         return _uploaded_paths(payload, self.GRADIO_CACHE)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Take uploads alone, as ``PhotoInput`` does."""
-        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+        """Take files as ``PhotoInput`` does."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path, self.GRADIO_CACHE))
 
 
 class PhotosInput(gr.File, metaclass=WithoutStub):
@@ -77,28 +78,22 @@ class PhotosInput(gr.File, metaclass=WithoutStub):
         return _uploaded_paths(payload, self.GRADIO_CACHE)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Take uploads alone, as ``PhotoInput`` does."""
-        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+        """Take files as ``PhotoInput`` does."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path, self.GRADIO_CACHE))
 
 
-class DepthInput(gr.File, metaclass=WithoutStub):
-    """A file input for a depth map, under the same rules."""
+class FileInput(gr.File, metaclass=WithoutStub):
+    """An input for one file, a depth map or a video, under the same rules."""
 
     is_template = True
-
-    def example_payload(self) -> Any:
-        """Return the depth map in the code that the API page prints."""
-        return cast(Any, handle_file(EXAMPLE_DEPTH))
 
     def preprocess(self, payload: ListFiles | FileData | None) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the path of the uploaded file."""
         return _uploaded_path(cast("FileData | None", payload), self.GRADIO_CACHE)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Take uploads and ``EXAMPLE_DEPTH``, as ``PhotoInput`` does."""
-        if url_or_file_path == EXAMPLE_DEPTH:
-            url_or_file_path = examples.RESULTS / "temple_depth.png"
-        return await super().async_move_resource_to_block_cache(_local(url_or_file_path))
+        """Take files as ``PhotoInput`` does."""
+        return await super().async_move_resource_to_block_cache(_local(url_or_file_path, self.GRADIO_CACHE))
 
 
 def draw_photo(elem_id: str = "photo", *, visible: bool = True) -> PhotoInput:
@@ -118,10 +113,38 @@ def draw_photo(elem_id: str = "photo", *, visible: bool = True) -> PhotoInput:
     )
 
 
-def _local(path: str | Path | None) -> str | Path | None:
+def _local(path: str | Path | None, folder: str) -> str | Path | None:
+    """Let paths pass, and find or draw the file of an example in the folder. Raises: gr.Error for other addresses."""
+    for name, address in EXAMPLES.items():
+        if path == address:
+            return _example(name, Path(folder) / f"example-{address.rsplit('/', 1)[1]}")
     if str(path).lower().startswith(ELSEWHERE):
         raise gr.Error(text.INLINE_PHOTO, print_exception=False)
     return path
+
+
+def _example(name: str, drawn: Path) -> Path:
+    temple = examples.FOLDER / "temple.jpg"
+    if name in ("photo", "depth"):
+        return temple if name == "photo" else examples.RESULTS / "temple_depth.png"
+    if not drawn.exists():
+        photo = np.asarray(Image.open(temple).convert("RGB"))
+        with replacing(drawn) as temporary:
+            if name == "panorama":  # of its shape
+                Image.fromarray(photo[80:400]).save(temporary, "PNG")
+            else:
+                _draw_clip(photo, temporary)
+    return drawn
+
+
+def _draw_clip(photo: np.ndarray, path: Path) -> None:
+    """Draw a window that moves over the photo."""
+    from marigold_core.video.clips import ClipWriter
+
+    writer = ClipWriter(path, Fraction(1, 25), Fraction(25))
+    for number in range(4):
+        writer.write(photo[40:280, 40 + 8 * number : 360 + 8 * number], number)
+    writer.close()
 
 
 def _uploaded_paths(payload: ListFiles | FileData | None, folder: str) -> list[str]:

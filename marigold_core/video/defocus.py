@@ -8,13 +8,12 @@ import numpy as np
 from PIL import Image
 
 from marigold_core import storage
-from marigold_core.errors import SettingsError
 from marigold_core.geometry.camera import metric_z
 from marigold_core.geometry.depth_filters import ndimage, sharpen
 from marigold_core.images.colormaps import to_linear
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings
-from marigold_core.video.settings import DefocusSettings
+from marigold_core.video.settings import DefocusSettings, check_focus
 
 FILES = {"picture": "defocus.png", "invented": "defocus_invented.png"}
 LAYERS = 16
@@ -64,15 +63,6 @@ def defocus(
         hidden = _blur((layer >= number - 1).astype(np.float32), radius)  # the next layer of a slope shows nothing new
         invented = np.where(layer > number, 1.0, invented * (1 - hidden))  # light from behind the pixel's own layer
     return _to_srgb(made), invented > SEEN
-
-
-def check_focus(settings: DefocusSettings, photo_size: tuple[int, int]) -> tuple[float, float]:
-    """Tell the pixel in focus of a photo (height, width). Raises: SettingsError where it lies outside."""
-    height, width = photo_size
-    x, y = settings.focus or (width / 2, height / 2)
-    if not (0 <= x < width and 0 <= y < height):
-        raise SettingsError(f"The focus {x:g}, {y:g} lies outside the photo of {width} x {height} pixels.")
-    return x, y
 
 
 def save_defocus(

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.settings import Frozen
 
 VideoFormat = Literal["color", "grey", "side_by_side", "exr", "png16", "ply", "glb"]
@@ -56,3 +57,18 @@ class DefocusSettings(Frozen):
     aperture: float = Field(
         default=0.02, ge=0, le=0.1, description="widest blur at infinity, as a share of the photo's longest edge"
     )
+
+
+def check_depth(checkpoint: str, modality: str) -> None:
+    """Raise CheckpointError where a checkpoint predicts something else than depth, which all of this is made of."""
+    if modality != "depth":
+        raise CheckpointError(f"This is made of depth, but {checkpoint} predicts {modality}.")
+
+
+def check_focus(settings: DefocusSettings, photo_size: tuple[int, int]) -> tuple[float, float]:
+    """Tell the pixel in focus of a photo (height, width). Raises: SettingsError where it lies outside."""
+    height, width = photo_size
+    x, y = settings.focus or (width / 2, height / 2)
+    if not (0 <= x < width and 0 <= y < height):
+        raise SettingsError(f"The focus {x:g}, {y:g} lies outside the photo of {width} x {height} pixels.")
+    return x, y

@@ -229,7 +229,7 @@ def test_the_bar_tells_the_place_of_a_photo_and_the_time_left(monkeypatch: pytes
     monkeypatch.setattr("marigold_core.cli.predict.time.perf_counter", lambda: next(clock))
     report = Report(quiet=True, as_json=True, expected=5)
     assert report.ahead("a.png") == "1 of 5: a.png"
-    report.begin()
+    report.start()
     report.add(Job(Path("a.png"), Path("a")), "done", "")
     assert report.ahead("b.png") == "2 of 5, 12 s left: b.png"
     report.add(Job(Path("b.png"), Path("b")), "kept", "")

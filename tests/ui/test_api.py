@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import numpy as np
@@ -19,8 +20,18 @@ from PIL import Image
 from marigold_core import Settings, load
 from marigold_core.comparison.sweep import COLUMNS
 from marigold_core.ui import text
+from marigold_core.ui.api import ENDPOINTS
+from marigold_core.video.convert import predict_video
+from marigold_core.video.settings import VideoSettings
+from tests.helpers.clips import scene, write_clip
 
 pytestmark = pytest.mark.slow
+EFFECTS = {  # of the endpoints that make something else of depth: what each answers
+    "panorama": {"npy", "png16", "color", "glb", "record"},
+    "video": {"color", "side_by_side", "table", "record"},
+    "parallax": {"clip", "invented"},
+    "defocus": {"picture", "invented"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +135,8 @@ def test_a_file_that_is_no_photo_is_told(client, tmp_path):
 
 
 def test_only_the_endpoints_are_public(client):
-    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {
-        "/predict_depth",
-        "/build_mesh",
-        "/calibrate",
-        "/import_depth",
-        "/compare",
-    }
+    public = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(public) == {f"/{endpoint.name}" for endpoint in ENDPOINTS}
 
 
 def test_a_cancelled_job_gives_the_model_to_the_next(client, picture):
@@ -188,6 +194,40 @@ def test_sheet_table_and_rows_say_the_same(client: Client, picture: Path, tiny_d
     assert [row["reference"] for row in answer["rows"]] == [False, False, False, True]
 
 
+def test_a_given_depth_map_stands_beside_the_cells_and_is_what_they_are_measured_against(
+    client: Client, picture: Path, tmp_path: Path
+) -> None:
+    depth = np.add.outer(np.arange(48), np.arange(64)).astype(np.float32)
+    np.save(tmp_path / "mine.npy", depth)
+    asked = {"steps": [1], "sizes": [1], "processing_resolution": 32, "greater": "farther"}
+    answer = client.predict(handle_file(picture), handle_file(tmp_path / "mine.npy"), **asked, api_name="/compare")
+    given, cell = answer["rows"]
+    assert (given["checkpoint"], given["reference"], given["steps"]) == ("given: mine.npy", True, None)
+    assert not cell["reference"] and cell["difference"] > 0
+
+
+def test_frames_of_a_video_come_as_archives_and_the_numbers_are_those_of_python(
+    client: Client, tiny_depth: Path, tmp_path: Path
+) -> None:
+    still = scene(1)
+    clip = write_clip(tmp_path / "clip.mp4", [still.window(still.picture, number) for number in range(3)])
+    settings: dict[str, Any] = {"num_inference_steps": 1, "processing_resolution": 32}
+    how = {"video_formats": ["png16"], "window": 2}
+    job: Any = client.submit(handle_file(clip), **settings, **how, api_name="/video")
+    answer = job.result(120)
+    assert any("frame 2 of 3" in output.get("progress", "") for output in job.outputs())
+    video = VideoSettings(video_formats=("png16",), window=2)
+    made = predict_video(load(tiny_depth), clip, tmp_path, Settings(**settings), video)
+    with ZipFile(answer["png16"]) as frames:
+        names = sorted(path.name for path in made.files["png16"].iterdir())
+        assert frames.namelist() == names and len(names) == 3
+        for name in names:
+            found = np.asarray(Image.open(frames.open(name))).astype(int)
+            expected = np.asarray(Image.open(made.files["png16"] / name)).astype(int)
+            assert np.abs(found - expected).max() <= 300  # its threads may add in another order
+    assert answer["record"]["frames"] == 3 and answer["record"]["video"]["window"] == 2
+
+
 def test_too_much_is_refused_before_it_waits(client: Client, picture: Path) -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"steps": [0]}, "steps"),
@@ -202,7 +242,7 @@ def test_too_much_is_refused_before_it_waits(client: Client, picture: Path) -> N
 # ------------------------------------------------------------------------------- the API page, raw requests
 
 
-@pytest.mark.parametrize("name", ["predict_depth", "build_mesh", "calibrate", "import_depth", "compare"])
+@pytest.mark.parametrize("name", [endpoint.name for endpoint in ENDPOINTS])
 def test_the_example_of_the_api_page_runs_as_printed(client: Client, url: str, name: str) -> None:
     info = httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"][f"/{name}"]
     printed = info["code_snippets"]["python"]
@@ -211,11 +251,14 @@ def test_the_example_of_the_api_page_runs_as_printed(client: Client, url: str, n
     if name == "calibrate":  # the server's own has random weights, whose maps the hints contradict
         code = code.replace("checkpoint=None", 'checkpoint="nano"')
     code = code.replace("sizes=None", "sizes=[1, 3]")  # 16 cells as printed take a minute and more
+    code = code.replace("seconds=4.0", "seconds=0.5")
     names: dict[str, Any] = {"client": client}
     exec(code, names)
     answer = names["result"]
     if name == "compare":
         assert len(answer["rows"]) == 8
+    elif name in EFFECTS:
+        assert set(answer) == EFFECTS[name] and all(one for one in answer.values())
     else:
         assert answer["manifest"]["photo"]["width"] == 640
         assert answer["manifest"]["kind"] == ("metric" if name == "calibrate" else "affine")
@@ -295,7 +338,7 @@ def test_requests_of_another_form_are_told_what_is_wrong(url: str) -> None:
 JSON = {"content-type": "application/json"}
 
 
-@pytest.mark.parametrize("endpoint", ["predict_depth", "build_mesh", "calibrate", "import_depth", "compare"])
+@pytest.mark.parametrize("endpoint", [endpoint.name for endpoint in ENDPOINTS])
 def test_photos_of_the_server_that_nobody_uploaded_are_not_read(url: str, picture: Path, endpoint: str) -> None:
     parameters = httpx.get(f"{url}/gradio_api/info", timeout=30).json()["named_endpoints"][f"/{endpoint}"]["parameters"]
     rest = [one.get("parameter_default") for one in parameters[1:]]

@@ -82,8 +82,9 @@ def test_normals_have_no_colour_bar(painted: list[str]) -> None:
 # ------------------------------------------------------------------------------- the endpoint's arguments
 
 
+COMPARE = next(endpoint for endpoint in ENDPOINTS if endpoint.name == "compare")
 NONE_GIVEN: dict[str, Any] = {
-    **dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints")),
+    **dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints", "depth")),
     "views": "photo",
 }
 
@@ -104,7 +105,7 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"sizes": []}, "at least one number of steps"),
         ({"seeds": ["0"]}, "seeds must be a valid integer"),
         ({"processing_resolution": 100}, "processing_resolution must be a multiple of 8"),
-        ({"checkpoints": "nano"}, "checkpoints must be a valid list"),
+        ({"checkpoints": "nano"}, "checkpoints must be a list"),
         ({"checkpoints": ["/etc"]}, "There is no checkpoint"),
         ({"checkpoints": []}, "at least one checkpoint"),
         ({"seeds": list(range(9))}, "cells are too many"),
@@ -113,8 +114,8 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_arguments_are_refused_in_a_sentence(wrong: dict, message: str) -> None:
     right = {"photo": str(examples.FOLDER / "temple.jpg"), **NONE_GIVEN}
-    assert fault(ENDPOINTS[-1], right) is None
-    at, sentence = fault(ENDPOINTS[-1], {**right, **wrong}) or ("", "")
+    assert fault(COMPARE, right) is None
+    at, sentence = fault(COMPARE, {**right, **wrong}) or ("", "")
     assert message in sentence and (at in wrong or at in ("steps", "checkpoints"))
 
 

@@ -76,7 +76,7 @@ def test_every_endpoint_is_a_tool_with_its_arguments(server: str) -> None:
     for tool, endpoint in zip(tools, ENDPOINTS, strict=True):
         properties = tool.inputSchema["properties"]
         assert list(properties) == [*endpoint.files, *(argument.name for argument in endpoint.arguments)]
-        assert tool.inputSchema["required"] == ["photo"] and tool.description == endpoint.description
+        assert tool.inputSchema["required"] == [next(iter(endpoint.files))] and tool.description == endpoint.description
     members = tools[0].inputSchema["properties"]["ensemble_size"]
     assert (members["minimum"], members["maximum"], members["default"]) == (1, 20, 1) and members["description"]
 
@@ -118,12 +118,13 @@ def test_a_depth_map_comes_as_a_second_file(server: str, picture: bytes) -> None
         ("predict_depth", {"photo": "data:image/png;base64,%%%"}, "is not valid base64"),
         ("predict_depth", {"photo": inline(b"no picture")}, "photo"),
         ("calibrate", {"anchors": [[1, 2]]}, "anchors"),
+        ("defocus", {"focus": [64, 2]}, "The focus 64, 2 lies outside the photo of 64 x 48 pixels."),
         ("import_depth", {}, "This photo carries no depth map"),
         ("import_depth", {"depth": "/etc/passwd"}, "depth must be a data: URL with base64, or the address"),
         (
             "measure",
             {},
-            "There is no tool 'measure'; there are predict_depth, build_mesh, calibrate, import_depth, compare.",
+            f"There is no tool 'measure'; there are {', '.join(endpoint.name for endpoint in ENDPOINTS)}.",
         ),
     ],
 )

@@ -29,8 +29,11 @@ from marigold_core.ui.middleware import (
 
 JOIN = "/gradio_api/queue/join"
 
-DEPTH, MESH, METRES, GIVEN, COMPARE = ENDPOINTS
+DEPTH, MESH, METRES, GIVEN, COMPARE, PANORAMA, VIDEO, PARALLAX, DEFOCUS = ENDPOINTS
 PHOTO = str(examples.FOLDER / "temple.jpg")  # 640 x 427, without a field of view
+
+
+PLANE = str(examples.RESULTS / "temple_depth.png")
 
 
 class Echo:
@@ -175,7 +178,8 @@ def test_our_errors_are_told_and_others_become_a_reference(caplog):
 
 def asked(endpoint: Endpoint, given: dict[str, Any]) -> dict[str, Any]:
     """A call with some arguments, else the defaults."""
-    files = [PHOTO, str(examples.RESULTS / "temple_depth.png")][: len(endpoint.files)]
+    depth = str(examples.RESULTS / "temple_depth.png") if endpoint is GIVEN else None
+    files = [PHOTO, depth][: len(endpoint.files)]
     return {**endpoint.complete([*files, *[None] * len(endpoint.arguments)]), **given}
 
 
@@ -254,6 +258,20 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
         (COMPARE, {"checkpoints": ["nano", "normals"]}, "checkpoints", "differ in meaning"),
         (COMPARE, {"checkpoints": []}, "checkpoints", "Choose at least one checkpoint"),
         (COMPARE, {"checkpoints": ["/etc"]}, "checkpoints", "There is no checkpoint"),
+        (COMPARE, {"depth": __file__}, "depth", "This is no depth map that can be read"),
+        (COMPARE, {"greater": "nearer"}, "quantity", "is of use with a depth map"),
+        (COMPARE, {"depth": PLANE, "quantity": "disparity"}, "depth", "The depth map cannot be compared"),
+        (PANORAMA, {}, "photo", "twice as wide as high, but this has 640 x 427 pixels"),
+        (PANORAMA, {"checkpoint": "normals"}, "checkpoint", "made of depth, but normals predicts normals"),
+        (VIDEO, {"video": None}, "video", "Give a video"),
+        (VIDEO, {"video": __file__}, "video", "cannot be read as a video"),
+        (VIDEO, {"video_formats": ["mov"]}, "video_formats", "video_formats must be"),
+        (VIDEO, {"carry": 1}, "carry", "carry must be less than or equal to 0.5"),
+        (PARALLAX, {"rate": 61}, "rate", "rate must be less than or equal to 60"),
+        (PARALLAX, {"seconds": 30, "rate": 60}, "seconds", "make 492 megapixels"),
+        (DEFOCUS, {"focus": [640, 0]}, "focus", "lies outside the photo of 640 x 427 pixels"),
+        (DEFOCUS, {"focus": [1]}, "focus", "focus"),
+        (DEFOCUS, {"aperture": 0.2}, "aperture", "aperture must be less than or equal to 0.1"),
     ],
 )
 def test_what_arguments_tell_is_refused_before_the_run_where_it_is_wrong(

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from marigold_core.ui import text
-from marigold_core.ui.photo_input import DepthInput, FilesButton, PhotoInput
+from marigold_core.ui.photo_input import FileInput, FilesButton, PhotoInput
 from marigold_core.ui.photo_previews import FILES, PhotoPreviews
 from tests.images.test_photo import HEIC
 
@@ -50,7 +50,7 @@ def test_a_photo_written_into_the_request_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "photo.png", "{cache}/../photo.png", "{cache}/link/photo.png"])
-@pytest.mark.parametrize("kind", [PhotoInput, FilesButton, DepthInput])
+@pytest.mark.parametrize("kind", [PhotoInput, FilesButton, FileInput])
 def test_files_of_the_server_that_nobody_uploaded_are_refused(
     kind: type, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

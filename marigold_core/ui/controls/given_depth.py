@@ -12,7 +12,7 @@ from marigold_core.files.reader import from_depth
 from marigold_core.settings import DepthReading, help_text
 from marigold_core.ui import text
 from marigold_core.ui.events import LIGHT, on
-from marigold_core.ui.photo_input import DepthInput
+from marigold_core.ui.photo_input import FileInput
 from marigold_core.ui.run_controller import RunController, Update, Values, photo_of
 
 AS_STATED = "file"  # a drop-down has no choice for None
@@ -26,7 +26,7 @@ class GivenDepth:
         self.controller = controller
         with gr.Accordion(text.GIVEN, open=False, elem_id="given"):
             gr.Markdown(text.GIVEN_ABOUT)
-            self.file = DepthInput(label=text.GIVEN_FILE, height=110, elem_id="given-file")
+            self.file = FileInput(label=text.GIVEN_FILE, height=110, elem_id="given-file")
             self.reading: dict[str, Component] = {name: _choice(name) for name in text.READING}
             self.use = gr.Button(text.GIVEN_USE, elem_id="given-use")
 

@@ -15,7 +15,7 @@ from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import VideoError
 from marigold_core.prediction import Progress
 from marigold_core.serving.jobs import Service
-from marigold_core.serving.video import SharedPredictor, shared_predictor
+from marigold_core.serving.video import MOST_FRAMES, SharedPredictor, check_clip, run_clip, shared_predictor
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, preset_settings
 from marigold_core.ui.error_messages import translate_errors
@@ -32,7 +32,6 @@ from marigold_core.video.settings import VideoSettings
 if TYPE_CHECKING:
     from marigold_core.video.convert import VideoResult
 
-MOST_FRAMES = 600
 VIDEO = VideoSettings(video_formats=("side_by_side", "color", "grey"))
 EMPTY = f"<div class='lab-empty'><p>{video_text.EMPTY.format(most=MOST_FRAMES)}</p></div>"
 
@@ -94,15 +93,11 @@ class VideoScreen:
             raise
 
     def _run(self, values: Values) -> Generator[Update]:
-        from marigold_core.video.clips import Clip
-        from marigold_core.video.convert import stream_video
-
         if not values[self.clip]:
             raise VideoError(video_text.NO_CLIP)
         source, preset = values[self.clip][0], values[self.preset]
         checkpoint = check_checkpoint(values[self.checkpoint])
-        if (count := Clip(source).frame_count) > MOST_FRAMES:
-            raise VideoError(video_text.TOO_LONG.format(count=count, most=MOST_FRAMES))
+        check_clip(source)
         work: Work | None = values[self.work]
         if work is None or not work.same(source, preset, checkpoint):
             work = Work(source, preset, checkpoint, Path(get_upload_folder()) / secrets.token_hex(16))
@@ -116,11 +111,9 @@ class VideoScreen:
         settings, pace = preset_settings(preset, checkpoint), Pace()
         predictor = yield from self._loaded(checkpoint, pace)
         began, first = perf_counter(), None
-        with closing(stream_video(predictor, source, work.folder, settings, VIDEO)) as events:
+        with closing(run_clip(predictor, source, work.folder, settings, VIDEO)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    if event.done > MOST_FRAMES:
-                        raise VideoError(video_text.TOO_LONG.format(count="more", most=MOST_FRAMES))
                     first = event.done if first is None else first
                     if pace.is_due:
                         yield {self.status: _progress(event, first, perf_counter() - began)}

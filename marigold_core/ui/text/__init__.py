@@ -96,7 +96,7 @@ DONE = "{members}, {steps}, {seconds:.1f} s · {width} × {height} · seed {seed
 STOPPED = "Stopped. Your settings are as you left them."
 STOPPED_WITH = "Stopped. On show is a result of {members}."
 
-NO_UPLOAD = "Give a photo: a file of yours, which is uploaded first."
+NO_UPLOAD = "Give a {what}: a file of yours, which is uploaded first."
 NO_PHOTO = "Add a photo first: drop one on the page, paste it, use the webcam or pick an example."
 NO_RESULT = "Run a photo first."
 UNKNOWN_CHECKPOINT = "There is no checkpoint {name!r} here; choose one of {names}."
@@ -106,10 +106,7 @@ UNREADABLE = (
     "This request could not be read; send a JSON list called data with the arguments that /gradio_api/info lists."
 )
 FOREIGN_PAGE = "A page of another server may not use these tools."
-FILE_ADDRESS = (
-    "{name} must be a data: URL with base64, or the address of a file that was uploaded to this server"
-    " by POST to /gradio_api/upload."
-)
+FILE_ADDRESS = "{name} must be {address} by POST to /gradio_api/upload."
 DISK_FULL = "The disk of this server is full; try again later."
 BUSY_CLIENT = "Too many requests in a short time; wait a few seconds and try again."
 TOO_LARGE = "That is too large; a photo may have up to 40 MB."

@@ -9,7 +9,6 @@ EMPTY = (
     " are found, and one range of depth holds for all. Stopped, it goes on where it was."
 )
 NO_CLIP = "Add a video first."
-TOO_LONG = "This video has {count} frames, and the page takes up to {most}; use the command line."
 LEFT = "{stage}, {time} left"
 DONE = "{frames}, {scenes}, in {time}. {notes}"
 STOPPED = "Stopped. Start goes on where it was."

@@ -1,0 +1,56 @@
+"""Clips, panoramas and effects as jobs: what is too much is refused, and what is stopped leaves nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marigold_core.errors import SettingsError
+from marigold_core.serving import video
+from marigold_core.serving.jobs import Service
+from marigold_core.settings import Settings
+from marigold_core.ui import api
+from marigold_core.video.settings import VideoSettings
+from tests.helpers.clips import scene, write_clip
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path / "results")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    still = scene(2)
+    return write_clip(tmp_path / "clip.mp4", [still.window(still.picture, number) for number in range(3)])
+
+
+def test_all_frames_together_are_bounded(service: Service, clip: Path, tiny_depth: Path, tmp_path: Path, monkeypatch):
+    """Three frames of .7 megapixels at 1024 pixels, 10 steps x 10 members, put 236 megapixels through the network."""
+    settings = Settings(num_inference_steps=10, ensemble_size=10, processing_resolution=1024)
+    monkeypatch.setattr(video, "MAX_CLIP_WORK", 230)
+    predictor = video.SharedPredictor(service, str(tiny_depth), service.warm(str(tiny_depth)).result())
+    with pytest.raises(SettingsError, match="is too much for one run"):
+        list(video.run_clip(predictor, clip, tmp_path / "made", settings, VideoSettings()))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_call_that_is_stopped_leaves_no_files(service, clip: Path, tiny_depth: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
+    monkeypatch.setattr(api, "get_upload_folder", lambda: str(tmp_path / "uploads"))
+    endpoint = next(one for one in api.ENDPOINTS if one.name == "video")
+    given: dict[str, Any] = {**endpoint.complete([clip, *[None] * len(endpoint.arguments)]), "num_inference_steps": 1}
+    answers: Any = endpoint.run(service, given)
+    while not next(answers)["progress"].startswith("frame 2"):
+        pass
+    assert list((tmp_path / "uploads").glob("*/unfinished"))
+    answers.close()
+    assert not list((tmp_path / "uploads").iterdir())
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    assert [
+        event for event in service.run(pixels, Settings(num_inference_steps=1), str(tiny_depth))
+    ]  # the model is free

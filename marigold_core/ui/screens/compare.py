@@ -72,11 +72,12 @@ class CompareScreen:
         self.seeds = _choices(SEEDS, SEEDS_AT_FIRST, compare_text.SEEDS)
         self.cost = gr.HTML(elem_classes="note", elem_id="lab-cost")
         self.actions = JobButtons(compare_text.RUN, "lab-")
-        self.checkpoints = gr.CheckboxGroup(
+        self.checkpoints = gr.Dropdown(
             checkpoint_choices(),
             value=[default_checkpoint()],
+            multiselect=True,
             label=compare_text.CHECKPOINTS,
-            elem_classes="choices",
+            elem_id="lab-checkpoints",
         )
         self.resolution = draw_resolution("lab-resolution")
         self.views = draw_views("lab-views", default(Settings, "views"))

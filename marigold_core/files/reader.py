@@ -66,7 +66,7 @@ def from_depth(
     _check_aspect(stored, size, _OWN_ASPECT if source.map.belongs else _ASPECT)
     values, missing = fill_missing(values)
     said = opened.note or ""
-    notes = [assumed]
+    notes = [source.map.note, assumed]
     if stored != size:
         values = resize_map(values, size)
         missing = None if missing is None else resize_map(missing.astype(np.float32), size) > 0.5

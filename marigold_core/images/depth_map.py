@@ -1,19 +1,21 @@
 """Depth maps from elsewhere: the values of a file, and what the file says that they mean.
 
-Read are grey pictures, EXR, NPY, float TIFF and PFM, and the depth that a photo carries itself: Apple's and others' in
-HEIC, and Google's in the XMP of a JPEG. Nothing is guessed here; what a file does not say stays open.
+Read are grey pictures, EXR, NPY, TIFF of any numbers and PFM, and the depth that a photo carries itself: Apple's and
+others' in HEIC, and Google's in the XMP of a JPEG. Nothing is guessed here; what a file does not say stays open.
 
 Sources: https://developers.google.com/depthmap-metadata (Format, Near, Far, Units, MeasureType); ISO/IEC 23008-2
 annex F, depth representation information (HEIC).
 """
 
 import binascii
+import logging
 import re
 from base64 import b64decode
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from typing import Any, cast
 from xml.etree import ElementTree
 
@@ -24,6 +26,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from marigold_core.errors import ImageError
 from marigold_core.images import containers, tones
+from marigold_core.images.containers import ORIENTATION
 from marigold_core.images.photo import MAX_PIXELS, check_bytes, orientation_of, upright
 from marigold_core.settings import DepthReading
 
@@ -32,6 +35,17 @@ NPY = b"\x93NUMPY"  # how such files begin
 NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray meets nothing
 _VALUES = ("z", "v", "y", "r")  # what the channel of values is called in a layer of an EXR file
 _MIST, _COLOURS = 10, 11  # ranks of EXR channels, below which they are depth
+_BLACK_IS_0, _RGB, _PLANES = 1, 2, 2  # values of TIFF tags: photometric interpretation, planar configuration
+_MOST_PAGES = 64  # of a TIFF that are looked at
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by the orientation that a TIFF states
+    2: np.fliplr,
+    3: lambda values: np.rot90(values, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda values: np.rot90(values, -1),
+    7: lambda values: np.rot90(values, 2).T,
+    8: np.rot90,
+}
 _NODATA = 42113  # the TIFF tag in which GDAL says which value stands for none
 _USE = "use PNG, TIFF, EXR, NPY or PFM, or a photo that carries depth."
 _DAMAGED = "The depth map is damaged: it cannot be decoded."
@@ -49,6 +63,7 @@ class DepthMap:
     ends: tuple[float, float] | None = None  # the values of relative depth at its two ends, where the file says so
     texts: Mapping[str, str] = field(default_factory=dict[str, str])  # that the file carries
     belongs: bool = False  # whether it is the photo's own, which may be stretched to fit
+    note: str | None = None  # what a person should know of how it was read
 
 
 def decode(data: bytes) -> DepthMap:
@@ -68,6 +83,8 @@ def decode(data: bytes) -> DepthMap:
             return _from_exr(data)
         if kind == "HEIC" or (kind == "JPEG" and b"GDepth" in data):
             return decode_embedded(data)
+        if kind == "TIFF" and (found := _from_tiff(data)):
+            return found
         if data.startswith(b"PF"):
             raise ImageError("This PFM has three values a pixel; a depth map has one (Pf).")
         return _from_picture(data)
@@ -253,7 +270,6 @@ def _from_picture(data: bytes) -> DepthMap:
     image = tones.opened(data, FORMATS)
     _check_size(*image.size)
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    missing = getattr(image, "tag_v2", {}).get(_NODATA)
     deep = ";16" in tones.raw_mode(image) and image.mode in ("RGB", "RGBA")
     if deep:
         planes = tones.deep_values(lambda: tones.opened(data, FORMATS))
@@ -261,10 +277,43 @@ def _from_picture(data: bytes) -> DepthMap:
         if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX") or "transparency" in image.info:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         planes = tones.grey_values(image.convert("L") if image.mode == "1" else image)
-    values = _grey(np.atleast_3d(planes))
-    if missing is not None:
-        values[values == float(missing)] = np.nan
-    return DepthMap(values, texts=texts)
+    return DepthMap(_grey(np.atleast_3d(planes)), texts=texts)
+
+
+def _from_tiff(data: bytes) -> DepthMap | None:
+    """The numbers of a TIFF as stored, of its first page that is no preview; None for colours of a palette or a print.
+
+    Raises:
+        ImageError: several numbers a pixel that are no grey, or numbers that are none.
+    """
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it would print what it finds wrong with a file
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        pages = [cast(Any, page) for page in islice(file.pages, _MOST_PAGES)]
+        page = next((page for page in pages if not page.is_reduced), pages[0])
+        if page.photometric not in (_BLACK_IS_0, _RGB):
+            return None
+        count, has_alpha = page.samplesperpixel, bool({1, 2} & {*page.extrasamples})
+        _check_size(page.imagewidth, page.imagelength)
+        if page.imagedepth > 1 or count - has_alpha not in (1, 3):
+            raise ImageError("This TIFF has several numbers a pixel, of which depth cannot be told; save one a pixel.")
+        if page.nbytes > 8 * MAX_PIXELS:
+            raise ImageError(f"This TIFF holds {page.nbytes / 1e6:,.0f} MB; save one number a pixel.")
+        if any(not size for size in page.databytecounts):
+            raise ImageError(_DAMAGED)  # they would be taken as 0
+        planes = page.asarray(maxworkers=1)
+        if planes.dtype.kind not in "fiub":
+            raise ImageError(f"A depth map has one number a pixel, but this TIFF has {planes.dtype}.")
+        planes = np.moveaxis(planes, 0, -1) if page.planarconfig == _PLANES and count > 1 else np.atleast_3d(planes)
+        values = _grey(planes)
+        with suppress(AttributeError, KeyError, ValueError):  # where there is no such tag, or no number in it
+            missing = np.float64(page.tags[_NODATA].value.strip(" \0")).astype(planes.dtype)
+            values[planes[..., 0] == missing] = np.nan
+        turn = _TURNS.get(int(page.tags.valueof(ORIENTATION, 1) or 1))
+    several = sum(not page.is_reduced for page in pages)
+    note = f"Of the {several} pages of the depth map the first one was used." if several > 1 else None
+    return DepthMap(np.ascontiguousarray(turn(values)) if turn else values, note=note)
 
 
 def _grey(planes: np.ndarray) -> np.ndarray:

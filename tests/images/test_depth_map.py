@@ -4,10 +4,12 @@ from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import OpenEXR
 import pytest
+import tifffile
 from PIL import Image, TiffImagePlugin
 
 from marigold_core.errors import ImageError
@@ -146,15 +148,75 @@ def test_an_exr_of_which_a_part_cannot_be_decoded_is_damaged() -> None:
         (64, 1, True, "floats of 64 bits, 1 a pixel"),
     ],
 )
-def test_floats_of_a_tiff_that_are_not_read_are_named(bits: int, count: int, big: bool, words: str) -> None:
+def test_floats_of_a_tiff_that_are_no_photo_are_named(bits: int, count: int, big: bool, words: str) -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0\0\0\0\0")
     tags[256], tags[257], tags[258], tags[259], tags[262] = 8, 8, (bits,) * count, 1, 1
     tags[273], tags[277], tags[278], tags[279], tags[339] = 8, count, 8, 8 * bits * count, (3,) * count
     file = BytesIO()
     tags.save(file)
-    for read in (decode, load_photo):
-        with pytest.raises(ImageError, match=f"This TIFF has {words}, which are not read"):
-            read(file.getvalue() + bytes(8 * bits * count))
+    with pytest.raises(ImageError, match=f"This TIFF has {words}, which are not read"):
+        load_photo(file.getvalue() + bytes(8 * bits * count))
+
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"byteorder": ">"},
+    {"bigtiff": True},
+    {"compression": "zlib", "predictor": True},
+    {"compression": "lzw", "predictor": True, "rowsperstrip": 5},
+    {"compression": "lzw", "byteorder": ">", "tile": (16, 16)},
+    {"compression": "zstd", "tile": (16, 32)},
+    {"compression": "packbits"},
+    {"planes": 3, "planarconfig": "separate", "compression": "zlib"},
+    {"planes": 3, "photometric": "rgb"},
+]
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4"])
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())) or "plain")
+def test_tiffs_of_all_numbers_are_read_as_stored(kind: str, form: dict[str, Any]) -> None:
+    values = (LEVELS - LEVELS.min() - (60 if kind[0] != "u" else 0)).astype(kind)
+    expected, options = values.astype(np.float64), {"photometric": "minisblack"} | form
+    if options.pop("planes", 1) == 3:
+        values = np.stack([values, values, values], 0 if "planarconfig" in options else -1)
+    np.testing.assert_array_equal(decode(tiff(values, **options)).values, expected)
+
+
+def test_tiffs_say_which_page_was_read_what_is_missing_and_how_they_lie() -> None:
+    values = np.linspace(1.1, 9, 24 * 32).reshape(24, 32)
+    values[2, 3], values[4, 5], values[6, 7] = np.nan, np.inf, np.float32(-32767.1)
+    data = tiff(values.astype(np.float32), extratags=[(42113, 2, 0, "-32767.1", True), (274, 3, 1, 6, True)])
+    found = decode(data)
+    assert found.values.shape == (32, 24)
+    upright = np.rot90(found.values)  # the rows of a picture of orientation 6 run down its right side
+    assert [tuple(map(int, at)) for at in np.argwhere(np.isnan(upright))] == [(2, 3), (4, 5), (6, 7)]
+    np.testing.assert_allclose(upright[0], values[0], rtol=1e-6)
+    pages = decode(tiff(np.stack([values, values + 1, values]), photometric="minisblack"))
+    assert pages.note == "Of the 3 pages of the depth map the first one was used." and pages.values[0, 0] == 1.1
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (lambda: tiff(np.ones((8, 8, 2)), planarconfig="contig"), "several numbers a pixel"),
+        (lambda: tiff(np.ones((8, 8, 5)), planarconfig="contig"), "several numbers a pixel"),
+        (lambda: tiff(np.ones((8, 8), np.complex64)), "this TIFF has complex64"),
+        (lambda: tiff(np.random.default_rng(0).random((8, 8, 3)), photometric="rgb"), "has colours"),
+        (lambda: tiff(np.ones((64, 64)))[:-900], "damaged"),
+        (lambda: tiff(np.random.default_rng(0).random((64, 64)), compression="lzw")[:-900], "damaged"),
+        (lambda: tiff(np.ones((64, 64)), compression="zlib").replace(b"x\x9c", b"y\x9c"), "damaged"),
+    ],
+)
+def test_tiffs_of_which_depth_cannot_be_told_are_refused(data: Any, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        decode(data())
+
+
+def tiff(array: np.ndarray, **options: Any) -> bytes:
+    file = BytesIO()
+    how: Any = {"photometric": "minisblack"} | options
+    tifffile.imwrite(file, array, **how)
+    return file.getvalue()
 
 
 def test_a_pfm_of_colours_is_refused_as_such() -> None:

@@ -19,6 +19,8 @@ PLACES = {
     "mcp": {"ui"},
     "starlette": {"ui", "app"},
     "spaces": set(),  # by name, where the host has it
+    "ray": {"serving", "cli"},
+    "upath": {"cli"},
     "av": {"video"},
     "cv2": {"video"},
     "torch": {"ensemble", "pipeline", "images", "files", "serving", "cli", "training", "video"},

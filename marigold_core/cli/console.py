@@ -117,6 +117,10 @@ class Timed:
         """Take the bar away."""
         self._bar.close()
 
+    def clear(self) -> None:
+        """Take the bar off its line until it is shown again, for another line."""
+        self._bar.clear()
+
     def show(self, event: Progress) -> None:
         """Show how far it is; what begins again from 0 has a time of its own."""
         if event.done < self._bar.n:

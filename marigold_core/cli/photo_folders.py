@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import numpy as np
 
+from marigold_core.cli import locations
+from marigold_core.cli.locations import is_address
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
 from marigold_core.images import containers
 from marigold_core.storage import atomic_folder, claim, portable_name, unfinished
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from marigold_core.images.photo import Photo
 
 STDIN = Path("-")
+SAME_FOLDER = "The output folder {word} is also the input folder; give another with -o."
 _TYPES = mimetypes.MimeTypes()  # the built-in table, not the machine's
 
 
@@ -37,11 +40,14 @@ class Job:
 
     photo: Path
     folder: Path
+    version: str | None = None  # of a photo in a store: another one when the file is
 
     def load(self) -> "Photo":
         """Decode the photo. Raises: ImageError."""
         from marigold_core.images.photo import MAX_BYTES, load_photo
 
+        if is_address(self.photo):
+            return load_photo(locations.read(self.photo, MAX_BYTES + 1))
         return load_photo(sys.stdin.buffer.read(MAX_BYTES + 1) if self.photo == STDIN else self.photo)
 
 
@@ -60,21 +66,30 @@ class Found:
 def find_jobs(words: Sequence[str], out: Path) -> Found:
     """Turn photos, folders (with sub-folders, which are kept below ``out``) and globs into jobs.
 
-    Raises: SettingsError when the words name no photo, or ``out`` is one of the folders or cannot be written to.
+    The words and ``out`` may be addresses. Raises: SettingsError when the words name no photo, or ``out`` is one of the
+    folders or cannot be written to; ImageError when a store refuses.
     """
     if not words:
         raise SettingsError("Name a photo, a folder of photos or a quoted glob.")
     found = Found()
     roots: dict[Path, Path] = {}  # photo -> the folder its name is relative to
+    versions: dict[Path, str] = {}
     for word in words:
-        path = Path(word)
-        if path == STDIN:
+        path = locations.locate(word)
+        if is_address(path):
+            if str(path) == str(out):
+                raise SettingsError(SAME_FOLDER.format(word=word))
+            stored = {file: (root, version) for file, root, version in locations.below(path) if not _within(file, out)}
+            shown = [file for file, (root, _) in stored.items() if not _hidden(file, root, found)]
+            for file in _photos(shown, found):
+                roots[file], versions[file] = stored[file]
+        elif path == STDIN:
             if not (stdin := cast("TextIO | None", sys.stdin)) or stdin.isatty():
                 raise SettingsError('"-" reads the photo from the standard input: marigold-depth predict - < photo.jpg')
             roots[STDIN] = Path()
         elif os.path.isdir(path):
             if _resolved(path) == _resolved(out):
-                raise SettingsError(f"The output folder {word} is also the input folder; give another with -o.")
+                raise SettingsError(SAME_FOLDER.format(word=word))
             roots.update(dict.fromkeys(_walk(path, out, found), path))
         elif not os.path.lexists(path) and glob.escape(word) != word:
             matches = [Path(match) for match in sorted(glob.glob(word, recursive=True))]
@@ -87,8 +102,9 @@ def find_jobs(words: Sequence[str], out: Path) -> Found:
     if not roots and not found.refused:
         left_out = "".join(f"; left out: {line}" for line in describe_left_out(found))
         raise SettingsError(f"There is no photo in {', '.join(words)}{left_out}.")
-    found.jobs = [Job(photo, out / name) for photo, name in _names(roots).items()]
-    check_output(out)
+    found.jobs = [Job(photo, out / str(name), versions.get(photo)) for photo, name in _names(roots).items()]
+    if not is_address(out):
+        check_output(out)
     return found
 
 
@@ -153,13 +169,26 @@ def _photos(files: Iterable[Path], found: Found) -> Iterator[Path]:
             found.left_out[reason].append(path)
 
 
+def _hidden(file: Path, root: Path, found: Found) -> bool:
+    """Tell whether a file of a store, or a folder on the way to it, is hidden; those are noted as left out."""
+    hidden = any(part[0] == "." for part in locations.relative(file, root).parts)
+    if hidden:
+        found.left_out["hidden"].append(file)
+    return hidden
+
+
 def _no_photo(path: Path) -> str | None:
     """Tell why the content of a file is no photo; None where it is one."""
-    if not os.path.isfile(path):
+    if not is_address(path) and not os.path.isfile(path):
         return "not a file"
     try:
-        with path.open("rb") as file:
-            kind = containers.identify(file.read(containers.HEAD_BYTES))
+        if is_address(path):
+            kind = containers.identify(locations.read(path, containers.HEAD_BYTES))
+        else:
+            with path.open("rb") as file:
+                kind = containers.identify(file.read(containers.HEAD_BYTES))
+    except ImageError as error:
+        return str(error)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None if kind in containers.READABLE else kind or "not a photo"
@@ -174,11 +203,15 @@ def describe_left_out(found: Found, most: int = 5) -> Iterator[str]:
 
 
 def _within(path: Path, folder: Path) -> bool:
+    if is_address(path) or is_address(folder):
+        return f"{path}/".startswith(f"{str(folder).rstrip('/')}/")
     return _resolved(path).is_relative_to(_resolved(folder))
 
 
 def _resolved(path: Path) -> Path:
-    """Follow the links of a path, unless they lead in a circle."""
+    """Follow the links of a path, unless they lead in a circle; an address has none."""
+    if is_address(path):
+        return path
     try:
         return path.resolve()
     except (OSError, RuntimeError):
@@ -199,7 +232,7 @@ def _names(roots: dict[Path, Path]) -> dict[Path, Path]:
     apart; the later ones are numbered. Raises: SettingsError when photos of one name from two folders clash.
     """
     distinct = {_resolved(photo) if photo != STDIN else photo: photo for photo in reversed(roots)}.values()
-    given = {photo: photo.relative_to(roots[photo]) for photo in roots if photo in distinct}
+    given = {photo: locations.relative(photo, roots[photo]) for photo in roots if photo in distinct}
     if STDIN in given:
         given[STDIN] = Path("stdin")
     full = {photo: _portable(name) for photo, name in given.items()}
@@ -255,10 +288,21 @@ def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = Fals
     """Yield an empty folder to write to; on success its files appear in their ``place``, else they are removed.
 
     The caller holds ``folder`` by a claim. The remains of a run that was killed are cleared by the next one for the
-    same photo.
+    same photo. In a store, which has no claims and renames nothing, the manifest is written last, and files without one
+    are such remains.
     Raises: ExportError when ``folder`` holds files and ``overwrite`` is false, leaves ``within`` through a link, or
     cannot be written.
     """
+    if is_address(folder):
+        from marigold_core.files.writers import MANIFEST
+
+        home, prefix = place(folder, flat)
+        if (older := _recorded(home, prefix)) and not overwrite:
+            raise ExportError(f"{folder} exists already; --overwrite replaces what it holds.")
+        last = f"{prefix}{MANIFEST}"
+        with locations.uploaded(home, last, [last, *older.files] if older else []) as aside:
+            yield aside
+        return
     end_publishing(folder, flat)
     try:
         if not _within(folder, within):
@@ -275,6 +319,8 @@ def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = Fals
 
 def end_publishing(folder: Path, flat: bool) -> None:
     """Bring the rest of a result to its place whose files were on their way when their process was killed."""
+    if is_address(folder):
+        return
     (home, prefix), aside = place(folder, flat), unfinished(folder)
     recorded = _recorded(aside, prefix)  # the list is written last and moved last
     begun = recorded and any(not (aside / name).exists() and (home / name).exists() for name in recorded.files)

@@ -5,20 +5,25 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from pydantic import Field
 
-from marigold_core import load
 from marigold_core.cli import photo_folders
-from marigold_core.cli.console import ALL_DONE, OUTPUT, SOME_FAILED, Output, Run, shown, table, watch
+from marigold_core.cli.cluster import ClusterOptions, map_photos, ray_address
+from marigold_core.cli.console import ALL_DONE, SOME_FAILED, Output, Run, Timed, shown, table, watch
+from marigold_core.cli.locations import locate
+from marigold_core.cli.predictor import Outcome, Predictor, Work, clear_claims
 from marigold_core.comparison.sweep import format_seconds, no_formula
-from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
+from marigold_core.errors import ExportError, SettingsError
 from marigold_core.files.presets import PRESETS
+from marigold_core.prediction import Progress
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
-from marigold_core.storage import claim, clear_claim
+
+MANY = 10_000  # photos, of which the table at the end lists those alone that failed
 
 
 class PredictRun(Run):
@@ -33,30 +38,45 @@ def predict(
         tyro.conf.Positional,
         tyro.conf.arg(
             metavar="PHOTO|FOLDER|GLOB",
-            help="what to predict from; put a glob in quotes; - reads one photo",
+            help="what to predict from, or addresses of such; put a glob in quotes; - reads one photo",
             help_behavior_hint="",
         ),
     ],
     /,
-    output: OUTPUT,
+    output: Annotated[
+        str, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder, or address of one, to write to")
+    ],
     run: PredictRun,
     settings: Settings,
     mesh: MeshSettings,
     colours: ColourSettings,
+    cluster: ClusterOptions,
     json: Annotated[bool, tyro.conf.arg(help="print one line of JSON a photo instead of the table")] = False,
+    ray: Annotated[
+        tuple[str, ...] | None,
+        tyro.conf.arg(
+            metavar="[ADDRESS]",
+            help="work on the Ray cluster at this address, by default the one of this machine, which is begun if"
+            " there is none; it needs the extra cluster",
+            help_behavior_hint="",
+        ),
+    ] = None,
 ) -> int:
     """Turn photos into depth, uncertainty and meshes, or normals or intrinsic images, in a folder for each photo.
 
     Folders are searched with their sub-folders, which are kept. A photo that fails is named and the others go on.
     What an earlier run with the same settings finished is left as it is, so that a run that was stopped is resumed by
     the same command. Several processes may share an output folder: each photo is done by one of them.
+
+    Photos and output may lie in stores that fsspec knows: s3://bucket/photos, gs://, hf://datasets/owner/name.
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
     from marigold_core.files import writers
     from marigold_core.pipeline.views import resolve
 
-    began = time.time()
-    found = photo_folders.find_jobs(photos, output)
+    began, target = time.time(), locate(output)
+    address = ray_address(ray)
+    found = photo_folders.find_jobs(photos, target)
     model = run.model or default_checkpoint()
     record = find(model)  # a wrong one is refused at once, not after the seconds that importing torch takes
     settings = resolve(settings, record)
@@ -66,56 +86,44 @@ def predict(
     report = Report(run.quiet, json, results, len(found.jobs), run.flat)
     for line in photo_folders.describe_left_out(found):
         report.say(f"left out: {line}")
+    work = Work(target, run, settings, mesh, colours, model, record.sha256, tuple(files), began)
+    predictor = Predictor(work) if found.jobs and address is None else None
+    report.begin(found)
     if not found.jobs:
-        report.begin(found)
         report.close()
         return report.status()
-    pipe = load(model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
-    report.begin(found)
-    wanted = {"settings": settings, "mesh": mesh, "colours": colours, "checkpoint_sha256": pipe.checkpoint.sha256}
-
-    def predict_one(job: photo_folders.Job) -> None:
-        """Predict one photo, whose folder is claimed, and write its files."""
-        report.start()
-        photo = job.load()
-        _, prefix = photo_folders.place(job.folder, run.flat)
-        photo_folders.end_publishing(job.folder, run.flat)
-        names = [f"{prefix}{name}" for name in files]
-        again = run.overwrite and not photo_folders.finished_since(job.folder, began, run.flat)  # by another one
-        if not again and photo_folders.is_done(job.folder, photo.pixels, names, flat=run.flat, **wanted):
-            report.add(job, "kept", "was finished by another run", photo.note)
-            return
-        with photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder:
-            prediction = watch(pipe.stream(photo, settings), report.ahead(job.photo.name), run.quiet)
-            writers.save(prediction, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
-        report.add(job, "done", "", prediction.note)
-
-    def attempt(job: photo_folders.Job, *, wait: bool) -> bool:
-        """Predict one photo unless another process is at it -> whether it is through."""
-        try:
-            with claim(job.folder, wait=wait) as ours:
-                if ours:
-                    predict_one(job)
-                return ours
-        except CheckpointError:
-            raise  # it would fail the next photo as well
-        except MarigoldError as error:
-            report.add(job, "failed", str(error))
-            return True
-
     try:
-        elsewhere = [job for job in found.jobs if not attempt(job, wait=False)]
-        if elsewhere:
-            report.say(f"waiting for another process, which is at {len(elsewhere)} of the photos")
-        for job in elsewhere:  # to take over those that it does not finish
-            attempt(job, wait=True)
-        for job in found.jobs:  # one that was killed may have been at a photo that was through
-            clear_claim(job.folder)
+        if predictor:
+            _predict_here(found.jobs, predictor, report, run.quiet)
+        else:
+            with Timed("photos", run.quiet) as bar:
+                for job, outcome in map_photos(found.jobs, work, address or "", cluster):
+                    bar.clear()
+                    report.add(job, outcome)
+                    bar.show(Progress(report.through, len(found.jobs), ""))
+        clear_claims(found.jobs)  # a process that was killed may have been at a photo that was through
     finally:  # a run that is stopped lists what it did as well
         report.close()
         for name in programs if not (run.quiet or json) else ():
             report.tell(f"\n{name}: {PRESETS[name].tick}")
     return report.status()
+
+
+def _predict_here(jobs: Sequence[photo_folders.Job], predictor: Predictor, report: "Report", quiet: bool) -> None:
+    """Predict the photos in this process."""
+
+    def attempt(job: photo_folders.Job, *, wait: bool) -> bool:
+        """Predict one photo unless another process is at it -> whether it is through."""
+        outcome = predictor.attempt(job, lambda events: watch(events, report.ahead(job.photo.name), quiet), wait=wait)
+        if outcome:
+            report.add(job, outcome)
+        return outcome is not None
+
+    elsewhere = [job for job in jobs if not attempt(job, wait=False)]
+    if elsewhere:
+        report.say(f"waiting for another process, which is at {len(elsewhere)} of the photos")
+    for job in elsewhere:  # to take over those that it does not finish
+        attempt(job, wait=True)
 
 
 class Report:
@@ -127,7 +135,7 @@ class Report:
         """Begin with no photo of the ``expected`` ones."""
         self._quiet, self._as_json, self._expected, self._flat = quiet, as_json, expected, flat
         self._rows: list[tuple[str, str, str]] = []
-        self._through, self._seconds, self._began = 0, list[float](), time.perf_counter()
+        self._through, self._seconds = 0, list[float]()
         self._output, self._results = Output(), results
 
     def say(self, line: str) -> None:
@@ -144,11 +152,7 @@ class Report:
         if self._results:
             self._results.open()
         for path, reason in found.refused:
-            self.add(path, "failed", str(reason))
-
-    def start(self) -> None:
-        """Take the time of the next photo."""
-        self._began = time.perf_counter()
+            self.add(path, Outcome("failed", str(reason)))
 
     def ahead(self, name: str) -> str:
         """Name a photo with its place among all, and how long these take from now on, once one of them is done."""
@@ -161,8 +165,14 @@ class Report:
             left = f", {format_seconds(seconds)} left"
         return f"{self._through + 1} of {self._expected}{left}: {name}"
 
-    def add(self, job: "photo_folders.Job | Path", state: str, reason: str, note: str | None = None) -> None:
-        """Record one photo, or a path that is none: its state, the reason for it and the decoder's note."""
+    @property
+    def through(self) -> int:
+        """How many photos there is an outcome of."""
+        return self._through
+
+    def add(self, job: "photo_folders.Job | Path", outcome: Outcome) -> None:
+        """Record what became of one photo, or of a path that is none."""
+        state, reason, note, seconds = outcome.state, outcome.reason, outcome.note, outcome.seconds
         photo, folder, prefix, where = job, None, "", None
         if not isinstance(job, Path):
             photo = job.photo
@@ -172,7 +182,6 @@ class Report:
         remark = " ".join(part for part in (where, reason) if part)
         remark = f"{remark}. {note}" if note else remark
         self._rows.append((shown(photo), state, shown(remark)))
-        seconds = round(time.perf_counter() - self._began, 3) if state == "done" else None
         self._seconds += [seconds] if seconds is not None else []
         self._through += not isinstance(job, Path)
         record = {"photo": str(photo), "state": state, "folder": folder and str(folder), "prefix": prefix}
@@ -193,13 +202,15 @@ class Report:
         return self._output.status(SOME_FAILED if self.count("failed") else ALL_DONE)
 
     def close(self) -> None:
-        """Print the table, the photos that failed last, and the sums."""
+        """Print the table, the photos that failed last, and the sums; of very many photos those alone that failed."""
         if self._results:
             self._results.close()
         if not (self._quiet or self._as_json):
             states = ("done", "kept", "failed")
             sums = ", ".join(f"{self.count(state)} {state}" for state in states if self.count(state))
             rows = sorted(self._rows, key=lambda row: row[1] == "failed")
+            if len(rows) > MANY:
+                rows = [row for row in rows if row[1] == "failed"]
             lines = table([("photo", "state", "where or why"), *rows])
             self._output.print(f"{lines}\n\n{sums}", sys.stdout)
 

@@ -18,6 +18,7 @@ from marigold_core import cli
 from marigold_core.cli import photo_folders
 from marigold_core.cli.photo_folders import Job
 from marigold_core.cli.predict import Report
+from marigold_core.cli.predictor import Outcome
 from marigold_core.comparison.sweep import COLUMNS, to_csv
 from marigold_core.storage import portable_name
 from tests.helpers.command_line import QUICK, ROOT, Predict, fresh
@@ -224,15 +225,12 @@ def test_a_file_of_results_has_a_line_a_photo(ending: str, folder, out, tmp_path
     assert predict(folder, "--results", folder / "=a.png" / "results.csv") == cli.USAGE
 
 
-def test_the_bar_tells_the_place_of_a_photo_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 0.0, 3.0, 3.0])
-    monkeypatch.setattr("marigold_core.cli.predict.time.perf_counter", lambda: next(clock))
+def test_the_bar_tells_the_place_of_a_photo_and_the_time_left() -> None:
     report = Report(quiet=True, as_json=True, expected=5)
     assert report.ahead("a.png") == "1 of 5: a.png"
-    report.start()
-    report.add(Job(Path("a.png"), Path("a")), "done", "")
+    report.add(Job(Path("a.png"), Path("a")), Outcome("done", seconds=3.0))
     assert report.ahead("b.png") == "2 of 5, 12 s left: b.png"
-    report.add(Job(Path("b.png"), Path("b")), "kept", "")
+    report.add(Job(Path("b.png"), Path("b")), Outcome("kept"))
     assert report.ahead("c.png") == "3 of 5, 9.0 s left: c.png"
 
 

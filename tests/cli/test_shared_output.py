@@ -100,7 +100,7 @@ def test_a_photo_that_another_process_is_at_is_waited_for_and_kept(
         write(folder / f"{k}.png", seed=k)
     other = claim(out / "0")
     assert other.__enter__()
-    from marigold_core.cli import predict as command
+    from marigold_core.cli import predictor as command
 
     real = command.claim
 

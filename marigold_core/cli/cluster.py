@@ -1,0 +1,269 @@
+"""``predict --ray``: photos spread over the actors of a Ray cluster, by Ray Data.
+
+Ray Data starts as many actors as there is room for, hands them photos, begins an actor or a task anew whose process or
+node was lost, and takes up nodes that join. A task that is begun anew finds what was finished before, so that only the
+photo in flight is predicted twice.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from pydantic import Field
+
+from marigold_core.cli.locations import EXTRA, is_address, locate, relative, uploaded
+from marigold_core.cli.photo_folders import STDIN, Job, finished_since
+from marigold_core.cli.predictor import Outcome, Predictor, Work
+from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
+from marigold_core.prediction import ProgressEvents
+from marigold_core.settings import Frozen
+from marigold_core.storage import write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TASK_PHOTOS = 32  # most of one task, whose outcomes come together
+TASKS_EACH = 16  # of every actor at least, so that the last ones end together
+FINISHED = ".marigold-finished"  # folder of the output
+LIST_EVERY_S, LIST_MOST = 60.0, 10_000  # the list of finished photos is added to so often, and at so many
+
+
+class ClusterOptions(Frozen):
+    """How photos are spread over a Ray cluster; each actor holds a loaded checkpoint."""
+
+    ray_actors: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="most actors at once; by default as many as the cluster has room for"
+    )
+    ray_cpus: float = Field(1.0, gt=0, description="cores of each actor")
+    ray_gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="GPUs of each actor, or a share of one; by default 1 where the cluster has any"
+    )
+
+
+def ray_address(words: tuple[str, ...] | None) -> str | None:
+    """Read the option ``--ray`` -> the address, "" for the cluster of this machine, None where it is not given.
+
+    Raises: SettingsError for another value, and where Ray is not installed.
+    """
+    if words is None:
+        return None
+    if len(words) > 1 or any(":" not in word and word != "auto" for word in words):
+        raise SettingsError(
+            f"--ray takes one address, such as 10.0.0.1:6379, but got {' '.join(words)}; name photos before it."
+        )
+    if find_spec("ray") is None or find_spec("pyarrow") is None:
+        raise SettingsError(f"--ray needs Ray, which is not installed: {EXTRA}.")
+    return words[0] if words else ""
+
+
+def map_photos(
+    jobs: Sequence[Job], work: Work, address: str, options: ClusterOptions
+) -> Generator[tuple[Job, Outcome]]:
+    """Predict photos on a cluster -> each with what became of it, in the order in which they end.
+
+    Photos that a run with the same settings has listed as finished are not looked up again, unless they are to be
+    overwritten.
+
+    Raises:
+        CheckpointError: an actor cannot load the checkpoint.
+        SettingsError: the cluster cannot be reached, or has no room for an actor.
+        MarigoldError: the cluster failed in the middle of the run.
+    """
+    if any(job.photo == STDIN for job in jobs):
+        raise SettingsError('"-" reads one photo, which --ray cannot send to other machines; give its file.')
+    work = replace(work, output=_absolute(work.output))
+    finished = FinishedList(work)
+    known = set[str]() if work.run.overwrite else finished.read()
+    waiting = list[Job]()
+    for job in jobs:
+        if finished.line(job) in known and (is_address(job.folder) or finished_since(job.folder, 0, work.run.flat)):
+            yield job, Outcome("kept", "was finished by another run")
+        else:
+            waiting.append(job)
+    if not waiting:
+        return
+    try:
+        for number, outcome in _outcomes(waiting, work, address, options):
+            if outcome.state != "failed":
+                finished.add(waiting[number])
+            yield waiting[number], outcome
+    finally:
+        finished.write()
+
+
+class FinishedList:
+    """Which photos runs with the same settings have finished: files of lines in a hidden folder of the output.
+
+    It saves looking up the results, of which there may be a million, one by one; what it lacks is looked up. Who
+    removes a result from a store by hand removes the list as well, or runs with ``--overwrite``.
+    """
+
+    def __init__(self, work: Work) -> None:
+        """Prepare for the settings of a run."""
+        made = {name: getattr(work, name).model_dump() for name in ("settings", "mesh", "colours")}
+        made |= {"checkpoint": work.checkpoint_sha256, "files": work.files, "flat": work.run.flat}
+        key = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+        self._output, self._folder = work.output, work.output / FINISHED / key[:16]
+        self._new, self._written_at = list[str](), time.monotonic()
+
+    def line(self, job: Job) -> str | None:
+        """Name a photo, its content and its result by one line; None where the photo cannot be found."""
+        version = job.version
+        if version is None:
+            with suppress(OSError):
+                status = job.photo.stat()
+                version = f"{status.st_size}|{status.st_mtime_ns}"
+        name = relative(_absolute(job.folder), self._output).as_posix()
+        return version and json.dumps([name, str(_absolute(job.photo)), version])
+
+    def read(self) -> set[str]:
+        """Read what is listed. A file that cannot be read costs that its photos are looked up."""
+        found = set[str]()
+        with suppress(OSError):
+            if self._folder.exists():
+                for file in self._folder.glob("*.jsonl"):
+                    found.update(file.read_text(encoding="utf-8").splitlines())
+        return found
+
+    def add(self, job: Job) -> None:
+        """List a photo; it is written with others."""
+        if line := self.line(job):
+            self._new.append(line)
+        if len(self._new) >= LIST_MOST or time.monotonic() - self._written_at > LIST_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is new. Raises: ExportError."""
+        lines, self._new, self._written_at = self._new, list[str](), time.monotonic()
+        if not lines:
+            return
+        name, content = f"{token_hex(8)}.jsonl", "".join(f"{line}\n" for line in lines).encode()
+        if not is_address(self._folder):
+            write_bytes(self._folder / name, content)
+            return
+        with uploaded(self._folder, name, []) as aside:
+            (aside / name).write_bytes(content)
+
+
+class Actor:
+    """Predicts photos in a process of the cluster, with a checkpoint that it loads once."""
+
+    def __init__(self, work: Work, environment: dict[str, str]) -> None:
+        """Load the checkpoint; a refusal is told with the first photo, since Ray would try again."""
+        os.environ.update(environment)
+        self._work, self._problem = work, ""
+        try:
+            self._predictor = Predictor(work)
+        except MarigoldError as error:
+            self._problem = str(error)
+
+    def __call__(self, rows: "dict[str, np.ndarray]") -> dict[str, list[Any]]:
+        """Predict photos -> the number of each and its outcome as JSON."""
+        return {"number": [*rows["number"]], "outcome": [self._predict(place) for place in rows["job"]]}
+
+    def _predict(self, place: str) -> str:
+        photo, folder = map(locate, json.loads(place))
+        if self._problem:
+            return json.dumps({"problem": self._problem})
+        try:
+            outcome = self._predictor.attempt(Job(photo, folder), _last, wait=True)
+        except CheckpointError as error:
+            return json.dumps({"problem": str(error)})
+        assert outcome is not None  # it waited
+        if outcome.state == "kept" and finished_since(folder, self._work.began, self._work.run.flat):
+            outcome = replace(outcome, state="done", reason="")  # by an actor that was lost before it told
+        return json.dumps(asdict(outcome))
+
+
+def place_of(job: Job) -> str:
+    """Write down where a photo and its result are, also of names that are no text, for ``Actor``."""
+    return json.dumps([str(_absolute(job.photo)), str(_absolute(job.folder))])
+
+
+def outcome_of(told: str) -> Outcome:
+    """Read what an ``Actor`` tells of a photo. Raises: CheckpointError when it could not load the checkpoint."""
+    outcome = json.loads(told)
+    if problem := outcome.get("problem"):
+        raise CheckpointError(problem)
+    return Outcome(**outcome)
+
+
+def _last(events: Any) -> Any:
+    progress = ProgressEvents(events)
+    for _ in progress:
+        pass
+    return progress.result
+
+
+def _outcomes(jobs: Sequence[Job], work: Work, address: str, options: ClusterOptions) -> Generator[tuple[int, Outcome]]:
+    """Run the jobs on the cluster -> the number of each and its outcome, as they end."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    import ray.data
+    from ray.exceptions import RayError
+
+    engine, data = cast(Any, ray), cast(Any, ray.data)
+    ours = not engine.is_initialized()
+    if ours:
+        _connect(engine, address)
+    try:
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        cpus, gpus, room = _room(engine.cluster_resources(), options)
+        actors = min(room, len(jobs), options.ray_actors or room)
+        photos = max(1, min(TASK_PHOTOS, len(jobs) // (actors * TASKS_EACH)))
+        rows = [{"number": number, "job": place_of(job)} for number, job in enumerate(jobs)]
+        environment = {name: value for name, value in os.environ.items() if name.startswith("MARIGOLD_")}
+        pool = data.ActorPoolStrategy(min_size=1, initial_size=actors, max_size=options.ray_actors)
+        photos_of = data.from_items(rows, override_num_blocks=-(-len(rows) // photos))
+        mapped = photos_of.map_batches(
+            Actor,
+            fn_constructor_args=(work, environment),
+            batch_size=1,
+            compute=pool,
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+        )
+        for row in mapped.iter_rows():
+            yield row["number"], outcome_of(row["outcome"])
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise MarigoldError(f"The Ray cluster failed: {reason} The same command goes on where it was.") from error
+    finally:
+        if ours:
+            engine.shutdown()
+
+
+def _connect(engine: Any, address: str) -> None:
+    """Connect to a cluster, or begin one on this machine where there is none. Raises: SettingsError."""
+    try:
+        engine.init(address or None, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SettingsError(f"There is no Ray cluster at {address or 'this machine'}: {reason}") from error
+
+
+def _room(resources: Mapping[str, float], options: ClusterOptions) -> tuple[float, float, int]:
+    """Return the cores and GPUs of an actor, and how many actors fit into a cluster. Raises: SettingsError."""
+    has_cpus, has_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    gpus = options.ray_gpus if options.ray_gpus is not None else float(has_gpus > 0)
+    room = min(has_cpus // options.ray_cpus, has_gpus // gpus if gpus else float("inf"))
+    if room < 1:
+        raise SettingsError(
+            f"The cluster has {has_cpus:g} cores and {has_gpus:g} GPUs, no room for an actor of {options.ray_cpus:g}"
+            f" and {gpus:g}; give other --ray-cpus and --ray-gpus."
+        )
+    return options.ray_cpus, gpus, int(room)
+
+
+def _absolute(place: Path) -> Path:
+    return place if is_address(place) else place.absolute()

@@ -1,0 +1,264 @@
+"""Photos over the actors of a Ray cluster, and photos and results in stores."""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from marigold_core import cli
+from marigold_core.cli import cluster
+from marigold_core.cli.photo_folders import Job
+from marigold_core.cli.predictor import Work
+from marigold_core.errors import CheckpointError, SettingsError
+from tests.helpers.command_line import Predict, fingerprints
+
+PHOTOS = 14
+SLOW = ["--num-inference-steps", "50"]  # so that a photo takes a moment in which its actor can be killed
+
+
+# ------------------------------------------------------------------------------- a cluster
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """Two nodes of one core each, to which this process is connected."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray.cluster_utils import Cluster
+
+    one: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    two = Cluster(initialize_head=True, head_node_args=one)
+    two.second = two.add_node(**one)  # type: ignore[attr-defined]
+    ray.init(address=two.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield two
+    ray.shutdown()
+    two.shutdown()
+
+
+def actors() -> list[psutil.Process]:
+    """List the processes of this cluster's actors."""
+    found = []
+    for process in psutil.Process().children(recursive=True) + psutil.Process(1).children(recursive=True):
+        try:
+            if "MapWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # five processes begin, each of which imports torch or Ray
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_killed_actor_and_a_killed_node_lose_no_photo(
+    nodes: Any, folder: Path, out: Path, tmp_path: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(PHOTOS):
+        write(folder / "deep" / f"{k:02}.png", seed=k)
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert predict(folder, *SLOW, "-o", tmp_path / "here") == cli.SOME_FAILED
+    here = capsys.readouterr().out
+
+    def done() -> int:
+        return len(list(out.rglob("manifest.json")))
+
+    killed = []
+
+    def harm() -> None:
+        while done() < 2:
+            time.sleep(0.05)
+        killed.append(actors()[0])
+        killed[0].kill()
+        reached = done()
+        while done() < reached + 3:
+            time.sleep(0.05)
+        nodes.remove_node(nodes.second, allow_graceful=False)
+
+    harming = threading.Thread(target=harm, daemon=True)
+    harming.start()
+    results = tmp_path / "results.jsonl"
+    assert predict(folder, *SLOW, "--ray", "--results", results) == cli.SOME_FAILED
+    harming.join(10)
+    assert killed and len(nodes.list_all_nodes()) == 1
+    listed = {name for name in fingerprints(out) if name.startswith(".marigold-finished/")}
+    assert {name: digest for name, digest in fingerprints(out).items() if name not in listed} == fingerprints(
+        tmp_path / "here"
+    )
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert sorted(row["photo"] for row in rows) == sorted(
+        map(str, (*folder.rglob("[0-9]*.png"), folder / "broken.png"))
+    )
+    assert [row["state"] for row in rows if "broken" in row["photo"]] == ["failed"]
+    there = capsys.readouterr().out
+    assert there.splitlines()[-1] == here.splitlines()[-1] == f"{PHOTOS} done, 1 failed"
+
+
+@pytest.fixture
+def one_actor(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Do what the cluster does by one actor in this process; the list counts the photos that each run gave it."""
+    given = list[int]()
+
+    def outcomes(jobs: list[Job], work: Work, address: str, options: cluster.ClusterOptions) -> Iterator[Any]:
+        given.append(len(jobs))
+        actor = cluster.Actor(work, {})
+        for number, job in enumerate(jobs):
+            told = actor({"number": np.array([number]), "job": np.array([cluster.place_of(job)])})
+            yield number, cluster.outcome_of(told["outcome"][0])
+
+    monkeypatch.setattr(cluster, "_outcomes", outcomes)
+    return given
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_second_run_looks_up_none_of_what_is_listed_as_finished(
+    scheme: str, folder: Path, out: Path, write, predict: Predict, one_actor: list[int], capsys
+) -> None:
+    for name in ("a.png", "b.png", "deep/c.png"):
+        write(folder / name)
+    words = [f"{scheme}{folder}", "-o", f"{scheme}{out}", "--ray"]
+    assert predict(*words) == cli.ALL_DONE
+    assert predict(*words) == cli.ALL_DONE and one_actor == [3]
+    assert capsys.readouterr().out.endswith("3 kept\n")
+    write(folder / "a.png", seed=5)  # is another photo now
+    write(folder / "late.png")
+    assert predict(*words) == cli.SOME_FAILED and one_actor == [3, 2]
+    captured = capsys.readouterr()
+    assert captured.out.endswith("1 done, 2 kept, 1 failed\n") and "--overwrite replaces" in captured.err
+    assert predict(*words, "--seed", 7, "--overwrite") == cli.ALL_DONE and one_actor[-1] == 4
+    assert predict(*words, "--seed", 7) == cli.ALL_DONE and len(one_actor) == 3
+    assert predict(*words, "--seed", 7, "--overwrite") == cli.ALL_DONE and one_actor[-1] == 4
+    if not scheme:  # a result that was removed from this machine is missed
+        (out / "b" / "manifest.json").unlink()
+        (out / "b" / "depth.npy").unlink()
+        assert predict(*words, "--seed", 7) == cli.ALL_DONE and one_actor[-1] == 1
+
+
+def test_a_photo_that_an_actor_finished_and_could_not_tell_is_done(
+    folder: Path, out: Path, write, predict: Predict, one_actor: list[int], monkeypatch, capsys
+) -> None:
+    """The photo is given out twice, as when a node is lost between the result and the news of it."""
+    write(folder / "a.png")
+    real = cluster.Actor._predict
+    monkeypatch.setattr(cluster.Actor, "_predict", lambda self, place: real(self, place) and real(self, place))
+    assert predict(folder, "--ray", "--overwrite", "--json") == cli.ALL_DONE
+    assert json.loads(capsys.readouterr().out)["state"] == "done"
+
+
+def test_an_actor_without_its_checkpoint_ends_the_run(
+    folder: Path, write, predict: Predict, one_actor: list[int], monkeypatch, capsys
+) -> None:
+    def refuse(self: object, work: Work) -> None:
+        raise CheckpointError("It is not on this node.")
+
+    write(folder / "a.png")
+    monkeypatch.setattr(cluster.Predictor, "__init__", refuse)
+    assert predict(folder, "--ray") == cli.CHECKPOINT
+    assert capsys.readouterr().err == "It is not on this node.\n"
+
+
+@pytest.mark.parametrize(
+    ("has", "given", "found"),
+    [
+        ({"CPU": 8.0}, {}, (1.0, 0.0, 8)),
+        ({"CPU": 8.0, "GPU": 2.0}, {}, (1.0, 1.0, 2)),
+        ({"CPU": 8.0, "GPU": 2.0}, {"ray_gpus": 0.5, "ray_cpus": 2.0}, (2.0, 0.5, 4)),
+        ({"CPU": 8.0, "GPU": 2.0}, {"ray_gpus": 0.0}, (1.0, 0.0, 8)),
+        ({"CPU": 1.0}, {"ray_cpus": 2.0}, None),
+        ({"CPU": 1.0}, {"ray_gpus": 1.0}, None),
+    ],
+)
+def test_actors_ask_for_cores_and_gpus(has: dict[str, float], given: dict[str, Any], found: Any) -> None:
+    options = cluster.ClusterOptions(**given)
+    if found is None:
+        with pytest.raises(SettingsError, match="no room for an actor"):
+            cluster._room(has, options)
+    else:
+        assert cluster._room(has, options) == found
+
+
+# ------------------------------------------------------------------------------- stores
+
+
+def test_photos_and_results_in_a_store_are_those_of_a_folder(
+    folder: Path, out: Path, tmp_path: Path, write, predict: Predict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("a.png", "deep/b.png", "deep/b.jpg", "x y#%?.png", ".hidden.png")):
+        write(folder / name, seed=seed)
+    (folder / "notes.txt").write_text("no photo")
+    assert predict(folder) == cli.ALL_DONE
+    here = capsys.readouterr()
+    store = tmp_path / "store"
+    for times in ("4 done", "4 kept"):
+        assert predict(f"file://{folder}", "-o", f"file://{store}") == cli.ALL_DONE
+        there = capsys.readouterr()
+        assert there.out.splitlines()[-1] == times
+        assert "left out: hidden" in there.err and "left out: not a photo" in there.err
+        assert there.err.count("left out") == here.err.count("left out")
+        assert fingerprints(store) == fingerprints(out)
+    assert predict(f"file://{folder}/*.png", "--flat", "-o", f"file://{store}/flat") == cli.ALL_DONE
+    assert {path.name for path in (store / "flat").iterdir()} == {
+        f"{name}_{file}" for name in ("a", "x y#%_") for file in ("depth.npy", "manifest.json")
+    }
+    assert predict(f"file://{folder}/a.png", "-o", f"file://{store}", formats="color") == cli.SOME_FAILED
+    assert "--overwrite replaces what it holds" in capsys.readouterr().err
+    assert predict(f"file://{folder}/a.png", "-o", f"file://{store}", "--overwrite", formats="color") == cli.ALL_DONE
+    assert {path.name for path in (store / "a").iterdir()} == {"depth_color.png", "manifest.json"}
+
+
+def test_what_a_store_did_not_finish_is_done_again(folder: Path, out: Path, write, predict: Predict) -> None:
+    """The manifest is written last; without it nothing is finished."""
+    write(folder / "a.png")
+    target = f"file://{out}"
+    assert predict(folder, "-o", target) == cli.ALL_DONE
+    whole = fingerprints(out)
+    (out / "a" / "manifest.json").unlink()
+    (out / "a" / "depth.npy").write_bytes(b"half")
+    assert predict(folder, "-o", target) == cli.ALL_DONE
+    assert fingerprints(out) == whole
+
+
+# ------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["IN", "-o", "OUT", "--ray", "IN"], "--ray takes one address, such as 10.0.0.1:6379, but got IN;"),
+        (["nope://x", "-o", "OUT"], "nope://x cannot be opened: "),
+        (["file://IN", "-o", "file://IN"], "The output folder file://IN is also the input folder"),
+        (["file:///no/such/folder", "-o", "OUT"], "There is no photo in file:///no/such/folder"),
+        (["IN", "-o", "OUT", "--ray", "--ray-cpus", "0"], "ray_cpus must be greater than 0, but got 0"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    words: list[str], sentence: str, folder: Path, out: Path, write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "a.png")
+    given = [word.replace("IN", str(folder)).replace("OUT", str(out)) for word in words]
+    assert cli.main(["predict", *given]) == cli.USAGE
+    said = capsys.readouterr().err
+    assert said.startswith(sentence.replace("IN", str(folder))) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("missing", "words"), [("ray", ["IN", "--ray"]), ("upath", ["s3://bucket/photos"])])
+def test_without_the_extra_one_sentence_says_what_to_install(
+    missing: str, words: list[str], folder: Path, out: Path, write, predict: Predict, capsys, monkeypatch
+) -> None:
+    write(folder / "a.png")
+    real = util.find_spec
+    for module in ("cluster", "locations"):
+        monkeypatch.setattr(
+            f"marigold_core.cli.{module}.find_spec", lambda name: None if name == missing else real(name)
+        )
+    assert predict(*(word.replace("IN", str(folder)) for word in words)) == cli.USAGE
+    assert capsys.readouterr().err.endswith("pip install 'marigold-depth-studio[cluster]'.\n")
+    assert not out.exists()

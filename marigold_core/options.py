@@ -68,18 +68,21 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
     for command in commands:
         app.command(command)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    run = partial(app.cli, prog=program, description=description, args=words, registry=_rules(), config=config)
+    rules = _rules(words=words)
+    run = partial(app.cli, prog=program, description=description, args=words, registry=rules, config=config)
     if words[:1] != [COMPLETION]:
         return run()
     script = StringIO()
     with suppress(SystemExit), redirect_stdout(script):
         run()
-    print(_with_files(script.getvalue()))
+    print(_completed(script.getvalue()))
     return 0
 
 
-def _with_files(script: str) -> str:
-    """Have a completion script of tyro's, which knows options alone, complete names of files elsewhere."""
+def _completed(script: str) -> str:
+    """Have a completion script of tyro's complete each value of a list, and names of files where nothing else fits."""
+    begun = 'current_word[: current_word.rfind(",") + 1]'
+    script = script.replace('in opt["choices"]:', f'in [{begun} + str(one) for one in opt["choices"]]:')
     files = "return 0" if "COMPREPLY" in script else "{ _files; return }"  # bash looks for files by itself: -o default
     parse = "\n  # Parse completions"
     script = script.replace(parse, f'\n  [[ -z "$completions" ]] && {files}{parse}')
@@ -144,36 +147,36 @@ def refuse_empty(words: Sequence[str]) -> None:
 
 def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> ConstructorRegistry:
     """Make options of the fields of our models; any other type is left to tyro."""
-    chosen = presets.pick(words) if presets else None
+    chosen, completes = presets.pick(words) if presets else None, words[:1] == [COMPLETION]
 
     def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
         model = cast(object, cast(Any, info).type)
         if not (isinstance(model, type) and issubclass(model, Frozen)):
             return None
         if presets is None or not isinstance(chosen, model):
-            return StructConstructorSpec(model, _options(model, info.default))
+            return StructConstructorSpec(model, _options(model, info.default, completes))
 
-        names = _one_word("|".join(presets.values), str)
+        names = _one_word("|".join(presets.values), str, choices=[*presets.values] if completes else ())
         choice = StructFieldSpec(presets.option, names, presets.default, presets.description)
 
         def make(**values: Any) -> Frozen:
             del values[choice.name]  # it has chosen the defaults of the others
             return model(**values)
 
-        return StructConstructorSpec(make, (choice, *_options(model, chosen)))
+        return StructConstructorSpec(make, (choice, *_options(model, chosen, completes)))
 
     rules = ConstructorRegistry()
     rules.struct_rule(fields)
     return rules
 
 
-def _options(model: type[Frozen], given: object) -> tuple[StructFieldSpec, ...]:
+def _options(model: type[Frozen], given: object, completes: bool) -> tuple[StructFieldSpec, ...]:
     """Describe every field of a model, its default taken from ``given`` where that is a value of it."""
     schemas = model.model_json_schema()["properties"]
     return tuple(
         StructFieldSpec(
             name,
-            _type(name, schemas[name]),
+            _type(name, schemas[name], completes),
             getattr(given, name) if isinstance(given, model) else field.default,
             field.description,
         )
@@ -181,22 +184,27 @@ def _options(model: type[Frozen], given: object) -> tuple[StructFieldSpec, ...]:
     )
 
 
-def _type(name: str, schema: dict[str, Any]) -> type:
+def _type(name: str, schema: dict[str, Any], completes: bool) -> type:
     """Turn the JSON schema of a field into a type for tyro: which word it takes, and how a default is shown."""
     kind, *others = schema.get("anyOf", [schema])
     if kind["type"] == "boolean":
         return bool
-    return _one_word(_form(name, kind), _reader(kind), optional={"type": "null"} in others)
+    choices: list[str] = kind.get("items", kind).get("enum", []) if completes else []
+    return _one_word(_form(name, kind), _reader(kind), optional={"type": "null"} in others, choices=choices)
 
 
-def _one_word(form: str, read: Callable[[str], object], optional: bool = False) -> type:
-    """Make a type whose values are one word each; ``form`` stands for the word in help texts."""
+def _one_word(form: str, read: Callable[[str], object], optional: bool = False, choices: Sequence[str] = ()) -> type:
+    """Make a type whose values are one word each; ``form`` stands for the word in help texts.
+
+    ``choices`` are given for completion alone: tyro would refuse other words in a box of its own.
+    """
     spec = PrimitiveConstructorSpec[Any](
         nargs=1,
         metavar=form,
         instance_from_str=lambda words: None if optional and words[0] == AUTO else read(words[0]),
         is_instance=lambda _: True,
         str_from_instance=lambda value: [_shown(value)],
+        choices=tuple(choices) or None,
     )
     return cast(type, Annotated[Any, spec])
 

@@ -362,17 +362,29 @@ def test_the_installed_command_completes_commands_options_and_files(tmp_path: Pa
     (tmp_path / "completion").write_text(scripts["bash"])
     (tmp_path / "photo.jpg").write_text("")
     typed = ["imp", "predict --ensem", "predict pho", "predict photo.jpg --out"]
-    lines = (f'complete_line "marigold-depth {words}"' for words in typed)
+    values = {  # what is typed of a value: of one choice, of a list, where no choice fits
+        "calibrate a.jpg --along ": "axis ray",
+        "predict a.jpg --save-for contr": "controlnet",
+        "predict a.jpg --formats npy,pn": "npy,png16",
+        "predict a.jpg --views mirrored-": "mirrored-rescaled",
+        "video a.mp4 --video-formats color,gr": "color,grey",
+        "predict a.jpg --model pho": "photo.jpg",
+    }
+    lines = (f'complete_line "marigold-depth {words}"' for words in [*typed, *values])
     shell = subprocess.run(
         ["bash", "-c", "\n".join([COMPLETE, *lines])], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert shell.stdout.splitlines() == ["import-depth", "--ensemble-size", "photo.jpg", "--output"]
+    assert shell.stdout.splitlines() == [
+        *("import-depth", "--ensemble-size", "photo.jpg", "--output"),
+        *values.values(),
+    ]
 
 
 COMPLETE = """
 source completion
 complete_line() {
   read -ra COMP_WORDS <<< "$1"
+  [[ "$1" == *" " ]] && COMP_WORDS+=("")
   COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
   [[ $(complete -p marigold-depth) == *"-o default -F "* ]] || exit 1
   _tyro_marigold_depth

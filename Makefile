@@ -25,7 +25,7 @@ test: .venv/.test
 	exit $$status
 
 test-portable: .venv/.test
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m numeric $(ARGS)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m numeric --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: .venv/.test
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -47,6 +47,8 @@ class Prediction:
     checkpoint_sha256: str  # of its weights, or of the file of that map
     device: str | None = None  # "cpu", "cuda" or "mps"; None where that was not kept
     dtype: str | None = None  # of the weights: "float32", "float16" or "bfloat16"
+    torch_threads: int | None = None  # of the run, which decide last bits; None where that was not kept
+    machine: str | None = None  # likewise: system, instructions of the processor, GPU
     tiled: bool = False  # whether memory ran out, so that the autoencoder worked in tiles, whose seams may show
     note: str | None = None  # what a person should know about how the photo was decoded
     given_size: tuple[int, int] | None = None  # (height, width) of the photo where it was read smaller

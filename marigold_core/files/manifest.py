@@ -5,7 +5,6 @@ It holds no time, no path and nothing of the photo's metadata, so the same run w
 
 import hashlib
 import platform
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, Any, Literal
@@ -25,7 +24,10 @@ from marigold_core.settings import ColourSettings, DepthReading, FieldOfView, Fr
 # all are read
 SCHEMA_VERSION = 4
 
-_LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "trimesh")
+_LIBRARIES = (  # that decide the bytes of files
+    *("torch", "diffusers", "transformers", "numpy", "scipy", "pillow", "matplotlib", "OpenEXR"),
+    *("trimesh", "fast-simplification"),
+)
 _AXES = "mesh.glb and points.ply: y up, the camera at the origin looks along -z; relief.stl: z up, millimetres"
 
 
@@ -103,11 +105,11 @@ class Manifest(_Record):
     missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
     files: dict[str, str]  # name -> SHA-256 of its bytes
     versions: dict[str, str]
-    torch_threads: int | None  # None where torch is not loaded
+    torch_threads: int | None  # of the run; None where torch computed nothing
     device: str | None = None  # "cpu", "cuda" or "mps"
     dtype: str | None = None  # of the weights
     tiled: bool = False  # whether memory ran out, so that the autoencoder worked in tiles
-    machine: str | None = None  # system and processor, which decide the last bits
+    machine: str | None = None  # of the run: system, instructions of the processor and GPU, which decide the last bits
 
 
 def describe(
@@ -120,7 +122,6 @@ def describe(
 ) -> Manifest:
     """Prediction, what its files were made with, and their hashes by name -> ``Manifest``."""
     height, width = prediction.photo.shape[:2]
-    torch = sys.modules.get("torch")  # its thread count decides the last bits of a result
     return Manifest(
         checkpoint=prediction.checkpoint,
         checkpoint_sha256=prediction.checkpoint_sha256,
@@ -151,11 +152,11 @@ def describe(
         missing_share=0.0 if prediction.missing is None else float(prediction.missing.mean()),
         files=files,
         versions=versions(),
-        torch_threads=torch.get_num_threads() if torch else None,
+        torch_threads=prediction.torch_threads,
         device=prediction.device,
         dtype=prediction.dtype,
         tiled=prediction.tiled,
-        machine=machine(prediction.device),
+        machine=prediction.machine,
     )
 
 
@@ -188,16 +189,6 @@ def versions() -> dict[str, str]:
     """List the versions of Python, of this package and of the libraries that decide its numbers; imports none."""
     found = {"python": platform.python_version(), "marigold_core": __version__}
     return found | {name: metadata.version(name) for name in _LIBRARIES}
-
-
-def machine(device: str | None) -> str:
-    """Describe what decides the last bits of a result: system, processor, its vector instructions, GPU."""
-    parts = [f"{platform.system()} {platform.machine()}"]
-    if torch := sys.modules.get("torch"):
-        parts.append(torch.backends.cpu.get_cpu_capability())
-        if device == "cuda":
-            parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
 
 
 def sha256(content: bytes) -> str:

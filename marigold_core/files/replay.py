@@ -252,8 +252,8 @@ def against(record: Manifest, made: Manifest) -> Outcome:
 
 def _facts(record: Manifest, made: Manifest) -> Iterator[tuple[str, object, object]]:
     """Yield what decides the bytes beside the settings: (name, in the record, now)."""
-    for name in sorted(record.versions.keys() | made.versions.keys()):
-        yield name, record.versions.get(name), made.versions.get(name)
+    for name, version in sorted(record.versions.items()):
+        yield name, version, made.versions.get(name)
     for name in ("torch_threads", "device", "dtype", "machine", "tiled", "tiny_decoder"):
         if getattr(record, name) is not None:  # records of older versions lack some
             yield name.replace("_", " "), getattr(record, name), getattr(made, name)

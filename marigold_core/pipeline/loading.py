@@ -3,6 +3,7 @@
 import copy
 import inspect
 import os
+import platform
 import reprlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ from marigold_core.checkpoints.layout import AGAIN, PRIOR, SCHEDULE, Config, rea
 from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, find, find_tiny_autoencoder
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
-from marigold_core.pipeline.memory_layout import fastest_layout
 from marigold_core.settings import Settings, bounds
 
 T = TypeVar("T")
@@ -82,9 +82,14 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
 
 
 def _place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Give the weights of a network the layout that is fastest."""
-    place: Any = network.to
-    place(memory_format=fastest_layout(device.type, dtype))
+    """Give the weights of a network, and so its feature maps, the layout in which convolutions are fastest.
+
+    In half precision channels come last, as instructions for matrices want them. float32 keeps the order of torch, and
+    so do devices other than CPU and CUDA. Nothing is timed: results of each layout round differently.
+    """
+    if dtype != torch.float32 and device.type in ("cpu", "cuda"):
+        place: Any = network.to
+        place(memory_format=torch.channels_last)
 
 
 def _speed_up(vae: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -246,9 +251,22 @@ def _computes_bfloat16() -> bool:
 
     A CPU without such instructions converts them to float32 and back, which is slower than float32.
     """
+    return bool(_bfloat16_instructions()) and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def _bfloat16_instructions() -> list[str]:
     found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version that we take
-    has_instructions = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    return has_instructions and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return [name for name in ("amx_bf16", "avx512_bf16") if found.get(name)]
+
+
+def describe_machine(device: torch.device) -> str:
+    """Describe what decides the last bits of a result: system, processor, the instructions it may use, GPU."""
+    parts = [f"{platform.system()} {platform.machine()}", torch.backends.cpu.get_cpu_capability()]
+    parts += _bfloat16_instructions()
+    parts += [f"{name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if name in os.environ]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    return ", ".join(parts)
 
 
 @torch.no_grad()  # not inference mode: training builds on this tensor

@@ -41,7 +41,13 @@ from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, fo
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline import completion
 from marigold_core.pipeline.image_prior import Features, ImagePrior
-from marigold_core.pipeline.loading import load_components, load_tiny_autoencoder, refusals, without_values
+from marigold_core.pipeline.loading import (
+    describe_machine,
+    load_components,
+    load_tiny_autoencoder,
+    refusals,
+    without_values,
+)
 from marigold_core.pipeline.modalities import Depth, Modality, modality_for
 from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.pipeline.sampling import (
@@ -429,6 +435,7 @@ class MarigoldPipeline:
         for seed, n in product(seeds, steps):
             settings = self.resolve(shared.changed(num_inference_steps=n, ensemble_size=max(sizes), seed=seed))
             conditions = conditions or self._conditions(photo, settings)
+            settings = self._with_batch(settings, conditions, first=0)
             members: list[Tensor] = []
             seconds, began = 0.0, perf_counter()
             for event in self._members(conditions, settings, first=0, first_steps=first_steps):
@@ -498,6 +505,7 @@ class MarigoldPipeline:
         # 2. Encode the photo once for all members that see it alike, when the first of them is begun.
         yield Progress(0, 1, "reading the photo")
         conditions = self._conditions(photo, settings)
+        settings = self._with_batch(settings, conditions, first=len(members))
         # 3. Denoise and decode, member by member, fusing what is there.
         for event in self._members(conditions, settings, first=len(members), carry=carry):
             if isinstance(event, Progress):
@@ -515,6 +523,14 @@ class MarigoldPipeline:
     def _conditions(self, photo: Photo, settings: ResolvedSettings) -> Conditions:
         """Return a photo's condition by view; each is computed once, when it is first asked for."""
         return Conditions(partial(self.encode_photo, photo, settings.processing_resolution))
+
+    def _with_batch(self, settings: ResolvedSettings, conditions: Conditions, first: int) -> ResolvedSettings:
+        """State how many members go on together where free memory decides that: sizes of batches round differently."""
+        if settings.batch_size or self.device.type != "cuda":
+            return settings
+        latent = conditions(view_of(settings.views, first)).latent
+        channels, missing = self.unet.config["block_out_channels"][0], settings.ensemble_size - first
+        return settings.changed(batch_size=members_that_fit(self.device, latent, channels, missing))
 
     @torch.inference_mode()
     def encode_photo(self, photo: Photo, resolution: int, view: View = View()) -> Condition:  # noqa: B008
@@ -589,9 +605,7 @@ class MarigoldPipeline:
         Raises: MarigoldError when one member in tiles is still too large; CheckpointError for numbers not finite.
         """
         steps, members = settings.num_inference_steps, settings.ensemble_size
-        channels = self.unet.config["block_out_channels"][0]
-        latent = conditions(view_of(settings.views, first)).latent
-        batch = settings.batch_size or members_that_fit(self.device, latent, channels, members - first)
+        batch = settings.batch_size or 1  # on a CPU a larger batch saves no time and would delay the first result
         k = first
         while k < members:
             rows = range(k, min(k + batch, members))
@@ -723,6 +737,8 @@ class MarigoldPipeline:
             checkpoint_sha256=self.checkpoint.sha256,
             device=self.device.type,
             dtype=str(self.dtype).removeprefix("torch."),
+            torch_threads=torch.get_num_threads(),
+            machine=describe_machine(self.device),
             tiled=tiled,
             note=self._note(photo),
             given_size=photo.given_size,

@@ -19,6 +19,7 @@ from marigold_core.prediction import Progress
 from tests.helpers.command_line import QUICK, fingerprints, fresh
 
 Replay = Callable[..., int]
+QUICKLY = Settings(num_inference_steps=1, processing_resolution=32)
 ALL = "npy,png16,color,uncertainty,normals,glb,ply,stl,exr"
 
 
@@ -234,6 +235,19 @@ def test_other_bytes_are_named_with_what_is_different(done, replay, capsys) -> N
     assert said.startswith("10 files of 12 with the same bytes; other bytes in depth.npy; not made by this version: ")
     assert f"torch 1.0 -> {record.versions['torch']}" in said and f"machine Plan9 vax -> {record.machine}" in said
     assert "gone 2 -> None" in said and "numpy" not in said and "threads" not in said
+
+
+def test_what_is_recorded_is_the_run_s_not_the_writer_s(folder, out, tiny_depth, write, monkeypatch) -> None:
+    """A server computes in one thread, or in a process that was lent a GPU, and writes files in another."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX3")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+    with ThreadPoolExecutor(1, initializer=lambda: torch.set_num_threads(3)) as other:
+        made = other.submit(lambda: load(tiny_depth, device="cpu")(write(folder / "a.png"), QUICKLY)).result()
+    monkeypatch.undo()
+    record = read(save(made, out, ["npy"])["manifest"])
+    assert (made.torch_threads, record.torch_threads) == (3, 3)
+    assert record.machine == made.machine and "AVX3" in record.machine and "ISA=AVX512_CORE" in record.machine
+    assert {"scipy", "matplotlib", "fast-simplification"} <= record.versions.keys()
 
 
 def test_other_bytes_without_a_cause_say_so(done: Path) -> None:

@@ -251,13 +251,9 @@ def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> N
     assert str(tmp_path) not in text and str(Path.home()) not in text
 
 
-def test_the_manifest_counts_torch_s_threads_only_where_torch_runs(depth: Prediction, tmp_path: Path) -> None:
+def test_writing_needs_no_torch() -> None:
     code = "import marigold_core.files.writers, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-    import torch
-
-    record = Manifest.model_validate_json(save(depth, tmp_path, ["npy"])["manifest"].read_text())
-    assert record.torch_threads == torch.get_num_threads()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from marigold_core import CheckpointError, MarigoldError, Prediction, Progress, Settings, SettingsError, load
+from marigold_core.images.photo import load_photo
+from marigold_core.pipeline import pipeline
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.pipeline.sampling import generator
+from marigold_core.pipeline.views import view_of
 
 pytestmark = pytest.mark.numeric
 
@@ -91,6 +94,17 @@ def test_members_depend_on_seed_and_index_alone(pipe, picture):
     assert np.abs(pipe(picture, Settings(**QUICK, seed=1)).members[0] - one[0]).mean() > 1e-3
     assert torch.equal(torch.randn(4, generator=generator(1, 2)), torch.randn(4, generator=generator(1, 2)))
     assert not torch.equal(torch.randn(4, generator=generator(1, 2)), torch.randn(4, generator=generator(2, 1)))
+
+
+def test_a_batch_that_free_memory_decides_is_recorded(pipe, picture, monkeypatch) -> None:
+    settings = pipe.resolve(Settings(**QUICK, ensemble_size=5))
+    conditions = pipe._conditions(load_photo(picture), settings)
+    assert pipe._with_batch(settings, conditions, first=0) == settings
+    conditions(view_of("photo", 0))
+    monkeypatch.setattr(MarigoldPipeline, "device", torch.device("cuda"))
+    monkeypatch.setattr(pipeline, "members_that_fit", lambda device, latent, channels, at_most: min(at_most, 4))
+    found = [pipe._with_batch(settings, conditions, first).batch_size for first in (0, 3)]
+    assert found == [4, 2] and pipe._with_batch(settings.changed(batch_size=1), conditions, first=0).batch_size == 1
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_depth_lcm", "tiny_guided"])

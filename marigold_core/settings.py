@@ -20,6 +20,7 @@ StereoLayout = Literal["parallel", "cross-eyed", "parallel-half", "cross-eyed-ha
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Views = Literal["photo", "mirrored", "mirrored-rescaled"]
 Decoder = Literal["own", "preview", "tiny"]
+OVERLAP = 0.25  # of neighbouring tiles, as a share of their side
 DEFAULT_COLORMAP: Colormap = "Spectral"  # what the Marigold papers show depth in
 
 
@@ -64,10 +65,16 @@ class Settings(Frozen):
         default="photo",
         description="what the members see in turn: the photo, its mirror image too, or both in other sizes as well",
     )
+    tiles_per_side: int = Field(
+        default=1,
+        ge=1,
+        le=4,
+        description="for large photos: 2 adds the fine detail of 2 x 2 overlapping tiles, each seen as large as the"
+        " whole photo, in 5 times the time; 1 is none",
+    )
     follow_outlines: bool = Field(
         default=False, description="move jumps of depth onto the outlines of the photo, and make them steep"
     )
-
     decoder: Decoder = Field(
         default="own",
         description="what decodes the members: the checkpoint's own autoencoder, before it a tiny one for a preview, or"
@@ -244,6 +251,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "balanced": {"num_inference_steps": 4, "ensemble_size": 1},
     "careful": {"num_inference_steps": 4, "ensemble_size": 10},
 }
+
+
+def tile_span(per_side: int) -> float:
+    """How many sides of a tile make a side of the photo."""
+    return per_side - (per_side - 1) * OVERLAP
+
+
+def tile_size(photo_size: tuple[int, int], per_side: int) -> tuple[int, int]:
+    """(height, width) of a tile of a photo [H, W], rounded."""
+    height, width = (max(1, round(side / tile_span(per_side))) for side in photo_size)
+    return height, width
 
 
 def default(model: type[BaseModel], name: str) -> Any:

@@ -243,6 +243,7 @@ def widgets(page: gr.Blocks, kind: type) -> dict[str, Any]:
     [
         ("num_inference_steps", text.STEPS),
         ("ensemble_size", text.MEMBERS),
+        ("tiles_per_side", text.TILES),
         *((name, text.MESH_LABELS[name]) for name in FIELDS),
     ],
 )
@@ -253,7 +254,7 @@ def test_sliders_have_range_default_and_help_of_the_models(page: gr.Blocks, name
     highest = min(kind["maximum"], MOST_TRIANGLES) if name == "max_triangles" else kind["maximum"]
     assert (slider.minimum, slider.maximum) == (kind["minimum"], highest)
     if model is Settings:
-        assert slider.value == PRESETS[DEFAULT_PRESET][name]
+        assert slider.value == PRESETS[DEFAULT_PRESET].get(name, default(Settings, name))
     elif name not in MEASURED_IN_PAGE:
         assert slider.value == default(model, name)
     if name != EXPLAINED_IN_PAGE:

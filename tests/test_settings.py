@@ -33,6 +33,7 @@ def test_defaults_are_the_published_ones() -> None:
         "seed": 0,
         "batch_size": None,
         "views": "photo",
+        "tiles_per_side": 1,
         "follow_outlines": False,
         "decoder": "own",
     }
@@ -130,6 +131,7 @@ def test_settings_never_change() -> None:
         seed=st.integers(0, 2**32 - 1),
         batch_size=st.none() | st.integers(1, 20),
         views=st.sampled_from(get_args(Views)),
+        tiles_per_side=st.integers(1, 4),
         follow_outlines=st.booleans(),
         decoder=st.sampled_from(get_args(Decoder)),
     )

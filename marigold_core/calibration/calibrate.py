@@ -399,7 +399,7 @@ def check_guiding(hints: Hints) -> None:
 
 def check_guided(settings: Settings) -> None:
     """Refuse, with a SettingsError, settings that mean nothing where known depths guide the denoising."""
-    for name in ("views", "follow_outlines", "decoder"):
+    for name in ("views", "tiles_per_side", "follow_outlines", "decoder"):
         usual = default(Settings, name)
         if getattr(settings, name) != usual:
             raise SettingsError(f"{name} must be {usual!r} for a completion, which sees the photo as it is.")

@@ -64,6 +64,7 @@ from marigold_core.pipeline.sampling import (
     release,
     stack,
 )
+from marigold_core.pipeline.tiles import Mosaic, cut_out, member_grid
 from marigold_core.pipeline.views import View, resolve, view_of
 from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.settings import ResolvedSettings, Settings, Views, default
@@ -482,6 +483,8 @@ class MarigoldPipeline:
         if hints is not None and hints.guides:
             self._check_completion(asked)
             asked = asked.changed(num_inference_steps=asked.num_inference_steps or COMPLETION_STEPS)
+        if asked.tiles_per_side > 1 and self.modality.kind == "class":
+            raise SettingsError("tiles_per_side must be 1 for classes, which have no fine and coarse part.")
         return resolve(asked, self.checkpoint)
 
     # ------------------------------------------------------------------------------- one run, from checks to result
@@ -521,8 +524,14 @@ class MarigoldPipeline:
                 yield self.fuse_members(photo, settings, members, tiled or conditions.tiled)
 
     def _conditions(self, photo: Photo, settings: ResolvedSettings) -> Conditions:
-        """Return a photo's condition by view; each is computed once, when it is first asked for."""
-        return Conditions(partial(self.encode_photo, photo, settings.processing_resolution))
+        """Return the conditions of a photo and its tiles; each is computed once, when it is first asked for."""
+        parts, resolution = [photo, *cut_out(photo, settings)], settings.processing_resolution
+
+        def encode(view: View, part: int) -> Condition:
+            return self.encode_photo(parts[part], resolution, view)
+
+        height, width = photo.pixels.shape[:2]
+        return Conditions(encode, len(parts), member_grid((height, width), settings))
 
     def _with_batch(self, settings: ResolvedSettings, conditions: Conditions, first: int) -> ResolvedSettings:
         """State how many members go on together where free memory decides that: sizes of batches round differently."""
@@ -627,7 +636,8 @@ class MarigoldPipeline:
                 note = "out of memory: going on with the picture in tiles"
             else:
                 raise MarigoldError(TOO_LARGE)
-            yield Progress((k - first) * steps, (members - first) * steps, note)
+            each = steps * conditions.parts
+            yield Progress((k - first) * each, (members - first) * each, note)
 
     def _batch(
         self,
@@ -638,14 +648,50 @@ class MarigoldPipeline:
         first_steps: FirstStepCache | None,
         carry: LatentCarry | None,
     ) -> Iterator[Progress | Preview | Tensor]:
-        """Denoise the members ``rows``, those of one size together, then decode and yield them in their order."""
+        """Denoise and decode the members ``rows`` of every part of the photo, then yield them in their order."""
+        decoder, mosaics = settings.decoder, dict[int, Mosaic]()
+        for part in range(conditions.parts):
+            seen = {k: conditions(view_of(settings.views, k), part) for k in rows}
+            before = (rows.start - first) * conditions.parts + len(rows) * part  # maps that are done
+            of_whole = (None, None) if part else (first_steps, carry)
+            clean = yield from self._denoise_part(conditions, settings, part, seen, before, first, *of_whole)
+            for k in rows:
+                if decoder == "preview" and part == 0:
+                    with torch.inference_mode():
+                        preview = self._decode_member(clean[k], seen[k], tiny=True)
+                    yield Preview(self.modality.resize(preview, conditions.grid) if conditions.parts > 1 else preview)
+                with torch.inference_mode(), self._tiling(conditions.tiled):
+                    member = self._decode_member(clean[k], seen[k], tiny=decoder == "tiny")
+                    if part == 0 and conditions.parts > 1:
+                        mosaics[k] = Mosaic(member, conditions.grid, settings.tiles_per_side, self.modality)
+                    elif part:
+                        mosaics[k].add(part - 1, member)
+                if conditions.parts == 1:
+                    yield member
+        for mosaic in mosaics.values():
+            with torch.inference_mode():
+                member = mosaic.member()
+            yield member
+
+    def _denoise_part(
+        self,
+        conditions: Conditions,
+        settings: ResolvedSettings,
+        part: int,
+        seen: dict[int, Condition],
+        before: int,
+        first: int,
+        first_steps: FirstStepCache | None,
+        carry: LatentCarry | None,
+    ) -> Generator[Progress, None, dict[int, Tensor]]:
+        """Denoise members of a part of the photo, those of one size together -> clean latents [1, 4 P, h, w]."""
         steps, members = settings.num_inference_steps, settings.ensemble_size
-        seen = {k: conditions(view_of(settings.views, k)) for k in rows}
         groups: dict[torch.Size, list[int]] = {}
-        for k in rows:
+        for k in seen:
             groups.setdefault(seen[k].latent.shape, []).append(k)
-        clean: dict[int, Tensor] = {}  # [1, 4 P, h, w] by member
-        done = (rows.start - first) * steps
+        clean: dict[int, Tensor] = {}
+        done, total = before * steps, (members - first) * conditions.parts * steps
+        where = f"tile {part} of {conditions.parts - 1}, " if part else ""
         for shape, group in groups.items():
             streams = [generator(settings.seed, k) for k in group]
             starts = [self._start(stream, *shape[-2:]) for stream in streams]
@@ -660,19 +706,12 @@ class MarigoldPipeline:
                 with torch.inference_mode():  # entered anew each step: the mode must not leak out of a paused generator
                     latent = next(denoising)  # [B, 4 P, h, w]
                 done += len(group)
-                yield Progress(done, (members - first) * steps, f"{who} of {members}, step {step} of {steps}")
+                yield Progress(done, total, f"{who} of {members}, {where}step {step} of {steps}")
             clean.update(zip(group, latent[:, None].unbind(), strict=True))
         if carry:
-            for k in rows:
+            for k in seen:
                 carry.keep(k, clean[k])
-        for k in rows:
-            if settings.decoder == "preview":
-                with torch.inference_mode():
-                    preview = Preview(self._decode_member(clean[k], seen[k], tiny=True))
-                yield preview
-            with torch.inference_mode(), self._tiling(conditions.tiled):
-                member = self._decode_member(clean[k], seen[k], tiny=settings.decoder == "tiny")
-            yield member
+        return clean
 
     def _decode_member(self, clean: Tensor, condition: Condition, tiny: bool = False) -> Tensor:
         """Decode the latents [1, 4 P, h, w] of a member and bring it to the photo's grid -> [1, C, PH, PW].

@@ -59,15 +59,16 @@ class Condition:
 
 
 class Conditions:
-    """What is known of one photo in each view, computed when a first member needs it."""
+    """What is known of one photo and its tiles in each view, computed when a first member needs it."""
 
-    def __init__(self, encode: Callable[[View], Condition]) -> None:
-        self._encode = cache(encode)
+    def __init__(self, encode: Callable[[View, int], Condition], parts: int, grid: tuple[int, int]) -> None:
+        """Compute nothing yet; ``parts`` are the photo and its tiles, ``grid`` is the (height, width) of a member."""
+        self.parts, self.grid, self._encode = parts, grid, cache(encode)
         self.tiled = False  # whether the autoencoder works in tiles; set when memory runs out
 
-    def __call__(self, view: View) -> Condition:
-        """Return what is known of the photo in a view."""
-        condition = self._encode(view)
+    def __call__(self, view: View, part: int = 0) -> Condition:
+        """Return what is known of a part of the photo in a view: 0 is the whole photo, others are its tiles."""
+        condition = self._encode(view, part)
         self.tiled |= condition.tiled
         return condition
 

@@ -33,7 +33,7 @@ from marigold_core.serving.model_thread import ModelThread
 from marigold_core.serving.results import ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
 from marigold_core.serving.waiting_line import WaitingLine
-from marigold_core.settings import ColourSettings, Format, MeshSettings, ResolvedSettings, Settings
+from marigold_core.settings import ColourSettings, Format, MeshSettings, ResolvedSettings, Settings, tile_size
 
 if TYPE_CHECKING:
     from marigold_core.checkpoints.registry import Checkpoint
@@ -407,6 +407,12 @@ def _check_early(settings: Settings, checkpoint: str) -> None:
     check_meaning(settings, family_of(checkpoint), Path(checkpoint).name)
 
 
+def seen_megapixels(size: tuple[int, int], resolution: int) -> float:
+    """Return what a network sees of a picture [H, W], without rounding."""
+    height, width = size
+    return height * width * ((resolution or max(size)) / max(size)) ** 2 / 1e6
+
+
 def check_cost(
     settings: ResolvedSettings, photo_size: tuple[int, int], hints: Hints | None = None, most: float = MAX_WORK
 ) -> None:
@@ -416,9 +422,10 @@ def check_cost(
 
     Raises: SettingsError.
     """
-    height, width = photo_size
-    longest = settings.processing_resolution or max(height, width)
-    megapixels = height * width * (longest / max(height, width)) ** 2 / 1e6
+    resolution, tiles = settings.processing_resolution, settings.tiles_per_side
+    megapixels = seen_megapixels(photo_size, resolution)
+    if tiles > 1:
+        megapixels += tiles**2 * seen_megapixels(tile_size(photo_size, tiles), resolution)
     steps, members = settings.num_inference_steps, settings.ensemble_size
     megapixels *= relative_pixels(settings.views, members)
     if megapixels * steps * members * (COMPLETION_WORK if hints and hints.guides else 1) > most:

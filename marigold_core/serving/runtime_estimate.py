@@ -26,7 +26,7 @@ from marigold_core.comparison.sweep import PartTimes, format_seconds
 from marigold_core.errors import ExportError
 from marigold_core.images.photo import network_size
 from marigold_core.prediction import Prediction, Progress
-from marigold_core.settings import Settings
+from marigold_core.settings import ResolvedSettings, Settings, tile_size
 from marigold_core.storage import cache_folder, write_json
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def _remember(checkpoint: str, result: Prediction, steps: list[tuple[float, int]
     """Remember the parts of a finished run; the first step holds the encoding and warms up, so others are better."""
     if result.members is None or result.device is None or result.dtype is None:
         return
+    if isinstance(result.settings, ResolvedSettings) and result.settings.tiles_per_side > 1:
+        return  # parts of the photo, whose times are mixed here
     first_s, count = steps[0]
     later = [seconds / members for seconds, members in steps[1:]]
     step_s = float(np.median(later)) if later else first_s / (count + 1)
@@ -203,15 +205,21 @@ def estimate(
     runner = _loaded(pipe) if pipe else _on_disk(checkpoint)
     load_s, runs = remembered(checkpoint, runner.device, runner.dtype)
     resolved = settings.resolved(runner.default_steps, runner.default_resolution)
-    photo_mp = math.prod(photo_size) / 1e6
-    network_mp = math.prod(network_size(*photo_size, resolved.processing_resolution)) / 1e6
-    parts = guess(runner, network_mp, photo_mp)
-    if runs:
+
+    def parts_of(size: tuple[int, int]) -> PartTimes:
+        photo_mp = math.prod(size) / 1e6
+        network_mp = math.prod(network_size(*size, resolved.processing_resolution)) / 1e6
+        if not runs:
+            return guess(runner, network_mp, photo_mp)
         near = min(runs, key=lambda run: _ratio(run.network_mp, network_mp) + _ratio(run.photo_mp, photo_mp))
-        parts = scaled(near, runner, network_mp, photo_mp)
+        return scaled(near, runner, network_mp, photo_mp)
+
+    parts, tiles = parts_of(photo_size), resolved.tiles_per_side
     steps, members = resolved.num_inference_steps, resolved.ensemble_size
     guided = COMPLETION_WORK * steps if hints is not None and hints.guides else 0
     seconds = parts.run_s(members, guided or steps, guided or 1, resolved.views)
+    if tiles > 1:
+        seconds += tiles**2 * parts_of(tile_size(photo_size, tiles)).run_s(members, steps, 1, resolved.views)
     if pipe is None:
         seconds += IMPORT_S + runner.weight_bytes / READ_BYTES_S if load_s is None else load_s
     entry = NAMED.get(checkpoint)

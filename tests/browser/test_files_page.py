@@ -87,7 +87,8 @@ def test_a_link_brings_settings_and_example_and_no_photo(page, browser, url, pic
     address.wait_for()
     page.wait_for_function("document.querySelector('#link-address textarea, #link-address input').value[0] === 'h'")
     link = address.input_value()
-    settings = "num_inference_steps=4&ensemble_size=10&seed=0&views=photo&follow_outlines=False&decoder=own"
+    settings = "num_inference_steps=4&ensemble_size=10&seed=0&views=photo"
+    settings += "&tiles_per_side=1&follow_outlines=False&decoder=own"
     assert link == f"{url}/?{settings}&example=coffee"
 
     upload_after_clearing(page, picture)

@@ -246,7 +246,9 @@ def test_what_is_recorded_is_the_run_s_not_the_writer_s(folder, out, tiny_depth,
     monkeypatch.undo()
     record = read(save(made, out, ["npy"])["manifest"])
     assert (made.torch_threads, record.torch_threads) == (3, 3)
-    assert record.machine == made.machine and "AVX3" in record.machine and "ISA=AVX512_CORE" in record.machine
+    assert record.machine == made.machine and {"AVX3", "ONEDNN_MAX_CPU_ISA=AVX512_CORE"} <= {
+        *str(made.machine).split(", ")
+    }
     assert {"scipy", "matplotlib", "fast-simplification"} <= record.versions.keys()
 
 

@@ -175,7 +175,7 @@ def test_a_finished_map_cannot_be_completed(pipe, picture):
         calibrate(pipe(picture, Settings(**QUICK)), hints_at(*TWO))
 
 
-@pytest.mark.parametrize("settings", [{"views": "mirrored"}, {"follow_outlines": True}])
+@pytest.mark.parametrize("settings", [{"views": "mirrored"}, {"follow_outlines": True}, {"tiles_per_side": 2}])
 def test_settings_that_mean_nothing_here_are_refused(pipe, picture, settings):
     with pytest.raises(SettingsError, match="sees the photo as it is"):
         pipe.complete(picture, hints_at(*TWO), Settings(**QUICK, **settings))

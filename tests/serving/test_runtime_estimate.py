@@ -80,6 +80,17 @@ def test_the_parts_of_a_run_predict_other_runs_of_that_size(clock, batch):
     assert predict_s(10, 7) == pytest.approx(ENCODE_S + 7 * (10 * STEP_S + DECODE_S))
 
 
+def test_tiles_are_counted_and_their_runs_not_noted(clock):
+    list(timed(run(clock), "nano"))
+    settings = Settings(num_inference_steps=4, ensemble_size=2, processing_resolution=192)
+    plain, tiled = (estimate("nano", settings.changed(tiles_per_side=n), PHOTO_SIZE, loaded()).seconds for n in (1, 2))
+    assert 4 * plain < tiled < 5.1 * plain  # a tile has fewer pixels to read and to show
+    made = run(clock, slower=9.0)
+    tiles = settings.changed(tiles_per_side=2).resolved(4, 192)
+    list(timed((replace(one, settings=tiles) if isinstance(one, Prediction) else one for one in made), "nano"))
+    assert estimate("nano", settings, PHOTO_SIZE, loaded()).seconds == plain
+
+
 def test_what_the_receiver_does_with_a_picture_counts(clock):
     for event in timed(run(clock), "nano"):
         clock[0] += 1.5 * isinstance(event, Prediction)

@@ -22,7 +22,7 @@ def query(**words: str) -> dict[str, str]:
 @pytest.mark.parametrize("example", [None, *examples.NAMES])
 def test_what_is_written_is_read_back(pixels: int | None, example: str | None) -> None:
     asked = Settings(num_inference_steps=7, ensemble_size=12, processing_resolution=pixels, seed=2**32 - 1)
-    asked = asked.changed(views="mirrored", follow_outlines=pixels is None)
+    asked = asked.changed(views="mirrored", tiles_per_side=3, follow_outlines=pixels is None)
     place = PageState(asked, "nano", example)
     assert read(dict(parse_qsl(write(place).removeprefix("?")))) == place
 
@@ -30,7 +30,8 @@ def test_what_is_written_is_read_back(pixels: int | None, example: str | None) -
 def test_a_link_says_nothing_about_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/of/mine")
     link = write(PageState(Settings(num_inference_steps=1), "/models/of/mine", None))
-    assert link == "?num_inference_steps=1&ensemble_size=1&seed=0&views=photo&follow_outlines=False&decoder=own"
+    usual = "views=photo&tiles_per_side=1&follow_outlines=False&decoder=own"
+    assert link == f"?num_inference_steps=1&ensemble_size=1&seed=0&{usual}"
     place = read(dict(parse_qsl(link.removeprefix("?"))))
     assert place is not None and place.checkpoint == "/models/of/mine"  # wherever it is opened, that place's own
 

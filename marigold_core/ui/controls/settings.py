@@ -35,6 +35,7 @@ class SettingsInputs:
     resolution: gr.Dropdown
     seed: gr.Number
     views: gr.Dropdown
+    tiles: gr.Slider
     outlines: gr.Checkbox
     decoder: gr.Dropdown
     checkpoint: gr.Dropdown
@@ -49,6 +50,7 @@ class SettingsInputs:
             self.resolution,
             self.seed,
             self.views,
+            self.tiles,
             self.outlines,
             self.decoder,
             self.checkpoint,
@@ -74,6 +76,7 @@ class SettingsInputs:
             processing_resolution=chosen_px(values[self.resolution]),
             seed=values[self.seed],
             views=values[self.views],
+            tiles_per_side=values[self.tiles],
             follow_outlines=values[self.outlines],
             decoder=values[self.decoder],
         )
@@ -85,6 +88,7 @@ class SettingsInputs:
             self.members: asked.ensemble_size,
             self.seed: asked.seed,
             self.views: asked.views,
+            self.tiles: asked.tiles_per_side,
             self.outlines: asked.follow_outlines,
             self.decoder: asked.decoder,
             self.checkpoint: checkpoint,
@@ -170,6 +174,7 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
                 min_width=140,
             )
         views = draw_views("members-see", chosen.views)
+        tiles = _slider("tiles_per_side", text.TILES, chosen.tiles_per_side)
         outlines = gr.Checkbox(
             chosen.follow_outlines, label=text.OUTLINES, info=_info("follow_outlines"), elem_id="outlines"
         )
@@ -185,7 +190,7 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
     # In the browser, so that no run can begin with the values of the preset before.
     preset.input(None, preset, [steps, members, views], js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
     on([steps.input, members.input, views.input], matching_preset, [steps, members, views], preset)
-    return SettingsInputs(steps, members, resolution, seed, views, outlines, decoder, checkpoint, preset)
+    return SettingsInputs(steps, members, resolution, seed, views, tiles, outlines, decoder, checkpoint, preset)
 
 
 def fit_to_checkpoint(checkpoint: str, members: int, views: Views) -> tuple[gr.Slider, gr.Slider, gr.Number, gr.Radio]:

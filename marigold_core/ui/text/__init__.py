@@ -60,6 +60,7 @@ VIEWS = {
     "mirrored": "Photo and mirror image",
     "mirrored-rescaled": "Photo and mirror image, in three sizes",
 }
+TILES = "Tiles per side"
 OUTLINES = "Follow the photo's outlines"
 DECODER = "Decoder"
 DECODERS = {

@@ -1,7 +1,6 @@
 """Runs the command line: ``python -m marigold_core predict photo.jpg -o results``."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +13,13 @@ def _stop(*_: object) -> None:
 
 def run(command: Sequence[str] = ()) -> None:
     """Run ``command`` with the arguments that the process was started with, and exit with its status."""
-    before = signal.signal(signal.SIGINT, _stop)
+    try:
+        import signal  # here, since it takes a moment in which the interpreter's own handler still holds
+
+        before = signal.signal(signal.SIGINT, _stop)
+    except KeyboardInterrupt:
+        _stop()
+        raise
     from marigold_core.cli import main
     from marigold_core.options import for_a_reader
 

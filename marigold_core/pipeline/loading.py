@@ -5,6 +5,7 @@ import inspect
 import os
 import platform
 import reprlib
+import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.settings import Settings, bounds
 
+_LOADING = threading.Lock()
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)
 FLOAT16_CAPABILITY = (7, 0)  # of CUDA devices from which on matrices of float16 are multiplied faster than of float32
@@ -211,8 +213,16 @@ def _check_schedule(scheduler: DDIMScheduler | LCMScheduler, one_step: bool) -> 
 
 
 def _from_pretrained(kind: Callable[..., T], folder: Path, **options: Any) -> T:
-    """Call ``from_pretrained`` of a class of diffusers or transformers, whose own types are incomplete."""
-    return cast(Any, kind).from_pretrained(folder, **options)
+    """Call ``from_pretrained`` of a class of diffusers or transformers, whose own types are incomplete.
+
+    One at a time: diffusers changes the default dtype of the process meanwhile, and does not restore it where it fails.
+    """
+    with _LOADING:
+        before = torch.get_default_dtype()
+        try:
+            return cast(Any, kind).from_pretrained(folder, **options)
+        finally:
+            torch.set_default_dtype(before)
 
 
 def pick_device(device: str) -> torch.device:

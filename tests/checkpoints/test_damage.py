@@ -230,3 +230,10 @@ def test_the_hubs_cache_of_links_is_a_checkpoint(folder: Path, tmp_path: Path) -
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.rename(blob))
     load(snapshot, device="cpu")
+
+
+def test_a_refused_checkpoint_leaves_the_others_as_they_were(folder: Path) -> None:
+    edit(folder / "unet/config.json", down_block_types=["NoBlock"] * 2, up_block_types=["NoBlock"] * 2)
+    with pytest.raises(CheckpointError, match="The unet of the checkpoint cannot be used"):
+        load(folder, device="cpu", dtype="bfloat16")
+    assert torch.get_default_dtype() == torch.float32

@@ -1,7 +1,8 @@
 """Detail of large photos: beside the photo as a whole, the network sees overlapping tiles of it, each as large.
 
 A network sees a tile sharper, and less of the scene. So the low frequencies of a map are those of the photo as a whole
-and the high ones those of its tiles, the split being a Gaussian; tiles overlap, and are blended where they do.
+and the high ones those of its tiles, the split being a Gaussian of each tile, so that tiles hardly differ where they
+overlap and are blended. A wider Gaussian takes over more of what a tile gets wrong for want of the whole scene.
 """
 
 import math
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from marigold_core.pipeline.modalities import Modality
 
 ndimage = cast(Any, _ndimage)  # scipy has no types
-BLUR = 1 / 16  # standard deviation of the Gaussian, as a share of the longest side
-BLURRED_PX = 128  # longest side at which it is computed, as what remains is smooth
+BLUR = 1 / 32  # standard deviation of the Gaussian, as a share of the longest side of a member
+BLURRED_PX = 8  # its standard deviation where it is computed: on a smaller map, as what remains is smooth
 Box = tuple[slice, slice]  # rows and columns
 
 
@@ -80,15 +81,15 @@ class Mosaic:
             centred, mean = tile - tile.mean(), below.mean()
             scale = (centred * (below - mean)).sum() / centred.square().sum().clamp(min=1e-12)
             tile = scale.clamp(min=0) * centred + mean
+        tile = tile + blurred(below - tile, BLUR * max(self.whole.shape[-2:]))  # so that neighbours hardly differ
         height, width = self.whole.shape[-2:]
         weight = _ramp(rows, height).to(tile)[:, None] * _ramp(columns, width).to(tile)
         self._sum[..., rows, columns] += weight * tile
         self._weight[..., rows, columns] += weight
 
     def member(self) -> Tensor:
-        """Take the high frequencies of the tiles and the low ones of the whole, in whose range the values stay."""
-        tiles = self._sum / self._weight
-        values = (tiles + blurred(self.whole - tiles)).clamp(self.whole.min(), self.whole.max())
+        """Blend the tiles; their values stay in the range of the whole."""
+        values = (self._sum / self._weight).clamp(self.whole.min(), self.whole.max())
         return self.modality.resize(values, (values.shape[-2], values.shape[-1]))  # unit vectors: of unit length again
 
 
@@ -98,15 +99,14 @@ def _ramp(place: slice, length: int) -> Tensor:
     steps = (torch.arange(size) + 0.5) / max(1.0, OVERLAP * size)
     rising = steps if place.start > 0 else torch.ones(size)
     falling = steps.flip(0) if place.stop < length else torch.ones(size)
-    return rising.minimum(falling).clamp(max=1)
+    return torch.sin(rising.minimum(falling).clamp(max=1) * (math.pi / 2)) ** 2  # whose slope has no steps
 
 
-def blurred(values: Tensor) -> Tensor:
-    """Blur a map [1, C, H, W] by a Gaussian of ``BLUR`` of its longest side."""
+def blurred(values: Tensor, deviation: float) -> Tensor:
+    """Blur a map [1, C, H, W] by a Gaussian of this standard deviation in pixels."""
     height, width = values.shape[-2:]
-    longest = max(height, width)
-    shrunk = min(BLURRED_PX, longest)
-    size = network_size(height, width, shrunk)
+    shrunk = min(1.0, BLURRED_PX / deviation)
+    size = max(1, round(height * shrunk)), max(1, round(width * shrunk))
     small = F.interpolate(values, size, mode="area").float().cpu().numpy()
-    smooth = torch.as_tensor(ndimage.gaussian_filter(small, BLUR * shrunk, axes=(-2, -1), mode="nearest")).to(values)
+    smooth = torch.as_tensor(ndimage.gaussian_filter(small, deviation * shrunk, axes=(-2, -1))).to(values)
     return F.interpolate(smooth, (height, width), mode="bicubic", align_corners=False)

@@ -1,9 +1,11 @@
 """The paper's ablations in miniature, ``python -m training.ablate NAME --start-from ... --validation ... --out ...``.
 
-Each variant of a training ablation is a run of ``training.train`` in a folder of its own, and the scores of every
-picture are kept, so the same command resumes where it was stopped. Published figures are AbsRel, or AbsRel / delta1, in
-percent. Those of the paper's ablations are on the NYUv2 training split and 800 pictures of KITTI's, so only differences
-between rows can be compared with ours.
+A cell of a training ablation is a variant trained with one seed: a run of ``training.train`` in a folder of its own.
+The scores of every picture are kept, so the same command resumes cell by cell where it was stopped. Seeds of training
+and seeds of inference are two things: what is said of a variant rests on the spread between its training seeds, or,
+where nothing is trained, between seeds of inference. Published figures are AbsRel, or AbsRel / delta1, in percent.
+Those of the paper's ablations are on the NYUv2 training split and 800 pictures of KITTI's, so only differences between
+rows can be compared with ours.
 """
 
 import copy
@@ -12,8 +14,10 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +29,7 @@ from marigold_core import load, storage
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.storage import write_json
+from training import label as label_command
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, labels, spread
 from training.engine.checkpoints import step_of
@@ -32,21 +37,28 @@ from training.engine.command import check_json_out, run
 from training.engine.progress import follow
 from training.models.networks import Spacing
 from training.recipe import PRESETS, Recipe
+from training.scoring.plots import Curve, draw_table
 from training.scoring.protocols import choose_protocol
 from training.scoring.scores import Row, averages, compare
 from training.start import find_start
 from training.train import Task, train
 
-Name = Literal["noise", "mix", "schedule", "steps", "ensemble"]
+Name = Literal["noise", "mix", "schedule", "real", "objective", "steps", "ensemble"]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One change of the recipe, or one spacing of the timesteps in inference."""
+    """One change of the recipe or of the data, or one spacing of the timesteps in inference."""
 
     label: str
     changes: Mapping[str, object] = field(default_factory=dict)  # of fields of the recipe
     spacing: Spacing | None = None
+    data: tuple[int, ...] = ()  # numbers of the data sets that are trained on; empty: all
+    begin: "Variant | None" = None  # what is trained first, and started from
+    # of the last data set that is trained on: labels from ``begin`` take the place of its depth
+    labelled: bool = False
+    unlabelled: int | None = None  # number of the data set whose photographs features are aligned with
+    cost: float = 1.0  # of a step beside one of the recipe: it is trained for so many times fewer
 
 
 @dataclass(frozen=True)
@@ -84,8 +96,11 @@ class Ablation:
         return ("-",) * len(self.columns)
 
 
+_PLAIN: dict[str, object] = {"shares": None, "photographic": 0.0}
+_HALF = Variant("synthetic, first half", _PLAIN, data=(0,), cost=2)
 PAPER = "Ke et al. 2024 (CVPR)"
 BOTH = ("NYUv2", "KITTI")
+END_TO_END_COST = 2.0  # measured with nano (training/NOTES.md): its step also runs the decoder, forward and backward
 SHARES = (100, 95, 90, 50, 0)  # percent of the first data set
 BUNDLE = "checkpoint"  # label of a checkpoint that is not trained
 
@@ -133,6 +148,39 @@ ABLATIONS: dict[Name, Ablation] = {
         variants=(Variant("v1-0", {"noise_schedule": "v1-0"}), Variant("v1-1", {"noise_schedule": "v1-1"})),
         steps=(1, 4),
     ),
+    "real": Ablation(
+        title="What pictures of another domain add to rendered ones",
+        source="none; equal compute stands for equal forward and backward passes of the U-Net",
+        columns=(),
+        published=(),
+        variants=(
+            Variant("synthetic only", _PLAIN, data=(0,)),
+            Variant("augmented", _PLAIN | {"photographic": 1.0}, data=(0,)),
+            Variant("hybrid 9 : 1", _PLAIN | {"shares": (0.9, 0.1)}),
+            Variant("transfer", _PLAIN, data=(1,), begin=_HALF, cost=2),
+            # half a U-Net, forward and backward, for two pictures: as much again as a step
+            Variant("feature-aligned", _PLAIN | {"align_weight": 0.1}, data=(0,), unlabelled=1, cost=2),
+            Variant("pseudo-labelled", _PLAIN | {"shares": (0.5, 0.5)}, begin=_HALF, labelled=True, cost=2),
+        ),
+    ),
+    "objective": Ablation(
+        title="Objective, and what is trained",
+        source="Martin Garcia et al. 2025, latent: 50 steps and 10 members; LoRA: Xu et al. 2025 (GenPercept), ranks 4 "
+        "to 16 beside 5.3 of all weights",
+        columns=BOTH,
+        published=(
+            Published("latent", ("5.5 / 96.4", "9.9 / 91.6")),
+            Published("end to end", ("5.2 / 96.6", "9.6 / 91.9")),
+            Published("latent, LoRA of rank 16", ("8.5", "-")),
+        ),
+        variants=(
+            Variant("latent", {"objective": "latent"}),
+            Variant("end to end", {"objective": "end_to_end"}, cost=END_TO_END_COST),
+            Variant("latent, LoRA of rank 16", {"lora_rank": 16}),
+            Variant("latent, LoRA of rank 64", {"lora_rank": 64}),
+        ),
+        steps=(1,),
+    ),
     "steps": Ablation(
         title="Denoising steps, and where they lie",
         source=f"marigold-depth-v1-0. Leading: {PAPER}, figure of the ablation of denoising steps, read off its axes; "
@@ -145,7 +193,7 @@ ABLATIONS: dict[Name, Ablation] = {
             Published("trailing", ("5.7 / 96.2", "10.8 / 89.6"), steps=1),
             Published("trailing", ("6.0", "-"), steps=50),
         ),
-        variants=(Variant("leading", spacing="leading"), Variant("trailing", spacing="trailing")),
+        variants=(Variant("trailing", spacing="trailing"), Variant("leading", spacing="leading")),
         steps=(1, 2, 4, 10, 25, 50),
     ),
     "ensemble": Ablation(
@@ -163,6 +211,8 @@ ABLATIONS: dict[Name, Ablation] = {
 
 
 KEPT = ("pixels", "abs_rel", "delta1")  # of the metrics of a picture
+FIGURES = (".png", ".pdf")
+CELL, LABELS = "cell.json", "labels"  # in the folder of a cell
 
 
 @dataclass(frozen=True)
@@ -184,7 +234,16 @@ class Score:
     delta1: float  # mean over seeds
     std: float  # of AbsRel over seeds
     range: float  # highest minus lowest AbsRel over seeds
+    seeds: tuple[tuple[float, float], ...]  # AbsRel and delta1 of each training seed, or seed of inference
+    inference_range: float | None  # of a trained variant: the same of AbsRel over seeds of inference, mean over runs
     spread: float | None  # mean uncertainty, in units of the depth range; None below three members
+
+    def beside(self, first: "Score") -> str:
+        """Compare with the first row: a difference within the spread of the seeds is undecided."""
+        own, others = ([seed[0] for seed in score.seeds] for score in (self, first))
+        if self is first or len(own) < 2:
+            return "-"
+        return "better" if max(own) < min(others) else "worse" if min(own) > max(others) else "undecided"
 
 
 def place_timesteps(pipeline: MarigoldPipeline, spacing: Spacing | None) -> MarigoldPipeline:
@@ -206,8 +265,8 @@ def place_timesteps(pipeline: MarigoldPipeline, spacing: Spacing | None) -> Mari
 
 def score_grid(
     pipeline: MarigoldPipeline, a_set: DepthSet, numbers: Sequence[int], options: SweepOptions, path: Path
-) -> dict[tuple[int, int], Score]:
-    """Score a pipeline on the pictures ``numbers`` of a set -> a score for every number of steps and members.
+) -> dict[tuple[int, int], list[Row]]:
+    """Score a pipeline on the pictures ``numbers`` of a set -> by steps and members the means of every seed.
 
     Each picture's scores are kept in the JSON ``path`` and not computed again. Where that holds the scores of another
     checkpoint, set or options, these are kept in a file beside it.
@@ -226,7 +285,7 @@ def score_grid(
             write_json(path, {"made_with": made_with, "rows": rows})
     used = [rows[a_set.name(number)] for number in numbers]
     return {
-        (steps, members): _sum_up(used, steps, members, options.seeds)
+        (steps, members): [averages([row[_name(steps, members, seed)] for row in used]) for seed in options.seeds]
         for steps in options.steps
         for members in options.members
     }
@@ -267,16 +326,18 @@ def _name(steps: int | None, members: int, seed: int) -> str:
     return f"{steps} steps, {members} members, seed {seed}"
 
 
-def _sum_up(rows: Sequence[dict[str, Row]], steps: int, members: int, seeds: Sequence[int]) -> Score:
-    """Average one combination over pictures, then over seeds."""
-    means = [averages([row[_name(steps, members, seed)] for row in rows]) for seed in seeds]
-    abs_rel = np.array([mean["abs_rel"] for mean in means])
-    spreads = [mean["spread"] for mean in means if "spread" in mean]
+def _sum_up(runs: Sequence[Sequence[Row]], trained: bool) -> Score:
+    """Sum up the means of every seed of inference, of every run -> a score; ``trained`` runs count as one each."""
+    every = [row for rows in runs for row in rows]
+    pairs = np.array([[[row["abs_rel"], row["delta1"]] for row in rows] for rows in runs])  # [runs, seeds, 2]
+    seeds = pairs.mean(axis=1) if trained else pairs[0]
+    spreads = [row["spread"] for row in every if "spread" in row]
     return Score(
-        abs_rel=float(abs_rel.mean()),
-        delta1=float(np.mean([mean["delta1"] for mean in means])),
-        std=float(abs_rel.std()),
-        range=float(np.ptp(abs_rel)),
+        *map(float, seeds.mean(axis=0)),
+        std=float(seeds[:, 0].std()),
+        range=float(np.ptp(seeds[:, 0])),
+        seeds=tuple((float(abs_rel), float(delta1)) for abs_rel, delta1 in seeds),
+        inference_range=float(np.ptp(pairs[..., 0], axis=1).mean()) if trained else None,
         spread=float(np.mean(spreads)) if spreads else None,
     )
 
@@ -290,124 +351,206 @@ class Line:
     members: int
     scores: dict[str, Score]  # by data set
     published: tuple[str, ...]
+    seconds: float | None = None  # of a processor, to train one cell; None where nothing is trained
 
 
 def main(
     name: tyro.conf.Positional[Name],
     task: Task,
     recipe: Recipe,
-    seeds: int = 5,
+    train_seeds: int = 3,
+    seeds: int = 1,
     num_inference_steps: tuple[int, ...] = (),
     ensemble_sizes: tuple[int, ...] = (),
 ) -> None:
-    """Make one table of the paper: train its variants, score them on --validation, print it and write it to --out.
+    """Make one table and figure: train its variants, score them on --validation, print and write them to --out.
 
     Args:
-        name: noise, mix (shares of two data sets) and schedule train; steps and ensemble take --start-from as it is.
+        name: noise, mix (shares of two data sets), schedule, real (what a second data set, of another domain, adds to
+            the first) and objective train; steps and ensemble take --start-from as it is.
         task: as for training.train.
-        recipe: what all variants have in common.
+        recipe: what all variants have in common; its seed is that of the first run.
+        train_seeds: how often each variant is trained, with another seed each time.
         seeds: how often each picture is predicted, from different noise.
         num_inference_steps: denoising steps to compare, instead of the ablation's own.
         ensemble_sizes: numbers of members to compare, instead of the ablation's own.
     """
     ablation = ABLATIONS[name]
-    sets = _check(name, ablation, task, seeds)
+    sets = _check(name, ablation, task, seeds, train_seeds)
     steps, members = (tuple(sorted(set(numbers))) for numbers in (num_inference_steps, ensemble_sizes))
     ablation = replace(ablation, steps=steps or ablation.steps, members=members or ablation.members)
+    runs = train_seeds if ablation.trains else 1
+    _say_budget(ablation, task, recipe, sets, runs, seeds)
     lines: list[Line] = []
     for variant in ablation.variants:
-        folder = task.out / re.sub(r"\W+", "_", variant.label)
-        source = _train(variant, task, recipe, folder) if ablation.trains else find_start(task.start_from)
+        folder = task.out / _slug(variant.label)
         options = SweepOptions(
             ablation.steps, ablation.members, tuple(range(seeds)), variant.spacing, recipe.validate_px
         )
-        lines += _score(ablation, variant, source, sets, task, options, folder)
-    table = markdown(ablation, lines, seeds)
+        grids, seconds = [], []
+        for number in range(runs):
+            place = folder / f"seed_{number}" if ablation.trains else folder
+            source = _train(variant, task, recipe, number) if ablation.trains else find_start(task.start_from)
+            grids.append(_score(source, sets, task, options, place))
+            if ablation.trains:
+                seconds.append(_seconds(variant, task, number))
+                print(f"Cell {variant.label}, seed {number}: {seconds[-1]:.0f} s of a processor", flush=True)
+        mean = float(np.mean(seconds)) if seconds else None
+        for key in product(ablation.steps, ablation.members):
+            scores = {label: _sum_up([grid[label][key] for grid in grids], ablation.trains) for label in grids[0]}
+            lines.append(Line(variant.label, key[0], key[1], scores, ablation.figures(variant.label, *key), mean))
+    table = markdown(ablation, lines, runs, seeds)
     print(table)
     storage.write_bytes(task.out / f"{name}.md", table.encode())
     rows = [asdict(line) for line in lines]
     write_json(task.out / f"{name}.json", {"title": ablation.title, "source": ablation.source, "rows": rows})
+    for ending in FIGURES:
+        draw_table(ablation.title, panels(ablation, lines), task.out / f"{name}{ending}")
 
 
-def markdown(ablation: Ablation, lines: Sequence[Line], seeds: int) -> str:
+def markdown(ablation: Ablation, lines: Sequence[Line], runs: int, seeds: int) -> str:
     """Format the table as Markdown: our figures beside the published ones, all in percent."""
     sets = list(lines[0].scores)
     spreads = any(score.spread is not None for line in lines for score in line.scores.values())
+    of = f"{runs} training seeds" if ablation.trains else f"{seeds} seeds"
     head = ["", "steps", "members"]
     for label in sets:
-        head += [f"{label}: AbsRel / delta1", f"std / max-min of {seeds} seeds"] + ["spread"] * spreads
-    head += [f"published: {column}" for column in ablation.columns]
+        head += [f"{label}: AbsRel / delta1", f"std / max-min of {of}", "beside the first"] + ["spread"] * spreads
+    head += [f"published: {column}" for column in ablation.columns] + ["s to train a cell"] * ablation.trains
     table = [head, ["---"] * len(head)]
     for line in lines:
         cells = [line.label, str(line.steps), str(line.members)]
         for label in sets:
             score = line.scores[label]
             cells.append(f"{100 * score.abs_rel:.2f} / {100 * score.delta1:.1f}")
-            cells.append(f"{100 * score.std:.3f} / {100 * score.range:.3f}" if seeds > 1 else "-")
+            cells.append(f"{100 * score.std:.3f} / {100 * score.range:.3f}" if len(score.seeds) > 1 else "-")
+            cells.append(score.beside(lines[0].scores[label]))
             cells += ["-" if score.spread is None else f"{100 * score.spread:.2f}"] * spreads
-        table.append([*cells, *line.published])
+        table.append([*cells, *line.published, *([] if line.seconds is None else [f"{line.seconds:.0f}"])])
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
-    return f"# {ablation.title}\n\n{rows}\n\nAll figures in percent. Published: {ablation.source}.\n"
+    return (
+        f"# {ablation.title}\n\n{rows}\n\nAll figures in percent; undecided: within the spread of the {of}, which "
+        f"overlaps with that of the first row. Published: {ablation.source}.\n"
+    )
 
 
-def _check(name: Name, ablation: Ablation, task: Task, seeds: int) -> list[DepthSet]:
+def panels(ablation: Ablation, lines: Sequence[Line]) -> dict[str, list[Curve]]:
+    """Arrange a table for its figure: a panel for each data set of ours and each published one, curves by label."""
+    varied = "steps" if len(ablation.steps) > 1 else "members" if len(ablation.members) > 1 else None
+    found: dict[str, list[Curve]] = {}
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        groups.setdefault(line.label if varied else "", []).append(line)
+    places = {label: [getattr(line, varied or "label") for line in group] for label, group in groups.items()}
+    for name in lines[0].scores:
+        values = {label: [[*line.scores[name].seeds] for line in group] for label, group in groups.items()}
+        found[name] = [Curve(label, varied, places[label], values[label]) for label in groups]
+    for number, column in enumerate(ablation.columns[: len(BOTH)]):
+        values = {label: [[_percent(line.published[number])] for line in group] for label, group in groups.items()}
+        found[f"published: {column}"] = [Curve(label, varied, places[label], values[label]) for label in groups]
+    return found
+
+
+def _percent(figures: str) -> tuple[float, float]:
+    """Read published figures, "about 35 / 46" or "-" -> AbsRel and delta1 as shares, NaN where there is none."""
+    one, _, other = figures.partition("/")
+    numbers = [re.search(r"[\d.]+", part) for part in (one, other)]
+    abs_rel, delta1 = (float(number[0]) / 100 if number else math.nan for number in numbers)
+    return abs_rel, delta1
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"\W+", "_", label)
+
+
+def _say_budget(
+    ablation: Ablation, task: Task, recipe: Recipe, sets: Sequence[DepthSet], runs: int, seeds: int
+) -> None:
+    """Say what a cell takes before anything is done."""
+    pictures = sum(min(len(a_set), task.validation_pictures) for a_set in sets)
+    scored = f"{pictures} pictures x {seeds} seeds x {sum(ablation.steps) * max(ablation.members)} denoising steps"
+    if not ablation.trains:
+        print(f"{len(ablation.variants)} cells, each scored on {scored}", flush=True)
+        return
+    print(
+        f"{len(ablation.variants) * runs} cells, {len(ablation.variants)} variants x {runs} training seeds; each is as "
+        f"much training as {recipe.steps} steps of {recipe.batch_size} pictures, and scored on {scored}",
+        flush=True,
+    )
+
+
+def _check(name: Name, ablation: Ablation, task: Task, seeds: int, train_seeds: int) -> list[DepthSet]:
     """Check the input before anything is trained -> the validation sets. Raises: MarigoldError."""
-    if seeds < 1:
-        raise MarigoldError(f"seeds must be at least 1, but got {seeds}.")
+    for word, number in (("seeds", seeds), ("train_seeds", train_seeds)):
+        if number < 1:
+            raise MarigoldError(f"{word} must be at least 1, but got {number}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise MarigoldError("Ablations are trained and scored by one process; start them without a launcher.")
     if not task.validation:
         raise MarigoldError("An ablation is scored on pictures with known depth: give --validation KIND:FOLDER.")
     if name == "mix" and len(task.data) + len(task.latents) != 2:
         raise MarigoldError("mix compares shares of two data sets: give two, with --data or with --latents.")
+    if name == "real" and (len(task.data) != 2 or task.latents):
+        raise MarigoldError("real compares what a second data set adds: give two, rendered and real, with --data.")
     check_json_out(task.out / f"{name}.json", ("title", "source", "rows"))
     table = task.out / f"{name}.md"
-    if table.exists() and not table.read_bytes().startswith(f"# {ablation.title}\n".encode()):
-        raise MarigoldError(f"{table} is there already and is no table of this command: give another --out.")
+    ours = table.exists() and table.read_bytes().startswith(f"# {ablation.title}\n".encode())
+    for path in (table, *(task.out / f"{name}{ending}" for ending in FIGURES)):
+        if path.exists() and not ours:
+            raise MarigoldError(f"{path} is there already and is no result of this command: give another --out.")
     return [open_set(spec, "val") for spec in task.validation]
 
 
-def _train(variant: Variant, task: Task, recipe: Recipe, folder: Path) -> Path:
-    """Train a variant, unless it is trained already -> its checkpoint.
+def _train(variant: Variant, task: Task, recipe: Recipe, number: int) -> Path:
+    """Train a variant with one seed, and what it begins with, unless that is done -> its checkpoint.
 
     Raises: MarigoldError when the run was stopped before its end.
     """
-    changed = recipe.changed(**variant.changes)
-    newest = train(replace(task, out=folder), changed)
-    if step_of(newest) < changed.steps:
+    folder = task.out / _slug(variant.label) / f"seed_{number}"
+    source = str(_train(variant.begin, task, recipe, number)) if variant.begin else task.start_from
+    began = time.process_time()
+    data = tuple(task.data[k] for k in variant.data) or task.data
+    if variant.labelled:
+        label_command.label([source], data[-1], folder / LABELS, label_command.Labelling(kept=1.0, steps=1))
+        data = (*data[:-1], f"pairs:{folder / LABELS}")
+    lengths = {name: round(getattr(recipe, name) / variant.cost) for name in ("warmup_steps", "cooldown_steps")}
+    steps, seed = max(1, round(recipe.steps / variant.cost)), (recipe.seed + number) % 2**32
+    changed = recipe.changed(**{**lengths, "steps": steps, "seed": seed, **variant.changes})
+    unlabelled = task.unlabelled if variant.unlabelled is None else task.data[variant.unlabelled]
+    newest = train(replace(task, out=folder, start_from=source, data=data, unlabelled=unlabelled), changed)
+    spent = float(str(_kept(folder / CELL).get("seconds", 0.0)))
+    if step_of(newest) < steps:
+        write_json(folder / CELL, {"seconds": spent + time.process_time() - began})
         raise MarigoldError(
-            f"{folder.name} was stopped at step {step_of(newest)} of {changed.steps}; the same command goes on."
+            f"{folder.parent.name}, {folder.name} was stopped at step {step_of(newest)} of {steps}; the same command "
+            "goes on."
         )
+    if not _kept(folder / CELL).get("finished"):
+        write_json(folder / CELL, {"seconds": spent + time.process_time() - began, "finished": True})
     return newest
 
 
+def _seconds(variant: Variant, task: Task, number: int) -> float:
+    """Return the processor's time that a cell was trained for, what it begins with included."""
+    before = _seconds(variant.begin, task, number) if variant.begin else 0.0
+    return before + float(str(_kept(task.out / _slug(variant.label) / f"seed_{number}" / CELL)["seconds"]))
+
+
 def _score(
-    ablation: Ablation,
-    variant: Variant,
-    source: Path,
-    sets: Sequence[DepthSet],
-    task: Task,
-    options: SweepOptions,
-    folder: Path,
-) -> list[Line]:
-    """Score a variant on every set -> its rows."""
+    source: Path, sets: Sequence[DepthSet], task: Task, options: SweepOptions, folder: Path
+) -> dict[str, dict[tuple[int, int], list[Row]]]:
+    """Score a checkpoint on every set -> by set, steps and members the means of every seed of inference."""
     pipeline = load(source, device=task.device, dtype="float32")  # scores must not depend on the machine
-    grids = {}
-    for label, a_set in zip(labels(sets), sets, strict=True):
-        numbers = spread(a_set, task.validation_pictures)
-        path = folder / f"scores_{a_set.kind}_{a_set.folder.name}.json"
-        grids[label] = score_grid(pipeline, a_set, numbers, options, path)
-    return [
-        Line(
-            variant.label,
-            steps,
-            members,
-            {label: grid[steps, members] for label, grid in grids.items()},
-            ablation.figures(variant.label, steps, members),
+    return {
+        label: score_grid(
+            pipeline,
+            a_set,
+            spread(a_set, task.validation_pictures),
+            options,
+            folder / f"scores_{a_set.kind}_{a_set.folder.name}.json",
         )
-        for steps in options.steps
-        for members in options.members
-    ]
+        for label, a_set in zip(labels(sets), sets, strict=True)
+    }
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from marigold_core import load
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.images.intrinsics import Layer
-from marigold_core.images.photo import load_rgb
 from marigold_core.pipeline.modalities import Depth, Normals, Segmentation
 from marigold_core.storage import write_json
 from training.data.augmentation import crop_nearest, crop_picture, draw_crop, photographic
@@ -178,7 +177,8 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
     if accelerator.num_processes > 1:
         raise MarigoldError("The autoencoder is small and is trained by one process; start it without a launcher.")
     scenes = RenderedScenes(task.data)
-    natural = [load_rgb(path) for path in photographs(task.photos)] if task.photos else []
+    photos = photographs(task.photos) if task.photos else None
+    natural = [photos.read(number) for number in range(len(photos))] if photos else []
     pictures = Pictures(recipe, scenes, natural)
     new = checkpoints.latest(task.out) is None  # nothing was trained from an earlier start
     base = prepare_start(f"new:{task.shape}", task.out / "start", seed=recipe.seed, replace=new)

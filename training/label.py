@@ -1,8 +1,9 @@
 """Labels photographs with what checkpoints say of them, ``python -m training.label CHECKPOINT... --photos PHOTOS``.
 
 A photograph without depth is given the mean of members that see it as it is and in other views and of as many drafts,
-which err otherwise. Jumps are moved onto the photo's outlines: soft labels make soft outlines. Kept are the photographs
-on which members and drafts agree best. The result is a data set of ``pairs``.
+which err otherwise, where checkpoints make drafts. Jumps are moved onto the photo's outlines: soft labels make soft
+outlines. Kept are the photographs on which members and drafts, or without drafts two halves of the members, agree best.
+The result is a data set of ``pairs``.
 """
 
 import json
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from marigold_core import load
 from marigold_core.ensemble import align_affine
 from marigold_core.errors import MarigoldError
-from marigold_core.images.photo import Photo, load_photo, load_rgb
+from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.pipeline.pipeline import MarigoldPipeline
@@ -61,7 +62,7 @@ def draft_map(pipeline: MarigoldPipeline, photo: Photo, view: View) -> torch.Ten
 
     Raises: MarigoldError when the checkpoint has no draft.
     """
-    if pipeline.prior is None or pipeline.prior.draft is None:
+    if pipeline.prior is None or not _makes_draft(pipeline):
         raise MarigoldError(f"{pipeline.checkpoint.name} makes no draft: run training.draft first.")
     condition = pipeline.encode_photo(photo, pipeline.checkpoint.default_resolution, view)
     depth = pipeline.modality
@@ -73,17 +74,27 @@ def draft_map(pipeline: MarigoldPipeline, photo: Photo, view: View) -> torch.Ten
     return depth.resize(depth.mirror(values) if view.mirrored else values, condition.photo_size).cpu()
 
 
+def _makes_draft(pipeline: MarigoldPipeline) -> bool:
+    return pipeline.prior is not None and pipeline.prior.draft is not None
+
+
 def guess(pipelines: Sequence[MarigoldPipeline], photo: Photo, how: Labelling, seed: int) -> tuple[np.ndarray, float]:
-    """Guess the depth of a photo -> [PH, PW] in [0, 1], and the correlation of members and drafts."""
+    """Guess the depth of a photo -> [PH, PW] in [0, 1], and the correlation of members and drafts.
+
+    Without a draft it is that of two halves of the members. Raises: MarigoldError for a single member without a draft.
+    """
     settings = Settings(num_inference_steps=how.steps, ensemble_size=how.members, views=VIEWED, seed=seed)
     members: list[torch.Tensor] = []
     drafts: list[torch.Tensor] = []
     for pipeline in pipelines:
-        drafts += [draft_map(pipeline, photo, view) for view in VIEWS[VIEWED][::-1][: how.members]]
+        if _makes_draft(pipeline):
+            drafts += [draft_map(pipeline, photo, view) for view in VIEWS[VIEWED][::-1][: how.members]]
         found = cast(np.ndarray, pipeline(photo, settings).members)  # [E, PH, PW]
         members += torch.from_numpy(found.astype(np.float32)).unsqueeze(1).split(1)
+    if not drafts and len(members) < 2:
+        raise MarigoldError("One member without a draft has nothing to agree with: give --members 2 or more.")
     means: list[torch.Tensor] = []
-    for kind in (members, drafts):
+    for kind in (members, drafts) if drafts else (members[::2], members[1::2]):
         maps = torch.cat([F.interpolate(one, members[0].shape[-2:], mode="bilinear") for one in kind])
         scale, shift = (part.to(maps)[:, None, None, None] for part in align_affine(maps))
         means.append((scale * maps + shift).mean(dim=(0, 1)))
@@ -92,23 +103,23 @@ def guess(pipelines: Sequence[MarigoldPipeline], photo: Photo, how: Labelling, s
     return (values - values.min()) / max(float(np.ptp(values)), 1e-6), agreement
 
 
-def label(checkpoints: Sequence[str], photos: Path, out: Path, how: Labelling) -> int:
-    """Label photographs of a folder -> how many are kept.
+def label(checkpoints: Sequence[str], photos: str | Path, out: Path, how: Labelling) -> int:
+    """Label photographs of a folder or a data set -> how many are kept.
 
-    Raises: MarigoldError when ``out`` was begun otherwise or a checkpoint has no draft.
+    Raises: MarigoldError when ``out`` was begun otherwise.
     """
     pipelines = [load(in_run(checkpoint)) for checkpoint in checkpoints]
     found = photographs(photos)
-    chosen = [found[k] for k in spread(found, how.limit)]
+    chosen = spread(found, how.limit)
     begun = how.model_dump() | {"checkpoints": [pipeline.checkpoint.sha256 for pipeline in pipelines]}
     path = out / RECORD
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": begun, "agreement": {}}
     if record["settings"] != begun:
         raise MarigoldError(f"{out} holds labels of other checkpoints or settings: give the same, or another --out.")
     agreement = cast(dict[str, float], record["agreement"])
-    for source in follow(chosen, len(chosen), "label"):
-        name = source.relative_to(photos).as_posix()
-        photo = load_photo(_smaller(load_rgb(source), how.long_edge_px))
+    for number in follow(chosen, len(chosen), "label"):
+        name = found.names[number]
+        photo = load_photo(_smaller(found.read(number), how.long_edge_px))
         height, width = photo.pixels.shape[:2]
         if name in agreement or max(height, width) > how.widest * min(height, width):
             continue
@@ -143,19 +154,19 @@ def _smaller(pixels: np.ndarray, longest: int) -> np.ndarray:
 
 def main(
     checkpoints: tyro.conf.Positional[tuple[str, ...]],
-    photos: Path,
+    photos: str,
     out: Path,
     how: Labelling = Labelling(),  # noqa: B008 (frozen)
 ) -> None:
     """Label photographs with what checkpoints say of them; the same command goes on where it was stopped.
 
     Args:
-        checkpoints: folders, names or runs, each with a draft.
-        photos: folder of photographs.
+        checkpoints: folders, names or runs, best each with a draft.
+        photos: folder of photographs, or a data set KIND/SPLIT:FOLDER whose depth is not looked at.
         out: folder to write, a data set of pairs.
         how: what the labels depend on.
     """
-    print(f"{label(checkpoints, photos, out, how)} photographs of {photos.name} are labelled in {out}")
+    print(f"{label(checkpoints, photos, out, how)} photographs of {photos} are labelled in {out}")
 
 
 if __name__ == "__main__":

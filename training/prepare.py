@@ -8,10 +8,14 @@ own lists, ``filename_list_SPLIT_filtered.txt``, go before ours when they are pu
 tar: archives in the layout of WebDataset, ``NAME.jpg`` with ``NAME.depth.png`` or ``NAME.depth.npy``, are unpacked into
 a folder of ``pairs``. RAW holds the archives; each gets a folder of its own.
 
+split: nothing is converted. Pictures of ``pairs`` or ``measured`` in RAW are divided into train.txt, val.txt and
+test.txt in OUT, which is RAW; with ``--by folder`` all pictures of a sub-folder, a recording say, go into one of them.
+
 vkitti: nothing is converted. RAW holds ``rgb/`` and ``depth/`` unpacked; all pairs are counted and listed.
 """
 
 import csv
+import hashlib
 import os
 import tarfile
 from collections import Counter
@@ -22,15 +26,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tyro
 from pydantic import Field
 
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.settings import Frozen
 from marigold_core.storage import atomic_folder, replacing, write_bytes
+from training.data.sets import recognise
 from training.data.sets.formats import (
     CAMERAS,
     DEPTH_ENDINGS,
+    FORMATS,
     HYPERSIM_PX,
     PHOTO_ENDINGS,
     SCENE_PAIRS,
@@ -54,6 +61,11 @@ class Preparation(Frozen):
 
     workers: int = Field(default=os.cpu_count() or 1, ge=1, description="processes")
     verify: bool = Field(default=False, description="read everything again at the end")
+    shares: tuple[float, ...] = Field(
+        default=(0.8, 0.1, 0.1), min_length=3, max_length=3, description="split: of train, val and test"
+    )
+    by: Literal["picture", "folder"] = Field(default="picture", description="split: what is kept together")
+    seed: int = Field(default=0, ge=0, description="split: which pictures go where is a function of it")
     # of Hypersim, as the authors filter it: prs-eth/Marigold, issue 158
     max_invalid: float = Field(
         default=0.03, ge=0, le=1, description="hypersim: list pictures with at most this share without geometry"
@@ -230,12 +242,41 @@ def unpack_archives(raw: Path, out: Path) -> Outcome:
     return [], []
 
 
-def _write_list(path: Path, entries: Sequence[Sequence[str]]) -> None:
-    write_bytes(path, "".join(f"{' '.join(entry)}\n" for entry in entries).encode())
+def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
+    """Divide a folder of pairs or measured pictures into lists that ``open_set`` reads.
+
+    A picture's or sub-folder's place depends on its name and the seed, so pictures that are added later move no others.
+    Raises: MarigoldError for another kind of folder, for shares that are no shares, and when a list would be empty.
+    """
+    if raw.resolve() != out.resolve():
+        raise MarigoldError(f"The lists of a split lie beside its pictures: give {raw} twice.")
+    if min(options.shares) < 0 or not sum(options.shares):
+        raise MarigoldError(f"shares must be three numbers of 0 or more, but got {options.shares}.")
+    form = FORMATS.get(recognise(raw))
+    if form is None or not form.own:
+        raise MarigoldError(f"{raw} holds rendered pictures: render a set of its own with another seed instead.")
+    limits = np.cumsum(options.shares) / sum(options.shares)
+    found: dict[str, list[Sequence[str]]] = {split: [] for split in form.lists}
+    for entry in form.search(raw, ""):
+        kept = entry[0] if options.by == "picture" else Path(entry[0]).parent.as_posix()
+        place = int(hashlib.sha256(f"{options.seed} {kept}".encode()).hexdigest(), 16) / 2**256  # even for alike names
+        found[[*found][int(np.searchsorted(limits, place, side="right"))]].append(entry)
+    for split, share in zip(found, options.shares, strict=True):
+        if share and not found[split]:
+            raise MarigoldError(f"No picture of {raw} falls to {split}: give it a larger share, another seed, or 0.")
+    for split, entries in found.items():
+        print(f"{split}: {len(entries):,} pictures")
+        if entries:
+            _write_list(raw / form.lists[split][0], entries, "\t")
+    return [], []
+
+
+def _write_list(path: Path, entries: Sequence[Sequence[str]], between: str = " ") -> None:
+    write_bytes(path, "".join(f"{between.join(entry)}\n" for entry in entries).encode())
 
 
 def main(
-    data: tyro.conf.Positional[Literal["hypersim", "vkitti", "tar"]],
+    data: tyro.conf.Positional[Literal["hypersim", "vkitti", "tar", "split"]],
     raw: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     options: Preparation,
@@ -245,13 +286,13 @@ def main(
     Args:
         data: which data set.
         raw: folder with the data set as it is published.
-        out: folder for what training reads; for vkitti it may be the same.
+        out: folder for what training reads; for vkitti it may be the same, for split it is.
         options: how to prepare.
     """
     if not raw.is_dir():
         raise MarigoldError(f"There is no folder {raw}.")
-    if data == "hypersim":
-        faults, splits = prepare_hypersim(raw, out, options)
+    if data in ("hypersim", "split"):
+        faults, splits = (prepare_hypersim if data == "hypersim" else split_own)(raw, out, options)
     else:
         faults, splits = (prepare_vkitti if data == "vkitti" else unpack_archives)(raw, out)
     if options.verify:

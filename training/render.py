@@ -23,13 +23,14 @@ from training.engine.command import run
 from training.engine.workers import end_with_parent, locked, say_disk_need
 from training.scenes import KINDS, Kind, make_scene
 from training.scenes.assets import Assets
+from training.scenes.light import Light, harsh
 from training.scenes.rasterizer import rasterizer
 from training.scenes.types import Camera
 
 PORTRAIT_EVERY = 6
 CLOSE_M, CLOSE_SHARE = 0.28, 0.02
 SKY_SHARE = 0.7
-PIXEL_BYTES = 12  # of the five arrays of a shard
+PIXEL_BYTES = 13  # of the six arrays of a shard
 INDEX = "index.json"  # of an assets folder
 PATIENCE = 100  # scenes without a good view after which the renderer must be broken
 
@@ -46,6 +47,7 @@ class RenderSettings(Frozen):
     )
     kinds: tuple[Kind, ...] = Field(default=tuple(KINDS), min_length=1, description="of scenes, by their weights")
     shard_samples: int = Field(default=256, ge=1, description="pictures a shard")
+    light: Light = Field(default="usual", description="harsh: the same scenes in hard, coloured light and thick haze")
 
     def size(self, shard: int) -> tuple[int, int]:
         """Shard number -> (width, height) of its pictures."""
@@ -90,6 +92,8 @@ class SceneRenderer:
     def pictures(self, seed: tuple[int, ...], size: tuple[int, int]) -> list[tuple[str, Camera, View]]:
         """Seed numbers and (width, height) -> up to ``views_per_scene`` good views of one scene."""
         scene = make_scene(seed, self.assets, self.settings.kinds)
+        if self.settings.light == "harsh":
+            scene.lighting = harsh(scene.lighting, np.random.default_rng((*seed, 1)))
         views = self.rasterizer.views(scene, size)
         useful = ((scene.kind, camera, view) for camera, view in views if worth_keeping(view))
         return list(islice(useful, self.settings.views_per_scene))
@@ -165,7 +169,7 @@ def _check_shards(out: Path, settings: dict[str, object]) -> None:
         if made.get("assets") is True and settings["assets"]:  # older shards tell only whether there were assets
             made["assets"] = settings["assets"]
         for name, now in settings.items():
-            if made.get(name) != now:
+            if made.get(name, RenderSettings().recorded()[name]) != now:  # older shards lack what was added since
                 raise MarigoldError(
                     f"{out} holds shards that were rendered with another {name} ({made.get(name)}, now {now}): use the "
                     "same settings, or another --out."

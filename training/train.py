@@ -86,7 +86,8 @@ class Task:
     validation: tuple[str, ...] = ()
     validation_pictures: int = 80  # pictures of each validation set, spread evenly
     photos: Path | None = None  # folder of photographs whose colours are lent to the pictures
-    unlabelled: Path | None = None  # folder of real photographs for --align-weight
+    # real photographs for --align-weight: a folder, or a data set KIND/SPLIT:FOLDER whose depth is not looked at
+    unlabelled: str | None = None
     workers: int = 0  # processes that read pictures ahead; the result is the same for any number
     loader_timeout_s: float = SLOWEST_S  # a worker that gives no micro-batch for so long counts as stuck
     # what to do with a damaged picture: raise ends the run, skip takes the next one

@@ -4,15 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.helpers.set_writers import picture, write_measured, write_pairs
-from training.ablate import ABLATIONS, Name, place_timesteps
+from tests.helpers.training_runs import unwatched
+from training import ablate as ablate_module
+from training import train as train_module
+from training.ablate import ABLATIONS, Name, Score, place_timesteps
 from training.ablate import main as ablate
+from training.data.sets import open_set
 from training.engine import loop
 from training.recipe import RECIPES, Recipe
+from training.scoring.plots import Curve, draw_table
 from training.train import Task
 
 SMOKE = RECIPES["smoke"].changed(steps=2, figure_steps=100, validate_steps=100)
@@ -47,6 +53,13 @@ def cells(path: Path) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures, which take as long as the rest."""
+    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
+    monkeypatch.setattr(ablate_module, "draw_table", lambda *_: None)
+
+
 def no_more(*_: object, **__: object) -> None:
     raise AssertionError("this was done before")
 
@@ -61,15 +74,15 @@ def test_steps_are_compared_with_leading_and_trailing_timesteps(
     ablate("steps", asked, SMOKE, seeds=2, num_inference_steps=(2, 1))
     rows = read(out / "steps.json")
     assert [(row["label"], row["steps"]) for row in rows] == [
-        ("leading", 1),
-        ("leading", 2),
         ("trailing", 1),
         ("trailing", 2),
+        ("leading", 1),
+        ("leading", 2),
     ]
     assert [row["published"] for row in rows] == [
-        ["about 35 / 46", "about 62"],
-        ["-", "-"],
         ["5.7 / 96.2", "10.8 / 89.6"],
+        ["-", "-"],
+        ["about 35 / 46", "about 62"],
         ["-", "-"],
     ]
     head, *lines = cells(out / "steps.md")
@@ -122,10 +135,11 @@ def test_seeds_give_mean_deviation_and_range(task: Task, out: Path) -> None:
     assert one["spread"] is None
     assert three["spread"] > 0
     head, *lines = cells(out / "ensemble.md")
-    assert head[3:6] == ["measured val: AbsRel / delta1", "std / max-min of 3 seeds", "spread"]
+    assert head[3:7] == ["measured val: AbsRel / delta1", "std / max-min of 3 seeds", "beside the first", "spread"]
     assert {len(line) for line in lines} == {len(head)}
     assert [line[:3] for line in lines] == [["checkpoint", "1", "1"], ["checkpoint", "1", "3"]]
-    assert [line[5] for line in lines] == ["-", f"{100 * three['spread']:.2f}"]
+    assert [line[6] for line in lines] == ["-", f"{100 * three['spread']:.2f}"]
+    assert one["inference_range"] is None and lines[0][5] == "-"
     assert lines[0][3] == f"{100 * one['abs_rel']:.2f} / {100 * one['delta1']:.1f}"
 
 
@@ -149,26 +163,31 @@ def test_every_noise_is_a_run_of_its_own_and_none_is_made_twice(
     task: Task, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = given(task, out=out)
-    ablate("noise", asked, SMOKE, seeds=1, num_inference_steps=(1,))
+    ablate("noise", asked, SMOKE, train_seeds=2, num_inference_steps=(1,))
     rows = read(out / "noise.json")
     assert [row["label"] for row in rows] == ["Gaussian", "multi-resolution", "annealed multi-resolution"]
     assert rows[2]["published"][0] == "5.6 / 96.5"
-    runs = [out / "Gaussian", out / "multi_resolution", out / "annealed_multi_resolution"]
-    begun = [json.loads((folder / "run.json").read_text())["recipe"] for folder in runs]
-    assert [(one["noise_strength"], one["noise_annealed"]) for one in begun] == [(0, False), (0.9, False), (0.9, True)]
-    assert all((folder / "step_00000002").is_dir() for folder in runs)
+    cells_of = [out / name / "seed_1" for name in ("Gaussian", "multi_resolution", "annealed_multi_resolution")]
+    begun = [json.loads((folder / "run.json").read_text())["recipe"] for folder in cells_of]
+    assert [(one["noise_strength"], one["noise_annealed"], one["seed"]) for one in begun] == [
+        (0, False, 1),
+        (0.9, False, 1),
+        (0.9, True, 1),
+    ]
+    assert all((folder / "step_00000002").is_dir() for folder in cells_of)
     assert len({row["scores"]["measured val"]["abs_rel"] for row in rows}) == 3
     monkeypatch.setattr(loop, "_step", no_more)
     monkeypatch.setattr(MarigoldPipeline, "grid", no_more)
-    ablate("noise", asked, SMOKE, seeds=1, num_inference_steps=(1,))
+    ablate("noise", asked, SMOKE, train_seeds=2, num_inference_steps=(1,))
     assert read(out / "noise.json") == rows
+    assert all(len(row["scores"]["measured val"]["seeds"]) == 2 and row["seconds"] > 0 for row in rows)
 
 
 def test_a_run_that_was_stopped_is_not_scored_but_goes_on(task: Task, out: Path) -> None:
-    with pytest.raises(MarigoldError, match="v1_0 was stopped at step 1 of 2"):
-        ablate("schedule", given(task, out=out, minutes=0), SMOKE, seeds=1)
+    with pytest.raises(MarigoldError, match="v1_0, seed_0 was stopped at step 1 of 2"):
+        ablate("schedule", given(task, out=out, minutes=0), SMOKE, train_seeds=1)
     assert not (out / "schedule.json").exists()
-    ablate("schedule", given(task, out=out), SMOKE, seeds=1)
+    ablate("schedule", given(task, out=out), SMOKE, train_seeds=1)
     assert [(row["label"], row["steps"]) for row in read(out / "schedule.json")] == [
         ("v1-0", 1),
         ("v1-0", 4),
@@ -176,10 +195,73 @@ def test_a_run_that_was_stopped_is_not_scored_but_goes_on(task: Task, out: Path)
         ("v1-1", 4),
     ]
     spacings = [
-        json.loads((out / name / "step_00000002" / "scheduler" / "scheduler_config.json").read_text())
+        json.loads((out / name / "seed_0" / "step_00000002" / "scheduler" / "scheduler_config.json").read_text())
         for name in ("v1_0", "v1_1")
     ]
     assert [one["timestep_spacing"] for one in spacings] == ["leading", "trailing"]
+
+
+def test_what_another_domain_adds_is_compared_at_equal_compute(task: Task, out: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "real", {f"{seed}": picture((48, 64), seed) for seed in range(20, 22)})
+    asked = given(task, out=out, data=(*task.data, f"pairs:{tmp_path / 'real'}"), start_from=str(task.start_from))
+    ablate("real", asked, SMOKE.changed(batch_size=2), train_seeds=1, num_inference_steps=(1,))
+    rows = read(out / "real.json")
+    records = {path.parts[-3]: json.loads(path.read_text()) for path in out.glob("*/seed_0/run.json")}
+    steps = {name: record["recipe"]["steps"] for name, record in records.items()}
+    whole = ("synthetic_only", "augmented", "hybrid_9_1")
+    assert steps == {name: 2 if name in whole else 1 for name in records} and len(records) == 7 and len(rows) == 6
+    told = {name: record["task"] for name, record in records.items()}
+    synthetic, real = ([spec] for spec in asked.data)
+    assert (told["transfer"]["data"], told["feature_aligned"]["data"]) == (real, synthetic)
+    assert told["feature_aligned"]["unlabelled"] == asked.data[1]
+    assert told["transfer"]["start_from"].endswith("synthetic_first_half/seed_0/step_00000001")
+    labels = open_set(f"pairs:{out / 'pseudo_labelled' / 'seed_0' / 'labels'}")
+    truth = open_set(asked.data[1])
+    assert len(labels) == 2 and not np.allclose(labels[0].depth_m, truth[0].depth_m)
+    assert told["pseudo_labelled"]["data"] == [asked.data[0], f"pairs:{labels.folder}"]
+
+
+# ------------------------------------------------------------------------------- the table and its figure
+
+
+def score(*abs_rel: float) -> Score:
+    return Score(0, 0, 0, 0, tuple((value, 0.5) for value in abs_rel), None, None)
+
+
+@pytest.mark.parametrize(
+    ("own", "word"),
+    [((0.1, 0.2), "better"), ((0.3, 0.5), "undecided"), ((0.6, 0.7), "worse"), ((0.4, 0.4), "undecided"), ((1,), "-")],
+)
+def test_a_row_whose_seeds_overlap_with_those_of_the_first_is_undecided(own: tuple[float, ...], word: str) -> None:
+    first = score(0.4, 0.5)
+    assert score(*own).beside(first) == word and first.beside(first) == "-"
+
+
+def test_seeds_of_training_and_of_inference_are_kept_apart() -> None:
+    runs = [[{"abs_rel": 0.1, "delta1": 0.8}, {"abs_rel": 0.3, "delta1": 0.6}], [{"abs_rel": 0.4, "delta1": 0.5}] * 2]
+    found = ablate_module._sum_up(runs, trained=True)
+    assert np.allclose(found.seeds, [(0.2, 0.7), (0.4, 0.5)]) and found.inference_range == pytest.approx(0.1)
+    assert (found.abs_rel, found.std, found.range) == pytest.approx((0.3, 0.1, 0.2))
+    alone = ablate_module._sum_up(runs[:1], trained=False)
+    assert alone.seeds == ((0.1, 0.8), (0.3, 0.6)) and alone.inference_range is None
+
+
+def test_the_figure_has_ours_and_the_published_curve_and_leaves_what_is_unpublished_empty(
+    task: Task, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, list[Curve]]] = []
+    monkeypatch.setattr(ablate_module, "draw_table", lambda *words: (drawn.append(words[1]), draw_table(*words)))
+    ablate("steps", given(task, out=out, data=()), SMOKE, seeds=2, num_inference_steps=(1, 2))
+    ours, published, _ = drawn[0].values()
+    assert [*drawn[0]] == ["measured val", "published: NYUv2", "published: KITTI"]
+    assert [(curve.label, curve.varied, list(curve.places)) for curve in published] == [
+        ("trailing", "steps", [1, 2]),
+        ("leading", "steps", [1, 2]),
+    ]
+    assert published[1].seeds[0] == [(0.35, 0.46)] and np.isnan(published[1].seeds[1]).all()
+    assert [len(seeds) for seeds in ours[0].seeds] == [2, 2]
+    with Image.open(out / "steps.png") as figure:
+        assert figure.width > 300 and (out / "steps.pdf").read_bytes().startswith(b"%PDF")
 
 
 # ------------------------------------------------------------------------------- what is known, what is refused
@@ -214,6 +296,7 @@ def test_shares_are_those_of_the_paper() -> None:
         ("steps", {"validation": ()}, 1, "give --validation"),
         ("steps", {}, 0, "seeds must be at least 1"),
         ("mix", {}, 1, "mix compares shares of two data sets"),
+        ("real", {}, 1, "give two, rendered and real"),
         ("noise", {"data": ()}, 1, "nothing to train on"),
         ("steps", {"validation": ("measured:nowhere",)}, 1, "no folder"),
     ],
@@ -225,7 +308,9 @@ def test_bad_input_is_refused(
         ablate(name, given(task, out=out, **changes), SMOKE, seeds=seeds)
 
 
-@pytest.mark.parametrize(("file", "text"), [("steps.json", '{"rows": "mine"}'), ("steps.md", "# My steps\n")])
+@pytest.mark.parametrize(
+    ("file", "text"), [("steps.json", '{"rows": "mine"}'), ("steps.md", "# My steps\n"), ("steps.pdf", "mine")]
+)
 def test_a_file_of_the_users_is_not_replaced(task: Task, out: Path, file: str, text: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / file).write_text(text)

@@ -13,9 +13,11 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.views import View
+from tests.helpers.set_writers import picture, write_pairs
 from training import label as label_module
 from training.data.sets import open_set
 from training.label import RECORD, Labelling, draft_map, guess, label
+from training.prepare import Preparation, split_own
 from training.prior import add_draft
 
 pytestmark = pytest.mark.numeric
@@ -51,6 +53,7 @@ def test_a_guess_is_the_mean_of_members_and_drafts_in_one_frame(drafted: Path, m
     ramp = torch.linspace(-1, 1, 64).expand(1, 1, 48, 64)
     steps = torch.where(ramp > 0, 1.0, -1.0)
     monkeypatch.setattr(label_module, "draft_map", lambda *_: 5 + 3 * steps)
+    monkeypatch.setattr(label_module, "_makes_draft", lambda _: True)
 
     def said(photo: object, settings: object) -> SimpleNamespace:
         return SimpleNamespace(members=(0.5 + ramp[0] / 4).repeat(2, 1, 1).numpy())
@@ -111,3 +114,14 @@ def test_a_draft_of_a_mirrored_view_comes_back_on_the_grid_of_the_photo(drafted:
     assert draft_map(pipe, photo, View(scale=1.25)).shape == found.shape
     with pytest.raises(MarigoldError, match="makes no draft: run training.draft first"):
         draft_map(load(tiny_guided), photo, View())
+
+
+def test_without_a_draft_two_halves_of_the_members_have_to_agree(tiny_guided: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "set", {"a b": picture((48, 64), 0), "c": picture((48, 64), 1)})
+    split_own(tmp_path / "set", tmp_path / "set", Preparation(shares=(1, 0, 0)))
+    spec, how = f"pairs/train:{tmp_path / 'set'}", Labelling(kept=1, members=2, steps=1)
+    assert label([str(tiny_guided)], spec, tmp_path / "out", how) == 2
+    agreement = json.loads((tmp_path / "out" / RECORD).read_text())["agreement"]
+    assert [*agreement] == ["a b", "c"] and all(-1 <= value < 1 for value in agreement.values())
+    with pytest.raises(MarigoldError, match="nothing to agree with: give --members 2 or more"):
+        guess([load(tiny_guided)], load_photo(np.zeros((48, 64, 3), np.uint8)), how.changed(members=1), 0)

@@ -179,6 +179,7 @@ def test_only_views_that_show_something_are_kept():
     assert not worth_keeping(replace(a_view(ramp), rgb=np.zeros((64, 64, 3), np.uint8))), "the dark"
 
 
+HARSH = "harsh"
 SETTINGS = RenderSettings(seed=3, width=64, height=32, views_per_scene=2, assets=None, shard_samples=4)
 
 
@@ -195,6 +196,16 @@ def test_shards_resume_and_repeat_byte_for_byte(draw, tmp_path):
     assert render.render(SETTINGS, tmp_path, 12) == 1
     assert render.render(SETTINGS, tmp_path, 12) == 0
     assert {path.name: contents(path) for path in sorted(tmp_path.glob("shard_*"))} == first
+
+
+def test_harsh_light_changes_nothing_but_the_light(draw):
+    usual, harsh = (
+        SceneRenderer(SETTINGS.changed(light=light)).pictures((5, 0, 0), (64, 48)) for light in ("usual", "harsh")
+    )
+    (_, camera, one), (_, same_camera, other) = usual[0], harsh[0]
+    assert camera == same_camera and np.abs(one.rgb.astype(float) - other.rgb).mean() > 5
+    for name in ("depth_m", "normals", "labels", "albedo"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_a_shard_is_whole_or_absent(tmp_path, monkeypatch):
@@ -249,7 +260,15 @@ def drawn(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 4}, {"kinds": ("room",)}, {"width": 96}, {"shard_samples": 8}, {"views_per_scene": 1}]
+    "change",
+    [
+        {"seed": 4},
+        {"kinds": ("room",)},
+        {"width": 96},
+        {"shard_samples": 8},
+        {"views_per_scene": 1},
+        {"light": "harsh"},
+    ],
 )
 def test_a_folder_holds_shards_of_one_choice_of_settings(drawn, change, tmp_path):
     render.render(SETTINGS, tmp_path, 8)
@@ -270,7 +289,9 @@ def test_other_assets_are_other_settings_and_old_shards_are_understood(drawn, tm
     with pytest.raises(MarigoldError, match="another assets"):
         render.render(second, tmp_path / "out", 8)
     meta = tmp_path / "out" / "shard_00000" / "meta.json"
-    meta.write_text(meta.read_text().replace(f'"{first.recorded()["assets"]}"', "true"))
+    older = meta.read_text().replace(f'"{first.recorded()["assets"]}"', "true").replace(', "light": "usual"', "")
+    assert "light" not in older
+    meta.write_text(older)
     assert render.render(second, tmp_path / "out", 8) == 1
 
 

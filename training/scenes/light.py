@@ -1,6 +1,8 @@
 """Light and sky of a scene: lamps indoors; sun, clouds and haze outdoors."""
 
+from dataclasses import replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from training.scenes import textures
 from training.scenes.textures import Texture
 from training.scenes.types import Lighting, triple
 
+Light = Literal["usual", "harsh"]
 SKIES = 18
 SKY_COLOURS = (
     ((0.28, 0.48, 0.85), (0.8, 0.88, 0.95)),
@@ -96,4 +99,22 @@ def outdoor_light(
         haze_colour=horizon,
         sky=picture,
         sky_gain=1.0,
+    )
+
+
+def harsh(light: Lighting, rng: np.random.Generator) -> Lighting:
+    """Make a scene's light one that the others never draw: a key light of one colour, little from around, much haze.
+
+    Geometry, camera and albedo stay, so that pictures of both lights differ by their light alone: a gap between two
+    domains whose truth is known.
+    """
+    colour = np.array([1.0, 0.62, 0.3]) if rng.random() < 0.6 else np.array([0.45, 0.7, 1.15])
+    return replace(
+        light,
+        key_colour=triple(1.7 * np.asarray(light.key_colour) * colour),
+        ambient=light.ambient * 0.45 * colour[::-1],
+        fill_colour=triple(0.3 * np.asarray(light.fill_colour)),
+        haze_per_m=4 * light.haze_per_m + rng.uniform(0.01, 0.05),
+        haze_colour=triple(0.6 * np.asarray(light.haze_colour) * colour),
+        sky_gain=0.6 * light.sky_gain,
     )

@@ -1,7 +1,7 @@
 """Figures of scores: a photo beside its truth, prediction, error and uncertainty; sparsification curves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,52 @@ def draw_sheet(title: str, columns: Sequence[str], rows: SheetRows, path: Path) 
     save_figure(figure, path)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One curve of a table's figure, or its rows as points side by side."""
+
+    label: str
+    varied: str | None  # what the places are numbers of; None: they are names
+    places: Sequence[float | str]
+    seeds: Sequence[Sequence[tuple[float, float]]]  # AbsRel and delta1 of every seed, by place; NaN: not known
+
+
+def draw_table(title: str, panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
+    """Draw AbsRel above delta1, in percent, a column for each panel, bars from the lowest to the highest seed.
+
+    Source: the figures of the ablations of Ke et al. 2024. Raises: ExportError when the file cannot be written.
+    """
+    figure = Figure((3.1 * len(panels), 5.0), dpi=DPI, layout="constrained")
+    places = figure.subplots(2, len(panels), squeeze=False)
+    for column, (name, curves) in enumerate(panels.items()):
+        for row, measure in enumerate(("AbsRel, %", "delta1, %")):
+            place = places[row, column]
+            for curve in curves:
+                x = curve.places if curve.varied else range(len(curve.places))
+                values = [100 * np.array(seeds)[:, row] for seeds in curve.seeds]
+                mean = np.array([each.mean() for each in values])
+                bars = [mean - [each.min() for each in values], [each.max() for each in values] - mean]
+                line = "-" if curve.varied else "none"
+                place.errorbar(x, mean, bars, marker="o", markersize=3, linestyle=line, capsize=2, label=curve.label)
+            first = curves[0]
+            if first.varied:
+                place.set_xscale("log")
+                place.set_xticks(first.places, [f"{number:g}" for number in first.places])  # pyright: ignore
+                place.minorticks_off()
+                place.set_xlabel(first.varied if row else "")
+            else:
+                place.set_xlim(-0.5, len(first.places) - 0.5)
+                names = map(str, first.places) if row else [""] * len(first.places)
+                place.set_xticks(range(len(first.places)), [*names], rotation=35, ha="right", fontsize=8)
+            place.set_title("" if row else name, fontsize=10)
+            place.set_ylabel("" if column else measure)
+            place.grid(alpha=0.25)
+    if panels and next(iter(panels.values()))[0].label:
+        places[0, 0].legend(frameon=False, fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+    save_figure(figure, path)
+
+
 def _panels(sample: Sample, comparison: Comparison) -> list[_Panel]:
     counted, aligned = comparison.counted, comparison.aligned_m
     truth = np.where(counted, sample.depth_m, np.nan)
@@ -146,7 +192,7 @@ def _panels(sample: Sample, comparison: Comparison) -> list[_Panel]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, whole or not at all. Raises: ExportError when it cannot be written."""
+    """Write a figure as PNG or PDF, whole or not at all. Raises: ExportError when it cannot be written."""
     FigureCanvasAgg(figure)
     with replacing(path) as aside:
-        figure.savefig(aside, format="png", facecolor="white")
+        figure.savefig(aside, format=path.suffix[1:], facecolor="white")

@@ -127,7 +127,7 @@ def photos(tmp_path: Path, write) -> Path:
 
 def test_unlabelled_photographs_are_a_function_of_seed_and_place(photos: Path) -> None:
     source, again, other = Unlabelled(photos, 0), Unlabelled(photos, 0), Unlabelled(photos, 1)
-    assert [path.name for path in source.paths] == ["two.PNG", "one.jpg"]
+    assert source.photographs.names == ["below/two.PNG", "one.jpg"]
     batch = source.batch(6, (32, 40), place=3)
     assert batch.shape == (6, 3, 32, 40)
     assert batch.dtype == torch.float32

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from tests.helpers.set_writers import Picture, picture
 from tests.images.test_photo import HEIC
 from training.data.sets import open_set
 from training.data.sets.formats import kitti_benchmark_crop
-from training.data.sets.sample import Sample, labels
+from training.data.sets.sample import DepthSet, Sample, labels
+from training.prepare import Preparation, split_own
 
 KITTI_CROP = (slice(23, 375), slice(13, 1229))
 NAMES = {
@@ -37,7 +39,7 @@ SIZES = {
     **{"eth3d": (40, 60), "scannet": (480, 640), "diode": (768, 1024), "measured": (24, 36)},
 }
 STEPS_M = {"vkitti": 1 / 100, "kitti": 1 / 256}
-WRITERS: dict[str, Callable[..., None]] = {kind: getattr(sets, f"write_{kind}") for kind in NAMES}
+WRITERS: dict[str, Callable[..., None]] = {kind: getattr(sets, f"write_{kind}") for kind in (*NAMES, "pairs")}
 SPLITS = {"nyu": "test", "kitti": "test", "eth3d": "test", "scannet": "val", "diode": "val"}
 KINDS = list(NAMES)
 LOSSY = ("vkitti", "eth3d", "scannet", "pairs")  # photos are JPEGs
@@ -188,6 +190,48 @@ def test_splits_are_apart(tmp_path: Path) -> None:
             for opened in (open_set(f"{kind}/{split}:{tmp_path / kind}"), open_set(f"{kind}:{tmp_path / kind}", split)):
                 assert len(opened) == 1
                 compare(opened[0], wrote, kind)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "measured"])
+@pytest.mark.parametrize("by", ["picture", "folder"])
+def test_pictures_of_ones_own_are_divided_by_lists(kind: str, by: Literal["picture", "folder"], tmp_path: Path) -> None:
+    names = [f"day {day}/{row}" if kind == "pairs" else f"{day}_{row}" for day in range(9) for row in range(2)]
+    WRITERS[kind](tmp_path, {name: picture((24, 36), place) for place, name in enumerate(names)})
+    spec = f"{kind}:{tmp_path}"
+    assert [len(open_set(spec, split)) for split in ("train", "val", "test")] == [18] * 3  # whole
+    with pytest.raises(MarigoldError, match=r"has no val\.txt: make splits with: python -m training\.prepare split"):
+        open_set(f"{kind}/val:{tmp_path}")
+    options = Preparation(shares=(0.5, 0.25, 0.25), by=by)
+    split_own(tmp_path, tmp_path, options)
+    found = {split: [a_set.name(k) for k in range(len(a_set))] for split, a_set in opened(kind, tmp_path).items()}
+    assert sorted(name for part in found.values() for name in part) == sorted(names)
+    assert [len(open_set(spec, split)) for split in found] == [len(part) for part in found.values()]
+    if by == "folder" and kind == "pairs":  # what was taken together stays together
+        days = [{name.partition("/")[0] for name in part} for part in found.values()]
+        assert sum(map(len, days)) == len(set.union(*days)) == 9
+    WRITERS[kind](tmp_path, {"more": picture((24, 36), 99)})
+    split_own(tmp_path, tmp_path, options)
+    again = {split: {a_set.name(k) for k in range(len(a_set))} for split, a_set in opened(kind, tmp_path).items()}
+    assert all(set(part) <= again[split] for split, part in found.items())
+    (tmp_path / "val.txt").unlink()
+    with pytest.raises(MarigoldError, match=r"has no val\.txt"):
+        open_set(spec, "val")
+
+
+def opened(kind: str, folder: Path) -> dict[str, DepthSet]:
+    return {split: open_set(f"{kind}/{split}:{folder}") for split in ("train", "val", "test")}
+
+
+@pytest.mark.parametrize(
+    ("shares", "out", "say"),
+    [((0, 0, 0), ".", "three numbers"), ((1, -1, 1), ".", "three numbers"), ((1, 0, 0), "other", "give .* twice")],
+)
+def test_a_split_that_is_none_is_refused(shares: tuple[float, ...], out: str, say: str, tmp_path: Path) -> None:
+    WRITERS["pairs"](tmp_path, {"one": picture((24, 36))})
+    with pytest.raises(MarigoldError, match=say):
+        split_own(tmp_path, tmp_path / out, Preparation(shares=shares))
+    with pytest.raises(MarigoldError, match="falls to (train|val)"):
+        split_own(tmp_path, tmp_path, Preparation(shares=(0.5, 0.5, 0)))
 
 
 def test_pairs_are_photos_with_depth_of_the_same_name(tmp_path: Path) -> None:

@@ -31,13 +31,15 @@ def train_alone(task: Task, recipe: Recipe) -> list[dict]:
     return [line for line in lines(task.out) if "loss" in line]
 
 
-def train_together(task: Task, recipe: Recipe) -> list[int | None]:
-    """Two processes, told of each other as torchrun does."""
+def train_together(task: Task, recipe: Recipe, nodes: int = 1) -> list[int | None]:
+    """Two processes of one or two nodes, told of each other by an address as torchrun does; they speak gloo."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    both = [begin(task, recipe, None, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
+    each = 2 // nodes
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": str(each), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank % each), "GROUP_RANK": str(rank // each)} for rank in range(2)]
+    both = [begin(task, recipe, None, **place, **shared) for place in places]
     return [end(process) for process in both]
 
 
@@ -45,7 +47,7 @@ def test_two_processes_give_the_curve_of_one(task_for: TaskFor, tmp_path: Path) 
     one = train_alone(task_for("one", device=DEVICE), SHARED)
     task = task_for("two", device=DEVICE)
     assert train_together(task, SHARED.changed(steps=3, cooldown_steps=0)) == [0, 0], log(task)
-    assert train_together(task, SHARED) == [0, 0], log(task)  # and goes on
+    assert train_together(task, SHARED, nodes=2) == [0, 0], log(task)  # and goes on, on two nodes
     two = [line for line in lines(task.out) if "loss" in line]
     assert [line["step"] for line in two] == list(range(1, SHARED.steps + 1))
     for ours, theirs in zip(one, two, strict=True):

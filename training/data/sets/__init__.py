@@ -16,9 +16,9 @@ def open_set(spec: str, split: str = "train") -> DepthSet:
 
     Args:
         spec: "KIND:FOLDER", "KIND/SPLIT:FOLDER", or a folder of one's own whose kind is recognised.
-        split: "train", "val" or "test", where ``spec`` names none. A set without splits is opened whole. A set for
-            evaluation has either "val" or "test", and is opened for both; for "train" only where ``spec`` names the
-            split.
+        split: "train", "val" or "test", where ``spec`` names none. A set of one's own without list files is opened
+            whole. A set for evaluation has either "val" or "test", and is opened for both; for "train" only where
+            ``spec`` names the split.
 
     Returns:
         The data set; no picture has been read.
@@ -30,12 +30,12 @@ def open_set(spec: str, split: str = "train") -> DepthSet:
     if not folder.is_dir():
         raise MarigoldError(f"There is no folder {folder}.")
     if kind == "rendered":
-        _refuse_split(kind, named)
+        if named:
+            raise MarigoldError(f"{kind} has no splits; write {kind}:FOLDER.")
         return RenderedScenes(folder)
     form = FORMATS[kind]
-    if not form.lists:
-        _refuse_split(kind, named)
-        return FileSet(form, folder, split)
+    if not named and form.own and not form.has_lists(folder):
+        return FileSet(form, folder, "")
     if named and named not in form.lists:
         raise MarigoldError(f"{kind} has no split {named!r}; it has {', '.join(form.lists)}.")
     if not named and split == "train" and split not in form.lists:
@@ -45,26 +45,27 @@ def open_set(spec: str, split: str = "train") -> DepthSet:
     return FileSet(form, folder, named or (split if split in form.lists else evaluation))
 
 
-def _refuse_split(kind: str, named: str) -> None:
-    if named:
-        raise MarigoldError(f"{kind} has no splits; write {kind}:FOLDER.")
+def is_spec(text: str) -> bool:
+    """Tell "KIND:FOLDER" and "KIND/SPLIT:FOLDER" from a path."""
+    head, colon, _ = text.partition(":")
+    return bool(colon) and head.partition("/")[0] in KINDS
 
 
 def _parse(spec: str) -> tuple[str, str, Path]:
     """Take "KIND/SPLIT:FOLDER" apart -> kind, split or "", folder; the kind of a plain folder is found by looking."""
     head, colon, rest = spec.partition(":")
     kind, _, named = head.partition("/")
-    if colon and kind in KINDS:
+    if is_spec(spec):
         return kind, named, Path(rest)
     folder = Path(spec)
     if folder.is_dir():
-        return _recognise(folder), "", folder
+        return recognise(folder), "", folder
     if colon and len(kind) > 1:  # one letter is a drive
         raise MarigoldError(f"{kind!r} is no kind of data set; there are {', '.join(KINDS)}.")
     raise MarigoldError(f"There is no folder {folder}.")
 
 
-def _recognise(folder: Path) -> str:
+def recognise(folder: Path) -> str:
     """Look at a folder -> "rendered", "measured" or "pairs"."""
     if any(folder.glob("shard_*/meta.json")):
         return "rendered"

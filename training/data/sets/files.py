@@ -43,6 +43,7 @@ class Format:
     size: tuple[int, int] | None = None  # of training, as published
     upright: bool = False  # turn photos as their EXIF tags say
     lister: Callable[[Path], Iterable[Entry]] | None = None  # in place of looking for ``photo`` and ``depth``
+    own: bool = False  # pictures of one's own, which list files alone divide into splits
     hint: str = ""  # what to do about a folder of another layout
 
     def entries(self, folder: Path, split: str) -> list[Entry]:
@@ -57,11 +58,20 @@ class Format:
                 found = _read_list(path, root, columns=1 + len(self.depth))
                 break
         else:
+            if self.own and split:
+                raise MarigoldError(
+                    f"{folder} has no {self.lists[split][0]}: make splits with: python -m training.prepare split "
+                    f"{folder}, or name another as {self.kind}/SPLIT:{folder}."
+                )
             found = self.search(folder, split)
         if not any((folder / entry[0]).is_file() for entry in found):
             paths = (path.replace("{split}", split) for path in (self.photo, *self.depth))
             raise MarigoldError(f"{folder} holds no pictures of {self.kind}: {' with '.join(paths)}{self.hint}.")
         return found
+
+    def has_lists(self, folder: Path) -> bool:
+        """Return whether any list file lies in a folder."""
+        return any((folder / name).is_file() for names in self.lists.values() for name in names)
 
     def search(self, folder: Path, split: str) -> list[Entry]:
         """List what is in the folder; a picture of which the photo or the depth map is missing counts too."""
@@ -173,7 +183,7 @@ def _read_list(path: Path, root: str, columns: int) -> list[Entry]:
     """
     entries = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        words = line.split()[:columns]
+        words = line.split("\t" if "\t" in line else None)[:columns]  # names of one's own may have spaces
         if not words or "None" in words:
             continue
         if len(words) < columns or any(word.startswith(("/", "\\")) or ".." in Path(word).parts for word in words):

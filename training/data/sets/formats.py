@@ -29,6 +29,7 @@ VARIATIONS = ("clone", "morning", "overcast", "sunset", "15-deg-left", "15-deg-r
 CAMERAS = ("Camera_0", "Camera_1")
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
 DEPTH_ENDINGS = (".depth.png", ".depth.npy")
+OWN_LISTS = {split: (f"{split}.txt",) for split in ("train", "val", "test")}
 BESIDE = {"depth": "rgb"}  # folder of maps -> folder of photos of the same names beside it
 
 
@@ -215,6 +216,8 @@ _ALL = (
         decode=partial(_metres, key="depth"),
         range_m=(1e-3, 80.0),
         upright=True,
+        lists=OWN_LISTS,
+        own=True,
     ),
     Format(  # of one's own: files side by side
         kind="pairs",
@@ -224,6 +227,8 @@ _ALL = (
         decode=_pair,
         range_m=(1e-3, np.inf),
         upright=True,
+        lists=OWN_LISTS,
+        own=True,
     ),
 )
 FORMATS = {form.kind: form for form in _ALL}

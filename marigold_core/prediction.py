@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from marigold_core.images.boxes import Box, find_boxes
 from marigold_core.images.intrinsics import Layer, LayerName, channels_of
 from marigold_core.settings import DepthReading, Kind, ResolvedSettings, Space
 
@@ -60,6 +61,13 @@ class Prediction:
     def layer(self, name: LayerName) -> np.ndarray:
         """Return a layer of intrinsics -> [H, W, 3], without colour [H, W], float32 in [0, 1]. Raises: KeyError."""
         return channels_of(self.layers, name, self.values)
+
+    def boxes(self) -> list[Box]:
+        """Read objects off centres, sizes and classes -> boxes in pixels of ``photo``, best first.
+
+        Raises: KeyError for a prediction without these layers.
+        """
+        return find_boxes(self.layers, self.values)
 
     @property
     def known_values(self) -> np.ndarray:

@@ -30,7 +30,7 @@ from training.scoring.plots import draw_comparison, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
 from training.scoring.scores import Comparison, Row
-from training.scoring.targets import DEPTH, Metric, by_field_of_view, metric_of, photo_of
+from training.scoring.targets import COUNTS, DEPTH, Metric, by_field_of_view, metric_of, photo_of
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"
@@ -232,7 +232,8 @@ def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, obj
     means = {label: source.metric.mean(rows, protocol.averaging) for label, rows in groups.items()}
     if source.metres:
         means |= by_field_of_view(groups[source.name], protocol.averaging)
-    listed = scores.rows if len(scores.rows) <= PRINTED_ROWS else {}
+    shown = scores.rows.items() if len(scores.rows) <= PRINTED_ROWS else ()
+    listed = {name: {key: row[key] for key in row if not key.startswith(COUNTS)} for name, row in shown}
     print("Protocol: " + ", ".join(f"{name} {value}" for name, value in protocol))
     print(table({**listed, **{f"mean, {name}": row for name, row in means.items()}}))
     content: dict[str, object] = {

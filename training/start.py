@@ -7,6 +7,7 @@ Every folder opens in ``marigold_core.load`` and in diffusers' own Marigold pipe
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,15 +17,20 @@ from marigold_core.checkpoints.families import E2E_FT, MARIGOLD, NOISE
 from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
 from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
 from marigold_core.checkpoints.weights import choose, read_checksums, write_checksums
-from marigold_core.errors import CheckpointError
+from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.pipeline.modalities import modality_for
 from marigold_core.prediction import DepthTransfer
 from marigold_core.storage import atomic_folder, link, write_json
-from training.data.targets import CLAIM_KEYS, CLAIMS, TargetName, name_of
+from training.data.targets import CLAIM_KEYS, CLAIMS, TargetName, name_of, target_of
 from training.engine import checkpoints
 from training.engine.command import run
 from training.models.networks import PIPELINE_CLASSES, SHAPES, STEPS, Spacing, new_checkpoint, new_scheduler
-from training.models.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion
+from training.models.stable_diffusion import (
+    PIPELINE,
+    check_stable_diffusion,
+    finish_stable_diffusion,
+    set_pictures,
+)
 from training.recipe import NoiseSchedule, ObjectiveName
 
 TransferChoice = DepthTransfer | Literal["start"]
@@ -101,6 +107,8 @@ def prepare_start(
             stated = read_config(aside, INDEX)
             same = name_of(modality_for(find(aside))) == target
             kept = stated if same else {key: value for key, value in stated.items() if key not in CLAIM_KEYS}
+            names = cast(Mapping[str, list[str]], CLAIMS[target].get("target_properties", {})).get("target_names", [""])
+            set_pictures(aside / "unet", len(names))
             write_json(aside / INDEX, kept | CLAIMS[target])
         if objective == "end_to_end":
             write_json(aside / INDEX, read_config(aside, INDEX) | {NOISE: "zeros", "default_denoising_steps": 1})
@@ -151,11 +159,10 @@ def check_targets(checkpoint: Checkpoint) -> None:
 
     Raises: CheckpointError when it claims to predict something else.
     """
-    if checkpoint.pictures > 1:
-        raise CheckpointError(
-            f"The start model makes {checkpoint.pictures} pictures at once, and training has targets for one: start"
-            " from a checkpoint of depth or normals."
-        )
+    try:
+        target_of(modality_for(checkpoint))
+    except MarigoldError as error:
+        raise CheckpointError(f"The start model cannot be trained as it is. {error}") from None
     if checkpoint.kind == "scale" or (checkpoint.kind == "metric" and checkpoint.metric_range_m is None):
         raise CheckpointError(
             f"The start model predicts {checkpoint.kind} depth without a fixed range, for which training has no "
@@ -283,7 +290,7 @@ def main(
         out: folder to write.
         noise_schedule: v1-0 as Stable Diffusion 2, v1-1 zero terminal SNR and trailing, start as the source has it.
         target: what the network is to predict: depth, disparity, log (of depth), metric (depth in metres), normals,
-            segmentation or albedo; start as the source has it.
+            segmentation, objects, albedo or intrinsics (albedo and shading); start as the source has it.
         depth_curve: linear as published; root, the square root of depth, finer where near; start as in the source.
         seed: of random weights.
     """

@@ -132,12 +132,10 @@ def describe(folder: Path) -> Capabilities:
     claims, family = _read_claims(index), recognise(index, unet, schedule)
     modality = _modality(index)
     layers = _layers(claims) if modality in ("intrinsics", "segmentation") else ()
-    if (modality == "segmentation") != any(layer.classes for layer in layers) or (
-        len(layers) > 1 and layers[0].classes
-    ):
+    if (modality == "segmentation") != (len(layers) == 1 and bool(layers[0].classes)):
         raise CheckpointError(
-            f"In {INDEX} of the checkpoint target_properties: a segmentation has one target with classes, others"
-            " have none."
+            f"In {INDEX} of the checkpoint target_properties: a segmentation has one target, with classes, others have"
+            " none or more."
         )
     check_unet(unet, family, count_pictures(layers))
     if modality == "normals" and family.normals_x is None:

@@ -6,7 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-LayerName = Literal["albedo", "roughness", "metallicity", "shading", "residual", "classes"]
+LayerName = Literal[
+    "albedo", "roughness", "metallicity", "shading", "residual", "classes", "centre", "box_width", "box_height"
+]
+BOXES: tuple[LayerName, LayerName, LayerName] = ("centre", "box_width", "box_height")  # sizes are shares of the photo's
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class ClassColour:
 @dataclass(frozen=True)
 class Layer:
     """One intrinsic image: colours of light or reflectance, or one quantity without colour; or the classes of pixels.
+
+    Of objects, "centre" is 1 in the middle of each, and a width and a height stand around it.
 
     Where a checkpoint has all three in linear light, the photo in linear light is albedo * shading + residual.
     Source: Ke et al. 2025 (arXiv 2505.09358), section 4.3.

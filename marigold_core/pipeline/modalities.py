@@ -158,7 +158,7 @@ class Normals:
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Intrinsic images, such as albedo and shading: the channels of all ``layers``, C together, each in [0, 1].
+    """Layers, such as albedo and shading: the channels of all ``layers``, C together, each in [0, 1], or classes.
 
     The numbers are those of the network, in the space that each layer states; shading and residual of unknown scale are
     not aligned, as their range fixes it. Source: Ke et al. 2025; the same as diffusers' MarigoldIntrinsicsPipeline.
@@ -173,34 +173,53 @@ class Intrinsics:
         """How many pictures the layers lie in."""
         return count_pictures(self.layers)
 
-    @property
-    def _places(self) -> list[int]:
-        """The channel [C] of the pictures that each channel of the values is."""
-        return [3 * layer.picture + channel for layer in self.layers for channel in layer.channels]
+    def _parts(self, values: Tensor) -> list[Tensor]:
+        """Split values [B, C, H, W] into those of each layer."""
+        return list(values.split([layer.width for layer in self.layers], dim=1))
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
-        """Encode layers [B, C, H, W] in [0, 1] as pictures [B, 3 * pictures, H, W] in [-1, 1]; invalid pixels are -1.
+        """Encode layers [B, C, H, W] as pictures [B, 3 * pictures, H, W] in [-1, 1]; invalid pixels are -1.
 
-        So are the channels of a picture that no layer has.
+        So are the channels of a picture that no layer has. Classes are painted as ``Segmentation`` does.
         """
         batch, _, height, width = values.shape
         pictures = values.new_full((batch, 3 * self.pictures, height, width), -1.0)
-        pictures[:, self._places] = torch.where(valid, values, 0).clamp(0, 1) * 2 - 1
+        for layer, part in zip(self.layers, self._parts(values), strict=True):
+            painted = torch.where(valid, part, 0).clamp(0, 1) * 2 - 1
+            pictures[:, channels_in(layer)] = Segmentation((layer,)).to_vae(part, valid) if layer.classes else painted
         return pictures
 
     def from_vae(self, decoded: Tensor) -> Tensor:
-        """Read layers off decoded pictures [B, 3 * pictures, H, W] -> [B, C, H, W] in [0, 1]."""
-        return (decoded[:, self._places].clamp(-1, 1) + 1) / 2
+        """Read layers off decoded pictures [B, 3 * pictures, H, W] -> [B, C, H, W] in [0, 1], or numbers of classes."""
+        parts = ((layer, decoded[:, channels_in(layer)]) for layer in self.layers)
+        return torch.cat(
+            [
+                Segmentation((layer,)).from_vae(part) if layer.classes else (part.clamp(-1, 1) + 1) / 2
+                for layer, part in parts
+            ],
+            dim=1,
+        )
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
-        """Fuse members [E, C, H, W] -> (median [1, C, H, W], mean spread of the channels [1, 1, H, W])."""
-        values, spread = fuse_absolute(members.flatten(1, 2).unsqueeze(1))  # as maps [E, 1, C H, W]
-        spread = spread.view_as(members[:1]).mean(dim=1, keepdim=True)
-        return values.view_as(members[:1]), pool_spread(spread)
+        """Fuse members [E, C, H, W] -> (median, of classes the vote [1, C, H, W], mean spread of all [1, 1, H, W])."""
+        fused: list[Tensor] = []
+        spreads: list[Tensor] = []
+        for layer, part in zip(self.layers, self._parts(members), strict=True):
+            if layer.classes:
+                values, spread = Segmentation((layer,)).fuse(part)
+            else:
+                values, spread = fuse_absolute(part.flatten(1, 2).unsqueeze(1))  # as maps [E, 1, C H, W]
+            fused.append(values.view_as(part[:1]))
+            spreads.append(spread.view_as(part[:1]))
+        return torch.cat(fused, dim=1), pool_spread(torch.cat(spreads, dim=1).mean(dim=1, keepdim=True))
 
     def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resize layers [B, C, h, w] to (H, W) bilinearly."""
-        return _bilinear(values, size)
+        """Resize layers [B, C, h, w] to (H, W) bilinearly; classes take the nearest."""
+        parts = zip(self.layers, self._parts(values), strict=True)
+        resized = [
+            Segmentation((one,)).resize(part, size) if one.classes else _bilinear(part, size) for one, part in parts
+        ]
+        return torch.cat(resized, dim=1)
 
     def mirror(self, values: Tensor, upside_down: bool = False) -> Tensor:
         """Turn layers [B, C, H, W] of a photo into those of its mirror image."""
@@ -276,6 +295,11 @@ def modality_of(prediction: Prediction) -> Modality:
     if prediction.modality == "segmentation":
         return Segmentation(prediction.layers)
     return Normals() if prediction.modality == "normals" else Depth(prediction.kind)
+
+
+def channels_in(layer: Layer) -> list[int]:
+    """The channels of the pictures that a layer lies in."""
+    return [3 * layer.picture + channel for channel in layer.channels]
 
 
 def _bilinear(values: Tensor, size: tuple[int, int]) -> Tensor:

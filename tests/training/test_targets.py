@@ -15,14 +15,16 @@ from marigold_core.checkpoints.families import E2E_FT
 from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
 from marigold_core.geometry.camera import focal_length_px
+from marigold_core.images.boxes import Box
 from marigold_core.images.colormaps import to_rgb
 from marigold_core.images.differences import resize_map
-from marigold_core.images.intrinsics import Layer
+from marigold_core.images.intrinsics import BOXES, Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from marigold_core.settings import ColourSettings, MeshSettings
 from marigold_core.ui.screens.layers import draw_legends, main_layer, offered, paint
 from training import evaluate
+from training.data.boxes import true_boxes
 from training.data.framing import frame
 from training.data.latent_cache import read_index
 from training.data.sampling import Latents
@@ -46,7 +48,7 @@ from training.latents import Encoding, encode_set
 from training.recipe import RECIPES, Framing
 from training.scenes.types import LABELS
 from training.scoring.protocols import Protocol
-from training.scoring.targets import metric_of
+from training.scoring.targets import mean_ap, metric_of
 from training.start import prepare_start
 from training.train import Task, train
 
@@ -65,14 +67,22 @@ class Row:
     channels: int
 
 
+def classes_in(picture: int) -> Layer:
+    return Layer("classes", picture, (0, 1, 2), "srgb", classes=CLASSES)
+
+
+ALBEDO = Layer("albedo", 0, (0, 1, 2), "srgb")
+OBJECTS = tuple(Layer(name, 0, (channel,), "srgb") for channel, name in enumerate(BOXES))
 TARGETS: dict[TargetName, Row] = {
     "depth": Row(Depth(), "abs_rel", 1),
     "disparity": Row(Depth(space="disparity"), "abs_rel", 1),
     "log": Row(Depth(space="log"), "abs_rel", 1),
     "metric": Row(Depth("metric", range_m=METRIC_RANGE_M, focal_px=FOCAL_PX), "abs_rel", 1),
     "normals": Row(Normals(), "mean_angle", 3),
-    "segmentation": Row(Segmentation((Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES),)), "miou", 1),
-    "albedo": Row(Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"),)), "mae", 3),
+    "segmentation": Row(Segmentation((classes_in(0),)), "miou", 1),
+    "objects": Row(Intrinsics((*OBJECTS, classes_in(1))), "ap50", 4),
+    "albedo": Row(Intrinsics((ALBEDO,)), "mae", 3),
+    "intrinsics": Row(Intrinsics((ALBEDO, Layer("shading", 1, (0, 1, 2), "linear"))), "mae", 6),
 }
 DEPTHS = ("depth", "disparity", "log", "metric")
 each_target = pytest.mark.parametrize("target", TARGETS)
@@ -90,7 +100,8 @@ def a_view(seed: int) -> View:
     rgb = colours[labels]
     normals = np.where(ball[..., None], (0.6, 0.0, 0.8), (0.0, 0.8, 0.6)).astype(np.float32)
     normals[sky] = 0
-    return View(rgb, depth, normals, labels, np.where(sky[..., None], 0, rgb).astype(np.uint8))
+    albedo = np.where(sky[..., None], 0, np.maximum(rgb, 1)).astype(np.uint8)
+    return View(rgb, depth, normals, labels, albedo, np.where(ball, 3, 0).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +122,7 @@ def perfect(modality: Modality, sample: Sample) -> np.ndarray:
     target = target_of(modality)
     values = torch.from_numpy(target.values(sample, focal_px(sample, 1.0)).copy())
     values = values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]
+    values = target.finish(values)
     known, _ = target.masks(values, RenderedScenes.__new__(RenderedScenes), Framing())
     back = modality.from_vae(modality.to_vae(values, known))[0]
     return back.permute(1, 2, 0).numpy() if len(back) > 1 else back[0].numpy()
@@ -195,12 +207,12 @@ def test_a_mirrored_picture_has_the_target_of_a_mirrored_world(
         for how in ({}, turned)
     )
     axes = [axis for name, axis in (("flip", -1), ("upside_down", -2)) if name in turned]
-    signs = torch.ones(3)
+    signs = torch.ones(plain.target.shape[1])
     if target == "normals":
         for axis in axes:
             signs[0 if axis == -1 else 1] *= -1  # what faced right faces left, what faced up faces down
     assert torch.equal(other.image, plain.image.flip(axes)) and torch.equal(other.valid, plain.valid.flip(axes))
-    assert torch.allclose(other.target, plain.target.flip(axes) * signs.view(1, 3, 1, 1))
+    assert torch.allclose(other.target, plain.target.flip(axes) * signs.view(1, -1, 1, 1), atol=1e-6)
 
 
 def test_another_target_leaves_nothing_of_the_one_before(tiny_depth: Path, tmp_path: Path) -> None:
@@ -376,6 +388,30 @@ def test_classes_are_shown_on_the_page_and_saved_in_their_colours(tiny_depth: Pa
     assert set(np.unique(smaller)) <= set(np.unique(made.values))  # no class lies between two
 
 
+def test_objects_are_shown_as_labelled_boxes(tiny_depth: Path, sample: RenderedSample, tmp_path: Path) -> None:
+    pipeline, modality = (
+        load(prepare_start(tiny_depth, tmp_path / "start", target="objects")),
+        TARGETS["objects"].modality,
+    )
+    made = pipeline(sample.rgb, Settings(num_inference_steps=1, ensemble_size=3))
+    assert made.values.shape == (*SIZE, 4) and set(np.unique(made.values[..., 3])) <= set(range(len(CLASSES)))
+    planted = replace(made, values=perfect(modality, sample))
+    (box,) = planted.boxes()
+    (true,) = true_boxes(sample.instances, sample.labels, tuple(LABELS))
+    assert box.name == "object" and box.iou(true) > 0.8
+    assert main_layer(planted) == "boxes" and [name for _, name in offered(planted)][:2] == ["photo", "boxes"]
+    shown = np.asarray(Image.open(paint(planted, "boxes", ColourSettings(), MeshSettings())).convert("RGB"))
+    assert (shown == (255, 221, 51)).all(axis=-1).any() and shown.shape == sample.rgb.shape
+    files = save(planted, tmp_path / "out", ["npy", "color"])
+    with np.load(files["layers"]) as stored:
+        assert [*stored] == ["centre", "box_width", "box_height", "classes"]
+    votes = torch.tensor([3.0, 5.0, 3.0])[:, None, None, None]
+    values, _ = modality.fuse(
+        torch.cat([torch.tensor([0.2, 0.4, 0.9])[:, None, None, None].repeat(1, 3, 1, 1), votes], 1)
+    )
+    assert values.flatten().tolist() == pytest.approx([0.4, 0.4, 0.4, 3])
+
+
 def test_miou_is_over_the_whole_set(sample: RenderedSample) -> None:
     metric, truth = metric_of(segmentation()), sample.labels.astype(np.float32)
     half = np.where(np.arange(SIZE[1]) < SIZE[1] // 2, truth, 11.0).astype(np.float32)
@@ -417,7 +453,7 @@ def test_albedo_of_older_shards_is_asked_for(scenes: Path, tmp_path: Path) -> No
 def test_the_loss_of_decoded_pictures_is_least_at_the_truth(target: TargetName, sample: RenderedSample) -> None:
     modality = TARGETS[target].modality
     read = target_of(modality)
-    values = planes(read.values(sample, focal_px(sample, 1.0)))[None]
+    values = read.finish(planes(read.values(sample, focal_px(sample, 1.0)))[None])
     known, _ = read.masks(values, RenderedScenes.__new__(RenderedScenes), Framing())
     truth = modality.to_vae(values, known)
     noise = torch.randn(truth.shape, generator=torch.manual_seed(0))
@@ -465,3 +501,34 @@ def test_end_to_end_scores_what_the_pipeline_decodes(tiny_depth: Path, tmp_path:
         valid = torch.ones(2, 1, 6, 8, dtype=torch.bool)
         found = end_to_end_loss(pipeline, image, truth, valid, recipe=QUICK, micro=0)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_average_precision_is_the_area_below_precision_over_recall() -> None:
+    rows = [
+        {"there_object": 2.0, "found_object 0": 0.9, "found_object 1": -0.8, "found_person 2": -0.99},
+        {"there_object": 1.0, "found_object 0": 0.7, "there_plant": 1.0},
+    ]
+    found = mean_ap(rows, "pictures")
+    assert found["ap50_object"] == pytest.approx((1 + 2 / 3) / 3) and found["ap50_plant"] == 0
+    assert found["ap50"] == pytest.approx(found["ap50_object"] / 2) and "ap50_person" not in found
+
+
+def test_a_network_of_more_pictures_begins_as_each_of_them_alone(tiny_depth: Path, tmp_path: Path) -> None:
+    one, two = load(tiny_depth), load(prepare_start(tiny_depth, tmp_path / "two", target="intrinsics"))
+    image, noisy = torch.randn(2, 1, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor(500)
+    with torch.inference_mode():
+        alone, both = one.predict_velocity(image, noisy, t), two.predict_velocity(image, noisy.repeat(1, 2, 1, 1), t)
+    torch.testing.assert_close(both, alone.repeat(1, 2, 1, 1), atol=1e-4, rtol=1e-4)
+    back = load(prepare_start(tmp_path / "two", tmp_path / "back", target="depth"))
+    with torch.inference_mode():
+        torch.testing.assert_close(back.predict_velocity(image, noisy, t), alone, atol=1e-4, rtol=1e-4)
+
+
+def test_boxes_are_those_of_what_is_seen(scenes: Path) -> None:
+    sample = RenderedScenes(scenes)[0]
+    assert sample.instances is not None
+    (box,) = true_boxes(sample.instances, sample.labels, tuple(LABELS))
+    rows, columns = np.nonzero(sample.instances)
+    assert box == Box("object", 1.0, columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert true_boxes(np.zeros_like(sample.instances), sample.labels, tuple(LABELS)) == []

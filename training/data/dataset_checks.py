@@ -19,7 +19,7 @@ from training.data.sets.sample import DepthSet, Sample
 Content = TypeVar("Content")  # of a file
 
 # Arrays of a shard of latents: type and shape, where a letter is one size throughout the shard and N that of its names.
-LATENTS = {"image": ("float16", "N4hw"), "target": ("float16", "N4hw"), "valid": ("bool", "N1hw")}
+LATENTS = {"image": ("float16", "N4hw"), "target": ("float16", "NPhw"), "valid": ("bool", "N1hw")}
 
 
 @dataclass(frozen=True)

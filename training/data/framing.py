@@ -115,8 +115,9 @@ def frame(
     pictures = torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
     pictures = photographic(pictures, stream(*place, len(samples)), colours, framing.photographic)
     # 3. The target: what of it counts, and the picture that it becomes.
-    measured, known = target.masks(torch.cat(values), a_set, framing)
-    painted = modality.to_vae(torch.cat(values), measured)  # [B, 3, H, W]
+    finished = target.finish(torch.cat(values))
+    measured, known = target.masks(finished, a_set, framing)
+    painted = modality.to_vae(finished, measured)  # [B, 3 P, H, W]
     if isinstance(modality, Depth):
         _refuse_unknown(samples, known, a_set, framing)
         if modality.range_m is None:

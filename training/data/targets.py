@@ -15,18 +15,27 @@ from torch import Tensor
 
 from marigold_core.errors import MarigoldError
 from marigold_core.geometry.camera import focal_length_px
-from marigold_core.images.intrinsics import ClassColour
+from marigold_core.images.colormaps import to_linear
+from marigold_core.images.intrinsics import BOXES, ClassColour
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
+from training.data.boxes import with_centres
 from training.data.sets.rendered import RenderedSample
 from training.data.sets.sample import DepthSet, Sample
 from training.recipe import Framing
 
-TargetName = Literal["depth", "disparity", "log", "metric", "normals", "segmentation", "albedo"]
+TargetName = Literal[
+    "depth", "disparity", "log", "metric", "normals", "segmentation", "objects", "albedo", "intrinsics"
+]
 NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 METRIC_RANGE_M = (0.25, 200.0)  # of depths at the one focal length; a step of 1 % of the greys is 6.7 % of depth
 FOCAL_PX = 200.0  # the one focal length, in pixels of the network's input: 51 degrees across 192 pixels
 
+DARKEST = 0.01  # linear light, of an albedo that shading is divided by
+LAYERED: Mapping[tuple[str, ...], TargetName] = {
+    ("albedo", "shading"): "intrinsics",
+    (*BOXES, "classes"): "objects",
+}
 _AFFINE: dict[str, object] = {"scale_invariant": True, "shift_invariant": True}
 _METRIC: dict[str, object] = {
     "scale_invariant": False,
@@ -55,6 +64,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 CLASSES = tuple(ClassColour(name, rgb) for name, rgb in PALETTE.items())
 _CLASSES = {"prediction_space": "srgb", "classes": {name: list(rgb) for name, rgb in PALETTE.items()}}
+_ALBEDO = {"prediction_space": "srgb", "up_to_scale": False}
 # what model_index.json states of a checkpoint that predicts the target
 CLAIMS: Mapping[TargetName, dict[str, object]] = {
     "depth": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", **_AFFINE},
@@ -70,7 +80,25 @@ CLAIMS: Mapping[TargetName, dict[str, object]] = {
     "albedo": {
         "_class_name": _LAYERS_CLASS,
         "prediction_type": "intrinsics",
-        "target_properties": {"target_names": ["albedo"], "albedo": {"prediction_space": "srgb", "up_to_scale": False}},
+        "target_properties": {"target_names": ["albedo"], "albedo": _ALBEDO},
+    },
+    "intrinsics": {
+        "_class_name": _LAYERS_CLASS,
+        "prediction_type": "intrinsics",
+        "target_properties": {
+            "target_names": ["albedo", "shading"],
+            "albedo": _ALBEDO,
+            "shading": {"prediction_space": "linear", "up_to_scale": False},
+        },
+    },
+    "objects": {
+        "_class_name": _LAYERS_CLASS,
+        "prediction_type": "intrinsics",
+        "target_properties": {
+            "target_names": ["boxes", "classes"],
+            "boxes": {"prediction_space": "stack", "sub_target_names": list(BOXES)},
+            "classes": _CLASSES,
+        },
     },
 }
 # keys of one target that mean nothing to another
@@ -89,13 +117,17 @@ class Target(Protocol):
         """
         ...
 
+    def finish(self, values: Tensor) -> Tensor:
+        """Turn values [B, C, H, W] that were cropped and mirrored into those of the modality."""
+        return values
+
     def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
-        """Choose what counts of values [B, C, H, W]."""
+        """Choose what counts of finished values [B, C, H, W]."""
         ...
 
 
 @dataclass(frozen=True)
-class DepthTarget:
+class DepthTarget(Target):
     """Depth in metres, of whatever space; of metric depth at the focal length of the modality."""
 
     modality: Depth
@@ -119,7 +151,7 @@ class DepthTarget:
 
 
 @dataclass(frozen=True)
-class NormalsTarget:
+class NormalsTarget(Target):
     """Unit normals; the sky has none."""
 
     modality: Normals
@@ -135,7 +167,7 @@ class NormalsTarget:
 
 
 @dataclass(frozen=True)
-class SegmentationTarget:
+class SegmentationTarget(Target):
     """Classes of rendered scenes, all of them known."""
 
     modality: Segmentation
@@ -151,17 +183,48 @@ class SegmentationTarget:
 
 
 @dataclass(frozen=True)
-class AlbedoTarget:
-    """Colours of surfaces without light; the sky has none."""
+class ObjectsTarget(Target):
+    """Centres and sizes of things, and the classes of all pixels."""
 
     modality: Intrinsics
 
     def values(self, sample: Sample, focal_px: float | None) -> np.ndarray:
-        """Take albedo [H, W, 3] in [0, 1], sRGB, -1 in the sky."""
+        """Take numbers of things and classes [H, W, 2]; what is cut off of a thing does not belong to its box."""
+        rendered = _rendered(sample, "objects")
+        if rendered.instances is None:
+            raise MarigoldError(f"{sample.name} was rendered without objects, by an older version: render it again.")
+        return np.stack([rendered.instances, rendered.labels], axis=-1).astype(np.float32)
+
+    def finish(self, values: Tensor) -> Tensor:
+        """Draw centres and sizes of what is seen -> [B, 4, H, W]."""
+        return with_centres(values, tuple(PALETTE))
+
+    def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
+        """Choose everything."""
+        known = torch.ones_like(values[:, :1], dtype=torch.bool)
+        return known, known
+
+
+@dataclass(frozen=True)
+class IntrinsicsTarget(Target):
+    """Colours of surfaces without light and, where it is asked for, the light that falls on them; the sky has none."""
+
+    modality: Intrinsics
+
+    def values(self, sample: Sample, focal_px: float | None) -> np.ndarray:
+        """Take albedo [H, W, 3] in [0, 1], sRGB, and shading, the photo over the albedo in linear light; -1 in the sky.
+
+        Shading is cut off at 1: what is brighter than its surface is a highlight or shines itself.
+        """
         rendered = _rendered(sample, "albedo")
         if rendered.albedo is None:
             raise MarigoldError(f"{sample.name} was rendered without albedo, by an older version: render it again.")
-        return np.where(np.isfinite(sample.depth_m)[..., None], rendered.albedo / np.float32(255), np.float32(-1))
+        albedo = rendered.albedo / np.float32(255)
+        found = [albedo]
+        if len(self.modality.layers) > 1:
+            light, surface = (to_linear(colours) for colours in (sample.rgb / np.float32(255), albedo))
+            found.append(np.clip(light / np.maximum(surface, DARKEST), 0, 1).astype(np.float32))
+        return np.where(np.isfinite(sample.depth_m)[..., None], np.concatenate(found, axis=-1), np.float32(-1))
 
     def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
         """Choose what is not sky."""
@@ -177,9 +240,12 @@ def target_of(modality: Modality) -> Target:
         return NormalsTarget(modality)
     if isinstance(modality, Segmentation):
         return SegmentationTarget(modality)
-    if [layer.name for layer in modality.layers] == ["albedo"]:
-        return AlbedoTarget(modality)
-    raise MarigoldError(f"Training has no targets for {modality.name}: choose one of {', '.join(NAMES)}.")
+    found = {"albedo": IntrinsicsTarget, "intrinsics": IntrinsicsTarget, "objects": ObjectsTarget}.get(
+        name_of(modality)
+    )
+    if found is None:
+        raise MarigoldError(f"Training has no targets for {name_of(modality)}: choose one of {', '.join(NAMES)}.")
+    return found(modality)
 
 
 def name_of(modality: Modality) -> str:
@@ -187,7 +253,8 @@ def name_of(modality: Modality) -> str:
     if isinstance(modality, Depth):
         return "metric" if modality.kind == "metric" else modality.space
     if isinstance(modality, Intrinsics):
-        return " and ".join(layer.name for layer in modality.layers)
+        names = tuple(layer.name for layer in modality.layers)
+        return LAYERED.get(names, " and ".join(names))
     return modality.name
 
 

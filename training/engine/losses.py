@@ -8,9 +8,8 @@ import torch
 from torch import IntTensor, Tensor
 from torch.nn import functional as F
 
-from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.image_prior import Features
-from marigold_core.pipeline.modalities import Depth, Modality, Normals, Segmentation
+from marigold_core.pipeline.modalities import Depth, Modality, Normals, Segmentation, channels_in
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.random_streams import stream
 from training.engine.noise import multi_resolution_noise
@@ -102,7 +101,7 @@ def end_to_end_loss(
     Source: Martin Garcia et al. 2025, section 4: timestep T, no noise, a loss of the task.
     """
     image_latent, features = _disturbed(image_latent, features, recipe, stream(recipe.seed, micro))
-    start = torch.zeros_like(image_latent)
+    start = torch.zeros_like(image_latent).repeat(1, pipeline.modality.pictures, 1, 1)
     t = torch.full((len(start),), len(pipeline.scheduler.alphas_cumprod) - 1, device=start.device)
     velocity = pipeline.predict_velocity(image_latent, start, t, features).float()
     guess = pipeline.decode(_clean_estimate(pipeline, start, velocity, t)).float()
@@ -114,8 +113,7 @@ def task_loss(modality: Modality, guess: Tensor, truth: Tensor, known: Tensor) -
 
     ``known`` [B, 1, H, W] is 1 where the truth is known, else 0. Depth of unknown scale and shift is fitted first
     (``decoded_depth_loss``), of metric depth the difference of logarithms counts, of normals the angle in radians,
-    of classes the cross-entropy of the softmax of ``Segmentation.scores``, of albedo the absolute difference.
-    Raises: MarigoldError for a modality without a loss.
+    of classes the cross-entropy of the softmax of ``Segmentation.scores``, of other layers the absolute difference.
     """
     if isinstance(modality, Depth):
         if modality.range_m is None:
@@ -124,12 +122,16 @@ def task_loss(modality: Modality, guess: Tensor, truth: Tensor, known: Tensor) -
     if isinstance(modality, Normals):
         cosine = (modality.from_vae(guess) * modality.from_vae(truth)).sum(dim=1, keepdim=True)
         return _mean(torch.arccos(cosine.clamp(-1, 1 - SMALLEST_ANGLE**2 / 2)), known)
-    if isinstance(modality, Segmentation):
-        names = modality.from_vae(truth)[:, 0].long()
-        return _mean(F.cross_entropy(modality.scores(guess), names, reduction="none")[:, None], known)
-    if modality.pictures == 1:
-        return _mean((modality.from_vae(guess) - modality.from_vae(truth)).abs(), known)
-    raise MarigoldError(f"There is no loss of decoded {modality.name}: leave out --objective and --picture-weight.")
+    parts: list[Tensor] = []
+    for layer in modality.layers:
+        own, wanted = guess[:, channels_in(layer)], truth[:, channels_in(layer)]
+        if layer.classes:
+            classes = Segmentation((layer,))
+            names = classes.from_vae(wanted)[:, 0].long()
+            parts.append(_mean(F.cross_entropy(classes.scores(own), names, reduction="none")[:, None], known))
+        else:
+            parts.append(_mean((own.clamp(-1, 1) - wanted).abs() / RANGE, known))
+    return torch.stack(parts).mean()
 
 
 def _disturbed(
@@ -235,7 +237,8 @@ def feature_distance(
     photo alone. Cost: half a forward pass of both.
     """
     longest = max(len(rendered_latent), len(real_latent))
-    noise = torch.randn(longest, *real_latent.shape[1:], generator=generator).to(real_latent)
+    channels = real_latent.shape[1] * pipeline.modality.pictures
+    noise = torch.randn(longest, channels, *real_latent.shape[2:], generator=generator).to(real_latent)
     noisy = torch.cat([noise[: len(rendered_latent)], noise[: len(real_latent)]])
     features = _middle_features(pipeline, torch.cat([rendered_latent, real_latent]), noisy)  # [B + B', C, h', w']
     rendered, real = features.split([len(rendered_latent), len(real_latent)])

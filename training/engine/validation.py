@@ -129,7 +129,7 @@ def sample_sheet(pipeline: MarigoldPipeline, batch: Batch, seed: int) -> Rows:
     image, target = (part[:SHOWN].to(pipeline.device) for part in (batch.image, batch.target))
     if not batch.encoded:
         image, target = pipeline.encode(image), pipeline.encode(target)
-    noise = gaussian_noise(image.shape, stream(seed, SHOWN)).to(image)
+    noise = gaussian_noise(target.shape, stream(seed, SHOWN)).to(image)
     noise = torch.zeros_like(noise) if pipeline.checkpoint.family.deterministic else noise
     latents = [target]
     for steps in (1, most_steps(pipeline)):
@@ -173,7 +173,7 @@ def _coloured(modality: Modality, values: torch.Tensor) -> np.ndarray:
 def _coloured_truth(modality: Modality, sample: Sample, a_set: DepthSet) -> np.ndarray:
     """Colour the truth of a sample as the modality paints it, grey where it is not known -> [H, W, 3] uint8."""
     target = target_of(modality)
-    values = planes(target.values(sample, focal_px(sample, 1.0)))[None]
+    values = target.finish(planes(target.values(sample, focal_px(sample, 1.0)))[None])
     known, _ = target.masks(values, a_set, Framing())
     painted = modality.from_vae(modality.to_vae(values, known))
     return np.where(known[0, 0, ..., None].numpy(), _coloured(modality, painted[0]), UNKNOWN).astype(np.uint8)

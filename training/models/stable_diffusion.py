@@ -4,6 +4,7 @@ Only files are handled, no network is built: what does not fit is found in confi
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -68,19 +69,46 @@ def widen(weight: Tensor) -> Tensor:
 
 
 def widen_unet(unet: Path) -> None:
-    """Give the U-Net in the folder ``unet`` eight input channels. Memory: the file with its first layer.
+    """Give the U-Net in the folder ``unet`` eight input channels. Memory: the file with its first layer."""
+    _change_weights(unet, {FIRST_LAYER: widen})
+    _change_config(unet, in_channels=2 * LATENT_CHANNELS)
 
-    Its files may be links: the one that changes is replaced, not written to.
+
+def set_pictures(unet: Path, pictures: int) -> None:
+    """Make the U-Net of a Marigold checkpoint denoise so many pictures at once.
+
+    What goes in of one picture is shared evenly among them and what comes out is repeated, so that all begin as the
+    mean of those that there were. Source: the authors' released code of Ke et al. 2025, for intrinsic images.
     """
+    before = cast(int, read_config(unet.parent, "unet/config.json")["out_channels"]) // LATENT_CHANNELS
+    if before == pictures:
+        return
+
+    def first(weight: Tensor) -> Tensor:
+        photo, noisy = weight[:, :LATENT_CHANNELS], weight[:, LATENT_CHANNELS:].unflatten(1, (before, LATENT_CHANNELS))
+        return torch.cat([photo, *[noisy.sum(dim=1) / pictures] * pictures], dim=1)
+
+    def last(weight: Tensor) -> Tensor:
+        return torch.cat([weight.unflatten(0, (before, LATENT_CHANNELS)).mean(dim=0)] * pictures)
+
+    _change_weights(unet, {FIRST_LAYER: first, "conv_out.weight": last, "conv_out.bias": last})
+    _change_config(unet, in_channels=(1 + pictures) * LATENT_CHANNELS, out_channels=pictures * LATENT_CHANNELS)
+
+
+def _change_weights(unet: Path, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+    """Change single weights of the U-Net in a folder; its files may be links and are replaced, not written to."""
     for path in unet.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
-            metadata, has_first_layer = file.metadata(), FIRST_LAYER in set(file.keys())
-        if has_first_layer:
+            metadata, found = file.metadata(), set(file.keys()) & set(changes)
+        if found:
             tensors = load_file(path)
             path.unlink()
-            save_file(tensors | {FIRST_LAYER: widen(tensors[FIRST_LAYER])}, path, metadata)
+            save_file(tensors | {name: changes[name](tensors[name]).contiguous() for name in found}, path, metadata)
+
+
+def _change_config(unet: Path, **changes: int) -> None:
     config = json.loads((unet / "config.json").read_text(encoding="utf-8"))
-    write_json(unet / "config.json", config | {"in_channels": 2 * LATENT_CHANNELS})
+    write_json(unet / "config.json", config | changes)
 
 
 def finish_stable_diffusion(folder: Path, out: Path) -> None:

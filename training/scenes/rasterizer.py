@@ -1,6 +1,6 @@
-"""Draws a scene with OpenGL on EGL, on a GPU or in software: colour, exact z, normals, labels, albedo in one pass.
+"""Draws a scene with OpenGL on EGL, on a GPU or in software: colour, exact z, normals, labels, albedo, instances.
 
-A pixel's depth, normal and albedo come from one sample at its centre, its colour is the mean of 2x2. Textures
+A pixel's depth, normal, albedo and instance come from one sample at its centre, its colour is the mean of 2x2. Textures
 with holes are cut by ``discard`` in both. Invariant: a view depends on the scene, camera and size, not on earlier ones.
 """
 
@@ -92,7 +92,7 @@ class Rasterizer:
         rows = np.empty((len(group), INSTANCE_FLOATS), np.float32)
         for row, item in zip(rows, group, strict=True):
             row[:12] = item.matrix[:3].ravel()
-            row[12:] = instance_floats(item.material, item.label)
+            row[12:] = instance_floats(item.material, item.label, item.instance)
         instances = self.context.buffer(rows.tobytes())
         kind = "holes" if texture.has_holes else ""
         drawn, shadow = (self._array(program[kind], shape, instances) for program in (self.surface, self.shadow))
@@ -207,7 +207,7 @@ class Targets:
         colour = np.frombuffer(self.pixels.read(components=3, attachment=0, alignment=1), np.uint8)
         depth = np.frombuffer(self.pixels.read(components=1, attachment=1, dtype="f4"), np.float32)
         normal = np.frombuffer(self.pixels.read(components=4, attachment=2), np.uint8).reshape(height, width, 4)
-        albedo = np.frombuffer(self.pixels.read(components=3, attachment=3, alignment=1), np.uint8)
+        albedo = np.frombuffer(self.pixels.read(components=4, attachment=3), np.uint8).reshape(height, width, 4)
         depth = depth.reshape(height, width)
         sky = depth == 0
         directions = rgb_to_normals(normal[..., :3]) * np.array([1, -1, -1], np.float32)
@@ -217,7 +217,8 @@ class Targets:
             depth_m=np.where(sky, np.inf, depth).astype(np.float32),
             normals=directions,
             labels=np.where(sky, 0, normal[..., 3]).astype(np.uint8),
-            albedo=np.where(sky[..., None], 0, albedo.reshape(height, width, 3)).astype(np.uint8),
+            albedo=np.where(sky[..., None], 0, albedo[..., :3]).astype(np.uint8),
+            instances=np.where(sky, 0, albedo[..., 3]).astype(np.uint8),
         )
 
 
@@ -239,10 +240,10 @@ def attachments(context: moderngl.Context, size: tuple[int, int]) -> list[modern
     return made
 
 
-def instance_floats(material: Material, label: int) -> tuple[float, ...]:
-    """A material and a label -> the eight floats of an instance that the shaders name tint and extra."""
+def instance_floats(material: Material, label: int, instance: int) -> tuple[float, ...]:
+    """A material, a label and an instance -> the eight floats of an instance that the shaders name tint and extra."""
     tiling = material.tile_m if material.tile_m > 0 else -material.repeat
-    return (*material.tint, material.glow, tiling, material.gloss, label, 0.0)
+    return (*material.tint, material.glow, tiling, material.gloss, label, instance)
 
 
 def half_size(camera: Camera, size: tuple[int, int]) -> tuple[float, float]:

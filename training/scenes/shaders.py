@@ -44,7 +44,7 @@ uniform vec3 fill; uniform vec3 fill_colour;
 uniform vec3 ambient[6];   // +x -x +y -y +z -z
 uniform vec4 haze;         // colour, density per metre
 in vec3 world; in vec3 normal; in vec2 uv; in vec3 in_shadow;
-flat in vec4 tint; flat in vec3 surface;  // gloss, label, -
+flat in vec4 tint; flat in vec3 surface;  // gloss, label, instance
 layout(location = 0) out vec4 out_colour;
 layout(location = 1) out float out_depth;
 layout(location = 2) out vec4 out_normal;
@@ -54,7 +54,7 @@ void main() {
     CUTOUT
     vec3 base = texel.rgb * tint.rgb;
     base *= base;
-    out_albedo = vec4(sqrt(base), 1.0);
+    out_albedo = vec4(sqrt(base), surface.z / 255.0);
     vec3 n = normalize(normal);
     vec3 to_eye = eye - world;
     float distance = length(to_eye);
@@ -175,8 +175,8 @@ void main() {
     vec3 n = out_normal.rgb * 2.0 - 1.0;
     vec3 linear = sum / 4.0 * (out_depth > 0.0 ? openness(p, out_depth, n) : 1.0);
     out_colour = vec4(srgb(linear), 1.0);
-    vec3 base = texelFetch(albedos, p, 0).rgb;   // one sample too
-    out_albedo = vec4(srgb(base * base), 1.0);
+    vec4 base = texelFetch(albedos, p, 0);       // one sample too
+    out_albedo = vec4(srgb(base.rgb * base.rgb), base.a);
 }
 """
 

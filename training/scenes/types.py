@@ -17,6 +17,11 @@ LABELS = (
 )
 """Names of the label values of a rendered picture; the sky is 0 and the only one without a depth."""
 
+THINGS = ("furniture", "object", "plant", "vehicle", "person")
+"""Labels whose models are counted one by one; the others are stuff."""
+
+MOST_INSTANCES = 255
+
 CANDIDATES = 12
 """Cameras proposed for a scene; the renderer keeps those that see something."""
 
@@ -113,6 +118,7 @@ class Item:
     matrix: np.ndarray  # [4, 4] mesh -> world
     label: int
     casts_shadow: bool = True
+    instance: int = 0  # number of the thing that it is a part of, from 1; 0 for stuff
 
 
 @dataclass(frozen=True)
@@ -166,12 +172,16 @@ class Scene:
     lighting: Lighting
     items: list[Item] = field(default_factory=list)
     cameras: list[Camera] = field(default_factory=list)
+    things: int = 0  # how many were placed
 
     def add(self, thing: Model, matrix: np.ndarray, label: str, casts_shadow: bool = True) -> None:
         """Place a model."""
-        code = LABELS.index(label)
+        code, number = LABELS.index(label), 0
+        if label in THINGS and self.things < MOST_INSTANCES:  # what comes later is drawn and not counted
+            self.things += 1
+            number = self.things
         for part in thing.parts:
-            self.items.append(Item(part.mesh, part.material, matrix @ part.matrix, code, casts_shadow))
+            self.items.append(Item(part.mesh, part.material, matrix @ part.matrix, code, casts_shadow, number))
 
     def add_mesh(
         self, shape: Mesh, material: Material, matrix: np.ndarray, label: str, casts_shadow: bool = True

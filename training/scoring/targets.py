@@ -6,16 +6,33 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from marigold_core.errors import MarigoldError
+from marigold_core.images.boxes import find_boxes
+from marigold_core.images.intrinsics import BOXES, Layer
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from marigold_core.prediction import Prediction
+from training.data.boxes import true_boxes
 from training.data.sets.sample import Sample
-from training.data.targets import PALETTE, AlbedoTarget, SegmentationTarget, TargetName, name_of, target_of
+from training.data.targets import CLASSES, PALETTE, TargetName, name_of, target_of
 from training.scoring.protocols import Averaging, Protocol
 from training.scoring.scores import BASELINES, Comparison, Predictor, Row, averages, compare
 
 WITHIN_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)  # angles whose shares are reported; the usual ones since Fouhey et al. 2013
 HITS, EITHER = "hits_", "either_"  # of a class: how rows name its numbers of pixels
+THERE, FOUND = "there_", "found_"  # of a class: how rows name numbers of true boxes, and scores of found ones
+COUNTS = (HITS, EITHER, THERE, FOUND)  # what is of use to the mean alone
+RIGHT_IOU = 0.5
+COLOURS = 3
+OBJECT_LAYERS = (
+    *(Layer(name, 0, (channel,), "srgb") for channel, name in enumerate(BOXES)),
+    Layer("classes", 1, (0, 1, 2), "srgb", classes=CLASSES),
+)
+MODALITIES: Mapping[str, Modality] = {
+    "segmentation": Segmentation(OBJECT_LAYERS[-1:]),
+    "objects": Intrinsics(OBJECT_LAYERS),
+    "albedo": Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"),)),
+    "intrinsics": Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"), Layer("shading", 1, (0, 1, 2), "linear"))),
+}
 Measure = Callable[[np.ndarray | Prediction, Sample, Protocol], Comparison | Row]
 Mean = Callable[[Sequence[Row], Averaging], Row]
 
@@ -93,24 +110,82 @@ def mean_iou(rows: Sequence[Row], averaging: Averaging) -> Row:
     return kept | {"miou": float(np.mean(list(classes.values())))} | classes
 
 
-def measure_albedo(prediction: np.ndarray | Prediction, sample: Sample, protocol: Protocol) -> Row:
-    """Measure albedo [H, W, 3] in [0, 1] where surfaces are: mean absolute error, and PSNR in dB.
+def measure_layers(prediction: np.ndarray | Prediction, sample: Sample, protocol: Protocol) -> Row:
+    """Measure albedo, or albedo and shading [H, W, 3 or 6] in [0, 1] where surfaces are: error, and PSNR in dB.
 
-    Source: the PSNR that Ke et al. 2025 report for intrinsic images.
+    Of several layers each has its own figures beside those of all. Source: the PSNR that Ke et al. 2025 report.
     """
-    truth = _values("albedo", sample)
     values = prediction if isinstance(prediction, np.ndarray) else prediction.values
+    target: TargetName = "albedo" if values.shape[-1] == COLOURS else "intrinsics"
+    truth = _values(target, sample)
     known = truth[..., 0] >= 0
     if not known.any():
         return {"pixels": 0.0}
     error = values[known].astype(np.float64) - truth[known]
-    psnr = float(-10 * np.log10(max(np.mean(error**2), 1e-10)))
-    return {"pixels": float(known.sum()), "mae": float(np.abs(error).mean()), "psnr_db": psnr}
+    parts = {"": error}
+    if target == "intrinsics":
+        parts |= {"albedo_": error[:, :COLOURS], "shading_": error[:, COLOURS:]}
+    row: Row = {"pixels": float(known.sum())}
+    for name, part in parts.items():
+        psnr = float(-10 * np.log10(max(np.mean(part**2), 1e-10)))
+        row |= {f"{name}mae": float(np.abs(part).mean()), f"{name}psnr_db": psnr}
+    return row
+
+
+def measure_boxes(prediction: np.ndarray | Prediction, sample: Sample, protocol: Protocol) -> Row:
+    """Find the objects of a prediction [H, W, 4] and match each, best first, with one that is there.
+
+    A box is right when an object of its class that no better one has taken overlaps with it by half (IoU). The row has
+    the number of true boxes of each class and, for each found one, its score, negative where it is wrong.
+    """
+    values = prediction if isinstance(prediction, np.ndarray) else prediction.values
+    instances, labels = np.moveaxis(_values("objects", sample), -1, 0).astype(int)
+    left = true_boxes(instances, labels, tuple(PALETTE))
+    row: Row = {"pixels": float(labels.size)}
+    for box in left:
+        row[f"{THERE}{box.name}"] = row.get(f"{THERE}{box.name}", 0.0) + 1
+    for number, box in enumerate(find_boxes(OBJECT_LAYERS, values)):
+        same = [other for other in left if other.name == box.name]
+        best = max(same, key=box.iou, default=None)
+        right = best is not None and box.iou(best) >= RIGHT_IOU
+        if right and best is not None:
+            left.remove(best)
+        row[f"{FOUND}{box.name} {number}"] = box.score if right else -box.score
+    return row
+
+
+def mean_ap(rows: Sequence[Row], averaging: Averaging) -> Row:
+    """Compute "ap50", the mean over classes that occur of the area below their precision over recall, and each.
+
+    Source: Everingham et al. 2010 (PASCAL VOC), with the area of all points as since 2010.
+    """
+    result: Row = {}
+    for name in PALETTE:
+        there = sum(row.get(f"{THERE}{name}", 0.0) for row in rows)
+        if not there:
+            continue
+        found = [score for row in rows for key, score in row.items() if key.startswith(f"{FOUND}{name} ")]
+        right = np.array([score > 0 for score in sorted(found, key=lambda score: -abs(score))], dtype=float)
+        hits = np.cumsum(right)
+        precision = hits / np.arange(1, len(hits) + 1)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        result[f"ap50_{name}"] = float((envelope * right).sum() / there)
+    return {"ap50": float(np.mean([*result.values()])) if result else 0.0} | result
 
 
 def _values(target: TargetName, sample: Sample) -> np.ndarray:
-    reader = {"segmentation": SegmentationTarget(Segmentation(())), "albedo": AlbedoTarget(Intrinsics(()))}[target]
-    return reader.values(sample, None)
+    return target_of(MODALITIES[target]).values(sample, None)
+
+
+def _one_box(name: str, share: float) -> Predictor:
+    """Guess an object of a class in the middle, so large a share of the photo's width and height."""
+
+    def guess(pixels: np.ndarray) -> np.ndarray:
+        values = np.full((*pixels.shape[:2], 4), (0, share, share, list(PALETTE).index(name)), np.float32)
+        values[pixels.shape[0] // 2, pixels.shape[1] // 2, 0] = 1
+        return values
+
+    return guess
 
 
 def _all_one(*vector: float) -> Predictor:
@@ -141,9 +216,29 @@ SEGMENTATION = Metric(
 ALBEDO = Metric(
     "mae",
     "MAE",
-    measure_albedo,
+    measure_layers,
     baselines={"the photo": lambda pixels: pixels / np.float32(255), "grey": _all_one(*[0.5] * 3)},
 )
+INTRINSICS = Metric(
+    "mae",
+    "MAE",
+    measure_layers,
+    baselines={
+        "the photo in white light": lambda pixels: np.dstack(
+            [pixels / np.float32(255), np.ones_like(pixels, np.float32)]
+        ),
+        "grey": _all_one(*[0.5] * 6),
+    },
+)
+OBJECTS = Metric(
+    "ap50",
+    "AP at IoU .5",
+    measure_boxes,
+    higher_is_better=True,
+    mean=mean_ap,
+    baselines={f"a large {name} in the middle": _one_box(name, 0.5) for name in ("object", "vehicle")},
+)
+METRICS: Mapping[str, Metric] = {"albedo": ALBEDO, "intrinsics": INTRINSICS, "objects": OBJECTS}
 
 
 def metric_of(modality: Modality) -> Metric:
@@ -154,8 +249,8 @@ def metric_of(modality: Modality) -> Metric:
         return NORMALS
     if isinstance(modality, Segmentation):
         return SEGMENTATION
-    if name_of(modality) == "albedo":
-        return ALBEDO
+    if found := METRICS.get(name_of(modality)):
+        return found
     raise MarigoldError(f"Predictions of {modality.name} are not scored.")
 
 

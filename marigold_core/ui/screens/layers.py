@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from marigold_core.geometry.camera import normals
+from marigold_core.images.boxes import draw_boxes, has_boxes
 from marigold_core.images.colormaps import (
     colour_range,
     depth_to_rgb,
@@ -20,10 +21,11 @@ from marigold_core.images.differences import resize_map, shrink
 from marigold_core.prediction import Prediction
 from marigold_core.settings import Colormap, ColourSettings, MeshSettings
 from marigold_core.ui import text
-from marigold_core.ui.pictures import PREVIEW_PX, photo_file, preview, preview_size
+from marigold_core.ui.pictures import PREVIEW_PX, photo_file, preview, preview_size, shrunk
 from marigold_core.ui.templates import render
 
 PHOTO, DEPTH, GREY, UNCERTAINTY, NORMALS, MEMBER = "photo", "depth", "grey", "uncertainty", "normals", "member "
+BOXES = "boxes"
 GREYS: Colormap = "gray"
 STOPS = 24  # colours of a legend's gradient
 TICKS = 5
@@ -33,6 +35,8 @@ def offered(prediction: Prediction) -> list[tuple[str, str]]:
     """List what a prediction can show, as (label, name)."""
     own = {"depth": (DEPTH, GREY, NORMALS), "normals": (NORMALS,)}
     names = [PHOTO, *own.get(prediction.modality, (layer.name for layer in prediction.layers))]
+    if has_boxes(prediction.layers):
+        names.insert(1, BOXES)
     if prediction.uncertainty is not None:
         names.append(UNCERTAINTY)
     layers = [(text.LAYERS[name], name) for name in names]
@@ -43,7 +47,7 @@ def offered(prediction: Prediction) -> list[tuple[str, str]]:
 def main_layer(prediction: Prediction) -> str:
     """Name the layer that the prediction is about."""
     if prediction.layers:
-        return prediction.layers[0].name
+        return BOXES if has_boxes(prediction.layers) else prediction.layers[0].name
     return DEPTH if prediction.modality == "depth" else NORMALS
 
 
@@ -51,6 +55,9 @@ def paint(prediction: Prediction, layer: str, colours: ColourSettings, mesh: Mes
     """Paint a layer as the page shows it, all of one size -> its file; normals are those of ``mesh``."""
     if layer == PHOTO:
         return photo_file(prediction.photo)
+    if layer == BOXES:
+        small = shrunk(prediction.photo)
+        return preview(draw_boxes(small, prediction.boxes(), small.width / prediction.photo.shape[1]))
     if layer == UNCERTAINTY:
         assert prediction.uncertainty is not None  # it is not offered otherwise
         spread = shrink(prediction.uncertainty, PREVIEW_PX)
@@ -58,7 +65,8 @@ def paint(prediction: Prediction, layer: str, colours: ColourSettings, mesh: Mes
     if layer.startswith(MEMBER):
         return _paint_member(prediction, int(layer.removeprefix(MEMBER)) - 1, colours)
     if own := next((one for one in prediction.layers if one.name == layer), None):
-        return preview(layer_to_rgb(shrink(prediction.layer(own.name), PREVIEW_PX), own))
+        kind = "class" if own.classes else prediction.kind
+        return preview(layer_to_rgb(shrink(prediction.layer(own.name), PREVIEW_PX, kind=kind), own))
     small = replace(prediction, values=shrink(prediction.values, PREVIEW_PX, kind=prediction.kind))
     if layer == NORMALS:
         return preview(normals_to_rgb(normals(small, mesh)))
@@ -83,7 +91,7 @@ def _paint_member(prediction: Prediction, index: int, colours: ColourSettings) -
 
 def draw_legends(prediction: Prediction, layers: Iterable[str], colours: ColourSettings) -> str:
     """Draw what the colours of these layers mean, each legend once -> HTML."""
-    kinds = dict.fromkeys(_legend_of(layer, prediction) for layer in layers if layer != PHOTO)
+    kinds = dict.fromkeys(_legend_of(layer, prediction) for layer in layers if layer not in (PHOTO, BOXES))
     return render("legends", legends=[_legend(prediction, kind, colours) for kind in kinds])
 
 
@@ -101,7 +109,9 @@ def format_uncertainty(value: float, prediction: Prediction) -> str:
 
 def _legend_of(layer: str, prediction: Prediction) -> str:
     """Name the layer whose legend a layer has; members are coloured like the map they are members of."""
-    return main_layer(prediction) if layer.startswith(MEMBER) else layer
+    if not layer.startswith(MEMBER):
+        return layer
+    return prediction.layers[0].name if prediction.layers else main_layer(prediction)
 
 
 def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[str, object]:

@@ -247,6 +247,10 @@ LAYERS = {
     "shading": "Shading",
     "residual": "Residual",
     "classes": "Classes",
+    "boxes": "Objects",
+    "centre": "Centres of objects",
+    "box_width": "Widths of objects",
+    "box_height": "Heights of objects",
 }
 LAYER_MEMBER = "Member {number}"
 ADJUST = "Adjust"
@@ -269,6 +273,9 @@ KEY_LAYERS = {
     "shading": "Shading: the light that falls on the surfaces",
     "residual": "Residual: what is neither, such as highlights and lamps",
     "classes": "Classes, in the order of their colours: {names}",
+    "centre": "Centres: the lighter the surer that an object's middle is there",
+    "box_width": "Widths: white is an object as wide as the photo",
+    "box_height": "Heights: white is an object as high as the photo",
 }
 KEY_UP_TO_SCALE = "; the brightest is white, its scale is not known"
 READOUT = "Values of the map; move with the arrow keys, in larger steps with Shift"

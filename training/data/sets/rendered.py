@@ -7,6 +7,7 @@ A data folder holds ``shard_00000/`` and so on; a shard holds, for N pictures of
     normals.npy  [N, H, W, 3] int8     unit normals times 127; x right, y up, z towards the viewer; 0 = sky
     labels.npy   [N, H, W]    uint8    index into ``training.scenes.types.LABELS``
     albedo.npy   [N, H, W, 3] uint8    sRGB colour of the surfaces without light; 0 = sky; older shards lack it
+    instances.npy [N, H, W]   uint8    number of the thing, from 1 on in each scene; 0 = none; older shards lack it
     meta.json    kinds, scene numbers, field of view, the settings that made it
 
 Every pixel has a depth but the sky. A shard folder appears under its name only when it is whole.
@@ -27,7 +28,7 @@ from training.data.sets.reading import check_depth, naming
 from training.data.sets.sample import Sample
 
 ARRAYS = {"rgb": ("uint8", (3,)), "depth": ("float16", ()), "normals": ("int8", (3,)), "labels": ("uint8", ())}
-ALBEDO = "albedo"  # a further array
+LATER: dict[str, tuple[str, tuple[int, ...]]] = {"albedo": ("uint8", (3,)), "instances": ("uint8", ())}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class View:
     normals: np.ndarray  # [H, W, 3] float32 unit, 0 = sky
     labels: np.ndarray  # [H, W] uint8
     albedo: np.ndarray | None = None  # [H, W, 3] uint8
+    instances: np.ndarray | None = None  # [H, W] uint8
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class RenderedSample(Sample):
     normals: np.ndarray  # [H, W, 3] float32, x right, y up, z towards the viewer; 0 = sky
     labels: np.ndarray  # [H, W] uint8
     kind: str  # "room", "table", ...
-    albedo: np.ndarray | None  # [H, W, 3] uint8 sRGB; None in shards that an older version rendered
+    albedo: np.ndarray | None  # [H, W, 3] uint8 sRGB; None in shards that an older version rendered, as the next one
+    instances: np.ndarray | None = None  # [H, W] uint8
 
 
 def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
@@ -58,8 +61,9 @@ def write_shard(path: Path, views: Sequence[View], meta: dict) -> None:
         np.save(aside / "depth.npy", np.stack([view.depth_m for view in views]).astype(np.float16))
         np.save(aside / "normals.npy", np.rint(np.stack([view.normals for view in views]) * 127).astype(np.int8))
         np.save(aside / "labels.npy", np.stack([view.labels for view in views]))
-        if albedos := [view.albedo for view in views if view.albedo is not None]:
-            np.save(aside / f"{ALBEDO}.npy", np.stack(albedos))
+        for name in LATER:
+            if found := [array for view in views if (array := getattr(view, name)) is not None]:
+                np.save(aside / f"{name}.npy", np.stack(found))
         (aside / "meta.json").write_text(json.dumps(meta))
 
 
@@ -95,16 +99,15 @@ class Shard:
 
     def files(self) -> list[Path]:
         """List the files of the shard that pictures are read from."""
-        return [self.path / f"{name}.npy" for name in (*ARRAYS, *([ALBEDO] if self._has_albedo else []))]
+        return [self.path / f"{name}.npy" for name in (*ARRAYS, *filter(self._has, LATER))]
 
-    @property
-    def _has_albedo(self) -> bool:
-        return (self.path / f"{ALBEDO}.npy").exists()
+    def _has(self, name: str) -> bool:
+        return (self.path / f"{name}.npy").exists()
 
     def array(self, name: str) -> np.ndarray:
-        """Map one of ``ARRAYS``, or the albedo, for all pictures and as it is stored."""
+        """Map one of ``ARRAYS`` or ``LATER`` for all pictures and as it is stored."""
         if name not in self._mapped:
-            path, (kind, trailing) = self.path / f"{name}.npy", ARRAYS["rgb" if name == ALBEDO else name]
+            path, (kind, trailing) = self.path / f"{name}.npy", (ARRAYS | LATER)[name]
             with naming(path):
                 array = np.load(path, mmap_mode="r")
             shape = (self._count, *(array if name == "rgb" else self.array("rgb")).shape[1:3], *trailing)
@@ -120,12 +123,11 @@ class Shard:
         if np.isnan(depth_m).any():
             raise MarigoldError(f"{path} holds depths that are not numbers (NaN) in picture {index}.")
         check_depth(depth_m, path)
-        unit, albedo = normals.astype(np.float32) / 127, None
-        if self._has_albedo:
-            albedo = np.array(self.array(ALBEDO)[index])
+        unit = normals.astype(np.float32) / 127
+        albedo, instances = (np.array(self.array(name)[index]) if self._has(name) else None for name in LATER)
         return RenderedSample(
             self.name(index),
-            *(np.array(rgb), depth_m, unit, np.array(labels), self.meta["kinds"][index], albedo),
+            *(np.array(rgb), depth_m, unit, np.array(labels), self.meta["kinds"][index], albedo, instances),
             fov_x_deg=self.meta["fov_x_deg"][index],
         )
 

@@ -517,7 +517,8 @@ def _train(variant: Variant, task: Task, recipe: Recipe, number: int) -> Path:
     steps, seed = max(1, round(recipe.steps / variant.cost)), (recipe.seed + number) % 2**32
     changed = recipe.changed(**{**lengths, "steps": steps, "seed": seed, **variant.changes})
     unlabelled = task.unlabelled if variant.unlabelled is None else task.data[variant.unlabelled]
-    newest = train(replace(task, out=folder, start_from=source, data=data, unlabelled=unlabelled), changed)
+    own = replace(task, out=folder, start_from=source, data=data, unlabelled=unlabelled, validation=())  # scored after
+    newest = train(own, changed)
     spent = float(str(_kept(folder / CELL).get("seconds", 0.0)))
     if step_of(newest) < steps:
         write_json(folder / CELL, {"seconds": spent + time.process_time() - began})

@@ -24,6 +24,7 @@ FACES = ("front", "right", "back", "left", "up", "down")
 FACE_FOV_DEG = 110.0  # 90 would leave no overlap; much more, and the rims are stretched
 SAMPLES = 4000  # directions at which views are compared, evenly over the sphere
 PRIOR = 1e-4  # weight of a view's own scale and shift against what the overlaps say
+STEEPER = 2.0  # by so much more must distances jump to be cut: the triangles of a whole circle are wider than a photo's
 OUTLIER = 0.1  # relative difference of two views from which on a direction counts less
 
 
@@ -135,11 +136,14 @@ def sphere_mesh(distance: np.ndarray, photo: np.ndarray, settings: MeshSettings)
     """
     height, width = distance.shape
     rows, columns = sample_grid((height, width), settings.max_triangles)
-    r = sharpen(distance[np.ix_(rows, columns)], settings.edge_cut)
+    edge_cut = STEEPER * settings.edge_cut
+    r = sharpen(distance, edge_cut)[np.ix_(rows, columns)]
     rays = directions(height, width)[np.ix_(rows, columns)]
+    for pole, down in ((0, -1.0), (-1, 1.0)):  # the outermost row becomes one point, so that nothing is open there
+        r[pole], rays[pole] = r[pole].mean(), (0.0, down, 0.0)
     r, rays = np.concatenate([r, r[:, :1]], axis=1), np.concatenate([rays, rays[:, :1]], axis=1)  # once around
     kept = (r >= settings.near_clip * r.max()) & (r <= settings.far_clip * r.max())
-    faces = cut_faces(r, kept, settings.edge_cut)
+    faces = cut_faces(r, kept, edge_cut)
     if not len(faces):
         raise ExportError(NOTHING_LEFT)
     u, v = (np.append(columns, columns[0] + width) + 0.5) / width, 1 - (rows + 0.5) / height

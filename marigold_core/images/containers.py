@@ -7,7 +7,9 @@ the photo if it is as large as the sensor's picture. TIFF files may begin with a
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, cast
+
+import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 
 from marigold_core.errors import ImageError
 
@@ -52,6 +54,7 @@ _SIGNATURES = (  # offset, bytes, what it is
 )
 READABLE = {"JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF", "HEIC", "AVIF", "RAW"}
 
+_DAMAGED = "The photo is damaged: its list of contents does not fit together."
 _FULL_SIZE = 0.8  # of the sensor's edge: JPEGs of cameras leave out its rim, half-size previews have less
 _UNKNOWN_PX = 2_000_000  # a photo, not a preview, where the size of the sensor is not stated
 _MOST_PICTURES = 64  # in one file
@@ -131,6 +134,57 @@ def find_photo(data: bytes, kind: str) -> Inner | None:
     what = "JPEG" if best.form == "JPEG" else "picture"
     note = f"Of the camera RAW file the embedded {what} of {best.size[0]} x {best.size[1]} pixels was used."
     return replace(best, tags=tiff.tags(directories), note=note)
+
+
+def open_heif(data: bytes) -> Any:
+    """Open a HEIC file, whose pictures are decoded when they are asked for.
+
+    libheif's binding takes for granted that an item that is referred to has a type, and that names are text; where they
+    are not it ends the process. So that is looked up first.
+
+    Raises: ImageError.
+    """
+    described, referred = set[int](), set[int]()
+    try:
+        for kind, (begin, end) in _inside(data, 0, len(data)):
+            version = data[begin] if end > begin else 0
+            if kind == b"infe":
+                number = ">H" if version == 2 else ">I"
+                data[begin + 6 + struct.calcsize(number) : end].decode()  # its type and names
+                described |= {*struct.unpack_from(number, data, begin + 4)} if version in (2, 3) else set()
+            elif kind == b"auxC":
+                data[begin + 4 : end].partition(b"\0")[0].decode()
+            elif kind == b"iref":
+                for _, (at, _) in _boxes(data, begin + 4, end):
+                    referred |= {*struct.unpack_from(">H" if version == 0 else ">I", data, at)}
+    except (struct.error, UnicodeDecodeError):
+        raise ImageError(_DAMAGED) from None
+    if not referred <= described:
+        raise ImageError(_DAMAGED)
+    return cast(Any, pi_heif).open_heif(data)
+
+
+def _inside(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """List the boxes of a HEIC file, also those in others."""
+    for kind, (begin, stop) in _boxes(data, at, end):
+        yield kind, (begin, stop)
+        head = {b"meta": 4, b"iinf": 6 if data[begin : begin + 1] == b"\0" else 8, b"iprp": 0, b"ipco": 0}.get(kind)
+        if head is not None:
+            yield from _inside(data, begin + head, stop)
+
+
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """List the boxes of an ISO media file between two places -> their types, and where their contents begin and end."""
+    while at + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        head = 16 if size == 1 else 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, at + 8)
+        size = size or end - at
+        if size < head or at + size > end:
+            return
+        yield kind, (at + head, at + size)
+        at += size
 
 
 def _area(one: Inner) -> int:

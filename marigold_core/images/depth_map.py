@@ -20,7 +20,6 @@ from typing import Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
-import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -340,7 +339,7 @@ def _from_heic(data: bytes) -> DepthMap | None:
     Whether Apple's disparity is absolute stands in no box that libheif reads, so it is relative unless one says
     otherwise.
     """
-    heif = cast(Any, pi_heif).open_heif(data)
+    heif = containers.open_heif(data)
     images: list[Any] = heif.info.get("depth_images") or []
     if not images:
         return None

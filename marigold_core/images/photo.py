@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -241,7 +240,7 @@ def _open(data: bytes) -> _Opened:
         raise ImageError(_UNREADABLE.format(what=f"{kind}, not a photo that can be read"))
     with _decoding():
         if kind == "HEIC":
-            heif = cast(Any, pi_heif).open_heif(data)
+            heif = containers.open_heif(data)
             _check_size(*heif.size)
             return _Opened(heif.to_pillow())  # libheif has turned it upright and the tag now says so
         note, tags = None, dict[int, int]()

@@ -155,6 +155,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in OUT_OF_MEMORY)
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Tell a fault after which CUDA refuses this process everything, such as a failed assertion on the device."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+
+
 def release(device: torch.device) -> None:
     """Release cached GPU memory after a failed allocation; call it outside the ``except`` block."""
     if device.type == "cuda":

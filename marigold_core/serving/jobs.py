@@ -74,11 +74,14 @@ class Service:
         *,
         loader: "Callable[..., MarigoldPipeline]" = load,
         kept_bytes: int = KEPT_BYTES,
+        device_lost: Callable[[], object] = lambda: None,
     ) -> None:
         """Prepare; nothing is loaded yet. ``folder`` receives exported files, by default a temporary one.
 
-        ``loader`` is given a checkpoint and, where a run states one, a dtype.
+        ``loader`` is given a checkpoint and, where a run states one, a dtype. ``device_lost`` is called when the GPU
+        fails in a way after which this process can no longer use it.
         """
+        self._device_lost = device_lost
         self._folder = folder or Path(tempfile.mkdtemp(prefix="marigold-"))
         self._loader = loader
         self._line, self._thread = WaitingLine(), ModelThread()  # before the model, and of the model
@@ -184,7 +187,14 @@ class Service:
 
     def in_turn(self, events: Iterator[Event], seconds: float | None = None) -> Generator[Progress | Event]:
         """Wait for the turn of a job, which takes that long if it is known, and run it in the model's thread."""
-        return self._line.pass_in_turn(self._thread.iterate(events), seconds)
+        try:
+            yield from self._line.pass_in_turn(self._thread.iterate(events), seconds)
+        except Exception as error:
+            from marigold_core.pipeline.sampling import is_device_lost
+
+            if is_device_lost(error):
+                self._device_lost()
+            raise
 
     def _load(self, checkpoint: str, dtype: str | None, future: "Future[MarigoldPipeline]") -> None:
         try:

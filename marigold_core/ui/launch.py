@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ ENVIRONMENT = {
     "HF_HUB_DOWNLOAD_TIMEOUT": "30",
 }
 PHOTO_LIMIT = "40mb"
+TOLD_S = 3.0
 
 
 def main(host: str | None = None, port: int | None = None) -> None:
@@ -58,8 +60,7 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from marigold_core.serving.jobs import Service
 
     folder.mkdir(parents=True, exist_ok=True)
-    work_folder.clear_for_ever(folder)
-    service = Service(folder / "results", loader=loader)
+    service = Service(folder / work_folder.RESULTS, loader=loader, device_lost=_end_soon)
     service.warm(default_checkpoint())
 
     from starlette.middleware import Middleware
@@ -72,6 +73,7 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
 
     tools = _tools(service, folder)
     page = build(service)
+    work_folder.Janitor(folder).work_for_ever()  # which leaves what the page itself has put there
     try:
         page.launch(
             server_name=host,
@@ -106,6 +108,11 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
             "The app cannot listen there: the port is in use, or the address is none of this machine's. "
             "Choose others with --port and --host, or $GRADIO_SERVER_PORT and $GRADIO_SERVER_NAME."
         ) from error
+
+
+def _end_soon() -> None:
+    """End the program once the visitor was told: the host starts it again, and only then the GPU works again."""
+    threading.Timer(TOLD_S, os._exit, (1,)).start()
 
 
 def _tools(service: "Service", folder: Path) -> "McpTools | None":

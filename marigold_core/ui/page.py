@@ -40,12 +40,12 @@ from marigold_core.ui.text import video as video_text
 from marigold_core.ui.theme import script
 from marigold_core.video import IS_INSTALLED
 
-KEPT_S = 3600  # files of a visit are deleted after an hour, looked for every ten minutes
+AT_THE_END = (10**8, 1)  # Gradio deletes files then alone; before, ``serving.work_folder`` does
 
 
 def build(service: Service) -> gr.Blocks:
     """Draw the page and declare the HTTP endpoints; nothing is loaded or started."""
-    with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, KEPT_S)) as page:
+    with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True, delete_cache=AT_THE_END) as page:
         with gr.Column(elem_id="masthead-place"):  # whose height, as that of the photo's, is kept until it is drawn
             gr.HTML(render("masthead"), elem_id="masthead")
         with gr.Tabs(elem_id="pages"):

@@ -4,6 +4,8 @@ They are component classes of our own: Gradio makes a component anew, from its c
 event has it among its outputs, so what is replaced on one object alone does not last.
 """
 
+import contextlib
+import os
 from abc import ABCMeta
 from fractions import Fraction
 from pathlib import Path
@@ -51,7 +53,7 @@ class PhotoInput(gr.Image, metaclass=WithoutStub):
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         """Take uploads and ``EXAMPLES``. Raises: gr.Error for any other web address, which Gradio would fetch."""
-        return await super().async_move_resource_to_block_cache(_local(url_or_file_path, self.GRADIO_CACHE))
+        return _used(await super().async_move_resource_to_block_cache(_local(url_or_file_path, self.GRADIO_CACHE)))
 
 
 class FilesButton(gr.UploadButton, metaclass=WithoutStub):
@@ -160,4 +162,11 @@ def _uploaded_path(payload: FileData | ImageData | None, folder: str) -> str | N
     inline = payload.path is None or (payload.url or "").startswith("data:")
     if inline or not Path(payload.path or "").resolve().is_relative_to(Path(folder).resolve()):
         raise gr.Error(text.INLINE_PHOTO, print_exception=False)
-    return payload.path
+    return _used(payload.path)
+
+
+def _used(path: str | None) -> str | None:
+    """Note that a file is in use: the server deletes those that lie unused (``serving.work_folder``)."""
+    with contextlib.suppress(OSError):
+        os.utime(path or "")
+    return path

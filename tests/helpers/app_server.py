@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 120  # on a busy machine; a quiet one needs five
+START_S = 240  # on a busy machine; a quiet one needs five
 STOP_S = 60  # likewise
 
 CHROMIUM = Path("/usr/bin/chromium")

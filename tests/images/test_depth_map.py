@@ -397,7 +397,7 @@ class HeifDepth(SimpleNamespace):
 )
 def test_the_depth_of_a_heic_portrait(metadata, values, stated, monkeypatch) -> None:
     opened = SimpleNamespace(info={"depth_images": [HeifDepth(info={"metadata": metadata})]})
-    monkeypatch.setattr(depth_map.pi_heif, "open_heif", lambda data: opened)
+    monkeypatch.setattr(depth_map.containers, "open_heif", lambda data: opened)
     found = decode(b"\0\0\0\x18ftypheic\0\0\0\0heicmif1")
     np.testing.assert_allclose(found.values, values, rtol=1e-12)
     assert found.stated == stated

@@ -24,6 +24,7 @@ from marigold_core.images import depth_map
 from marigold_core.images import photo as decoder
 from marigold_core.images.photo import Photo, load_photo, load_rgb, to_network
 from marigold_core.settings import MeshSettings
+from tests.bench.fuzz import CORPUS
 
 # 40 x 24 before libheif turns it by 90 degrees: top left red, bottom right blue, the rest white.
 HEIC = base64.b64decode(
@@ -206,6 +207,12 @@ SEEDS = [
     HEIC,
     encoded(smooth(), "AVIF"),
 ]
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.name)
+def test_the_corpus_is_read_or_refused(path: Path) -> None:
+    """What ``tests.bench.fuzz`` found to reach other code, beside one file a format."""
+    photo_or_refusal(path.read_bytes())
 
 
 def photo_or_refusal(content: bytes) -> Photo | None:

@@ -95,6 +95,8 @@ def test_a_panorama_becomes_distances_and_a_mesh_around_the_camera(tmp_path: Pat
     assert (heading.max(axis=0) > 0.95).all() and (heading.min(axis=0) < -0.95).all()  # all around
     inward = (mesh.face_normals * mesh.triangles_center).sum(axis=1) < 0
     assert inward.mean() > 0.95
+    np.testing.assert_allclose(heading[[0, -1]], [[0, 1, 0], [0, -1, 0]], atol=1e-6)  # closed above and below
+    assert len(mesh.faces) == 2 * (SIZE[0] - 1) * SIZE[1]  # the walls of a room have no jump
     assert json.loads(files["record"].read_text())["seam"] == made.seam
 
 

@@ -134,6 +134,23 @@ def test_a_failed_job_frees_the_model(serve):
     assert finishes(service)
 
 
+def test_a_device_that_is_lost_ends_the_server(tmp_path: Path) -> None:
+    class Failing(SlowPipeline):
+        faults = [RuntimeError("another fault"), torch.AcceleratorError("CUDA error: device-side assert triggered")]
+
+        def stream(self, photo, settings, start=None, hints=None):
+            yield Progress(1, 2, "denoising")
+            raise self.faults.pop(0)
+
+    failing, ended = Failing(), list[bool]()
+    loader: Any = {"fake": failing}.__getitem__
+    service = Service(tmp_path, loader=loader, device_lost=lambda: ended.append(True))
+    for ends in ([], [True]):
+        with pytest.raises(RuntimeError):
+            list(service.run(PHOTO, Settings(), "fake"))
+        assert ended == ends
+
+
 def test_a_bad_photo_is_refused_before_anything_is_loaded(serve):
     loaded = []
     with pytest.raises(ImageError):

@@ -1,4 +1,4 @@
-"""What uploads that broke off leave behind is cleared, and nothing else."""
+"""What uploads that broke off and visits that ended leave behind is cleared, and nothing else."""
 
 import os
 import socket
@@ -9,39 +9,60 @@ import httpx
 import pytest
 
 from marigold_core.serving import work_folder
-from marigold_core.serving.work_folder import BROKEN_OFF_S, clear
+from marigold_core.serving.work_folder import BROKEN_OFF_S, KEPT_S, RESULTS, Janitor
 from tests.helpers.app_server import serve
 
-
-def aged(path: Path, seconds: float) -> Path:
-    moment = time.time() - seconds
-    os.utime(path, (moment, moment))
-    return path
+HASH = "ab" * 32
 
 
-def test_old_remains_go_and_the_rest_stays(tmp_path: Path) -> None:
-    old, young = BROKEN_OFF_S + 5, BROKEN_OFF_S - 60
-    for name in ("tmpold", "tmpyoung", "manifest.json"):
-        (tmp_path / name).write_bytes(b"0" * 10)
-    for name in ("empty", "emptied just now", "full", "results"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "full" / "tmpphoto.jpg").write_bytes(b"0")
-    for name in ("tmpold", "empty", "full", "manifest.json"):
-        aged(tmp_path / name, old)
-    for name in ("tmpyoung", "emptied just now"):
-        aged(tmp_path / name, young)
-    clear(tmp_path)
-    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
-    assert left == ["emptied just now", "full", "full/tmpphoto.jpg", "manifest.json", "results", "tmpyoung"]
-    clear(tmp_path)  # a second time finds nothing
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_lies_unchanged_goes_and_the_rest_stays(tmp_path: Path) -> None:
+    (tmp_path / "somebody else's").write_bytes(b"0")
+    janitor = Janitor(tmp_path)
+    for name in (f"{RESULTS}/batch/a.png", f"{HASH}/photo.jpg", "video/unfinished/maps", "tmpupload", "manifest.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"0")
+    (tmp_path / "empty").mkdir()
+    everything = left_in(tmp_path)
+    janitor.clear(0)
+    janitor.clear(BROKEN_OFF_S - 1)
+    assert left_in(tmp_path) == everything and (tmp_path / "empty").exists()
+    janitor.clear(BROKEN_OFF_S)
+    assert left_in(tmp_path) == [name for name in everything if name != "tmpupload"]
+    assert not (tmp_path / "empty").exists()
+
+    os.utime(tmp_path / "video" / "unfinished" / "maps", (5, 5))  # a frame was added
+    janitor.clear(KEPT_S - 1)
+    janitor.clear(KEPT_S)
+    assert left_in(tmp_path) == [f"{RESULTS}/batch/a.png", "somebody else's", "video/unfinished/maps"]
+    janitor.clear(2 * KEPT_S - 1)
+    janitor.clear(3 * KEPT_S)  # a second time finds nothing
+    assert left_in(tmp_path) == [f"{RESULTS}/batch/a.png", "somebody else's"]
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3 * 3600, 10 * 365 * 86400])
+def test_a_clock_that_jumps_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float) -> None:
+    """The photo of a job that waits stays there."""
+    janitor = Janitor(tmp_path)
+    (tmp_path / HASH).mkdir()
+    (tmp_path / HASH / "photo.jpg").write_bytes(b"0")
+    janitor.clear(0)
+    moment = time.time() + jump_s
+    monkeypatch.setattr(time, "time", lambda: moment)
+    janitor.clear(60)
+    assert left_in(tmp_path) == [f"{HASH}/photo.jpg"]
 
 
 def test_a_file_that_goes_while_it_is_looked_at_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    janitor = Janitor(tmp_path)
     (tmp_path / "tmplink").symlink_to(tmp_path / "nowhere")
     (tmp_path / "tmpfile").write_bytes(b"")
-    aged(tmp_path / "tmpfile", 2 * BROKEN_OFF_S)
+    janitor.clear(0)
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(FileNotFoundError(self)))
-    clear(tmp_path)
+    janitor.clear(2 * KEPT_S)
 
 
 @pytest.mark.slow
@@ -51,7 +72,7 @@ def test_an_upload_that_breaks_off_leaves_what_is_cleared(tiny_depth: Path, tmp_
         host, port = address.removeprefix("http://").split(":")
         folder = tmp_path / "work"
         httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.png", b"0" * 100)})
-        before = set(folder.rglob("*"))
+        janitor, before = Janitor(folder), set(folder.rglob("*"))
         head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="b.png"\r\n\r\n'
         for size in (1, 100_000, 2_000_000):
             with socket.create_connection((host, int(port))) as connection:
@@ -63,11 +84,9 @@ def test_an_upload_that_breaks_off_leaves_what_is_cleared(tiny_depth: Path, tmp_
                 while len(set(folder.rglob("*")) - before) == 0 and time.monotonic() < deadline:
                     time.sleep(0.05)
             httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.png", b"0" * 100)})
-        remains = set(folder.rglob("*")) - before
-        assert remains
-        for path in remains:
-            aged(path, 2 * BROKEN_OFF_S)
-        clear(folder)
+        assert set(folder.rglob("*")) - before
+        janitor.clear(0)
+        janitor.clear(BROKEN_OFF_S)
         assert set(folder.rglob("*")) == before
 
 

@@ -13,8 +13,10 @@ from marigold_core.prediction import Prediction
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import page, run_controller
-from marigold_core.ui.run_controller import Update
+from marigold_core.ui.events import NO_CHANGE
+from marigold_core.ui.run_controller import OpenTab, Update
 from marigold_core.ui.screens.panorama import PanoramaScreen
+from marigold_core.ui.text import panorama as text
 
 
 @pytest.fixture
@@ -53,7 +55,10 @@ def test_it_is_offered_for_a_panorama_and_gives_a_mesh_all_around(tab: page.Phot
     updates: list[Update] = list(screen.on_make(values))
     told = " ".join(str(update.get(tab.controller.status)) for update in updates)
     assert "Looking front" in told and "Looking down" in told
-    scene = updates[-1][screen.scene].constructor_args
-    assert scene["visible"] and Path(scene["value"]).stat().st_size > 1000
+    came = updates[-1][screen.unseen]
+    seen = {screen.unseen: came, tab.controller.open_tab: OpenTab()}
+    assert Path(came).stat().st_size > 1000 and screen.on_made(seen)[screen.scene] is NO_CHANGE  # another tab is open
+    seen[tab.controller.open_tab].set(text.TAB)
+    assert screen.on_made(seen)[screen.scene].constructor_args["value"] == came
     assert str(updates[-1][screen.files]).count(" download>") == 5
     assert updates[-1][tab.controller.actions.run].constructor_args["interactive"]

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import gradio as gr
@@ -21,10 +22,11 @@ from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.video import shared_predictor
 from marigold_core.settings import ResolvedSettings, Settings
 from marigold_core.ui import text
-from marigold_core.ui.events import MODEL, on
+from marigold_core.ui.events import MODEL, NO_CHANGE, SHAPING, SHOWN, on
 from marigold_core.ui.offered_checkpoints import offered_checkpoint
 from marigold_core.ui.pictures import PICTURE_HEIGHT_PX, file_address, preview
 from marigold_core.ui.run_controller import Pace, RunController, Screen, Update, Values, photo_of, progress_line
+from marigold_core.ui.screens.mesh import MOUNT_S
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import panorama as panorama_text
 
@@ -36,17 +38,19 @@ class PanoramaScreen(Screen):
 
     def __init__(self, controller: RunController, tab: gr.Tab) -> None:
         """Draw it into ``tab``, the current one."""
-        super().__init__(controller)
+        super().__init__(controller, tab)
         self._tab: Any = tab
+        self.unseen = gr.State(None)  # the mesh that the viewer was not given yet: one that is hidden draws none
         gr.HTML(panorama_text.ABOUT, elem_classes="note")
-        self.make = gr.Button(panorama_text.MAKE, size="sm", elem_id="panorama-make")
+        with gr.Row(elem_classes="take"):
+            self.make = gr.Button(panorama_text.MAKE, size="sm", scale=0, elem_id="panorama-make")
         self.scene = gr.Model3D(
             label=panorama_text.TAB,
             show_label=False,
             interactive=False,
+            display_mode="solid",
             height=PICTURE_HEIGHT_PX,
             clear_color=(0.07, 0.08, 0.1, 1.0),
-            visible=False,
             elem_id="panorama-scene",
         )
         self.files = gr.HTML("", apply_default_css=False, elem_id="panorama-files")
@@ -61,11 +65,11 @@ class PanoramaScreen(Screen):
     @property
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
-        return [self._tab, self.make, self.scene, self.files]
+        return [self._tab, self.make, self.scene, self.unseen, self.files]
 
     def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
         """Show nothing."""
-        return {self.scene: gr.Model3D(None, visible=False), self.files: "", self._tab: gr.Tab(visible=False)}
+        return {self.scene: None, self.unseen: None, self.files: "", self._tab: gr.Tab(visible=False)}
 
     def begin(self, values: Values) -> Update:
         """Begin no second job while one runs."""
@@ -81,6 +85,24 @@ class PanoramaScreen(Screen):
         """Make the panorama as a job of the page, which Stop ends."""
         job = on(self.make.click, self.on_make, self.given, self.controller.outputs, MODEL, trigger_mode="once")
         self.controller.jobs.append(job)
+        # An event of its own, whose progress is shown: that draws the viewer anew once its code is there.
+        job.success(self.on_made, {self.unseen, self.controller.open_tab}, self._viewer, **SHAPING, **SHOWN)
+        on(self._tab.select, self.on_open, self.unseen, self._viewer, SHAPING, shown=True)
+
+    @property
+    def _viewer(self) -> list[Component]:
+        return [self.scene, self.unseen]
+
+    def on_made(self, values: Values) -> Update:
+        """Show the mesh if its tab is open."""
+        return self.on_open(values[self.unseen] if self.is_seen(values) else None)
+
+    def on_open(self, unseen: str | None) -> Update:
+        """Show the mesh that the viewer was not given yet."""
+        if unseen is None:
+            return {self.scene: NO_CHANGE}
+        sleep(MOUNT_S)
+        return {self.scene: gr.Model3D(unseen, camera_position=INSIDE), self.unseen: None}
 
     def on_make(self, values: Values) -> Iterator[Update]:
         """Predict view by view, with the settings of the result on show."""
@@ -117,6 +139,6 @@ class PanoramaScreen(Screen):
             picture = file_address(preview(np.asarray(coloured)))
         return {
             **self.controller.show_result(shown, panorama_text.MADE.format(seam=made.seam), values),
-            self.scene: gr.Model3D(str(scene), visible=True, camera_position=INSIDE),
+            self.unseen: str(scene),
             self.files: render("panorama", picture=picture, label=panorama_text.PICTURE, files=links),
         }

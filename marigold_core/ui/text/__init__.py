@@ -43,7 +43,7 @@ READING: dict[str, tuple[str, dict[str, str]]] = {  # label, and the words for i
 }
 
 PRESET = "Quality"
-PRESETS = {"fast": "Fast", "balanced": "Balanced", "careful": "Careful"}
+PRESETS = {"fast": "Fast", "balanced": "Balanced", "careful": "Careful", "detailed": "Detailed"}
 ADVANCED = "More settings"
 STEPS = "Denoising steps"
 MEMBERS = "Ensemble size"

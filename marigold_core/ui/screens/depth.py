@@ -103,7 +103,14 @@ class DepthScreen(Screen):
         line = text.SIZES_GIVEN.format(width=width, height=height, name=prediction.checkpoint)
         if isinstance(prediction.settings, ResolvedSettings):
             seen = network_size(height, width, prediction.settings.processing_resolution)
-            line = text.SIZES.format(width=width, height=height, network_width=seen[1], network_height=seen[0])
+            per_side = prediction.settings.tiles_per_side
+            line = text.SIZES.format(
+                width=width,
+                height=height,
+                network_width=seen[1],
+                network_height=seen[0],
+                tiles=text.SIZES_TILES.format(per_side=per_side) if per_side > 1 else "",
+            )
         return {**self.offer(prediction, values), self.sizes: line}
 
     def listen(self) -> None:

@@ -100,6 +100,8 @@ def _made_with(prediction: Prediction) -> tuple[str, ...]:
     words = [f"{steps}, {text.count(used.ensemble_size, 'member')}", text.RUN_SEED.format(seed=used.seed)]
     if used.processing_resolution:
         words.append(f"{used.processing_resolution} px")
+    if used.tiles_per_side > 1:
+        words.append(text.RUN_TILES.format(per_side=used.tiles_per_side))
     if prediction.kind == "metric":
         words.append(text.RUN_METRES)
     return (*words, prediction.checkpoint)

@@ -47,8 +47,7 @@ def replacing(path: Path) -> Generator[Path]:
         ExportError: disk full, folder read-only, or any other refusal of the operating system.
     """
     temporary = path.parent / f".{secrets.token_hex(8)}.{UNFINISHED}"
-    with _refusals(path.name):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with made(path.parent, path.name), _refusals(path.name):
         try:
             yield temporary
             sync(temporary)
@@ -103,30 +102,31 @@ def atomic_folder(
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
     """
     aside = unfinished(folder)
-    try:
-        if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        yield aside
-        for path in (*aside.rglob("*"), aside):
-            sync(path)
-        if move:
-            move(aside, folder)
-        else:
-            if others := [name for name in not_in(aside, folder) if not known(name)]:
-                raise ExportError(f"{folder} holds {others[0]}, which would be deleted: move it away.")
-            older = _beside(folder, f"old.{UNFINISHED}")  # a kill leaves no half-removed folder
-            shutil.rmtree(older, ignore_errors=True)
-            if replace and folder.exists():
-                folder.rename(older)
-            aside.rename(folder)
-            shutil.rmtree(older, ignore_errors=True)
-        sync(folder.parent)
-    except (OSError, SafetensorError) as error:  # the latter is how weights say that the disk is full
-        raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with made(folder.parent, folder.name):
+        try:
+            if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            yield aside
+            for path in (*aside.rglob("*"), aside):
+                sync(path)
+            if move:
+                move(aside, folder)
+            else:
+                if others := [name for name in not_in(aside, folder) if not known(name)]:
+                    raise ExportError(f"{folder} holds {others[0]}, which would be deleted: move it away.")
+                older = _beside(folder, f"old.{UNFINISHED}")  # a kill leaves no half-removed folder
+                shutil.rmtree(older, ignore_errors=True)
+                if replace and folder.exists():
+                    folder.rename(older)
+                aside.rename(folder)
+                shutil.rmtree(older, ignore_errors=True)
+            sync(folder.parent)
+        except (OSError, SafetensorError) as error:  # the latter is how weights say that the disk is full
+            raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def not_in(new: Path, old: Path) -> list[str]:
@@ -159,26 +159,42 @@ def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
     Raises:
         ExportError: the folder of ``path`` cannot be made or written to.
     """
-    file, made = _beside(path, LOCK), [folder for folder in path.parents if not folder.exists()]
-    with _refusals(path.name):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file)
+    file = _beside(path, LOCK)
+    with made(path.parent, path.name):
+        with _refusals(path.name):
+            lock = FileLock(file)
+            try:
+                lock.acquire(timeout=-1 if wait else 0)
+            except Timeout:
+                lock = None
         try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            lock = None
-    failed = True
+            yield lock is not None
+        finally:
+            if lock is not None:
+                with suppress(OSError):  # before it is released: whoever waits finds its file gone, and makes one
+                    file.unlink()
+                lock.release()
+
+
+@contextmanager
+def made(folder: Path, name: str | None = None) -> Generator[None]:
+    """Make a folder for some work; where that fails, it goes again with those above it that were made and are empty.
+
+    ``name`` is what was not written where the folder cannot be made, by default the folder.
+
+    Raises:
+        ExportError: it cannot be made.
+    """
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    with _refusals(name or folder.name):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield lock is not None
-        failed = False
-    finally:
-        if lock is not None:
-            with suppress(OSError):  # before it is released: whoever waits finds that its file has gone, and makes one
-                file.unlink()
-            lock.release()
+        yield
+    except BaseException:
         with suppress(OSError):  # of the first that holds something
-            for folder in made if failed else ():
-                folder.rmdir()
+            for one in new:
+                one.rmdir()
+        raise
 
 
 def clear_claim(path: Path) -> None:

@@ -456,9 +456,9 @@ def test_a_checkpoint_of_claims_without_targets_is_refused(
     index = json.loads((source / "model_index.json").read_text())
     (source / "model_index.json").write_text(json.dumps(index | claim))
     with pytest.raises(CheckpointError, match="depth without a fixed range, .* give --target"):
-        prepare_start(source, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert load(prepare_start(source, tmp_path / "out", target="depth")).modality == Depth()
+        prepare_start(source, tmp_path / "run" / "start")
+    assert not (tmp_path / "run").exists()
+    assert load(prepare_start(source, tmp_path / "run" / "start", target="depth")).modality == Depth()
 
 
 def test_a_start_that_nothing_was_trained_from_makes_way(tiny_depth: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from marigold_core.errors import ExportError, MarigoldError
-from marigold_core.storage import LOCK, clear_unfinished
+from marigold_core.storage import LOCK, clear_unfinished, made
 
 
 @contextmanager
@@ -24,22 +24,24 @@ def locked(folder: Path, does: str = "works", within: Sequence[str] = ()) -> Ite
 
     Raises: MarigoldError when another process works in the folder; ExportError when it cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{LOCK}", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise MarigoldError(f"Another process {does} in {folder.name}; wait for it, or use another folder.") from None
-    except OSError as error:
-        raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    try:
-        for place in (folder, *(path for pattern in within for path in folder.glob(pattern))):
-            clear_unfinished(place)
-        yield
-    finally:
-        with suppress(OSError):  # where open files cannot be removed it stays, and does no harm
-            (folder / f".{LOCK}").unlink()
-        lock.release()
+    with made(folder):
+        try:
+            lock = FileLock(folder / f".{LOCK}", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise MarigoldError(
+                f"Another process {does} in {folder.name}; wait for it, or use another folder."
+            ) from None
+        except OSError as error:
+            raise ExportError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        try:
+            for place in (folder, *(path for pattern in within for path in folder.glob(pattern))):
+                clear_unfinished(place)
+            yield
+        finally:
+            with suppress(OSError):  # where open files cannot be removed it stays, and does no harm
+                (folder / f".{LOCK}").unlink()
+            lock.release()
 
 
 def say_disk_need(folder: Path, size_bytes: float, what: str, must: bool = False) -> None:

@@ -1,0 +1,62 @@
+"""Attention in blocks: the numbers of torch's, and only where it is faster."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from marigold_core import load
+from marigold_core.pipeline import attention, loading
+from marigold_core.pipeline.attention import BLOCKED_FROM, BlockedAttention, attend_in_blocks, attended
+
+pytestmark = pytest.mark.numeric
+
+
+def test_blocks_give_what_the_whole_gives() -> None:
+    query, key, value = torch.randn(3, 2, 2, BLOCKED_FROM + 77, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = attended(query, key, value)
+    torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value), atol=1e-5, rtol=1e-4)
+
+
+def test_networks_compute_what_they_did(tiny_depth, monkeypatch) -> None:
+    pipe: Any = load(tiny_depth, device="cpu", dtype="float32")
+    latent, noise = torch.randn(2, 1, 4, 8, 12, generator=torch.Generator().manual_seed(1))
+
+    def run() -> list[torch.Tensor]:
+        return [pipe.predict_velocity(latent, noise, torch.tensor(999)), pipe.decode(latent)]
+
+    with torch.inference_mode():
+        expected = run()
+        attend_in_blocks(pipe.unet, pipe.vae)
+        monkeypatch.setattr(attention, "BLOCKED_FROM", 1)
+        monkeypatch.setattr(attention, "BLOCK", 5)
+        for one, other in zip(run(), expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_gradients_pass(tiny_depth) -> None:
+    pipe: Any = load(tiny_depth, device="cpu", dtype="float32")
+    attend_in_blocks(pipe.unet, pipe.vae)
+    latent = torch.zeros(1, 4, 8, 8, requires_grad=True)
+    pipe.decode(latent).sum().backward()
+    assert latent.grad is not None and latent.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("instructions", "dtype", "blocks"),
+    [
+        (["avx512_bf16"], "bfloat16", True),
+        (["amx_bf16", "avx512_bf16"], "bfloat16", False),  # torch uses AMX in its own kernel
+        (["avx512_bf16"], "float32", False),
+        ([], "bfloat16", False),
+    ],
+)
+def test_it_is_used_where_it_is_faster(instructions, dtype, blocks, tiny_depth, monkeypatch) -> None:
+    monkeypatch.setattr(loading, "_bfloat16_instructions", lambda: instructions)
+    pipe: Any = load(tiny_depth, device="cpu", dtype=dtype)
+    kinds = {type(one.processor) for one in pipe.vae.modules() if isinstance(one, attention.Attention)}
+    assert kinds and (kinds == {BlockedAttention}) == blocks
+    cross = [one for name, one in pipe.unet.named_modules() if name.endswith("attn2")]
+    assert not any(isinstance(one.processor, BlockedAttention) for one in cross)

@@ -22,7 +22,7 @@ from marigold_core.checkpoints.registry import default_checkpoint, downloading, 
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
-from marigold_core.files import archive, replay
+from marigold_core.files import archive, kept, replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import SaveFor
 from marigold_core.images.photo import load_photo
@@ -30,7 +30,7 @@ from marigold_core.pipeline.views import check_meaning, relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress, ProgressEvents
 from marigold_core.serving.batch import Batch
 from marigold_core.serving.model_thread import ModelThread
-from marigold_core.serving.results import ResultStore
+from marigold_core.serving.results import KEPT_ON_DISK, Form, ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
 from marigold_core.serving.waiting_line import WaitingLine
 from marigold_core.settings import ColourSettings, Format, MeshSettings, ResolvedSettings, Settings, tile_size
@@ -45,7 +45,6 @@ MAX_PIPELINES = 2
 MAX_WORK = 1000.0  # megapixels through the network in one job: 50 steps x 20 members at 1024 px fit, at 2048 do not
 MAX_CELLS, MAX_MINUTES = 64, 10.0  # of a comparison, all checkpoints together; other jobs wait meanwhile
 KEPT_BYTES = 512 * 2**20  # of predictions, and as much of comparisons
-KEPT_ON_DISK = 8 * 2**30  # bytes of batches
 
 
 @dataclass
@@ -88,7 +87,13 @@ class Service:
         self._loads = threading.Lock()  # guards the checkpoints
         self._pipelines: OrderedDict[tuple[str, str | None], Future[MarigoldPipeline]] = OrderedDict()
         self._results = ResultStore[StoredPrediction](
-            self._folder, kept_bytes, gone="This result is no longer kept; run the photo again."
+            self._folder,
+            kept_bytes,
+            gone="This result is no longer kept; run the photo again.",
+            form=Form(
+                lambda stored, path: kept.write(stored.prediction, path),
+                lambda path: StoredPrediction(kept.read(path)),
+            ),
         )
         self._comparisons = ResultStore[Sweep](
             self._folder, kept_bytes, gone="This comparison is no longer kept; run it again."
@@ -214,7 +219,11 @@ class Service:
         known = self._results.find(lambda stored: stored.prediction is prediction)
         return known or self._results.put(StoredPrediction(prediction), key)
 
-    def keeps(self, key: str) -> bool:
+    def persist(self, key: str) -> None:
+        """Write a kept prediction to the disk, for other processes and later ones. Raises: ExportError."""
+        self._results.persist(key)
+
+    def keeps(self, key: object) -> bool:
         """Return whether a result is still kept; asking does not count as a use."""
         return key in self._results
 
@@ -240,7 +249,8 @@ class Service:
         mesh, colours = mesh or MeshSettings(), colours or ColourSettings()
         choice = (tuple(formats), mesh, colours, tuple(save_for))
         with stored.lock:
-            if choice not in stored.files:
+            known = stored.files.get(choice)
+            if known is None or not all(path.exists() for path in known.values()):  # another process may clear them
                 folder = self._results.folder(key) / secrets.token_hex(4)  # never that of a state before of this run
                 how: dict[str, Any] = {"save_for": save_for, "mesh": mesh, "colours": colours}
                 files = save(stored.prediction, folder, formats, **how, overwrite=True)

@@ -1,29 +1,41 @@
 """The folder in which the server keeps uploads and what visits made: what is left behind is cleared while it runs.
 
 Gradio deletes by the clock of the wall, also the photo of a job that waits when that clock jumps, and knows neither of
-uploads that broke off nor of files whose address the page was given in its markup. So it deletes at the end alone.
+uploads that broke off nor of files whose address the page was given in its markup. At the end it would delete what it
+knows of, which another process that shares the folder, or the next one, may serve. So it deletes nothing.
 """
 
 import contextlib
+import os
+import re
 import shutil
 import threading
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from marigold_core.serving import results
 
 EVERY_S = 60.0
 BROKEN_OFF_S = 15 * 60.0  # an upload that nothing was added to for so long; one may take a minute
-KEPT_S = 3600.0  # files of a visit to which nothing was added for so long
+KEPT_S = 3600.0  # files of a visit to which nothing was added for so long, and results that were not used
+LEFT_S = 24 * KEPT_S  # likewise what a process keeps itself as long as it runs: it was left by one that has ended
 LEAST_FREE_BYTES = 10**9  # of the disk, below which no upload is taken
-RESULTS = "results"  # the sub-folder of the service, which bounds what it keeps itself
+RESULTS = "results"  # the sub-folder of the service
+_OF_GRADIO = re.compile("[0-9a-f]{64}")  # its sub-folders, one for each content of a file
 
 
 class Janitor:
     """Deletes what has lain unchanged for long enough since it was first seen, by a clock that does not jump."""
 
-    def __init__(self, folder: Path) -> None:
-        """Look after what is put into ``folder`` from now on; what is there already is somebody else's."""
-        self._folder = folder
-        self._others = {path.name for path in folder.iterdir()}
+    def __init__(self, folder: Path, drawn: Collection[Path] = ()) -> None:
+        """Look after uploads, results and what else is put into ``folder`` from now on.
+
+        Other things that are there already are somebody else's. The files in it that the page was ``drawn`` with stay
+        for as long as this process runs.
+        """
+        self._folder, self._drawn = folder, {path.parent for path in drawn}
+        self._others = {path.name for path in folder.iterdir() if not _OF_GRADIO.fullmatch(path.name)}
         self._seen: dict[Path, tuple[float, float]] = {}  # its newest change, and when that was first seen
 
     def work_for_ever(self) -> None:
@@ -32,16 +44,18 @@ class Janitor:
         def work() -> None:
             while True:
                 time.sleep(EVERY_S)
-                self.clear(time.monotonic())
+                with contextlib.suppress(OSError):  # another process clears the folder as well
+                    self.clear(time.monotonic())
 
         threading.Thread(target=work, name="janitor", daemon=True).start()
 
     def clear(self, now: float) -> None:
         """Delete what is old at ``now``, in seconds of any clock that only goes forward."""
         seen: dict[Path, tuple[float, float]] = {}
-        for path in self._folder.iterdir():
-            if path.name == RESULTS or path.name in self._others:
-                continue
+        for place in self._drawn:
+            with contextlib.suppress(OSError):
+                os.utime(place)  # other processes see that it is in use; the files, which browsers ask for, stay as old
+        for path, most_s in self._looked_after():
             with contextlib.suppress(OSError):  # it was finished, moved or deleted just now
                 files = [path, *path.rglob("*")] if path.is_dir() else [path]
                 newest = max(file.lstat().st_mtime for file in files)
@@ -50,10 +64,20 @@ class Janitor:
                 seen[path] = newest, since
                 # Of an upload that broke off, a file named as ``tempfile`` does or an empty folder is left.
                 broken_off = len(files) == 1 and (path.is_dir() or path.name.startswith("tmp"))
-                if now - since >= (BROKEN_OFF_S if broken_off else KEPT_S):
+                if now - since >= (BROKEN_OFF_S if broken_off else most_s):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                     del seen[path]
         self._seen = seen
+        results.make_room(self._folder / RESULTS)
+
+    def _looked_after(self) -> Iterator[tuple[Path, float]]:
+        """Yield what is looked after, each with the seconds that it may lie unchanged."""
+        for path in self._folder.iterdir():
+            if path.name != RESULTS and path.name not in self._others:
+                yield path, KEPT_S
+        kept = self._folder / RESULTS
+        for path in kept.iterdir() if kept.is_dir() else ():
+            yield path, KEPT_S if results.is_persisted(path) else LEFT_S
 
 
 def has_room(folder: Path) -> bool:

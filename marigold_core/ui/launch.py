@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,8 +73,10 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
     tools = _tools(service, folder)
+    began = time.time()
     page = build(service)
-    work_folder.Janitor(folder).work_for_ever()  # which leaves what the page itself has put there
+    drawn = [file for file in folder.glob("*/*") if file.stat().st_ctime >= began - 1]  # made or taken again by Gradio
+    work_folder.Janitor(folder, drawn).work_for_ever()
     try:
         page.launch(
             server_name=host,

@@ -40,12 +40,10 @@ from marigold_core.ui.text import video as video_text
 from marigold_core.ui.theme import script
 from marigold_core.video import IS_INSTALLED
 
-AT_THE_END = (10**8, 1)  # Gradio deletes files then alone; before, ``serving.work_folder`` does
-
 
 def build(service: Service) -> gr.Blocks:
     """Draw the page and declare the HTTP endpoints; nothing is loaded or started."""
-    with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True, delete_cache=AT_THE_END) as page:
+    with gr.Blocks(title=text.TITLE, analytics_enabled=False, fill_width=True) as page:
         with gr.Column(elem_id="masthead-place"):  # whose height, as that of the photo's, is kept until it is drawn
             gr.HTML(render("masthead"), elem_id="masthead")
         with gr.Tabs(elem_id="pages"):
@@ -110,8 +108,8 @@ class PhotoTab:
                         files = FilesScreen(controller)
                         self.link = ShareLink(controller, self.inputs, self.gallery)
                         self.replay = ReplayButton(controller, self.inputs)
-                history = History(controller)
-        controller.screens += [depth, uncertainty, mesh, metres, lens, panorama, files, history]
+                self.history = History(controller)
+        controller.screens += [depth, uncertainty, mesh, metres, lens, panorama, files, self.history]
         for tab in (depth_tab, uncertainty_tab, metres_tab, lens_tab, panorama_tab, files_tab):
             mesh.closed_by(tab)
         for tab in (depth_tab, uncertainty_tab, mesh_tab, metres_tab, lens_tab, panorama_tab, files_tab):
@@ -139,6 +137,7 @@ class PhotoTab:
             controller.after(job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET))
         self.inputs.follow_checkpoint(page)
         self.runtime.connect(page, self.inputs)
+        on(page.load, self.history.on_load, self.history.browser, [self.history.runs, self.history.strip])
         changed = [*self.inputs.outputs, *controller.outputs]
         controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))
 

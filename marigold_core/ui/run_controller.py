@@ -192,8 +192,13 @@ class RunController:
         return self.service.prediction(result)
 
     def show_result(self, prediction: Prediction, sentence: str, values: Values) -> Update:
-        """Put a finished prediction on show, with a sentence about it."""
-        update = self._shown_so_far(prediction, self.service.keep(prediction), values)
+        """Put a finished prediction on show, with a sentence about it; it is on the disk from then on."""
+        key = self.service.keep(prediction)
+        try:
+            self.service.persist(key)
+        except ExportError as error:  # it is in memory still
+            sentence = f"{sentence} {text.NOT_PERSISTED.format(reason=error)}"
+        update = self._shown_so_far(prediction, key, values)
         for screen in self.screens:
             update |= screen.finish(prediction, values)
         return update | self.idle(sentence)

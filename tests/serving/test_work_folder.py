@@ -43,6 +43,18 @@ def test_what_lies_unchanged_goes_and_the_rest_stays(tmp_path: Path) -> None:
     assert left_in(tmp_path) == [f"{RESULTS}/batch/a.png", "somebody else's"]
 
 
+def test_what_another_process_put_there_goes_too_unless_that_says_that_it_is_in_use(tmp_path: Path) -> None:
+    for name in (HASH, "cd" * 32):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo.jpg").write_bytes(b"0")
+        os.utime(tmp_path / name, (5, 5))
+    ours, other = Janitor(tmp_path), Janitor(tmp_path, [tmp_path / HASH / "photo.jpg"])
+    ours.clear(0)
+    other.clear(KEPT_S - 1)
+    ours.clear(KEPT_S)
+    assert left_in(tmp_path) == [f"{HASH}/photo.jpg"]
+
+
 @pytest.mark.parametrize("jump_s", [-3600, 3 * 3600, 10 * 365 * 86400])
 def test_a_clock_that_jumps_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float) -> None:
     """The photo of a job that waits stays there."""

@@ -353,6 +353,23 @@ def test_a_picked_run_is_on_show_again_under_its_own_id(controller: RunControlle
     assert strip.pressed == [False, True]
 
 
+def test_another_process_brings_the_runs_of_a_browser_back(tmp_path: Path) -> None:
+    """The browser holds ids alone; what it sends that is no id of a kept result is left out."""
+    controller = RunController(Service(tmp_path))
+    strip, update = Strip(controller), {}
+    for seed in (1, 2):
+        update = strip.history.finish(made := depth(seed=seed), strip.values)
+        strip.take(update)
+        controller.service.persist(controller.service.keep(made))
+    later = History(RunController(Service(tmp_path)))
+    runs, drawn = later.on_load([*update[strip.history.browser], "../../etc", 7, "0" * 32])
+    assert [run.key for run in runs] == update[strip.history.browser] and "seed 1" in drawn
+    assert [replace(run, picture="") for run in runs] == [
+        replace(run, picture="") for run in strip.values[strip.history.runs]
+    ]
+    assert later.on_load({"no": "list"})[0] == later.on_load(None)[0] == []
+
+
 def test_the_strip_is_bounded(controller: RunController) -> None:
     strip = Strip(controller)
     for seed in range(MOST_RUNS + 3):

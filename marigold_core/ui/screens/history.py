@@ -1,15 +1,18 @@
 """The runs of this visit as a strip of small pictures; a click on one brings its result back."""
 
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
+from typing import cast
 
 import gradio as gr
 import numpy as np
 from gradio.components import Component
 from PIL import Image
 
+from marigold_core.errors import ExportError
 from marigold_core.images.colormaps import to_rgb
 from marigold_core.images.differences import shrink
 from marigold_core.prediction import Prediction
@@ -42,6 +45,7 @@ class History(Screen):
         """Draw the strip."""
         super().__init__(controller)
         self.runs = gr.State([])
+        self.browser = gr.BrowserState([], storage_key="marigold-runs", secret="marigold")  # ids, for the next visit
         self.strip = gr.HTML(self.draw([], None), js_on_load=script("history.js"), elem_id="history")
 
     @property
@@ -52,7 +56,7 @@ class History(Screen):
     @property
     def outputs(self) -> list[Component]:
         """List what a new result changes."""
-        return [self.runs, self.strip]
+        return [self.runs, self.browser, self.strip]
 
     def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
         """Mark no run."""
@@ -65,30 +69,41 @@ class History(Screen):
             return {self.strip: self.draw(runs, None)}
         key = self.controller.service.keep(prediction)
         if key not in [run.key for run in runs]:
-            picture = _thumbnail(prediction, self.controller.colours.read(values))
-            new = PastRun(key, picture, _made_with(prediction), _identity(prediction))
+            new = _past_run(key, prediction, self.controller.colours.read(values))
             runs = [new, *(run for run in runs if run.identity != new.identity)][:MOST_RUNS]
-        return {self.runs: runs, self.strip: self.draw(runs, key)}
+        return {self.runs: runs, self.browser: [run.key for run in runs], self.strip: self.draw(runs, key)}
 
     def listen(self) -> None:
         """Bring a picked run back."""
         controller = self.controller
         controller.after(on(self.strip.click, self.on_pick, {*controller.inputs}, controller.outputs))
 
+    def on_load(self, keys: object) -> tuple[list[PastRun], str]:
+        """Bring back the runs of this browser that are still kept, also those that another process has made."""
+        runs = list[PastRun]()
+        for key in cast(list[object], keys)[:MOST_RUNS] if isinstance(keys, list) else ():
+            with suppress(ExportError):
+                if isinstance(key, str):
+                    runs.append(_past_run(key, self.controller.service.prediction(key), ColourSettings()))
+        return runs, self.draw(runs, None)
+
     def on_pick(self, values: Values, event: gr.EventData) -> Update:
         """Put the picked run back on show, or report that its result is no longer kept."""
-        runs: list[PastRun] = values[self.runs]
-        picked = next((run for run in runs if run.key == event.run), None)
-        if picked is None or not self.controller.service.keeps(picked.key):
-            return {self.controller.status: status_line(text.RUN_GONE), self.strip: self.draw(runs, None)}
+        if not self.controller.service.keeps(event.run):
+            return {self.controller.status: status_line(text.RUN_GONE), self.strip: self.draw(values[self.runs], None)}
         with translate_errors():
-            prediction = self.controller.service.prediction(picked.key)
-            return self.controller.show_result(prediction, text.RUN_BACK.format(made=", ".join(picked.made)), values)
+            prediction = self.controller.service.prediction(event.run)
+            made = ", ".join(_made_with(prediction))
+            return self.controller.show_result(prediction, text.RUN_BACK.format(made=made), values)
 
     def draw(self, runs: list[PastRun], current: str | None) -> str:
         """Draw the strip, the run on show marked -> HTML."""
         kept = {run.key for run in runs if self.controller.service.keeps(run.key)}
         return render("history", runs=runs, kept=kept, current=current)
+
+
+def _past_run(key: str, prediction: Prediction, colours: ColourSettings) -> PastRun:
+    return PastRun(key, _thumbnail(prediction, colours), _made_with(prediction), _identity(prediction))
 
 
 def _made_with(prediction: Prediction) -> tuple[str, ...]:

@@ -300,6 +300,7 @@ NO_RUNS = "The runs of this visit line up here."
 RUN_SEED, RUN_TILES, RUN_METRES = "seed {seed}", "{per_side}×{per_side} tiles", "in metres"
 RUN_BACK = "An earlier run: {made}."
 RUN_GONE = "The result of this run had to make room for later ones; run the photo again."
+NOT_PERSISTED = "It is gone when the server restarts: {reason}"
 RUN_GONE_SHORT = "made room"
 
 # 3D

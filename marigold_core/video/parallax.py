@@ -20,6 +20,7 @@ from marigold_core.video.settings import ParallaxSettings
 FILES = {"clip": "parallax.mp4", "invented": "parallax_invented.mp4"}
 CRACK_PX = 1.5  # neighbours of one surface part by less
 FILL_PX = 3.0  # over which filled pixels are blurred among themselves: streaks are seen more than softness
+RIM = 0.004  # of the longest edge
 SAME_SURFACE = 0.05  # relative difference of z, below which two neighbours lie on one surface
 
 
@@ -49,7 +50,7 @@ def views(
     size = max(2, round(width * scale)), max(2, round(height * scale))
     photo = cv2.resize(prediction.photo, size, interpolation=cv2.INTER_AREA)
     z = cv2.resize(metric_z(prediction, mesh), size, interpolation=cv2.INTER_LINEAR)
-    z = sharpen(z, mesh.edge_cut).astype(np.float32)
+    z = with_rims(sharpen(z, mesh.edge_cut).astype(np.float32))
     focal = focal_length_px(size[0], field_of_view(prediction, mesh))
     near, still = float(z.min()), 2 / (1 / float(z.min()) + 1 / float(z.max()))
     path = camera_path(settings) * near
@@ -59,6 +60,15 @@ def views(
     for right, down, forward in path:
         picture, filled = seen_from(photo, z, focal, (right, down, forward), still)
         yield picture[inside], filled[inside]
+
+
+def with_rims(z: np.ndarray) -> np.ndarray:
+    """Let near things [h, w] reach ``RIM`` further: outlines of depth lie a little inside those of the photo.
+
+    What was left of a thing on its background would stay there when it moves, and colour what is filled in.
+    """
+    reach = max(1, round(RIM * max(z.shape)))
+    return cv2.erode(z, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
 
 
 def seen_from(

@@ -59,6 +59,15 @@ def test_the_camera_comes_back_and_comes_nearer(prediction: Prediction) -> None:
     assert red[3] > 1.2 * red[0] and red[0] == 400  # 1 / (1 - .3) on each side, less what the middle is kept still by
 
 
+def test_a_thing_moves_whole_where_its_depth_ends_before_its_outline(prediction: Prediction) -> None:
+    values = np.ones(SIZE, np.float32)
+    values[21:39, 31:49] = 0.0
+    settings = ParallaxSettings(motion="sideways", seconds=1, rate=8, amount=0.12, longest_px=80)
+    for picture, _ in views(replace(prediction, values=values), settings, MESH):
+        columns = np.flatnonzero(picture[picture.shape[0] // 2, :, 0] > 100)
+        assert np.ptp(columns) + 1 == len(columns) <= 21  # none of it stays behind
+
+
 def test_a_photo_becomes_a_clip_that_says_what_is_invented(prediction: Prediction, tmp_path: Path) -> None:
     settings = ParallaxSettings(seconds=0.5, rate=10, amount=0.3)
     *progress, files = stream_parallax(prediction, tmp_path, settings, MESH)

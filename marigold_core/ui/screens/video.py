@@ -110,13 +110,16 @@ class VideoScreen:
         }
         settings, pace = preset_settings(preset, checkpoint), Pace()
         predictor = yield from self._loaded(checkpoint, pace)
-        began, first = perf_counter(), None
+        began = since = perf_counter()
+        first, last = None, 0
         with closing(run_clip(predictor, source, work.folder, settings, VIDEO)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    first = event.done if first is None else first
+                    if first is None or event.done < last:  # the frames of the next file are counted anew
+                        first, since = event.done, perf_counter()
+                    last = event.done
                     if pace.is_due:
-                        yield {self.status: _progress(event, first, perf_counter() - began)}
+                        yield {self.status: _progress(event, first, perf_counter() - since)}
                         pace.wait(0)
                 else:
                     yield self._done(event, perf_counter() - began)

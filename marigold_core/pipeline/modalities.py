@@ -175,7 +175,7 @@ class Intrinsics:
 
     def _parts(self, values: Tensor) -> list[Tensor]:
         """Split values [B, C, H, W] into those of each layer."""
-        return list(values.split([layer.width for layer in self.layers], dim=1))
+        return list(torch.split(values, [layer.width for layer in self.layers], dim=1))
 
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
         """Encode layers [B, C, H, W] as pictures [B, 3 * pictures, H, W] in [-1, 1]; invalid pixels are -1.

@@ -397,6 +397,7 @@ def test_objects_are_shown_as_labelled_boxes(tiny_depth: Path, sample: RenderedS
     assert made.values.shape == (*SIZE, 4) and set(np.unique(made.values[..., 3])) <= set(range(len(CLASSES)))
     planted = replace(made, values=perfect(modality, sample))
     (box,) = planted.boxes()
+    assert sample.instances is not None
     (true,) = true_boxes(sample.instances, sample.labels, tuple(LABELS))
     assert box.name == "object" and box.iou(true) > 0.8
     assert main_layer(planted) == "boxes" and [name for _, name in offered(planted)][:2] == ["photo", "boxes"]

@@ -47,5 +47,5 @@ def draw_centres(instances: np.ndarray, labels: np.ndarray, names: tuple[str, ..
 
 def with_centres(values: Tensor, names: tuple[str, ...]) -> Tensor:
     """Turn numbers and classes of things [B, 2, H, W] into centre, width, height and class [B, 4, H, W]."""
-    drawn = [torch.from_numpy(draw_centres(*picture.numpy(), names)) for picture in values]
+    drawn = [torch.from_numpy(draw_centres(picture[0].numpy(), picture[1].numpy(), names)) for picture in values]
     return torch.cat([torch.stack(drawn), values[:, 1:]], dim=1)

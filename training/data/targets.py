@@ -220,7 +220,7 @@ class IntrinsicsTarget(Target):
         if rendered.albedo is None:
             raise MarigoldError(f"{sample.name} was rendered without albedo, by an older version: render it again.")
         albedo = rendered.albedo / np.float32(255)
-        found = [albedo]
+        found: list[np.ndarray] = [albedo]
         if len(self.modality.layers) > 1:
             light, surface = (to_linear(colours) for colours in (sample.rgb / np.float32(255), albedo))
             found.append(np.clip(light / np.maximum(surface, DARKEST), 0, 1).astype(np.float32))

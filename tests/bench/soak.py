@@ -30,7 +30,7 @@ from tests.bench.timing import machine
 from tests.helpers.app_server import ROOT, serve
 from tests.helpers.slow_app import STEP_S, inside
 
-SETTLED = 200  # jobs after which memory counts
+SETTLED = 1000  # jobs after which memory counts: of so many sessions Gradio keeps what it holds, .7 MiB each
 WIDTHS = range(32, 32 + 8 * 32, 8)  # of photos, which tell jobs apart
 
 

@@ -62,7 +62,7 @@ Serve = Callable[..., Any]
 def serve(tmp_path: Path) -> Serve:
     """``serve(load)`` makes a service with fake pipelines; ``load`` is one of them or makes one of a name."""
 
-    def serve(load: Any = None, **options: int) -> Any:
+    def serve(load: Any = None, **options: Any) -> Any:
         made = load or SlowPipeline()
         loader: Any = made if callable(made) else lambda name: made
         return Service(tmp_path, loader=loader, **options)

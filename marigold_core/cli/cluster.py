@@ -204,7 +204,9 @@ def _last(events: Any) -> Any:
     return progress.result
 
 
-def _outcomes(jobs: Sequence[Job], work: Work, address: str, options: ClusterOptions) -> Generator[tuple[int, Outcome]]:
+def _outcomes(
+    jobs: Sequence[Job], work: Work, address: str, options: ClusterOptions, actor: type[Actor] = Actor
+) -> Generator[tuple[int, Outcome]]:
     """Run the jobs on the cluster -> the number of each and its outcome, as they end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -226,7 +228,7 @@ def _outcomes(jobs: Sequence[Job], work: Work, address: str, options: ClusterOpt
         pool = data.ActorPoolStrategy(min_size=1, initial_size=actors, max_size=options.ray_actors)
         photos_of = data.from_items(rows, override_num_blocks=-(-len(rows) // photos))
         mapped = photos_of.map_batches(
-            Actor,
+            actor,
             fn_constructor_args=(work, environment),
             batch_size=1,
             compute=pool,

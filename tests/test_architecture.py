@@ -56,7 +56,7 @@ PLACES = {
     "h5py": {"training"},
     "peft": {"training"},
     "yaml": {"training"},
-    "scipy": {"geometry", "calibration", "training"},
+    "scipy": {"geometry", "calibration", "pipeline", "training"},
     "packaging": {"cli"},
 }
 EVERYWHERE = {"numpy"}

@@ -56,7 +56,8 @@ PLACES = {
     "h5py": {"training"},
     "peft": {"training"},
     "yaml": {"training"},
-    "scipy": {"geometry", "calibration", "pipeline", "training"},
+    "scipy": {"images", "geometry", "calibration", "pipeline", "training"},
+    "tifffile": {"images"},
     "packaging": {"cli"},
 }
 EVERYWHERE = {"numpy"}

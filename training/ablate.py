@@ -100,7 +100,7 @@ _PLAIN: dict[str, object] = {"shares": None, "photographic": 0.0}
 _HALF = Variant("synthetic, first half", _PLAIN, data=(0,), cost=2)
 PAPER = "Ke et al. 2024 (CVPR)"
 BOTH = ("NYUv2", "KITTI")
-END_TO_END_COST = 2.0  # measured with nano (training/NOTES.md): its step also runs the decoder, forward and backward
+END_TO_END_COST = 2.0  # assumed, not measured: its step also runs the decoder, forward and backward
 SHARES = (100, 95, 90, 50, 0)  # percent of the first data set
 BUNDLE = "checkpoint"  # label of a checkpoint that is not trained
 

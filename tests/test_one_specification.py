@@ -32,20 +32,9 @@ from marigold_core.settings import (
     help_text,
 )
 from marigold_core.ui import text
-from marigold_core.ui.api import (
-    BESIDE,
-    CLIP,
-    DEPTH,
-    ENDPOINTS,
-    PANORAMA,
-    PHOTO,
-    CompareOutput,
-    DepthOutput,
-    EffectOutput,
-    GivenOutput,
-    MeshOutput,
-    handler,
-)
+from marigold_core.ui.api.arguments import CompareOutput, DepthOutput, EffectOutput, GivenOutput, MeshOutput
+from marigold_core.ui.api.declare import handler
+from marigold_core.ui.api.endpoints import BESIDE, CLIP, DEPTH, ENDPOINTS, PANORAMA, PHOTO
 from marigold_core.ui.controls.settings import DEFAULT_PRESET
 from marigold_core.ui.page import build
 from marigold_core.ui.screens.mesh import FIELDS, MOST_TRIANGLES

@@ -42,7 +42,7 @@ def read(path: Path) -> Prediction:
         with np.load(path, allow_pickle=False) as stored:
             made = _made(json.loads(stored[_TEXT].tobytes()), {name: stored[name] for name in stored.files})
         if not isinstance(made, Prediction):
-            raise TypeError(type(made))
+            raise TypeError("no prediction")
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise ExportError("The kept result is missing or damaged; run the photo again.") from error
     return made

@@ -26,7 +26,10 @@ from marigold_core import __version__
 from marigold_core.errors import ImageError, SettingsError
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
-from marigold_core.ui.api import ENDPOINTS, Answer, Arguments, Endpoint, fault
+from marigold_core.ui.api.answers import Answer
+from marigold_core.ui.api.arguments import Arguments
+from marigold_core.ui.api.checks import fault
+from marigold_core.ui.api.endpoints import ENDPOINTS, Endpoint
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.middleware import MCP_LIMIT

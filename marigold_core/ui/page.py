@@ -12,7 +12,7 @@ from marigold_core.errors import ImageError
 from marigold_core.files import examples
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
-from marigold_core.ui.api import add_endpoints
+from marigold_core.ui.api.declare import add_endpoints
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.given_depth import GivenDepth
 from marigold_core.ui.controls.replay import ReplayButton

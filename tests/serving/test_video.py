@@ -11,7 +11,8 @@ from marigold_core.errors import SettingsError
 from marigold_core.serving import video
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
-from marigold_core.ui import api
+from marigold_core.ui.api import runs
+from marigold_core.ui.api.endpoints import ENDPOINTS
 from marigold_core.video.settings import VideoSettings
 from tests.helpers.clips import scene, write_clip
 
@@ -41,8 +42,8 @@ def test_all_frames_together_are_bounded(service: Service, clip: Path, tiny_dept
 
 def test_a_call_that_is_stopped_leaves_no_files(service, clip: Path, tiny_depth: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
-    monkeypatch.setattr(api, "get_upload_folder", lambda: str(tmp_path / "uploads"))
-    endpoint = next(one for one in api.ENDPOINTS if one.name == "video")
+    monkeypatch.setattr(runs, "get_upload_folder", lambda: str(tmp_path / "uploads"))
+    endpoint = next(one for one in ENDPOINTS if one.name == "video")
     given: dict[str, Any] = {**endpoint.complete([clip, *[None] * len(endpoint.arguments)]), "num_inference_steps": 1}
     answers: Any = endpoint.run(service, given)
     while not next(answers)["progress"].startswith("frame 2"):

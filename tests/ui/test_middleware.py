@@ -13,7 +13,9 @@ from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.files import examples
 from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui import middleware, offered_checkpoints, text
-from marigold_core.ui.api import ENDPOINTS, Endpoint, _file, fault
+from marigold_core.ui.api.checks import fault
+from marigold_core.ui.api.endpoints import ENDPOINTS, Endpoint
+from marigold_core.ui.api.files import describe_file
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.middleware import (
@@ -301,7 +303,7 @@ def test_null_stands_for_the_default():
 
 def test_a_file_is_described_completely(tmp_path):
     (tmp_path / "a b.glb").write_bytes(b"12345")
-    described = _file(tmp_path / "a b.glb")
+    described = describe_file(tmp_path / "a b.glb")
     assert described["url"] == f"/gradio_api/file={tmp_path}/a%20b.glb"
     assert (described["size"], described["orig_name"], described["mime_type"]) == (5, "a b.glb", "model/gltf-binary")
     assert described["meta"] == {"_type": "gradio.FileData"}

@@ -47,8 +47,8 @@ def test_it_is_offered_for_a_panorama_and_gives_a_mesh_all_around(tab: page.Phot
     values: dict[Any, Any] = {widget: getattr(widget, "value", None) for widget in screen.given}
     values[tab.controller.result] = tab.controller.service.keep(made)
     offered = screen.finish(made, values)
-    (seen,) = [one for widget, one in offered.items() if isinstance(widget, gr.Tab)]
-    assert seen.constructor_args["visible"]
+    (offer,) = [one for widget, one in offered.items() if isinstance(widget, gr.Tab)]
+    assert offer.constructor_args["visible"]
     hidden = screen.finish(predicted(tab, photo(64, 96), tiny_depth), values)
     assert [one.constructor_args["visible"] for widget, one in hidden.items() if isinstance(widget, gr.Tab)] == [False]
 
@@ -56,7 +56,7 @@ def test_it_is_offered_for_a_panorama_and_gives_a_mesh_all_around(tab: page.Phot
     told = " ".join(str(update.get(tab.controller.status)) for update in updates)
     assert "Looking front" in told and "Looking down" in told
     came = updates[-1][screen.unseen]
-    seen = {screen.unseen: came, tab.controller.open_tab: OpenTab()}
+    seen: dict[Any, Any] = {screen.unseen: came, tab.controller.open_tab: OpenTab()}
     assert Path(came).stat().st_size > 1000 and screen.on_made(seen)[screen.scene] is NO_CHANGE  # another tab is open
     seen[tab.controller.open_tab].set(text.TAB)
     assert screen.on_made(seen)[screen.scene].constructor_args["value"] == came

@@ -1,0 +1,153 @@
+"""What endpoints answer: names of files and figures."""
+
+from typing import Any, NotRequired, TypedDict
+
+from gradio.data_classes import FileData
+
+from marigold_core.calibration.calibrate import Calibrated, Measured
+
+Answer = dict[str, Any]
+
+
+class DepthResult(TypedDict, total=False):
+    """Files by format name, as requested, and the manifest; while a job runs only ``progress``."""
+
+    npy: FileData
+    png16: FileData
+    color: FileData
+    uncertainty: FileData
+    uncertainty_npy: FileData
+    normals: FileData
+    normals_npy: FileData
+    glb: FileData
+    ply: FileData
+    stl: FileData
+    exr: FileData
+    controlnet: FileData
+    height: FileData
+    rgbz: FileData
+    photo: FileData
+    depth_mm: FileData
+    intrinsics: FileData
+    transforms: FileData
+    side_by_side: FileData
+    stereo: FileData
+    stereo_filled: FileData
+    lithophane: FileData
+    relief_3mf: FileData
+    albedo: FileData
+    albedo_16bit: FileData
+    roughness: FileData
+    roughness_16bit: FileData
+    metallicity: FileData
+    metallicity_16bit: FileData
+    shading: FileData
+    shading_16bit: FileData
+    residual: FileData
+    residual_16bit: FileData
+    classes: FileData
+    classes_16bit: FileData
+    layers: FileData
+    layers_exr: FileData
+    manifest: dict[str, Any]
+    progress: str
+
+
+class HintResult(TypedDict):
+    """One hint beside what the map has there; of a flat patch the steepness that makes it flat."""
+
+    hint: str
+    given: float
+    found: float
+    unit: str
+
+
+class Solution(TypedDict):
+    """Scale * value + shift is the depth, its logarithm or its inverse; a completion has neither.
+
+    The errors are standard errors.
+    """
+
+    kind: str
+    space: str
+    scale: NotRequired[float]
+    scale_error: NotRequired[float]
+    shift: NotRequired[float]
+    shift_error: NotRequired[float]
+    residuals: list[HintResult]
+    how: str
+
+
+class MetresResult(DepthResult, total=False):
+    """The files of a calibrated result, and what the hints have led to."""
+
+    calibration: Solution
+
+
+class CompareResult(TypedDict, total=False):
+    """The sheets as PNG, the table as CSV, and its rows; while a job runs only ``progress``."""
+
+    sheet: FileData
+    differences: FileData
+    table: FileData
+    rows: list[dict[str, Any]]
+    progress: str
+
+
+class PanoramaResult(TypedDict, total=False):
+    """Distances, their pictures, the mesh, and what they were made with; while a job runs only ``progress``."""
+
+    npy: FileData
+    png16: FileData
+    color: FileData
+    glb: FileData
+    record: dict[str, Any]
+    progress: str
+
+
+class VideoResult(TypedDict, total=False):
+    """Clips as MP4, frames as ZIP, a table of the frames, and what they were made with."""
+
+    color: FileData
+    grey: FileData
+    side_by_side: FileData
+    exr: FileData
+    png16: FileData
+    ply: FileData
+    glb: FileData
+    table: FileData
+    record: dict[str, Any]
+    progress: str
+
+
+class ParallaxResult(TypedDict, total=False):
+    """The clip, and one that is white where its pixels are invented."""
+
+    clip: FileData
+    invented: FileData
+    progress: str
+
+
+class DefocusResult(TypedDict, total=False):
+    """The picture, and one that is white where its pixels are invented."""
+
+    picture: FileData
+    invented: FileData
+    progress: str
+
+
+def solution(found: Measured) -> Solution:
+    """Gather what the hints have led to, in numbers."""
+    answer: Solution = {
+        "kind": found.kind,
+        "space": found.space,
+        "residuals": [
+            {"hint": one.hint, "given": one.given, "found": one.found, "unit": one.unit} for one in found.residuals
+        ],
+        "how": found.how,
+    }
+    if isinstance(found, Calibrated):
+        answer["space"] = found.affine_space
+        answer["scale"], answer["scale_error"] = found.scale, found.scale_error
+        answer["shift"], answer["shift_error"] = found.shift, found.shift_error
+    return answer

@@ -1,0 +1,157 @@
+"""What runs behind each endpoint: a generator of answers, progress first, the result last."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+from gradio.utils import get_upload_folder
+
+from marigold_core.calibration.calibrate import Hints, calibrate, check_hints, measured
+from marigold_core.checkpoints.registry import Checkpoint
+from marigold_core.files.panorama import save_panorama
+from marigold_core.images.photo import Photo, load_photo
+from marigold_core.pipeline.panorama import stream_panorama
+from marigold_core.prediction import Prediction, Progress, ProgressEvents
+from marigold_core.serving.jobs import Service
+from marigold_core.serving.video import SharedPredictor, run_clip, shared_predictor
+from marigold_core.settings import ColourSettings, Format, Frozen, MeshSettings, Settings
+from marigold_core.ui import text
+from marigold_core.ui.api.answers import Answer, solution
+from marigold_core.ui.api.arguments import Arguments, read_checkpoint, read_comparison, read_given, read_hints, take
+from marigold_core.ui.api.files import USUAL, check_made, describe_file, describe_files, wanted_files
+from marigold_core.ui.text import compare as compare_text
+from marigold_core.video.settings import VideoSettings
+
+Run = Callable[[Service, Arguments], Iterator[Answer]]
+
+
+def run_depth(service: Service, given: Arguments) -> Iterator[Answer]:
+    """Predict a photo."""
+    prediction = yield from _run(service, given["photo"], given, USUAL)
+    yield _files(service, prediction, given, USUAL)
+
+
+def run_mesh(service: Service, given: Arguments) -> Iterator[Answer]:
+    """Predict a photo and build its mesh."""
+    prediction = yield from _run(service, given["photo"], given, ("glb",))
+    yield _files(service, prediction, given, ("glb",))
+
+
+def run_metres(service: Service, given: Arguments) -> Iterator[Answer]:
+    """Predict a photo in metres. Raises: CalibrationError before the model is waited for."""
+    hints, photo = read_hints(given), load_photo(given["photo"])
+    check_hints(hints, photo.pixels.shape[:2], photo.fov_x_deg, photo.size)  # before the model is waited for
+    found = measured((yield from _run(service, photo, given, USUAL, hints)), hints)
+    yield {**_files(service, found, given, USUAL), "calibration": solution(found)}
+
+
+def run_given(service: Service, given: Arguments) -> Iterator[Answer]:
+    """Make files, and metres where there are hints, of a depth map from elsewhere."""
+    found, hints = read_given(given), read_hints(given)
+    if not hints.is_given:
+        yield _files(service, found, given, USUAL)
+        return
+    metres = calibrate(found, hints)
+    yield {**_files(service, metres, given, USUAL), "calibration": solution(metres)}
+
+
+def run_compare(service: Service, given: Arguments) -> Iterator[Answer]:
+    """Run every combination on one photo."""
+    requested, checkpoints = read_comparison(given)
+    key, sweep = service.begin_comparison(given["photo"], requested, checkpoints)
+    sweep.colormap, sweep.given = given["colormap"], read_given(given) if given["depth"] else None
+    for event in service.run_comparison(sweep):
+        if isinstance(event, Progress):
+            yield {"progress": event.stage}
+        else:
+            done, cells = sweep.done, text.count(len(sweep.places()), "cell")
+            yield {"progress": compare_text.CELLS.format(done=done, cells=cells)}
+    files = zip(compare_text.FILES, service.export_comparison(key), strict=True)
+    yield {**{name: describe_file(path) for name, path in files}, "rows": [row.record for row in sweep.rows()]}
+
+
+def run_panorama(service: Service, given: Arguments) -> Iterator[Answer]:
+    """Predict a panorama."""
+    mesh = take(MeshSettings, given)
+    predictor = yield from _predictor(service, given)
+    for event in stream_panorama(predictor, given["photo"], take(Settings, given), mesh):
+        if isinstance(event, Progress):
+            yield {"progress": event.stage}
+        else:
+            yield describe_files(save_panorama(event, _new_folder(), mesh=mesh, colours=take(ColourSettings, given)))
+
+
+def run_video(service: Service, given: Arguments) -> Iterator[Answer]:
+    """Predict a clip; one that is stopped leaves nothing."""
+    folder, settings, video = _new_folder(), take(Settings, given), take(VideoSettings, given)
+    how: dict[str, Any] = {"mesh": take(MeshSettings, given), "colours": take(ColourSettings, given)}
+    predictor, is_done = (yield from _predictor(service, given)), False
+    try:
+        with closing(run_clip(predictor, given["video"], folder, settings, video, **how)) as events:
+            for event in events:
+                if isinstance(event, Progress):
+                    yield {"progress": event.stage or "predicting"}
+                else:
+                    yield describe_files(event.files)
+                    is_done = True
+    finally:
+        if not is_done:  # a call that is stopped does not go on
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def effect(draw: Callable[..., Iterator[Progress | dict[str, Path]]], model: type[Frozen]) -> Run:
+    """Make what runs an effect of a photo, which ``draw`` draws from its depth with the settings of a ``model``."""
+
+    def run(service: Service, given: Arguments) -> Iterator[Answer]:
+        prediction = yield from _run(service, given["photo"], given)
+        for event in draw(service, prediction, _new_folder(), take(model, given), take(MeshSettings, given)):
+            yield {"progress": event.stage} if isinstance(event, Progress) else describe_files(event)
+
+    return run
+
+
+def _predictor(service: Service, given: Arguments) -> Generator[Answer, None, SharedPredictor]:
+    loading = shared_predictor(service, read_checkpoint(given))
+    while True:
+        try:
+            yield {"progress": next(loading).stage}
+        except StopIteration as end:
+            return cast(SharedPredictor, end.value)
+
+
+def _new_folder() -> Path:
+    return Path(get_upload_folder()) / secrets.token_hex(16)
+
+
+def _run(
+    service: Service, photo: str | Photo, given: Arguments, usual: tuple[Format, ...] = (), hints: Hints | None = None
+) -> Generator[Answer, None, Prediction]:
+    """Run a job, yielding its progress -> its prediction; closing this stops the job.
+
+    Files that the result, of the checkpoint's kind or of that of the hints, will not have are refused before the model
+    runs.
+    """
+    kind = hints.kind if hints else None
+
+    def check(record: Checkpoint) -> None:
+        for _ in check_made(given, usual, record, kind):
+            pass
+
+    checkpoint = read_checkpoint(given)
+    events = ProgressEvents(service.run(photo, take(Settings, given), checkpoint, check=check, hints=hints))
+    for event in events:
+        yield {"progress": event.stage}
+    return events.result
+
+
+def _files(service: Service, prediction: Prediction, given: Arguments, usual: tuple[Format, ...]) -> Answer:
+    """Keep a prediction and write its files, ``usual`` where no formats are given -> the answer that names them."""
+    formats, programs = wanted_files(given, usual, prediction.modality, prediction.fused)
+    colours = take(ColourSettings, given)
+    files = service.export(service.keep(prediction), formats, take(MeshSettings, given), colours, programs)
+    manifest = json.loads(files["manifest"].read_text(encoding="utf-8"))
+    return {"manifest": manifest, **{name: describe_file(path) for name, path in files.items() if name != "manifest"}}

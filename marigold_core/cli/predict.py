@@ -199,12 +199,13 @@ class Report:
 
     def status(self) -> int:
         """Return the exit status of the run."""
-        return self._output.status(SOME_FAILED if self.count("failed") else ALL_DONE)
+        lost = self._results is not None and self._results.failure is not None
+        return self._output.status(SOME_FAILED if lost or self.count("failed") else ALL_DONE)
 
     def close(self) -> None:
         """Print the table, the photos that failed last, and the sums; of very many photos those alone that failed."""
-        if self._results:
-            self._results.close()
+        if self._results and (failure := self._results.close()):
+            self._output.print(failure, sys.stderr)
         if not (self._quiet or self._as_json):
             states = ("done", "kept", "failed")
             sums = ", ".join(f"{self.count(state)} {state}" for state in states if self.count(state))
@@ -216,7 +217,13 @@ class Report:
 
 
 class Results:
-    """A file of one line a photo, written as the photos are done: CSV, or JSON by lines."""
+    """A file of one line a photo, written as the photos are done: CSV, or JSON by lines.
+
+    Attributes:
+        failure: the first refusal of the disk, since which lines are lost.
+    """
+
+    failure: OSError | None = None
 
     def __init__(self, path: Path) -> None:
         """Check the name. Raises: SettingsError for another ending, ExportError for a file that is not ours."""
@@ -238,7 +245,9 @@ class Results:
             raise ExportError(f"{self._path} cannot be written: {error.strerror}.") from None
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write a line. Raises: ExportError when the disk refuses."""
+        """Write a line; where the disk refuses, it and those after it are lost, the work goes on."""
+        if self.failure:
+            return
         try:
             if self._as_csv:
                 rows = [record.keys()] if self._is_empty else []
@@ -247,12 +256,16 @@ class Results:
             else:
                 self._file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise ExportError(f"{self._file.name} cannot be written: {error.strerror}.") from None
+            self.failure = error
         self._is_empty = False
 
-    def close(self) -> None:
-        """End the file."""
-        self._file.close()
+    def close(self) -> str | None:
+        """End the file -> a sentence where lines of it were lost."""
+        try:
+            self._file.close()  # which writes what an earlier refusal left
+        except OSError as error:
+            self.failure = self.failure or error
+        return self.failure and f"{self._path} could not be written to its end: {self.failure.strerror}."
 
 
 def _is_ours(path: Path) -> bool:

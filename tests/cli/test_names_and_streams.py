@@ -301,6 +301,23 @@ def test_a_full_disk_behind_the_output_costs_no_photo(
         assert TRACE not in ended.stderr and "could not be written: No space left on device." in ended.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_full_disk_behind_the_file_of_results_costs_no_photo(
+    ending: str, folder: Path, out: Path, tmp_path: Path, write, predict: Predict, monkeypatch, capsys
+) -> None:
+    for number in range(2):
+        write(folder / f"{number}.png", seed=number)
+    file, real = tmp_path / f"r.{ending}", Path.open
+    opened = lambda path, *words, **options: real(Path("/dev/full") if path == file else path, *words, **options)  # noqa: E731
+    monkeypatch.setattr(Path, "open", opened)
+    assert predict(folder, "--results", file) == cli.SOME_FAILED
+    told = capsys.readouterr()
+    assert results(out) == ["0", "1"] and "2 done" in told.out
+    assert told.err.count("No space left") == 1
+    assert f"{file} could not be written to its end: No space left on device." in told.err
+
+
 @pytest.mark.parametrize("both", [False, True])
 def test_a_reader_that_goes_away_costs_no_photo(both: bool, folder: Path, out: Path, tiny_depth: Path, write) -> None:
     for number in range(2):

@@ -387,6 +387,7 @@ def summary(prediction: Prediction, seconds: float, note: str | None) -> str:
     done = text.DONE.format(
         members=text.count(used.ensemble_size, "member"),
         steps=text.count(used.num_inference_steps, "step"),
+        tiles=text.tiles(used.tiles_per_side),
         seconds=seconds,
         width=width,
         height=height,

@@ -405,21 +405,28 @@ def test_a_pick_of_an_unknown_run_changes_nothing_on_show(controller: RunControl
 # ------------------------------------------------------------------------------- the cost
 
 
+def asked(steps: int, members: int, tiles: int = 1) -> Settings:
+    return Settings(num_inference_steps=steps, ensemble_size=members, tiles_per_side=tiles)
+
+
 def test_an_estimate_says_what_it_does_not_know() -> None:
-    timed = describe(1, 10, RuntimeEstimate(3.21, True, 0, PARTS), has_photo=True)
+    timed = describe(asked(1, 10), RuntimeEstimate(3.21, True, 0, PARTS), has_photo=True)
     assert timed == "1 step, 10 members: about 3.2 s."
-    guess = describe(1, 10, RuntimeEstimate(140, False, 2_600_000_000, PARTS), has_photo=False)
+    guess = describe(asked(1, 10), RuntimeEstimate(140, False, 2_600_000_000, PARTS), has_photo=False)
     assert guess.startswith("1 step, 10 members: roughly 2.3 minutes for 12 megapixels, a first guess.")
     assert "2.6 GB are downloaded" in guess
+    for measured in (True, False):
+        cut = describe(asked(4, 4, 2), RuntimeEstimate(21, measured, 0, PARTS), has_photo=True)
+        assert cut.startswith("4 steps, 4 members, 2×2 tiles: ")
 
 
 def test_a_host_that_lends_its_gpu_says_what_a_run_costs_or_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setenv("MARIGOLD_GPU_SECONDS", "20")
     parts = PartTimes(1.0, 0.5, 1.0)
-    fits = describe(4, 3, RuntimeEstimate(5.0, True, 0, parts), has_photo=True)
+    fits = describe(asked(4, 3), RuntimeEstimate(5.0, True, 0, parts), has_photo=True)
     assert "It asks for 10 s of your GPU time" in fits and "2 minutes" in fits
-    too_long = describe(4, 10, RuntimeEstimate(31.0, True, 0, parts), has_photo=True)
+    too_long = describe(asked(4, 10), RuntimeEstimate(31.0, True, 0, parts), has_photo=True)
     assert too_long.endswith("One run may have the GPU for 20 s: at most 4 members with these steps.")
-    none = describe(50, 1, RuntimeEstimate(27.0, True, 0, parts), has_photo=True)
+    none = describe(asked(50, 1), RuntimeEstimate(27.0, True, 0, parts), has_photo=True)
     assert none.endswith("One run may have the GPU for 20 s: choose fewer steps or a lower resolution.")

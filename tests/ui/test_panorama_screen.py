@@ -17,6 +17,7 @@ from marigold_core.ui.events import NO_CHANGE
 from marigold_core.ui.run_controller import OpenTab, Update
 from marigold_core.ui.screens.panorama import PanoramaScreen
 from marigold_core.ui.text import panorama as text
+from marigold_core.ui.theme import CSS
 
 
 @pytest.fixture
@@ -61,4 +62,5 @@ def test_it_is_offered_for_a_panorama_and_gives_a_mesh_all_around(tab: page.Phot
     seen[tab.controller.open_tab].set(text.TAB)
     assert screen.on_made(seen)[screen.scene].constructor_args["value"] == came
     assert str(updates[-1][screen.files]).count(" download>") == 5
+    assert "figcaption a[download]" in CSS.read_text(encoding="utf-8")  # as buttons
     assert updates[-1][tab.controller.actions.run].constructor_args["interactive"]

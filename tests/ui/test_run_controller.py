@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import run_controller, text
 from marigold_core.ui.events import NO_CHANGE
-from marigold_core.ui.run_controller import Job, RunController, Update
+from marigold_core.ui.run_controller import Job, RunController, Update, summary
 
 PHOTO = Photo(np.zeros((20, 30, 3), np.uint8), None, None)
 
@@ -83,6 +84,12 @@ def test_every_member_is_the_result_until_the_next_one(controller: RunController
     keys = [str(update[controller.result]) for update in updates if controller.result in update]
     assert shown_members(controller, updates[-1]) == 3
     assert len(keys) == 3 and len(set(keys)) == 1
+
+
+@pytest.mark.parametrize(("per_side", "begin"), [(1, "2 members, 1 step, 1.5 s"), (2, "2 members, 1 step, 2×2 tiles,")])
+def test_a_result_of_tiles_says_so(per_side: int, begin: str) -> None:
+    settings = Settings(num_inference_steps=1, ensemble_size=2, tiles_per_side=per_side).resolved(1, 64)
+    assert summary(replace(prediction(2), settings=settings), 1.5, None).startswith(begin)
 
 
 def test_states_come_at_most_so_often_and_begin_with_the_first_member(

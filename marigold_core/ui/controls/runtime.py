@@ -10,6 +10,7 @@ from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.images.photo import read_header
 from marigold_core.serving import hosting
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
+from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
 from marigold_core.ui.events import LIGHT, QUIET, on
@@ -38,22 +39,24 @@ class RuntimeLine:
                 made = self.controller.service.estimate(asked, size, check_checkpoint(values[inputs.checkpoint]))
             except MarigoldError:
                 return ""  # the run itself gives the reason
-            return describe(values[inputs.steps], values[inputs.members], made, has_photo=bool(values[photo]))
+            return describe(asked, made, has_photo=bool(values[photo]))
 
         given = {photo, *inputs.values}
         changes = [page.load, inputs.steps.change, inputs.members.change, inputs.resolution.change]
-        changes += [inputs.views.change, inputs.checkpoint.change, photo.change]
+        changes += [inputs.views.change, inputs.tiles.change, inputs.checkpoint.change, photo.change]
         # One event, so that a slow answer about earlier values never comes after that about the last ones.
         on(changes, estimate, given, self.line, trigger_mode="always_last")
         for job in self.controller.jobs:
             job.success(estimate, given, self.line, **LIGHT, **QUIET)
 
 
-def describe(steps: int, members: int, made: RuntimeEstimate, *, has_photo: bool) -> str:
+def describe(asked: Settings, made: RuntimeEstimate, *, has_photo: bool) -> str:
     """Describe a runtime estimate: what it is of, and what it does not include."""
+    steps = asked.num_inference_steps or 1
     sentence = (text.COST if made.measured else text.COST_GUESS).format(
         steps=text.count(steps, "step"),
-        members=text.count(members, "member"),
+        members=text.count(asked.ensemble_size, "member"),
+        tiles=text.tiles(asked.tiles_per_side),
         time=made.time,
         photo="" if has_photo else text.COST_USUAL,
     )

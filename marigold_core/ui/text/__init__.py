@@ -93,7 +93,7 @@ NEAR, FAR = "near", "far"
 READY = "Drop a photo, or pick an example."
 EXAMPLE = "An example, computed beforehand with {name}. Now try a photo of your own."
 STARTING = "Starting"
-DONE = "{members}, {steps}, {seconds:.1f} s · {width} × {height} · seed {seed} · {name}"
+DONE = "{members}, {steps}{tiles}, {seconds:.1f} s · {width} × {height} · seed {seed} · {name}"
 STOPPED = "Stopped. Your settings are as you left them."
 STOPPED_WITH = "Stopped. On show is a result of {members}."
 
@@ -284,8 +284,8 @@ READOUT_HINT = "Point at the picture to read its values, or come here with Tab a
 READ_DEPTH, READ_NORMAL, READ_UNCERTAINTY, READ_AT = "Depth", "Turned away from you by", "uncertainty", "at pixel"
 
 # Cost, and the runs of this visit
-COST = "{steps}, {members}: about {time}{photo}."
-COST_GUESS = "{steps}, {members}: roughly {time}{photo}, a first guess."
+COST = "{steps}, {members}{tiles}: about {time}{photo}."
+COST_GUESS = "{steps}, {members}{tiles}: roughly {time}{photo}, a first guess."
 COST_USUAL = " for 12 megapixels"
 COST_DOWNLOAD = " Before that, {size:.1f} GB are downloaded, once."
 GPU_TIME = (
@@ -348,6 +348,11 @@ NORMALS_ABOUT = (
 def count(number: int, singular: str) -> str:
     """Write "1 member" or "4 members"."""
     return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
+
+
+def tiles(per_side: int) -> str:
+    """Write ", 2×2 tiles" after what else a run is made of; nothing where the photo is not cut."""
+    return f", {RUN_TILES.format(per_side=per_side)}" if per_side > 1 else ""
 
 
 def capital(sentence: str) -> str:

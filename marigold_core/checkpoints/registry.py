@@ -23,7 +23,7 @@ from marigold_core.checkpoints.layout import (
     fingerprint,
 )
 from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
-from marigold_core.errors import CheckpointError
+from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.images.intrinsics import Layer
 from marigold_core.prediction import Kind
 from marigold_core.settings import Space
@@ -248,6 +248,15 @@ class TinyAutoencoder:
     def label(self) -> str:
         """Name and hash, as manifests record it."""
         return f"{self.name} {self.sha256}"
+
+
+def check_decoder(decoder: str, checkpoint: str, *, has_tiny: bool) -> None:
+    """Refuse a decoder that needs a tiny autoencoder where a checkpoint has none. Raises: SettingsError."""
+    if decoder != "own" and not has_tiny:
+        raise SettingsError(
+            f"decoder {decoder} needs a tiny autoencoder that fits {checkpoint}: name its folder"
+            f" or hub id, for the public checkpoints {TAESD}, by MARIGOLD_TINY_AUTOENCODER or tiny_autoencoder."
+        )
 
 
 def find_tiny_autoencoder(name: str, refetch: bool = False) -> TinyAutoencoder:

@@ -205,10 +205,10 @@ def _complete(asked: DepthReading, stated: DepthReading) -> tuple[DepthReading, 
     full = DepthReading(**every)
     if full.kind == "metric" and full.unit_m is None:
         raise SettingsError(
-            "Metres need unit_m, the depth in metres where the value of the map is 1; kind says metric."
+            "unit_m is needed for metres: the depth in metres where the value of the map is 1; kind says metric."
         )
     if full.kind == "affine" and full.measured == "ray":
-        raise SettingsError("Distances along rays need kind scale or metric; relative ones are taken along the axis.")
+        raise SettingsError("measured along rays needs kind scale or metric; relative depth is along the axis.")
     if kind == "metric":
         usual.pop("kind", None)
     if kind != "affine":
@@ -241,7 +241,7 @@ def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None)
     depth[~(depth < depth_map.NO_HIT)] = np.nan
     if full.measured == "ray":
         if fov_x_deg is None:
-            raise SettingsError("Distances along rays need the field of view (fov_x_deg), which the photo lacks.")
+            raise SettingsError("fov_x_deg is needed for distances along rays: the photo tells no field of view.")
         x, y = pixel_rays(depth.shape, fov_x_deg)
         depth = depth / np.sqrt(x * x + y * y + 1)
     if not np.isfinite(depth).any():

@@ -35,7 +35,7 @@ from marigold_core.calibration.calibrate import (
     completed,
     known_depths,
 )
-from marigold_core.checkpoints.registry import TAESD, Checkpoint, TinyAutoencoder
+from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, check_decoder
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, focal_length_px
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
@@ -475,11 +475,7 @@ class MarigoldPipeline:
             CheckpointError: it cannot be guided by known depths.
         """
         asked = settings or Settings()
-        if asked.decoder != "own" and self.tiny is None:
-            raise SettingsError(
-                f"decoder {asked.decoder} needs a tiny autoencoder that fits {self.checkpoint.name}: name its folder"
-                f" or hub id, for the public checkpoints {TAESD}, by MARIGOLD_TINY_AUTOENCODER or tiny_autoencoder."
-            )
+        check_decoder(asked.decoder, self.checkpoint.name, has_tiny=self.tiny is not None)
         if hints is not None and hints.guides:
             self._check_completion(asked)
             asked = asked.changed(num_inference_steps=asked.num_inference_steps or COMPLETION_STEPS)

@@ -66,7 +66,7 @@ def test_a_replay_without_the_map_is_one_sentence(place: Path, capsys) -> None:
         (["."], "The depth map cannot be read: it is no file."),
         (
             ["room_mm.png", "--kind", "metric"],
-            "Metres need unit_m, the depth in metres where the value of the map is 1",
+            "unit_m is needed for metres: the depth in metres where the value of the map is 1",
         ),
         (["room_mm.png", "--save-for", "rgbd"], "RGB-D for Open3D and SLAM needs depth in metres"),
         (["room_mm.png", "--greater", "up"], "greater must be 'farther' or 'nearer', but got 'up'."),

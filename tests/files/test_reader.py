@@ -90,11 +90,11 @@ def test_distances_along_rays_become_depth_along_the_axis() -> None:
 @pytest.mark.parametrize(
     ("reading", "message"),
     [
-        ({"kind": "metric"}, "Metres need unit_m"),
+        ({"kind": "metric"}, "unit_m is needed for metres"),
         ({"kind": "affine", "unit_m": 1.0}, "unit_m makes metres, but kind is affine"),
         ({"kind": "scale", "quantity": "disparity", "greater": "farther"}, "disparity of kind scale is nearer"),
-        ({"measured": "ray"}, "Distances along rays need kind"),
-        ({"measured": "ray", "unit_m": 1.0}, "need the field of view"),
+        ({"measured": "ray"}, "measured along rays needs kind"),
+        ({"measured": "ray", "unit_m": 1.0}, "the photo tells no field of view"),
         ({"unit_m": 0.0}, "unit_m must be greater than 0"),
         ({"greater": "far"}, "greater must be 'farther' or 'nearer'"),
     ],

@@ -281,7 +281,7 @@ def test_a_depth_map_from_elsewhere_becomes_files(client: Client, picture: Path,
         client.predict(photo, None, api_name="/import_depth")
     with pytest.raises(ValidationError, match="unit_m must be greater than 0"):
         client.predict(photo, depth, unit_m=-1, api_name="/import_depth")
-    with pytest.raises(ValidationError, match="Metres need unit_m"):
+    with pytest.raises(ValidationError, match="unit_m is needed for metres"):
         client.predict(photo, depth, kind="metric", api_name="/import_depth")
 
 

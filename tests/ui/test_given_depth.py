@@ -96,7 +96,7 @@ def test_without_a_file_it_is_the_depth_of_the_photo(tab: PhotoTab, tmp_path: Pa
     [
         ({"photo": None}, text.NO_PHOTO),
         ({"unit_m": "feet"}, "unit_m must be a valid number, but got 'feet'."),
-        ({"kind": "metric"}, "Metres need unit_m"),
+        ({"kind": "metric"}, "unit_m is needed for metres"),
         ({"kind": "scale", "greater": "nearer", "quantity": "depth"}, "depth of kind scale is farther"),
     ],
 )

@@ -226,6 +226,7 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
         (DEPTH, {"checkpoint": "e2e-ft", "num_inference_steps": 4}, "num_inference_steps", "ask for 1 denoising step"),
         (DEPTH, {"checkpoint": "lotus-d", "ensemble_size": 3}, "ensemble_size", "is deterministic"),
         (MESH, {"checkpoint": "normals"}, "checkpoint", "A prediction of normals has no glb"),
+        *((one, {"decoder": "tiny"}, "decoder", "decoder tiny needs") for one in (DEPTH, MESH, DEFOCUS)),
         (METRES, {"anchors": [[5, 5, 2], [5, 5, 3]], "method": "completion"}, "anchors", "contradict each other"),
         (
             METRES,
@@ -247,6 +248,10 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
         ),
         (GIVEN, {"formats": ["uncertainty"]}, "formats", "a depth map from elsewhere has none"),
         (GIVEN, {"depth": None}, "depth", "This photo carries no depth map"),
+        (GIVEN, {"kind": "metric"}, "unit_m", "unit_m is needed for metres"),
+        (GIVEN, {"measured": "ray"}, "measured", "needs kind scale or metric"),
+        (GIVEN, {"measured": "ray", "kind": "scale"}, "fov_x_deg", "the photo tells no field of view"),
+        (GIVEN, {"quantity": "depth", "kind": "scale", "greater": "nearer"}, "quantity", "is farther where it"),
         (GIVEN, {"depth": __file__}, "depth", "This is no depth map that can be read"),
         (GIVEN, {"save_for": ["rgbd"]}, "save_for", "needs depth in metres"),
         (GIVEN, {"anchors": [[5, 5, 3]]}, "anchors", "alone cannot fix both the scale and the shift"),

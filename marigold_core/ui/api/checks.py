@@ -1,13 +1,14 @@
 """What is wrong with the arguments of a call, found before it takes a place in the queue."""
 
 import math
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 from marigold_core.calibration.calibrate import Hints, Method, calibrate, check_claim, check_guided, check_hints
-from marigold_core.checkpoints.registry import claim_of, default_checkpoint, family_of
+from marigold_core.checkpoints.registry import check_decoder, claim_of, default_checkpoint, family_of
 from marigold_core.comparison.sweep import check_alike, check_reading, count_cells, reduce_given
 from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.images.photo import MAX_PIXELS, read_header
@@ -38,7 +39,8 @@ def fault(endpoint: Endpoint, given: Arguments) -> tuple[str, str] | None:
             at = argument
     except MarigoldError as error:
         sentence = plain(str(error))
-        return next((name for name in given if sentence.startswith(f"{name} ")), at), sentence
+        named = (one.name for one in endpoint.arguments)  # files are no words that sentences begin with
+        return next((name for name in named if sentence.startswith(f"{name} ")), at), sentence
     return None
 
 
@@ -48,9 +50,10 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
     yield first
     if not given[first]:
         raise ImageError(text.NO_UPLOAD.format(what=first))
-    yield endpoint.arguments[0].name
     for model in (*MODELS, endpoint.output):
+        yield next((name for name in model.model_fields if name in given), endpoint.arguments[0].name)
         take(model, given)
+    yield "anchors"
     hints = read_hints(given) if "anchors" in given else None
     if "sizes" in given:
         yield from _check_comparison(given)
@@ -96,6 +99,8 @@ def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Ite
     if claim and hints:
         check_claim(claim.modality, claim.kind)
     yield from _check_meaning(settings, name, "num_inference_steps", "ensemble_size")
+    if not os.environ.get("MARIGOLD_TINY_AUTOENCODER"):  # whether one fits is known once both are loaded
+        check_decoder(settings.decoder, Path(name).name, has_tiny=False)
     if hints and hints.guides:
         check_guided(settings)
     if claim:  # else the job itself will tell

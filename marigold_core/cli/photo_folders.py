@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 STDIN = Path("-")
 SAME_FOLDER = "The output folder {word} is also the input folder; give another with -o."
 _TYPES = mimetypes.MimeTypes()  # the built-in table, not the machine's
+_PHOTOS = {f"image/{kind.lower()}" for kind in (*containers.READABLE, "HEIF")}  # that names are taken for
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def _walk(root: Path, out: Path, found: Found) -> Iterator[Path]:
 def _photos(files: Iterable[Path], found: Found) -> Iterator[Path]:
     """Yield the files that are photos by their name or their first bytes; say why the others are left out."""
     for path in files:
-        kind = _TYPES.guess_type(path.name, strict=False)[0]
-        reason = None if kind is not None and kind.startswith("image/") else _no_photo(path)
+        kind, packed = _TYPES.guess_type(path.name, strict=False)
+        reason = None if kind in _PHOTOS and not packed else _no_photo(path)
         if reason is None:
             yield path
         else:

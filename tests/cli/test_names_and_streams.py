@@ -43,11 +43,14 @@ def test_a_search_finds_what_the_decoder_reads_and_says_what_it_left_out(
     (folder / "notes.txt").write_text("BM is not a bitmap")
     (folder / "clip.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(99))
     (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    for name in ("logo.svg", "page.ico", "map.pnm", "scan.jpg.gz"):
+        (folder / name).write_bytes(b"P5 1 1 255\n\0")
     assert predict(folder) == cli.ALL_DONE
     assert results(out) == sorted(["a", *(Path(name).stem for name in names)])
     said = capsys.readouterr().err
-    for reason, name in (("not a photo", "notes.txt"), ("a video", "clip.mov"), ("hidden", "._a.png")):
-        assert f"left out: {reason}: {folder / name}\n" in said
+    others = ", ".join(str(folder / name) for name in ("logo.svg", "map.pnm", "notes.txt", "page.ico", "scan.jpg.gz"))
+    for reason, names in (("not a photo", others), ("a video", folder / "clip.mov"), ("hidden", folder / "._a.png")):
+        assert f"left out: {reason}: {names}\n" in said
 
 
 def test_a_folder_without_photos_says_what_is_in_it(folder: Path, predict: Predict, capsys) -> None:

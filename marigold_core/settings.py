@@ -33,7 +33,7 @@ class Frozen(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise SettingsError(sentence(error)) from None
+            raise SettingsError(sentence(error, type(self))) from None
 
     def changed(self, **values: Any) -> Self:
         """Make the same value with other values for some fields; all are checked again."""
@@ -284,14 +284,43 @@ def bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
     raise KeyError(f"{model.__name__}.{name} has no range")
 
 
-def sentence(error: ValidationError) -> str:
-    """The first fault of a pydantic error as one plain sentence: field, received value, what is accepted."""
+def sentence(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first fault of a pydantic error as one plain sentence: field, received value, what is accepted.
+
+    ``model`` is that of the fields, whose titles name the items of a list of fixed length.
+    """
     fault = error.errors()[0]
     name = next((str(part) for part in fault["loc"] if isinstance(part, str)), "")
     if fault["type"] == "extra_forbidden":
         return f"Unknown setting {name!r}."
     if fault["type"] == "value_error":
         return f"{fault['msg'].removeprefix('Value error, ').rstrip('.')}."
-    message = fault["msg"].removeprefix("Input should be ").replace("valid tuple", "list")
+    is_list = isinstance(fault["input"], list | tuple)
+    if fault["type"] == "missing" and not is_list:
+        return f"{name} is missing."
+    message = fault["msg"].removeprefix("Input should be ")
+    if not is_list:
+        message = message.replace("valid tuple", "list")
+    elif fault["type"] in ("missing", "too_short", "too_long"):
+        message = _titles(name, model) or _count(error)
     received = " ".join(reprlib.repr(fault["input"]).split())  # short and on one line, whatever was passed
     return f"{name} must be {message}, but got {received}."
+
+
+def _titles(name: str, model: type[BaseModel] | None) -> str:
+    """Name the items of a list of fixed length, x,y; nothing where they have no titles."""
+    field: dict[str, Any] = model.model_json_schema()["properties"].get(name, {}) if model else {}
+    items = [item for one in [field, *field.get("anyOf", [])] for item in one.get("prefixItems", [])]
+    return ",".join(item["title"] for item in items if "title" in item)
+
+
+def _count(error: ValidationError) -> str:
+    """Say how many values a list takes that has others."""
+    faults = error.errors()
+    limits: dict[str, Any] = faults[0].get("ctx", {})
+    missing = [int(fault["loc"][-1]) for fault in faults if fault["type"] == faults[0]["type"] == "missing"]
+    most = limits.get("max_length", 0)
+    bound, count = ("at most ", most) if most else ("at least ", limits.get("min_length", 1))
+    if missing:  # of a list of fixed length
+        bound, count = "", max(missing) + 1
+    return f"a list of {bound}{count} value{'s' * (count != 1)}"

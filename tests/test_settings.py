@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from marigold_core.errors import SettingsError
 from marigold_core.settings import (
     PRESETS,
     ColourSettings,
     Decoder,
+    Frozen,
     MeshSettings,
     Settings,
     Views,
@@ -19,6 +21,7 @@ from marigold_core.settings import (
     default,
     help_text,
 )
+from marigold_core.video.settings import DefocusSettings
 
 CHOICES = {"views", "follow_outlines", "decoder", "stereo_layout"}
 NUMBERS = [(model, name) for model in (Settings, MeshSettings) for name in model.model_fields if name not in CHOICES]
@@ -51,6 +54,32 @@ def test_other_views_are_refused_in_one_sentence(value: Any) -> None:
 def test_whether_outlines_are_followed_is_true_or_false(value: Any) -> None:
     with pytest.raises(SettingsError, match="^follow_outlines must be .*[.]$"):
         Settings(follow_outlines=value)
+
+
+class Listed(Frozen):
+    pair: tuple[float, float] = (0.0, 0.0)
+    counts: tuple[int, ...] = Field((1,), min_length=1, max_length=2)
+    needed: int
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "said"),
+    [
+        (DefocusSettings, {"focus": (10,)}, "focus must be x,y, but got (10,)."),
+        (DefocusSettings, {"focus": ()}, "focus must be x,y, but got ()."),
+        (DefocusSettings, {"focus": (5, 5, 5)}, "focus must be x,y, but got (5, 5, 5)."),
+        (DefocusSettings, {"focus": 5}, "focus must be a list, but got 5."),
+        (DefocusSettings, {"focus": [5, 5]}, "focus must be a valid tuple, but got [5, 5]."),
+        (Listed, {"needed": 1, "pair": (1.0,)}, "pair must be a list of 2 values, but got (1.0,)."),
+        (Listed, {"needed": 1, "counts": ()}, "counts must be a list of at least 1 value, but got ()."),
+        (Listed, {"needed": 1, "counts": (1, 2, 3)}, "counts must be a list of at most 2 values, but got (1, 2, 3)."),
+        (Listed, {}, "needed is missing."),
+    ],
+)
+def test_lists_of_other_lengths_are_refused_in_our_words(model: type, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        model(**values)
+    assert str(refused.value) == said
 
 
 @pytest.mark.parametrize(("model", "name"), NUMBERS)

@@ -1,6 +1,6 @@
 """What clips, and pictures with depth of field, are made with. Importing this module costs no torch and no PyAV."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -51,7 +51,7 @@ class ParallaxSettings(Frozen):
 class DefocusSettings(Frozen):
     """Where it is sharp, and how much it is blurred elsewhere."""
 
-    focus: tuple[float, float] | None = Field(
+    focus: tuple[Annotated[float, Field(title="x")], Annotated[float, Field(title="y")]] | None = Field(
         default=None, description="pixel of the photo, x and y, that is sharp; by default the middle"
     )
     aperture: float = Field(

@@ -34,7 +34,7 @@ NPY = b"\x93NUMPY"  # how such files begin
 NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray meets nothing
 _VALUES = ("z", "v", "y", "r")  # what the channel of values is called in a layer of an EXR file
 _MIST, _COLOURS = 10, 11  # ranks of EXR channels, below which they are depth
-_BLACK_IS_0, _RGB, _PLANES = 1, 2, 2  # values of TIFF tags: photometric interpretation, planar configuration
+_READ_AS_STORED, _PLANES = (0, 1, 2), 2  # values of TIFF tags: photometric (grey, RGB), planar configuration
 _MOST_PAGES = 64  # of a TIFF that are looked at
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by the orientation that a TIFF states
     2: np.fliplr,
@@ -269,6 +269,7 @@ def _from_picture(data: bytes) -> DepthMap:
     image = tones.opened(data, FORMATS)
     _check_size(*image.size)
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    white, full = _scaling(image)
     deep = ";16" in tones.raw_mode(image) and image.mode in ("RGB", "RGBA")
     if deep:
         planes = tones.deep_values(lambda: tones.opened(data, FORMATS))
@@ -276,7 +277,27 @@ def _from_picture(data: bytes) -> DepthMap:
         if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX") or "transparency" in image.info:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         planes = tones.grey_values(image.convert("L") if image.mode == "1" else image)
-    return DepthMap(_grey(np.atleast_3d(planes)), texts=texts)
+    values = _grey(np.atleast_3d(planes))
+    return DepthMap(values if white == full else np.rint(values * (white / full)), texts=texts)
+
+
+def _scaling(image: Image.Image) -> tuple[int, int]:
+    """The value of white in the file of a picture that is not decoded yet, and what Pillow scales it to.
+
+    Raises:
+        ImageError: Pillow would keep 8 bits of values that have more.
+    """
+    layout, full = tones.raw_mode(image), 65535 if image.mode == "I" else 255
+    if image.format == "PPM" and image.mode in ("L", "I", "RGB"):
+        args: Any = cast(Any, image).tile[0].args  # the layout alone where the values are taken as they are
+        white = full if isinstance(args, str) else int(args[1])
+        if white > full:
+            raise ImageError(
+                f"This PPM has colours up to {white}, of which 8 bits are read; save one grey value a pixel."
+            )
+        return white, full
+    white = {"1": 1, "L;2": 3, "L;4": 15}.get(layout) if image.format == "PNG" else None
+    return white or full, full
 
 
 def _from_tiff(data: bytes) -> DepthMap | None:
@@ -291,7 +312,7 @@ def _from_tiff(data: bytes) -> DepthMap | None:
     with tifffile.TiffFile(BytesIO(data)) as file:
         pages = [cast(Any, page) for page in islice(file.pages, _MOST_PAGES)]
         page = next((page for page in pages if not page.is_reduced), pages[0])
-        if page.photometric not in (_BLACK_IS_0, _RGB):
+        if page.photometric not in _READ_AS_STORED:
             return None
         count, has_alpha = page.samplesperpixel, bool({1, 2} & {*page.extrasamples})
         _check_size(page.imagewidth, page.imagelength)

@@ -13,7 +13,7 @@ from PIL import ImageCms as _ImageCms
 from marigold_core.errors import ImageError
 
 ImageCms: Any = _ImageCms  # untyped
-_PHOTOMETRIC = 262  # a TIFF tag
+_PHOTOMETRIC, _YCBCR = 262, 6  # a TIFF tag, and a value of it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 _BITS, _COUNT, _PLANAR, _FORMAT = (
     258,
@@ -76,7 +76,8 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     which libtiff hands over in this machine's order.
 
     Raises:
-        ImageError: a TIFF of numbers that Pillow does not read: of 64 bits, floats of 16, several floats a pixel.
+        ImageError: a TIFF that Pillow does not read: numbers of 64 bits, floats of 16, several floats a pixel, YCbCr
+            without compression.
         UnidentifiedImageError: other content that it does not read.
     """
     try:
@@ -91,6 +92,8 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     if image.mode == "L" and _sign(tags) == "signed":
         raise _unread(tags)  # as if they had no sign
     is_big, tiles = data.startswith(b"MM"), cast(Any, image).tile
+    if tags.get(_PHOTOMETRIC) == _YCBCR and tiles and tiles[0].codec_name == "raw":  # which Pillow finds cut short
+        raise ImageError("This TIFF has YCbCr colours without compression, which are not read; save it as RGB or grey.")
     if tags.get(_PLANAR) == 2 and set(tags.get(_BITS, ())) == {16} and tiles[0].codec_name == "raw":
         order = ";16B" if is_big else ";16L"
         cast(Any, image).tile = [tile._replace(args=(tile.args[0] + order, *tile.args[1:])) for tile in tiles]

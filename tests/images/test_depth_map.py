@@ -1,5 +1,7 @@
 """Depth maps as other programs write them: the values as they were planted, and what the file says of them."""
 
+import struct
+import zlib
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
@@ -66,6 +68,32 @@ def test_values_are_those_of_the_file(data: bytes) -> None:
     found = decode(data)
     np.testing.assert_array_equal(found.values, LEVELS)
     assert found.stated == DepthReading() and found.ends is None
+
+
+@pytest.mark.parametrize("most", [200, 254, 1000, 10000, 65534])
+def test_a_pgm_and_a_ppm_hold_the_values_up_to_their_own_white(most: int) -> None:
+    values = LEVELS * most // 200
+    head, kind = b" 24 18 %d\n" % most, "u1" if most < 256 else ">u2"
+    for data in (b"P5" + head + values.astype(kind).tobytes(), b"P2" + head + " ".join(map(str, values.flat)).encode()):
+        np.testing.assert_array_equal(decode(data).values, values)
+    colours = b"P6" + head + np.repeat(values, 3).astype(kind).tobytes()
+    if most < 256:
+        np.testing.assert_array_equal(decode(colours).values, values)
+    else:
+        with pytest.raises(ImageError, match=f"colours up to {most}, of which 8 bits are read"):
+            decode(colours)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_png_of_few_bits_holds_its_values_as_stored(bits: int) -> None:
+    values = LEVELS // 5 % 2**bits
+    rows = np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., -bits:].reshape(18, -1)
+    lines = b"".join(b"\0" + line.tobytes() for line in np.packbits(rows, axis=-1))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 24, 18, bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(lines))]
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in (*chunks, (b"IEND", b"")):
+        data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    np.testing.assert_array_equal(decode(data).values, values)
 
 
 def test_colours_of_16_bits_keep_all_of_them() -> None:
@@ -169,6 +197,7 @@ FORMS: list[dict[str, Any]] = [
     {"compression": "packbits"},
     {"planes": 3, "planarconfig": "separate", "compression": "zlib"},
     {"planes": 3, "photometric": "rgb"},
+    {"photometric": "miniswhite"},
 ]
 
 
@@ -202,6 +231,7 @@ def test_tiffs_say_which_page_was_read_what_is_missing_and_how_they_lie() -> Non
         (lambda: tiff(np.ones((8, 8, 5)), planarconfig="contig"), "several numbers a pixel"),
         (lambda: tiff(np.ones((8, 8), np.complex64)), "this TIFF has complex64"),
         (lambda: tiff(np.random.default_rng(0).random((8, 8, 3)), photometric="rgb"), "has colours"),
+        (lambda: tiff(np.ones((8, 8, 3), np.uint8), photometric="ycbcr"), "YCbCr colours without compression"),
         (lambda: tiff(np.ones((64, 64)))[:-900], "damaged"),
         (lambda: tiff(np.random.default_rng(0).random((64, 64)), compression="lzw")[:-900], "damaged"),
         (lambda: tiff(np.ones((64, 64)), compression="zlib").replace(b"x\x9c", b"y\x9c"), "damaged"),

@@ -67,11 +67,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def refuse_existing(paths: Iterable[Path], overwrite: bool) -> bool:
-    """Tell whether any of the files is there, to be overwritten. Raises: ExportError where it is not to be."""
+def refuse_existing(
+    paths: Iterable[Path], overwrite: bool, advice: str = "allow overwriting or choose another folder"
+) -> bool:
+    """Tell whether any of the files is there, to be overwritten. Raises: ExportError, with advice, if it is not to be."""
     existing = next((path for path in paths if os.path.lexists(path)), None)
     if existing and not overwrite:
-        raise ExportError(f"{existing.name} exists already; allow overwriting or choose another folder.")
+        raise ExportError(f"{existing.name} exists already; {advice}.")
     return existing is not None
 
 

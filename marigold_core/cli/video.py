@@ -47,7 +47,7 @@ def begin(photo: Path, output: Path, files: Iterable[str], run: PhotoRun, settin
 
     check_output(output)
     folder = output / photo.stem
-    refuse_existing((folder / name for name in files), run.overwrite)
+    refuse_existing((folder / name for name in files), run.overwrite, "--overwrite replaces it")
     record = find(run.model or default_checkpoint())
     resolve(settings, record)
     check_depth(record.name, record.modality)

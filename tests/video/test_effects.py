@@ -133,5 +133,7 @@ def test_commands_make_them_with_a_real_checkpoint(
     for words in (["parallax", "--seconds", "0.5", "--rate", "5"], ["defocus", "--focus", "40,30"]):
         command = [words[0], tmp_path / "a.png", *options, *words[1:]]
         assert cli.main([str(word) for word in command]) == cli.ALL_DONE
-    assert len(capsys.readouterr().out.splitlines()) == 4
+        assert len(capsys.readouterr().out.splitlines()) == 2
+        assert cli.main([str(word) for word in command]) != cli.ALL_DONE
+        assert capsys.readouterr().err.endswith(" exists already; --overwrite replaces it.\n")
     assert len(list((tmp_path / "out" / "a").iterdir())) == 4

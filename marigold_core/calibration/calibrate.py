@@ -340,7 +340,8 @@ def check_hints(
         kind: that of the map, where it is known: a single hint is too few for one of kind "affine".
 
     Raises:
-        CalibrationError: what ``calibrate`` would refuse of any map: no hint, a bad pixel, length or patch.
+        CalibrationError: what ``calibrate`` would refuse of any map: no hint, a bad pixel, length or patch; and two
+            values of one depth or length.
     """
     builder = EquationBuilder(np.zeros(shape, np.float32), None, hints.fov_x_deg or fov_x_deg, photo_size)
     equations = _equations(hints, builder)
@@ -351,7 +352,7 @@ def check_hints(
     if not equations and not hints.patches:
         raise CalibrationError(NO_HINT)
     if kind == "affine":
-        check_enough(equations, hints.patches)
+        check_enough(list({one.name: one for one in equations}.values()), hints.patches)  # one given twice is one
 
 
 @dataclass(frozen=True)
@@ -385,16 +386,24 @@ def check_guiding(hints: Hints) -> None:
     """Refuse, with a CalibrationError, hints that cannot guide: others than depths, or depths that are all equal."""
     if hints.lengths or hints.patches or hints.near_m is not None:
         raise CalibrationError("method completion takes known depths alone; leave out other hints, or use affine.")
-    known = dict[tuple[int, int], float]()
-    for one in hints.anchors:
-        metres = known.setdefault((int(one.x), int(one.y)), one.metres)
-        if metres != one.metres:
-            raise CalibrationError(
-                f"Two known depths of the pixel at ({one.x:g}, {one.y:g}) contradict each other, {metres:g} and"
-                f" {one.metres:g} m; leave one out."
-            )
-    if len(set(known.values())) < 2:
+    _refuse_contradictions(hints)
+    if len({one.metres for one in hints.anchors}) < 2:
         raise CalibrationError("method completion needs at least two known depths that differ.")
+
+
+def _refuse_contradictions(hints: Hints) -> None:
+    """Refuse, with a CalibrationError, two values of one pixel's depth, or of the length between two pixels."""
+    known = dict[object, float]()
+    for one in (*hints.anchors, *hints.lengths):
+        if isinstance(one, Anchor):
+            key, what = (int(one.x), int(one.y), one.along), f"depths of the pixel at ({one.x:g}, {one.y:g})"
+        else:
+            ends = frozenset({(int(one.x1), int(one.y1)), (int(one.x2), int(one.y2))})
+            key, what = ends, f"lengths from ({one.x1:g}, {one.y1:g}) to ({one.x2:g}, {one.y2:g})"
+        if (metres := known.setdefault(key, one.metres)) != one.metres:
+            raise CalibrationError(
+                f"Two known {what} contradict each other, {metres:g} and {one.metres:g} m; leave one out."
+            )
 
 
 def check_guided(settings: Settings) -> None:
@@ -445,4 +454,5 @@ def _affine_space(prediction: Prediction) -> Space:
 
 def _equations(hints: Hints, builder: EquationBuilder) -> list[Equation]:
     equations = [*map(builder.anchor, hints.anchors), *map(builder.length, hints.lengths)]
+    _refuse_contradictions(hints)
     return equations if hints.near_m is None else [*equations, builder.near_plane(hints.near_m)]

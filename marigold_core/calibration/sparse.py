@@ -51,7 +51,8 @@ def read_sparse(
     places = np.argwhere(known)
     if len(places) > MAX_POINTS:
         places = places[np.sort(np.random.default_rng(0).choice(len(places), MAX_POINTS, replace=False))]
-    to_photo = np.array(photo_size) / values.shape
-    metres = values[tuple(places.T)] * (unit_m or 1.0)
-    rows, columns = ((places + 0.5) * to_photo).T
+    at = (places + 0.5) * (np.array(photo_size) / values.shape)
+    first = np.sort(np.unique(at.astype(int), axis=0, return_index=True)[1])  # of a larger map, one for each pixel
+    metres = values[tuple(places[first].T)] * (unit_m or 1.0)
+    rows, columns = at[first].T
     return [Anchor(x, y, z, along) for x, y, z in zip(columns.tolist(), rows.tolist(), metres.tolist(), strict=True)]

@@ -184,6 +184,14 @@ def any_map(seed: int, space: Space) -> tuple[Prediction, np.ndarray, np.random.
         (lambda z: Hints(anchors=[Anchor(0, 0, 0.0)]), "must be a number of metres above 0, but got 0"),
         (lambda z: Hints(anchors=[Anchor(0, 0, float("nan"))]), "must be a number of metres above 0, but got nan"),
         (lambda z: Hints(lengths=[Length(5, 5, 5.4, 5, 1.0)]), "starts and ends in the same pixel"),
+        (
+            lambda z: Hints(anchors=[Anchor(60, 41.5, 6.0), Anchor(60, 41, 7.0)]),
+            r"Two known depths of the pixel at \(60, 41\) contradict each other, 6 and 7 m; leave one out",
+        ),
+        (
+            lambda z: Hints(lengths=[Length(5, 6, 50, 60, 1.0), Length(50, 60, 5, 6, 2.0)]),
+            r"Two known lengths from \(50, 60\) to \(5, 6\) contradict each other, 1 and 2 m; leave one out",
+        ),
         (lambda z: Hints(lengths=[Length(5, 5, 50, 5, 1.0)], fov_x_deg=190), "0.1 to 150 degrees, but got 190"),
     ],
 )

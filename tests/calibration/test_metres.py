@@ -219,10 +219,13 @@ def test_bad_hints_are_told_before_there_is_a_map() -> None:
         Hints(anchors=[Anchor(0, 120, 1)]),
         Hints(near_m=-1),
         Hints(lengths=[Length(0, 0, 9, 9, 1)]),
+        Hints(anchors=[Anchor(60, 41, 6), Anchor(60, 41, 7)]),
     ):
         with pytest.raises(CalibrationError):
             check_hints(hints, z.shape)
     check_hints(across, z.shape, FOV_DEG)
+    with pytest.raises(CalibrationError, match="alone cannot fix both"):
+        check_hints(Hints(anchors=[Anchor(60, 41, 6)] * 2), z.shape, kind="affine")
 
 
 def test_a_normals_checkpoint_is_refused_before_it_runs(

@@ -25,6 +25,12 @@ def test_positions_are_those_of_the_photo(tmp_path: Path):
     assert found == [Anchor(7.0, 5.0, 2.5, "ray"), Anchor(79.0, 41.0, 7.25, "ray")]
 
 
+def test_of_a_larger_map_each_pixel_of_the_photo_has_one_depth(tmp_path: Path):
+    values = np.arange(1.5, 1201.5, dtype=np.float32).reshape(30, 40)
+    found = read_sparse(saved(tmp_path, values), (15, 20))
+    assert len({(int(one.y), int(one.x)) for one in found}) == len(found) == 15 * 20
+
+
 def test_whole_numbers_need_their_unit(tmp_path: Path):
     values = np.zeros((30, 40), np.uint16)
     values[2, 3], values[9, 9] = 2500, 7250

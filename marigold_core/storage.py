@@ -70,7 +70,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def refuse_existing(
     paths: Iterable[Path], overwrite: bool, advice: str = "allow overwriting or choose another folder"
 ) -> bool:
-    """Tell whether any of the files is there, to be overwritten. Raises: ExportError, with advice, if it is not to be."""
+    """Tell whether any of the files is there, to be overwritten. Raises: ExportError where not, with the advice."""
     existing = next((path for path in paths if os.path.lexists(path)), None)
     if existing and not overwrite:
         raise ExportError(f"{existing.name} exists already; {advice}.")

@@ -263,6 +263,8 @@ def _open(data: bytes) -> _Opened:
                 if dark and image.mode == "RGBA" and tones.dark_note(cast(Any, image).getextrema()[3][1] << 8 | 255):
                     tones.make_opaque(image)  # of as few bits as the colours
             full = None
+        if cicp := _png_chunk(image, data, b"cICP"):
+            image.info[tones.CICP] = cicp[:4]
         return _Opened(image, note, full, tags)
 
 
@@ -283,11 +285,17 @@ def _stated_white(image: Image.Image, data: bytes) -> int | None:
     if image.format == "TIFF":
         tags: Any = getattr(image, "tag_v2", {})
         bits, most = max(tags.get(258, (16,))), np.max(tags.get(281, 0))
-    elif image.format == "PNG" and (at := data.find(b"sBIT", 0, data.find(b"IDAT"))) >= 0:
-        bits = max(data[at + 4 : at + 5])
+    elif chunk := _png_chunk(image, data, b"sBIT"):
+        bits = chunk[0]
     if 8 < bits < 16:
         most = (1 << bits) - 1
     return int(most) if 255 < most < 65535 else None
+
+
+def _png_chunk(image: Image.Image, data: bytes, name: bytes) -> bytes:
+    """What follows the name of a chunk before the pixels of a PNG; nothing where there is none."""
+    at = data.find(name, 0, data.find(b"IDAT")) if image.format == "PNG" else -1
+    return data[at + 4 :] if at >= 0 else b""
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from PIL import ImageCms as _ImageCms
 
 from marigold_core.errors import ImageError
 
 ImageCms: Any = _ImageCms  # untyped
+CICP = "cicp"  # under which the info of a picture holds that chunk of a PNG, which Pillow leaves out
 _PHOTOMETRIC, _YCBCR = 262, 6  # a TIFF tag, and a value of it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 _BITS, _COUNT, _PLANAR, _FORMAT = (
@@ -23,13 +25,17 @@ _BITS, _COUNT, _PLANAR, _FORMAT = (
 )  # TIFF tags; planar 2: a plane a colour; format 3: floats
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
+_SRGB = 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06  # x and y of white, red, green and blue
+_PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # as a cICP chunk numbers them
+_TRANSFERS = {8: "linear", 16: "PQ", 18: "HLG"}
 _DARK = 0.25  # pictures that reach no more of white than this may hold fewer bits than their file
 
 
 def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, str | None]:
     """Any image -> (RGB, a note).
 
-    Alpha is laid on white, a profile that fits the image is converted to sRGB, and deep tones become 8 bits.
+    Alpha is laid on white, a profile that fits the image is converted to sRGB, and deep tones become 8 bits. Colours
+    that are stated otherwise than by a profile are taken as sRGB, which the note says.
 
     Args:
         image: decoded; it is not changed.
@@ -56,7 +62,33 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
     rgb = (_convert(flat, profile) if isinstance(profile, bytes) and profile else None) or flat.convert("RGB")
     if alpha is not None:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+    if not profile and (stated := _stated_colours(image)):
+        said = f"The file states its colours as {stated}, without a profile; they were taken as sRGB."
+        note = f"{note} {said}" if note else said
     return rgb, note
+
+
+def _stated_colours(image: Image.Image) -> str | None:
+    """Name the colours that a file without a profile states and that are not sRGB, the strongest statement first.
+
+    Source: https://www.w3.org/TR/png-3, chapter 4.3; Exif 3.0 (ColorSpace, and R03 of DCF for Adobe RGB).
+    """
+    info: dict[str, Any] = {str(key): value for key, value in image.info.items()}
+    if len(cicp := info.get(CICP, b"")) == 4:
+        return " ".join(filter(None, (_PRIMARIES.get(cicp[0]), _TRANSFERS.get(cicp[1])))) or None
+    if "srgb" in info:
+        return None
+    gamma, white = info.get("gamma"), info.get("chromaticity")
+    if gamma and abs(gamma - 1 / 2.2) > 0.03:
+        return f"of gamma {1 / gamma:.3g}"
+    if white and max(abs(one - usual) for one, usual in zip(white, _SRGB, strict=True)) > 0.01:
+        return "of other primaries"
+    with suppress(Exception):  # damaged metadata are ignored
+        exif = image.getexif()
+        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        if space == 2 or exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
+            return "Adobe RGB"
+    return None
 
 
 def dark_note(most: float, white: int = 65535) -> str | None:

@@ -504,6 +504,41 @@ def test_an_embedded_profile_is_converted_to_srgb(form: str, options: dict[str, 
     assert np.abs(pixels.astype(int) - np.asarray(muted)).max() <= (8 if form == "AVIF" else 3)
 
 
+PRIMARIES = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "stated"),
+    [
+        ([(b"cICP", b"\x0c\x0d\0\1")], "Display P3"),
+        ([(b"cICP", b"\x09\x10\0\1")], "BT.2020 PQ"),
+        ([(b"cICP", b"\x01\x0d\0\1"), (b"gAMA", struct.pack(">I", 100000))], None),
+        ([(b"gAMA", struct.pack(">I", 100000))], "of gamma 1"),
+        ([(b"gAMA", struct.pack(">I", 45455))], None),
+        ([(b"cHRM", PRIMARIES)], "of other primaries"),
+        ([(b"sRGB", b"\0"), (b"cHRM", PRIMARIES)], None),
+    ],
+)
+def test_colours_that_a_png_states_without_a_profile_are_noted(
+    chunks: list[tuple[bytes, bytes]], stated: str | None
+) -> None:
+    png = encoded(smooth(), "PNG")
+    photo = load_photo(png[:33] + b"".join(chunk(*one) for one in chunks) + png[33:])
+    said = f"The file states its colours as {stated}, without a profile; they were taken as sRGB."
+    assert photo.note == (said if stated else None)
+
+
+@pytest.mark.parametrize(("space", "index"), [(2, None), (0xFFFF, "R03"), (1, "R98"), (0xFFFF, None)])
+def test_adobe_rgb_in_exif_without_a_profile_is_noted(space: int, index: str | None) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = space
+    if index:
+        exif.get_ifd(0x8769)[0xA005] = {1: index}
+    note = load_photo(encoded(smooth(), "JPEG", exif=exif)).note
+    assert (note is not None and "as Adobe RGB, without" in note) == (space == 2 or index == "R03")
+    assert load_photo(encoded(smooth(), "JPEG", exif=exif, icc_profile=wide_gamut())).note is None
+
+
 def lookup_profile(space: bytes, connection: bytes, table: bytes) -> bytes:
     """A profile whose colours are looked up in a table, as those of presses and of the space XYB are."""
     white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)  # of D50

@@ -66,6 +66,7 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
 
     from starlette.middleware import Middleware
 
+    from marigold_core.ui.api.requests import CallReader
     from marigold_core.ui.events import MODEL
     from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
@@ -99,7 +100,11 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
             max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
             state_session_capacity=1000,
             app_kwargs={
-                "middleware": [Middleware(RequestFilter, folder=folder, tools=tools), Middleware(PhotoPreviews)],
+                "middleware": [
+                    Middleware(RequestFilter, folder=folder, tools=tools),
+                    Middleware(CallReader),
+                    Middleware(PhotoPreviews),
+                ],
                 **({"lifespan": tools.lifespan} if tools else {}),
                 "docs_url": None,
                 "redoc_url": None,

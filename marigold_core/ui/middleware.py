@@ -13,12 +13,13 @@ import os
 import time
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_core.serving.work_folder import has_room
-from marigold_core.ui.text import BUSY_CLIENT, DISK_FULL, FOREIGN_PAGE, INLINE_PHOTO, TOO_LARGE, UNREADABLE
+from marigold_core.ui import text
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ WAIT_S = 60.0  # a class behind one router is one address: what is more than tha
 UPLOAD = "/gradio_api/upload"
 MCP = "/gradio_api/mcp"
 LIMITS = {UPLOAD: UPLOAD_LIMIT, MCP: MCP_LIMIT}
-SUBMISSIONS = ("/gradio_api/queue/join", "/gradio_api/call/", UPLOAD, MCP)
+JOIN, CALL, QUEUE = "/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/queue/data"
+SUBMISSIONS = (JOIN, CALL, UPLOAD, MCP)
+TOLD = (*SUBMISSIONS, QUEUE, "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/upload_progress")
 ALLOWED_EXACT = frozenset(
     ["/", "/config", "/config/", "/favicon.ico", "/robots.txt", "/theme.css", "/manifest.json", "/gradio_api/theme.css"]
     + [f"/gradio_api/{name}" for name in ("app_id", "cancel", "info", "reset", "startup-events")]
@@ -60,7 +63,7 @@ class RequestFilter:
         self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # client -> (tokens, when counted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it here with 403, 404, 413, 429 or 507."""
+        """Pass a request on, or answer it here with 400, 403, 404, 413, 429 or 507."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -70,33 +73,35 @@ class RequestFilter:
             await refuse(send, 404, "Not found.")
             return
         if for_tools and foreign(scope):
-            await refuse(send, 403, FOREIGN_PAGE)
+            await refuse(send, 403, text.FOREIGN_PAGE)
             return
         limit = LIMITS.get(path.rstrip("/"), JSON_LIMIT)
         if declared_length(scope) > limit:
-            await refuse(send, 413, TOO_LARGE)
+            await refuse(send, 413, text.TOO_LARGE)
             return
         if path.startswith(SUBMISSIONS) and scope["method"] == "POST":
             wait_s = self.admit(client(scope))
             if wait_s > WAIT_S:
-                await refuse(send, 429, BUSY_CLIENT, retry_after_s=math.ceil(wait_s))
+                await refuse(send, 429, text.BUSY_CLIENT, retry_after_s=math.ceil(wait_s))
                 return
             await asyncio.sleep(wait_s)
         if path == UPLOAD and self.folder and not has_room(self.folder):
-            await refuse(send, 507, DISK_FULL)
+            await refuse(send, 507, text.DISK_FULL)
             return
         body = LimitedBody(receive, limit)
-        response = ResponseWithHeaders(send, told=path.startswith(SUBMISSIONS) and not for_tools)
+        response = ResponseWithHeaders(send, told=path if path.startswith(TOLD) and not for_tools else None)
         try:
             await (self.tools if for_tools and self.tools else self.app)(scope, body, response)
         except BodyRefusedError:
             if not response.started:
-                await refuse(send, 413, TOO_LARGE)
+                await refuse(send, 413, text.TOO_LARGE)
+        except RefusedError as error:
+            await refuse(send, error.status, str(error))
         except Exception:  # Gradio raises on requests of another form, where its jobs report their faults otherwise
             if response.started:
                 raise
             log.warning("A request to %s could not be read", path, exc_info=True)
-            await refuse(send, 400, UNREADABLE)
+            await refuse(send, 400, unreadable(path))
 
     def admit(self, client: str) -> float:
         """Take one token of this client, unless it would come after ``WAIT_S`` -> the seconds until it comes."""
@@ -108,6 +113,14 @@ class RequestFilter:
         if len(self.buckets) > MAX_CLIENTS:
             self.buckets.popitem(last=False)
         return wait_s
+
+
+class RefusedError(Exception):
+    """A layer behind this one refuses a request, with a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class BodyRefusedError(Exception):
@@ -141,29 +154,54 @@ class LimitedBody:
 class ResponseWithHeaders:
     """A ``send`` that adds our headers and knows whether the response has begun.
 
-    ``told``: a refusal by Gradio itself, which shows the inside of the server, becomes a sentence of ours.
+    ``told``: the path of a request whose refusal by Gradio itself, which shows the inside of the server, becomes a
+    sentence of ours.
     """
 
-    def __init__(self, send: Send, *, told: bool = False) -> None:
+    def __init__(self, send: Send, *, told: str | None = None) -> None:
         self.send, self.told, self.started = send, told, False
-        self.refusal: bytes | None = None  # the body so far of one that is held back
+        self.refusal: Message | None = None  # the start of one that is held back
+        self.received = b""  # its body so far
 
     async def __call__(self, message: Message) -> None:
         """Send one message on."""
         if message["type"] == "http.response.start":
             self.started = True
-            if self.told and message["status"] == 400:
-                self.refusal = b""
-                return
             message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+            if self.told and message["status"] in (400, 422):
+                self.refusal = message
+                return
         elif self.refusal is not None:
-            received = self.refusal + message.get("body", b"")
-            self.refusal = received
-            if not message.get("more_body", False):
-                sentence = INLINE_PHOTO if INLINE_PHOTO.encode() in received else UNREADABLE
-                await refuse(self.send, 400, sentence)
-            return
+            self.received += message.get("body", b"")
+            if message.get("more_body", False):
+                return
+            sentence = told(self.told or "", self.refusal["status"], self.received)
+            if sentence:
+                await refuse(self.send, self.refusal["status"], sentence)
+                return
+            await self.send(self.refusal)
+            message = {"type": "http.response.body", "body": self.received}
         await self.send(message)
+
+
+def told(path: str, status: int, body: bytes) -> str | None:
+    """Put a refusal by Gradio into a sentence; None leaves what our validators have found as it is."""
+    if status == 400:
+        return text.INLINE_PHOTO if text.INLINE_PHOTO.encode() in body else unreadable(path)
+    found: Any = json.loads(body)["detail"]
+    faults = cast(list[Any], found) if isinstance(found, list) else []
+    places: list[list[Any]] = [one["loc"] for one in faults if "loc" in one]
+    names = [place[-1] for place in places if len(place) > 1 and isinstance(place[-1], str)]
+    if names:
+        return text.UNREADABLE_FIELDS.format(names=", ".join(names))
+    return text.NOT_JSON if places else None
+
+
+def unreadable(path: str) -> str:
+    """Say what a request to a path should have been."""
+    if path.startswith(UPLOAD):
+        return text.UNREADABLE_UPLOAD
+    return text.UNREADABLE if path.startswith(SUBMISSIONS) else text.NOT_JSON
 
 
 def allowed(path: str) -> bool:

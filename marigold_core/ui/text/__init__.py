@@ -104,8 +104,19 @@ UNKNOWN_CHECKPOINT = "There is no checkpoint {name!r} here; choose one of {names
 UNKNOWN_VALUE = "{name} has no {value!r}; choose from {known}."
 UNEXPECTED = "Something unexpected happened; the reference is {reference}. Please try again."
 UNREADABLE = (
-    "This request could not be read; send a JSON list called data with the arguments that /gradio_api/info lists."
+    "This request could not be read; send a JSON object whose list called data has the arguments that /gradio_api/info"
+    " lists."
 )
+UNREADABLE_UPLOAD = "This upload could not be read; send a file as multipart/form-data, in a field called files."
+UNREADABLE_FIELDS = "This request could not be read; what it needs is missing or of another type: {names}."
+NOT_JSON = "This request could not be read; send a JSON object."
+NO_ENDPOINT = "There is no endpoint {name!r}; choose one of {known}."
+NO_ARGUMENT = "{endpoint} has no argument {name!r}; /gradio_api/info lists those that it has."
+NO_EVENT_NUMBER = "fn_index must be the number of an event, which /config lists, but got {number!r}."
+NO_SESSION = "session_hash must be a text of your own choice, by which /gradio_api/queue/data finds the answers."
+NO_EVENT = "Nothing waits or runs under this id; it has been answered already, or was never asked for."
+TOO_MANY = "data has {given} values, but {name} takes at most {most}; /gradio_api/info lists them."
+NOT_UPLOADED = '{name} must be {{"path": ...}} with the path that POST to /gradio_api/upload has answered.'
 FOREIGN_PAGE = "A page of another server may not use these tools."
 FILE_ADDRESS = "{name} must be {address} by POST to /gradio_api/upload."
 DISK_FULL = "The disk of this server is full; try again later."

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 
 LayerName = Literal[
-    "albedo", "roughness", "metallicity", "shading", "residual", "classes", "centre", "box_width", "box_height"
+    "albedo", "roughness", "metallicity", "shading", "residual", "classes", "centre", "widths", "heights"
 ]
-BOXES: tuple[LayerName, LayerName, LayerName] = ("centre", "box_width", "box_height")  # sizes are shares of the photo's
+BOXES: tuple[LayerName, LayerName, LayerName] = ("centre", "widths", "heights")  # sizes are shares of the photo's
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def test_files_for_programs_are_written_or_refused_before_the_model_runs(
         "manifest.json",
     }
     assert f"controlnet: {PRESETS['controlnet'].tick}" in capsys.readouterr().out
-    monkeypatch.setattr("marigold_core.cli.predict.load", None)  # would fail if it came so far
+    monkeypatch.setattr("marigold_core.cli.predictor.load", None)  # would fail if it came so far
     assert predict(path, "--save-for", "rgbd") == cli.USAGE
     assert "needs depth in metres, but this depth is relative: calibrate it first" in capsys.readouterr().err
 
@@ -240,7 +240,7 @@ def test_the_doctor_looks_at_the_default_checkpoint(tiny_depth: Path, capsys, mo
 
 def test_demo_opens_the_app_where_gradio_is_installed(capsys, monkeypatch) -> None:
     opened = []
-    monkeypatch.setattr("marigold_core.ui.launch.main", lambda: opened.append(True))
+    monkeypatch.setattr("marigold_core.ui.launch.main", lambda host, port: opened.append(True))
     assert (cli.main(["demo"]), opened) == (cli.ALL_DONE, [True])
     monkeypatch.setenv("GRADIO_MCP_SERVER", "")
     assert cli.main(["demo", "--mcp"]) == cli.ALL_DONE and os.environ["GRADIO_MCP_SERVER"] == "true"

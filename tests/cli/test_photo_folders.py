@@ -234,11 +234,11 @@ def test_an_interrupted_run_keeps_what_is_finished_and_cleans_up(
 KILLED = """
 import os, signal, sys
 from marigold_core import cli, load
-from marigold_core.cli import predict
+from marigold_core.cli import predictor
 
 model = sys.argv[sys.argv.index("--model") + 1]
 pipe = load(model, device="cpu")
-predict.load = lambda *_, **__: pipe  # loaded once, before the forks
+predictor.load = lambda *_, **__: pipe  # loaded once, before the forks
 
 def killer(real, countdown):
     def call(*words, **options):

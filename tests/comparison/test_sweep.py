@@ -288,7 +288,7 @@ def test_a_depth_map_from_elsewhere_is_a_row(folder, out, write, compare, capsys
     assert [row["reference"] for row in table] == ["yes", "", "", "", ""]
     assert "given: z.npy" in capsys.readouterr().out
     assert compare(photo, "--unit-m", "0.1", "--overwrite") == cli.USAGE
-    assert "with --depth" in capsys.readouterr().err
+    assert "of use with a depth map" in capsys.readouterr().err
     words = ("--depth", folder / "z.npy", "--quantity", "disparity", "--overwrite")
     assert compare(photo, *words) == cli.USAGE and "cannot be compared" in capsys.readouterr().err
 

@@ -405,7 +405,7 @@ def test_objects_are_shown_as_labelled_boxes(tiny_depth: Path, sample: RenderedS
     assert (shown == (255, 221, 51)).all(axis=-1).any() and shown.shape == sample.rgb.shape
     files = save(planted, tmp_path / "out", ["npy", "color"])
     with np.load(files["layers"]) as stored:
-        assert [*stored] == ["centre", "box_width", "box_height", "classes"]
+        assert [*stored] == ["centre", "widths", "heights", "classes"]
     votes = torch.tensor([3.0, 5.0, 3.0])[:, None, None, None]
     values, _ = modality.fuse(
         torch.cat([torch.tensor([0.2, 0.4, 0.9])[:, None, None, None].repeat(1, 3, 1, 1), votes], 1)

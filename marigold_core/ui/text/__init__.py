@@ -260,8 +260,8 @@ LAYERS = {
     "classes": "Classes",
     "boxes": "Objects",
     "centre": "Centres of objects",
-    "box_width": "Widths of objects",
-    "box_height": "Heights of objects",
+    "widths": "Widths of objects",
+    "heights": "Heights of objects",
 }
 LAYER_MEMBER = "Member {number}"
 ADJUST = "Adjust"
@@ -286,8 +286,8 @@ KEY_LAYERS = {
     "residual": "Residual: what is neither, such as highlights and lamps",
     "classes": "Classes, in the order of their colours: {names}",
     "centre": "Centres: the lighter the surer that an object's middle is there",
-    "box_width": "Widths: white is an object as wide as the photo",
-    "box_height": "Heights: white is an object as high as the photo",
+    "widths": "Widths: white is an object as wide as the photo",
+    "heights": "Heights: white is an object as high as the photo",
 }
 KEY_UP_TO_SCALE = "; the brightest is white, its scale is not known"
 READOUT = "Values of the map; move with the arrow keys, in larger steps with Shift"

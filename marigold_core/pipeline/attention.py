@@ -25,8 +25,9 @@ def attend_in_blocks(*networks: nn.Module) -> None:
 class BlockedAttention:
     """Computes what ``AttnProcessor2_0`` of diffusers does for self-attention without masks."""
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+    def __call__(self, attn: Any, hidden_states: Tensor, *_: object, temb: object = None, **__: object) -> Tensor:
         """Attend within [B, N, C], or within a picture [B, C, H, W] -> the same shape."""
+        del temb  # the autoencoder gives None; diffusers warns of arguments whose names are not in the signature
         x = hidden_states.flatten(2).transpose(1, 2) if hidden_states.ndim == 4 else hidden_states
         if attn.group_norm is not None:
             x = attn.group_norm(x.transpose(1, 2)).transpose(1, 2)

@@ -1,5 +1,6 @@
 """Attention in blocks: the numbers of torch's, and only where it is faster."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -36,12 +37,14 @@ def test_networks_compute_what_they_did(tiny_depth, monkeypatch) -> None:
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
-def test_gradients_pass(tiny_depth) -> None:
+def test_gradients_pass_and_nothing_is_warned_of(tiny_depth, caplog, monkeypatch) -> None:
     pipe: Any = load(tiny_depth, device="cpu", dtype="float32")
     attend_in_blocks(pipe.unet, pipe.vae)
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     latent = torch.zeros(1, 4, 8, 8, requires_grad=True)
     pipe.decode(latent).sum().backward()
     assert latent.grad is not None and latent.grad.abs().sum() > 0
+    assert caplog.records == []  # diffusers warns of arguments that an attention does not know
 
 
 @pytest.mark.parametrize(

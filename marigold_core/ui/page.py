@@ -21,7 +21,7 @@ from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, NO_CHANGE, QUIET, on
 from marigold_core.ui.offered_checkpoints import check_checkpoint
-from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
+from marigold_core.ui.run_controller import CurrentJob, OpenTab, RunController, Update, Values
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.screens.depth import DepthScreen
@@ -77,7 +77,6 @@ class PhotoTab:
     def __init__(self, service: Service) -> None:
         """Draw it into the current ``gr.Blocks``."""
         self.controller = controller = RunController(service)
-        self.ran = gr.State(None)  # the file of the photo that was run last
         self.next = gr.State("")  # changes when another one is to be run
         with gr.Row(elem_id="studio", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="controls"):
@@ -119,18 +118,19 @@ class PhotoTab:
         """Wire the events; called once everything is drawn."""
         controller = self.controller
         triggers = [controller.actions.run.click, controller.photo.upload]
-        given = {controller.photo, controller.result, self.ran, *self.inputs.values, *controller.inputs}
-        changed = [*controller.outputs, self.ran]
-        job = on(triggers, self.on_run, given, changed, MODEL, trigger_mode="once")
+        given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
+        job = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
         controller.jobs.append(job)
-        following = on(self.next.change, self.on_run, given, changed, MODEL)
+        on(controller.photo.upload, CurrentJob.make_way, [controller.current, controller.photo], None)
+        following = on(self.next.change, self.on_run, given, controller.outputs, MODEL)
         controller.jobs.append(following)
         for one in (job, following):
-            one.success(self.on_ended, [controller.photo, self.ran], self.next, **LIGHT, **QUIET)
+            one.success(self.on_ended, [controller.photo, controller.current], self.next, **LIGHT, **QUIET)
         for part in (*controller.screens, self.given, self.gallery, self.link, self.replay):
             part.listen()
-        on(controller.actions.stop.click, None, None, None, cancels=[*controller.jobs])
-        given: set[Component] = {controller.result, controller.failed, *controller.inputs}
+        picks = [self.gallery.pictures.click, self.history.strip.click, self.given.use.click]
+        on([controller.actions.stop.click, *picks], None, None, None, cancels=[*controller.jobs])
+        given: set[Component] = {controller.result, *controller.inputs}
         for job in controller.jobs:
             controller.after(job)
             # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
@@ -141,19 +141,19 @@ class PhotoTab:
         changed = [*self.inputs.outputs, *controller.outputs]
         controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))
 
-    def on_ended(self, photo: str | None, ran: str | None) -> object:
+    def on_ended(self, photo: str | None, current: CurrentJob) -> object:
         """Ask for another run where the photo came while the one before it was run."""
-        return NO_CHANGE if photo in (None, ran) else secrets.token_hex(4)
+        return secrets.token_hex(4) if current.is_waited_for(photo) else NO_CHANGE
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Run the model on the photo, showing every member as it comes; Gradio closes this to stop it."""
+        values[self.controller.current].photo = values[self.controller.photo]
         yield from self.controller.reported(self._run(values), values)
 
     def _run(self, values: Values) -> Generator[Update]:
         file = values[self.controller.photo]
         if file is None:
             raise ImageError(text.NO_PHOTO)
-        yield {self.ran: file}
         photo = yield from self.controller.take(file, values)
         settings = self.inputs.read(values)
         checkpoint = check_checkpoint(values[self.inputs.checkpoint])

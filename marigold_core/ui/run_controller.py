@@ -69,6 +69,25 @@ class OpenTab:
         self.name = name
 
 
+@dataclass
+class CurrentJob:
+    """The job that may change the page, the newest one; it looks this up with every state and ends when it is not."""
+
+    identity: object | None = None  # None: there is none, or something else was put on show since
+    photo: str | None = None  # the file that was worked on last
+    added: str | None = None  # the one that a visitor added last, unless the page has put another one into the input
+
+    def make_way(self, photo: str | None) -> None:
+        """Note a photo that was added, and end the job of another one."""
+        self.added = photo
+        if photo != self.photo:
+            self.identity = None
+
+    def is_waited_for(self, photo: str | None) -> bool:
+        """Return whether the photo in the input was added during a job of another one."""
+        return photo is not None and photo == self.added != self.photo
+
+
 class ModelInputs(Generic[Model]):
     """The widgets of a settings model by field, which the screen that draws them fills in."""
 
@@ -145,9 +164,7 @@ class RunController:
         """Begin without a result; the page adds the screens, and it and they call the ``draw`` methods."""
         self.service = service
         self.result = gr.State(None)  # id of the kept result on show
-        self.failed = gr.State(
-            False
-        )  # whether the last job ended with an error, whose reason is then in the status line
+        self.current = gr.State(CurrentJob())
         self.open_tab = gr.State(OpenTab())
         self.screens: list[Screen] = []
         self.jobs: list[Dependency] = []  # events that hold the model, which Stop ends
@@ -177,13 +194,13 @@ class RunController:
 
         Given as a set, they make Gradio call the handler with one mapping from widget to value.
         """
-        return [self.open_tab, *(widget for screen in self.screens for widget in screen.inputs)]
+        return [self.open_tab, self.current, *(widget for screen in self.screens for widget in screen.inputs)]
 
     @property
     def outputs(self) -> list[Component]:
         """List what ``run_job`` and ``show_result`` may change."""
         screens = [component for screen in self.screens for component in screen.outputs]
-        return [self.status, *self.actions.outputs, self.result, self.failed, self.photo, *dict.fromkeys(screens)]
+        return [self.status, *self.actions.outputs, self.result, self.photo, *dict.fromkeys(screens)]
 
     def shown(self, result: str | None) -> Prediction:
         """Return the result on show. Raises: ExportError when there is none, or it is no longer kept."""
@@ -215,17 +232,37 @@ class RunController:
         named = text.GIVEN_DONE.format(name=prediction.checkpoint, kind=text.GIVEN_KINDS[prediction.kind])
         return self.show_result(prediction, f"{named}. {prediction.note or ''}".strip(), values)
 
-    def reported(self, updates: Generator[Update], values: Values) -> Iterator[Update]:
-        """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well."""
-        result = values[self.result]
+    def put_on_show(self, prediction: Prediction, sentence: str, values: Values) -> Update:
+        """Show what the visitor picked; a job under way ends, so that its next state does not take the place of it."""
+        values[self.current].identity = None
+        return self.show_result(prediction, sentence, values)
+
+    def fill_photo(self, file: str, values: Values) -> Update:
+        """Put a photo into the input, which is not run by itself."""
+        values[self.current].photo, values[self.current].added = file, None
+        return {self.photo: file}
+
+    def reported(self, updates: Generator[Update], values: Values) -> Generator[Update]:
+        """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well.
+
+        It takes the place of a job under way, and ends when another one or a pick of the visitor takes its own.
+        """
+        result, current = values[self.result], values[self.current]
+        current.identity = identity = object()
         try:
             with translate_errors(), closing(updates):
                 for update in updates:
+                    if current.identity is not identity:
+                        return
                     result = update.get(self.result, result)
                     yield update
         except gr.Error as error:
-            yield {**self._rest(result, error.message, values), self.failed: True}
+            if current.identity is not identity:
+                return
+            current.identity = None
+            yield self._rest(result, error.message, values)
             raise
+        current.identity = None
 
     def take(self, source: str | Photo, values: Values) -> Generator[Update, None, Photo]:
         """Begin a job with its photo, a file or decoded; what is on show of another one is taken away -> the photo.
@@ -316,10 +353,12 @@ class RunController:
     def stopped(self, values: Values) -> Update:
         """Make what a stopped job had reached the result; without a member that is the one before it, if any.
 
-        Gradio calls this after a job that failed too, which has already said why.
+        Gradio calls this after a job that failed too, which has already said why, and after one that made way.
         """
-        if values[self.failed]:
+        current = values[self.current]
+        if current.identity is None:
             return {self.status: NO_CHANGE}
+        current.identity = None
         result = values[self.result]
         if result is None or not self.service.keeps(result):
             return self._rest(None, text.STOPPED, values)
@@ -332,7 +371,6 @@ class RunController:
         update: Update = {
             self.status: status_line(text.STARTING, 0, stale=True),
             **self.actions.begun(),
-            self.failed: False,
         }
         for screen in self.screens:
             update |= screen.begin(values)

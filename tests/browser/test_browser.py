@@ -76,18 +76,34 @@ def test_a_long_run_stops_and_the_next_one_works(page, picture):
     page.get_by_text("1 member, 1 step").wait_for()
 
 
-def test_photos_that_come_during_a_run_are_run_after_it_or_refused(page, picture, tmp_path):
+def test_what_is_asked_for_last_is_what_stays(page, picture, tmp_path):
+    """A photo, a text and an example that come during a run of many members, which ends for them."""
     Image.fromarray(np.asarray(Image.open(picture).convert("RGB"))[:80, :100]).save(tmp_path / "other.png")
     (tmp_path / "text.jpg").write_text("no photo")
-    for name, ending in (("other.png", "100 × 80"), ("text.jpg", "This is not a photo that can be read")):
-        page.get_by_label("number input for Denoising steps").fill("20")
-        page.get_by_label("number input for Ensemble size").fill("6")
-        page.get_by_label("number input for Ensemble size").press("Tab")
+    page.get_by_label("number input for Denoising steps").fill("50")
+    page.get_by_label("number input for Ensemble size").fill("20")
+    page.get_by_label("number input for Ensemble size").press("Tab")
+    status = page.locator("#status")
+
+    def begin():
         upload(page, picture)
         page.locator("#stop:not([disabled])").wait_for()
         page.locator(".status b i").first.wait_for(state="attached")
-        upload(page, tmp_path / name)
-        page.locator("#status").get_by_text(ending).wait_for()
+
+    begin()
+    upload(page, tmp_path / "text.jpg")
+    status.get_by_text("This is not a photo that can be read").wait_for()
+    begin()
+    page.get_by_role("button", name="coffee").click()
+    status.get_by_text("An example").wait_for()
+    page.wait_for_timeout(2000)  # in which the job would have come back
+    assert "An example" in status.inner_text()
+    page.wait_for_function("document.querySelector('#views .comparison img.fixed').naturalWidth === 600")
+    begin()
+    choose(page, "fast")
+    upload(page, tmp_path / "other.png")
+    status.get_by_text("1 member, 1 step").wait_for()
+    status.get_by_text("100 × 80").wait_for()
 
 
 def test_uncertainty_needs_members_and_shows_them(page, picture):

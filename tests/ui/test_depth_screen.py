@@ -22,7 +22,7 @@ from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.runtime import describe
-from marigold_core.ui.run_controller import OpenTab, RunController, Values
+from marigold_core.ui.run_controller import CurrentJob, OpenTab, RunController, Values
 from marigold_core.ui.screens.depth import LEVELS, DepthScreen, readout_values
 from marigold_core.ui.screens.history import MOST_RUNS, History
 from marigold_core.ui.screens.layers import (
@@ -293,7 +293,7 @@ class Strip:
 
     def __init__(self, controller: RunController) -> None:
         self.history = History(controller)
-        self.values: dict[Component, Any] = {self.history.runs: []}
+        self.values: dict[Component, Any] = {self.history.runs: [], controller.current: CurrentJob()}
         self.drawn = ""
         controller.draw_buttons()
         controller.draw_status()

@@ -15,7 +15,7 @@ from marigold_core.calibration.anchors import Anchor
 from marigold_core.calibration.calibrate import Calibrated, Hints, calibrate, distance_m
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
-from marigold_core.ui.run_controller import RunController
+from marigold_core.ui.run_controller import CurrentJob, RunController
 from marigold_core.ui.screens.annotations import LONGEST_PX, Annotations, Mode, bar_length, draw_annotations
 from marigold_core.ui.screens.metres import MetresScreen, draw_results, format_with_error
 from marigold_core.ui.text import metres as metres_text
@@ -146,6 +146,7 @@ class Visitor:
         self.screen = screen = MetresScreen(self.controller)
         self.controller.screens.append(screen)
         self.values: dict[Any, Any] = {
+            self.controller.current: CurrentJob(),
             screen.annotations: Annotations(),
             screen.mode: "depth",
             screen.tape: False,

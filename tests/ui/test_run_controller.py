@@ -19,7 +19,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
 from marigold_core.ui import run_controller, text
 from marigold_core.ui.events import NO_CHANGE
-from marigold_core.ui.run_controller import Job, RunController, Update, summary
+from marigold_core.ui.run_controller import CurrentJob, Job, RunController, Update, summary
 
 PHOTO = Photo(np.zeros((20, 30, 3), np.uint8), None, None)
 
@@ -127,7 +127,7 @@ def test_members_that_were_not_shown_yet_are_the_result_of_a_job_that_ends_early
 
     monkeypatch.setattr(run_controller, "STATE_S", 60.0)
     monkeypatch.setattr(controller.service, "run", breaks)
-    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
     shown = []
     with pytest.raises(gr.Error, match="Too much"):
         for update in controller.reported(controller.run_job(job(5), values), values):
@@ -137,8 +137,8 @@ def test_members_that_were_not_shown_yet_are_the_result_of_a_job_that_ends_early
 
 
 def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> None:
-    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
-    following = controller.run_job(job(5), values)
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    following = controller.reported(controller.run_job(job(5), values), values)
     for update in following:
         values |= update
         if controller.result in update and shown_members(controller, update) == 2:
@@ -149,13 +149,54 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
 
 
 def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(controller: RunController) -> None:
-    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    following = controller.reported(controller.run_job(job(5), values), values)
+    next(following)
+    following.close()
     assert controller.stopped(values)[controller.result] is None
     values |= controller.show_result(prediction(4), "", values)
-    following = controller.run_job(job(5), values)
+    following = controller.reported(controller.run_job(job(5), values), values)
     values |= next(following)
     following.close()
     assert shown_members(controller, controller.stopped(values)) == 4
+
+
+def test_what_is_picked_during_a_job_stays_and_ends_it(controller: RunController) -> None:
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    following = controller.reported(controller.run_job(job(5), values), values)
+    for update in following:
+        values |= update
+        if controller.result in update:
+            values |= controller.put_on_show(prediction(7), "Picked.", values)
+    assert shown_members(controller, values) == 7 and "Picked." in str(values[controller.status])
+    assert controller.stopped(values) == {controller.status: NO_CHANGE}  # which Gradio calls when it ends it first
+
+
+def test_a_job_ends_when_another_one_begins_whether_or_not_it_fails_then(controller: RunController) -> None:
+    def failing() -> Generator[Update]:
+        yield {}
+        raise SettingsError("Too much for one run.")
+
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    for before in (controller.run_job(job(5), values), failing()):
+        earlier = controller.reported(before, values)
+        next(earlier)
+        later = controller.reported(controller.run_job(job(2), values), values)
+        next(later)
+        assert list(earlier) == []
+        assert shown_members(controller, list(later)[-1]) == 2
+
+
+@pytest.mark.parametrize("photo", ["same.png", "other.png"])
+def test_another_photo_ends_the_job_of_the_one_before_it(controller: RunController, photo: str) -> None:
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob(photo="same.png")}
+    following = controller.reported(controller.run_job(job(5), values), values)
+    next(following)
+    values[controller.current].make_way(photo)
+    assert (list(following) == []) == (photo == "other.png")
+    assert values[controller.current].is_waited_for(photo) == (photo == "other.png")
+    controller.fill_photo("example.jpg", values)  # which the page may not hold yet when it asks whether one waits
+    assert not values[controller.current].is_waited_for(photo)
 
 
 # ------------------------------------------------------------------------------- beside which photo
@@ -172,18 +213,17 @@ def taken(controller: RunController, source: str | Photo, values: dict[Any, Any]
 
 
 def test_a_result_leaves_with_its_photo_and_stays_with_it(controller: RunController) -> None:
-    values: dict[Any, Any] = {controller.result: None, controller.failed: False, controller.photo: "same.png"}
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob(), controller.photo: "same.png"}
     values |= controller.show_result(prediction(4), "", values)
     taken(controller, PHOTO, values)
     assert shown_members(controller, values) == 4
     taken(controller, Photo(PHOTO.pixels + np.uint8(1), None, None), values)
     assert values[controller.result] is None
-    assert text.STOPPED in str(controller.stopped(values)[controller.status])
 
 
 def test_a_photo_that_cannot_be_read_says_why_and_leaves_nothing_old(controller: RunController, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no photo")
-    values: dict[Any, Any] = {controller.result: None, controller.failed: False, controller.photo: "text.jpg"}
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob(), controller.photo: "text.jpg"}
     values |= controller.show_result(prediction(4), "", values)
     with pytest.raises(gr.Error, match="not a photo that can be read"):
         taken(controller, str(tmp_path / "text.jpg"), values)
@@ -197,7 +237,7 @@ def test_any_other_failure_keeps_the_result_and_says_why(controller: RunControll
         yield {controller.result: controller.service.keep(prediction(2))}
         raise SettingsError("Too much for one run.")
 
-    values: dict[Any, Any] = {controller.result: None, controller.failed: False}
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
     with pytest.raises(gr.Error, match="Too much"):
         for update in controller.reported(failing(), values):
             values |= update

@@ -49,18 +49,18 @@ class ExampleGallery:
         """Put an example photo into the input and its stored result on show."""
         index: int = values[self.pictures]
         name = examples.NAMES[index]
-        return {**self.fill(name), **self.show(name, values)}
+        return {**self.fill(name, values), **self.show(name, values)}
 
-    def fill(self, name: str) -> Update:
+    def fill(self, name: str, values: Values) -> Update:
         """Put an example photo into the input."""
-        return {self.controller.photo: example_photo(examples.NAMES.index(name))}
+        return self.controller.fill_photo(example_photo(examples.NAMES.index(name)), values)
 
     def show(self, name: str, values: Values, before: str = "") -> Update:
         """Show the stored result of an example; ``before`` comes ahead of the sentence about it."""
         with translate_errors():
             prediction = examples.load_result(examples.FOLDER / f"{name}.jpg")
             sentence = before + text.EXAMPLE.format(name=prediction.checkpoint)
-            return self.controller.show_result(prediction, sentence, values)
+            return self.controller.put_on_show(prediction, sentence, values)
 
     @staticmethod
     def name_of(photo: str | None) -> str | None:

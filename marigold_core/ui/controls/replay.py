@@ -54,7 +54,7 @@ class ReplayButton:
         files = [Path(file) for file in values[self.manifest]]
         record = read(files)
         photo, file = self._find_photo(record, files, values)
-        given: Update = {self.controller.photo: str(file)} if file else {}
+        given = self.controller.fill_photo(str(file), values) if file else {}
         settings, result = record.settings, None
         if isinstance(settings, DepthReading):
             depth = find_depth(record, files)

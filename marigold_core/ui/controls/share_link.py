@@ -100,7 +100,7 @@ class ShareLink:
             return self.gallery.show(first, values, text.LINK_REFUSED.format(reason=error))
         if state is None:
             return self.gallery.show(first, values)
-        photo = self.gallery.fill(state.example) if state.example else {}
+        photo = self.gallery.fill(state.example, values) if state.example else {}
         shown = self.gallery.show(state.example or first, values, text.LINK_RESTORED)
         return {**self.inputs.restored(state.settings, state.checkpoint), **photo, **shown}
 

@@ -94,7 +94,7 @@ class History(Screen):
         with translate_errors():
             prediction = self.controller.service.prediction(event.run)
             made = ", ".join(_made_with(prediction))
-            return self.controller.show_result(prediction, text.RUN_BACK.format(made=made), values)
+            return self.controller.put_on_show(prediction, text.RUN_BACK.format(made=made), values)
 
     def draw(self, runs: list[PastRun], current: str | None) -> str:
         """Draw the strip, the run on show marked -> HTML."""

@@ -237,7 +237,7 @@ class MetresScreen(Screen):
                 reason = str(refusal)
         update: Update = {}
         if made is not shown:
-            update = self.controller.show_result(made, _status(made, annotations), values)
+            update = self.controller.put_on_show(made, _status(made, annotations), values)
         kept = {field: values[field] for field in self.typed}
         return {**update, **kept, **self._draw(made, annotations, values[self.mode], reason)}
 

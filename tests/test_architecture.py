@@ -17,7 +17,7 @@ PLACES = {
     "markupsafe": {"ui"},
     "anyio": {"ui"},
     "mcp": {"ui"},
-    "starlette": {"ui", "app"},
+    "starlette": {"serving", "ui", "app"},
     "spaces": set(),  # by name, where the host has it
     "ray": {"serving", "cli"},
     "upath": {"cli"},

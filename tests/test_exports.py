@@ -138,7 +138,8 @@ def test_every_requirement_is_used_and_every_import_is_required() -> None:
     page = [path for path in CORE if path.is_relative_to(ROOT / "marigold_core" / "ui")] + [ROOT / "app.py"]
     library = [path for path in CORE if path not in page]
     assert _names(declared()) - _imported(library) == INDIRECT & _names(declared())
-    assert _imported(library) - _names(declared()) - OPTIONAL == _names(declared("video") | declared("cluster"))
+    extras = _names(declared("video") | declared("cluster"))
+    assert _imported(library) - _names(declared()) - OPTIONAL == extras - INDIRECT
     assert _names(declared("app")) - _imported(page) == INDIRECT & _names(declared("app"))
     pinned = {"gradio_client", "markupsafe", "anyio"}  # by gradio, jinja2 and starlette
     assert _imported(page) - _names(requirements()) - OPTIONAL == pinned | _names(declared("mcp"))

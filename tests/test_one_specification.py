@@ -20,6 +20,8 @@ from marigold_core.cli.console import Run, WrittenFlat
 from marigold_core.cli.predict import PredictRun
 from marigold_core.cli.video import PhotoRun, QuietRun
 from marigold_core.comparison.sweep import Comparison
+from marigold_core.serving.api.arguments import CompareOutput, DepthOutput, EffectOutput, GivenOutput, MeshOutput
+from marigold_core.serving.api.endpoints import BESIDE, CLIP, DEPTH, ENDPOINTS, PANORAMA, PHOTO
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import (
     PRESETS,
@@ -32,9 +34,7 @@ from marigold_core.settings import (
     help_text,
 )
 from marigold_core.ui import text
-from marigold_core.ui.api.arguments import CompareOutput, DepthOutput, EffectOutput, GivenOutput, MeshOutput
 from marigold_core.ui.api.declare import handler
-from marigold_core.ui.api.endpoints import BESIDE, CLIP, DEPTH, ENDPOINTS, PANORAMA, PHOTO
 from marigold_core.ui.controls.settings import DEFAULT_PRESET
 from marigold_core.ui.page import build
 from marigold_core.ui.screens.mesh import FIELDS, MOST_TRIANGLES

@@ -25,7 +25,7 @@ from marigold_core.cli.photo_folders import STDIN, Job, finished_since
 from marigold_core.cli.predictor import Outcome, Predictor, Work
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.prediction import ProgressEvents
-from marigold_core.settings import Frozen
+from marigold_core.serving.actors import ActorOptions, environment
 from marigold_core.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -37,15 +37,11 @@ FINISHED = ".marigold-finished"  # folder of the output
 LIST_EVERY_S, LIST_MOST = 60.0, 10_000  # the list of finished photos is added to so often, and at so many
 
 
-class ClusterOptions(Frozen):
+class ClusterOptions(ActorOptions):
     """How photos are spread over a Ray cluster; each actor holds a loaded checkpoint."""
 
     ray_actors: Annotated[int, Field(ge=1)] | None = Field(
         None, description="most actors at once; by default as many as the cluster has room for"
-    )
-    ray_cpus: float = Field(1.0, gt=0, description="cores of each actor")
-    ray_gpus: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="GPUs of each actor, or a share of one; by default 1 where the cluster has any"
     )
 
 
@@ -224,12 +220,11 @@ def _outcomes(
         actors = min(room, len(jobs), options.ray_actors or room)
         photos = max(1, min(TASK_PHOTOS, len(jobs) // (actors * TASKS_EACH)))
         rows = [{"number": number, "job": place_of(job)} for number, job in enumerate(jobs)]
-        environment = {name: value for name, value in os.environ.items() if name.startswith("MARIGOLD_")}
         pool = data.ActorPoolStrategy(min_size=1, initial_size=actors, max_size=options.ray_actors)
         photos_of = data.from_items(rows, override_num_blocks=-(-len(rows) // photos))
         mapped = photos_of.map_batches(
             actor,
-            fn_constructor_args=(work, environment),
+            fn_constructor_args=(work, environment()),
             batch_size=1,
             compute=pool,
             num_cpus=cpus,
@@ -257,7 +252,7 @@ def _connect(engine: Any, address: str) -> None:
 def _room(resources: Mapping[str, float], options: ClusterOptions) -> tuple[float, float, int]:
     """Return the cores and GPUs of an actor, and how many actors fit into a cluster. Raises: SettingsError."""
     has_cpus, has_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    gpus = options.ray_gpus if options.ray_gpus is not None else float(has_gpus > 0)
+    gpus = options.gpus(resources)
     room = min(has_cpus // options.ray_cpus, has_gpus // gpus if gpus else float("inf"))
     if room < 1:
         raise SettingsError(

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class MarigoldPipeline:
         dtype: str = "auto",
         refetch: bool = False,
         tiny_autoencoder: str | None = None,
-    ) -> "MarigoldPipeline":
+    ) -> Self:
         """Load a short name, a diffusers folder or a hub id; see ``marigold_core.load``.
 
         Raises:

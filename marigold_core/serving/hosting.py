@@ -7,9 +7,9 @@ Importing this module costs no torch.
 
 import os
 
-from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.checkpoints.registry import default_checkpoint, named_checkpoints
 from marigold_core.comparison.sweep import PartTimes, format_seconds
-from marigold_core.errors import HostError, SettingsError
+from marigold_core.errors import CheckpointError, HostError, SettingsError
 
 WORKER_START_S = 3.0  # assumed: to start the worker and bring the weights to its GPU
 MARGIN = 1.25  # estimates are not exact, and a call that takes longer than it said is ended
@@ -33,6 +33,22 @@ def hosted_checkpoints() -> list[str]:
     """List what such a host offers: the default checkpoint and ``$MARIGOLD_EXTRA_MODEL``, all loaded at the start."""
     names = [default_checkpoint(), os.environ.get("MARIGOLD_EXTRA_MODEL", "")]
     return list(dict.fromkeys(name for name in names if name))
+
+
+def offered_checkpoints() -> list[str]:
+    """List what users of a server may choose: its default checkpoint and all published ones that can run here."""
+    names = [entry.name for entry in named_checkpoints() if entry.available or entry.hub_id]
+    first = hosted_checkpoints() if is_zero_gpu() else [default_checkpoint()]
+    if is_zero_gpu():
+        names = [name for name in names if name in first]
+    return [*(name for name in first if name not in names), *names]
+
+
+def check_checkpoint(name: str) -> str:
+    """Return a name that is offered; the web reaches no other folder or repository. Raises: CheckpointError."""
+    if name not in (names := offered_checkpoints()):
+        raise CheckpointError(f"There is no checkpoint {name!r} here; choose one of {', '.join(names)}.")
+    return name
 
 
 def limit_s() -> int:

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,7 +30,7 @@ from marigold_core.pipeline.views import check_meaning, relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress, ProgressEvents
 from marigold_core.serving.batch import Batch
 from marigold_core.serving.model_thread import ModelThread
-from marigold_core.serving.results import KEPT_ON_DISK, Form, ResultStore
+from marigold_core.serving.results import KEPT_ON_DISK, OF_CALL, Form, ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
 from marigold_core.serving.waiting_line import WaitingLine
 from marigold_core.settings import ColourSettings, Format, MeshSettings, ResolvedSettings, Settings, tile_size
@@ -74,16 +74,19 @@ class Service:
         loader: "Callable[..., MarigoldPipeline]" = load,
         kept_bytes: int = KEPT_BYTES,
         device_lost: Callable[[], object] = lambda: None,
+        together: int = 1,
     ) -> None:
         """Prepare; nothing is loaded yet. ``folder`` receives exported files, by default a temporary one.
 
         ``loader`` is given a checkpoint and, where a run states one, a dtype. ``device_lost`` is called when the GPU
-        fails in a way after which this process can no longer use it.
+        fails in a way after which this process can no longer use it. So many jobs run ``together`` as the pipelines
+        that ``loader`` returns can run at once, each in a thread of its own.
         """
         self._device_lost = device_lost
         self._folder = folder or Path(tempfile.mkdtemp(prefix="marigold-"))
         self._loader = loader
-        self._line, self._thread = WaitingLine(), ModelThread()  # before the model, and of the model
+        self._line = WaitingLine(together)  # before the model
+        self._thread = ModelThread() if together == 1 else None
         self._loads = threading.Lock()  # guards the checkpoints
         self._pipelines: OrderedDict[tuple[str, str | None], Future[MarigoldPipeline]] = OrderedDict()
         self._results = ResultStore[StoredPrediction](
@@ -102,9 +105,14 @@ class Service:
             self._folder, KEPT_ON_DISK, gone="This batch is no longer kept; start it again."
         )
 
+    def new_folder(self) -> Path:
+        """Name a folder, which does not exist, for what a call writes and nobody keeps for later."""
+        return self._folder / f"{OF_CALL}{secrets.token_hex(16)}"
+
     def close(self) -> None:
         """End the model's thread and remove every exported file."""
-        self._thread.close()
+        if self._thread:
+            self._thread.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # ------------------------------------------------------------------------------- loading and running
@@ -193,7 +201,8 @@ class Service:
     def in_turn(self, events: Iterator[Event], seconds: float | None = None) -> Generator[Progress | Event]:
         """Wait for the turn of a job, which takes that long if it is known, and run it in the model's thread."""
         try:
-            yield from self._line.pass_in_turn(self._thread.iterate(events), seconds)
+            with nullcontext(self._thread) if self._thread else closing(ModelThread()) as thread:
+                yield from self._line.pass_in_turn(thread.iterate(events), seconds)
         except Exception as error:
             from marigold_core.pipeline.sampling import is_device_lost
 

@@ -20,6 +20,7 @@ from marigold_core.errors import ExportError
 KEPT_ON_DISK = 8 * 2**30  # bytes of all persisted results
 _KEY = re.compile("[0-9a-f]{32}")
 _PERSISTED = "result.npz"
+OF_CALL = "call-"  # begins the names of folders that nobody keeps for later
 
 
 class Sized(Protocol):

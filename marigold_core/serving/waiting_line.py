@@ -28,11 +28,12 @@ class Turn:
 
 
 class WaitingLine:
-    """Lets one job at a time into the model, in the order in which they came. Thread-safe."""
+    """Lets one job at a time, or ``places``, into the model, in the order in which they came. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1) -> None:
+        self._places = places
         self._moved = threading.Condition()
-        self._turns: list[Turn] = []  # the first one is inside
+        self._turns: list[Turn] = []  # the first ones are inside
 
     def pass_in_turn(self, events: Iterator[Event], seconds: float | None) -> Generator[Progress | Event]:
         """Yield places in the line until it is this job's turn, then its events.
@@ -46,7 +47,7 @@ class WaitingLine:
         turn = Turn(seconds)
         with self._moved:
             self._turns.append(turn)
-            waited = len(self._turns) > 1
+            waited = len(self._turns) > self._places
         try:
             while not self._is_first(turn):
                 yield self._place(turn)
@@ -60,9 +61,12 @@ class WaitingLine:
                 self._moved.notify_all()
 
     def _is_first(self, turn: Turn) -> bool:
-        """Wait a moment for the line to move -> whether the job is its first."""
+        """Wait a moment for the line to move -> whether the job is among its first."""
         with self._moved:
-            return self._turns[0] is turn or (self._moved.wait(WAKE_S) and self._turns[0] is turn)
+            return self._is_inside(turn) or (self._moved.wait(WAKE_S) and self._is_inside(turn))
+
+    def _is_inside(self, turn: Turn) -> bool:
+        return turn in self._turns[: self._places]
 
     def _place(self, turn: Turn) -> Progress:
         with self._moved:

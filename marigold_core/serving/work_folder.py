@@ -77,7 +77,8 @@ class Janitor:
                 yield path, KEPT_S
         kept = self._folder / RESULTS
         for path in kept.iterdir() if kept.is_dir() else ():
-            yield path, KEPT_S if results.is_persisted(path) else LEFT_S
+            is_left = not results.is_persisted(path) and not path.name.startswith(results.OF_CALL)
+            yield path, LEFT_S if is_left else KEPT_S
 
 
 def has_room(folder: Path) -> bool:

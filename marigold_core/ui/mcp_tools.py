@@ -24,12 +24,12 @@ from starlette.types import Receive, Scope, Send
 
 from marigold_core import __version__
 from marigold_core.errors import ImageError, SettingsError
+from marigold_core.serving.api.answers import Answer
+from marigold_core.serving.api.arguments import Arguments
+from marigold_core.serving.api.checks import fault
+from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
-from marigold_core.ui.api.answers import Answer
-from marigold_core.ui.api.arguments import Arguments
-from marigold_core.ui.api.checks import fault
-from marigold_core.ui.api.endpoints import ENDPOINTS, Endpoint
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.middleware import MCP_LIMIT
@@ -110,10 +110,7 @@ class McpTools:
 
     def _read(self, endpoint: Endpoint, arguments: dict[str, Any]) -> Arguments:
         """Give the arguments of a call their defaults. Raises: MarigoldError for the first that is wrong."""
-        names = [*endpoint.files, *(argument.name for argument in endpoint.arguments)]
-        for name in arguments.keys() - {*names}:
-            raise SettingsError(f"{endpoint.name} has no argument {name!r}; it takes {', '.join(names)}.")
-        given = endpoint.complete(arguments.get(name) for name in names)
+        given = endpoint.read(arguments)
         files = {name: self._file(name, str(given[name])) for name in endpoint.files if given[name] is not None}
         if found := fault(endpoint, {**given, **files}):
             raise SettingsError(found[1])
@@ -147,13 +144,10 @@ def _find(name: str) -> Endpoint:
 
 def _schema(endpoint: Endpoint) -> dict[str, Any]:
     """Write what a tool takes as a JSON schema."""
-    arguments = {
-        one.name: {"default": one.default, **one.schema, "description": one.description} for one in endpoint.arguments
-    }
     files = {
         name: {"type": "string", "description": f"{about}: {_address(name)}"} for name, about in endpoint.files.items()
     }
-    return {"type": "object", "properties": {**files, **arguments}, "required": [next(iter(files))]}
+    return {"type": "object", "properties": {**files, **endpoint.schemas()}, "required": [next(iter(files))]}
 
 
 def _address(name: str) -> str:

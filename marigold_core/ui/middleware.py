@@ -18,15 +18,13 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from marigold_core.serving.request_body import JSON_LIMIT, UPLOAD_LIMIT, BodyRefusedError, LimitedBody, declared_length
 from marigold_core.serving.work_folder import has_room
 from marigold_core.ui import text
 
 log = logging.getLogger(__name__)
 
-JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
-UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one photo of 40 MB and its multipart frame
 MCP_LIMIT = UPLOAD_LIMIT * 4 // 3  # bytes; the same photo written as base64
-BODY_TIME_S = 60.0
 BURST, REFILL_PER_S, MAX_CLIENTS = 120, 8.0, 10_000  # submissions of one address; a slider sends some every second
 WAIT_S = 60.0  # a class behind one router is one address: what is more than that is held back, refused only after this
 
@@ -123,34 +121,6 @@ class RefusedError(Exception):
         self.status = status
 
 
-class BodyRefusedError(Exception):
-    """The body is over its limit or came too slowly."""
-
-
-class LimitedBody:
-    """A ``receive`` that counts bytes while they come in and gives the whole body a minute."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self.receive, self.left = receive, limit
-        self.deadline = time.monotonic() + BODY_TIME_S
-        self.complete = False
-
-    async def __call__(self) -> Message:
-        """Return the next message or raise ``BodyRefusedError``; after the body, waiting for a disconnect is free."""
-        if self.complete:
-            return await self.receive()
-        try:
-            async with asyncio.timeout(max(0.0, self.deadline - time.monotonic())):
-                message = await self.receive()
-        except TimeoutError:
-            raise BodyRefusedError from None
-        self.left -= len(message.get("body", b""))
-        if self.left < 0:
-            raise BodyRefusedError
-        self.complete = not message.get("more_body", False)
-        return message
-
-
 class ResponseWithHeaders:
     """A ``send`` that adds our headers and knows whether the response has begun.
 
@@ -225,12 +195,6 @@ def client(scope: Scope) -> str:
         if forwarded:
             return forwarded.split(",")[-1].strip()
     return scope["client"][0] if scope.get("client") else ""
-
-
-def declared_length(scope: Scope) -> int:
-    """Return the Content-Length of a request, 0 when absent or not a number."""
-    value = dict(scope["headers"]).get(b"content-length", b"0")
-    return int(value) if value.isdigit() else 0
 
 
 async def refuse(send: Send, status: int, sentence: str, retry_after_s: int | None = None) -> None:

@@ -1,11 +1,11 @@
-"""The checkpoints that the page and the HTTP endpoints offer; the web reaches no other folder or repository."""
+"""The checkpoints that are offered, as the page calls them."""
 
 from pathlib import Path
 
 from marigold_core.checkpoints.families import MARIGOLD, Family
-from marigold_core.checkpoints.registry import NamedCheckpoint, default_checkpoint, family_of, named_checkpoints
+from marigold_core.checkpoints.registry import NamedCheckpoint, family_of, named_checkpoints
 from marigold_core.errors import CheckpointError
-from marigold_core.serving.hosting import hosted_checkpoints, is_zero_gpu
+from marigold_core.serving.hosting import check_checkpoint, is_zero_gpu, offered_checkpoints
 from marigold_core.ui import text
 
 
@@ -14,31 +14,16 @@ def checkpoint_choices() -> list[tuple[str, str]]:
 
     A host that lends its GPU offers what it loaded at its start.
     """
-    entries = [entry for entry in named_checkpoints() if entry.available or entry.hub_id]
-    choices = {entry.name: f"{entry.name} ({_where(entry)})" for entry in entries}
-    first = [default_checkpoint()]
-    if is_zero_gpu():
-        first = hosted_checkpoints()
-        choices = {name: name for name in choices if name in first}
-    own = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in first if name not in choices}
-    return [(label, name) for name, label in {**own, **choices}.items()]
-
-
-def check_checkpoint(name: str) -> str:
-    """Return a name that the picker offers; the web reaches no other folder or repository. Raises: CheckpointError."""
-    names = [choice for _, choice in checkpoint_choices()]
-    if name not in names:
-        raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=name, names=", ".join(names)))
-    return name
+    where = {} if is_zero_gpu() else {one.name: f"{one.name} ({_where(one)})" for one in named_checkpoints()}
+    return [(where.get(name) or name.rstrip("/").rsplit("/", 1)[-1], name) for name in offered_checkpoints()]
 
 
 def offered_checkpoint(made_with: str) -> str:
     """Find what the picker calls the checkpoint that a result records. Raises: CheckpointError when it has it not."""
-    names = [name for _, name in checkpoint_choices()]
-    for name in names:
+    for name in offered_checkpoints():
         if made_with in (name, Path(name).expanduser().resolve().name):
             return name
-    raise CheckpointError(text.UNKNOWN_CHECKPOINT.format(name=made_with, names=", ".join(names)))
+    return check_checkpoint(made_with)
 
 
 def family_of_result(made_with: str) -> Family:

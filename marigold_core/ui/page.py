@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from marigold_core.errors import ImageError
 from marigold_core.files import examples
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
 from marigold_core.ui.api.declare import add_endpoints
@@ -20,7 +21,6 @@ from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
 from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, NO_CHANGE, QUIET, on
-from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import CurrentJob, OpenTab, RunController, Update, Values
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen

@@ -1,28 +1,33 @@
 """Photos over the actors of a Ray cluster, and photos and results in stores."""
 
+import io
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import util
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
+import httpx
 import numpy as np
 import psutil
 import pytest
 
-from marigold_core import cli
+from marigold_core import Settings, cli, load
 from marigold_core.cli import cluster
 from marigold_core.cli.photo_folders import Job
 from marigold_core.cli.predictor import Work
 from marigold_core.errors import CheckpointError, SettingsError
 from tests.helpers.command_line import Predict, fingerprints
 
-PHOTOS = 14
-SLOW = ["--num-inference-steps", "50"]  # so that a photo takes a moment in which its actor can be killed
+PHOTOS = 10
+SLOW = ["--num-inference-steps", "25"]  # so that a photo takes a moment in which its actor can be killed
 
 
 # ------------------------------------------------------------------------------- a cluster
@@ -31,7 +36,7 @@ SLOW = ["--num-inference-steps", "50"]  # so that a photo takes a moment in whic
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Two nodes of one core each, to which this process is connected."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "240"}  # on a busy machine
     import ray
     from ray.cluster_utils import Cluster
 
@@ -44,6 +49,12 @@ def nodes() -> Iterator[Any]:
     two.shutdown()
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def actors() -> list[psutil.Process]:
     """List the processes of this cluster's actors."""
     found = []
@@ -54,6 +65,50 @@ def actors() -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@pytest.fixture(scope="module")
+def served(nodes: Any, tiny_depth: Path) -> Iterator[str]:
+    """The address of two replicas on the cluster."""
+    from ray import serve
+
+    from marigold_core.serving.ray import app
+
+    port = free_port()
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    serve.run(app({"checkpoint": str(tiny_depth), "device": "cpu", "min_replicas": 2, "max_queued_requests": 4}))
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # likewise
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_two_replicas_serve_what_they_can_and_tell_the_others_to_come_again(
+    served: str, tiny_depth: Path, write, tmp_path: Path
+) -> None:
+    """Of twelve at once two run and four wait, at most; the others are told so, and get their own result later."""
+    photos = [write(tmp_path / f"{k}.png", k).read_bytes() for k in range(12)]
+    form = {"num_inference_steps": "20", "processing_resolution": "64", "formats": "npy"}
+    refusals = set[tuple[int, str]]()
+
+    def ask(photo: bytes) -> bytes:
+        while True:
+            answer = httpx.post(f"{served}/predict_depth", data=form, files={"photo": photo}, timeout=120)
+            if answer.status_code == 200:
+                return answer.content
+            refusals.add((answer.status_code, answer.json()["detail"][:21]))
+            assert int(answer.headers["retry-after"]) >= 1
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor(len(photos)) as threads:
+        bundles = [*threads.map(ask, photos)]
+    assert refusals == {(503, "All replicas are busy")}
+    pipe = load(tiny_depth, device="cpu")
+    for photo, bundle in zip(photos, bundles, strict=True):
+        values = np.load(io.BytesIO(ZipFile(io.BytesIO(bundle)).read("depth.npy")))
+        expected = pipe(photo, Settings(num_inference_steps=20, processing_resolution=64)).values
+        np.testing.assert_allclose(values, expected, atol=1e-4)  # of another number of threads
 
 
 @pytest.mark.slow

@@ -9,10 +9,9 @@ import pytest
 
 from marigold_core.errors import SettingsError
 from marigold_core.serving import video
+from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Settings
-from marigold_core.ui.api import runs
-from marigold_core.ui.api.endpoints import ENDPOINTS
 from marigold_core.video.settings import VideoSettings
 from tests.helpers.clips import scene, write_clip
 
@@ -40,17 +39,16 @@ def test_all_frames_together_are_bounded(service: Service, clip: Path, tiny_dept
     assert not (tmp_path / "made").exists()
 
 
-def test_a_call_that_is_stopped_leaves_no_files(service, clip: Path, tiny_depth: Path, tmp_path: Path, monkeypatch):
+def test_a_call_that_is_stopped_leaves_no_files(service, clip: Path, tiny_depth: Path, monkeypatch):
     monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
-    monkeypatch.setattr(runs, "get_upload_folder", lambda: str(tmp_path / "uploads"))
     endpoint = next(one for one in ENDPOINTS if one.name == "video")
     given: dict[str, Any] = {**endpoint.complete([clip, *[None] * len(endpoint.arguments)]), "num_inference_steps": 1}
     answers: Any = endpoint.run(service, given)
     while not next(answers)["progress"].startswith("frame 2"):
         pass
-    assert list((tmp_path / "uploads").glob("*/unfinished"))
+    assert list(service._folder.glob("call-*/unfinished"))
     answers.close()
-    assert not list((tmp_path / "uploads").iterdir())
+    assert not list(service._folder.glob("call-*"))
     pixels = np.zeros((48, 64, 3), np.uint8)
     assert [
         event for event in service.run(pixels, Settings(num_inference_steps=1), str(tiny_depth))

@@ -19,8 +19,8 @@ from PIL import Image
 
 from marigold_core import Settings, load
 from marigold_core.comparison.sweep import COLUMNS
+from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.ui import text
-from marigold_core.ui.api.endpoints import ENDPOINTS
 from marigold_core.video.convert import predict_video
 from marigold_core.video.settings import VideoSettings
 from tests.helpers.clips import scene, write_clip

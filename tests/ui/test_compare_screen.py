@@ -11,9 +11,9 @@ from PIL import Image
 
 from marigold_core.errors import CheckpointError
 from marigold_core.files import examples
-from marigold_core.ui.api.arguments import read_comparison
-from marigold_core.ui.api.checks import fault
-from marigold_core.ui.api.endpoints import ENDPOINTS
+from marigold_core.serving.api.arguments import read_comparison
+from marigold_core.serving.api.checks import fault
+from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.ui.screens import compare
 from marigold_core.ui.screens.compare import draw_grid, draw_table
 from tests.helpers.sweeps import sweep_of

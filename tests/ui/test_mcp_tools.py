@@ -19,7 +19,7 @@ from mcp.shared.exceptions import McpError
 from PIL import Image
 
 from marigold_core import Settings, load
-from marigold_core.ui.api.endpoints import ENDPOINTS
+from marigold_core.serving.api.endpoints import ENDPOINTS
 from tests.helpers.app_server import serve
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,12 @@ import pytest
 from marigold_core.checkpoints.registry import NamedCheckpoint
 from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.files import examples
+from marigold_core.serving import hosting
+from marigold_core.serving.api.checks import fault
+from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
+from marigold_core.serving.api.files import describe_file
 from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui import middleware, offered_checkpoints, text
-from marigold_core.ui.api.checks import fault
-from marigold_core.ui.api.endpoints import ENDPOINTS, Endpoint
-from marigold_core.ui.api.files import describe_file
 from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.middleware import (
@@ -330,11 +331,12 @@ def test_the_picker_lists_what_works(monkeypatch):
         NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published", 2_600_000_000),
         NamedCheckpoint("gone", None, "depth", "bundled, but missing", 0),
     ]
-    monkeypatch.setattr(offered_checkpoints, "named_checkpoints", lambda: entries)
+    for module in (offered_checkpoints, hosting):
+        monkeypatch.setattr(module, "named_checkpoints", lambda: entries)
     monkeypatch.setenv("MARIGOLD_MODEL", "/models/mine")
     choices = offered_checkpoints.checkpoint_choices()
     assert [name for _, name in choices] == ["/models/mine", "nano", "v1-1"]
     assert choices[0][0] == "mine"
     assert "2.6 GB" in choices[2][0]
     with pytest.raises(CheckpointError, match="choose one of"):
-        offered_checkpoints.check_checkpoint("gone")
+        hosting.check_checkpoint("gone")

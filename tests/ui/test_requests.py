@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.ui import text
-from marigold_core.ui.api.endpoints import ENDPOINTS
 from marigold_core.ui.api.requests import META, CallReader, complete
 from marigold_core.ui.middleware import CALL, JOIN, QUEUE, RefusedError, told
 

@@ -12,11 +12,11 @@ from gradio.components.api_component import Api
 from gradio_client import handle_file  # pyright: ignore[reportMissingTypeStubs]
 from gradio_client import utils as client_utils  # pyright: ignore[reportMissingTypeStubs]
 
+from marigold_core.serving.api.answers import Answer
+from marigold_core.serving.api.checks import fault
+from marigold_core.serving.api.endpoints import ENDPOINTS, PANORAMA, Endpoint
 from marigold_core.serving.jobs import Service
-from marigold_core.ui.api.answers import Answer
-from marigold_core.ui.api.checks import fault
-from marigold_core.ui.api.endpoints import ENDPOINTS, PANORAMA, Endpoint
-from marigold_core.ui.error_messages import translate_errors
+from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import MODEL
 from marigold_core.ui.photo_input import EXAMPLES, FileInput, draw_photo
 
@@ -48,7 +48,7 @@ def _declare(page: gr.Blocks, endpoint: Endpoint, service: Service) -> None:
         """Refuse wrong values with one sentence, at the argument that is wrong."""
         given = endpoint.complete(values)
         at, problem = fault(endpoint, given) or ("", "")
-        return [gr.validate(name != at, problem) for name in given]
+        return [gr.validate(name != at, plain(problem)) for name in given]
 
     config: Any = page.default_config
     config.set_event_trigger(

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 from gradio.utils import get_upload_folder
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
 from marigold_core.ui import text
-from marigold_core.ui.api.endpoints import ENDPOINTS, Endpoint
 from marigold_core.ui.middleware import CALL, JOIN, QUEUE, RefusedError
 from marigold_core.ui.photo_input import EXAMPLES
 

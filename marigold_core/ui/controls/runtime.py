@@ -9,12 +9,12 @@ from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.images.photo import read_header
 from marigold_core.serving import hosting
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
 from marigold_core.ui.events import LIGHT, QUIET, on
-from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Values
 
 USUAL_SIZE = (3024, 4032)  # of a phone's photo, until there is one

@@ -15,13 +15,13 @@ import gradio as gr
 from marigold_core.checkpoints.registry import NAMED, default_checkpoint
 from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.files import examples
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import on
-from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
 FIELDS = tuple(name for name in Settings.model_fields if name != "batch_size")  # which changes no result

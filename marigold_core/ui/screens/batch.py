@@ -16,6 +16,7 @@ import gradio as gr
 from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import ImageError, SettingsError
 from marigold_core.serving.batch import Batch
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import Format
 from marigold_core.ui import text
@@ -23,7 +24,6 @@ from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, pr
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.job_buttons import JobButtons
-from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.photo_input import PhotosInput
 from marigold_core.ui.pictures import file_address, photo_file
 from marigold_core.ui.run_controller import Pace, Update, Values, status_line

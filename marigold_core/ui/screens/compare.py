@@ -23,6 +23,7 @@ from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.files import examples
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Progress
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.settings import Settings, default
 from marigold_core.ui import text
@@ -32,7 +33,7 @@ from marigold_core.ui.controls.settings import chosen_px, draw_resolution, draw_
 from marigold_core.ui.error_messages import plain, translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.job_buttons import JobButtons
-from marigold_core.ui.offered_checkpoints import check_checkpoint, checkpoint_choices
+from marigold_core.ui.offered_checkpoints import checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo
 from marigold_core.ui.pictures import preview
 from marigold_core.ui.run_controller import Pace, Update, Values, progress_line, status_line

@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder
 from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import VideoError
 from marigold_core.prediction import Progress
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import Service
 from marigold_core.serving.video import MOST_FRAMES, SharedPredictor, check_clip, run_clip, shared_predictor
 from marigold_core.ui import text
@@ -21,7 +22,6 @@ from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, pr
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, on
 from marigold_core.ui.job_buttons import JobButtons
-from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.ui.photo_input import PhotosInput
 from marigold_core.ui.pictures import file_address
 from marigold_core.ui.run_controller import Pace, Update, Values, progress_line, status_line

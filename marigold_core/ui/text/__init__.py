@@ -97,10 +97,8 @@ DONE = "{members}, {steps}{tiles}, {seconds:.1f} s · {width} × {height} · see
 STOPPED = "Stopped. Your settings are as you left them."
 STOPPED_WITH = "Stopped. On show is a result of {members}."
 
-NO_UPLOAD = "Give a {what}: a file of yours, which is uploaded first."
 NO_PHOTO = "Add a photo first: drop one on the page, paste it, use the webcam or pick an example."
 NO_RESULT = "Run a photo first."
-UNKNOWN_CHECKPOINT = "There is no checkpoint {name!r} here; choose one of {names}."
 UNKNOWN_VALUE = "{name} has no {value!r}; choose from {known}."
 UNEXPECTED = "Something unexpected happened; the reference is {reference}. Please try again."
 UNREADABLE = (

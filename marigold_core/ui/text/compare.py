@@ -11,7 +11,6 @@ EMPTY = (
 COST = "{cells}, about {time}; shared members make it {share:.2f} of separate runs."
 COST_GUESS = "{cells}, roughly {time}, a first guess; shared members make it {share:.2f} of separate runs."
 DONE = "{cells} in {time}. Click one to measure the others against it."
-CELLS = "{done} of {cells}"
 STOPPED = "Stopped after {done} of {cells}."
 SHOWS = {"maps": "Maps", "differences": "Differences to the reference"}
 SHOWN = "Pictures"

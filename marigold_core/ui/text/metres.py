@@ -39,7 +39,6 @@ POINTS_LACKING = {
     "patch": "Mark two opposite corners, or three and more, first: click them on the photo, or type x and y of each.",
     "distance": "There is nothing to add here: the second point completes a distance.",
 }
-NOT_METRES = "{name} must be a number of metres, but got {value!r}."
 METRES_LACKING = "Type the number of metres first."
 POINT_LACKING = "Type both x and y of the point, in pixels from the photo's top left corner."
 POINT_OUTSIDE = "There is no such point: the photo has {width} x {height} pixels."

@@ -4,19 +4,16 @@ import json
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
-
-from gradio.data_classes import FileData
 
 from marigold_core.checkpoints.registry import Checkpoint, Claim
 from marigold_core.files import archive
 from marigold_core.files.presets import SaveFor
 from marigold_core.files.writers import Made, file_names, suiting
 from marigold_core.prediction import Kind
+from marigold_core.serving.api.answers import Answer, FileData
+from marigold_core.serving.api.arguments import Arguments, take
 from marigold_core.settings import Format, MeshSettings
-from marigold_core.ui.api.answers import Answer
-from marigold_core.ui.api.arguments import Arguments, take
 from marigold_core.video.settings import check_depth
 
 MIME_TYPES = {".glb": "model/gltf-binary", ".stl": "model/stl", ".exr": "image/x-exr"}  # not known to every system
@@ -44,7 +41,7 @@ def wanted_files(
     return given["formats"] or (() if programs else usual), programs
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> FileData:
     """Describe a file to clients; Gradio completes ``url`` with the server's address."""
     return FileData(
         path=str(path),
@@ -52,7 +49,9 @@ def describe_file(path: Path) -> dict[str, Any]:
         size=path.stat().st_size,
         orig_name=path.name,
         mime_type=MIME_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream",
-    ).model_dump()
+        is_stream=False,
+        meta={"_type": "gradio.FileData"},
+    )
 
 
 def check_made(

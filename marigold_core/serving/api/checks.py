@@ -14,16 +14,14 @@ from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.images.photo import MAX_PIXELS, read_header
 from marigold_core.pipeline.panorama import check_full
 from marigold_core.pipeline.views import check_meaning
+from marigold_core.serving.api.answers import DefocusResult, PanoramaResult, ParallaxResult, VideoResult
+from marigold_core.serving.api.arguments import Arguments, read_axes, read_checkpoints, read_given, read_hints, take
+from marigold_core.serving.api.endpoints import Endpoint
+from marigold_core.serving.api.files import check_files, check_made
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import MAX_CELLS
 from marigold_core.serving.video import check_clip, check_parallax
 from marigold_core.settings import ColourSettings, DepthReading, MeshSettings, Settings
-from marigold_core.ui import text
-from marigold_core.ui.api.answers import DefocusResult, PanoramaResult, ParallaxResult, VideoResult
-from marigold_core.ui.api.arguments import Arguments, read_axes, read_checkpoints, read_given, read_hints, take
-from marigold_core.ui.api.endpoints import Endpoint
-from marigold_core.ui.api.files import check_files, check_made
-from marigold_core.ui.error_messages import plain
-from marigold_core.ui.offered_checkpoints import check_checkpoint
 from marigold_core.video import check_installed
 from marigold_core.video.settings import DefocusSettings, ParallaxSettings, VideoSettings, check_focus
 
@@ -38,7 +36,7 @@ def fault(endpoint: Endpoint, given: Arguments) -> tuple[str, str] | None:
         for argument in _checks(endpoint, given):
             at = argument
     except MarigoldError as error:
-        sentence = plain(str(error))
+        sentence = str(error)
         named = (one.name for one in endpoint.arguments)  # files are no words that sentences begin with
         return next((name for name in named if sentence.startswith(f"{name} ")), at), sentence
     return None
@@ -49,7 +47,7 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
     first = next(iter(endpoint.files))
     yield first
     if not given[first]:
-        raise ImageError(text.NO_UPLOAD.format(what=first))
+        raise ImageError(f"Give a {first}: a file of yours, which is uploaded first.")
     for model in (*MODELS, endpoint.output):
         yield next((name for name in model.model_fields if name in given), endpoint.arguments[0].name)
         take(model, given)

@@ -1,12 +1,28 @@
 """What endpoints answer: names of files and figures."""
 
-from typing import Any, NotRequired, TypedDict
-
-from gradio.data_classes import FileData
+from typing import Any, Literal, NotRequired, TypedDict
 
 from marigold_core.calibration.calibrate import Calibrated, Measured
 
 Answer = dict[str, Any]
+
+
+class FileMeta(TypedDict):
+    """Tells Gradio's clients that this is a file."""
+
+    _type: Literal["gradio.FileData"]
+
+
+class FileData(TypedDict):
+    """A file that a client may fetch, as Gradio's clients know it."""
+
+    path: str
+    url: str | None
+    size: int | None
+    orig_name: str | None
+    mime_type: str | None
+    is_stream: bool
+    meta: FileMeta
 
 
 class DepthResult(TypedDict, total=False):

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from marigold_core.calibration.calibrate import CalibrationMethod
 from marigold_core.comparison.sweep import Comparison
-from marigold_core.serving.video import MOST_FRAMES, run_defocus, run_parallax
-from marigold_core.settings import ColourSettings, DepthReading, Format, Frozen, MeshSettings, Settings
-from marigold_core.ui.api.answers import (
+from marigold_core.errors import SettingsError
+from marigold_core.serving.api.answers import (
     CompareResult,
     DefocusResult,
     DepthResult,
@@ -16,7 +16,7 @@ from marigold_core.ui.api.answers import (
     ParallaxResult,
     VideoResult,
 )
-from marigold_core.ui.api.arguments import (
+from marigold_core.serving.api.arguments import (
     Arguments,
     CompareOutput,
     DepthOutput,
@@ -27,8 +27,8 @@ from marigold_core.ui.api.arguments import (
     fields,
     hint_arguments,
 )
-from marigold_core.ui.api.files import USUAL
-from marigold_core.ui.api.runs import (
+from marigold_core.serving.api.files import USUAL
+from marigold_core.serving.api.runs import (
     Run,
     effect,
     run_compare,
@@ -39,6 +39,8 @@ from marigold_core.ui.api.runs import (
     run_panorama,
     run_video,
 )
+from marigold_core.serving.video import MOST_FRAMES, run_defocus, run_parallax
+from marigold_core.settings import ColourSettings, DepthReading, Format, Frozen, MeshSettings, Settings
 from marigold_core.video.settings import DefocusSettings, ParallaxSettings, VideoSettings
 
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or RAW with a full-size JPEG in it, up to 40 MB"
@@ -68,6 +70,19 @@ class Endpoint:
         defaults = {**dict.fromkeys(self.files), **{argument.name: argument.default for argument in self.arguments}}
         pairs = zip(defaults.items(), values, strict=True)
         return {name: default if value is None else value for (name, default), value in pairs}
+
+    def read(self, given: Arguments) -> Arguments:
+        """Complete the values of a call that are given by name. Raises: SettingsError for a name that is unknown."""
+        names = [*self.files, *(argument.name for argument in self.arguments)]
+        if unknown := sorted(given.keys() - {*names}):
+            raise SettingsError(f"{self.name} has no argument {unknown[0]!r}; it takes {', '.join(names)}.")
+        return self.complete(given.get(name) for name in names)
+
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """Describe the arguments beside the files as JSON schemas."""
+        return {
+            one.name: {"default": one.default, **one.schema, "description": one.description} for one in self.arguments
+        }
 
 
 ENDPOINTS = (

@@ -1,14 +1,11 @@
 """What runs behind each endpoint: a generator of answers, progress first, the result last."""
 
 import json
-import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
-
-from gradio.utils import get_upload_folder
 
 from marigold_core.calibration.calibrate import Hints, calibrate, check_hints, measured
 from marigold_core.checkpoints.registry import Checkpoint
@@ -16,14 +13,19 @@ from marigold_core.files.panorama import save_panorama
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.panorama import stream_panorama
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
+from marigold_core.serving.api.answers import Answer, solution
+from marigold_core.serving.api.arguments import (
+    Arguments,
+    read_checkpoint,
+    read_comparison,
+    read_given,
+    read_hints,
+    take,
+)
+from marigold_core.serving.api.files import USUAL, check_made, describe_file, describe_files, wanted_files
 from marigold_core.serving.jobs import Service
 from marigold_core.serving.video import SharedPredictor, run_clip, shared_predictor
 from marigold_core.settings import ColourSettings, Format, Frozen, MeshSettings, Settings
-from marigold_core.ui import text
-from marigold_core.ui.api.answers import Answer, solution
-from marigold_core.ui.api.arguments import Arguments, read_checkpoint, read_comparison, read_given, read_hints, take
-from marigold_core.ui.api.files import USUAL, check_made, describe_file, describe_files, wanted_files
-from marigold_core.ui.text import compare as compare_text
 from marigold_core.video.settings import VideoSettings
 
 Run = Callable[[Service, Arguments], Iterator[Answer]]
@@ -68,9 +70,8 @@ def run_compare(service: Service, given: Arguments) -> Iterator[Answer]:
         if isinstance(event, Progress):
             yield {"progress": event.stage}
         else:
-            done, cells = sweep.done, text.count(len(sweep.places()), "cell")
-            yield {"progress": compare_text.CELLS.format(done=done, cells=cells)}
-    files = zip(compare_text.FILES, service.export_comparison(key), strict=True)
+            yield {"progress": f"{sweep.done} of {len(sweep.places())} cells"}
+    files = zip(("sheet", "differences", "table"), service.export_comparison(key), strict=True)
     yield {**{name: describe_file(path) for name, path in files}, "rows": [row.record for row in sweep.rows()]}
 
 
@@ -82,12 +83,14 @@ def run_panorama(service: Service, given: Arguments) -> Iterator[Answer]:
         if isinstance(event, Progress):
             yield {"progress": event.stage}
         else:
-            yield describe_files(save_panorama(event, _new_folder(), mesh=mesh, colours=take(ColourSettings, given)))
+            yield describe_files(
+                save_panorama(event, service.new_folder(), mesh=mesh, colours=take(ColourSettings, given))
+            )
 
 
 def run_video(service: Service, given: Arguments) -> Iterator[Answer]:
     """Predict a clip; one that is stopped leaves nothing."""
-    folder, settings, video = _new_folder(), take(Settings, given), take(VideoSettings, given)
+    folder, settings, video = service.new_folder(), take(Settings, given), take(VideoSettings, given)
     how: dict[str, Any] = {"mesh": take(MeshSettings, given), "colours": take(ColourSettings, given)}
     predictor, is_done = (yield from _predictor(service, given)), False
     try:
@@ -108,7 +111,7 @@ def effect(draw: Callable[..., Iterator[Progress | dict[str, Path]]], model: typ
 
     def run(service: Service, given: Arguments) -> Iterator[Answer]:
         prediction = yield from _run(service, given["photo"], given)
-        for event in draw(service, prediction, _new_folder(), take(model, given), take(MeshSettings, given)):
+        for event in draw(service, prediction, service.new_folder(), take(model, given), take(MeshSettings, given)):
             yield {"progress": event.stage} if isinstance(event, Progress) else describe_files(event)
 
     return run
@@ -121,10 +124,6 @@ def _predictor(service: Service, given: Arguments) -> Generator[Answer, None, Sh
             yield {"progress": next(loading).stage}
         except StopIteration as end:
             return cast(SharedPredictor, end.value)
-
-
-def _new_folder() -> Path:
-    return Path(get_upload_folder()) / secrets.token_hex(16)
 
 
 def _run(

@@ -14,11 +14,9 @@ from marigold_core.errors import CalibrationError
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.files.reader import from_depth
 from marigold_core.prediction import Prediction
+from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import shared_comparison
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, DepthReading, Format, Frozen, MeshSettings, help_text
-from marigold_core.ui import text
-from marigold_core.ui.offered_checkpoints import check_checkpoint
-from marigold_core.ui.text import metres as metres_text
 
 Arguments = Mapping[str, Any]  # values of a call by name
 Model = TypeVar("Model", bound=Frozen)
@@ -129,9 +127,9 @@ def read_hints(given: Arguments) -> Hints:
     near_m, chosen = given["near_m"], {"along": given["along"], "method": given.get("method", get_args(Method)[0])}
     for name, choices in (("along", get_args(Along)), ("method", get_args(Method))):
         if chosen[name] not in choices:
-            raise CalibrationError(text.UNKNOWN_VALUE.format(name=name, value=chosen[name], known=", ".join(choices)))
+            raise CalibrationError(f"{name} has no {chosen[name]!r}; choose from {', '.join(choices)}.")
     if near_m is not None and type(near_m) not in (int, float):
-        raise CalibrationError(metres_text.NOT_METRES.format(name="near_m", value=near_m))
+        raise CalibrationError(f"near_m must be a number of metres, but got {near_m!r}.")
     hints = hints_of(
         check_numbers("anchors", given["anchors"], ANCHOR_FORM),
         check_numbers("lengths", given["lengths"], LENGTH_FORM),

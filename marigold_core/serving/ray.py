@@ -1,0 +1,344 @@
+"""The endpoints on a Ray cluster, by Ray Serve: ``serve run marigold_core.serving.ray:app``.
+
+``POST /predict_depth`` and so on, with names, arguments, ranges and refusals of ``serving.api``: files and arguments
+are fields of a form (multipart/form-data), lists are written as JSON or as a field more than once. The answer is a ZIP,
+or JSON with the files in it where the client accepts ``application/json``. ``GET /`` lists endpoints and arguments.
+
+One process reads requests and refuses what is wrong before it waits. Replicas, as many as the load asks for, each hold
+a loaded checkpoint; Ray Serve starts, ends and replaces them, and keeps the requests that wait.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import math
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+from pydantic import Field
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from marigold_core import load
+from marigold_core.checkpoints.registry import default_checkpoint
+from marigold_core.errors import MarigoldError
+from marigold_core.files import archive
+from marigold_core.serving.actors import ActorOptions, environment
+from marigold_core.serving.api.answers import Answer
+from marigold_core.serving.api.arguments import Arguments
+from marigold_core.serving.api.checks import fault
+from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
+from marigold_core.serving.jobs import Service
+from marigold_core.serving.request_body import FILE_LIMIT, JSON_LIMIT, BodyRefusedError, LimitedBody, declared_length
+from marigold_core.serving.results import OF_CALL
+
+log = logging.getLogger(__name__)
+engine, server = cast(Any, ray), cast(Any, serve)  # partly untyped
+
+ENDPOINT_OF = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+TOGETHER_ON_GPU = 4
+BATCH_WAIT_S = 0.005  # that a job waits for the next step of the others; less than a step
+FIRST_RETRY_S = 5.0  # told before any request has ended
+MOST_READING = 256  # requests that are read or wait for an answer at once
+KEPT_BYTES = 256 * 2**20  # of results, between the model and their files
+ZIP, JSON = "application/zip", "application/json"
+Reply = tuple[int, str, bytes]  # status, type and content
+
+
+class ServeOptions(ActorOptions):
+    """How the endpoints are served; each is ``name=value`` after ``serve run marigold_core.serving.ray:app``."""
+
+    checkpoint: str | None = Field(None, description="by default $MARIGOLD_MODEL, else nano")
+    device: str = Field("auto", description="where each replica computes; auto takes the best one")
+    min_replicas: int = Field(1, ge=1, description="replicas that are always there")
+    max_replicas: int = Field(4, ge=1, description="most replicas, when requests wait")
+    max_queued_requests: int = Field(64, ge=1, description="requests that may wait; more are told to come again")
+    together: int | None = Field(
+        None, ge=1, le=64, description=f"jobs of a replica at once; by default {TOGETHER_ON_GPU} on a GPU, else 1"
+    )
+
+
+def app(given: dict[str, Any]) -> Any:
+    """Make the application for ``serve run`` or ``serve.run``, of options by name. Raises: SettingsError."""
+    options = ServeOptions(**{name: read_value(value) for name, value in given.items()})
+    gpus = options.gpus(engine.cluster_resources())
+    together = options.together or (TOGETHER_ON_GPU if gpus else 1)
+    variables = {**environment(), **({"MARIGOLD_MODEL": options.checkpoint} if options.checkpoint else {})}
+    model = server.deployment(
+        Model,
+        name="model",
+        ray_actor_options={"num_cpus": options.ray_cpus, "num_gpus": gpus},
+        max_ongoing_requests=together,
+        max_queued_requests=options.max_queued_requests,
+        autoscaling_config={
+            "min_replicas": options.min_replicas,
+            "max_replicas": max(options.min_replicas, options.max_replicas),
+            "target_ongoing_requests": together,
+        },
+    )
+    reader = server.deployment(
+        Reader, name="reader", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=MOST_READING
+    )
+    return reader.bind(model.bind(options.device, together, variables), variables)
+
+
+class RefusedError(Exception):
+    """A request is refused, with a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Reader:
+    """Reads requests, refuses what is wrong with them, and hands the others to the replicas."""
+
+    def __init__(self, model: Any, variables: Mapping[str, str]) -> None:
+        """Hand calls to the deployment ``model``; ``variables`` of the environment name what is offered."""
+        os.environ.update(variables)
+        self._model, self._last_s = model, FIRST_RETRY_S
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request."""
+        name = request.url.path.strip("/")
+        try:
+            if not name:
+                return JSONResponse({endpoint.name: described(endpoint) for endpoint in ENDPOINTS})
+            if name not in ENDPOINT_OF:
+                raise RefusedError(404, f"There is no endpoint {name!r}; there are {', '.join(ENDPOINT_OF)}.")
+            if request.method != "POST":
+                raise RefusedError(405, f"Send the photo and the arguments of {name} by POST, as a form.")
+            with tempfile.TemporaryDirectory(prefix="marigold-") as folder:
+                given, files = await read_form(ENDPOINT_OF[name], request, Path(folder))
+            as_json = JSON in request.headers.get("accept", "")
+            began = time.monotonic()
+            status, kind, content = await self._model.run.remote(name, given, files, as_json)
+            self._last_s = time.monotonic() - began
+            return Response(content, status, media_type=kind)
+        except RefusedError as error:
+            return JSONResponse({"detail": str(error)}, error.status)
+        except BackPressureError:
+            wait_s = math.ceil(self._last_s)
+            sentence = f"All replicas are busy and no more may wait; try again in {wait_s} s."
+            return JSONResponse({"detail": sentence}, 503, {"retry-after": str(wait_s)})
+
+
+async def read_form(
+    endpoint: Endpoint, request: Request, folder: Path
+) -> tuple[Arguments, dict[str, tuple[str, bytes]]]:
+    """Read a call -> its arguments, complete and checked, without the files; the files, each with its ending.
+
+    Raises: RefusedError.
+    """
+    limit = FILE_LIMIT * len(endpoint.files) + JSON_LIMIT
+    checked = Request(request.scope, LimitedBody(request.receive, limit))
+    most = {"max_files": len(endpoint.files), "max_fields": JSON_LIMIT // 16, "max_part_size": JSON_LIMIT}
+    try:
+        if declared_length(request.scope) > limit:
+            raise BodyRefusedError
+        form = await checked.form(**most)
+    except BodyRefusedError:
+        raise RefusedError(413, f"Files may have {FILE_LIMIT // 10**6} MB each, and a minute to arrive.") from None
+    except (MultiPartException, HTTPException, ClientDisconnect):
+        raise RefusedError(400, "This could not be read; send files and arguments as multipart/form-data.") from None
+    try:
+        named, files = await take_apart(endpoint, form)
+    finally:
+        await form.close()
+    try:
+        given = endpoint.read(named)
+        found = await asyncio.to_thread(fault, endpoint, {**given, **write(files, folder)})
+    except MarigoldError as error:
+        raise RefusedError(422, str(error)) from None
+    if found:
+        raise RefusedError(422, found[1])
+    return given, files
+
+
+async def take_apart(endpoint: Endpoint, form: FormData) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]]]:
+    """Read the fields of a form -> arguments and files. Raises: RefusedError."""
+    named: dict[str, Any] = {}
+    files: dict[str, tuple[str, bytes]] = {}
+    for name in form:
+        values = form.getlist(name)
+        upload = values[0]
+        if isinstance(upload, UploadFile) and name in endpoint.files:
+            if (upload.size or 0) > FILE_LIMIT:
+                raise RefusedError(413, f"{name} may have {FILE_LIMIT // 10**6} MB.")
+            ending = Path(upload.filename or "").suffix[:16]
+            files[name] = (ending if ending[1:].isalnum() else "", await upload.read())
+        elif isinstance(upload, UploadFile) or name in endpoint.files:
+            raise RefusedError(422, f"{name} is {'no' if name not in endpoint.files else 'a'} file of {endpoint.name}.")
+        else:
+            read = [read_value(value) for value in values]
+            named[name] = read if len(read) > 1 or (takes_list(endpoint, name) and not is_list(read[0])) else read[0]
+    return named, files
+
+
+def read_value(written: object) -> Any:
+    """Read a value that is written as JSON; what is no JSON is text."""
+    try:
+        return json.loads(written) if isinstance(written, str) else written
+    except (ValueError, RecursionError):
+        return written
+
+
+def is_list(value: object) -> bool:
+    """Return whether a value is a list, or null, which stands for one."""
+    return value is None or isinstance(value, list)
+
+
+def takes_list(endpoint: Endpoint, name: str) -> bool:
+    """Return whether an argument takes a list."""
+    schema = endpoint.schemas().get(name, {})
+    return any("items" in part for part in (schema, *schema.get("anyOf", [])))
+
+
+def described(endpoint: Endpoint) -> dict[str, Any]:
+    """Describe what an endpoint does and takes."""
+    return {"description": endpoint.description, "files": endpoint.files, "arguments": endpoint.schemas()}
+
+
+def write(files: Mapping[str, tuple[str, bytes]], folder: Path) -> dict[str, str]:
+    """Write the files of a call into a folder -> their paths."""
+    places = {name: folder / f"{name}{ending}" for name, (ending, _) in files.items()}
+    for name, place in places.items():
+        place.write_bytes(files[name][1])
+    return {name: str(place) for name, place in places.items()}
+
+
+class Model:
+    """A replica: a loaded checkpoint, and jobs that wait for it one after another or run together."""
+
+    def __init__(self, device: str, together: int, variables: Mapping[str, str]) -> None:
+        """Load the default checkpoint. Raises: CheckpointError, SettingsError, with which the replica fails."""
+        os.environ.update(variables)
+        self._device, self._together, self._running = device, together, 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._batches = list[Any]()  # of each checkpoint that was loaded
+        self._folder = Path(tempfile.mkdtemp(prefix="marigold-"))
+        self._service = Service(
+            self._folder / "results",
+            loader=self._load,
+            kept_bytes=KEPT_BYTES,
+            device_lost=lambda: os._exit(1),
+            together=together,
+        )
+        self._service.warm(default_checkpoint()).result()
+
+    def __del__(self) -> None:
+        """Remove what the replica wrote."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def run(self, name: str, given: Arguments, files: Mapping[str, tuple[str, bytes]], as_json: bool) -> Reply:
+        """Run a call of an endpoint; one whose client has gone stops before its next step."""
+        self._loop, gone = asyncio.get_running_loop(), threading.Event()
+        self._count(1)
+        try:
+            return await asyncio.to_thread(self._run, ENDPOINT_OF[name], given, files, as_json, gone)
+        finally:
+            gone.set()
+            self._count(-1)
+
+    def _run(
+        self,
+        endpoint: Endpoint,
+        given: Arguments,
+        files: Mapping[str, tuple[str, bytes]],
+        as_json: bool,
+        gone: threading.Event,
+    ) -> Reply:
+        folder = self._folder / secrets.token_hex(16)
+        folder.mkdir()
+        answer: Answer = {}
+        try:
+            with closing(cast(Any, endpoint.run(self._service, {**given, **write(files, folder)}))) as answers:
+                for answer in answers:  # noqa: B007 - the last one is what was asked for
+                    if gone.is_set():
+                        return 499, JSON, b""
+            return reply(answer, folder, as_json)
+        except MarigoldError as error:
+            return 422, JSON, detail(str(error))
+        except Exception:
+            reference = secrets.token_hex(4)
+            log.exception("Unexpected error, reference %s", reference)
+            return 500, JSON, detail(f"Something unexpected happened; the reference is {reference}.")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            for file in answer.values():  # what nobody keeps for later
+                place = Path(file["path"]).parent if is_file(file) else None
+                if place and place.name.startswith(OF_CALL):
+                    shutil.rmtree(place, ignore_errors=True)
+
+    def _count(self, more: int) -> None:
+        """Note how many jobs run, so that a step waits for no more than the other jobs' steps."""
+        self._running += more
+        for batch in self._batches:
+            batch.set_max_batch_size(max(1, self._running))
+
+    def _load(self, checkpoint: str, **dtype: Any) -> Any:
+        if self._together == 1:
+            return load(checkpoint, device=self._device, **dtype)
+        from marigold_core.pipeline.together import Rows, TogetherPipeline
+
+        pipe = TogetherPipeline.from_pretrained(checkpoint, device=self._device, **dtype)
+
+        @server.batch(max_batch_size=self._together, batch_wait_timeout_s=BATCH_WAIT_S)
+        async def velocities(asked: list[Rows]) -> list[Any]:
+            return await asyncio.to_thread(pipe.predict_velocities, asked)
+
+        def submit(rows: Rows) -> Any:
+            assert self._loop is not None  # a call brought it
+            return asyncio.run_coroutine_threadsafe(velocities(rows), self._loop).result()
+
+        pipe.submit = submit
+        self._batches.append(velocities)
+        return pipe
+
+
+def reply(answer: Answer, folder: Path, as_json: bool) -> Reply:
+    """Write an answer with its files: as JSON, where a file's address holds it, or as a ZIP, where values are files."""
+    if as_json:
+        told = {name: {**inline(value)} if is_file(value) else value for name, value in answer.items()}
+        return 200, JSON, json.dumps(told).encode()
+    files = list[Path]()
+    for name, value in answer.items():
+        if is_file(value):
+            files.append(Path(value["path"]))
+        else:
+            files.append(folder / f"{name}.json")
+            files[-1].write_text(json.dumps(value, indent=1), encoding="utf-8")
+    archive.write(files, bundle := folder / "answer.zip")
+    return 200, ZIP, bundle.read_bytes()
+
+
+def is_file(value: Any) -> bool:
+    """Return whether a value of an answer is a file."""
+    return isinstance(value, dict) and "orig_name" in value
+
+
+def inline(file: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a file with its content as a data: URL."""
+    content = base64.b64encode(Path(file["path"]).read_bytes()).decode()
+    url = f"data:{file['mime_type']};base64,{content}"
+    return {**{name: file[name] for name in ("orig_name", "size", "mime_type")}, "url": url}
+
+
+def detail(sentence: str) -> bytes:
+    """Write a refusal as JSON."""
+    return json.dumps({"detail": sentence}).encode()

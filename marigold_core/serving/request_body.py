@@ -1,0 +1,45 @@
+"""Bodies of HTTP requests that are read without trust in what they declare."""
+
+import asyncio
+import time
+
+from starlette.types import Message, Receive, Scope
+
+JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
+FILE_LIMIT = 40 * 10**6  # bytes of a photo, depth map or video
+UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one file and its multipart frame
+BODY_TIME_S = 60.0
+
+
+class BodyRefusedError(Exception):
+    """The body is over its limit or came too slowly."""
+
+
+class LimitedBody:
+    """A ``receive`` that counts bytes while they come in and gives the whole body a minute."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self.receive, self.left = receive, limit
+        self.deadline = time.monotonic() + BODY_TIME_S
+        self.complete = False
+
+    async def __call__(self) -> Message:
+        """Return the next message or raise ``BodyRefusedError``; after the body, waiting for a disconnect is free."""
+        if self.complete:
+            return await self.receive()
+        try:
+            async with asyncio.timeout(max(0.0, self.deadline - time.monotonic())):
+                message = await self.receive()
+        except TimeoutError:
+            raise BodyRefusedError from None
+        self.left -= len(message.get("body", b""))
+        if self.left < 0:
+            raise BodyRefusedError
+        self.complete = not message.get("more_body", False)
+        return message
+
+
+def declared_length(scope: Scope) -> int:
+    """Return the Content-Length of a request, 0 when absent or not a number."""
+    value = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(value) if value.isdigit() else 0

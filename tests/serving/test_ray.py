@@ -1,0 +1,182 @@
+"""The endpoints as Ray Serve offers them, without a cluster: what reads requests, beside a replica in this process."""
+
+import asyncio
+import base64
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zipfile import ZipFile
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from ray.serve.exceptions import BackPressureError
+from starlette.requests import Request
+
+from marigold_core import Settings, load
+from marigold_core.errors import SettingsError
+from marigold_core.serving import ray, request_body
+from marigold_core.serving.api.endpoints import ENDPOINTS
+
+QUICK = {"num_inference_steps": "1", "processing_resolution": "64"}
+Ask = Callable[..., httpx.Response]
+
+
+@pytest.fixture(scope="module")
+def replica(tiny_depth: Path) -> Iterator[ray.Model]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MARIGOLD_MODEL", str(tiny_depth))
+        model = ray.Model("cpu", 1, {})
+        yield model
+        model.__del__()
+
+
+def ask_of(run: Callable[..., Any] | None) -> Ask:
+    """Return what sends a request to a ``Reader`` whose replicas answer by ``run``."""
+    reader = ray.Reader(SimpleNamespace(run=SimpleNamespace(remote=run)), {})
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await (await reader(Request(scope, receive)))(scope, receive, send)
+
+    def ask(method: str, path: str, **how: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://cluster") as client:
+                return await client.request(method, path, **how)
+
+        return asyncio.run(send())
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def ask(replica: ray.Model) -> Ask:
+    return ask_of(replica.run)
+
+
+@pytest.fixture(scope="module")
+def png(photo) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(photo()).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_it_offers_the_endpoints_of_the_page_with_their_arguments(ask: Ask) -> None:
+    offered = ask("GET", "/").json()
+    for endpoint in ENDPOINTS:
+        assert [*offered[endpoint.name]["arguments"]] == [one.name for one in endpoint.arguments]
+        assert offered[endpoint.name]["files"] == endpoint.files
+    assert offered["predict_depth"]["arguments"]["seed"]["maximum"] == 2**32 - 1
+
+
+def test_answers_are_what_the_library_makes(ask: Ask, png: bytes, tiny_depth: Path, replica: ray.Model) -> None:
+    form = {**QUICK, "ensemble_size": "3", "seed": "7", "formats": ["npy", "uncertainty"]}
+    answer = ask("POST", "/predict_depth", data=form, files={"photo": ("x.png", png)})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip"), answer.text
+    settings = Settings(num_inference_steps=1, processing_resolution=64, ensemble_size=3, seed=7)
+    found = load(tiny_depth, device="cpu")(png, settings)
+    with ZipFile(io.BytesIO(answer.content)) as bundle:
+        assert sorted(bundle.namelist()) == ["depth.npy", "manifest.json", "uncertainty.npy", "uncertainty.png"]
+        np.testing.assert_array_equal(np.load(io.BytesIO(bundle.read("depth.npy"))), found.values)
+        assert json.loads(bundle.read("manifest.json"))["settings"]["seed"] == 7
+    form["formats"] = json.dumps(["npy"])
+    answer = ask("POST", "/predict_depth", data=form, files={"photo": png}, headers={"accept": "application/json"})
+    told = answer.json()
+    assert sorted(told) == ["manifest", "npy"] and told["npy"]["orig_name"] == "depth.npy"
+    values = np.load(io.BytesIO(base64.b64decode(told["npy"]["url"].partition(",")[2])))
+    np.testing.assert_array_equal(values, found.values)
+    assert [path.name for path in replica._folder.iterdir()] == ["results"]  # no uploads are left
+
+
+def test_two_files_and_lists_of_numbers(ask: Ask, png: bytes) -> None:
+    depth = io.BytesIO()
+    np.save(depth, np.tile(np.linspace(0, 1, 64, dtype=np.float32), (48, 1)))
+    files = {"photo": ("x.png", png), "depth": ("d.npy", depth.getvalue())}
+    form = {"anchors": "[[10, 20, 2], [50, 20, 4]]", "formats": "npy"}
+    answer = ask("POST", "/import_depth", data=form, files=files, headers={"accept": "application/json"})
+    assert answer.status_code == 200, answer.text
+    assert [one["found"] for one in answer.json()["calibration"]["residuals"]] == pytest.approx([2, 4], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form", "status", "sentence"),
+    [
+        ("POST", "/nope", {}, 404, "There is no endpoint 'nope'; there are predict_depth, "),
+        ("GET", "/predict_depth", {}, 405, "Send the photo and the arguments of predict_depth by POST, as a form."),
+        ("POST", "/predict_depth", {}, 422, "Give a photo: a file of yours, which is uploaded first."),
+        ("POST", "/predict_depth", {"photo": "/etc/passwd"}, 422, "photo is a file of predict_depth."),
+        ("POST", "/predict_depth", {"x": "1"}, 422, "predict_depth has no argument 'x'; it takes photo, "),
+        ("PNG", "/predict_depth", {"ensemble_size": "99"}, 422, "ensemble_size must be less than or equal to 20"),
+        ("PNG", "/predict_depth", {"seed": "NaN"}, 422, "seed must be "),
+        ("PNG", "/predict_depth", {"seed": ["1", "2"]}, 422, "seed must be "),
+        ("PNG", "/predict_depth", {"checkpoint": "/root"}, 422, "There is no checkpoint '/root' here; choose one of "),
+        ("PNG", "/calibrate", {"anchors": "[[1, 2]]"}, 422, "anchors"),
+        ("BODY", "/predict_depth", {}, 400, "This could not be read; send files and arguments as multipart/form-data."),
+    ],
+)
+def test_what_is_wrong_is_refused_in_a_sentence_before_it_waits(
+    method: str, path: str, form: dict[str, Any], status: int, sentence: str, png: bytes
+) -> None:
+    how: dict[str, Any] = {"data": form} if form else {}
+    if method == "PNG":
+        how["files"] = {"photo": png}
+    if method == "BODY":
+        how = {"content": b"--x", "headers": {"content-type": "multipart/form-data"}}
+    answer = ask_of(None)(method if method == "GET" else "POST", path, **how)  # no replica is asked
+    assert answer.status_code == status
+    assert answer.json()["detail"].startswith(sentence)
+
+
+def test_too_large_files_are_refused_while_they_are_received(monkeypatch, png: bytes) -> None:
+    monkeypatch.setattr(ray, "FILE_LIMIT", 1000)
+    answer = ask_of(None)("POST", "/predict_depth", files={"photo": b"x" * 2000})
+    assert answer.status_code == 413
+    monkeypatch.setattr(ray, "JSON_LIMIT", 10)
+    answer = ask_of(None)("POST", "/predict_depth", files={"photo": b"x" * 2000})
+    assert answer.status_code == 413 and "MB each" in answer.json()["detail"]
+    assert request_body.FILE_LIMIT == 40e6
+
+
+def test_a_full_line_says_when_to_come_again(png: bytes) -> None:
+    async def full(*_: object) -> ray.Reply:
+        raise BackPressureError(3, 3)
+
+    answer = ask_of(full)("POST", "/predict_depth", files={"photo": png})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["detail"] == "All replicas are busy and no more may wait; try again in 5 s."
+
+
+def test_who_leaves_stops_the_job_before_its_next_step(replica: ray.Model, png: bytes, monkeypatch) -> None:
+    steps = list[int]()
+
+    async def leave() -> None:
+        begun = asyncio.Event()
+
+        def run(service: object, given: object) -> Iterator[dict[str, str]]:
+            for step in range(1000):
+                steps.append(step)
+                loop.call_soon_threadsafe(begun.set)
+                time.sleep(0.01)
+                yield {"progress": str(step)}
+
+        endpoint: Any = SimpleNamespace(run=run)
+        monkeypatch.setitem(ray.ENDPOINT_OF, "slow", endpoint)
+        loop = asyncio.get_running_loop()
+        call = asyncio.ensure_future(replica.run("slow", {}, {}, False))
+        await begun.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(leave())  # which waits for the job's thread
+    assert 0 < len(steps) < 1000
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(SettingsError, match="max_replicas must be"):
+        ray.app({"max_replicas": "none"})

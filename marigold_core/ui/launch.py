@@ -58,14 +58,11 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
         loader = place(hosting.hosted_checkpoints())
     else:
         from marigold_core import load as loader
-    from marigold_core.serving.jobs import Service
-
-    folder.mkdir(parents=True, exist_ok=True)
-    service = Service(folder / work_folder.RESULTS, loader=loader, device_lost=_end_soon)
-    service.warm(default_checkpoint())
-
     from starlette.middleware import Middleware
 
+    # All of it before the thread that loads the checkpoint: two that import at once may meet half a module.
+    from marigold_core.pipeline import pipeline  # noqa: F401
+    from marigold_core.serving.jobs import Service
     from marigold_core.ui.api.requests import CallReader
     from marigold_core.ui.events import MODEL
     from marigold_core.ui.middleware import RequestFilter
@@ -73,6 +70,9 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from marigold_core.ui.photo_previews import PhotoPreviews
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
+    folder.mkdir(parents=True, exist_ok=True)
+    service = Service(folder / work_folder.RESULTS, loader=loader, device_lost=_end_soon)
+    service.warm(default_checkpoint())
     tools = _tools(service, folder)
     began = time.time()
     page = build(service)

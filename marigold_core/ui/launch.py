@@ -71,8 +71,10 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
     from marigold_core.ui.photo_previews import PhotoPreviews
+    from marigold_core.ui.sessions import keep_little
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
+    keep_little()
     tools = _tools(service, folder)
     began = time.time()
     page = build(service)

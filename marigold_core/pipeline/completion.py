@@ -43,8 +43,7 @@ def guided(
         return roots[0] ** 2 * (far - near) * read_depth(clean) + roots[1] ** 2 * near
 
     clean = start
-    timesteps: list[int] = scheduler.timesteps.tolist()
-    for t, timestep in zip(scheduler.timesteps, timesteps, strict=True):
+    for t, timestep in zip(scheduler.timesteps.to(start.device), scheduler.timesteps.tolist(), strict=True):
         with torch.enable_grad():
             velocity = predict_velocity(latent, t)
             _, clean = scheduler.step(velocity, timestep, latent, return_dict=False)

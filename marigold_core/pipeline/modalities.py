@@ -152,8 +152,9 @@ class Normals:
 
     def mirror(self, values: Tensor, upside_down: bool = False) -> Tensor:
         """Turn unit vectors [B, 3, H, W] of a photo into those of its mirror image: what faced right faces left."""
-        signs = values.new_tensor([1.0, -1.0, 1.0] if upside_down else [-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
-        return values.flip(-2 if upside_down else -1) * signs
+        mirrored = values.flip(-2 if upside_down else -1)
+        mirrored[:, 1 if upside_down else 0].neg_()
+        return mirrored
 
 
 @dataclass(frozen=True)

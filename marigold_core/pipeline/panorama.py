@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -10,9 +10,11 @@ from marigold_core.errors import CheckpointError, ImageError
 from marigold_core.geometry import sphere
 from marigold_core.geometry.camera import metric_z
 from marigold_core.images.photo import load_photo
-from marigold_core.pipeline.pipeline import PhotoSource
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
+
+if TYPE_CHECKING:
+    from marigold_core.pipeline.pipeline import PhotoSource
 
 ASPECT_ERROR = 0.02  # by which width may miss twice the height
 NATIVE_SIDE_PX = 1024  # of a view where the network sees it as it is
@@ -25,7 +27,7 @@ class Predictor(Protocol):
         """Fill in what the checkpoint decides."""
         ...
 
-    def stream(self, photo: PhotoSource, settings: Settings | None = None) -> Iterator[Progress | Prediction]:
+    def stream(self, photo: "PhotoSource", settings: Settings | None = None) -> Iterator[Progress | Prediction]:
         """Predict from a view [H, W, 3] uint8, step by step."""
         ...
 
@@ -56,7 +58,7 @@ def check_full(photo_size: tuple[int, int]) -> None:
 
 
 def stream_panorama(
-    pipe: Predictor, photo: PhotoSource, settings: Settings | None = None, mesh: MeshSettings | None = None
+    pipe: Predictor, photo: "PhotoSource", settings: Settings | None = None, mesh: MeshSettings | None = None
 ) -> Iterator[Progress | Panorama]:
     """Predict view by view, yielding a ``Progress`` a step and the ``Panorama`` at the end.
 

@@ -223,8 +223,9 @@ class MarigoldPipeline:
         scheduler: Any = self._scheduler(steps)
         random: dict[str, Any] = {} if generators is None else {"generator": generators}
         latent = noise.float()
-        timesteps: list[int] = scheduler.timesteps.tolist()  # at once: a number read on a GPU waits for all work before
-        for number, (t, timestep) in enumerate(zip(scheduler.timesteps, timesteps, strict=True), start=1):
+        # Nothing here waits for a GPU: numbers are read on the CPU, and what is sent is not waited for.
+        sent = scheduler.timesteps.to(self.device, non_blocking=True)
+        for number, (t, timestep) in enumerate(zip(sent, scheduler.timesteps.tolist(), strict=True), start=1):
             predict = first_step if first_step and number == 1 else self.predict_velocity
             velocity = predict(image_latent, latent.to(image_latent.dtype), t, features)
             previous, clean = scheduler.step(velocity.float(), timestep, latent, return_dict=False, **random)
@@ -335,7 +336,7 @@ class MarigoldPipeline:
             for step in range(1, steps + 1):
                 next(guided)
                 yield Progress(k * steps + step, count * steps, f"member {k + 1} of {count}, step {step} of {steps}")
-            members.append(self._checked(_returned(guided)))
+            members.append(_returned(guided))
             fused = self.fuse_members(photo, settings, members, condition.tiled, Depth("metric"))
             yield completed(fused, hints, known, relative)
 
@@ -693,7 +694,7 @@ class MarigoldPipeline:
             starts = [self._start(stream, *shape[-2:]) for stream in streams]
             if carry and not self.checkpoint.family.deterministic:
                 starts = [carry.start(k, start) for k, start in zip(group, starts, strict=True)]
-            latent = torch.cat(starts).to(self.device)
+            latent = torch.cat(starts).to(self.device, non_blocking=True)
             first_step = partial(first_steps.predict, settings.seed, tuple(group)) if first_steps else None
             photo_latent, features = stack([seen[k] for k in group])
             denoising = self.denoise(photo_latent, latent, steps, streams, first_step, features)
@@ -712,27 +713,17 @@ class MarigoldPipeline:
     def _decode_member(self, clean: Tensor, condition: Condition, tiny: bool = False) -> Tensor:
         """Decode the latents [1, 4 P, h, w] of a member and bring it to the photo's grid -> [1, C, PH, PW].
 
-        Raises: CheckpointError for numbers that are not finite.
+        Where a number of its pictures is not finite, none of the member's is.
         """
         height, width = condition.size
         latents = clean.to(self.dtype)
-        pictures = _decode_by(self.tiny[1], latents) if tiny and self.tiny else self.decode(latents)
-        member = self.modality.from_vae(pictures.float())[..., :height, :width]
-        self._checked(member)
+        pictures = (_decode_by(self.tiny[1], latents) if tiny and self.tiny else self.decode(latents)).float()
+        member = self.modality.from_vae(pictures)[..., :height, :width] + 0 * pictures.mean()
         if isinstance(self.modality, Depth) and self.modality.focal_px:
             member = member * (condition.focal_px / self.modality.focal_px)
         if condition.view.mirrored:
             member = self.modality.mirror(member)
         return member if condition.size == condition.photo_size else self.modality.resize(member, condition.photo_size)
-
-    def _checked(self, member: Tensor) -> Tensor:
-        """Return a member as it is. Raises: CheckpointError for numbers that are not finite."""
-        if not torch.isfinite(member).all():
-            raise CheckpointError(
-                f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"
-                f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
-            )
-        return member
 
     @torch.inference_mode()
     def fuse_members(
@@ -747,9 +738,16 @@ class MarigoldPipeline:
         """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size.
 
         ``modality`` is what they are, by default what the checkpoint predicts.
+
+        Raises: CheckpointError for numbers that are not finite.
         """
         modality = modality or self.modality
         stack = torch.cat(members)  # [E, C, PH, PW]
+        if not torch.isfinite(stack).all():  # only here, as the answer waits for a GPU to end what it was given
+            raise CheckpointError(
+                f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"
+                f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
+            )
         values, spread = modality.fuse(stack)
         size = photo.pixels.shape[:2]
         values = modality.resize(values, size)
@@ -793,13 +791,13 @@ class MarigoldPipeline:
         return photo.note if assumed in (photo.note or "") else " ".join(filter(None, (photo.note, assumed)))
 
     def _scheduler(self, steps: int) -> DDIMScheduler | LCMScheduler:
-        """Return a scheduler of its own for this run (it holds state), with the timesteps set."""
+        """Return a scheduler of its own for this run (it holds state), with the timesteps set, on the CPU."""
         scheduler = copy.deepcopy(self.scheduler)
         respace = self.respace and not self.checkpoint.family.one_step and isinstance(scheduler, DDIMScheduler)
         if respace and scheduler.config["timestep_spacing"] == "leading":
             config: dict[str, Any] = {**scheduler.config, "timestep_spacing": "trailing"}
             scheduler = DDIMScheduler(**config)
-        scheduler.set_timesteps(steps, device=self.device)
+        scheduler.set_timesteps(steps)
         return scheduler
 
 

@@ -25,8 +25,9 @@ from marigold_core.checkpoints.registry import BUNDLED, NAMED, PUBLIC_BYTES
 from marigold_core.comparison.sweep import PartTimes, format_seconds
 from marigold_core.errors import ExportError
 from marigold_core.images.photo import network_size
+from marigold_core.pipeline.views import count_views, relative_pixels
 from marigold_core.prediction import Prediction, Progress
-from marigold_core.settings import ResolvedSettings, Settings, tile_size
+from marigold_core.settings import DepthReading, Settings, tile_size
 from marigold_core.storage import cache_folder, write_json
 
 if TYPE_CHECKING:
@@ -123,19 +124,31 @@ def is_here(checkpoint: str) -> bool:
 
 
 def _remember(checkpoint: str, result: Prediction, steps: list[tuple[float, int]], decodes: list[float]) -> None:
-    """Remember the parts of a finished run; the first step holds the encoding and warms up, so others are better."""
-    if result.members is None or result.device is None or result.dtype is None:
+    """Remember the parts of a finished run; the first step holds the encoding and warms up, so others are better.
+
+    Of a run in tiles the mean parts of a tile are remembered, the photo as a whole counting as one. From the last step
+    of a tile to the first of the next one, one is decoded and the other encoded: what remains is the decoding.
+    """
+    settings = result.settings
+    if isinstance(settings, DepthReading) or result.members is None or result.device is None or result.dtype is None:
         return
-    if isinstance(result.settings, ResolvedSettings) and result.settings.tiles_per_side > 1:
-        return  # parts of the photo, whose times are mixed here
+    photo, network, tiles = result.photo.shape[:2], result.members.shape[1:3], 1
+    if settings.tiles_per_side > 1:
+        photo = tile_size(photo, settings.tiles_per_side)
+        network, tiles = network_size(*photo, settings.processing_resolution), 1 + settings.tiles_per_side**2
+    per_map = settings.num_inference_steps
     first_s, count = steps[0]
-    later = [seconds / members for seconds, members in steps[1:]]
+    later = [one / members for n, (one, members) in enumerate(steps) if n and (tiles == 1 or n % per_map)]
     step_s = float(np.median(later)) if later else first_s / (count + 1)
     encode_s = max(first_s - count * step_s, step_s / 10)
-    network_mp, photo_mp = (math.prod(shape) / 1e6 for shape in (result.members.shape[1:3], result.photo.shape[:2]))
+    decode_s = float(np.median(decodes))
+    if tiles > 1:
+        members = len(decodes)
+        map_s = (sum(one for one, _ in steps) + sum(decodes)) / tiles - count_views(settings.views, members) * encode_s
+        decode_s = max(map_s / (members * relative_pixels(settings.views, members)) - per_map * step_s, step_s / 10)
     content = _read()
     runs = _times(content, checkpoint).runs.setdefault(f"{result.device} {result.dtype}", [])
-    run = TimedRun(network_mp, photo_mp, encode_s, step_s, float(np.median(decodes)))
+    run = TimedRun(math.prod(network) / 1e6, math.prod(photo) / 1e6, encode_s, step_s, decode_s)
     for known in [known for known in runs if known[:2] == run[:2]]:
         run = TimedRun(*((old + new) / 2 for old, new in zip(known, run, strict=True)))
         runs.remove(known)

@@ -68,8 +68,10 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
     from marigold_core.ui.photo_previews import PhotoPreviews
+    from marigold_core.ui.sessions import keep_little
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
+    keep_little()
     folder.mkdir(parents=True, exist_ok=True)
     service = Service(folder / work_folder.RESULTS, loader=loader, device_lost=_end_soon)
     service.warm(default_checkpoint())

@@ -67,7 +67,7 @@ def actors() -> list[psutil.Process]:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def served(nodes: Any, tiny_depth: Path) -> Iterator[str]:
     """The address of two replicas on the cluster."""
     from ray import serve

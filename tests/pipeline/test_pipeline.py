@@ -8,14 +8,19 @@ import pytest
 import torch
 
 from marigold_core import CheckpointError, MarigoldError, Prediction, Progress, Settings, SettingsError, load
+from marigold_core.images.intrinsics import ClassColour, Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline import pipeline
+from marigold_core.pipeline.modalities import Segmentation
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.pipeline.sampling import generator
 from marigold_core.pipeline.views import view_of
 
 pytestmark = pytest.mark.numeric
 
+CLASSES = Layer(
+    "classes", 0, (0, 1, 2), "srgb", classes=(ClassColour("sky", (0, 0, 255)), ClassColour("wall", (99, 9, 9)))
+)
 QUICK: dict[str, Any] = {"num_inference_steps": 2, "processing_resolution": 48}
 
 
@@ -294,8 +299,10 @@ def test_other_errors_pass_through(pipe, picture, monkeypatch):
         pipe(picture, Settings(**QUICK))
 
 
-def test_weights_that_give_nan_are_refused(tiny_depth, picture):
+@pytest.mark.parametrize("modality", [None, Segmentation((CLASSES,))])
+def test_weights_that_give_nan_are_refused(tiny_depth, picture, modality):
     pipe: Any = load(tiny_depth, device="cpu")
+    pipe.modality = modality or pipe.modality
     with torch.no_grad():
         pipe.unet.conv_out.bias[0] = float("nan")
     with pytest.raises(CheckpointError, match="not finite"):

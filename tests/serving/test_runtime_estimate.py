@@ -80,15 +80,43 @@ def test_the_parts_of_a_run_predict_other_runs_of_that_size(clock, batch):
     assert predict_s(10, 7) == pytest.approx(ENCODE_S + 7 * (10 * STEP_S + DECODE_S))
 
 
-def test_tiles_are_counted_and_their_runs_not_noted(clock):
+def test_tiles_are_counted(clock):
     list(timed(run(clock), "nano"))
     settings = Settings(num_inference_steps=4, ensemble_size=2, processing_resolution=192)
     plain, tiled = (estimate("nano", settings.changed(tiles_per_side=n), PHOTO_SIZE, loaded()).seconds for n in (1, 2))
     assert 4 * plain < tiled < 5.1 * plain  # a tile has fewer pixels to read and to show
-    made = run(clock, slower=9.0)
-    tiles = settings.changed(tiles_per_side=2).resolved(4, 192)
-    list(timed((replace(one, settings=tiles) if isinstance(one, Prediction) else one for one in made), "nano"))
-    assert estimate("nano", settings, PHOTO_SIZE, loaded()).seconds == plain
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("steps", "views"), [(4, "photo"), (2, "mirrored"), (1, "photo")])
+def test_a_run_in_tiles_predicts_runs_in_tiles(clock, batch, steps, views):
+    """The whole and each of four tiles are encoded, once a view, denoised and decoded one after the other."""
+    settings = Settings(num_inference_steps=steps, ensemble_size=2, processing_resolution=192, tiles_per_side=2)
+    settings = settings.resolved(4, 192).changed(views=views)
+
+    def run_in_tiles() -> Iterator[Progress | Prediction]:
+        done, seen = 0, set()
+        for first in range(0, 2, batch):
+            for part in range(5):
+                mirrored = [views == "mirrored" and k % 2 for k in range(first, first + batch)]
+                clock[0] += ENCODE_S * len({(part, one) for one in mirrored} - seen)
+                seen |= {(part, one) for one in mirrored}
+                for _ in range(steps):
+                    clock[0] += STEP_S * batch
+                    done += batch
+                    yield Progress(done, 2 * 5 * steps, "a step")
+                clock[0] += DECODE_S * batch
+            for k in range(first, first + batch):
+                yield replace(prediction(k + 1, network=(252, 336)), settings=settings.changed(ensemble_size=k + 1))
+
+    began = clock[0]
+    list(timed(run_in_tiles(), "nano"))
+    took = clock[0] - began
+    found = estimate("nano", settings, PHOTO_SIZE, loaded())
+    assert found.measured and found.seconds == pytest.approx(took, rel=0.03)  # the whole has more pixels to show
+    if steps > 1:
+        twice = estimate("nano", settings.changed(num_inference_steps=2 * steps), PHOTO_SIZE, loaded())
+        assert twice.seconds - found.seconds == pytest.approx(2 * 5 * steps * STEP_S, rel=0.03)
 
 
 def test_what_the_receiver_does_with_a_picture_counts(clock):

@@ -58,10 +58,10 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
         loader = place(hosting.hosted_checkpoints())
     else:
         from marigold_core import load as loader
+    # All of it before the thread that loads the checkpoint: two that import at once may meet half a module.
+    importlib.import_module("marigold_core.pipeline.pipeline")
     from starlette.middleware import Middleware
 
-    # All of it before the thread that loads the checkpoint: two that import at once may meet half a module.
-    from marigold_core.pipeline import pipeline  # noqa: F401
     from marigold_core.serving.jobs import Service
     from marigold_core.ui.api.requests import CallReader
     from marigold_core.ui.events import MODEL

@@ -24,7 +24,15 @@ from marigold_core.storage import atomic_folder, link, write_json
 from training.data.targets import CLAIM_KEYS, CLAIMS, TargetName, name_of, target_of
 from training.engine import checkpoints
 from training.engine.command import run
-from training.models.networks import PIPELINE_CLASSES, SHAPES, STEPS, Spacing, new_checkpoint, new_scheduler
+from training.models.networks import (
+    PIPELINE_CLASSES,
+    SHAPES,
+    STEPS,
+    Spacing,
+    new_checkpoint,
+    new_scheduler,
+    reset_unet,
+)
 from training.models.stable_diffusion import (
     PIPELINE,
     check_stable_diffusion,
@@ -35,6 +43,7 @@ from training.recipe import NoiseSchedule, ObjectiveName
 
 TransferChoice = DepthTransfer | Literal["start"]
 TargetChoice = TargetName | Literal["start"]
+NetworkChoice = Literal["start", "random"]
 SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
 VARIANTS = (None, "fp16")  # of weights: full precision is preferred to half
 RECORD = "start.json"  # in a start folder: its source, noise schedule and depth transfer function
@@ -48,6 +57,7 @@ def prepare_start(
     target: TargetChoice = "start",
     depth_curve: TransferChoice = "start",
     objective: ObjectiveName = "latent",
+    network: NetworkChoice = "start",
     seed: int = 0,
     replace: bool = False,
 ) -> Path:
@@ -64,6 +74,7 @@ def prepare_start(
             depth transfer function.
         depth_curve: depth transfer function, or "start" for the source's own.
         objective: of the training; one of ``end_to_end`` makes a checkpoint that begins with zeros.
+        network: "random" gives a U-Net of the same sizes that has learned nothing; all else stays.
         seed: of random weights.
         replace: whether a start that was made from something else makes way.
 
@@ -79,6 +90,8 @@ def prepare_start(
         record["depth_curve"] = depth_curve
     if objective != "latent":
         record["objective"] = objective
+    if network != "start":
+        record["network"] = f"random weights, seed {seed}"
     if (out / RECORD).exists():
         made = read_config(out, RECORD)
         if made == record:
@@ -101,6 +114,8 @@ def prepare_start(
             _copy_components(folder, aside)
             is_marigold = _pipeline(folder) in MODALITIES
             (_finish_marigold if is_marigold else finish_stable_diffusion)(folder, aside)
+        if network == "random":
+            reset_unet(aside / "unet", seed)
         if noise_schedule != "start":
             _replace_schedule(aside, SPACINGS[noise_schedule])
         if target != "start":
@@ -124,6 +139,7 @@ def _describe(record: Config) -> str:
     """Describe the record of a start, for messages."""
     curve = f" and target {record['target']}" if "target" in record else ""
     curve += f" for {record['objective']}" if "objective" in record else ""
+    curve += f" and a U-Net of {record['network']}" if "network" in record else ""
     curve += f" and depth curve {record['depth_curve']}" if "depth_curve" in record else ""
     return f"{record.get('source')} with noise schedule {record.get('noise_schedule')}{curve}"
 
@@ -281,6 +297,7 @@ def main(
     noise_schedule: NoiseSchedule = "start",
     target: TargetChoice = "start",
     depth_curve: TransferChoice = "start",
+    network: NetworkChoice = "start",
     seed: int = 0,
 ) -> None:
     """Make the checkpoint folder that training begins with.
@@ -292,9 +309,18 @@ def main(
         target: what the network is to predict: depth, disparity, log (of depth), metric (depth in metres), normals,
             segmentation, objects, albedo or intrinsics (albedo and shading); start as the source has it.
         depth_curve: linear as published; root, the square root of depth, finer where near; start as in the source.
+        network: random, a U-Net of the same sizes that has learned nothing, beside autoencoder and prior of the source.
         seed: of random weights.
     """
-    prepare_start(source, out, noise_schedule=noise_schedule, target=target, depth_curve=depth_curve, seed=seed)
+    prepare_start(
+        source,
+        out,
+        noise_schedule=noise_schedule,
+        target=target,
+        depth_curve=depth_curve,
+        network=network,
+        seed=seed,
+    )
     print(f"{out}: {find(out).size_bytes / 1e6:,.0f} MB of weights from {_label(source, seed)}")
 
 

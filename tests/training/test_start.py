@@ -271,6 +271,20 @@ def test_an_image_prior_is_linked_too(mark: str, tiny_guided: Path, tmp_path: Pa
     assert pipeline.prior is not None and "prior_proj.0.weight" in pipeline.unet.state_dict()
 
 
+def test_a_random_network_keeps_all_that_is_beside_it(tiny_guided: Path, tmp_path: Path) -> None:
+    made = [prepare_start(tiny_guided, tmp_path / str(i), network="random", seed=i // 2) for i in range(3)]
+    before, *found = (fingerprints(folder) for folder in (tiny_guided, *made))
+    weights = [files.pop(UNET) for files in (before, *found)]
+    assert weights[1] == weights[2] and len({*weights}) == 3
+    kept = {name for name in before if "safetensors" in name}
+    assert all(files[name] == before[name] for files in found for name in kept)
+    old, new = (load(folder).unet.state_dict() for folder in (tiny_guided, made[0]))
+    assert {name: weight.shape for name, weight in new.items()} == {name: w.shape for name, w in old.items()}
+    assert new["prior_proj.0.weight"].abs().max() == 0 < new["conv_in.weight"].std()
+    with pytest.raises(CheckpointError, match="a U-Net of random weights, seed 0, not from"):
+        prepare_start(tiny_guided, made[0])
+
+
 def test_an_lcm_checkpoint_stays_one_or_becomes_ddim(tiny_depth_lcm: Path, tmp_path: Path) -> None:
     kept = load(prepare_start(tiny_depth_lcm, tmp_path / "kept"), device="cpu")
     assert isinstance(kept.scheduler, LCMScheduler) and kept.checkpoint.default_steps == 1

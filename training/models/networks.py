@@ -15,8 +15,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditio
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from marigold_core.checkpoints.layout import Modality
+from marigold_core.checkpoints.layout import GUIDED, Modality, read_config
 from marigold_core.checkpoints.weights import write_checksums
+from marigold_core.pipeline.image_prior import GuidedUNet
 
 Scheduler = Literal["ddim", "lcm"]
 Spacing = Literal["trailing", "leading"]
@@ -128,6 +129,16 @@ def new_unet(shape: Shape) -> UNet2DConditionModel:
         "norm_num_groups": shape.unet.groups,
     }
     return cast(UNet2DConditionModel, UNet2DConditionModel.from_config(config))
+
+
+def reset_unet(unet: Path, seed: int) -> None:
+    """Replace the weights of the U-Net in the folder ``unet`` by random ones; projections of a prior become zero."""
+    config = read_config(unet.parent, "unet/config.json")
+    with seeded(seed, torch.float32):
+        network = (GuidedUNet if GUIDED in config else UNet2DConditionModel).from_config(config)
+    for path in unet.glob("*.safetensors*"):
+        path.unlink()
+    network.save_pretrained(unet, max_shard_size="1GB")
 
 
 def new_vae(shape: Shape) -> AutoencoderKL:

@@ -34,6 +34,7 @@ from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, labels, spread
 from training.engine.checkpoints import step_of
 from training.engine.command import check_json_out, run
+from training.engine.memory import step_operations
 from training.engine.progress import follow
 from training.models.networks import Spacing
 from training.recipe import PRESETS, Recipe
@@ -58,7 +59,8 @@ class Variant:
     # of the last data set that is trained on: labels from ``begin`` take the place of its depth
     labelled: bool = False
     unlabelled: int | None = None  # number of the data set whose photographs features are aligned with
-    cost: float = 1.0  # of a step beside one of the recipe: it is trained for so many times fewer
+    # of a step beside one of the recipe: it is trained for so many times fewer; None: by the operations that both take
+    cost: float | None = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,6 @@ _PLAIN: dict[str, object] = {"shares": None, "photographic": 0.0}
 _HALF = Variant("synthetic, first half", _PLAIN, data=(0,), cost=2)
 PAPER = "Ke et al. 2024 (CVPR)"
 BOTH = ("NYUv2", "KITTI")
-END_TO_END_COST = 2.0  # assumed, not measured: its step also runs the decoder, forward and backward
 SHARES = (100, 95, 90, 50, 0)  # percent of the first data set
 BUNDLE = "checkpoint"  # label of a checkpoint that is not trained
 
@@ -175,9 +176,9 @@ ABLATIONS: dict[Name, Ablation] = {
         ),
         variants=(
             Variant("latent", {"objective": "latent"}),
-            Variant("end to end", {"objective": "end_to_end"}, cost=END_TO_END_COST),
-            Variant("latent, LoRA of rank 16", {"lora_rank": 16}),
-            Variant("latent, LoRA of rank 64", {"lora_rank": 64}),
+            Variant("end to end", {"objective": "end_to_end"}, cost=None),
+            Variant("latent, LoRA of rank 16", {"lora_rank": 16}, cost=None),
+            Variant("latent, LoRA of rank 64", {"lora_rank": 64}, cost=None),
         ),
         steps=(1,),
     ),
@@ -513,8 +514,9 @@ def _train(variant: Variant, task: Task, recipe: Recipe, number: int) -> Path:
     if variant.labelled:
         label_command.label([source], data[-1], folder / LABELS, label_command.Labelling(kept=1.0, steps=1))
         data = (*data[:-1], f"pairs:{folder / LABELS}")
-    lengths = {name: round(getattr(recipe, name) / variant.cost) for name in ("warmup_steps", "cooldown_steps")}
-    steps, seed = max(1, round(recipe.steps / variant.cost)), (recipe.seed + number) % 2**32
+    cost = variant.cost or _relative_cost(variant, task, recipe)
+    lengths = {name: round(getattr(recipe, name) / cost) for name in ("warmup_steps", "cooldown_steps")}
+    steps, seed = max(1, round(recipe.steps / cost)), (recipe.seed + number) % 2**32
     changed = recipe.changed(**{**lengths, "steps": steps, "seed": seed, **variant.changes})
     unlabelled = task.unlabelled if variant.unlabelled is None else task.data[variant.unlabelled]
     own = replace(task, out=folder, start_from=source, data=data, unlabelled=unlabelled, validation=())  # scored after
@@ -529,6 +531,15 @@ def _train(variant: Variant, task: Task, recipe: Recipe, number: int) -> Path:
     if not _kept(folder / CELL).get("finished"):
         write_json(folder / CELL, {"seconds": spent + time.process_time() - began, "finished": True})
     return newest
+
+
+def _relative_cost(variant: Variant, task: Task, recipe: Recipe) -> float:
+    """Compare the operations of a step of a variant with those of one of the recipe."""
+    source = find_start(task.start_from, "end_to_end")
+    recipes = recipe.changed(**variant.changes), recipe
+    ours, others = (step_operations(load(source, device=task.device, dtype="float32"), each) for each in recipes)
+    print(f"A step, {variant.label}, takes {ours / others:.2f} times the operations of one of the recipe", flush=True)
+    return ours / others
 
 
 def _seconds(variant: Variant, task: Task, number: int) -> float:

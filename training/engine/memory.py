@@ -1,4 +1,4 @@
-"""How much memory a training step takes: every tensor is counted while the step runs on tensors without values."""
+"""What a training step takes: memory, of tensors without values, and operations, of a step on an empty picture."""
 
 import weakref
 from collections.abc import Iterator
@@ -8,16 +8,20 @@ from typing import Any, cast
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from marigold_core.errors import MarigoldError
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from training.engine.losses import end_to_end_loss, velocity_loss
 from training.models.lora import add_lora
 from training.recipe import Recipe
 
 FLOAT_BYTES = 4
 LENGTH = 2  # tokens of the empty prompt
+SMALLEST_8BIT, BLOCK = 4096, 256  # of bitsandbytes: smaller tensors keep 32 bits; numbers that share a scale
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,43 @@ def step_memory(unet: UNet2DConditionModel, recipe: Recipe, latent: tuple[int, i
     with _counting() as counter:
         predicted = network(image, t, encoder_hidden_states=prompt, return_dict=False)[0]
         predicted.square().mean().backward()
-    trained = _count(network, trained=True)
-    weights = _count(network) * (2 if recipe.ema_decay else 1)
-    return StepMemory(FLOAT_BYTES * weights, 2 * FLOAT_BYTES * trained, counter.peak)
+    trained = [weight.numel() for weight in network.parameters() if weight.requires_grad]
+    weights = sum(weight.numel() for weight in network.parameters()) * (2 if recipe.ema_decay else 1)
+    return StepMemory(FLOAT_BYTES * weights, sum(_moments(count, recipe) for count in trained), counter.peak)
 
 
-def _count(network: nn.Module, trained: bool = False) -> int:
-    """Count the numbers of a network, or those that are trained."""
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad or not trained)
+def _moments(count: int, recipe: Recipe) -> int:
+    """Count the bytes of both moments of a tensor of ``count`` numbers."""
+    if recipe.optimizer == "adamw" or count < SMALLEST_8BIT:
+        return 2 * FLOAT_BYTES * count
+    return 2 * (count + FLOAT_BYTES * -(-count // BLOCK))
+
+
+def step_operations(pipeline: MarigoldPipeline, recipe: Recipe) -> int:
+    """Count the floating-point operations of a training step of one picture, forward and backward.
+
+    Matrix products, convolutions and attention are counted, as ``torch.utils.flop_counter`` does, of what differs
+    between objectives: not of encoding the pictures. The U-Net is changed as training changes it.
+    """
+    pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
+    pipeline.unet.train().requires_grad_(True)
+    if recipe.lora_rank is not None:
+        add_lora(pipeline.unet, recipe.lora_rank, recipe.seed)
+    if recipe.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    long_edge = recipe.long_edge_px or pipeline.checkpoint.default_resolution
+    height, width = (side // pipeline.factor * pipeline.factor for side in (long_edge * 3 // 4, long_edge))
+    picture = torch.zeros(1, 3 * pipeline.modality.pictures, height, width, device=pipeline.device)
+    with torch.no_grad():
+        image = pipeline.encode(picture[:, :3])
+        features = pipeline.features(image)
+        end_to_end = recipe.objective == "end_to_end"
+        target = picture if end_to_end else pipeline.encode(picture)
+    known = torch.ones_like(image[:, :1], dtype=torch.bool)
+    score = end_to_end_loss if end_to_end else velocity_loss
+    with FlopCounterMode(display=False) as counter:
+        score(pipeline, image, target, known, recipe=recipe, micro=0, features=features).backward()
+    return counter.get_total_flops()
 
 
 @contextmanager

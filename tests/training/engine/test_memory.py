@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from marigold_core import load
 from marigold_core.errors import MarigoldError
-from training.engine.memory import StepMemory, step_memory
+from training.engine.loop import new_optimizer
+from training.engine.memory import StepMemory, step_memory, step_operations
 from training.models.networks import SHAPES, new_unet
 from training.recipe import RECIPES, Recipe
 
@@ -54,6 +58,36 @@ def test_the_count_is_what_a_process_takes() -> None:
     assert checkpointed < less < 0.9 * taken and checkpointed < 0.6 * full, (less, checkpointed)
 
 
+@pytest.mark.usefixtures("eight_bit")
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_moments_are_counted_as_the_optimiser_keeps_them(optimizer: str) -> None:
+    unet, recipe = new_unet(SHAPES["tiny"]), RECIPES["smoke"].changed(optimizer=optimizer)
+    made = new_optimizer(unet, recipe)
+    for weight in unet.parameters():
+        weight.grad = torch.ones_like(weight)
+    made.step()
+    kept = [(name, value) for state in made.state.values() for name, value in state.items() if name != "step"]
+    taken = sum(value.nbytes for name, value in kept if not name.startswith("qmap"))  # one table for all of them
+    assert step_memory(unet, recipe, (8, 8)).moments == taken
+
+
+@pytest.mark.parametrize("own_estimate", [0.0, 0.5])
+def test_operations_are_those_of_forward_and_backward_passes(own_estimate: float, tiny_depth: Path) -> None:
+    recipe = RECIPES["smoke"].changed(own_estimate=own_estimate)
+    pipeline = load(tiny_depth, dtype="float32")
+    latent, t = torch.zeros(1, 4, 6, 8), torch.tensor(0)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        pipeline.predict_velocity(latent, latent, t)
+    with FlopCounterMode(display=False) as decoder, torch.no_grad():
+        pipeline.decode(latent)
+    once, decoded = forward.get_total_flops(), decoder.get_total_flops()
+    counted = step_operations(load(tiny_depth, dtype="float32"), recipe)
+    passes = 3 + (own_estimate > 0)  # backward: gradients of what goes in and of the weights, but of the photo none
+    assert 0.95 * passes * once < counted < passes * once
+    end_to_end = step_operations(load(tiny_depth, dtype="float32"), recipe.changed(objective="end_to_end"))
+    assert end_to_end - counted + once * (own_estimate > 0) == pytest.approx(2 * decoded, rel=1e-3)
+
+
 def test_the_count_tells_what_the_published_model_needs() -> None:
     def needs(**change: object) -> StepMemory:
         with torch.device("meta"):
@@ -61,9 +95,11 @@ def test_the_count_tells_what_the_published_model_needs() -> None:
         return step_memory(unet, RECIPES["paper"].changed(**change), (60, 80))
 
     full, checkpointed, lora = needs(), needs(gradient_checkpointing=True), needs(lora_rank=16)
+    eight = needs(optimizer="adamw_8bit")
     numbers = 865_922_244
     assert (full.weights, full.moments) == (4 * numbers, 8 * numbers)
     assert full.step > 4 * numbers  # the gradients
+    assert 0.25 * full.moments < eight.moments < 0.26 * full.moments
     assert checkpointed.step < 0.85 * full.step
     assert full.total < 24e9  # the paper trained on an RTX 4090
     assert lora.moments < 0.1 * full.moments and lora.total < 0.75 * full.total

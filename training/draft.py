@@ -76,7 +76,7 @@ def train_draft(task: Task, recipe: DraftRecipe) -> Path:
         *_, guess = cast(ImagePrior, network).with_draft(seen)
         grey, valid = (cast(torch.Tensor, part).to(guess.device) for part in (batch.grey, batch.valid))
         error = (F.interpolate(guess.float(), grey.shape[-2:], mode="bilinear", align_corners=False) - grey).abs()
-        return {"loss": (error * valid).sum() / valid.sum().clamp_min(1)}
+        return {"loss": (error * valid).sum() / valid.sum().clamp_min(1), "usable": valid.float().mean()}
 
     data = [source.fingerprint() for source in sources]
     fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)

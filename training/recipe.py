@@ -13,6 +13,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 NoiseSchedule = Literal["start", "v1-0", "v1-1"]
 Levels = Literal["published", "halving"]
 ObjectiveName = Literal["latent", "end_to_end"]
+OptimizerName = Literal["adamw", "adamw_8bit"]
 
 
 class Schedule(Frozen):
@@ -33,6 +34,9 @@ class Schedule(Frozen):
     )
     decay_steps: int = Field(default=25_000, ge=1, description="step at which an exponential rate has fallen to 1 %")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    optimizer: OptimizerName = Field(
+        default="adamw", description="adamw_8bit keeps the moments in 8 bits, in blocks; it needs bitsandbytes"
+    )
     clip_norm: float = Field(default=1.0, ge=0, description="longest gradient; longer ones are shortened; 0: any")
     ema_decay: float = Field(
         default=0.999,

@@ -63,13 +63,19 @@ class Objective:
             features = prior.with_draft(features) if features and prior else self.pipeline.features(image)
         score = end_to_end_loss if end_to_end else velocity_loss
         loss = score(pipeline, image, target, valid, recipe=self.recipe, micro=micro, features=features)
+        usable = valid.float().mean()
         if self.unlabelled is None:
-            return {"loss": loss}
+            return {"loss": loss, "usable": usable}
         size = (image.shape[2] * self.pipeline.factor, image.shape[3] * self.pipeline.factor)
         with torch.no_grad():
             real = self.pipeline.encode(self.unlabelled.batch(len(image), size, micro).to(image.device))
         distance = feature_distance(self.pipeline, image, real, stream(self.recipe.seed, micro, 1))
-        return {"loss": loss + self.recipe.align_weight * distance, "velocity": loss, "features": distance}
+        return {
+            "loss": loss + self.recipe.align_weight * distance,
+            "usable": usable,
+            "velocity": loss,
+            "features": distance,
+        }
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.eight_bit import eight_bit as eight_bit
 from tests.helpers.training_runs import RECIPE, unwatched, write_latents
 from training import train as train_module
 from training.train import Task, train

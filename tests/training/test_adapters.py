@@ -1,4 +1,4 @@
-"""Other ways to train the U-Net: adapters, gradient checkpointing, trackers, and what is refused."""
+"""Other ways to train the U-Net: adapters, moments in 8 bits, gradient checkpointing, trackers, what is refused."""
 
 import json
 import shutil
@@ -12,14 +12,16 @@ from marigold_core import Settings, load
 from marigold_core.errors import MarigoldError
 from tests.helpers.training_runs import RECIPE, curve, newest, weights
 from tests.training.conftest import TaskFor
-from training.engine import checkpoints
+from training.engine import checkpoints, processes
 from training.engine.processes import accelerator_for
 from training.models.lora import add_lora, merged
 from training.models.networks import SHAPES, new_unet
+from training.recipe import Recipe
 from training.train import Task, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LORA = RECIPE.changed(lora_rank=4, lr=1e-2)
+EIGHT = RECIPE.changed(optimizer="adamw_8bit")
 
 
 def test_adapters_change_nothing_at_first_and_are_merged_exactly() -> None:
@@ -67,14 +69,18 @@ def test_a_run_of_adapters_opens_as_any_other_and_goes_on_to_the_last_bit(task_f
         train(whole, LORA.changed(lora_rank=8))
 
 
-@pytest.mark.usefixtures("no_validation")
-def test_adapters_that_were_stopped_continue(task_for: TaskFor, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_validation", "eight_bit")
+@pytest.mark.parametrize(("recipe", "kept"), [(LORA, "mean."), (EIGHT, "state1.")])
+def test_runs_of_other_kinds_that_were_stopped_continue(recipe: Recipe, kept: str, task_for: TaskFor) -> None:
     whole, stopped = task_for("whole"), task_for("stopped")
-    train(whole, LORA)
-    train(stopped, LORA.changed(save_minutes=1e-9))
+    train(whole, recipe)
+    train(stopped, recipe.changed(save_minutes=1e-9))
     for path in sorted(stopped.out.glob("step_*"))[1:]:
         shutil.rmtree(path)  # as if killed after that step
-    train(stopped, LORA)
+    train(stopped, recipe)
+    state = checkpoints.load_state(newest(stopped.out))
+    moments = {name: value.dtype for name, value in state.items() if name.startswith(kept)}
+    assert moments and (recipe is LORA or torch.uint8 in moments.values())
     assert weights(newest(stopped.out)) == weights(newest(whole.out)) and curve(stopped.out) == curve(whole.out)
 
 
@@ -118,6 +124,9 @@ def test_what_is_not_there_is_refused(task: Task, monkeypatch: pytest.MonkeyPatc
             patch.setenv(variable, "true")
             with pytest.raises(MarigoldError, match=f"{name} is not supported: every process holds all weights"):
                 train(task, RECIPE)
+    monkeypatch.setattr(processes, "find_spec", lambda name: None)
+    with pytest.raises(MarigoldError, match="--optimizer adamw_8bit needs the package bitsandbytes: pip install"):
+        train(task, EIGHT)
     assert not task.out.exists()
 
 
@@ -126,7 +135,7 @@ def test_runs_of_older_versions_go_on(task: Task) -> None:
     train(task, RECIPE.changed(steps=2))
     path = task.out / "run.json"
     record = json.loads(path.read_text())
-    for name in ("objective", "lora_rank", "gradient_checkpointing"):
+    for name in ("objective", "lora_rank", "gradient_checkpointing", "optimizer"):
         del record["recipe"][name]
     path.write_text(json.dumps(record))
     train(task, RECIPE.changed(steps=3))

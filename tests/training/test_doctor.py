@@ -30,7 +30,8 @@ KINDS: dict[str, tuple[str, Callable[[Path], None], int, str]] = {
     "photo cut off": ("photo", cut_off, 4, "damaged"),
     "depth cut off": ("depth", cut_off, 4, "damaged"),
     "other shape": ("depth", replace_depth(np.full((12, 18), 2.0, np.float32)), 3, "12 x 18"),
-    "nothing known": ("depth", replace_depth(np.zeros(SIZE, np.float32)), 3, "no pixel"),
+    "nothing known": ("depth", replace_depth(np.zeros(SIZE, np.float32)), 2, "no pixel"),
+    "one depth": ("depth", replace_depth(np.full(SIZE, 2.0, np.float32)), 1, "has one depth alone, 2 m"),
     "not a number": ("depth", replace_depth(np.full(SIZE, np.nan, np.float32)), 3, "no pixel"),
 }
 
@@ -48,7 +49,7 @@ def write_pairs(folder: Path, count: int) -> list[dict[str, Path]]:
 
 
 def test_all_of_31_damaged_pairs_are_found_and_no_other(tmp_path: Path) -> None:
-    """300 pairs, nine kinds of damage."""
+    """300 pairs, ten kinds of damage."""
     files = write_pairs(tmp_path, 300)
     chosen = iter(np.random.default_rng(0).permutation(300).tolist())
     expected = {}
@@ -67,7 +68,7 @@ def test_all_of_31_damaged_pairs_are_found_and_no_other(tmp_path: Path) -> None:
     assert found.keys() == expected.keys()
     for name, (file, say) in expected.items():
         assert say in found[name]
-        if "missing" not in say:  # of a missing photo nobody knows the ending
+        if "missing" not in say and "one depth" not in say:  # of a missing photo nobody knows the ending
             assert file in found[name]
 
 
@@ -133,8 +134,11 @@ def test_the_summary_counts_what_is_known(tmp_path: Path) -> None:
     one = picture(SIZE, unknown=False)
     half = Picture(one.rgb, np.full(SIZE, 3.25))
     half.depth_m[:12] = np.nan
-    sets.write_pairs(tmp_path, {"half": half, "whole": Picture(one.rgb, np.full(SIZE, 1.5))})
-    sets.write_pairs(tmp_path, {"wide": Picture(one.rgb[:20], np.full((20, 36), 2.0))})
+    pictures = {"half": half, "whole": Picture(one.rgb, np.full(SIZE, 1.5))}
+    pictures["wide"] = Picture(one.rgb[:20], np.full((20, 36), 2.0))
+    for each in pictures.values():
+        each.depth_m[-1, -1] = 2.5
+    sets.write_pairs(tmp_path, pictures)
     report = examine(str(tmp_path))
     assert report.sizes == {"24x36": 2, "20x36": 1}
     assert report.known == pytest.approx((0.5 + 1 + 1) / 3)

@@ -197,7 +197,7 @@ def test_a_bad_map_is_named(
         (["--crop", "half"], "crop must be"),
         (["--limit", "0"], "limit must be at least 1"),
         (["--honesty", "."], "The honesty checks ask for more predictions"),
-        (["--near-m", "70"], "No picture has a pixel that counts"),
+        (["--near-m", "70"], "No picture has pixels that count"),
     ],
 )
 def test_a_bad_choice_ends_in_one_sentence(

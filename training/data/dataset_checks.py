@@ -81,6 +81,8 @@ def _check_sample(name: str, read: Callable[[], Sample], near_m: float, far_m: f
         least, most = np.nanmin(depth_m), np.nanmax(depth_m)
         return Fault(name, f"has depths of {least:g} to {most:g} m, none between {near_m:g} and {far_m:g} m")
     values = depth_m[counts]
+    if values.min() == values.max():
+        return Fault(name, f"has one depth alone, {values[0]:g} m: there is no near and no far in it")
     height, width = depth_m.shape
     return SoundPicture((height, width), float(counts.mean()), float(values.min()), float(values.max()))
 

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from diffusers import ModelMixin
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -192,8 +193,10 @@ def pack(network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Collect raw weights and the optimiser's moments in one flat dictionary, without copying."""
     state = {f"weights.{name}": value.detach().contiguous() for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
-        moments = optimizer.state.get(parameter, {})
-        state |= {f"{kind}.{name}": value.detach().contiguous() for kind, value in moments.items()}
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            kept = torch.as_tensor(value).detach().contiguous()
+            # the tables that 8-bit moments are looked up in are shared between parameters, which the file refuses
+            state[f"{kind}.{name}"] = kept.clone() if kind.startswith("qmap") else kept
     return state
 
 
@@ -206,11 +209,12 @@ def unpack(state: dict[str, Tensor], network: nn.Module, optimizer: Optimizer) -
     network.load_state_dict(kinds.pop("weights"))
     for name, parameter in network.named_parameters():
         moments = {kind: values[name] for kind, values in kinds.items() if name in values}
-        # the fused optimiser expects its step counts on the CPU, unless it runs on a GPU
-        optimizer.state[parameter] = {
-            kind: value.to(parameter.device) if value.ndim or parameter.is_cuda else value
-            for kind, value in moments.items()
-        }
+        for kind, value in moments.items():
+            if value.ndim == 0 and not value.is_floating_point():  # the step counts of bitsandbytes are plain numbers
+                optimizer.state[parameter][kind] = value.item()
+            else:  # the fused optimiser expects its step counts on the CPU, unless it runs on a GPU
+                moved = value.to(parameter.device) if value.ndim or parameter.is_cuda else value
+                optimizer.state[parameter][kind] = moved
 
 
 def link_parts(base: Path, aside: Path, part: str) -> dict[str, str]:

@@ -18,7 +18,13 @@ RECORD = "run.json"
 MAY_CHANGE = {"steps", "cooldown_steps", "save_minutes", "validate_steps", "validate_px", "figure_steps"}
 
 # fields of a recipe that runs of older versions lack, and what these did
-OLD_DEFAULTS = {"objective": "latent", "lora_rank": None, "gradient_checkpointing": False, "labels_share": 0.0}
+OLD_DEFAULTS = {
+    "objective": "latent",
+    "lora_rank": None,
+    "gradient_checkpointing": False,
+    "labels_share": 0.0,
+    "optimizer": "adamw",
+}
 
 Fingerprint = dict[str, object]
 

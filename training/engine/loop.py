@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -31,7 +31,7 @@ from training.engine.progress import Progress
 from training.engine.workers import locked, say_disk_need
 from training.recipe import Schedule
 
-Losses = dict[str, Tensor]  # "loss" is minimised, the rest is logged
+Losses = dict[str, Tensor]  # "loss" is minimised, the rest is logged; "usable" is the share of cells that it is of
 PATIENCE = 3  # steps in a row that may be skipped
 SCALER, MEAN = "scaler.", "mean."  # in the training state: of float16 training, the running mean of adapters
 
@@ -165,9 +165,23 @@ def _prepare(network: ModelMixin, schedule: Schedule, accelerator: Accelerator) 
     """Put the network on its device, with an optimiser and a running mean."""
     network.to(accelerator.device)
     mean = copy.deepcopy(network).requires_grad_(False).eval() if schedule.ema_decay else network
-    made = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
-    wrapped, optimizer = accelerator.prepare(network, made)
+    wrapped, optimizer = accelerator.prepare(network, new_optimizer(network, schedule))
     return Weights(network, wrapped, mean, optimizer, Throughput(schedule.batch_size))
+
+
+def new_optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Make the optimiser of a network. Source of the one with moments in 8 bits: Dettmers et al. 2022."""
+    options = {"lr": schedule.lr, "weight_decay": schedule.weight_decay}
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), **options, fused=True)
+    return adamw_8bit()(network.parameters(), **options)
+
+
+def adamw_8bit() -> type[Any]:
+    """Import the optimiser with moments in 8 bits, an extra, which ``accelerator_for`` looks for."""
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit
 
 
 def _step(
@@ -179,9 +193,10 @@ def _step(
     log: MetricsLog,
     accelerator: Accelerator,
 ) -> dict[str, object]:
-    """Make one optimiser step -> its record. A loss or gradient that is not finite changes nothing.
+    """Make one optimiser step -> its record.
 
-    Raises: DivergedError after ``PATIENCE`` such steps in a row.
+    A loss or gradient that is not finite changes nothing, nor do pictures of which nothing counts.
+    Raises: DivergedError or MarigoldError after ``PATIENCE`` such steps in a row.
     """
     for group in weights.optimizer.param_groups:
         group["lr"] = schedule.rate(step)
@@ -204,8 +219,9 @@ def _step(
     gradient = float(cast(Tensor, norm))
     means = {name: float(cast(Tensor, accelerator.reduce(value, "mean"))) for name, value in sums.items()}
     finite = math.isfinite(means["loss"])
-    usable = finite and math.isfinite(gradient)
-    if usable or (finite and accelerator.scaler is not None):  # float16 finds its scale by overflowing
+    empty = means.get("usable", 1.0) == 0
+    usable = finite and math.isfinite(gradient) and not empty
+    if usable or (finite and not empty and accelerator.scaler is not None):  # float16 finds its scale by overflowing
         weights.optimizer.step()
         weights.skipped = 0
     if usable and weights.mean is not weights.raw:
@@ -214,19 +230,26 @@ def _step(
         slow, fast = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)  # frozen ones stay to the bit
         torch._foreach_lerp_(slow, fast, 1 - decay)
     weights.optimizer.zero_grad(set_to_none=True)
-    if not finite or (not usable and accelerator.scaler is None):
-        _log_skipped(weights, step, names, log)
+    if not finite or empty or (not usable and accelerator.scaler is None):
+        _log_skipped(weights, step, names, log, empty)
     samples = (step + 1) * schedule.batch_size
     rate = schedule.rate(step)
     return {"step": step + 1, "samples": samples, **means, "gradient": gradient, "lr": rate, "skipped": not usable}
 
 
-def _log_skipped(weights: Weights, step: int, names: list[str], log: MetricsLog) -> None:
-    """Log a skipped step and its pictures. Raises: DivergedError after ``PATIENCE`` in a row."""
+def _log_skipped(weights: Weights, step: int, names: list[str], log: MetricsLog, empty: bool) -> None:
+    """Log a skipped step and its pictures, ``empty`` where nothing of them counts. Raises: as ``_step`` does."""
     weights.skipped += 1
     names = gather_object(names)  # of all processes, which skip together
-    print(f"Step {step + 1} is skipped: loss or gradient is not finite ({', '.join(names)}).", file=sys.stderr)
+    why = "no part of its pictures counts" if empty else "loss or gradient is not finite"
+    print(f"Step {step + 1} is skipped: {why} ({', '.join(names)}).", file=sys.stderr)
     log.add({"step": step + 1, "event": "skipped", "names": names})
+    if weights.skipped >= PATIENCE and empty:
+        raise MarigoldError(
+            f"Training stopped: of the pictures of {PATIENCE} steps in a row up to {step + 1} no part counts, the last "
+            f"are {', '.join(names[:4])}. Either nothing is known there, or depth is the same everywhere: look at them "
+            "with python -m training.doctor; of sparse depth give --min-known 0.05."
+        )
     if weights.skipped >= PATIENCE:
         raise DivergedError(
             f"Training stopped: {PATIENCE} steps in a row up to {step + 1} were not finite, the last on "

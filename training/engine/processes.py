@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
@@ -41,12 +42,16 @@ def accelerator_for(
 
     Raises:
         MarigoldError: the batch cannot be divided among the processes, or the device does not support the precision;
-            the launcher asks for sharded weights, or a tracker is not installed.
+            the launcher asks for sharded weights, or a tracker or the optimiser is not installed.
     """
     if asked := [name for name, variable in SHARDED.items() if os.environ.get(variable, "").lower() in ("1", "true")]:
         raise MarigoldError(
             f"{asked[0]} is not supported: every process holds all weights and moments, 16 bytes a parameter; start "
             "without it, and with --gradient-checkpointing or --lora-rank where memory is short."
+        )
+    if schedule.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
+        raise MarigoldError(
+            '--optimizer adamw_8bit needs the package bitsandbytes: pip install -e ".[train,adam8bit]".'
         )
     known = {str(one) for one in get_available_trackers()}
     if missing := sorted({*trackers} - known):

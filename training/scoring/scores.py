@@ -34,7 +34,8 @@ class Comparison:
 def compare(prediction: np.ndarray | Prediction, truth_m: np.ndarray, protocol: Protocol) -> Comparison:
     """Fit a prediction [h, w] to the truth [H, W] and measure all metrics over the pixels that count.
 
-    A picture without such pixels has no scores. Raises: MarigoldError when the prediction is not a finite map.
+    A picture without such pixels has no scores, nor has one of a single depth, which every map is fitted to.
+    Raises: MarigoldError when the prediction is not a finite map.
     """
     estimate = as_estimate(prediction)
     if isinstance(prediction, Prediction) and protocol.alignment == "none" and prediction.kind != "metric":
@@ -53,6 +54,8 @@ def compare(prediction: np.ndarray | Prediction, truth_m: np.ndarray, protocol: 
     if uncertainty is not None:
         uncertainty = resize_map(uncertainty, size, Resampling.BILINEAR)
     alignment = estimate.alignment if protocol.alignment == "auto" else protocol.alignment
+    if alignment != "none" and counted.any() and np.ptp(truth_m[counted]) == 0:
+        counted[:] = False
     aligned_m = align(values, truth_m, counted, alignment, protocol.alignment_max_px or None)
     aligned_m = aligned_m.clip(protocol.near_m, protocol.far_m)
     row, curves = _measure(aligned_m, truth_m, counted, uncertainty)
@@ -96,7 +99,9 @@ def averages(rows: Sequence[Row], averaging: Averaging = "pictures") -> Row:
     Raises: MarigoldError when no picture has a pixel that counts.
     """
     if not any(row["pixels"] for row in rows):
-        raise MarigoldError("No picture has a pixel that counts: is the depth range of the protocol right, in metres?")
+        raise MarigoldError(
+            "No picture has pixels that count, of more than one depth: is the range of the protocol right, in metres?"
+        )
     means = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         known = [row for row in rows if name in row]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -193,6 +194,18 @@ def test_three_bad_steps_in_a_row_end_the_run(
     good = replace(task, out=task.out.with_name("good"))
     assert checkpoints.step_of(train(good, recipe)) == 3
     assert weights(newest(task.out)) == weights(newest(good.out))
+
+
+def test_pictures_of_which_nothing_counts_change_nothing_and_end_the_run(task: Task, tiny_depth: Path) -> None:
+    task = replace(task, latents=(write_latents(task.out / "latents", tiny_depth),))
+    train(task, RECIPE.changed(steps=2))
+    (valid,) = task.out.glob("latents/*/valid.npy")
+    np.save(valid, np.zeros_like(np.load(valid)))
+    before = checkpoints.load_state(newest(task.out))
+    with pytest.raises(MarigoldError, match=r"of the pictures of 3 steps in a row up to 5 no part counts, .*: picture"):
+        train(task, RECIPE.changed(save_minutes=ALWAYS))
+    after = checkpoints.load_state(newest(task.out))
+    assert newest(task.out).name == "step_00000004" and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_two_bad_steps_then_a_good_one_are_forgiven(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,13 +104,14 @@ def test_averages_count_every_picture_the_same_or_by_its_pixels() -> None:
     assert averages(rows, "pixels")["pixels"] == 200
 
 
-def test_a_picture_without_pixels_that_count_is_left_out() -> None:
+@pytest.mark.parametrize("depth_m", [np.nan, 2.0])
+def test_a_picture_that_nothing_counts_of_or_every_map_fits_is_left_out(depth_m: float) -> None:
     floor = sloping_floor()
-    empty = Sample("empty", floor.rgb, np.full_like(floor.depth_m, np.nan))
+    empty = Sample("empty", floor.rgb, np.full_like(floor.depth_m, depth_m))
     rows = evaluate(ramp, [empty, floor], Protocol())
     assert rows[0] == {"pixels": 0}
     assert averages(rows)["abs_rel"] == rows[1]["abs_rel"]
-    with pytest.raises(MarigoldError, match="No picture has a pixel that counts"):
+    with pytest.raises(MarigoldError, match="No picture has pixels that count, of more than one depth"):
         averages(rows[:1])
 
 

@@ -171,15 +171,15 @@ def _prepare(network: ModelMixin, schedule: Schedule, accelerator: Accelerator) 
 
 def new_optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """Make the optimiser of a network. Source of the one with moments in 8 bits: Dettmers et al. 2022."""
-    options = {"lr": schedule.lr, "weight_decay": schedule.weight_decay}
+    weights, lr, decay = network.parameters(), schedule.lr, schedule.weight_decay
     if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), **options, fused=True)
-    return adamw_8bit()(network.parameters(), **options)
+        return torch.optim.AdamW(weights, lr=lr, weight_decay=decay, fused=True)
+    return adamw_8bit()(weights, lr=lr, weight_decay=decay)
 
 
 def adamw_8bit() -> type[Any]:
     """Import the optimiser with moments in 8 bits, an extra, which ``accelerator_for`` looks for."""
-    from bitsandbytes.optim import AdamW8bit
+    from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
 
     return AdamW8bit
 

@@ -135,7 +135,8 @@ def reset_unet(unet: Path, seed: int) -> None:
     """Replace the weights of the U-Net in the folder ``unet`` by random ones; projections of a prior become zero."""
     config = read_config(unet.parent, "unet/config.json")
     with seeded(seed, torch.float32):
-        network = (GuidedUNet if GUIDED in config else UNet2DConditionModel).from_config(config)
+        kind = GuidedUNet if GUIDED in config else UNet2DConditionModel
+        network = cast(UNet2DConditionModel, kind.from_config(config))
     for path in unet.glob("*.safetensors*"):
         path.unlink()
     network.save_pretrained(unet, max_shard_size="1GB")

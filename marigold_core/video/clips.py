@@ -9,13 +9,20 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from PIL import Image
 
 from marigold_core.errors import VideoError
 
 MAX_PIXELS = 8192 * 4320  # of a frame
 QUALITY = "18"  # constant rate factor of x264: hardly told from the source
+# Containers that hold a whole video themselves, by FFmpeg's names. Its others, such as playlists (HLS, DASH, concat),
+# SDP and numbered pictures, open further files or web addresses that they name.
+WHOLE = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,wtv,rm,nut,dv,gif,apng,ivf,"
+    "h264,hevc,av1,obu,m4v,mjpeg,yuv4mpegpipe,swf"
+)
+OPENING = {"format_whitelist": WHOLE, "protocol_whitelist": "file"}
 COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # what players expect in MP4
 
 
@@ -53,10 +60,15 @@ class Clip:
     @contextmanager
     def _opened(self) -> Generator[Any]:
         try:
-            with av.open(str(self.path)) as container:
+            with av.open(f"file:{self.path}", options=OPENING) as container:
                 yield container
         except FileNotFoundError:
             raise VideoError(f"There is no file {self.path}.") from None
+        except ArgumentError:
+            raise VideoError(
+                f"{self.path.name} is no file that holds a whole video, such as MP4, MOV, WebM, MKV or AVI;"
+                " playlists are not followed."
+            ) from None
         except (FFmpegError, OSError) as error:
             raise VideoError(f"{self.path.name} cannot be read as a video ({_reason(error)}).") from None
 
@@ -119,7 +131,7 @@ class ClipWriter:
             self._add_sound(sound_of.path)
 
     def _add_sound(self, source: Path) -> None:
-        with av.open(str(source)) as given:
+        with av.open(f"file:{source}", options=OPENING) as given:
             track: Any = given.streams.audio[0]
             name = track.codec_context.codec.canonical_name if track.codec_context else "unknown"
             if name in COPIED_SOUND:

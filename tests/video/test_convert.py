@@ -242,3 +242,24 @@ def test_a_real_checkpoint_on_the_command_line(place, tmp_path: Path, tiny_depth
     assert len(list((tmp_path / "out" / "a" / "frames_16bit").iterdir())) == 3
     assert cli.main([str(word) for word in words]) == cli.USAGE
     assert "finished result already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9.0,\nclip.mp4\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile clip.mp4\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/9\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S"'
+        ' profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="video/mp4">'
+        '<Representation id="1" bandwidth="1"><BaseURL>clip.mp4</BaseURL></Representation></AdaptationSet></Period>'
+        "</MPD>",
+    ],
+    ids=["hls", "concat", "sdp", "dash"],
+)
+def test_playlists_are_refused_and_what_they_name_is_not_opened(place, tmp_path: Path, playlist: str):
+    write_clip(tmp_path / "clip.mp4", frames_of(place, 2))
+    for name in ("a.mp4", "a.m3u8", "a.ffconcat", "a.sdp", "a.mpd"):
+        (tmp_path / name).write_text(playlist)
+        with pytest.raises(VideoError, match=f"^{name} (cannot be read as a video|is no file that holds a whole)"):
+            Clip(tmp_path / name)

@@ -45,7 +45,7 @@ from marigold_core.video.settings import DefocusSettings, ParallaxSettings, Vide
 
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or RAW with a full-size JPEG in it, up to 40 MB"
 PANORAMA = f"the 360-degree panorama, equirectangular, twice as wide as high: {PHOTO.removeprefix('the photo, ')}"
-CLIP = f"the video, of any format that FFmpeg reads, up to {MOST_FRAMES} frames and 40 MB"
+CLIP = f"the video, one file such as MP4, MOV, WebM, MKV or AVI, up to {MOST_FRAMES} frames and 40 MB"
 BESIDE = "a depth map of it from elsewhere: the others are measured against it; PNG, TIFF, EXR, NPY or PFM, up to 40 MB"
 DEPTH = "its depth map, PNG, TIFF, EXR, NPY or PFM, up to 40 MB; null takes the one that the photo itself carries"
 

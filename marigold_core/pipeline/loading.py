@@ -123,7 +123,7 @@ def _load(kind: type[Model], folder: Path, part: str, dtype: torch.dtype, varian
     """Load the network of a verified folder. Raises: CheckpointError unless all weights are there and finite."""
     is_text = kind is CLIPTextModel
     options: dict[str, Any] = {
-        "dtype" if is_text else "torch_dtype": dtype,
+        "dtype" if is_text else "torch_dtype": torch.get_default_dtype() if is_text else dtype,
         "variant": variant,
         "use_safetensors": True,
         "local_files_only": True,
@@ -135,6 +135,8 @@ def _load(kind: type[Model], folder: Path, part: str, dtype: torch.dtype, varian
             check_types(kind, read_config(folder, "config.json"), f"{part}/config.json")
         loaded: Any = _from_pretrained(kind, folder, **options)
         model, found = cast(tuple[Model, dict[str, list[str]]], loaded)
+        if is_text:
+            cast(Any, model).to(dtype)
     for names, fault in (("missing_keys", "lacks weights of"), ("unexpected_keys", "has weights that are not of")):
         if found.get(names):
             raise CheckpointError(
@@ -218,14 +220,16 @@ def _check_schedule(scheduler: DDIMScheduler | LCMScheduler, one_step: bool) -> 
 def _from_pretrained(kind: Callable[..., T], folder: Path, **options: Any) -> T:
     """Call ``from_pretrained`` of a class of diffusers or transformers, whose own types are incomplete.
 
-    One at a time: diffusers changes the default dtype of the process meanwhile, and does not restore it where it fails.
+    Both would change the default dtype of the process meanwhile, in which other threads make tensors. Diffusers reads
+    weights into place in the dtype that was asked for, so it is kept from that, one call at a time.
     """
+    changing: Any = kind
     with _LOADING:
-        before = torch.get_default_dtype()
+        changing._set_default_torch_dtype = lambda dtype: None  # type: ignore[reportUnknownLambdaType]
         try:
-            return cast(Any, kind).from_pretrained(folder, **options)
+            return changing.from_pretrained(folder, **options)
         finally:
-            torch.set_default_dtype(before)
+            del changing._set_default_torch_dtype
 
 
 def pick_device(device: str) -> torch.device:

@@ -28,6 +28,8 @@ MCP_LIMIT = UPLOAD_LIMIT * 4 // 3  # bytes; the same photo written as base64
 BURST, REFILL_PER_S, MAX_CLIENTS = 120, 8.0, 10_000  # submissions of one address; a slider sends some every second
 WAIT_S = 60.0  # a class behind one router is one address: what is more than that is held back, refused only after this
 
+FULL_RETRY_S = 30  # after which a client may ask again whom the full queue refused
+
 UPLOAD = "/gradio_api/upload"
 MCP = "/gradio_api/mcp"
 LIMITS = {UPLOAD: UPLOAD_LIMIT, MCP: MCP_LIMIT}
@@ -138,7 +140,7 @@ class ResponseWithHeaders:
         if message["type"] == "http.response.start":
             self.started = True
             message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
-            if self.told and message["status"] in (400, 422):
+            if self.told and message["status"] in (400, 422, 503):
                 self.refusal = message
                 return
         elif self.refusal is not None:
@@ -147,7 +149,8 @@ class ResponseWithHeaders:
                 return
             sentence = told(self.told or "", self.refusal["status"], self.received)
             if sentence:
-                await refuse(self.send, self.refusal["status"], sentence)
+                is_full = self.refusal["status"] == 503
+                await refuse(self.send, self.refusal["status"], sentence, FULL_RETRY_S if is_full else None)
                 return
             await self.send(self.refusal)
             message = {"type": "http.response.body", "body": self.received}
@@ -158,6 +161,8 @@ def told(path: str, status: int, body: bytes) -> str | None:
     """Put a refusal by Gradio into a sentence; None leaves what our validators have found as it is."""
     if status == 400:
         return text.INLINE_PHOTO if text.INLINE_PHOTO.encode() in body else unreadable(path)
+    if status == 503:
+        return text.QUEUE_FULL
     found: Any = json.loads(body)["detail"]
     faults = cast(list[Any], found) if isinstance(found, list) else []
     places: list[list[Any]] = [one["loc"] for one in faults if "loc" in one]

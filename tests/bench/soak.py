@@ -9,6 +9,7 @@ written to ``tests/bench/soak.json`` unless ``--output`` names another file.
 
 import argparse
 import json
+import re
 import sys
 import threading
 import time
@@ -30,8 +31,11 @@ from tests.bench.timing import machine
 from tests.helpers.app_server import ROOT, serve
 from tests.helpers.slow_app import STEP_S, inside
 
-SETTLED = 1000  # jobs after which memory counts: of so many sessions Gradio keeps what it holds, .7 MiB each
+SETTLED = 1000  # jobs after which memory counts: of so many sessions Gradio keeps what it holds
 WIDTHS = range(32, 32 + 8 * 32, 8)  # of photos, which tell jobs apart
+
+
+WAITING = re.compile(r"waiting: \d+ jobs? (is|are) before this one, about")
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Server:
     work: Path
     process: psutil.Process
     parameters: list[dict[str, Any]] = field(default_factory=list)
+    waited: int = 0  # jobs that were told their place and their time
 
     def __post_init__(self) -> None:
         info = self.web.get("/gradio_api/info").json()
@@ -62,6 +67,12 @@ class Server:
 
     def submit(self, path: str, steps: int = 1) -> str:
         """Ask for the depth of an upload -> the id of the job."""
+        answer = self.ask(path, steps)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["event_id"]
+
+    def ask(self, path: str, steps: int = 1) -> httpx.Response:
+        """Ask for the depth of an upload, again where the pace is held back -> the answer."""
         asked = {
             "photo": {"path": path, "meta": {"_type": "gradio.FileData"}},
             "num_inference_steps": steps,
@@ -73,12 +84,13 @@ class Server:
             if answer.status_code != 429:
                 break
             time.sleep(float(answer.headers["retry-after"]))
-        assert answer.status_code == 200, answer.text
-        return answer.json()["event_id"]
+        return answer
 
     def result(self, job: str) -> dict[str, Any]:
         """Wait for a job -> what it gave."""
-        events = self.web.get(f"/gradio_api/call/predict_depth/{job}").text.split("\n\n")
+        told = self.web.get(f"/gradio_api/call/predict_depth/{job}").text
+        self.waited += WAITING.search(told) is not None
+        events = told.split("\n\n")
         name, _, content = events[-2].partition("\ndata: ")
         assert name == "event: complete", events[-2]
         return json.loads(content)[0]
@@ -191,9 +203,9 @@ def many_jobs(server: Server, count: int, figures: Figures, clients: int = 4) ->
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    """Run the app over the model that waits, its files in ``folder``."""
-    notes = folder / "notes.jsonl"
+def running(folder: Path, name: str = "notes") -> Iterator[Server]:
+    """Run the app over the model that waits, its files in ``folder``, what it does noted under this name."""
+    notes = folder / f"{name}.jsonl"
     notes.unlink(missing_ok=True)
     with serve("nano", folder, (sys.executable, "-m", "tests.helpers.slow_app", str(notes)), ROOT) as url:
         port = int(url.rsplit(":", 1)[1])
@@ -206,6 +218,7 @@ def running(folder: Path) -> Iterator[Server]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--cancels", type=int, default=50)
     parser.add_argument("--disconnects", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -214,7 +227,7 @@ def main() -> None:
     with TemporaryDirectory() as temporary, running(Path(temporary)) as server:
         figures.free_after_s = leave_early(server, asked.cancels, hang_up=False)
         figures.free_after_s += leave_early(server, asked.disconnects, hang_up=True)
-        many_jobs(server, asked.jobs, figures)
+        many_jobs(server, asked.jobs, figures, asked.clients)
         figures.most_inside = max(count for _, count in inside(server.notes))
     record = {
         "machine": machine(torch.device("cpu")),

@@ -52,7 +52,7 @@ def serve(
         "GRADIO_TEMP_DIR": str(folder / "work"),
         "MARIGOLD_MODEL": checkpoint,
     }
-    log = folder / "server.log"
+    log = folder / f"server-{port}.log"
     with log.open("w") as output:
         server = subprocess.Popen(command, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"

@@ -13,6 +13,12 @@ from typing import Any
 import numpy as np
 
 STEP_S = 0.02
+MAX_WAITING = 8  # jobs before the queue is full, beside those that the service's own line takes
+
+
+def hold(notes: Path) -> Path:
+    """Name the file that keeps a job in the model as long as it is there."""
+    return notes.with_name("hold")
 
 
 def note(notes: Path, what: str) -> None:
@@ -37,7 +43,7 @@ def main(notes: Path) -> None:
     from marigold_core.checkpoints.registry import find
     from marigold_core.prediction import Prediction, Progress
     from marigold_core.settings import ResolvedSettings, Settings
-    from marigold_core.ui import launch
+    from marigold_core.ui import events, launch
     from tests.helpers.predictions import prediction_of
 
     class WaitingPipeline:
@@ -53,6 +59,9 @@ def main(notes: Path) -> None:
             try:
                 for done in range(settings.num_inference_steps):
                     time.sleep(STEP_S)
+                    while hold(notes).exists():
+                        time.sleep(STEP_S)
+                        yield Progress(done, settings.num_inference_steps, "held")
                     yield Progress(done + 1, settings.num_inference_steps, "denoising")
                 values = np.broadcast_to(np.linspace(0, 1, photo.pixels.shape[1]), photo.pixels.shape[:2])
                 yield prediction_of(values, photo=photo.pixels, settings=settings, checkpoint="nano")
@@ -61,6 +70,7 @@ def main(notes: Path) -> None:
 
     pipe: Any = WaitingPipeline()
     marigold_core.load = lambda *_, **__: pipe
+    events.MAX_WAITING = MAX_WAITING
     launch.main()
 
 

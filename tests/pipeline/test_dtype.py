@@ -84,3 +84,15 @@ def test_latents_are_precise_between_steps(tiny_depth: Path) -> None:
     start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for latent in pipe.denoise(torch.zeros(1, 4, 8, 8, dtype=torch.bfloat16), start, 2):
         assert latent.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_loading_never_changes_what_other_threads_make_tensors_in(
+    dtype: str, tiny_depth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, change = set[torch.dtype](), torch.set_default_dtype
+    monkeypatch.setattr(torch, "set_default_dtype", lambda to: (changes.add(to), change(to)))
+    pipe = load(tiny_depth, device="cpu", dtype=dtype)
+    assert changes <= {torch.float32}
+    weights = [*pipe.unet.state_dict().values(), *pipe.vae.state_dict().values(), pipe.prompt]
+    assert {one.dtype for one in weights} == {getattr(torch, dtype)}

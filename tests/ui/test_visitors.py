@@ -1,22 +1,36 @@
-"""Visitors who leave, read slowly, send rubbish or look for others' results; the model only waits (helpers/slow_app).
+"""Visitors in numbers, who leave, read slowly, send rubbish or look for others' results; servers that end.
+
+The model only waits (helpers/slow_app).
 
 ``tests.bench.soak`` does the same in large numbers.
 """
 
 import random
+import re
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from marigold_core.ui import text
+from marigold_core.ui.events import MODEL
 from tests.bench.soak import Figures as Soak
 from tests.bench.soak import Server, leave_early, many_jobs, running
-from tests.helpers.slow_app import inside
+from tests.helpers.app_server import ROOT
+from tests.helpers.slow_app import MAX_WAITING, hold, inside
 
 pytestmark = pytest.mark.slow
+
+CLIENTS = 32  # of a class behind one router
+ENDED = (0, 130, -signal.SIGINT, -signal.SIGTERM)
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
 
 NAMES = [
     "../../etc/passwd",
@@ -47,9 +61,52 @@ ORIGINS = [  # pages on other ports of this machine are let in
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("visitors")) as server:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a server was killed amid a job."""
+    folder = tmp_path_factory.mktemp("visitors")
+    with running(folder) as killed:
+        killed.submit(killed.upload(64), 50)
+        killed.wait_until_busy(0)
+        killed.process.kill()
+        killed.process.wait(60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with running(folder) as server:
         yield server
+
+
+@contextmanager
+def proxy(folder: Path, pages: list[str]) -> Iterator[str]:
+    """Run nginx as CONTRIBUTING says, with these pages behind it -> its address."""
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    site = text.partition("```nginx\n")[2].partition("```")[0]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for given, page in zip(("127.0.0.1:7861", "127.0.0.1:7862"), pages, strict=True):
+        site = site.replace(given, page.removeprefix("http://"))
+    site = site.replace("listen 7860", f"listen 127.0.0.1:{port}")
+    folder.mkdir()
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    main = f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/log; events {{}}\n"
+    (folder / "nginx.conf").write_text(f"{main}http {{ access_log off;\n{paths}{site}}}\n")
+    assert NGINX is not None
+    server = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as web:
+            web.get(f"http://127.0.0.1:{port}/")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def nothing_is_half_done(folder: Path) -> bool:
+    return not [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
 
 
 @pytest.mark.parametrize("hang_up", [False, True], ids=["cancelled", "hung up"])
@@ -58,17 +115,34 @@ def test_who_leaves_frees_the_model_and_no_two_are_in_it(server: Server, hang_up
     assert max(count for _, count in inside(server.notes)) == 1
 
 
-def test_no_job_is_lost_or_mixed_up_beside_those_who_read_slowly(server: Server) -> None:
+def test_a_class_behind_one_address_loses_no_job_and_mixes_up_none_beside_slow_readers(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(20)]
     for one in slow:
         one.sendall(b"GET /config HTTP/1.1\r\nHost: a\r\n\r\n")  # hundreds of kilobytes that nobody reads
-    soak = Soak()
-    many_jobs(server, 21, soak)
+    many_jobs(server, CLIENTS + 10, soak := Soak(), CLIENTS)
     for one in slow:
         one.close()
-    assert (soak.jobs, soak.lost_or_mixed_up) == (21, 0)
+    assert (soak.jobs, soak.lost_or_mixed_up) == (CLIENTS + 10, 0)
     assert max(count for _, count in inside(server.notes)) == 1
+    assert server.waited > 0  # and they were told for how long
+
+
+def test_a_full_queue_refuses_with_a_sentence_and_loses_none_of_those_who_wait(server: Server) -> None:
+    path, held = server.upload(80), hold(server.notes)
+    held.touch()
+    try:
+        answers = [server.ask(path) for _ in range(MODEL["concurrency_limit"] + MAX_WAITING + 5)]
+    finally:
+        held.unlink()
+    accepted = [answer.json()["event_id"] for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(accepted) == MODEL["concurrency_limit"] + MAX_WAITING
+    assert {(one.status_code, one.headers["retry-after"], one.json()["detail"]) for one in refused} == {
+        (503, "30", text.QUEUE_FULL)
+    }
+    assert {server.result(job)["manifest"]["photo"]["width"] for job in accepted} == {80}
+    assert server.result(server.submit(path))["manifest"]["photo"]["width"] == 80
 
 
 def test_any_name_of_an_upload_is_taken_or_refused(server: Server) -> None:
@@ -121,21 +195,43 @@ def test_a_result_is_found_by_those_alone_who_were_given_its_address(server: Ser
     assert unguessable
     for other in (folder, folder.rpartition("/")[0], address.replace(unguessable[-1], "0" * 32)):
         assert server.web.get(other).status_code in (403, 404), other
-    assert "session_hash=" not in (server.notes.with_name("server.log")).read_text()
+    logs = [path.read_text() for path in server.notes.parent.glob("server-*.log")]
+    assert logs and "session_hash=" not in "".join(logs)
 
 
-def test_killed_or_told_to_end_amid_a_job_it_leaves_nothing_half_done(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    with running(tmp_path) as server:
-        server.submit(server.upload(64), 50)
-        server.wait_until_busy(0)
-        server.process.kill()
-        server.process.wait(60)
-    with running(tmp_path) as server:  # the same folder
-        done = server.result(server.submit(server.upload(72)))
-        server.submit(server.upload(64), 50)
-        server.wait_until_busy(2)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) in (0, 130, -signal.SIGINT, -signal.SIGTERM)
-    assert done["manifest"]["photo"]["width"] == 72
-    assert [path for path in work.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"] == []
+@pytest.mark.skipif(NGINX is None, reason="needs nginx")
+def test_a_visitor_is_served_by_two_processes_and_loses_no_result(server: Server, folder: Path) -> None:
+    """One of them ends; its visitor goes on with the other one, which has the results as well."""
+    with (
+        running(folder, "other") as other,
+        proxy(folder / "nginx", [server.url, other.url]) as address,
+        httpx.Client(base_url=address, timeout=300) as web,
+    ):
+        visitor = Server(web, folder / "none", folder, other.process)
+        while not inside(other.notes):  # until it is one of the process that will end
+            web.cookies.clear()
+            web.get("/")
+            cookie = web.cookies["visitor"]
+            path = visitor.result(visitor.submit(visitor.upload(88)))["npy"]["path"]
+        assert re.fullmatch("[0-9a-f]{32}", cookie)
+        assert re.search("/results/[0-9a-f]{32}/[0-9a-f]{8}/depth.npy$", path)
+        file = Path(path)
+        got = [httpx.get(f"{page}/gradio_api/file={file}") for page in (server.url, other.url, address)]
+        assert {one.status_code for one in got} == {200} and {one.content for one in got} == {file.read_bytes()}
+        assert httpx.get(f"{address}/gradio_api/file={file.parents[2]}").status_code >= 400  # no list of results
+        other.process.send_signal(signal.SIGTERM)
+        assert other.process.wait(60) in ENDED
+        assert web.get(f"/gradio_api/file={file}").content == got[0].content
+        assert visitor.result(visitor.submit(visitor.upload(96)))["manifest"]["photo"]["width"] == 96
+        assert web.cookies["visitor"] == cookie
+
+
+def test_killed_or_told_to_end_amid_a_job_it_leaves_nothing_half_done(server: Server, folder: Path) -> None:
+    """The last test of this server, which began in the folder of one that was killed."""
+    assert server.result(server.submit(server.upload(72)))["manifest"]["photo"]["width"] == 72
+    entered = len(inside(server.notes))
+    server.submit(server.upload(64), 50)
+    server.wait_until_busy(entered)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) in ENDED
+    assert nothing_is_half_done(folder / "work" / "results")

@@ -6,9 +6,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from marigold_core import ExportError, MeshSettings, Prediction, Settings, SettingsError
+from marigold_core.images.colormaps import to_linear
 from marigold_core.prediction import Progress
 from marigold_core.video.defocus import defocus, save_defocus
 from marigold_core.video.parallax import camera_path, seen_from, stream_parallax, views
@@ -110,6 +111,27 @@ def test_what_is_in_focus_stays_and_all_else_is_blurred(prediction: Prediction) 
     same, nothing = defocus(prediction, DefocusSettings(aperture=0.0), MESH)
     np.testing.assert_allclose(same, prediction.photo, atol=1)
     assert not nothing.any()
+
+
+@pytest.mark.parametrize("beside", [0, 1])
+def test_an_outline_that_is_blurred_leaves_no_line_where_it_was(prediction: Prediction, beside: int) -> None:
+    """A tilted card in front of a wall in focus, whether the map lies on its outline or a pixel beside it."""
+    fine = Image.new("L", (800, 600))
+    ImageDraw.Draw(fine).polygon([(250, 150), (550, 200), (500, 450), (200, 400)], fill=255)
+    share = np.asarray(fine.resize((80, 60), Image.Resampling.BOX), np.float32) / 255  # of the card, as in a photo
+    wall, card = np.array([40.0, 90.0, 200.0]), np.array([200.0, 40.0, 30.0])
+    photo = np.rint(wall + share[..., None] * (card - wall)).astype(np.uint8)
+    values = np.where(np.roll(share, beside, (0, 1)) > 0.5, 0, 1).astype(np.float32)
+    made, _ = defocus(
+        replace(prediction, photo=photo, values=values), DefocusSettings(focus=(5, 5), aperture=0.1), MESH
+    )
+    told = to_linear(made)[..., 0]
+    blurred = (told - told.min()) / (told.max() - told.min())
+    rows, columns = np.indices(share.shape)
+    middle = np.hypot(rows - 30, columns - 37.5)
+    order = blurred[30][np.argsort(middle[30], kind="stable")]
+    assert np.all(np.diff(order) < 0.03)  # from the middle outwards ever less, without a line or teeth
+    assert blurred[30, 37] > 0.97 and blurred[30, 5] < 0.01
 
 
 def test_the_pictures_of_a_lens_are_written_once(prediction: Prediction, tmp_path: Path) -> None:

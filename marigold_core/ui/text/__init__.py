@@ -119,6 +119,7 @@ FOREIGN_PAGE = "A page of another server may not use these tools."
 FILE_ADDRESS = "{name} must be {address} by POST to /gradio_api/upload."
 DISK_FULL = "The disk of this server is full; try again later."
 BUSY_CLIENT = "Too many requests in a short time; wait a few seconds and try again."
+QUEUE_FULL = "Too many jobs are waiting already; your photo and settings stay here, so try again in half a minute."
 TOO_LARGE = "That is too large; a photo may have up to 40 MB."
 INLINE_PHOTO = "Upload the photo as a file; pictures and other addresses in the request are not read."
 

@@ -86,6 +86,7 @@ def load(
     dtype: str = "auto",
     refetch: bool = False,
     tiny_autoencoder: str | None = None,
+    compile: bool | None = None,
 ) -> "MarigoldPipeline":
     """Load a checkpoint; one on the hub is downloaded on first use.
 
@@ -101,13 +102,16 @@ def load(
             "madebyollin/taesd" for the public checkpoints, which ``Settings.decoder`` may ask for; by default what the
             environment variable MARIGOLD_TINY_AUTOENCODER names, where that fits. Whether it was trained on these
             latents cannot be told.
+        compile: whether torch is to compile the networks, on CUDA: loading takes minutes more and steps take less time.
+            ``python -m tests.bench.device`` measures after how many runs that pays. By default where the environment
+            variable MARIGOLD_COMPILE is true.
 
     Returns:
         A pipeline to call with a photo.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, unreachable or of another kind.
-        SettingsError: the device or dtype is not available.
+        SettingsError: the device or dtype is not available, or the networks cannot be compiled.
     """
     from marigold_core.checkpoints.registry import default_checkpoint
     from marigold_core.pipeline.pipeline import MarigoldPipeline
@@ -118,4 +122,5 @@ def load(
         dtype=dtype,
         refetch=refetch,
         tiny_autoencoder=tiny_autoencoder,
+        compile=compile,
     )

@@ -7,7 +7,6 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from marigold_core import load
 from marigold_core.calibration import calibrate as metric
 from marigold_core.calibration.anchors import ANCHOR_FORM, LENGTH_FORM, PATCH_FORM, read_numbers
 from marigold_core.calibration.calibrate import (
@@ -85,7 +84,7 @@ def calibrate(
     source = job.load()
     known = hints.with_sparse(known, source.size)
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size, record.kind)
-    pipe = load(model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
+    pipe = run.load(model)
     settings = pipe.resolve(settings, known)
     _, prefix = photo_folders.place(job.folder, run.flat)
     with (

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
-from marigold_core import load
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Written, shown, table
 from marigold_core.comparison import sweep as sweeps
@@ -88,7 +87,7 @@ def compare(
 
     @lru_cache(maxsize=1)  # one checkpoint at a time is in memory
     def loaded(model: str) -> "MarigoldPipeline":
-        return load(model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
+        return run.load(model)
 
     def open_pipeline(model: str) -> "Generator[Progress, None, MarigoldPipeline]":
         yield Progress(0, 0, "loading the checkpoint")

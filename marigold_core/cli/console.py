@@ -6,15 +6,19 @@ The bar goes to stderr and shows on terminals only; tables go to stdout.
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Generic, Self, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Self, TextIO, TypeVar
 
 import tyro
 from pydantic import Field
 
+from marigold_core import load
 from marigold_core.files.presets import SAVE_FOR, SaveFor
 from marigold_core.options import NO_READER, discard
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import Dtype, Format, Frozen
+
+if TYPE_CHECKING:
+    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED = 0, 1, 2, 3, 130
 DEVICES = "cpu, cuda, cuda:1 or mps"
@@ -49,6 +53,15 @@ class RunOf(Frozen, Generic[Model]):
         None, description="folder or hub id of a tiny autoencoder, for decoder; by default $MARIGOLD_TINY_AUTOENCODER"
     )
     dtype: Dtype = Field("auto", description="type of the weights; auto is the fastest on the device")
+    compile: bool = Field(
+        False,
+        description="compile the networks, on CUDA: minutes at the start, less time a photo; also $MARIGOLD_COMPILE",
+    )
+
+    def load(self, model: str | None) -> "MarigoldPipeline":
+        """Load a checkpoint as these options say; None is the default one."""
+        tiny, compile = self.tiny_autoencoder, self.compile or None
+        return load(model, device=self.device, dtype=self.dtype, tiny_autoencoder=tiny, compile=compile)
 
 
 class Run(WrittenFlat, RunOf[str]):

@@ -33,7 +33,7 @@ def defocus(
 
     source, folder = begin(photo, output, FILES.values(), run, settings)
     check_focus(lens, source.size)
-    prediction = watch(run.load().stream(source, settings), photo.name, run.quiet)
+    prediction = watch(run.load(run.model).stream(source, settings), photo.name, run.quiet)
     files = save_defocus(prediction, folder, lens, mesh, overwrite=run.overwrite)
     if not run.quiet:
         print(*files.values(), sep="\n")

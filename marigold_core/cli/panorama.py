@@ -33,7 +33,7 @@ def panorama(
     source, folder = begin(photo, output, NAMES.values(), run, settings)
     check_full(source.size)
     with Timed(photo.name, run.quiet) as bar:
-        for event in stream_panorama(run.load(), source, settings, mesh):
+        for event in stream_panorama(run.load(run.model), source, settings, mesh):
             if isinstance(event, Panorama):
                 files = save_panorama(event, folder, mesh=mesh, colours=colours, overwrite=run.overwrite)
                 if not run.quiet:

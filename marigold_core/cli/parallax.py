@@ -33,7 +33,7 @@ def parallax(
     from marigold_core.video.parallax import FILES, stream_parallax
 
     source, folder = begin(photo, output, FILES.values(), run, settings)
-    prediction = watch(run.load().stream(source, settings), photo.name, run.quiet)
+    prediction = watch(run.load(run.model).stream(source, settings), photo.name, run.quiet)
     with Timed(photo.name, run.quiet) as bar:
         for event in stream_parallax(prediction, folder, move, mesh, overwrite=run.overwrite):
             if isinstance(event, Progress):

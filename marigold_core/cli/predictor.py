@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from marigold_core import load
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import Run
 from marigold_core.cli.locations import is_address
@@ -52,7 +51,7 @@ class Predictor:
     def __init__(self, work: Work) -> None:
         """Load the checkpoint. Raises: CheckpointError, SettingsError."""
         self._work, run = work, work.run
-        self._pipe = load(work.model, device=run.device, dtype=run.dtype, tiny_autoencoder=run.tiny_autoencoder)
+        self._pipe = run.load(work.model)
 
     def attempt(self, job: photo_folders.Job, watch: Watch, *, wait: bool) -> Outcome | None:
         """Predict one photo and write its files, unless another process is at it, which may be to ``wait`` for.

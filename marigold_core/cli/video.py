@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
-from marigold_core import load
 from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Timed, Written
 from marigold_core.cli.photo_folders import check_output
 from marigold_core.settings import ColourSettings, MeshSettings, Settings, help_text
@@ -17,17 +16,12 @@ from marigold_core.video.settings import VideoSettings, check_depth
 
 if TYPE_CHECKING:
     from marigold_core.images.photo import Photo
-    from marigold_core.pipeline.pipeline import MarigoldPipeline
 
 
 class QuietRun(RunOf[str]):
     """Which checkpoint runs where, and whether it tells."""
 
     quiet: bool = Field(False, description="print nothing but what failed")
-
-    def load(self) -> "MarigoldPipeline":
-        """Load the checkpoint."""
-        return load(self.model, device=self.device, dtype=self.dtype, tiny_autoencoder=self.tiny_autoencoder)
 
 
 class PhotoRun(QuietRun):
@@ -80,7 +74,7 @@ def video(
     folder, made = output / clip.stem, None
     check_folder(folder)
     Clip(clip)  # what is no video is refused before the seconds that the checkpoint takes
-    pipe = run.load()
+    pipe = run.load(run.model)
     with Timed(clip.name, run.quiet) as bar:
         for event in stream_video(pipe, clip, folder, settings, together, mesh=mesh, colours=colours):
             if isinstance(event, VideoResult):

@@ -62,16 +62,16 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         return _load(kind, record.folder / name, name, dtype, record.variant)
 
     with _quiet():
-        unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind)
-        # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
-        prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
-        vae = part(vae_class, "vae", kind)
         with refusals("scheduler"):
             check_types(scheduler_class, read_config(record.folder, SCHEDULE), SCHEDULE)
             options = _schedule_options(record.family)
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
             _check_schedule(scheduler, record.family.one_step)
-        prompt = empty_prompt(record, kind)
+        prompt = empty_prompt(record, kind)  # before the U-Net: the text encoder's memory is free again for it
+        unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind)
+        # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
+        prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
+        vae = part(vae_class, "vae", kind)
     # Before the move: a host that lends its GPU only emulates one here.
     _speed_up(vae, target, kind)
     if (

@@ -35,7 +35,7 @@ def place(names: Sequence[str], device: str = "cuda") -> Callable[[str], Marigol
     Raises: CheckpointError for a checkpoint that is missing, damaged or unreachable.
     """
     for name in names:
-        pipe = LentPipeline.from_pretrained(name, device=device)
+        pipe = LentPipeline.from_pretrained(name, device=device, compile=False)  # no GPU is there yet
         assert isinstance(pipe, LentPipeline)
         pipe.name, pipe.emulated = name, pipe.device  # the emulation shows it on this thread only
         PLACED[name] = pipe

@@ -193,7 +193,7 @@ def test_the_command_completes_a_sparse_map_and_a_replay_has_the_same_bytes(
 def test_bad_words_are_one_sentence_before_the_model_runs(
     words: list[str], sentence: str, folder: Path, out: Path, write, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr("marigold_core.cli.calibrate.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("marigold_core.cli.console.load", lambda *_, **__: pytest.fail("the model was loaded"))
     assert run(write(folder / "a.png"), "-o", out, *words) == cli.USAGE
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1

@@ -152,7 +152,7 @@ def test_files_for_programs_are_written_or_refused_before_the_model_runs(
         "manifest.json",
     }
     assert f"controlnet: {PRESETS['controlnet'].tick}" in capsys.readouterr().out
-    monkeypatch.setattr("marigold_core.cli.predictor.load", None)  # would fail if it came so far
+    monkeypatch.setattr("marigold_core.cli.console.load", None)  # would fail if it came so far
     assert predict(path, "--save-for", "rgbd") == cli.USAGE
     assert "needs depth in metres, but this depth is relative: calibrate it first" in capsys.readouterr().err
 

@@ -48,7 +48,7 @@ def test_between_known_depths_it_is_nearer_to_the_truth_than_a_fit():
     height, width = truth.shape
     places = np.random.default_rng(0).integers(0, (height, width), (40, 2))
     anchors = [Anchor(float(x), float(y), float(truth[y, x])) for y, x in places]
-    found = nano.complete(picture, hints_at(*anchors), Settings(num_inference_steps=25, **small)).values
+    found = nano.complete(picture, hints_at(*anchors), Settings(num_inference_steps=10, **small)).values
     fitted = calibrate(relative, Hints(anchors)).values
     assert np.abs(found - truth).mean() < 0.7 * np.abs(fitted - truth).mean()
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from marigold_core import CheckpointError, Prediction, Progress, Settings, load
+from marigold_core import CheckpointError, Prediction, Progress, Settings, SettingsError, load
 from tests.helpers.families import as_lotus
 from tests.helpers.pretended_gpu import GPU, pretended_gpu
 from tests.pipeline.test_tiny_autoencoder import write_tiny
@@ -95,3 +96,31 @@ def test_what_is_not_finite_is_found_out_with_the_result(
     pipe.unet.conv_out.bias.held[0] = float("nan")
     with pytest.raises(CheckpointError, match="not finite"):
         pipe(photo(), QUICK)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_networks_are_compiled_where_it_pays(
+    works: bool, tiny_depth: Path, photo: Callable[..., Any], gpu: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def compile_one(network: torch.nn.Module, *, dynamic: bool) -> None:
+        compiled.append(type(network).__name__)
+        if not works:
+            monkeypatch.setattr(network, "_compiled_call_impl", failing)
+
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler\n(and so on)")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_one)
+    with pytest.raises(SettingsError, match="pays on CUDA alone, and the device is cpu"):
+        load(tiny_depth, device="cpu", compile=True)
+    assert not load(tiny_depth, device=str(GPU), compile=False).compiled and not compiled
+    monkeypatch.setenv("MARIGOLD_COMPILE", "true")
+    assert not load(tiny_depth, device="cpu").compiled and not compiled
+    if not works:
+        with pytest.raises(SettingsError, match=r"cannot compile the networks here \(no C\+\+ compiler\); leave"):
+            load(tiny_depth, device=str(GPU))
+        return
+    found: Any = load(tiny_depth, device=str(GPU))(photo(), QUICK.changed(ensemble_size=1))
+    assert compiled == ["UNet2DConditionModel", "Decoder"] and found.machine.endswith(", pretended, compiled")

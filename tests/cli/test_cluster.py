@@ -26,7 +26,7 @@ from marigold_core.cli.predictor import Work
 from marigold_core.errors import CheckpointError, SettingsError
 from tests.helpers.command_line import Predict, fingerprints
 
-PHOTOS = 10
+PHOTOS = 8
 SLOW = ["--num-inference-steps", "25"]  # so that a photo takes a moment in which its actor can be killed
 
 
@@ -55,10 +55,10 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def actors() -> list[psutil.Process]:
-    """List the processes of this cluster's actors."""
+def actors(node: Any) -> list[psutil.Process]:
+    """List the processes of the actors on a node."""
     found = []
-    for process in psutil.Process().children(recursive=True) + psutil.Process(1).children(recursive=True):
+    for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children():
         try:
             if "MapWorker" in " ".join(process.cmdline()):
                 found.append(process)
@@ -129,12 +129,12 @@ def test_a_killed_actor_and_a_killed_node_lose_no_photo(
     killed = []
 
     def harm() -> None:
-        while done() < 2:
+        while done() < 2 or not actors(nodes.second):
             time.sleep(0.05)
-        killed.append(actors()[0])
+        killed.append(actors(nodes.second)[0])
         killed[0].kill()
         reached = done()
-        while done() < reached + 3:
+        while done() < reached + 2:  # by the other one, while the node begins an actor anew
             time.sleep(0.05)
         nodes.remove_node(nodes.second, allow_graceful=False)
 

@@ -114,6 +114,12 @@ class ResolvedSettings(Settings):
     )
 
 
+def check_order(low_name: str, low: float, high_name: str, high: float, advice: str = "") -> None:
+    """Refuse the ends of a range that are equal or exchanged. Raises: ValueError, which models turn into theirs."""
+    if low >= high:
+        raise ValueError(f"{low_name} must be below {high_name}, but got {low:g} and {high:g}{advice}")
+
+
 class MeshSettings(Frozen):
     """How depth becomes geometry."""
 
@@ -174,8 +180,7 @@ class MeshSettings(Frozen):
 
     @model_validator(mode="after")
     def _something_between_the_clips(self) -> Self:
-        if self.near_clip >= self.far_clip:
-            raise ValueError(f"near_clip must be below far_clip, but got {self.near_clip:g} and {self.far_clip:g}")
+        check_order("near_clip", self.near_clip, "far_clip", self.far_clip)
         return self
 
 
@@ -193,14 +198,10 @@ class ColourSettings(Frozen):
         default=False, description="near takes the last colour and far the first; in 16 bits near is white"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _in_order(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Put the two ends of the range in order: it is ``invert`` that turns the colours."""
-        low, high = values.get("range_from", 0.0), values.get("range_to", 1.0)
-        if all(isinstance(end, int | float) and 0 <= end <= 1 for end in (low, high)) and low > high:
-            return {**values, "range_from": high, "range_to": low}
-        return values
+    @model_validator(mode="after")
+    def _something_in_the_range(self) -> Self:
+        check_order("range_from", self.range_from, "range_to", self.range_to, "; invert (swap near and far) turns the colours")
+        return self
 
 
 class DepthReading(Frozen):

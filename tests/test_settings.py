@@ -190,8 +190,14 @@ def test_a_field_without_range_has_no_bounds() -> None:
         bounds(Named, "name")
 
 
-def test_the_ends_of_a_range_of_colours_are_put_in_order() -> None:
-    turned = ColourSettings(range_from=0.9, range_to=0.1)
-    assert (turned.range_from, turned.range_to) == (0.1, 0.9)
-    with pytest.raises(SettingsError, match="range_to must be"):
-        ColourSettings(range_from=0.9, range_to=-0.1)
+@pytest.mark.parametrize(
+    ("model", "low", "high"), [(ColourSettings, "range_from", "range_to"), (MeshSettings, "near_clip", "far_clip")]
+)
+@pytest.mark.parametrize("ends", [(0.9, 0.1), (0.5, 0.5)])
+def test_the_ends_of_a_range_that_are_equal_or_exchanged_are_refused(
+    model: type[Frozen], low: str, high: str, ends: tuple[float, float]
+) -> None:
+    stated = f"{low} must be below {high}, but got {ends[0]:g} and {ends[1]:g}"
+    with pytest.raises(SettingsError, match=stated):
+        model(**{low: ends[0], high: ends[1]})
+

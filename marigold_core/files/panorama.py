@@ -11,7 +11,7 @@ from PIL import Image
 from marigold_core import storage
 from marigold_core.files import manifest
 from marigold_core.geometry import preview, sphere
-from marigold_core.images.colormaps import depth_to_rgb
+from marigold_core.images.colormaps import depth_to_rgb, stretch
 from marigold_core.pipeline.panorama import Panorama
 from marigold_core.settings import ColourSettings, MeshSettings
 
@@ -43,8 +43,8 @@ def save_panorama(
     storage.refuse_existing(paths.values(), overwrite)
     nearest = float(panorama.distance.min())
     unit = (panorama.distance - nearest) / ((1 - nearest) or 1.0)
-    near, far = sorted((colours.range_from, colours.range_to))
-    picture = depth_to_rgb((unit - near) / ((far - near) or 1e-9), colours.colormap, invert=colours.invert)
+    shown = stretch(unit, colours.range_from, colours.range_to)
+    picture = depth_to_rgb(shown, colours.colormap, invert=colours.invert)
     levels = np.rint((1 - unit if colours.invert else unit) * 65535).astype(np.uint16)
     record = {
         "schema_version": 1,

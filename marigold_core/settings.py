@@ -120,13 +120,9 @@ def check_order(low_name: str, low: float, high_name: str, high: float, advice: 
         raise ValueError(f"{low_name} must be below {high_name}, but got {low:g} and {high:g}{advice}")
 
 
-class MeshSettings(Frozen):
-    """How depth becomes geometry."""
+class SurfaceSettings(Frozen):
+    """How far near and far are apart, and where a surface ends."""
 
-    fov_x_deg: FieldOfView | None = Field(
-        default=None,
-        description="horizontal field of view, degrees; by default from EXIF, else 55 along the longer edge",
-    )
     near_ratio: Annotated[float, Field(ge=0.01, le=0.99)] | None = Field(
         default=None,
         description="nearest depth over farthest, which affine depth lacks; by default 0.25, more for a telephoto lens",
@@ -134,24 +130,46 @@ class MeshSettings(Frozen):
     edge_cut: float = Field(
         default=0.2, ge=0, le=1, description="cut triangles at depth jumps above this share; 0 keeps all"
     )
+
+
+class CameraSettings(SurfaceSettings):
+    """How depth becomes distances in front of one camera."""
+
+    fov_x_deg: FieldOfView | None = Field(
+        default=None,
+        description="horizontal field of view, degrees; by default from EXIF, else 55 along the longer edge",
+    )
+    smoothing: float = Field(
+        default=0.0, ge=0, le=0.2, description="level bumps below this share of the depth, edges stay; 0 is none"
+    )
+
+
+class ClippedSettings(SurfaceSettings):
+    """Which part of a surface is kept, and how finely: all that a panorama's mesh depends on."""
+
     near_clip: float = Field(
         default=0.0, ge=0, le=0.95, description="leave out what is nearer, as a share of the depth range"
     )
     far_clip: float = Field(
         default=1.0, ge=0.05, le=1, description="leave out what is farther, as a share of the depth range"
     )
-    smoothing: float = Field(
-        default=0.0, ge=0, le=0.2, description="level bumps below this share of the depth, edges stay; 0 is none"
-    )
-    uncertainty_cut: float = Field(
-        default=0.0,
-        ge=0,
-        le=0.5,
-        description="leave out where members differ by more of the depth range; 0 keeps all",
-    )
     max_triangles: int = Field(
         default=200_000, ge=1_000, le=4_000_000, description="simplify to this many triangles; points: twice as many"
     )
+
+    @model_validator(mode="after")
+    def _something_between_the_clips(self) -> Self:
+        check_order("near_clip", self.near_clip, "far_clip", self.far_clip)
+        return self
+
+
+class FrameSettings(ClippedSettings, CameraSettings):
+    """How depth becomes meshes and points."""
+
+
+class ReliefSettings(Frozen):
+    """The size of what is printed."""
+
     relief_mm: float = Field(
         default=100.0, ge=10, le=1000, description="longest edge of the printed relief, millimetres"
     )
@@ -161,6 +179,11 @@ class MeshSettings(Frozen):
     relief_base_mm: float = Field(
         default=3.0, ge=0.5, le=20, description="plate under the relief's farthest point, millimetres"
     )
+
+
+class StereoSettings(Frozen):
+    """What a stereo pair is like."""
+
     stereo_layout: StereoLayout = Field(
         default="parallel",
         description="of a stereo pair: left eye left or right, full or half width, red and cyan",
@@ -178,10 +201,20 @@ class MeshSettings(Frozen):
         description="depth that lies on the screen, a share of the depth range; 0 is nearest",
     )
 
-    @model_validator(mode="after")
-    def _something_between_the_clips(self) -> Self:
-        check_order("near_clip", self.near_clip, "far_clip", self.far_clip)
-        return self
+
+class GivenMeshSettings(StereoSettings, ReliefSettings, FrameSettings):
+    """How a depth map from elsewhere becomes geometry."""
+
+
+class MeshSettings(GivenMeshSettings):
+    """How depth becomes geometry. Its parts serve what not all of it matters to."""
+
+    uncertainty_cut: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="leave out where members differ by more of the depth range; 0 keeps all",
+    )
 
 
 class ColourSettings(Frozen):
@@ -200,7 +233,7 @@ class ColourSettings(Frozen):
 
     @model_validator(mode="after")
     def _something_in_the_range(self) -> Self:
-        check_order("range_from", self.range_from, "range_to", self.range_to, "; invert (swap near and far) turns the colours")
+        check_order("range_from", self.range_from, "range_to", self.range_to, "; invert swaps near and far")
         return self
 
 

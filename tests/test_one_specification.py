@@ -25,10 +25,15 @@ from marigold_core.serving.api.endpoints import BESIDE, CLIP, DEPTH, ENDPOINTS, 
 from marigold_core.serving.jobs import Service
 from marigold_core.settings import (
     PRESETS,
+    CameraSettings,
+    ClippedSettings,
     ColourSettings,
     DepthReading,
+    FrameSettings,
     Frozen,
+    GivenMeshSettings,
     MeshSettings,
+    ReliefSettings,
     Settings,
     default,
     help_text,
@@ -50,7 +55,13 @@ HINTS = HintFields[list[list[float]]]
 # Of every endpoint and command: the models whose fields it takes, in this order; the fields of a model, where not all.
 ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
     "predict_depth": [(Settings, ()), (DepthOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
-    "build_mesh": [(Settings, ()), (MeshOutput, ()), (MeshSettings, ())],
+    "build_mesh": [
+        (Settings, ()),
+        (MeshOutput, ()),
+        (FrameSettings, ()),
+        (ReliefSettings, ()),
+        (MeshSettings, ("uncertainty_cut",)),
+    ],
     "calibrate": [
         (HINTS, ()),
         (CalibrationMethod, ()),
@@ -59,17 +70,17 @@ ENDPOINT_FIELDS: dict[str, list[tuple[Model, tuple[str, ...]]]] = {
         (ColourSettings, ()),
         (MeshSettings, ()),
     ],
-    "import_depth": [(DepthReading, ()), (HINTS, ()), (GivenOutput, ()), (ColourSettings, ()), (MeshSettings, ())],
+    "import_depth": [(DepthReading, ()), (HINTS, ()), (GivenOutput, ()), (ColourSettings, ()), (GivenMeshSettings, ())],
     "compare": [
         (Comparison, ("steps", "sizes", "seeds", "processing_resolution", "views")),
         (CompareOutput, ()),
         (DepthReading, ()),
         (MeshSettings, ("fov_x_deg",)),
     ],
-    "panorama": [(Settings, ()), (EffectOutput, ()), (MeshSettings, ()), (ColourSettings, ())],
-    "video": [(Settings, ()), (EffectOutput, ()), (VideoSettings, ()), (MeshSettings, ()), (ColourSettings, ())],
-    "parallax": [(Settings, ()), (EffectOutput, ()), (ParallaxSettings, ()), (MeshSettings, ())],
-    "defocus": [(Settings, ()), (EffectOutput, ()), (DefocusSettings, ()), (MeshSettings, ())],
+    "panorama": [(Settings, ()), (EffectOutput, ()), (ClippedSettings, ()), (ColourSettings, ())],
+    "video": [(Settings, ()), (EffectOutput, ()), (VideoSettings, ()), (FrameSettings, ()), (ColourSettings, ())],
+    "parallax": [(Settings, ()), (EffectOutput, ()), (ParallaxSettings, ()), (CameraSettings, ())],
+    "defocus": [(Settings, ()), (EffectOutput, ()), (DefocusSettings, ()), (CameraSettings, ())],
 }
 FILES = {  # of endpoints that take more than a photo: what is said of each file, and whether it may be left out
     "import_depth": {"photo": (PHOTO, False), "depth": (DEPTH, False)},
@@ -81,11 +92,11 @@ COMMAND_MODELS: dict[str, list[Model]] = {
     "predict": [PredictRun, ClusterOptions, Settings, MeshSettings, ColourSettings],
     "calibrate": [HintWords, CalibrationMethod, Run, Settings, MeshSettings, ColourSettings],
     "compare": [Comparison, ComparisonRun, DepthReading, MeshSettings, ColourSettings],
-    "import-depth": [WrittenFlat, DepthReading, HintWords, MeshSettings, ColourSettings],
-    "video": [QuietRun, Settings, VideoSettings, MeshSettings, ColourSettings],
-    "parallax": [PhotoRun, Settings, ParallaxSettings, MeshSettings],
-    "defocus": [PhotoRun, Settings, DefocusSettings, MeshSettings],
-    "panorama": [PhotoRun, Settings, MeshSettings, ColourSettings],
+    "import-depth": [WrittenFlat, DepthReading, HintWords, GivenMeshSettings, ColourSettings],
+    "video": [QuietRun, Settings, VideoSettings, FrameSettings, ColourSettings],
+    "parallax": [PhotoRun, Settings, ParallaxSettings, CameraSettings],
+    "defocus": [PhotoRun, Settings, DefocusSettings, CameraSettings],
+    "panorama": [PhotoRun, Settings, ClippedSettings, ColourSettings],
 }
 
 

@@ -200,4 +200,3 @@ def test_the_ends_of_a_range_that_are_equal_or_exchanged_are_refused(
     stated = f"{low} must be below {high}, but got {ends[0]:g} and {ends[1]:g}"
     with pytest.raises(SettingsError, match=stated):
         model(**{low: ends[0], high: ends[1]})
-

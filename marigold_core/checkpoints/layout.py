@@ -84,6 +84,9 @@ class Capabilities:
         return count_pictures(self.layers)
 
 
+_Metres = Annotated[float, Field(strict=True, gt=0, le=1e9)]
+
+
 class _Claims(BaseModel):
     """What ``model_index.json`` says about the predictions; null stands for the default."""
 
@@ -99,8 +102,8 @@ class _Claims(BaseModel):
     default_denoising_steps: int | None = None
     default_processing_resolution: int | None = None
     depth_space: Literal["depth", "log"] | None = None  # a key of ours, for checkpoints trained on log depth
-    metric_range_m: tuple[float, float] | None = Field(default=None, strict=False)  # a key of ours, as the next one
-    canonical_focal_px: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    metric_range_m: tuple[_Metres, _Metres] | None = Field(default=None, strict=False)  # a key of ours, as the next one
+    canonical_focal_px: float | None = Field(default=None, gt=0, le=1e6)
     depth_curve: str | None = None  # a key of ours; diffusers ignores it and shows the grey of the picture
     target_properties: dict[str, object] | None = None  # diffusers' key: what the pictures of intrinsics hold
 
@@ -411,7 +414,11 @@ def _depth_transfer(claims: _Claims, modality: Modality) -> DepthTransfer:
 
 def _defaults(claims: _Claims, steps: int) -> tuple[int, int]:
     """Take the checkpoint's own steps and resolution where it states them, in the ranges that settings accept."""
-    steps, resolution = claims.default_denoising_steps or steps, claims.default_processing_resolution or 768
+    resolution = 768
+    if claims.default_denoising_steps is not None:
+        steps = claims.default_denoising_steps
+    if claims.default_processing_resolution is not None:
+        resolution = claims.default_processing_resolution
     try:
         Settings(num_inference_steps=steps, processing_resolution=resolution)
     except SettingsError as error:

@@ -7,7 +7,7 @@ import tyro
 
 from marigold_core.cli.console import ALL_DONE, OUTPUT, watch
 from marigold_core.cli.video import PhotoRun, begin
-from marigold_core.settings import MeshSettings, Settings
+from marigold_core.settings import CameraSettings, Settings
 from marigold_core.video import check_installed
 from marigold_core.video.settings import DefocusSettings, check_focus
 
@@ -21,7 +21,7 @@ def defocus(
     run: PhotoRun,
     settings: Settings,
     lens: DefocusSettings,
-    mesh: MeshSettings,
+    mesh: CameraSettings,
 ) -> int:
     """Blur a photo before and behind the pixel that is in focus, in OUT/<photo>/.
 

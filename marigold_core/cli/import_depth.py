@@ -11,7 +11,7 @@ from marigold_core.cli.calibrate import HintWords, describe
 from marigold_core.cli.console import ALL_DONE, OUTPUT, WrittenFlat, shown
 from marigold_core.errors import SettingsError
 from marigold_core.files.presets import advice
-from marigold_core.settings import ColourSettings, DepthReading, MeshSettings
+from marigold_core.settings import ColourSettings, DepthReading, GivenMeshSettings, MeshSettings
 
 
 def import_depth(
@@ -28,7 +28,7 @@ def import_depth(
     written: WrittenFlat,
     reading: DepthReading,
     hints: HintWords,
-    mesh: MeshSettings,
+    shape: GivenMeshSettings,
     colours: ColourSettings,
 ) -> int:
     """Take the depth of a photo from elsewhere: a PNG, TIFF, EXR, NPY or PFM, or what HEIC and JPEG photos carry.
@@ -39,6 +39,7 @@ def import_depth(
     from marigold_core.files.reader import from_depth
     from marigold_core.files.writers import file_names, save
 
+    mesh = MeshSettings(**shape.model_dump())
     known = hints.read(mesh.fov_x_deg)
     job = photo_folders.only_job(photo, output, "a depth map belongs to one")
     if len(depth) > 1:

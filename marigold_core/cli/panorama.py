@@ -7,7 +7,7 @@ import tyro
 
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Timed
 from marigold_core.cli.video import PhotoRun, begin
-from marigold_core.settings import ColourSettings, MeshSettings, Settings
+from marigold_core.settings import ClippedSettings, ColourSettings, Settings
 
 
 def panorama(
@@ -20,7 +20,7 @@ def panorama(
     output: OUTPUT,
     run: PhotoRun,
     settings: Settings,
-    mesh: MeshSettings,
+    mesh: ClippedSettings,
     colours: ColourSettings,
 ) -> int:
     """Turn a 360-degree panorama into distances from the camera and a textured mesh around it, in OUT/<photo>/.

@@ -8,7 +8,7 @@ import tyro
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Timed, watch
 from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.prediction import Progress
-from marigold_core.settings import MeshSettings, Settings
+from marigold_core.settings import CameraSettings, Settings
 from marigold_core.video import check_installed
 from marigold_core.video.settings import ParallaxSettings
 
@@ -22,7 +22,7 @@ def parallax(
     run: PhotoRun,
     settings: Settings,
     move: ParallaxSettings,
-    mesh: MeshSettings,
+    mesh: CameraSettings,
 ) -> int:
     """Make a clip of one photo in which the camera moves a little and near things move more, in OUT/<photo>/.
 

@@ -1,5 +1,6 @@
 """The command ``video``: a clip becomes depth that is steady from frame to frame."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from marigold_core.cli.console import ALL_DONE, OUTPUT, RunOf, Timed, Written
 from marigold_core.cli.photo_folders import check_output
-from marigold_core.settings import ColourSettings, MeshSettings, Settings, help_text
+from marigold_core.settings import ColourSettings, FrameSettings, Settings, help_text
 from marigold_core.storage import refuse_existing
 from marigold_core.video import check_installed
 from marigold_core.video.settings import VideoSettings, check_depth
@@ -45,7 +46,10 @@ def begin(photo: Path, output: Path, files: Iterable[str], run: PhotoRun, settin
     record = find(run.model or default_checkpoint())
     resolve(settings, record)
     check_depth(record.name, record.modality)
-    return load_photo(photo), folder
+    source = load_photo(photo)
+    if source.note and not run.quiet:
+        print(source.note, file=sys.stderr)
+    return source, folder
 
 
 def video(
@@ -57,7 +61,7 @@ def video(
     run: QuietRun,
     settings: Settings,
     together: VideoSettings,
-    mesh: MeshSettings,
+    mesh: FrameSettings,
     colours: ColourSettings,
 ) -> int:
     """Turn a video into depth that is steady from frame to frame: clips, frames, points or meshes, in OUT/<video>/.

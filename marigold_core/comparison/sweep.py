@@ -278,10 +278,11 @@ def reduce(cell: Cell) -> Tile:
     )
 
 
-def check_reading(reading: DepthReading, is_given: bool) -> None:
+def check_reading(reading: DepthReading, is_given: bool, fov_x_deg: float | None = None) -> None:
     """Refuse to read a depth map from elsewhere in some way where there is none. Raises: SettingsError."""
-    if not is_given and reading != DepthReading():
-        raise SettingsError("What the values of a depth map mean is of use with a depth map.")
+    if not is_given and (reading != DepthReading() or fov_x_deg is not None):
+        name = "fov_x_deg" if fov_x_deg is not None else "What the values of a depth map mean"
+        raise SettingsError(f"{name} is of use with a depth map.")
 
 
 def reduce_given(given: Prediction, cell: "Prediction | Checkpoint | Claim") -> Tile:

@@ -13,7 +13,7 @@ from marigold_core.files import manifest
 from marigold_core.geometry import preview, sphere
 from marigold_core.images.colormaps import depth_to_rgb, stretch
 from marigold_core.pipeline.panorama import Panorama
-from marigold_core.settings import ColourSettings, MeshSettings
+from marigold_core.settings import ClippedSettings, ColourSettings
 
 NAMES = {
     "npy": "distance.npy",
@@ -29,7 +29,7 @@ def save_panorama(
     panorama: Panorama,
     folder: str | Path,
     *,
-    mesh: MeshSettings | None = None,
+    mesh: ClippedSettings | None = None,
     colours: ColourSettings | None = None,
     overwrite: bool = False,
 ) -> dict[str, Path]:
@@ -38,7 +38,7 @@ def save_panorama(
     Raises:
         ExportError: a file exists already, the cuts leave no mesh, or the disk refuses.
     """
-    mesh, colours = mesh or MeshSettings(), colours or ColourSettings()
+    mesh, colours = mesh or ClippedSettings(), colours or ColourSettings()
     paths = {name: Path(folder) / file for name, file in NAMES.items()}
     storage.refuse_existing(paths.values(), overwrite)
     nearest = float(panorama.distance.min())
@@ -51,6 +51,7 @@ def save_panorama(
         "convention": CONVENTION,
         "range": {"near": nearest, "far": 1.0},
         "seam": panorama.seam,
+        "note": panorama.note,
         "checkpoint": panorama.view.checkpoint,
         "checkpoint_sha256": panorama.view.checkpoint_sha256,
         "settings": panorama.view.settings.model_dump(mode="json"),
@@ -80,7 +81,7 @@ def _png(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _glb(panorama: Panorama, settings: MeshSettings) -> bytes:
+def _glb(panorama: Panorama, settings: ClippedSettings) -> bytes:
     import trimesh
     from trimesh.exchange import gltf
 

@@ -15,14 +15,14 @@ import numpy as np
 from marigold_core.errors import ExportError
 from marigold_core.geometry.depth_filters import smooth
 from marigold_core.prediction import Prediction, Space
-from marigold_core.settings import MeshSettings, bounds
+from marigold_core.settings import CameraSettings, bounds
 
 DEFAULT_FOV_DEG = 55.0  # along the longer edge: a phone's or camera's usual wide lens, held upright or not
 DEFAULT_NEAR_RATIO = 0.25
 DEEPEST = 1.5  # times as deep as wide: what a telephoto lens shows would otherwise be a needle
 
 
-def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
+def metric_z(prediction: Prediction, settings: CameraSettings) -> np.ndarray:
     """Depth prediction -> [H, W] float32 z > 0 along the optical axis: metres for kind "metric", else of unknown unit.
 
     Affine values are linear in the quantity the model predicts: depth, log depth or disparity, from ``near_ratio``
@@ -44,7 +44,7 @@ def metric_z(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
     return np.exp(smooth(np.log(z), settings.smoothing)) if settings.smoothing else z
 
 
-def field_of_view(prediction: Prediction, settings: MeshSettings) -> float:
+def field_of_view(prediction: Prediction, settings: CameraSettings) -> float:
     """The horizontal field of view in degrees: as set, else from EXIF, else as ``default_fov_x_deg`` assumes."""
     return settings.fov_x_deg or prediction.fov_x_deg or default_fov_x_deg(prediction)
 
@@ -60,7 +60,7 @@ def assumed_fov_x_deg(height: int, width: int) -> float:
     return math.degrees(2 * math.atan(across))
 
 
-def near_ratio(prediction: Prediction, settings: MeshSettings) -> float:
+def near_ratio(prediction: Prediction, settings: CameraSettings) -> float:
     """The nearest depth of affine depth in units of the farthest: as set, else ``DEFAULT_NEAR_RATIO``.
 
     It is more where the scene would be over ``DEEPEST`` times as deep as it is wide at its far end.
@@ -69,10 +69,10 @@ def near_ratio(prediction: Prediction, settings: MeshSettings) -> float:
         return settings.near_ratio
     height, width = prediction.values.shape[:2]
     far_width = 2 * math.tan(math.radians(field_of_view(prediction, settings)) / 2) * max(height, width) / width
-    return max(DEFAULT_NEAR_RATIO, min(1 - DEEPEST * far_width, bounds(MeshSettings, "near_ratio")[1]))
+    return max(DEFAULT_NEAR_RATIO, min(1 - DEEPEST * far_width, bounds(CameraSettings, "near_ratio")[1]))
 
 
-def vertical_field_of_view(prediction: Prediction, settings: MeshSettings) -> float:
+def vertical_field_of_view(prediction: Prediction, settings: CameraSettings) -> float:
     """The vertical field of view in degrees that belongs to ``field_of_view``: pixels are square."""
     height, width = prediction.values.shape[:2]
     return math.degrees(2 * math.atan(height / 2 / focal_length_px(width, field_of_view(prediction, settings))))
@@ -113,7 +113,7 @@ def normals_from_depth(z: np.ndarray, fov_x_deg: float) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def normals(prediction: Prediction, settings: MeshSettings) -> np.ndarray:
+def normals(prediction: Prediction, settings: CameraSettings) -> np.ndarray:
     """Any prediction -> [H, W, 3] float32 unit normals: its own, or those of its depth surface.
 
     Raises:

@@ -18,7 +18,7 @@ from marigold_core.errors import ExportError
 from marigold_core.geometry.camera import focal_length_px, pixel_rays
 from marigold_core.geometry.depth_filters import ndimage, sharpen
 from marigold_core.geometry.mesh import NOTHING_LEFT, TEXTURE_PX, cut_faces, sample_grid
-from marigold_core.settings import MeshSettings
+from marigold_core.settings import ClippedSettings
 
 FACES = ("front", "right", "back", "left", "up", "down")
 FACE_FOV_DEG = 110.0  # 90 would leave no overlap; much more, and the rims are stretched
@@ -128,7 +128,7 @@ def blend(views: list[np.ndarray], fitted: np.ndarray, height: int, width: int) 
     return (distance / distance.max()).astype(np.float32)
 
 
-def sphere_mesh(distance: np.ndarray, photo: np.ndarray, settings: MeshSettings) -> trimesh.Trimesh:
+def sphere_mesh(distance: np.ndarray, photo: np.ndarray, settings: ClippedSettings) -> trimesh.Trimesh:
     """Distances [H, W] and the panorama [H, W, 3] -> a textured mesh around the camera, seen from inside.
 
     Raises:

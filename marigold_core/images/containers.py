@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import pi_heif  # pyright: ignore[reportMissingTypeStubs]
+from PIL.JpegImagePlugin import JpegImageFile
 
 from marigold_core.errors import ImageError
 
@@ -66,6 +67,8 @@ _SENSOR_CODING = {32767, 34713, 65535}  # compressions of Sony, Nikon and Pentax
 _OLD_JPEG = 6  # a compression that Pillow reads no page of
 _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS = 254, 256, 257, 259, 262, 330
 _EXIF, _DNG = 34665, 50706
+_MP_ENTRIES = 0xB002  # in the index of a JPEG's pictures
+_DESCRIBES = (b"hdrgm", b"AuxiliaryImageType", b'Semantic="Depth')  # in the XMP of such pictures
 ORIENTATION, FOCAL_35MM = 274, 0xA405
 
 
@@ -162,6 +165,33 @@ def open_heif(data: bytes) -> Any:
     if not referred <= described:
         raise ImageError(_DAMAGED)
     return cast(Any, pi_heif).open_heif(data)
+
+
+def coded_colours(heif: Any) -> tuple[int, int] | None:
+    """Return the numbers of primaries and transfer that an opened HEIC or AVIF file states; None where it does not."""
+    stated = heif.info.get("nclx_profile")
+    return stated and (stated["color_primaries"], stated["transfer_characteristics"])
+
+
+def count_views(jpeg: JpegImageFile, data: bytes) -> int:
+    """Count the pictures that stand beside each other in a JPEG, such as the two of a stereo pair.
+
+    Previews are none, nor what describes the photo: a map of brightness for bright screens, or of depth.
+    Source: CIPA DC-007 (multi-picture format).
+    """
+    try:
+        index: dict[int, Any] = cast(Any, jpeg)._getmp() or {}
+        kinds = [str(entry["Attribute"]["MPType"]) for entry in index.get(_MP_ENTRIES, ())]
+    except Exception:  # a damaged index, which Pillow does not promise an exception for
+        return 1
+    if any(word in data for word in _DESCRIBES):
+        return 1
+    return sum(not kind.startswith("Large Thumbnail") for kind in kinds)
+
+
+def count_pages(data: bytes) -> int:
+    """Count the pages of a TIFF, a few dozen at most; previews and masks are none."""
+    return sum(_WIDTH in one and not one.get(_SUBFILE, (0,))[0] & 0b101 for one in _Tiff(data).directories())
 
 
 def _inside(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:

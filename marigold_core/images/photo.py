@@ -64,8 +64,8 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
     """Decode a photo -> upright RGB and its field of view.
 
     Embedded colour profiles are converted to sRGB, alpha is laid on white, 16-bit and float tones are scaled to 8 bits.
-    With a note: of an animation the first frame is taken, of a camera RAW file the full-size JPEG in it, and a JPEG
-    above ``MAX_PIXELS`` is decoded at half its size.
+    With a note: of several pictures, as animations and stereo pairs have, the first is taken, of a camera RAW file the
+    full-size JPEG in it, and a JPEG above ``MAX_PIXELS`` is decoded at half its size.
 
     Args:
         source: a path, file content, a PIL image, a [H, W], [H, W, 3] or [H, W, 4] uint8 array, or a ``Photo``, which
@@ -161,6 +161,7 @@ def to_network(pixels: np.ndarray, resolution: int, factor: int) -> "tuple[torch
     return torch.cat(planes, dim=1), size
 
 
+_SEVERAL = "The file holds several pictures, such as frames, pages or views: the {which} one was used."
 _UNREADABLE = "This is {what}; use JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF."
 
 
@@ -242,16 +243,23 @@ def _open(data: bytes) -> _Opened:
         if kind == "HEIC":
             heif = containers.open_heif(data)
             _check_size(*heif.size)
-            return _Opened(heif.to_pillow())  # libheif has turned it upright and the tag now says so
+            image = heif.to_pillow()  # libheif has turned it upright and the tag now says so
+            image.info[tones.CICP] = containers.coded_colours(heif)
+            return _Opened(image, _SEVERAL.format(which="main") if len(heif) > 1 else None)
         note, tags = None, dict[int, int]()
         if kind in ("RAW", "TIFF") and (inner := containers.find_photo(data, kind)):
             data, note, tags = inner.cut(data), inner.note, inner.tags
         if data.startswith(b"\xff\xd8\xff"):  # past Image.open, which refuses from 179 megapixels on
-            return _reduced(JpegImageFile(BytesIO(data)), note, tags)
+            jpeg = JpegImageFile(BytesIO(data))
+            if note is None and containers.count_views(jpeg, data) > 1:
+                note = _SEVERAL.format(which="first")
+            return _reduced(jpeg, note, tags)
         image = tones.opened(data, FORMATS)
         _check_size(*image.size)
-        if getattr(image, "is_animated", False) and note is None:  # not n_frames, which reads the whole file
-            note = "The file is an animation or has several pages: the first one was used."
+        # Not n_frames, which reads the whole file.
+        several = containers.count_pages(data) > 1 if image.format == "TIFF" else getattr(image, "is_animated", False)
+        if several and note is None:
+            note = _SEVERAL.format(which="first")
         full, layout = _stated_white(image, data), tones.raw_mode(image)
         if ";16" in layout and image.mode in ("RGB", "RGBA"):
             brightest = max(high for _, high in cast(Any, image).getextrema()[:3])  # Pillow keeps the high byte
@@ -264,7 +272,10 @@ def _open(data: bytes) -> _Opened:
                     tones.make_opaque(image)  # of as few bits as the colours
             full = None
         if cicp := _png_chunk(image, data, b"cICP"):
-            image.info[tones.CICP] = cicp[:4]
+            image.info[tones.CICP] = tuple(cicp[:2])
+        elif kind == "AVIF":
+            with suppress(Exception):  # of the colours alone: Pillow decodes it
+                image.info[tones.CICP] = containers.coded_colours(containers.open_heif(data))
         return _Opened(image, note, full, tags)
 
 

@@ -1,5 +1,6 @@
 """Colours and tones of a decoded picture to 8 bits of sRGB: embedded profiles, alpha, and more than 8 bits."""
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from PIL import ImageCms as _ImageCms
 from marigold_core.errors import ImageError
 
 ImageCms: Any = _ImageCms  # untyped
-CICP = "cicp"  # under which the info of a picture holds that chunk of a PNG, which Pillow leaves out
+CICP = "cicp"  # under which the info of a picture holds what Pillow leaves out: the numbers of primaries and transfer
 _PHOTOMETRIC, _YCBCR = 262, 6  # a TIFF tag, and a value of it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 _BITS, _COUNT, _PLANAR, _FORMAT = (
@@ -26,8 +27,17 @@ _BITS, _COUNT, _PLANAR, _FORMAT = (
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
 _SRGB = 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06  # x and y of white, red, green and blue
-_PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # as a cICP chunk numbers them
-_TRANSFERS = {8: "linear", 16: "PQ", 18: "HLG"}
+_PRIMARIES = {4: "BT.470 M", 8: "of film", 9: "BT.2020", 10: "XYZ", 11: "DCI-P3", 12: "Display P3"}  # by their numbers
+_TRANSFERS = {
+    5: "of gamma 2.8",
+    8: "linear",
+    9: "logarithmic",
+    10: "logarithmic",
+    16: "PQ",
+    17: "SMPTE ST 428",
+    18: "HLG",
+}
+_TRANSFER_TABLE, _WHITE_POINT, _PRIMARY_POINTS = 301, 318, 319  # TIFF tags, in EXIF too
 _DARK = 0.25  # pictures that reach no more of white than this may hold fewer bits than their file
 
 
@@ -71,19 +81,26 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
 def _stated_colours(image: Image.Image) -> str | None:
     """Name the colours that a file without a profile states and that are not sRGB, the strongest statement first.
 
-    Source: https://www.w3.org/TR/png-3, chapter 4.3; Exif 3.0 (ColorSpace, and R03 of DCF for Adobe RGB).
+    Source: https://www.w3.org/TR/png-3, chapter 4.3; ITU-T H.273 (numbers of primaries and transfers); TIFF 6.0,
+    section 20; Exif 3.0 (ColorSpace, and R03 of DCF for Adobe RGB).
     """
     info: dict[str, Any] = {str(key): value for key, value in image.info.items()}
-    if len(cicp := info.get(CICP, b"")) == 4:
+    if cicp := info.get(CICP):
         return " ".join(filter(None, (_PRIMARIES.get(cicp[0]), _TRANSFERS.get(cicp[1])))) or None
     if "srgb" in info:
         return None
-    gamma, white = info.get("gamma"), info.get("chromaticity")
-    if gamma and abs(gamma - 1 / 2.2) > 0.03:
-        return f"of gamma {1 / gamma:.3g}"
-    if white and max(abs(one - usual) for one, usual in zip(white, _SRGB, strict=True)) > 0.01:
-        return "of other primaries"
+    gamma, points = 1 / info.get("gamma", 0) if info.get("gamma") else 2.2, info.get("chromaticity", ())
     with suppress(Exception):  # damaged metadata are ignored
+        exif = image.getexif()
+        points = points or (*(exif.get(_WHITE_POINT) or _SRGB[:2]), *(exif.get(_PRIMARY_POINTS) or _SRGB[2:]))
+        if table := exif.get(_TRANSFER_TABLE):  # of 2 to the power of bits entries, or three of them
+            curve = table[: len(table) // 3] if len(table) % 3 == 0 else table
+            gamma = math.log(curve[len(curve) // 2] / 65535) / math.log(0.5)
+    if not 1.93 < gamma < 2.5:
+        return f"of gamma {gamma:.3g}"
+    if max((abs(one - usual) for one, usual in zip(points, _SRGB, strict=False)), default=0) > 0.01:
+        return "of other primaries"
+    with suppress(Exception):
         exif = image.getexif()
         space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
         if space == 2 or exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":

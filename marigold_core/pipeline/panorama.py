@@ -11,7 +11,7 @@ from marigold_core.geometry import sphere
 from marigold_core.geometry.camera import metric_z
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
-from marigold_core.settings import MeshSettings, ResolvedSettings, Settings
+from marigold_core.settings import CameraSettings, ResolvedSettings, Settings, SurfaceSettings
 
 if TYPE_CHECKING:
     from marigold_core.pipeline.pipeline import PhotoSource
@@ -40,6 +40,7 @@ class Panorama:
     photo: np.ndarray  # [H, W, 3] uint8
     seam: float  # median relative difference of two views where they overlap, after alignment
     view: Prediction  # the first view's, for what it was made with
+    note: str | None  # what a person should know about how the panorama was decoded
 
 
 def is_full(height: int, width: int) -> bool:
@@ -58,7 +59,7 @@ def check_full(photo_size: tuple[int, int]) -> None:
 
 
 def stream_panorama(
-    pipe: Predictor, photo: "PhotoSource", settings: Settings | None = None, mesh: MeshSettings | None = None
+    pipe: Predictor, photo: "PhotoSource", settings: Settings | None = None, mesh: SurfaceSettings | None = None
 ) -> Iterator[Progress | Panorama]:
     """Predict view by view, yielding a ``Progress`` a step and the ``Panorama`` at the end.
 
@@ -78,7 +79,7 @@ def stream_panorama(
     picture, settings = source.pixels, pipe.resolve(settings)
     height, width = picture.shape[:2]
     side = sphere.face_side_px(width, settings.processing_resolution or NATIVE_SIDE_PX)
-    mesh = (mesh or MeshSettings()).changed(fov_x_deg=sphere.FACE_FOV_DEG, smoothing=0.0)
+    camera = CameraSettings(near_ratio=mesh and mesh.near_ratio, fov_x_deg=sphere.FACE_FOV_DEG)
     views, first = list[np.ndarray](), None
     for face, name in enumerate(sphere.FACES):
         yield Progress(face, len(sphere.FACES), f"looking {name}")
@@ -89,8 +90,8 @@ def stream_panorama(
         if made.modality != "depth":
             raise CheckpointError(f"A panorama is made of depth, but {made.checkpoint} predicts {made.modality}.")
         first = first or made
-        views.append(metric_z(made, mesh))
+        views.append(metric_z(made, camera))
     assert first is not None  # there are faces
     yield Progress(len(views), len(views), "bringing the views together")
     fitted, seam = sphere.align(views, has_shift=first.kind == "affine")
-    yield Panorama(sphere.blend(views, fitted, height, width), picture, seam, first)
+    yield Panorama(sphere.blend(views, fitted, height, width), picture, seam, first, source.note)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from marigold_core.errors import SettingsError, VideoError
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import MAX_WORK, Service, check_cost
-from marigold_core.settings import ColourSettings, MeshSettings, ResolvedSettings, Settings
+from marigold_core.settings import CameraSettings, ColourSettings, FrameSettings, ResolvedSettings, Settings
 from marigold_core.video.settings import DefocusSettings, ParallaxSettings, VideoSettings
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run_clip(
     folder: Path,
     settings: Settings,
     video: VideoSettings,
-    mesh: MeshSettings | None = None,
+    mesh: FrameSettings | None = None,
     colours: ColourSettings | None = None,
 ) -> "Generator[Progress | VideoResult]":
     """Predict a clip as ``stream_video`` does; what is stopped goes on by the next call with the same folder.
@@ -105,7 +105,7 @@ def check_parallax(settings: ParallaxSettings, photo_size: tuple[int, int]) -> N
 
 
 def run_defocus(
-    service: Service, prediction: Prediction, folder: Path, settings: DefocusSettings, mesh: MeshSettings
+    service: Service, prediction: Prediction, folder: Path, settings: DefocusSettings, mesh: CameraSettings
 ) -> Iterator[Progress | dict[str, Path]]:
     """Blur a photo as ``save_defocus`` does, in its turn."""
     from marigold_core.video.defocus import save_defocus
@@ -117,7 +117,7 @@ def run_defocus(
 
 
 def run_parallax(
-    service: Service, prediction: Prediction, folder: Path, settings: ParallaxSettings, mesh: MeshSettings
+    service: Service, prediction: Prediction, folder: Path, settings: ParallaxSettings, mesh: CameraSettings
 ) -> Iterator[Progress | dict[str, Path]]:
     """Draw a clip as ``stream_parallax`` does, in its turn."""
     from marigold_core.video.parallax import stream_parallax

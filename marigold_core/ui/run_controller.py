@@ -209,7 +209,9 @@ class RunController:
         return self.service.prediction(result)
 
     def show_result(self, prediction: Prediction, sentence: str, values: Values) -> Update:
-        """Put a finished prediction on show, with a sentence about it; it is on the disk from then on."""
+        """Put a finished prediction on show, with a sentence about it and its note; it is on the disk from then on."""
+        if prediction.note and prediction.note not in sentence:
+            sentence = f"{sentence}{'' if sentence.endswith('.') else '.'} {prediction.note}"
         key = self.service.keep(prediction)
         try:
             self.service.persist(key)
@@ -230,7 +232,7 @@ class RunController:
     def show_depth(self, prediction: Prediction, values: Values) -> Update:
         """Put a depth map from elsewhere on show, with what is known of it."""
         named = text.GIVEN_DONE.format(name=prediction.checkpoint, kind=text.GIVEN_KINDS[prediction.kind])
-        return self.show_result(prediction, f"{named}. {prediction.note or ''}".strip(), values)
+        return self.show_result(prediction, named, values)
 
     def put_on_show(self, prediction: Prediction, sentence: str, values: Values) -> Update:
         """Show what the visitor picked; a job under way ends, so that its next state does not take the place of it."""
@@ -339,7 +341,7 @@ class RunController:
             pace.wait(perf_counter() - begun)
             progress, is_new = None, False
         assert result is not None  # a run ends with its prediction or raises
-        sentence = summary(result, perf_counter() - began, result.note)
+        sentence = summary(result, perf_counter() - began)
         if stopping is not None and stopping.converged:
             sentence = text.SETTLED.format(used=stopping.finished, asked=stopping.requested, seconds=stopping.saved_s)
         yield self.show_result(result, sentence, values)
@@ -431,12 +433,12 @@ def progress_line(event: Progress, *, stale: bool) -> str:
     return status_line(text.capital(event.stage), event.done / event.total if event.total else -1, stale=stale)
 
 
-def summary(prediction: Prediction, seconds: float, note: str | None) -> str:
-    """Describe what was made, from what, and how long it took; ``note`` is that of the decoder, if any."""
+def summary(prediction: Prediction, seconds: float) -> str:
+    """Describe what was made, from what, and how long it took."""
     height, width = prediction.photo.shape[:2]
     used = prediction.settings
     assert isinstance(used, ResolvedSettings)  # of a run
-    done = text.DONE.format(
+    return text.DONE.format(
         members=text.count(used.ensemble_size, "member"),
         steps=text.count(used.num_inference_steps, "step"),
         tiles=text.tiles(used.tiles_per_side),
@@ -446,7 +448,6 @@ def summary(prediction: Prediction, seconds: float, note: str | None) -> str:
         seed=used.seed,
         name=prediction.checkpoint,
     )
-    return f"{done}. {note}" if note else done
 
 
 def button_note(sentence: str, remark: str = "") -> str:

@@ -27,7 +27,7 @@ from marigold_core.images.colormaps import depth_to_rgb, to_rgb
 from marigold_core.images.photo import network_size
 from marigold_core.pipeline.sampling import LatentCarry
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
-from marigold_core.settings import ColourSettings, MeshSettings, ResolvedSettings, Settings
+from marigold_core.settings import ColourSettings, FrameSettings, MeshSettings, ResolvedSettings, Settings
 from marigold_core.video.clips import Clip, ClipWriter, Frame
 from marigold_core.video.settings import VideoFormat, VideoSettings
 from marigold_core.video.steady import Steadier
@@ -87,7 +87,7 @@ def predict_video(
     settings: Settings | None = None,
     video: VideoSettings | None = None,
     *,
-    mesh: MeshSettings | None = None,
+    mesh: FrameSettings | None = None,
     colours: ColourSettings | None = None,
 ) -> VideoResult:
     """Predict the depth of a video, steady from frame to frame; see ``stream_video`` to watch and stop.
@@ -128,7 +128,7 @@ def stream_video(
     settings: Settings | None = None,
     video: VideoSettings | None = None,
     *,
-    mesh: MeshSettings | None = None,
+    mesh: FrameSettings | None = None,
     colours: ColourSettings | None = None,
 ) -> Generator[Progress | VideoResult]:
     """Predict as ``predict_video``, yielding a ``Progress`` a step; closing it stops, and the next call goes on."""
@@ -149,7 +149,7 @@ def stream_video(
     yield from _predict(pipe, clip, settings, video, kept)
     low, high = kept.range()
     template = _template(pipe, settings)
-    writing = Writing(clip, kept, template, (low, high), video, mesh or MeshSettings(), colours or ColourSettings())
+    writing = Writing(clip, kept, template, (low, high), video, mesh or FrameSettings(), colours or ColourSettings())
     files: dict[str, Path] = {}
     for name in dict.fromkeys(video.video_formats):
         files[name] = yield from writing.clip_file(name) if name in CLIPS else writing.frame_files(name)
@@ -317,7 +317,7 @@ class Writing:
     template: Prediction  # what the predictions of all frames have in common
     ends: tuple[float, float]  # the nearest and the farthest depth of the clip
     video: VideoSettings
-    mesh: MeshSettings
+    mesh: FrameSettings
     colours: ColourSettings
     note: str | None = None  # what was left out
 
@@ -350,7 +350,8 @@ class Writing:
                 path = folder / f"{number:06d}.{ending}"
                 if not path.exists():
                     made = self._prediction(number, frame.pixels)
-                    storage.write_bytes(path, write(Content(made, self.mesh, self.colours)))
+                    mesh = MeshSettings(**self.mesh.model_dump())
+                    storage.write_bytes(path, write(Content(made, mesh, self.colours)))
                 yield Progress(number + 1, self.kept.count, f"writing {place}")
         return folder
 

@@ -13,7 +13,7 @@ from marigold_core.geometry.camera import metric_z
 from marigold_core.geometry.depth_filters import ndimage, sharpen
 from marigold_core.images.colormaps import to_linear
 from marigold_core.prediction import Prediction
-from marigold_core.settings import MeshSettings
+from marigold_core.settings import CameraSettings
 from marigold_core.video.settings import DefocusSettings, check_focus
 
 FILES = {"picture": "defocus.png", "invented": "defocus_invented.png"}
@@ -27,7 +27,7 @@ SEEN = 0.02  # share of a pixel's light from which on what is behind an edge cou
 
 
 def defocus(
-    prediction: Prediction, settings: DefocusSettings | None = None, mesh: MeshSettings | None = None
+    prediction: Prediction, settings: DefocusSettings | None = None, mesh: CameraSettings | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """A photo with its depth -> the picture [h, w, 3] uint8 and which pixels [h, w] show what the photo does not.
 
@@ -39,7 +39,7 @@ def defocus(
         ExportError: the prediction is not depth.
         SettingsError: the focus lies outside the photo.
     """
-    settings, mesh = settings or DefocusSettings(), mesh or MeshSettings()
+    settings, mesh = settings or DefocusSettings(), mesh or CameraSettings()
     height, width = prediction.photo.shape[:2]
     x, y = check_focus(settings, prediction.photo_size)
     x, y = x * width / prediction.photo_size[1], y * height / prediction.photo_size[0]
@@ -129,7 +129,7 @@ def save_defocus(
     prediction: Prediction,
     folder: str | Path,
     settings: DefocusSettings | None = None,
-    mesh: MeshSettings | None = None,
+    mesh: CameraSettings | None = None,
     *,
     overwrite: bool = False,
 ) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from marigold_core import storage
 from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z
 from marigold_core.geometry.depth_filters import sharpen
 from marigold_core.prediction import Prediction, Progress
-from marigold_core.settings import MeshSettings
+from marigold_core.settings import CameraSettings
 from marigold_core.video.clips import ClipWriter
 from marigold_core.video.settings import ParallaxSettings
 
@@ -35,7 +35,7 @@ def camera_path(settings: ParallaxSettings) -> np.ndarray:
 
 
 def views(
-    prediction: Prediction, settings: ParallaxSettings, mesh: MeshSettings
+    prediction: Prediction, settings: ParallaxSettings, mesh: CameraSettings
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """What the camera sees in each frame: [h, w, 3] uint8, and which pixels [h, w] the photo does not show.
 
@@ -136,7 +136,7 @@ def stream_parallax(
     prediction: Prediction,
     folder: str | Path,
     settings: ParallaxSettings | None = None,
-    mesh: MeshSettings | None = None,
+    mesh: CameraSettings | None = None,
     *,
     overwrite: bool = False,
 ) -> Generator[Progress | dict[str, Path]]:
@@ -145,7 +145,7 @@ def stream_parallax(
     Raises:
         ExportError: a file exists already, the prediction is not depth, or the disk refuses.
     """
-    settings, mesh = settings or ParallaxSettings(), mesh or MeshSettings()
+    settings, mesh = settings or ParallaxSettings(), mesh or CameraSettings()
     paths = {name: Path(folder) / file for name, file in FILES.items()}
     storage.refuse_existing(paths.values(), overwrite)
     total = len(camera_path(settings))

@@ -1,8 +1,10 @@
 """Damaged and foreign checkpoints: one sentence before anything runs, whichever library notices."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from marigold_core import CheckpointError, Settings, load
+from marigold_core.checkpoints.layout import describe
 
 PARTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -159,7 +162,6 @@ def test_a_header_that_lies(folder: Path, header: object) -> None:
         ("model_index.json", {"prediction_type": ["disparity"]}),
         ("model_index.json", {"prediction_type": "distance"}),
         ("model_index.json", {"depth_space": "logarithm"}),
-        ("model_index.json", {"default_denoising_steps": "4"}),
         ("model_index.json", {"vae": "AutoencoderKL"}),
         ("model_index.json", {"vae": ["diffusers", "AutoencoderDC"]}),
         ("unet/config.json", {"_class_name": "UNet3DConditionModel"}),
@@ -202,6 +204,23 @@ def test_a_header_that_lies(folder: Path, header: object) -> None:
 def test_values_that_nothing_accepts(folder: Path, name: str, changes: dict[str, object]) -> None:
     edit(folder / name, **changes)
     refusal(folder)
+
+
+METRIC = {"scale_invariant": False, "shift_invariant": False, "metric_range_m": [1, 10], "canonical_focal_px": 500}
+
+
+@pytest.mark.parametrize("value", [-1, "4", math.nan, math.inf, 10**12, 2.5, True, [4], 0])
+@pytest.mark.parametrize(
+    "name", ["default_denoising_steps", "default_processing_resolution", "canonical_focal_px", "metric_range_m"]
+)
+def test_numbers_of_the_index_out_of_range(folder: Path, name: str, value: Any) -> None:
+    index = folder / "model_index.json"
+    edit(index, **METRIC)
+    assert describe(folder).metric_range_m == (1, 10)
+    accepted = (name == "canonical_focal_px" and value == 2.5) or (name.endswith("resolution") and value == 0)  # native
+    edit(index, **{name: [value, 20] if name == "metric_range_m" and value != 2.5 else value})
+    with nullcontext() if accepted else pytest.raises(CheckpointError, match="In model_index|in model_index"):
+        describe(folder)
 
 
 def test_a_tokenizer_of_another_model(folder: Path) -> None:

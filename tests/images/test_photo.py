@@ -307,6 +307,34 @@ def test_the_first_frame_is_used_and_said(form: str, options: dict[str, object],
     assert load_photo(encoded(first, form, **options)).note is None
 
 
+PORTRAIT = Path(__file__).with_name("portrait.heic").read_bytes()  # with a map of depth beside the photo
+
+
+def described(view: bytes) -> bytes:
+    """A stereo pair, or the photo with a map of brightness that phones keep in the same place."""
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x hdrgm:Version='1.0'/>"
+    return view[:2] + b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp + view[2:]
+
+
+@pytest.mark.parametrize(
+    ("content", "which"),
+    [
+        (encoded(smooth(), "MPO", save_all=True, append_images=[smooth()]), "first"),
+        (encoded(smooth(), "MPO", save_all=True, append_images=[smooth(), smooth()]), "first"),
+        (described(encoded(smooth(), "MPO", save_all=True, append_images=[smooth()])), None),
+        (PORTRAIT.replace(b"auxl", b"xxxx"), "main"),
+        (PORTRAIT, None),
+        (encoded(smooth(), "TIFF", save_all=True, append_images=[smooth()]), "first"),
+        (encoded(smooth(), "TIFF", save_all=True, append_images=[smooth()], tiffinfo={254: 1}), None),
+        (encoded(smooth(), "AVIF", save_all=True, append_images=[smooth().rotate(90)]), "first"),
+    ],
+    ids=["pair", "three", "with brightness", "heic", "with depth", "pages", "previews", "sequence"],
+)
+def test_pictures_that_are_left_out_are_noted(content: bytes, which: str | None) -> None:
+    note = load_photo(content).note
+    assert (note or "").endswith(f"the {which} one was used.") if which else note is None
+
+
 def ramp() -> np.ndarray:
     return np.linspace(0, 1, 600 * 32).reshape(32, 600)
 
@@ -526,6 +554,43 @@ def test_colours_that_a_png_states_without_a_profile_are_noted(
     photo = load_photo(png[:33] + b"".join(chunk(*one) for one in chunks) + png[33:])
     said = f"The file states its colours as {stated}, without a profile; they were taken as sRGB."
     assert photo.note == (said if stated else None)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIC"])
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "stated"),
+    [(1, 13, None), (12, 13, "Display P3"), (9, 16, "BT.2020 PQ"), (9, 18, "BT.2020 HLG"), (9, 1, "BT.2020")],
+)
+def test_colours_that_a_container_states_without_a_profile_are_noted(
+    form: str, primaries: int, transfer: int, stated: str | None
+) -> None:
+    content = encoded(smooth(), "AVIF") if form == "AVIF" else PORTRAIT
+    head, usual, rest = content.partition(b"nclx" + struct.pack(">HH", 1, 13))
+    note = load_photo(head + usual[:4] + struct.pack(">HH", primaries, transfer) + rest).note
+    assert note == (
+        f"The file states its colours as {stated}, without a profile; they were taken as sRGB." if stated else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("tags", "stated"),
+    [
+        ({319: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)}, "of other primaries"),
+        ({318: (0.3457, 0.3585)}, "of other primaries"),
+        ({318: (0.3127, 0.329), 319: (0.64, 0.33, 0.3, 0.6, 0.15, 0.06)}, None),
+        ({301: tuple(range(0, 65536, 257))}, "of gamma 0.994"),
+        ({301: tuple(round(65535 * (k / 255) ** 2.2) for k in range(256)) * 3}, None),
+    ],
+)
+def test_colours_that_a_tiff_states_without_a_profile_are_noted(
+    tags: dict[int, tuple[float, ...]], stated: str | None
+) -> None:
+    written = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, values in tags.items():
+        written.tagtype[tag] = 3 if tag == 301 else 5
+        written[tag] = values
+    note = load_photo(encoded(smooth(), "TIFF", tiffinfo=written)).note
+    assert (note is None) if stated is None else (f"as {stated}, without" in (note or ""))
 
 
 @pytest.mark.parametrize(("space", "index"), [(2, None), (0xFFFF, "R03"), (1, "R98"), (0xFFFF, None)])

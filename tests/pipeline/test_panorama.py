@@ -10,7 +10,7 @@ import trimesh
 from PIL import Image
 
 from marigold_core import ImageError, Settings
-from marigold_core.files.panorama import save_panorama
+from marigold_core.files.panorama import NAMES, save_panorama
 from marigold_core.geometry import sphere
 from marigold_core.geometry.camera import pixel_rays
 from marigold_core.pipeline.panorama import Panorama, stream_panorama
@@ -108,10 +108,14 @@ def test_what_is_no_full_panorama_is_refused() -> None:
 def test_a_real_checkpoint_on_the_command_line(tmp_path: Path, tiny_depth: Path, capsys) -> None:
     from marigold_core import cli
 
-    Image.fromarray(picture(64, 128)).save(tmp_path / "around.png")
+    photo = Image.fromarray(picture(64, 128))
+    photo.save(tmp_path / "around.png", save_all=True, append_images=[photo.rotate(180)])
     words = ["panorama", tmp_path / "around.png", "-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu"]
     words += ["--num-inference-steps", "1", "--processing-resolution", "32"]
     assert cli.main([str(word) for word in words]) == cli.ALL_DONE
-    assert "where they overlap" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "where they overlap" in told.out and "several pictures" in told.err
+    record = json.loads((tmp_path / "out" / "around" / NAMES["record"]).read_text())
+    assert record["note"] in told.err
     assert len(list((tmp_path / "out" / "around").iterdir())) == 5
     assert cli.main([str(word) for word in words]) == cli.USAGE

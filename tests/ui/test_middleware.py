@@ -268,6 +268,7 @@ def test_other_wrong_arguments_are_refused_in_a_sentence(name, value):
         (COMPARE, {"checkpoints": ["/etc"]}, "checkpoints", "There is no checkpoint"),
         (COMPARE, {"depth": __file__}, "depth", "This is no depth map that can be read"),
         (COMPARE, {"greater": "nearer"}, "quantity", "is of use with a depth map"),
+        (COMPARE, {"fov_x_deg": 60}, "fov_x_deg", "is of use with a depth map"),
         (COMPARE, {"depth": PLANE, "quantity": "disparity"}, "depth", "The depth map cannot be compared"),
         (PANORAMA, {}, "photo", "twice as wide as high, but this has 640 x 427 pixels"),
         (PANORAMA, {"checkpoint": "normals"}, "checkpoint", "made of depth, but normals predicts normals"),

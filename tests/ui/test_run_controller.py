@@ -89,7 +89,7 @@ def test_every_member_is_the_result_until_the_next_one(controller: RunController
 @pytest.mark.parametrize(("per_side", "begin"), [(1, "2 members, 1 step, 1.5 s"), (2, "2 members, 1 step, 2×2 tiles,")])
 def test_a_result_of_tiles_says_so(per_side: int, begin: str) -> None:
     settings = Settings(num_inference_steps=1, ensemble_size=2, tiles_per_side=per_side).resolved(1, 64)
-    assert summary(replace(prediction(2), settings=settings), 1.5, None).startswith(begin)
+    assert summary(replace(prediction(2), settings=settings), 1.5).startswith(begin)
 
 
 def test_states_come_at_most_so_often_and_begin_with_the_first_member(
@@ -143,8 +143,11 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
         values |= update
         if controller.result in update and shown_members(controller, update) == 2:
             following.close()
-    ended = controller.stopped(values)
+    key = values[controller.result]
+    noted = replace(controller.service.prediction(key), note="The file holds several pictures.")
+    ended = controller.stopped({**values, controller.result: controller.service.keep(noted, key)})
     assert shown_members(controller, ended) == 2
+    assert "2 members. The file holds several pictures." in str(ended[controller.status])
     assert text.STOPPED_WITH.format(members="2 members") in str(ended[controller.status])
 
 

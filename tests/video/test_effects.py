@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from marigold_core import ExportError, MeshSettings, Prediction, Settings, SettingsError
 from marigold_core.images.colormaps import to_linear
 from marigold_core.prediction import Progress
+from marigold_core.settings import CameraSettings
 from marigold_core.video.defocus import defocus, save_defocus
 from marigold_core.video.parallax import camera_path, seen_from, stream_parallax, views
 from marigold_core.video.settings import DefocusSettings, ParallaxSettings
@@ -132,6 +133,20 @@ def test_an_outline_that_is_blurred_leaves_no_line_where_it_was(prediction: Pred
     order = blurred[30][np.argsort(middle[30], kind="stable")]
     assert np.all(np.diff(order) < 0.03)  # from the middle outwards ever less, without a line or teeth
     assert blurred[30, 37] > 0.97 and blurred[30, 5] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("near_ratio", 0.3), ("edge_cut", 0.0), ("fov_x_deg", 20.0), ("smoothing", 0.2)]
+)
+def test_all_that_a_lens_is_offered_changes_what_it_shows(prediction: Prediction, name: str, value: float) -> None:
+    assert set(CameraSettings.model_fields) == {"near_ratio", "edge_cut", "fov_x_deg", "smoothing"}
+    soft = replace(prediction, values=np.sort(np.indices(SIZE)[1] / SIZE[1] * 0.1 + prediction.values * 0.9, axis=1))
+    move, lens = ParallaxSettings(seconds=0.5, rate=5), DefocusSettings(focus=(5, 5), aperture=0.1)
+    plain = CameraSettings(fov_x_deg=None if name == "fov_x_deg" else 60.0)
+    first, other = ([*views(soft, move, one)][1][0] for one in (plain, plain.changed(**{name: value})))
+    assert not np.array_equal(first, other)
+    first, other = (defocus(soft, lens, one)[0] for one in (plain, plain.changed(**{name: value})))
+    assert not np.array_equal(first, other)
 
 
 def test_the_pictures_of_a_lens_are_written_once(prediction: Prediction, tmp_path: Path) -> None:

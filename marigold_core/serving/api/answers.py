@@ -101,12 +101,13 @@ class MetresResult(DepthResult, total=False):
 
 
 class CompareResult(TypedDict, total=False):
-    """The sheets as PNG, the table as CSV, and its rows; while a job runs only ``progress``."""
+    """The sheets as PNG, the table as CSV, its rows, how the photo was read; while a job runs only ``progress``."""
 
     sheet: FileData
     differences: FileData
     table: FileData
     rows: list[dict[str, Any]]
+    note: str
     progress: str
 
 
@@ -141,6 +142,7 @@ class ParallaxResult(TypedDict, total=False):
 
     clip: FileData
     invented: FileData
+    note: str
     progress: str
 
 
@@ -149,6 +151,7 @@ class DefocusResult(TypedDict, total=False):
 
     picture: FileData
     invented: FileData
+    note: str
     progress: str
 
 

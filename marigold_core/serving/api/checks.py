@@ -120,7 +120,7 @@ def _check_effect(endpoint: Endpoint, given: Arguments, size: tuple[int, int]) -
 
 def _check_comparison(given: Arguments) -> Iterator[str]:
     yield "quantity"
-    check_reading(take(DepthReading, given), bool(given["depth"]))
+    check_reading(take(DepthReading, given), bool(given["depth"]), given["fov_x_deg"])
     yield "steps"
     requested = read_axes(given)
     yield "checkpoints"

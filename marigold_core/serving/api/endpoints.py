@@ -40,7 +40,19 @@ from marigold_core.serving.api.runs import (
     run_video,
 )
 from marigold_core.serving.video import MOST_FRAMES, run_defocus, run_parallax
-from marigold_core.settings import ColourSettings, DepthReading, Format, Frozen, MeshSettings, Settings
+from marigold_core.settings import (
+    CameraSettings,
+    ClippedSettings,
+    ColourSettings,
+    DepthReading,
+    Format,
+    FrameSettings,
+    Frozen,
+    GivenMeshSettings,
+    MeshSettings,
+    ReliefSettings,
+    Settings,
+)
 from marigold_core.video.settings import DefocusSettings, ParallaxSettings, VideoSettings
 
 PHOTO = "the photo, JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or RAW with a full-size JPEG in it, up to 40 MB"
@@ -97,7 +109,13 @@ ENDPOINTS = (
     Endpoint(
         "build_mesh",
         "Estimate the depth of a photo and build geometry from it: by default a textured mesh as GLB.",
-        [*fields(Settings), *fields(MeshOutput), *fields(MeshSettings)],
+        [
+            *fields(Settings),
+            *fields(MeshOutput),
+            *fields(FrameSettings),
+            *fields(ReliefSettings),
+            *fields(MeshSettings, "uncertainty_cut"),
+        ],
         MeshOutput,
         DepthResult,
         run_mesh,
@@ -129,7 +147,7 @@ ENDPOINTS = (
             *hint_arguments(),
             *fields(GivenOutput),
             *fields(ColourSettings),
-            *fields(MeshSettings),
+            *fields(GivenMeshSettings),
         ],
         GivenOutput,
         MetresResult,
@@ -156,7 +174,7 @@ ENDPOINTS = (
     Endpoint(
         "panorama",
         "Turn a 360-degree panorama into distances from the camera, the farthest 1, and a textured mesh around it.",
-        [*fields(Settings), *fields(EffectOutput), *fields(MeshSettings), *fields(ColourSettings)],
+        [*fields(Settings), *fields(EffectOutput), *fields(ClippedSettings), *fields(ColourSettings)],
         EffectOutput,
         PanoramaResult,
         run_panorama,
@@ -170,7 +188,7 @@ ENDPOINTS = (
             *fields(Settings),
             *fields(EffectOutput),
             *fields(VideoSettings),
-            *fields(MeshSettings),
+            *fields(FrameSettings),
             *fields(ColourSettings),
         ],
         EffectOutput,
@@ -183,7 +201,7 @@ ENDPOINTS = (
         "parallax",
         "Make a clip of one photo in which the camera moves a little and near things move more."
         " What the photo does not show is filled from the farther side, and marked in a second clip.",
-        [*fields(Settings), *fields(EffectOutput), *fields(ParallaxSettings), *fields(MeshSettings)],
+        [*fields(Settings), *fields(EffectOutput), *fields(ParallaxSettings), *fields(CameraSettings)],
         EffectOutput,
         ParallaxResult,
         effect(run_parallax, ParallaxSettings),
@@ -192,7 +210,7 @@ ENDPOINTS = (
         "defocus",
         "Blur a photo before and behind the pixel that is in focus, as a wide aperture does."
         " What shows through blurred edges and is not in the photo is filled, and marked in a second picture.",
-        [*fields(Settings), *fields(EffectOutput), *fields(DefocusSettings), *fields(MeshSettings)],
+        [*fields(Settings), *fields(EffectOutput), *fields(DefocusSettings), *fields(CameraSettings)],
         EffectOutput,
         DefocusResult,
         effect(run_defocus, DefocusSettings),

@@ -25,7 +25,16 @@ from marigold_core.serving.api.arguments import (
 from marigold_core.serving.api.files import USUAL, check_made, describe_file, describe_files, wanted_files
 from marigold_core.serving.jobs import Service
 from marigold_core.serving.video import SharedPredictor, run_clip, shared_predictor
-from marigold_core.settings import ColourSettings, Format, Frozen, MeshSettings, Settings
+from marigold_core.settings import (
+    CameraSettings,
+    ClippedSettings,
+    ColourSettings,
+    Format,
+    FrameSettings,
+    Frozen,
+    MeshSettings,
+    Settings,
+)
 from marigold_core.video.settings import VideoSettings
 
 Run = Callable[[Service, Arguments], Iterator[Answer]]
@@ -72,12 +81,14 @@ def run_compare(service: Service, given: Arguments) -> Iterator[Answer]:
         else:
             yield {"progress": f"{sweep.done} of {len(sweep.places())} cells"}
     files = zip(("sheet", "differences", "table"), service.export_comparison(key), strict=True)
-    yield {**{name: describe_file(path) for name, path in files}, "rows": [row.record for row in sweep.rows()]}
+    note = sweep.given.note if sweep.given else sweep.photo.note
+    answer = {name: describe_file(path) for name, path in files}
+    yield {**answer, "rows": [row.record for row in sweep.rows()], **({"note": note} if note else {})}
 
 
 def run_panorama(service: Service, given: Arguments) -> Iterator[Answer]:
     """Predict a panorama."""
-    mesh = take(MeshSettings, given)
+    mesh = take(ClippedSettings, given)
     predictor = yield from _predictor(service, given)
     for event in stream_panorama(predictor, given["photo"], take(Settings, given), mesh):
         if isinstance(event, Progress):
@@ -91,7 +102,7 @@ def run_panorama(service: Service, given: Arguments) -> Iterator[Answer]:
 def run_video(service: Service, given: Arguments) -> Iterator[Answer]:
     """Predict a clip; one that is stopped leaves nothing."""
     folder, settings, video = service.new_folder(), take(Settings, given), take(VideoSettings, given)
-    how: dict[str, Any] = {"mesh": take(MeshSettings, given), "colours": take(ColourSettings, given)}
+    how: dict[str, Any] = {"mesh": take(FrameSettings, given), "colours": take(ColourSettings, given)}
     predictor, is_done = (yield from _predictor(service, given)), False
     try:
         with closing(run_clip(predictor, given["video"], folder, settings, video, **how)) as events:
@@ -111,8 +122,11 @@ def effect(draw: Callable[..., Iterator[Progress | dict[str, Path]]], model: typ
 
     def run(service: Service, given: Arguments) -> Iterator[Answer]:
         prediction = yield from _run(service, given["photo"], given)
-        for event in draw(service, prediction, service.new_folder(), take(model, given), take(MeshSettings, given)):
-            yield {"progress": event.stage} if isinstance(event, Progress) else describe_files(event)
+        for event in draw(service, prediction, service.new_folder(), take(model, given), take(CameraSettings, given)):
+            if isinstance(event, Progress):
+                yield {"progress": event.stage}
+            else:
+                yield describe_files(event) | ({"note": prediction.note} if prediction.note else {})
 
     return run
 

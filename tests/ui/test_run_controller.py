@@ -254,12 +254,14 @@ def test_a_range_of_colours_that_cannot_be_is_refused_before_the_run_and_ends_no
 ) -> None:
     low, high = controller.threshold, controller.early_stopping  # stand in for the sliders of the Depth screen
     controller.colours.widgets.update(range_from=low, range_to=high)
-    values: dict[Any, Any] = {controller.result: None, controller.failed: False, low: 0.9, high: 0.1}
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob(), low: 0.9, high: 0.1}
     with pytest.raises(gr.Error, match="range_from must be below range_to, but got 0.9 and 0.1"):
         for update in controller.reported(iter(()), values):  # pyright: ignore[reportArgumentType]
             values |= update
-    assert values[controller.failed] and "range_from must be below" in str(values[controller.status])
-    stopped = controller.stopped({**values, controller.failed: False})
+    assert "range_from must be below" in str(values[controller.status])
+    assert controller.stopped(values) == {controller.status: NO_CHANGE}
+    values[controller.current].identity = object()  # of a job under way
+    stopped = controller.stopped(values)
     assert controller.result not in stopped and stopped[controller.actions.run].constructor_args["interactive"]
 
 

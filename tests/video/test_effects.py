@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scipy.ndimage import uniform_filter
 
 from marigold_core import ExportError, MeshSettings, Prediction, Settings, SettingsError
 from marigold_core.images.colormaps import to_linear
@@ -140,8 +141,9 @@ def test_an_outline_that_is_blurred_leaves_no_line_where_it_was(prediction: Pred
 )
 def test_all_that_a_lens_is_offered_changes_what_it_shows(prediction: Prediction, name: str, value: float) -> None:
     assert set(CameraSettings.model_fields) == {"near_ratio", "edge_cut", "fov_x_deg", "smoothing"}
-    soft = replace(prediction, values=np.sort(np.indices(SIZE)[1] / SIZE[1] * 0.1 + prediction.values * 0.9, axis=1))
-    move, lens = ParallaxSettings(seconds=0.5, rate=5), DefocusSettings(focus=(5, 5), aperture=0.1)
+    photo = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    soft = replace(prediction, photo=photo, values=uniform_filter(prediction.values, 3))
+    move, lens = ParallaxSettings(seconds=0.5, rate=5), DefocusSettings(focus=(40, 30), aperture=0.1)
     plain = CameraSettings(fov_x_deg=None if name == "fov_x_deg" else 60.0)
     first, other = ([*views(soft, move, one)][1][0] for one in (plain, plain.changed(**{name: value})))
     assert not np.array_equal(first, other)

@@ -142,7 +142,7 @@ def test_an_outline_that_is_blurred_leaves_no_line_where_it_was(prediction: Pred
 def test_all_that_a_lens_is_offered_changes_what_it_shows(prediction: Prediction, name: str, value: float) -> None:
     assert set(CameraSettings.model_fields) == {"near_ratio", "edge_cut", "fov_x_deg", "smoothing"}
     photo = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
-    soft = replace(prediction, photo=photo, values=uniform_filter(prediction.values, 3))
+    soft = replace(prediction, photo=photo, values=uniform_filter(prediction.values, 3) * 0.9 + photo[..., 0] / 2550)
     move, lens = ParallaxSettings(seconds=0.5, rate=5), DefocusSettings(focus=(40, 30), aperture=0.1)
     plain = CameraSettings(fov_x_deg=None if name == "fov_x_deg" else 60.0)
     first, other = ([*views(soft, move, one)][1][0] for one in (plain, plain.changed(**{name: value})))

@@ -80,13 +80,32 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
 
 
 def _completed(script: str) -> str:
-    """Have a completion script of tyro's complete each value of a list, and names of files where nothing else fits."""
+    """Have a completion script of tyro's complete each value of a list once, also after "=", and names of files.
+
+    It would offer options where a file is expected, and names of folders as if they were whole.
+    """
     begun = 'current_word[: current_word.rfind(",") + 1]'
-    script = script.replace('in opt["choices"]:', f'in [{begun} + str(one) for one in opt["choices"]]:')
+    others = 'one for one in map(str, opt["choices"]) if one not in current_word.split(",")[:-1]'
+    script = script.replace('in opt["choices"]:', f"in [{begun} + {others}]:")
+    script = script.replace("if flag.startswith(current_word):", 'if flag.startswith(current_word or "-" * 9):')
+    words = "    words = words[1:]  # Remove program name.\n    current_word_index -= 1\n"
+    script = script.replace(words, words + _AFTER_EQUALS)
+    script = script.replace('COMPREPLY=($(compgen -f -- "$cur"))', "COMPREPLY=()")  # bash does it better by itself
     files = "return 0" if "COMPREPLY" in script else "{ _files; return }"  # bash looks for files by itself: -o default
     parse = "\n  # Parse completions"
     script = script.replace(parse, f'\n  [[ -z "$completions" ]] && {files}{parse}')
     return script.replace("complete -F", "complete -o bashdefault -o default -F").rstrip()
+
+
+_AFTER_EQUALS = """
+    while "=" in words[: current_word_index + 1]:  # which bash takes for a word
+        at = words.index("=")
+        if at == current_word_index:
+            words[at] = ""
+        else:
+            del words[at]
+            current_word_index -= 1
+"""
 
 
 def call(function: Callable[..., Result], words: Sequence[str], program: str, presets: Presets | None = None) -> Result:

@@ -386,6 +386,12 @@ def test_the_installed_command_completes_commands_options_and_files(tmp_path: Pa
         "calibrate a.jpg --along ": "axis ray",
         "predict a.jpg --save-for contr": "controlnet",
         "predict a.jpg --formats npy,pn": "npy,png16",
+        "predict a.jpg --colormap=vir": "viridis",
+        "predict --formats=npy a.jpg --decoder=": "own preview tiny",
+        "video a.mp4 --video-formats=color,grey,exr,png16,ply,": "color,grey,exr,png16,ply,side_by_side"
+        " color,grey,exr,png16,ply,glb",
+        "predict a.jpg --output=pho": "photo.jpg",
+        "predict ": "photo.jpg",
         "predict a.jpg --views mirrored-": "mirrored-rescaled",
         "video a.mp4 --video-formats color,gr": "color,grey",
         "predict a.jpg --model pho": "photo.jpg",
@@ -403,12 +409,13 @@ def test_the_installed_command_completes_commands_options_and_files(tmp_path: Pa
 COMPLETE = """
 source completion
 complete_line() {
-  read -ra COMP_WORDS <<< "$1"
+  read -ra COMP_WORDS <<< "${1//=/ = }"
   [[ "$1" == *" " ]] && COMP_WORDS+=("")
   COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
   [[ $(complete -p marigold-depth) == *"-o default -F "* ]] || exit 1
   _tyro_marigold_depth
-  if [[ ${#COMPREPLY[@]} == 0 ]]; then compgen -f -- "${COMP_WORDS[-1]}"; else echo "${COMPREPLY[*]}"; fi
+  if [[ ${#COMPREPLY[@]} == 0 ]]; then COMPREPLY=($(compgen -f -X completion -- "${COMP_WORDS[-1]#=}")); fi
+  echo "${COMPREPLY[*]}"
 }
 """
 

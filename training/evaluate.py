@@ -26,10 +26,10 @@ from training.engine.command import check_json_out, run
 from training.engine.progress import follow
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
 from training.scoring.metrics import REMOVED
-from training.scoring.plots import draw_comparison, draw_sparsification
+from training.scoring.plots import draw_comparison, draw_fields_of_view, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
-from training.scoring.scores import Comparison, Row
+from training.scoring.scores import Comparison, Row, averages
 from training.scoring.targets import COUNTS, DEPTH, Metric, by_field_of_view, metric_of, photo_of
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
@@ -147,7 +147,7 @@ def main(
         step: which checkpoint of a run: best, newest, or a number of steps.
         dtype: type of the weights; scores in float32 do not depend on the machine.
         limit: score only this many pictures, evenly spread.
-        figures: folder for a picture of photo, truth, prediction and error of each.
+        figures: folder for a picture of photo, truth, prediction and error of each; of metres also by field of view.
         save_maps: folder for the predictions, NAME.npy.
         honesty: folder of example photographs; adds checks that predictions depend on the photo and on the noise.
         json_out: file for all numbers.
@@ -201,6 +201,8 @@ def main(
             write_map(save_maps, sample.name, values)
     if figures is not None and scores.curves:
         draw_sparsification(np.mean(scores.curves, axis=0), figures / "sparsification.png")
+    if figures is not None and (groups := by_field_of_view([*scores.rows.values()])):
+        draw_fields_of_view([*groups.values()], figures / "field_of_view.png")
     report = {"data": {"kind": a_set.kind, "folder": a_set.folder.name}, **summary(source, chosen, scores)}
     if checks is not None:
         report["honesty"] = asdict(checks.finish())
@@ -231,7 +233,8 @@ def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, obj
     groups = {source.name: list(scores.rows.values()), **scores.baselines}
     means = {label: source.metric.mean(rows, protocol.averaging) for label, rows in groups.items()}
     if source.metres:
-        means |= by_field_of_view(groups[source.name], protocol.averaging)
+        thirds = by_field_of_view(groups[source.name])
+        means |= {label: averages(rows, protocol.averaging) for label, rows in thirds.items()}
     shown = scores.rows.items() if len(scores.rows) <= PRINTED_ROWS else ()
     listed = {name: {key: row[key] for key in row if not key.startswith(COUNTS)} for name, row in shown}
     print("Protocol: " + ", ".join(f"{name} {value}" for name, value in protocol))

@@ -281,7 +281,7 @@ def test_metric_depth_is_scored_as_it_is_and_affine_depth_is_not(
     metric = prepare_start(tiny_depth, tmp_path / "start", target="metric")
     quick = ["--num-inference-steps", "1", "--ensemble-size", "1"]
     for checkpoint, words, code in (
-        (metric, ["--json-out", str(tmp_path / "scores.json")], 0),
+        (metric, ["--json-out", str(tmp_path / "scores.json"), "--figures", str(tmp_path)], 0),
         (metric, ["--alignment", "none"], 0),
         (tiny_depth, ["--alignment", "none"], 2),
     ):
@@ -290,6 +290,7 @@ def test_metric_depth_is_scored_as_it_is_and_affine_depth_is_not(
         assert (ended.value.code or 0) == code
     sentence = "tiny-depth predicts depth whose scale and shift are not known, so that it cannot be scored with"
     assert capsys.readouterr().err.splitlines()[-1].startswith(sentence)
+    assert (tmp_path / "field_of_view.png").is_file()
     report = json.loads((tmp_path / "scores.json").read_text())
     pipeline, protocol = load(metric, dtype="float32"), Protocol()
     for name, sample in (("shard_00000/0001", RenderedScenes(scenes)[1]),):

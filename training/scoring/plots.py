@@ -14,7 +14,7 @@ from marigold_core.settings import DEFAULT_COLORMAP
 from marigold_core.storage import replacing
 from training.data.sets.sample import Sample
 from training.scoring.metrics import REMOVED
-from training.scoring.scores import Comparison
+from training.scoring.scores import Comparison, Row
 
 AREA_IN2 = 7.5  # square inches of one panel, whatever its shape
 DPI = 110
@@ -125,6 +125,23 @@ def draw_sheet(title: str, columns: Sequence[str], rows: SheetRows, path: Path) 
                 place.set_title(column, fontsize=10)
         line[0].text(0, -0.02, name, fontsize=8, va="top", transform=line[0].transAxes)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+    save_figure(figure, path)
+
+
+def draw_fields_of_view(groups: Sequence[Sequence[Row]], path: Path) -> None:
+    """Draw AbsRel and delta1 of pictures by their field of view, "fov_x_deg", with the mean of each group -> ``path``.
+
+    Raises: ExportError when the file cannot be written.
+    """
+    figure = Figure((6.2, 2.8), dpi=DPI, layout="constrained")
+    for place, (name, label) in zip(figure.subplots(1, 2), [*CAPTION.items()][:2], strict=True):
+        for group in groups:
+            degrees, values = ([row[key] for row in group] for key in ("fov_x_deg", name))
+            place.plot(degrees, values, ".", color="0.6")
+            place.plot(degrees[:: len(degrees) - 1 or 1], [np.mean(values)] * min(2, len(degrees)), color="#b2182b")
+        place.set(xlabel="field of view, degrees", ylabel=f"{label}, without a fit")
+        place.set_yscale("log" if name == "abs_rel" else "linear")  # a few pictures have errors many times the rest's
+        place.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 

@@ -259,12 +259,8 @@ def photo_of(sample: Sample) -> Photo:
     return replace(load_photo(sample.rgb), fov_x_deg=sample.fov_x_deg)
 
 
-def by_field_of_view(rows: Sequence[Row], averaging: Averaging) -> dict[str, Row]:
-    """Average rows that have "fov_x_deg" in thirds of them -> means by the range of each third, in degrees."""
-    known = sorted((row for row in rows if "fov_x_deg" in row), key=lambda row: row["fov_x_deg"])
-    thirds = [part for part in np.array_split(np.arange(len(known)), 3) if len(part)]
-    groups = [[known[k] for k in part] for part in thirds]
-    return {
-        f"{group[0]['fov_x_deg']:.0f} to {group[-1]['fov_x_deg']:.0f} degrees": averages(group, averaging)
-        for group in groups
-    }
+def by_field_of_view(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Divide rows that have "fov_x_deg" and scores into thirds of them -> these by their range, in degrees."""
+    known = sorted((row for row in rows if "fov_x_deg" in row and row["pixels"]), key=lambda row: row["fov_x_deg"])
+    thirds = [[known[k] for k in part] for part in np.array_split(np.arange(len(known)), 3) if len(part)]
+    return {f"{third[0]['fov_x_deg']:.0f} to {third[-1]['fov_x_deg']:.0f} degrees": third for third in thirds}

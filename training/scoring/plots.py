@@ -176,12 +176,16 @@ def draw_table(title: str, panels: Mapping[str, Sequence[Curve]], path: Path) ->
             if first.varied:
                 place.set_xscale("log")
                 place.set_xticks(first.places, [f"{number:g}" for number in first.places])  # pyright: ignore
+                place.set_xlim(0.8 * float(first.places[0]), 1.25 * float(first.places[-1]))
                 place.minorticks_off()
                 place.set_xlabel(first.varied if row else "")
             else:
                 place.set_xlim(-0.5, len(first.places) - 0.5)
                 names = map(str, first.places) if row else [""] * len(first.places)
                 place.set_xticks(range(len(first.places)), [*names], rotation=35, ha="right", fontsize=8)
+            if np.isnan([seed[row] for curve in curves for seeds in curve.seeds for seed in seeds]).all():
+                place.set_yticks([])
+                place.text(0.5, 0.5, "not published", color="0.5", ha="center", transform=place.transAxes)
             place.set_title("" if row else name, fontsize=10)
             place.set_ylabel("" if column else measure)
             place.grid(alpha=0.25)

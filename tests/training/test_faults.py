@@ -224,9 +224,20 @@ def limit_files(size_bytes: int, steps: set[int]) -> None:
     checkpoints.save = limited
 
 
+@pytest.fixture(scope="module")
+def two_steps(tiny_depth: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended after two steps."""
+    task = task_for(tmp_path_factory.mktemp("two") / "run", tiny_depth, data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "ValidationCallback", unwatched)
+        train(task, SHORT.changed(steps=2))
+    return task.out
+
+
 @pytest.mark.parametrize("size_bytes", [0, 600, 100_000, 800_000, 1_500_000])
 def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
     size_bytes: int,
+    two_steps: Path,
     tiny_depth: Path,
     data: Path,
     tmp_path: Path,
@@ -234,7 +245,8 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     task = task_for(tmp_path / "run", tiny_depth, data)
-    two = weights(train(task, SHORT.changed(steps=2)))
+    shutil.copytree(two_steps, task.out)
+    two = weights(newest(task.out))
     every = SHORT.changed(save_minutes=ALWAYS)
     monkeypatch.setattr(checkpoints, "save", checkpoints.save)  # put back afterwards
     limit_files(size_bytes, {3, 4, 5, 7, 8})

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from marigold_core.images.differences import resize_map
 from marigold_core.images.intrinsics import BOXES, Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
+from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import ColourSettings, MeshSettings
 from marigold_core.ui.screens.layers import draw_legends, main_layer, offered, paint
 from training import evaluate
@@ -117,6 +120,13 @@ def sample(scenes: Path) -> RenderedSample:
     return RenderedScenes(scenes)[0]
 
 
+@pytest.fixture(scope="module")
+def begun(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[TargetName], MarigoldPipeline]:
+    """``begun(target)`` -> the start of that target, made and loaded once."""
+    folder = tmp_path_factory.mktemp("starts")
+    return cache(lambda target: load(prepare_start(tiny_depth, folder / target, target=target)))
+
+
 def perfect(modality: Modality, sample: Sample) -> np.ndarray:
     """The truth of a sample as a network would give it that paints without error."""
     target = target_of(modality)
@@ -134,7 +144,7 @@ def test_every_target_has_a_row() -> None:
 
 @each_target
 def test_a_target_is_trained_saved_loaded_and_scored(
-    target: TargetName, tiny_depth: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    target: TargetName, tiny_depth: Path, scenes: Path, tmp_path: Path
 ) -> None:
     row, data = TARGETS[target], f"rendered:{scenes}"
     task = Task(str(tiny_depth), tmp_path / "run", target=target, data=(data,), validation=(data,), device="cpu")
@@ -148,10 +158,8 @@ def test_a_target_is_trained_saved_loaded_and_scored(
     (means,) = validated["validation"].values()
     (guesses,) = validated["baselines"].values()
     assert metric_of(row.modality).score(means) == validated["score"] > 0 and len(guesses) == 2
-    words = [tmp_path / "run", data, "--num-inference-steps", "1", "--ensemble-size", "1"]
-    with pytest.raises(SystemExit) as ended:
-        run(evaluate.main, "evaluate", [*map(str, words), "--json-out", str(tmp_path / "scores.json")])
-    assert not ended.value.code, capsys.readouterr().err
+    quick = Settings(num_inference_steps=1, ensemble_size=1)
+    evaluate.main(str(tmp_path / "run"), data, quick, json_out=tmp_path / "scores.json")
     report = json.loads((tmp_path / "scores.json").read_text())
     assert np.isfinite(report["means"][report["checkpoint"]][row.decides])
     prediction = load(latest(tmp_path / "run") or "")(RenderedScenes(scenes)[0].rgb, Settings(ensemble_size=3))
@@ -179,8 +187,10 @@ def test_the_truth_itself_scores_perfectly(target: TargetName, sample: RenderedS
 
 
 @each_target
-def test_latents_are_kept_apart_by_target(target: TargetName, tiny_depth: Path, scenes: Path, tmp_path: Path) -> None:
-    pipeline = load(prepare_start(tiny_depth, tmp_path / "start", target=target))
+def test_latents_are_kept_apart_by_target(
+    target: TargetName, begun: Callable[[TargetName], MarigoldPipeline], scenes: Path, tmp_path: Path
+) -> None:
+    pipeline = begun(target)
     folder = tmp_path / "latents"
     encode_set(pipeline, RenderedScenes(scenes), folder, Framing(), Encoding(variants=1))
     latents, made_by = Latents(folder), str(read_index(folder)["autoencoder_sha256"])
@@ -191,7 +201,7 @@ def test_latents_are_kept_apart_by_target(target: TargetName, tiny_depth: Path, 
         if name != target:
             with pytest.raises(MarigoldError, match=f"are of {target} and the start predicts {name};"):
                 latents.check(made_by, None, other.modality)
-    wrong = load(prepare_start(tiny_depth, tmp_path / "wrong", target="normals" if target != "normals" else "log"))
+    wrong = begun("normals" if target != "normals" else "log")
     with pytest.raises(MarigoldError, match="were made with another (name|target)"):
         encode_set(wrong, RenderedScenes(scenes), folder, Framing(), Encoding(variants=1))
 

@@ -1,7 +1,7 @@
 """A checkpoint for several jobs at once: what their members ask of the U-Net at the same time is one forward pass.
 
 Jobs may differ in photo, seed, number of steps and moment of their beginning; what must be equal is the size that the
-network sees. A GPU fills up so; a CPU gains nothing. Sums round differently in larger batches.
+network sees. Sums round differently in larger batches.
 """
 
 import copy

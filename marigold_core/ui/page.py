@@ -57,7 +57,7 @@ def build(service: Service) -> gr.Blocks:
                 video_tab = VideoScreen(service)
         photo_tab.connect(page)
         compare_tab.connect(page, photo_tab.controller.photo, photo_tab.controller.result)
-        batch_tab.connect()
+        batch_tab.connect(page)
         video_tab.connect()
         add_endpoints(page, service)
         page.load(None, js=_script())

@@ -1,4 +1,4 @@
-"""The screen for many photos in a real Chromium: a table fills, and all files come in one ZIP."""
+"""The screen for many photos in a real Chromium: a table fills, is there after a reload, and all come in one ZIP."""
 
 from pathlib import Path
 from zipfile import ZipFile
@@ -18,6 +18,9 @@ def test_many_photos_become_one_zip(page, picture: Path, tmp_path: Path) -> None
     page.locator("#batch-run").click()
     page.locator("#batch-status").get_by_text("1 of 2 done in ").wait_for()
     assert page.locator("#batch-table tr.failed").get_by_text("This is not a photo").count() == 1
+    page.reload()
+    page.get_by_role("tab", name="Many photos").click()
+    page.locator("#batch-status").get_by_text("Stopped after 1 of 2. Start goes on with the rest.").wait_for()
     page.wait_for_function("document.querySelector('#batch-table tr.done img').naturalWidth === 192")
     with page.expect_download() as download:
         page.locator("#batch-zip").click()

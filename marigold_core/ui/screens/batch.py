@@ -5,7 +5,7 @@ photos and starting again go on with the rest.
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import get_args
@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import gradio as gr
 
 from marigold_core.comparison.sweep import format_seconds
-from marigold_core.errors import ImageError, SettingsError
+from marigold_core.errors import ExportError, ImageError, SettingsError
 from marigold_core.serving.batch import Batch
 from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import Service
@@ -64,11 +64,13 @@ class BatchScreen:
                     self.zip = gr.Button(batch_text.ZIP, size="sm", interactive=False, elem_id="batch-zip")
                 self.file = gr.DownloadButton(visible="hidden", elem_id="batch-file")
 
-    def connect(self) -> None:
-        """Wire the events."""
+    def connect(self, page: gr.Blocks) -> None:
+        """Wire the events; outside the tabs, as what is in a closed one is not there when the page is loaded."""
+        self.browser = gr.BrowserState(None, storage_key="marigold-batch", secret="marigold")  # id, after a reload
         at_rest = [self.status, *self.actions.outputs, self.zip, self.table]
         given = {self.photos, self.preset, self.formats, self.checkpoint, self.batch}
-        changed = [self.batch, self.failed, *at_rest]
+        changed = [self.batch, self.browser, self.failed, *at_rest]
+        on(page.load, self.on_load, self.browser, [self.batch, *at_rest])
         job = on(self.actions.run.click, self.on_run, given, changed, MODEL, trigger_mode="once")
         on(self.actions.stop.click, None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
@@ -88,16 +90,17 @@ class BatchScreen:
             raise
 
     def _run(self, values: Values) -> Generator[Update]:
-        if not values[self.photos]:
-            raise ImageError(batch_text.NO_PHOTOS)
         if not values[self.formats]:
             raise SettingsError(batch_text.NO_FORMATS)
         checkpoint = check_checkpoint(values[self.checkpoint])
         settings = preset_settings(values[self.preset], checkpoint)
-        files = [Path(path) for path in values[self.photos]]
+        files = [Path(path) for path in values[self.photos] or ()]
         key, batch = self.service.begin_batch(files, settings, checkpoint, values[self.formats], values[self.batch])
+        if not batch.photos:
+            raise ImageError(batch_text.NO_PHOTOS)
         yield {
             self.batch: key,
+            self.browser: key,
             self.status: status_line(text.STARTING, 0),
             **self.actions.begun(),
             self.failed: False,
@@ -129,9 +132,18 @@ class BatchScreen:
         with translate_errors():
             if key is None:
                 return self._rest(None, batch_text.READY)
-            batch = self.service.batch(key)
-            count = len(batch.photos)
-            return self._rest(key, batch_text.STOPPED.format(done=batch.count("done"), count=count))
+            return self._stopped(key)
+
+    def _stopped(self, key: str) -> Update:
+        batch = self.service.batch(key)
+        return self._rest(key, batch_text.STOPPED.format(done=batch.count("done"), count=len(batch.photos)))
+
+    def on_load(self, key: object) -> Update:
+        """Bring back the batch of this browser, as far as this process still has it."""
+        with suppress(ExportError):
+            if isinstance(key, str):
+                return {self.batch: key, **self._stopped(key)}
+        return {self.batch: None}
 
     def on_zip(self, key: str | None) -> str:
         """Write the ZIP -> its path."""

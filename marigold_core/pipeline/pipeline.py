@@ -70,6 +70,7 @@ from marigold_core.prediction import Cell, Prediction, Progress
 from marigold_core.settings import ResolvedSettings, Settings, Views, default
 
 TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
+COMPILED_CELLS = (4 * TRIED_CELLS, 6 * TRIED_CELLS)  # many and not alike: torch takes a side of 1 within for fixed
 RECOMPUTED_FROM = 100_000_000  # parameters of the U-Net; smaller ones keep little
 TOO_LARGE = "This photo is too large for the memory of this machine; choose a lower processing resolution."
 PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see images.photo.load_photo
@@ -137,10 +138,11 @@ class MarigoldPipeline:
 
     @torch.inference_mode()
     def _compile(self) -> None:
-        """Compile the U-Net and the decoder for pictures of all sizes, and use them once.
+        """Compile the U-Net and the decoder with the sizes of pictures left open, and use them once.
 
         They are used for one picture and for two, which torch tells apart, so that minutes and failures are those of
-        loading. Raises: SettingsError where torch cannot, and on a CPU: nano took a minute there to save 5 ms a step.
+        loading. Sizes that the U-Net does not halve evenly are compiled once more when the first of them comes.
+        Raises: SettingsError where torch cannot, and on a CPU: nano took a minute there to save 5 ms a step.
         """
         if self.device.type != "cuda":
             raise SettingsError(f"compile pays on CUDA alone, and the device is {self.device.type}; leave it out.")
@@ -149,7 +151,7 @@ class MarigoldPipeline:
             network.compile(dynamic=True)
         try:
             for rows in (1, 2):
-                latent = torch.zeros(rows, 4, TRIED_CELLS, 2 * TRIED_CELLS, device=self.device, dtype=self.dtype)
+                latent = torch.zeros(rows, 4, *COMPILED_CELLS, device=self.device, dtype=self.dtype)
                 noisy = latent.repeat(1, self.modality.pictures, 1, 1)
                 self.predict_velocity(latent, noisy, torch.full((), 999, device=self.device))
                 self.decode(latent)

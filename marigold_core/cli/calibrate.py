@@ -73,6 +73,7 @@ def calibrate(
     ``predict``. Lengths, and depths along a ray, need the field of view: from EXIF, or as given.
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
+    from marigold_core.files.manifest import left_out_of
     from marigold_core.files.writers import file_names, save
 
     known = replace(hints.read(mesh.fov_x_deg), method=chosen.method)
@@ -93,11 +94,12 @@ def calibrate(
     ):
         events = pipe.stream(source, settings, hints=known)
         found = metric.measured(watch(events, job.photo.name, run.quiet), known)
-        save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
+        files = save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
+        lacks = left_out_of(files["manifest"])
     if not run.quiet:
         print(
             describe(found),
-            *([found.note] if found.note else ()),
+            *filter(None, (found.note, lacks)),
             shown(photo_folders.described(job.folder, run.flat)),
             *(f"{name}: {advice(name, found)}" for name in programs),
             sep="\n\n",

@@ -36,6 +36,7 @@ def import_depth(
     What the file does not say of its values, options do, such as "--greater nearer" where near parts are bright, or
     "--unit-m 0.001" for millimetres. Hints turn relative depth into metres. The files are those of ``predict``.
     """
+    from marigold_core.files.manifest import left_out_of
     from marigold_core.files.reader import from_depth
     from marigold_core.files.writers import file_names, save
 
@@ -57,11 +58,12 @@ def import_depth(
         photo_folders.sole_writer(job.folder),
         photo_folders.result_folder(job.folder, output, written.overwrite, written.flat) as folder,
     ):
-        save(found, folder, written.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
+        files = save(found, folder, written.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
+        lacks = left_out_of(files["manifest"])
     if not written.quiet:
         print(
             *([describe(found)] if isinstance(found, metric.Calibrated) else [f"{found.kind}: {found.convention}."]),
-            *([found.note] if found.note else ()),
+            *filter(None, (found.note, lacks)),
             shown(photo_folders.described(job.folder, written.flat)),
             *(f"{name}: {advice(name, found)}" for name in programs),
             sep="\n\n",

@@ -375,7 +375,7 @@ def is_done(folder: Path, pixels: np.ndarray, files: Iterable[str], *, flat: boo
     recorded = _recorded(home, prefix)
     return (
         recorded is not None
-        and all(name in recorded.files and (home / name).is_file() for name in files)
+        and all(name in recorded.left_out or (name in recorded.files and (home / name).is_file()) for name in files)
         and all(getattr(recorded, name) == value for name, value in wanted.items())
         and recorded.how is None  # not the metres of an earlier calibration
         and recorded.photo.sha256 == sha256(pixels.tobytes())

@@ -69,6 +69,7 @@ class Predictor:
 
     def _predict(self, job: photo_folders.Job, watch: Watch) -> Outcome:
         from marigold_core.files import writers
+        from marigold_core.files.manifest import left_out_of
 
         work, run, began = self._work, self._work.run, time.perf_counter()
         photo = job.load()
@@ -83,8 +84,9 @@ class Predictor:
         with photo_folders.result_folder(job.folder, work.output, run.overwrite, run.flat) as folder:
             prediction = watch(self._pipe.stream(photo, work.settings))
             how: dict[str, Any] = {"save_for": run.save_for or (), "mesh": work.mesh, "colours": work.colours}
-            writers.save(prediction, folder, run.formats, prefix=prefix, **how)
-        return Outcome("done", "", prediction.note, round(time.perf_counter() - began, 3))
+            written = writers.save(prediction, folder, run.formats, prefix=prefix, **how)
+            notes = filter(None, (prediction.note, left_out_of(written["manifest"])))
+        return Outcome("done", "", " ".join(notes) or None, round(time.perf_counter() - began, 3))
 
 
 def clear_claims(jobs: list[photo_folders.Job]) -> None:

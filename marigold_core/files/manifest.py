@@ -7,6 +7,7 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Discriminator, Field, Tag
@@ -104,6 +105,7 @@ class Manifest(_Record):
     tiny_decoder: str | None = None  # name and hash of the tiny autoencoder that decoded members
     missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
     files: dict[str, str]  # name -> SHA-256 of its bytes
+    left_out: dict[str, str] = {}  # files that the depth allows none of, where no formats were asked for -> why
     versions: dict[str, str]
     torch_threads: int | None  # of the run; None where torch computed nothing
     device: str | None = None  # "cpu", "cuda" or "mps"
@@ -119,6 +121,7 @@ def describe(
     files: dict[str, str],
     save_for: Sequence[SaveFor] = (),
     prefix: str = "",
+    left_out: dict[str, str] | None = None,
 ) -> Manifest:
     """Prediction, what its files were made with, and their hashes by name -> ``Manifest``."""
     height, width = prediction.photo.shape[:2]
@@ -151,6 +154,7 @@ def describe(
         tiny_decoder=prediction.tiny_decoder,
         missing_share=0.0 if prediction.missing is None else float(prediction.missing.mean()),
         files=files,
+        left_out=left_out or {},
         versions=versions(),
         torch_threads=prediction.torch_threads,
         device=prediction.device,
@@ -158,6 +162,12 @@ def describe(
         tiled=prediction.tiled,
         machine=prediction.machine,
     )
+
+
+def left_out_of(path: Path) -> str | None:
+    """Say which files a result lacks by its manifest, and why; None where it has all."""
+    record = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    return " ".join(f"{name} was left out: {why}" for name, why in record.left_out.items()) or None
 
 
 def _png16_range(prediction: Prediction, colours: ColourSettings) -> Range:

@@ -56,7 +56,8 @@ def save(
     Args:
         prediction: what to write.
         folder: where to; it is made if need be.
-        formats: which files; by default all that suit the prediction, or none where ``save_for`` names programs.
+        formats: which files; by default all that suit the prediction, or none where ``save_for`` names programs. Of
+            all, those that the depth allows no mesh or points for are left out, which the manifest says.
         save_for: programs whose files are written, by their names in ``files.presets.PRESETS``.
         mesh: how depth becomes geometry and normals.
         colours: the colours of ``depth_color.png``.
@@ -81,12 +82,18 @@ def save(
         storage.remove(paths["manifest"])  # it states hashes of files that are about to change
 
     content = Content(prediction, mesh, colours, prefix)
-    hashes = dict[str, str]()
+    hashes, left_out = dict[str, str](), dict[str, str]()
     for name in names:
-        written = FILES[name][1](content)
+        try:
+            written = FILES[name][1](content)
+        except ExportError as error:
+            if formats is not None or save_for:
+                raise
+            left_out[paths.pop(name).name] = str(error)
+            continue
         storage.write_bytes(paths[name], written)
         hashes[paths[name].name] = manifest.sha256(written)
-    record = manifest.describe(prediction, mesh, colours, hashes, save_for, prefix)
+    record = manifest.describe(prediction, mesh, colours, hashes, save_for, prefix, left_out)
     storage.write_bytes(paths["manifest"], (record.model_dump_json(indent=2) + "\n").encode())
     return paths
 

@@ -52,9 +52,9 @@ class StoredPrediction:
     """A finished prediction and the files made from it so far."""
 
     prediction: Prediction
-    files: dict[tuple[tuple[Format, ...], MeshSettings, ColourSettings, tuple[SaveFor, ...]], dict[str, Path]] = field(
-        default_factory=dict[Any, Any]
-    )
+    files: dict[
+        tuple[tuple[Format, ...] | None, MeshSettings, ColourSettings, tuple[SaveFor, ...]], dict[str, Path]
+    ] = field(default_factory=dict[Any, Any])
     lock: threading.Lock = field(default_factory=threading.Lock)  # two downloads of one result build one after another
 
     @property
@@ -243,7 +243,7 @@ class Service:
     def export(
         self,
         key: str,
-        formats: Sequence[Format],
+        formats: Sequence[Format] | None,
         mesh: MeshSettings | None = None,
         colours: ColourSettings | None = None,
         save_for: Sequence[SaveFor] = (),
@@ -256,7 +256,7 @@ class Service:
 
         stored = self._results.get(key)
         mesh, colours = mesh or MeshSettings(), colours or ColourSettings()
-        choice = (tuple(formats), mesh, colours, tuple(save_for))
+        choice = (None if formats is None else tuple(formats), mesh, colours, tuple(save_for))
         with stored.lock:
             known = stored.files.get(choice)
             if known is None or not all(path.exists() for path in known.values()):  # another process may clear them
@@ -269,7 +269,7 @@ class Service:
     def archive(
         self,
         key: str,
-        formats: Sequence[Format],
+        formats: Sequence[Format] | None,
         mesh: MeshSettings | None = None,
         colours: ColourSettings | None = None,
         save_for: Sequence[SaveFor] = (),
@@ -279,7 +279,7 @@ class Service:
         Raises: ExportError as ``export``, and when they are too large for it.
         """
         files = self.export(key, formats, mesh, colours, save_for)
-        name = "_".join(save_for) or (formats[0] if len(formats) == 1 else "everything")
+        name = "_".join(save_for) or (formats[0] if formats and len(formats) == 1 else "everything")
         bundle = files["manifest"].with_name(f"{name}.zip")
         with self._results.get(key).lock:
             if not bundle.exists():

@@ -20,7 +20,8 @@ import trimesh
 from PIL import Image
 from pydantic import ValidationError
 
-from marigold_core import storage
+from marigold_core import cli, storage
+from marigold_core.cli import photo_folders
 from marigold_core.errors import ExportError, ImageError, SettingsError
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.reader import from_depth
@@ -444,3 +445,23 @@ def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     storage.write_bytes(tmp_path / "a.bin", b"a")
     (tmp_path / "b.bin").write_bytes(b"b")
     assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "b.bin").stat().st_mode
+
+
+def test_what_depth_allows_no_points_of_leaves_the_other_files(tmp_path: Path, capsys) -> None:
+    """Noise whose depth jumps everywhere."""
+    rng = np.random.default_rng(0)
+    photo, noise = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8), rng.random((16, 16)).astype(np.float32)
+    np.save(tmp_path / "noise.npy", noise)
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    words = ["import-depth", tmp_path / "a.png", tmp_path / "noise.npy", "-o", tmp_path / "out", "--edge-cut", "0.01"]
+    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert "points.ply was left out: The cuts leave nothing" in capsys.readouterr().out
+    written = {path.name for path in (tmp_path / "out" / "a").iterdir()}
+    assert {"depth.npy", "depth_16bit.png", "depth.exr", "relief.stl", "manifest.json"} <= written
+    record = Manifest.model_validate_json((tmp_path / "out" / "a" / "manifest.json").read_text())
+    assert "points.ply" in record.left_out and written == {*record.files, "manifest.json"}
+    names = [*record.files, *record.left_out]
+    assert photo_folders.is_done(tmp_path / "out" / "a", photo, names, mesh=record.mesh)
+    made = from_depth(photo, noise)
+    with pytest.raises(ExportError, match="cuts leave nothing"):
+        save(made, tmp_path / "asked", ["ply"], mesh=record.mesh)

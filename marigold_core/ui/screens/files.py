@@ -83,12 +83,11 @@ class FilesScreen(Screen):
         with translate_errors():
             controller, result = self.controller, values[self.controller.result]
             prediction = controller.shown(result)
-            offered = formats_for(prediction)  # archive and manifest are of all of these
             mesh, colours = controller.mesh.read(values), controller.colours.read(values)
             if item == "stereo":
                 mesh = mesh.changed(**{name: values[widget] for name, widget in self.stereo.items()})
             if item == "everything":
-                path = controller.service.archive(result, offered, mesh, colours)
+                path = controller.service.archive(result, None, mesh, colours)  # what cannot be made is left out
             elif item in PRESETS:
                 programs: tuple[SaveFor, ...] = (item,)
                 file, *more = PRESETS[item].files
@@ -97,7 +96,7 @@ class FilesScreen(Screen):
                 else:
                     path = controller.service.export(result, (), mesh, colours, programs)[file]
             else:
-                formats = offered if item == "manifest" else (cast(Format, item),)
+                formats = None if item == "manifest" else (cast(Format, item),)
                 files = controller.service.export(result, formats, mesh, colours)
                 names = [item] if item in files else files_of(cast(Format, item), prediction)
                 if len(names) == 1:

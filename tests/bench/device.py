@@ -10,13 +10,15 @@ import argparse
 import json
 import math
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -155,7 +157,7 @@ def run_bench(given: argparse.Namespace, limit_s: float) -> list[Report]:
     try:
         process.wait(max(1.0, limit_s - 2 * STOP_S))
     except subprocess.TimeoutExpired:
-        process.send_signal(2)  # it writes what it has measured
+        process.send_signal(signal.SIGINT)  # it writes what it has measured
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
     finally:
@@ -202,21 +204,25 @@ def within(limit_s: float, part: Part, given: argparse.Namespace) -> object:
     """Run a part in a process of its own, which is ended when its time is up -> what it found, or why it did not."""
     context = multiprocessing.get_context("spawn")  # forked ones would wait for threads that they do not have
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, part, given, limit_s))
+    process = context.Process(target=_send, args=(sender, part, given, monotonic() + limit_s))
     process.start()
+    assert process.pid
     sender.close()
     try:
         return receiver.recv() if receiver.poll(limit_s) else f"took longer than {limit_s:.0f} s"
     except EOFError:
         return "its process ended"
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
         process.kill()
         process.join()
 
 
-def _send(sender: Any, part: Part, given: argparse.Namespace, limit_s: float) -> None:
+def _send(sender: Any, part: Part, given: argparse.Namespace, end: float) -> None:
+    os.setsid()
     try:
-        found = part(given, limit_s)
+        found = part(given, end - monotonic())
     except Exception as error:  # one part must not cost the others
         found = f"{type(error).__name__}: {error}"
     sender.send(json.loads(json.dumps(found, default=str)))

@@ -53,6 +53,7 @@ PLACES = {
     "tqdm": {"cli", "training"},
     "accelerate": {"training"},
     "filelock": {"storage", "training"},
+    "bitsandbytes": {"training"},
     "h5py": {"training"},
     "peft": {"training"},
     "yaml": {"training"},

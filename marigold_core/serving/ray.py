@@ -76,7 +76,7 @@ class ServeOptions(ActorOptions):
 def app(given: dict[str, Any]) -> Any:
     """Make the application for ``serve run`` or ``serve.run``, of options by name. Raises: SettingsError."""
     options = ServeOptions(**{name: read_value(value) for name, value in given.items()})
-    gpus = options.gpus(engine.cluster_resources())
+    gpus = options.gpus(resources())
     together = options.together or (TOGETHER_ON_GPU if gpus else 1)
     variables = {**environment(), **({"MARIGOLD_MODEL": options.checkpoint} if options.checkpoint else {})}
     model = server.deployment(
@@ -95,6 +95,15 @@ def app(given: dict[str, Any]) -> Any:
         Reader, name="reader", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=MOST_READING
     )
     return reader.bind(model.bind(options.device, together, variables), variables)
+
+
+def resources() -> dict[str, float]:
+    """Return what the cluster has, or this machine before ``serve run`` has connected to one."""
+    if engine.is_initialized():
+        return engine.cluster_resources()
+    import torch
+
+    return {"GPU": float(torch.cuda.device_count())}
 
 
 class RefusedError(Exception):

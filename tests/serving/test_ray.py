@@ -177,6 +177,7 @@ def test_who_leaves_stops_the_job_before_its_next_step(replica: ray.Model, png: 
     assert 0 < len(steps) < 1000
 
 
-def test_options_are_checked() -> None:
+def test_options_are_checked_and_no_cluster_is_needed_for_them() -> None:
+    assert ray.app({"max_replicas": "3", "checkpoint": "nano", "device": "cpu"})  # as ``serve run`` does
     with pytest.raises(SettingsError, match="max_replicas must be"):
         ray.app({"max_replicas": "none"})

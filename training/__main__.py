@@ -1,6 +1,8 @@
 """Lists the commands of training, ``python -m training``."""
 
 import ast
+import difflib
+import sys
 from pathlib import Path
 
 
@@ -21,7 +23,12 @@ ORDER = (
 
 
 def main() -> None:
-    """Print the commands."""
+    """Print the commands. Exit status 2 when one was named as a word of its own."""
+    named = [word for word in sys.argv[1:] if not word.startswith("-")]
+    if named:
+        meant = next(iter(difflib.get_close_matches(named[0], ORDER, n=1)), "COMMAND")
+        print(f"Write the command as python -m training.{meant}; python -m training lists them.", file=sys.stderr)
+        sys.exit(2)
     print("python -m training.COMMAND --help shows the options of a command; training/README.md is the manual.\n")
     for name, sentence in commands().items():
         print(f"  {name:12s} {sentence}")

@@ -348,7 +348,8 @@ def test_every_command_has_help_and_refuses_unknown_options(
     assert "--help" in capsys.readouterr().err
 
 
-def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["training"])
     runpy.run_module("training", run_name="__main__")
     listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
     folder = Path(training.__file__ or "").parent
@@ -404,6 +405,16 @@ def test_a_log_without_a_terminal_has_a_line_now_and_then(
         now[0] += 100
         progress.update(loss=0.25)
     assert not capsys.readouterr().err
+
+
+def test_a_command_as_a_word_of_its_own_is_answered_with_how_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", "trian", "--out", "runs"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("training", run_name="__main__")
+    assert stopped.value.code == 2
+    assert "python -m training.train;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["__main__", "device", "metres", "stopping"])

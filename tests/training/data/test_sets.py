@@ -401,12 +401,15 @@ def test_kitti_is_in_256ths_of_a_metre_and_0_is_unknown(tmp_path: Path) -> None:
     assert np.isnan(np.delete(read, 77, axis=0)).all()
 
 
-@pytest.mark.parametrize("layout", ["side by side", "rgb and depth", "a scene with rgb and depth"])
+@pytest.mark.parametrize(
+    "layout", ["side by side", "rgb and depth", "a scene with rgb and depth", "scenes in rgb and depth"]
+)
 @pytest.mark.parametrize("depth", ["png", "npy"])
 def test_pairs_lie_in_one_folder_or_two(layout: str, depth: str, tmp_path: Path) -> None:
     one = picture((24, 32), unknown=False)
     folder = tmp_path / "scene" if layout.startswith("a scene") else tmp_path
     names = ("x.{}", "x.depth.{}") if layout == "side by side" else ("rgb/x.{}", "depth/x.{}")
+    names = ("RGB/a/x.{}", "Depth/a/x.{}") if layout == "scenes in rgb and depth" else names
     photo_path, depth_path = (folder / name.format(end) for name, end in zip(names, ("jpg", depth), strict=True))
     sets.write_photo(photo_path, one.rgb)
     if depth == "png":
@@ -429,11 +432,32 @@ def test_photos_of_pairs_may_be_heic(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0].rgb, load_rgb(HEIC))
 
 
-def test_depth_smaller_than_its_photo_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "say"),
+    [((24, 32), "24 x 32 pixels, but the photo 48 x 64 .* one size"), ((64, 48), "64 x 48 pixels.* the same way up")],
+)
+def test_depth_of_another_size_than_its_photo_is_one_sentence(size: tuple[int, int], say: str, tmp_path: Path) -> None:
     sets.write_photo(tmp_path / "x.jpg", picture((48, 64)).rgb)
-    sets.write_png16(tmp_path / "x.depth.png", picture((24, 32)).depth_m, 1000)
-    with pytest.raises(MarigoldError, match="24 x 32 pixels, but the photo 48 x 64 .* save both in one size"):
+    sets.write_png16(tmp_path / "x.depth.png", picture(size).depth_m, 1000)
+    with pytest.raises(MarigoldError, match=say):
         open_set(str(tmp_path))[0]
+
+
+def test_whole_numbers_in_an_array_are_not_taken_for_metres(tmp_path: Path) -> None:
+    sets.write_photo(tmp_path / "x.jpg", picture((24, 32)).rgb)
+    np.save(tmp_path / "x.depth.npy", np.full((24, 32), 1500, np.uint16))
+    with pytest.raises(MarigoldError, match="whole numbers .uint16.*in metres"):
+        open_set(str(tmp_path))[0]
+
+
+def test_a_map_that_is_missing_is_looked_for_in_the_folder_of_maps(tmp_path: Path) -> None:
+    for name in "xy":
+        sets.write_photo(tmp_path / f"rgb/{name}.avif", picture((24, 32)).rgb)
+    sets.write_png16(tmp_path / "depth/x.png", picture((24, 32)).depth_m, 1000)
+    found = open_set(str(tmp_path))
+    assert found[0].rgb.shape == (24, 32, 3)
+    with pytest.raises(MarigoldError, match="depth/y.png is missing"):
+        found[1]
 
 
 def test_two_sets_of_one_name_have_two_labels(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from marigold_core.errors import MarigoldError
 from training.data.sets.files import Entry, Format
-from training.data.sets.reading import naming, read_numbers, read_png16
+from training.data.sets.reading import HEIC, naming, read_numbers, read_png16
 
 HYPERSIM_SPLITS = ("train", "val", "test")
 HYPERSIM_PX = (768, 1024)  # height, width, as all sizes below
@@ -27,10 +27,9 @@ SCENE_PAIRS = {  # of Virtual KITTI: split -> scene -> pictures with depth, all 
 }
 VARIATIONS = ("clone", "morning", "overcast", "sunset", "15-deg-left", "15-deg-right")  # no fog, rain, 30 degrees
 CAMERAS = ("Camera_0", "Camera_1")
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", *HEIC)
 DEPTH_ENDINGS = (".depth.png", ".depth.npy")
 OWN_LISTS = {split: (f"{split}.txt",) for split in ("train", "val", "test")}
-BESIDE = {"depth": "rgb"}  # folder of maps -> folder of photos of the same names beside it
 
 
 # ------------------------------------------------------------------------------- depth files -> metres
@@ -73,7 +72,12 @@ def _diode(paths: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
 
 def _metres(paths: Sequence[Path], size: tuple[int, int], key: str | None = None) -> np.ndarray:
     """Metres in .npy, or the array ``key`` of .npz; 0 and NaN are not known, infinity is the sky."""
-    depth_m = read_numbers(paths[0], key).astype(np.float32)
+    stored = read_numbers(paths[0], key)
+    if stored.dtype.kind != "f":  # of sensors: 1000 would be a kilometre
+        raise MarigoldError(
+            f"{paths[0]} holds whole numbers ({stored.dtype}); arrays are in metres, as floating-point numbers."
+        )
+    depth_m = stored.astype(np.float32)
     depth_m[depth_m == 0] = np.nan
     return depth_m
 
@@ -113,26 +117,38 @@ def search_pairs(folder: Path) -> list[Entry]:
     """
     photos: dict[str, str] = {}
     maps: dict[str, str] = {}
+    map_folders: dict[Path, Path] = {}  # folder of photos -> folder of their maps, where they are two
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         place = Path(parent).relative_to(folder)
-        beside = BESIDE.get(place.name.lower())
+        beside = _photo_folder(folder, place)
+        if beside:
+            map_folders[beside] = place
         endings = tuple(ending.removeprefix(".depth") for ending in DEPTH_ENDINGS) if beside else DEPTH_ENDINGS
         for name in sorted(name for name in names if not name.startswith(".")):
             path = (place / name).as_posix()
             ending = next((each for each in (*endings, *PHOTO_ENDINGS) if name.lower().endswith(each)), "")
             kept, stem = maps if ending in endings else photos, path[: len(path) - len(ending)]
             if beside and kept is maps:
-                photo_folder = next((each for each in _siblings(folder / place) if each.lower() == beside), beside)
-                stem = (place.with_name(photo_folder) / Path(stem).name).as_posix()
+                stem = (beside / Path(stem).name).as_posix()
             if ending and kept.setdefault(stem, path) != path:
                 raise MarigoldError(f"{kept[stem]} and {path} in {folder} have one name: remove one of them.")
-    stems = sorted({*photos, *maps}) if maps else []
-    return [(photos.get(stem, f"{stem}.jpg"), maps.get(stem, f"{stem}.depth.png")) for stem in stems]
+    entries = []
+    for stem in sorted({*photos, *maps}) if maps else []:
+        two = map_folders.get(Path(stem).parent)
+        wanted = f"{stem}.depth.png" if two is None else (two / f"{Path(stem).name}.png").as_posix()
+        entries.append((photos.get(stem, f"{stem}.jpg"), maps.get(stem, wanted)))
+    return entries
 
 
-def _siblings(folder: Path) -> list[str]:
-    return [path.name for path in folder.parent.iterdir() if path.is_dir()]
+def _photo_folder(folder: Path, place: Path) -> Path | None:
+    """Find rgb/SCENE of the maps in ``place``, depth/SCENE in ``folder``; None where no rgb/ lies beside depth/."""
+    for at in (place, *place.parents):
+        if at.name.lower() == "depth":
+            for beside in (folder / at).parent.iterdir():
+                if beside.name.lower() == "rgb" and beside.is_dir():
+                    return at.with_name(beside.name) / place.relative_to(at)
+    return None
 
 
 # ------------------------------------------------------------------------------- the table

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from marigold_core.errors import ImageError, MarigoldError
 from marigold_core.images.photo import FORMATS, load_rgb
 
-HEIC = (".heic", ".heif")
+HEIC = (".heic", ".heif", ".hif")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # what Pillow calls a 16-bit grey PNG
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _DAMAGE = (
@@ -111,10 +111,10 @@ def check_shape(depth_m: np.ndarray, rgb: np.ndarray, path: Path) -> None:
     """
     if depth_m.shape != rgb.shape[:2]:
         there, wanted = (" x ".join(map(str, shape)) for shape in (depth_m.shape, rgb.shape[:2]))
-        raise MarigoldError(
-            f"{path} has {there} pixels, but the photo {wanted} (height x width): save both in "
-            "one size, the photo made smaller or the depth made larger without averaging."
-        )
+        do = "save both in one size, the photo made smaller or the depth made larger without averaging"
+        if depth_m.shape == rgb.shape[1::-1]:
+            do = "save both the same way up; photos are turned as their EXIF tags say, depth maps are not"
+        raise MarigoldError(f"{path} has {there} pixels, but the photo {wanted} (height x width): {do}.")
 
 
 def check_depth(depth_m: np.ndarray, path: Path) -> None:

@@ -137,9 +137,10 @@ class PhotoTab:
             controller.after(job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET))
         self.inputs.follow_checkpoint(page)
         self.runtime.connect(page, self.inputs)
-        on(page.load, self.history.on_load, self.history.browser, [self.history.runs, self.history.strip])
+        loaded = on(page.load, self.history.on_load, self.history.browser, [self.history.runs, self.history.strip])
         changed = [*self.inputs.outputs, *controller.outputs]
-        controller.after(on(page.load, self.link.on_load, {*controller.inputs}, changed))
+        # One after the other: what is put on show draws the strip of the runs that are known by then.
+        controller.after(loaded.then(self.link.on_load, {*controller.inputs}, changed, **LIGHT, **QUIET))
 
     def on_ended(self, photo: str | None, current: CurrentJob) -> object:
         """Ask for another run where the photo came while the one before it was run."""

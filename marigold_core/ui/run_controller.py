@@ -16,7 +16,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from marigold_core.calibration.calibrate import Hints, Measured
-from marigold_core.errors import ExportError, ImageError, SettingsError
+from marigold_core.errors import ExportError, ImageError
 from marigold_core.files.manifest import Manifest
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.convergence import EarlyStopping
@@ -250,25 +250,23 @@ class RunController:
         It takes the place of a job under way, and ends when another one or a pick of the visitor takes its own.
         """
         result, current = values[self.result], values[self.current]
-        if refusal := self._colour_refusal(values):
-            current.identity = None
-            yield self.idle(refusal)
-            raise gr.Error(refusal, print_exception=False)
         current.identity = identity = object()
         try:
             with translate_errors(), closing(updates):
                 for update in updates:
                     if current.identity is not identity:
-                        return
+                        break
                     result = update.get(self.result, result)
                     yield update
         except gr.Error as error:
-            if current.identity is not identity:
-                return
+            if current.identity is identity:
+                current.identity = None
+                yield self._rest(result, error.message, values)
+                raise
+        if current.identity is identity:
             current.identity = None
-            yield self._rest(result, error.message, values)
-            raise
-        current.identity = None
+        else:
+            yield {self.status: NO_CHANGE}  # Gradio shows the last update of a job once more at its end
 
     def take(self, source: str | Photo, values: Values) -> Generator[Update, None, Photo]:
         """Begin a job with its photo, a file or decoded; what is on show of another one is taken away -> the photo.
@@ -365,22 +363,12 @@ class RunController:
         if current.identity is None:
             return {self.status: NO_CHANGE}
         current.identity = None
-        if refusal := self._colour_refusal(values):
-            return self.idle(refusal)
         result = values[self.result]
         if result is None or not self.service.keeps(result):
             return self._rest(None, text.STOPPED, values)
         made = self.service.prediction(result).fused
         sentence = text.STOPPED_WITH.format(members=text.count(made, "member")) if made else text.STOPPED
         return self._rest(result, sentence, values)
-
-    def _colour_refusal(self, values: Values) -> str | None:
-        """Say what is wrong with the colours, in which all that a job shows is drawn; None where nothing is."""
-        try:
-            self.colours.read(values)
-        except SettingsError as error:
-            return str(error)
-        return None
 
     def begun(self, values: Values) -> Update:
         """Write that a job begins, and offer to stop it."""

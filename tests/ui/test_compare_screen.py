@@ -86,7 +86,7 @@ def test_normals_have_no_colour_bar(painted: list[str]) -> None:
 
 COMPARE = next(endpoint for endpoint in ENDPOINTS if endpoint.name == "compare")
 NONE_GIVEN: dict[str, Any] = {
-    **dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints", "depth")),
+    **dict.fromkeys(("steps", "sizes", "seeds", "processing_resolution", "checkpoints", "depth", "fov_x_deg")),
     "views": "photo",
 }
 

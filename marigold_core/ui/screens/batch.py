@@ -120,10 +120,8 @@ class BatchScreen:
             yield {self.status: status_line(place, share), **table}
             shown = through
             pace.wait(perf_counter() - begun)
-        done, failed = batch.count("done"), batch.count("failed")
         time = format_seconds(perf_counter() - began)
-        sentence = batch_text.DONE.format(done=done, count=len(batch.photos), time=time)
-        yield self._rest(key, sentence + (batch_text.FAILED.format(failed=failed) if failed else ""))
+        yield self._rest(key, _ended(batch, batch_text.DONE, time=time))
 
     def on_stop(self, key: str | None, failed: bool) -> Update:
         """Show what a batch had reached when it was stopped; one that failed has already said why."""
@@ -136,7 +134,8 @@ class BatchScreen:
 
     def _stopped(self, key: str) -> Update:
         batch = self.service.batch(key)
-        return self._rest(key, batch_text.STOPPED.format(done=batch.count("done"), count=len(batch.photos)))
+        is_over = batch.count("done") + batch.count("failed") == len(batch.photos)
+        return self._rest(key, _ended(batch, batch_text.BACK if is_over else batch_text.STOPPED))
 
     def on_load(self, key: object) -> Update:
         """Bring back the batch of this browser, as far as this process still has it."""
@@ -169,3 +168,10 @@ class BatchScreen:
                 made[photo.name] = file_address(photo_file(photo.picture))
                 photo.picture = None
         return render("batch_table", rows=[(photo, made.get(photo.name)) for photo in batch.photos])
+
+
+def _ended(batch: Batch, sentence: str, **words: str) -> str:
+    """Write how a batch ended, and how many photos could not be done."""
+    failed = batch.count("failed")
+    sentence = sentence.format(done=batch.count("done"), count=len(batch.photos), **words)
+    return sentence + (batch_text.FAILED.format(failed=failed) if failed else "")

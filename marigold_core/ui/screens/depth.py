@@ -1,6 +1,7 @@
 """The depth screen: two layers of a result side by side, their legends, and the map's values under the pointer."""
 
 from base64 import b64encode
+from functools import partial
 from typing import Any, cast, get_args
 
 import gradio as gr
@@ -34,6 +35,8 @@ from marigold_core.ui.theme import script
 HANDLE = 50  # per cent of the picture's width
 READOUT_PX = 160  # longest edge of the map whose values the page holds
 LEVELS = 65535
+ENDS = ("range_from", "range_to")  # of the colours
+STEP = 0.01  # of their sliders
 
 
 def draw_colormaps(min_width: int, *, container: bool = True, scale: int | None = None) -> gr.Dropdown:
@@ -67,10 +70,10 @@ class DepthScreen(Screen):
             self.colours: dict[str, gr.Dropdown | gr.Slider | gr.Checkbox] = {"colormap": draw_colormaps(150)}
         with gr.Accordion(text.ADJUST, open=False, elem_id="adjust"):
             with gr.Row():
-                for name, label in (("range_from", text.NEAR_END), ("range_to", text.FAR_END)):
+                for name, label in zip(ENDS, (text.NEAR_END, text.FAR_END), strict=True):
                     value, about = default(ColourSettings, name), text.capital(help_text(ColourSettings, name))
                     low, high = bounds(ColourSettings, name)
-                    self.colours[name] = gr.Slider(low, high, value=value, step=0.01, label=label, info=about)
+                    self.colours[name] = gr.Slider(low, high, value=value, step=STEP, label=label, info=about)
             with gr.Row():
                 about = text.capital(help_text(ColourSettings, "invert"))
                 self.colours["invert"] = gr.Checkbox(False, label=text.INVERT, info=about)
@@ -116,9 +119,15 @@ class DepthScreen(Screen):
     def listen(self) -> None:
         """Paint when the tab is opened and a side, a colour or what normals depend on changes; move the handle."""
         assert self.tab is not None
-        changes = [self.tab.select, *(widget.input for widget in (self.left, self.right, *self.colours.values()))]
+        painting = [self.left, self.right, self.colours["colormap"], self.colours["invert"]]
+        changes = [self.tab.select, *(widget.input for widget in painting)]
         changes += [cast(gr.Slider, slider).release for slider in self._shaping.values()]
         on(changes, self.repaint, *self._repainted, trigger_mode="always_last")
+        given, changed = self._repainted
+        for end in ENDS:
+            moved = cast(gr.Slider, self.colours[end]).input
+            ranged = [*changed, *(self.colours[name] for name in ENDS)]
+            on(moved, partial(self.on_range, end), given, ranged, trigger_mode="always_last")
         on(self.handle.input, self.on_handle, self.handle, self.pictures, trigger_mode="always_last")
 
     def after(self, event: Dependency) -> None:
@@ -128,6 +137,15 @@ class DepthScreen(Screen):
     def on_handle(self, position: float) -> gr.ImageSlider:
         """Move the handle between the two sides."""
         return gr.ImageSlider(slider_position=position)
+
+    def on_range(self, moved: str, values: Values) -> Update:
+        """Paint with another range; the end that was not ``moved`` is pushed ahead of the one that was."""
+        low, high = (values[self.colours[end]] for end in ENDS)
+        if None in (low, high) or low < high:
+            return self.repaint(values)
+        low = min(low, 1 - STEP) if moved == "range_from" else max(high, STEP) - STEP
+        ends = {self.colours["range_from"]: round(low, 2), self.colours["range_to"]: round(low + STEP, 2)}
+        return {**self.repaint({**values, **ends}), **ends}
 
     def repaint(self, values: Values) -> Update:
         """Paint the result on show with the values of the widgets."""

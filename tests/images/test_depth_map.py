@@ -376,6 +376,8 @@ def test_google_depth_turns_upright_with_its_photo() -> None:
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="near"),
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="5", Far="5"),
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="0"),
+        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="1e-320"),
+        gdepth_photo(stored(LEVELS.astype(np.uint8)), Format="RangeLinear", Far="inf"),
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Format="Range"),
         stored(np.zeros((32, 32, 3), np.uint8), "JPEG"),
         stored(np.zeros((32, 32), np.uint8)),

@@ -376,8 +376,6 @@ def test_google_depth_turns_upright_with_its_photo() -> None:
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="near"),
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="5", Far="5"),
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="0"),
-        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="1e-320"),
-        gdepth_photo(stored(LEVELS.astype(np.uint8)), Format="RangeLinear", Far="inf"),
         gdepth_photo(stored(LEVELS.astype(np.uint8)), Format="Range"),
         stored(np.zeros((32, 32, 3), np.uint8), "JPEG"),
         stored(np.zeros((32, 32), np.uint8)),
@@ -386,6 +384,12 @@ def test_google_depth_turns_upright_with_its_photo() -> None:
 def test_a_photo_without_usable_depth_says_so(data: bytes) -> None:
     with pytest.raises(ImageError, match="depth map"):
         decode_embedded(data)
+
+
+@pytest.mark.parametrize("ends", [{"Near": "1e-320"}, {"Format": "RangeLinear", "Far": "inf"}])
+def test_ends_that_are_infinite_are_named(ends: dict[str, str]) -> None:
+    with pytest.raises(ImageError, match="from Near .* to Far"):
+        decode_embedded(gdepth_photo(stored(LEVELS.astype(np.uint8)), **ends))
 
 
 def test_the_depth_of_a_real_heic_file() -> None:

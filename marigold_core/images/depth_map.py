@@ -393,7 +393,9 @@ def _from_gdepth(photo: JpegImageFile) -> DepthMap | None:
     except (KeyError, ValueError, binascii.Error):
         raise ImageError("The depth map in the photo is damaged: its XMP lacks Near, Far or Data.") from None
     form, unit = said.get("Format", "RangeInverse"), {"m": 1.0, "mm": 0.001}.get(said.get("Units", "m"))
-    if form not in ("RangeInverse", "RangeLinear") or not 0 <= near < far or (form == "RangeInverse" and not near):
+    most = float(np.finfo(np.float32).max)  # beyond which depth and its inverse would be infinite
+    possible = near > 1 / most if form == "RangeInverse" else form == "RangeLinear" and far <= most
+    if not possible or not 0 <= near < far:
         raise ImageError(
             f"The depth map in the photo cannot be read: its Format is {form}, from Near {near:g} to Far {far:g}."
         )

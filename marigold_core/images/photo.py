@@ -98,7 +98,11 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
         rgb = upright(rgb, orientation)
         if given_size and orientation in _TURNED:
             given_size = (given_size[1], given_size[0])
-    notes = " ".join(note for note in (opened.note, tone_note) if note)
+    reduced_note = given_size and (
+        f"The photo of {given_size[1]} x {given_size[0]} pixels was read at half its size; "
+        "positions are those of its own pixels."
+    )
+    notes = " ".join(note for note in (opened.note, reduced_note, tone_note) if note)
     return Photo(np.array(rgb), _fov_x_deg(rgb.width, rgb.height, focal_35mm), notes or None, given_size)
 
 
@@ -286,8 +290,7 @@ def _reduced(image: JpegImageFile, note: str | None, tags: Mapping[int, int]) ->
         return _Opened(image, note, tags=tags)
     _check_size(width, height, MAX_PIXELS if image.info.get("progressive") else MAX_JPEG_PIXELS)  # those are held whole
     image.draft(image.mode, (width // 2, height // 2))
-    said = f"The photo of {width} x {height} pixels was read at half its size; positions are those of its own pixels."
-    return _Opened(image, f"{note} {said}" if note else said, tags=tags, given_size=(height, width))
+    return _Opened(image, note, tags=tags, given_size=(height, width))
 
 
 def _stated_white(image: Image.Image, data: bytes) -> int | None:

@@ -386,6 +386,12 @@ def test_a_photo_without_usable_depth_says_so(data: bytes) -> None:
         decode_embedded(data)
 
 
+@pytest.mark.parametrize(("form", "near", "far"), [("RangeInverse", "1e-320", "5"), ("RangeLinear", "1", "inf")])
+def test_ends_that_are_infinite_are_named(form: str, near: str, far: str) -> None:
+    with pytest.raises(ImageError, match="from Near .* to Far"):
+        decode_embedded(gdepth_photo(stored(LEVELS.astype(np.uint8)), Format=form, Near=near, Far=far))
+
+
 def test_the_depth_of_a_real_heic_file() -> None:
     """Its photo of ramps has a depth image of 8 bits, 3 (row + column), from 0.5 to 3 per metre, as portraits have."""
     found = decode_embedded(PORTRAIT.read_bytes())

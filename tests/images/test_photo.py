@@ -186,7 +186,7 @@ def test_jpegs_of_large_sensors_come_at_half_size_with_a_note_and_keep_their_own
     photo = load_photo(content)
     assert photo.pixels.shape == (5400, 4000, 3) and photo.pixels[5, 5, 0] == 77
     assert photo.size == photo.given_size == (10800, 8000)
-    assert photo.note and "10800 x 8000 pixels was read at half its size" in photo.note
+    assert photo.note and "8000 x 10800 pixels was read at half its size" in photo.note
 
 
 def test_up_to_64_megapixels_a_jpeg_is_read_at_its_own_size() -> None:

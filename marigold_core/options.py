@@ -31,6 +31,7 @@ from marigold_core.settings import Frozen
 Result = TypeVar("Result")
 NUMBERS = ("integer", "number")  # in JSON schemas
 COMPLETION = "--tyro-print-completion"
+SHELLS = ("bash", "zsh", "fish")  # that ``COMPLETION`` knows
 AUTO = "auto"  # the word for None
 NO_READER = 141  # exit status when the reader of a pipe has gone, as shells report it
 
@@ -61,22 +62,35 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
     """Run the command that the first word names -> its exit status.
 
     A parameter of a command that is a ``Frozen`` model becomes one option a field. Help, unknown options and missing
-    ones raise SystemExit. Raises: SettingsError for a value that the model refuses.
+    ones raise SystemExit. ``COMPLETION`` and a shell print the shell's completion for ``program``.
+
+    Raises: SettingsError for a value that the model refuses.
     """
     refuse_empty(words)
+    completes = _completes(words, SHELLS)
     app = tyro.extras.SubcommandApp()
     for command in commands:
         app.command(command)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    rules = _rules(words=words)
+    rules = _rules(completes=completes)
     run = partial(app.cli, prog=program, description=description, args=words, registry=rules, config=config)
-    if words[:1] != [COMPLETION]:
+    if not completes:
         return run()
     script = StringIO()
     with suppress(SystemExit), redirect_stdout(script):
         run()
     print(_completed(script.getvalue()))
     return 0
+
+
+def _completes(words: Sequence[str], shells: Sequence[str] = ()) -> bool:
+    """Return whether a command line asks for the completion of a shell. Raises: SettingsError if it cannot be had."""
+    if not any(word.replace("_", "-").startswith("--tyro-") for word in words):
+        return False
+    if [*words] not in [[COMPLETION, shell] for shell in shells]:
+        how = f"Only {COMPLETION} {' or '.join(shells)}, alone, prints a" if shells else "These commands have no"
+        raise SettingsError(f"{how} completion of the shell; got {' '.join(words)}.")
+    return True
 
 
 def _completed(script: str) -> str:
@@ -117,8 +131,10 @@ def call(function: Callable[..., Result], words: Sequence[str], program: str, pr
     Raises: SettingsError for a value that the model refuses, and for an unknown preset; SystemExit as ``dispatch``.
     """
     refuse_empty(words)
+    _completes(words)
     config = (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(function, prog=program, args=words, registry=_rules(presets, words), config=config)
+    chosen = presets.pick(words) if presets else None
+    return tyro.cli(function, prog=program, args=words, registry=_rules(presets, chosen), config=config)
 
 
 def for_a_reader(command: Callable[[], int | None]) -> int | None:
@@ -164,9 +180,10 @@ def refuse_empty(words: Sequence[str]) -> None:
             )
 
 
-def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> ConstructorRegistry:
+def _rules(
+    presets: Presets | None = None, chosen: Frozen | None = None, completes: bool = False
+) -> ConstructorRegistry:
     """Make options of the fields of our models; any other type is left to tyro."""
-    chosen, completes = presets.pick(words) if presets else None, words[:1] == [COMPLETION]
 
     def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
         model = cast(object, cast(Any, info).type)
@@ -175,21 +192,21 @@ def _rules(presets: Presets | None = None, words: Sequence[str] = ()) -> Constru
         if presets is None or not isinstance(chosen, model):
             return StructConstructorSpec(model, _options(model, info.default, completes))
 
-        names = _one_word("|".join(presets.values), str, choices=[*presets.values] if completes else ())
+        names = _one_word("|".join(presets.values), str)
         choice = StructFieldSpec(presets.option, names, presets.default, presets.description)
 
         def make(**values: Any) -> Frozen:
             del values[choice.name]  # it has chosen the defaults of the others
             return model(**values)
 
-        return StructConstructorSpec(make, (choice, *_options(model, chosen, completes)))
+        return StructConstructorSpec(make, (choice, *_options(model, chosen)))
 
     rules = ConstructorRegistry()
     rules.struct_rule(fields)
     return rules
 
 
-def _options(model: type[Frozen], given: object, completes: bool) -> tuple[StructFieldSpec, ...]:
+def _options(model: type[Frozen], given: object, completes: bool = False) -> tuple[StructFieldSpec, ...]:
     """Describe every field of a model, its default taken from ``given`` where that is a value of it."""
     schemas = model.model_json_schema()["properties"]
     return tuple(

@@ -23,7 +23,7 @@ from marigold_core.cli.predict import predict
 from marigold_core.cli.replay import replay
 from marigold_core.cli.video import video
 from marigold_core.errors import CheckpointError, MarigoldError
-from marigold_core.options import dispatch
+from marigold_core.options import COMPLETION, dispatch
 
 SCRIPT = "marigold-depth"
 COMMANDS = (predict, video, panorama, parallax, defocus, compare, calibrate, import_depth, replay, models, doctor, demo)
@@ -34,7 +34,8 @@ def main(words: Sequence[str]) -> int:
     if [*words] in (["--version"], ["-V"]):
         print(SCRIPT, __version__)
         return ALL_DONE
-    program = SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m marigold_core"
+    installed = Path(sys.argv[0]).stem == SCRIPT or words[:1] == [COMPLETION]  # python's own completion stays
+    program = SCRIPT if installed else "python -m marigold_core"
     try:
         return dispatch(COMMANDS, words, program, "Photos become depth and meshes.")
     except MarigoldError as error:

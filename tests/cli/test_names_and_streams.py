@@ -20,6 +20,8 @@ from marigold_core.cli.photo_folders import Job
 from marigold_core.cli.predict import Report
 from marigold_core.cli.predictor import Outcome
 from marigold_core.comparison.sweep import COLUMNS, to_csv
+from marigold_core.errors import SettingsError
+from marigold_core.options import COMPLETION, call
 from marigold_core.storage import portable_name
 from tests.helpers.command_line import QUICK, ROOT, Predict, fresh
 
@@ -372,11 +374,19 @@ def test_ctrl_c_in_the_first_moments_leaves_no_trace() -> None:
     assert stopped
 
 
-def test_the_installed_command_completes_commands_options_and_files(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(sys, "argv", ["/bin/marigold-depth"])
+@pytest.mark.parametrize("words", ["{} banana", "{}", "{}=bash", "predict {} bash", "{} tcsh", "{} bash predict"])
+def test_how_the_completion_is_printed_is_said(words: str, capsys) -> None:
+    assert cli.main(words.format(COMPLETION).split()) == cli.USAGE
+    assert f"Only {COMPLETION} bash or zsh or fish, alone, prints a" in capsys.readouterr().err
+    with pytest.raises(SettingsError, match="have no completion"):
+        call(len, words.format(COMPLETION).split(), "python -m training.start")
+
+
+def test_the_installed_command_completes_commands_options_and_files(tmp_path: Path, capsys) -> None:
+    """Whatever printed the completion, it is that of the installed command, and python keeps its own."""
     scripts = dict[str, str]()
     for shell in ("bash", "zsh"):
-        assert cli.main(["--tyro-print-completion", shell]) == cli.ALL_DONE
+        assert cli.main([COMPLETION, shell]) == cli.ALL_DONE
         scripts[shell] = capsys.readouterr().out
     assert "{ _files; return }" in scripts["zsh"] and scripts["zsh"].startswith("#compdef marigold-depth\n")
     (tmp_path / "completion").write_text(scripts["bash"])
@@ -407,7 +417,9 @@ def test_the_installed_command_completes_commands_options_and_files(tmp_path: Pa
 
 
 COMPLETE = """
+complete -F own python
 source completion
+[[ $(complete -p python) == "complete -F own python" && $(complete -p | wc -l) == 2 ]] || exit 1
 complete_line() {
   read -ra COMP_WORDS <<< "${1//=/ = }"
   [[ "$1" == *" " ]] && COMP_WORDS+=("")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from marigold_core.prediction import Cell, Prediction, Progress
     from marigold_core.settings import PRESETS, ColourSettings, DepthReading, MeshSettings, Settings
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "PRESETS",
     "Anchor",

@@ -385,6 +385,10 @@ def _space(claims: _Claims, modality: Modality) -> Space:
             f"The checkpoint predicts {predicted}; a {modality} checkpoint predicts {' or '.join(accepted)}."
         )
     if predicted == "disparity":
+        if claims.depth_space is not None:
+            raise CheckpointError(
+                f"The checkpoint claims to predict disparity, and depth as {claims.depth_space}; it can be one of them."
+            )
         return "disparity"
     return "log" if claims.depth_space == "log" else "depth"
 

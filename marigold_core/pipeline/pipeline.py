@@ -586,7 +586,7 @@ class MarigoldPipeline:
                     latent = self.encode(x.to(self.device, self.dtype))
                     focal_px = focal_length_px(size[1], photo.fov_x_deg or assumed_fov_x_deg(*size))
                     return Condition(latent, self.features(latent), size, view, grid, tiled, focal_px)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             release(self.device)
@@ -655,7 +655,7 @@ class MarigoldPipeline:
                     k += isinstance(event, Tensor)
                     yield event
                 continue
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # Outside the except block, so that the traceback no longer holds the tensors.

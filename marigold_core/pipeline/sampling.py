@@ -18,7 +18,9 @@ ACTIVATION_FACTOR = 200
 OUT_OF_MEMORY = (  # parts of messages
     "out of memory",  # MPS, and some libraries of CUDA
     "invalid buffer size",  # MPS, for a single tensor that is too large
+    "failed to allocate",  # Metal, for a buffer
     "alloc_failed",  # cuDNN and cuBLAS
+    "allocation_failed",  # cuDNN 9
     "can't allocate memory",  # the CPU of Linux and macOS
     "not enough memory",  # the CPU of Windows
 )
@@ -149,10 +151,11 @@ def members_that_fit(device: torch.device, latent: torch.Tensor, channels: int, 
     return max(1, min(at_most, int(free * SHARE_OF_FREE / member)))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell running out of memory (CUDA, MPS or CPU) from every other ``RuntimeError``; only CUDA's has a type."""
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Tell running out of memory (CUDA, MPS or CPU) from other errors; only that of CUDA and of NumPy has a type."""
     message = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in message for words in OUT_OF_MEMORY)
+    typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return typed or any(words in message for words in OUT_OF_MEMORY)
 
 
 def is_device_lost(error: BaseException) -> bool:

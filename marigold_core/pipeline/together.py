@@ -58,7 +58,7 @@ class TogetherPipeline(MarigoldPipeline):
             try:
                 found.update(zip(group, self._pass(rows), strict=True))
                 continue
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if len(group) == 1 or not is_out_of_memory(error):
                     raise
             release(self.device)

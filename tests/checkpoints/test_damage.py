@@ -160,6 +160,7 @@ def test_a_header_that_lies(folder: Path, header: object) -> None:
     [
         ("model_index.json", {"scale_invariant": "false"}),
         ("model_index.json", {"prediction_type": ["disparity"]}),
+        ("model_index.json", {"prediction_type": "disparity", "depth_space": "log"}),
         ("model_index.json", {"prediction_type": "distance"}),
         ("model_index.json", {"depth_space": "logarithm"}),
         ("model_index.json", {"vae": "AutoencoderKL"}),

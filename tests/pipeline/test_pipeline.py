@@ -164,17 +164,19 @@ MESSAGES = [
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate",
     "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes",
     "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "Failed to allocate private MTLBuffer for size 1",
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES)
-def test_tiles_last_for_one_photo_and_are_recorded(pipe, picture, monkeypatch, message):
+@pytest.mark.parametrize("error", [*map(RuntimeError, MESSAGES), MemoryError()])
+def test_tiles_last_for_one_photo_and_are_recorded(pipe, picture, monkeypatch, error):
     decode, failed = pipe.decode, []
 
     def starved(latent):
         if not pipe.vae.use_tiling and not failed:
             failed.append(1)
-            raise RuntimeError(message)
+            raise error
         return decode(latent)
 
     monkeypatch.setattr(pipe, "decode", starved)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated, Any, cast
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 TASK_PHOTOS = 32  # most of one task, whose outcomes come together
 TASKS_EACH = 16  # of every actor at least, so that the last ones end together
 FINISHED = ".marigold-finished"  # folder of the output
+CONNECT_S = 5.0  # that a cluster has to answer
 LIST_EVERY_S, LIST_MOST = 60.0, 10_000  # the list of finished photos is added to so often, and at so many
 
 
@@ -243,10 +246,15 @@ def _outcomes(
 def _connect(engine: Any, address: str) -> None:
     """Connect to a cluster, or begin one on this machine where there is none. Raises: SettingsError."""
     try:
+        if ":" in address:  # Ray itself tries for minutes
+            place = urlsplit(f"//{address.rpartition('//')[2]}")
+            socket.create_connection((place.hostname, place.port), CONNECT_S).close()
         engine.init(address or None, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SettingsError(f"There is no Ray cluster at {address or 'this machine'}: {reason}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0].rstrip(".")
+        raise SettingsError(
+            f"There is no Ray cluster at {address or 'this machine'}: {reason}; give the address of its head node."
+        ) from error
 
 
 def _room(resources: Mapping[str, float], options: ClusterOptions) -> tuple[float, float, int]:

@@ -206,7 +206,7 @@ class Report:
         """Print the table, the photos that failed last, and the sums; of very many photos those alone that failed."""
         if self._results and (failure := self._results.close()):
             self._output.print(failure, sys.stderr)
-        if not (self._quiet or self._as_json):
+        if self._rows and not (self._quiet or self._as_json):
             states = ("done", "kept", "failed")
             sums = ", ".join(f"{self.count(state)} {state}" for state in states if self.count(state))
             rows = sorted(self._rows, key=lambda row: row[1] == "failed")

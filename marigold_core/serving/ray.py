@@ -1,8 +1,8 @@
 """The endpoints on a Ray cluster, by Ray Serve: ``serve run marigold_core.serving.ray:app``.
 
 ``POST /predict_depth`` and so on, with names, arguments, ranges and refusals of ``serving.api``: files and arguments
-are fields of a form (multipart/form-data), lists are written as JSON or as a field more than once. The answer is a ZIP,
-or JSON with the files in it where the client accepts ``application/json``. ``GET /`` lists endpoints and arguments.
+are fields of a form (multipart/form-data), an empty one is null, a list is JSON or a field more than once. The answer
+is a ZIP, or JSON with the files in it for who accepts ``application/json``. ``GET /`` lists endpoints and arguments.
 
 One process reads requests and refuses what is wrong before it waits. Replicas, as many as the load asks for, each hold
 a loaded checkpoint; Ray Serve starts, ends and replaces them, and keeps the requests that wait.
@@ -14,13 +14,14 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +37,7 @@ from starlette.responses import JSONResponse, Response
 
 from marigold_core import load
 from marigold_core.checkpoints.registry import default_checkpoint
-from marigold_core.errors import MarigoldError
+from marigold_core.errors import MarigoldError, SettingsError
 from marigold_core.files import archive
 from marigold_core.serving.actors import ActorOptions, environment
 from marigold_core.serving.api.answers import Answer
@@ -54,6 +55,7 @@ ENDPOINT_OF = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 TOGETHER_ON_GPU = 4
 BATCH_WAIT_S = 0.005  # that a job waits for the next step of the others; less than a step
 FIRST_RETRY_S = 5.0  # told before any request has ended
+MOST_FILES = 16  # of a form that is read, so that those that are too many can be named
 MOST_READING = 256  # requests that are read or wait for an answer at once
 KEPT_BYTES = 256 * 2**20  # of results, between the model and their files
 ZIP, JSON = "application/zip", "application/json"
@@ -75,7 +77,14 @@ class ServeOptions(ActorOptions):
 
 def app(given: dict[str, Any]) -> Any:
     """Make the application for ``serve run`` or ``serve.run``, of options by name. Raises: SettingsError."""
-    options = ServeOptions(**{name: read_value(value) for name, value in given.items()})
+    try:
+        options = ServeOptions(**{name: read_value(value) for name, value in given.items()})
+    except SettingsError as error:
+        import click
+
+        if click.get_current_context(silent=True):  # ``serve run`` prints a trace of any other error
+            raise click.ClickException(str(error)) from None
+        raise
     gpus = options.gpus(resources())
     together = options.together or (TOGETHER_ON_GPU if gpus else 1)
     variables = {**environment(), **({"MARIGOLD_MODEL": options.checkpoint} if options.checkpoint else {})}
@@ -107,11 +116,11 @@ def resources() -> dict[str, float]:
 
 
 class RefusedError(Exception):
-    """A request is refused, with a status and a sentence."""
+    """A request is refused, with a status, a sentence and headers."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, **headers: str) -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.headers = status, headers
 
 
 class Reader:
@@ -127,24 +136,36 @@ class Reader:
         name = request.url.path.strip("/")
         try:
             if not name:
+                if request.method not in ("GET", "HEAD"):
+                    raise RefusedError(405, "GET lists the endpoints; POST goes to one of them.", allow="GET, HEAD")
                 return JSONResponse({endpoint.name: described(endpoint) for endpoint in ENDPOINTS})
             if name not in ENDPOINT_OF:
                 raise RefusedError(404, f"There is no endpoint {name!r}; there are {', '.join(ENDPOINT_OF)}.")
             if request.method != "POST":
-                raise RefusedError(405, f"Send the photo and the arguments of {name} by POST, as a form.")
+                raise RefusedError(405, f"Send the photo and the arguments of {name} by POST, as a form.", allow="POST")
+            if request.url.query:
+                raise RefusedError(422, f"{name} takes arguments as fields of the form, not after '?' in the address.")
             with tempfile.TemporaryDirectory(prefix="marigold-") as folder:
                 given, files = await read_form(ENDPOINT_OF[name], request, Path(folder))
-            as_json = JSON in request.headers.get("accept", "")
+            accept = request.headers.get("accept", "")
+            as_json = 0 < weight(accept, JSON) >= weight(accept, ZIP)
             began = time.monotonic()
             status, kind, content = await self._model.run.remote(name, given, files, as_json)
             self._last_s = time.monotonic() - began
-            return Response(content, status, media_type=kind)
+            headers = {"content-disposition": f'attachment; filename="{name}.zip"'} if kind == ZIP else None
+            return Response(content, status, headers, kind)
         except RefusedError as error:
-            return JSONResponse({"detail": str(error)}, error.status)
+            return JSONResponse({"detail": str(error)}, error.status, error.headers)
         except BackPressureError:
             wait_s = math.ceil(self._last_s)
             sentence = f"All replicas are busy and no more may wait; try again in {wait_s} s."
             return JSONResponse({"detail": sentence}, 503, {"retry-after": str(wait_s)})
+
+
+def weight(accept: str, kind: str) -> float:
+    """Return the weight that a header ``accept`` gives a type that it names, from 0 to 1, else 0."""
+    found = re.search(rf"{kind}(?![^\s;,])(?:[^,]*;\s*q=(\d(?:\.\d*)?))?", accept.lower())
+    return float(found[1] or 1) if found else 0.0
 
 
 async def read_form(
@@ -156,7 +177,7 @@ async def read_form(
     """
     limit = FILE_LIMIT * len(endpoint.files) + JSON_LIMIT
     checked = Request(request.scope, LimitedBody(request.receive, limit))
-    most = {"max_files": len(endpoint.files), "max_fields": JSON_LIMIT // 16, "max_part_size": JSON_LIMIT}
+    most = {"max_files": MOST_FILES, "max_fields": JSON_LIMIT // 16, "max_part_size": JSON_LIMIT}
     try:
         if declared_length(request.scope) > limit:
             raise BodyRefusedError
@@ -164,13 +185,16 @@ async def read_form(
     except BodyRefusedError:
         raise RefusedError(413, f"Files may have {FILE_LIMIT // 10**6} MB each, and a minute to arrive.") from None
     except (MultiPartException, HTTPException, ClientDisconnect):
-        raise RefusedError(400, "This could not be read; send files and arguments as multipart/form-data.") from None
+        sentence = f"This could not be read; send up to {MOST_FILES} files, and arguments, as multipart/form-data."
+        raise RefusedError(400, sentence) from None
     try:
         named, files = await take_apart(endpoint, form)
     finally:
         await form.close()
     try:
-        given = endpoint.read(named)
+        given, first = endpoint.read(named), next(iter(endpoint.files))
+        if first not in files:
+            raise RefusedError(422, f"Give a {first}: send it as a file of a form, multipart/form-data.")
         found = await asyncio.to_thread(fault, endpoint, {**given, **write(files, folder)})
     except MarigoldError as error:
         raise RefusedError(422, str(error)) from None
@@ -184,38 +208,52 @@ async def take_apart(endpoint: Endpoint, form: FormData) -> tuple[dict[str, Any]
     named: dict[str, Any] = {}
     files: dict[str, tuple[str, bytes]] = {}
     for name in form:
-        values = form.getlist(name)
-        upload = values[0]
-        if isinstance(upload, UploadFile) and name in endpoint.files:
-            if (upload.size or 0) > FILE_LIMIT:
-                raise RefusedError(413, f"{name} may have {FILE_LIMIT // 10**6} MB.")
-            ending = Path(upload.filename or "").suffix[:16]
-            files[name] = (ending if ending[1:].isalnum() else "", await upload.read())
-        elif isinstance(upload, UploadFile) or name in endpoint.files:
-            raise RefusedError(422, f"{name} is {'no' if name not in endpoint.files else 'a'} file of {endpoint.name}.")
+        values = [value for value in map(read_value, form.getlist(name)) if value is not None]
+        if name in endpoint.files:
+            if len(values) > 1:
+                raise RefusedError(422, f"{name} was given twice; send one file.")
+            for upload in values:
+                if not isinstance(upload, UploadFile):
+                    raise RefusedError(422, f"{name} is a file of {endpoint.name}.")
+                if (upload.size or 0) > FILE_LIMIT:
+                    raise RefusedError(413, f"{name} may have {FILE_LIMIT // 10**6} MB.")
+                ending = Path(upload.filename or "").suffix[:16]
+                files[name] = (ending if ending[1:].isalnum() else "", await upload.read())
+        elif any(isinstance(value, UploadFile) for value in values):
+            raise RefusedError(422, f"{name} is no file of {endpoint.name}.")
+        elif values and (depth := list_depth(endpoint.schemas().get(name, {}))):
+            named[name] = [one for value in values for one in (value if is_nested(value, depth) else [value])]
         else:
-            read = [read_value(value) for value in values]
-            named[name] = read if len(read) > 1 or (takes_list(endpoint, name) and not is_list(read[0])) else read[0]
+            named[name] = values if len(values) > 1 else values[0] if values else None
     return named, files
 
 
 def read_value(written: object) -> Any:
-    """Read a value that is written as JSON; what is no JSON is text."""
-    try:
-        return json.loads(written) if isinstance(written, str) else written
-    except (ValueError, RecursionError):
+    """Read a value that is written as JSON or as Python does; nothing is null, whole numbers are integers."""
+    if not isinstance(written, str):
         return written
+    known = {"": None, "None": None, "True": True, "False": False}
+    with suppress(ValueError, RecursionError):
+        return known[written] if written in known else json.loads(written, parse_float=_number)
+    with suppress(ValueError):
+        return _number(written)  # such as .5
+    return written
 
 
-def is_list(value: object) -> bool:
-    """Return whether a value is a list, or null, which stands for one."""
-    return value is None or isinstance(value, list)
+def _number(written: str) -> float:
+    value = float(written)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
-def takes_list(endpoint: Endpoint, name: str) -> bool:
-    """Return whether an argument takes a list."""
-    schema = endpoint.schemas().get(name, {})
-    return any("items" in part for part in (schema, *schema.get("anyOf", [])))
+def list_depth(schema: Mapping[str, Any]) -> int:
+    """Return how deep a value of a JSON schema is nested: 2 for a list of rows, 0 where it is no list."""
+    below = [list_depth(part) for part in schema.get("anyOf", [])]
+    return max(below, default=1 + list_depth(schema["items"]) if "items" in schema else 0)
+
+
+def is_nested(value: object, depth: int) -> bool:
+    """Return whether a value is a list of that depth; an empty one may be of any."""
+    return depth == 0 or (isinstance(value, list) and (not value or is_nested(cast(Any, value[0]), depth - 1)))
 
 
 def described(endpoint: Endpoint) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
+import click
 import httpx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from ray.serve.exceptions import BackPressureError
+from starlette.datastructures import FormData
 from starlette.requests import Request
 
 from marigold_core import Settings, load
@@ -78,6 +81,7 @@ def test_answers_are_what_the_library_makes(ask: Ask, png: bytes, tiny_depth: Pa
     form = {**QUICK, "ensemble_size": "3", "seed": "7", "formats": ["npy", "uncertainty"]}
     answer = ask("POST", "/predict_depth", data=form, files={"photo": ("x.png", png)})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip"), answer.text
+    assert answer.headers["content-disposition"] == 'attachment; filename="predict_depth.zip"'
     settings = Settings(num_inference_steps=1, processing_resolution=64, ensemble_size=3, seed=7)
     found = load(tiny_depth, device="cpu")(png, settings)
     with ZipFile(io.BytesIO(answer.content)) as bundle:
@@ -108,7 +112,24 @@ def test_two_files_and_lists_of_numbers(ask: Ask, png: bytes) -> None:
     [
         ("POST", "/nope", {}, 404, "There is no endpoint 'nope'; there are predict_depth, "),
         ("GET", "/predict_depth", {}, 405, "Send the photo and the arguments of predict_depth by POST, as a form."),
-        ("POST", "/predict_depth", {}, 422, "Give a photo: a file of yours, which is uploaded first."),
+        ("DELETE", "/", {}, 405, "GET lists the endpoints; POST goes to one of them."),
+        ("POST", "/", {}, 405, "GET lists the endpoints"),
+        (
+            "PNG",
+            "/predict_depth/?seed=3",
+            {},
+            422,
+            "predict_depth takes arguments as fields of the form, not after '?'",
+        ),
+        ("POST", "/predict_depth", {}, 422, "Give a photo: send it as a file of a form, multipart/form-data."),
+        ("JSON", "/predict_depth", {"seed": 3}, 422, "Give a photo: send it as a file of a form"),
+        ("PNG photo", "/predict_depth", {}, 422, "photo was given twice; send one file."),
+        ("PNG", "/predict_depth", {"photo": "hello"}, 422, "photo was given twice; send one file."),
+        ("PNG depth", "/predict_depth", {}, 422, "depth is no file of predict_depth."),
+        ("PNG seed", "/predict_depth", {"seed": "3"}, 422, "seed is no file of predict_depth."),
+        ("PNG", "/import_depth", {"depth": "x"}, 422, "depth is a file of import_depth."),
+        ("PNG", "/import_depth", {"depth": ""}, 422, "This photo carries no depth map; "),
+        ("PNG", "/import_depth", {"depth": "null"}, 422, "This photo carries no depth map; "),
         ("POST", "/predict_depth", {"photo": "/etc/passwd"}, 422, "photo is a file of predict_depth."),
         ("POST", "/predict_depth", {"x": "1"}, 422, "predict_depth has no argument 'x'; it takes photo, "),
         ("PNG", "/predict_depth", {"ensemble_size": "99"}, 422, "ensemble_size must be less than or equal to 20"),
@@ -116,20 +137,67 @@ def test_two_files_and_lists_of_numbers(ask: Ask, png: bytes) -> None:
         ("PNG", "/predict_depth", {"seed": ["1", "2"]}, 422, "seed must be "),
         ("PNG", "/predict_depth", {"checkpoint": "/root"}, 422, "There is no checkpoint '/root' here; choose one of "),
         ("PNG", "/calibrate", {"anchors": "[[1, 2]]"}, 422, "anchors"),
-        ("BODY", "/predict_depth", {}, 400, "This could not be read; send files and arguments as multipart/form-data."),
+        ("PNG" + " photo" * 16, "/predict_depth", {}, 400, "This could not be read; send up to 16 files"),
+        ("BODY", "/predict_depth", {}, 400, "This could not be read; send up to 16 files, and arguments, as multipart"),
     ],
 )
 def test_what_is_wrong_is_refused_in_a_sentence_before_it_waits(
     method: str, path: str, form: dict[str, Any], status: int, sentence: str, png: bytes
 ) -> None:
     how: dict[str, Any] = {"data": form} if form else {}
-    if method == "PNG":
-        how["files"] = {"photo": png}
+    if method.startswith("PNG"):
+        how["files"] = [(name, png) for name in ("photo", *method.split()[1:])]
+    if method == "JSON":
+        how = {"json": form}
     if method == "BODY":
         how = {"content": b"--x", "headers": {"content-type": "multipart/form-data"}}
-    answer = ask_of(None)(method if method == "GET" else "POST", path, **how)  # no replica is asked
-    assert answer.status_code == status
+    answer = ask_of(None)(method if method in ("GET", "DELETE") else "POST", path, **how)  # no replica is asked
+    assert answer.status_code == status and ("allow" in answer.headers) == (status == 405)
     assert answer.json()["detail"].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        ({"near_clip": ".9"}, {"near_clip": 0.9}),
+        ({"follow_outlines": "True"}, {"follow_outlines": True}),
+        ({"seed": "1.0"}, {"seed": 1}),
+        ({"seed": "", "formats": "None"}, {"seed": 0, "formats": None}),
+        ({"formats": ["npy", '["color"]']}, {"formats": ["npy", "color"]}),
+        ({"formats": "[]"}, {"formats": []}),
+    ],
+)
+def test_what_is_plain_is_understood(form: dict[str, Any], found: dict[str, Any], png: bytes) -> None:
+    async def run(name: str, given: dict[str, Any], *_: object) -> ray.Reply:
+        return 200, ray.JSON, json.dumps(given).encode()
+
+    read = ask_of(run)("POST", "/predict_depth", data=form, files={"photo": png}).json()
+    assert {name: read[name] for name in found} == found
+
+
+@pytest.mark.parametrize("rows", [["[10, 20, 2]"], ["[10, 20, 2]", "[50, 20, 4]"], ["[[10, 20, 2]]", "[50, 20, 4]"]])
+def test_a_row_of_numbers_is_a_list_of_one(rows: list[str]) -> None:
+    fields = FormData([("anchors", row) for row in rows])
+    given, _ = asyncio.run(ray.take_apart(ray.ENDPOINT_OF["import_depth"], fields))
+    assert given["anchors"] == [[10, 20, 2], [50, 20, 4]][: len(rows)]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json;q=0", ray.ZIP),
+        ("application/json;q=0.5, application/zip", ray.ZIP),
+        ("application/json-seq, */*", ray.ZIP),
+        ("Application/JSON, text/plain, */*", ray.JSON),
+        ("application/zip;q=0.1, application/json; charset=utf-8; q=0.2", ray.JSON),
+    ],
+)
+def test_json_is_for_who_accepts_it(accept: str, kind: str, png: bytes) -> None:
+    async def run(name: str, given: object, files: object, as_json: bool) -> ray.Reply:
+        return 200, ray.JSON if as_json else ray.ZIP, b""
+
+    answer = ask_of(run)("POST", "/predict_depth", files={"photo": png}, headers={"accept": accept})
+    assert answer.headers["content-type"] == kind
 
 
 def test_too_large_files_are_refused_while_they_are_received(monkeypatch, png: bytes) -> None:
@@ -181,3 +249,5 @@ def test_options_are_checked_and_no_cluster_is_needed_for_them() -> None:
     assert ray.app({"max_replicas": "3", "checkpoint": "nano", "device": "cpu"})  # as ``serve run`` does
     with pytest.raises(SettingsError, match="max_replicas must be"):
         ray.app({"max_replicas": "none"})
+    told = CliRunner().invoke(click.command()(lambda: ray.app({"min_replicas": "0"})))  # as ``serve run`` does
+    assert told.exit_code == 1 and told.output.startswith("Error: min_replicas must be")

@@ -20,7 +20,7 @@ PLACES = {
     "starlette": {"serving", "ui", "app"},
     "spaces": set(),  # by name, where the host has it
     "ray": {"serving", "cli"},
-    "click": {"serving"},  # which comes with Ray, whose own command line it is
+    "click": {"serving"},
     "upath": {"cli"},
     "av": {"video"},
     "cv2": {"video"},

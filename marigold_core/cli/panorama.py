@@ -1,5 +1,6 @@
 """The command ``panorama``: a 360-degree panorama becomes distances and a mesh around the camera."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def panorama(
 
     It is equirectangular: twice as wide as high. Six overlapping views are predicted, aligned and blended.
     """
+    from marigold_core.files.manifest import left_out_of
     from marigold_core.files.panorama import NAMES, save_panorama
     from marigold_core.pipeline.panorama import Panorama, check_full, stream_panorama
 
@@ -37,6 +39,8 @@ def panorama(
             if isinstance(event, Panorama):
                 files = save_panorama(event, folder, mesh=mesh, colours=colours, overwrite=run.overwrite)
                 if not run.quiet:
+                    if lacks := left_out_of(files["record"]):
+                        print(lacks, file=sys.stderr)
                     print(f"Views differ by {event.seam:.1%} where they overlap.", *files.values(), sep="\n")
             else:
                 bar.show(event)

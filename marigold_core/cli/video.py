@@ -87,5 +87,7 @@ def video(
                 bar.show(event)
     if made and not run.quiet:
         scenes = f"{made.scenes} scene{'s' * (made.scenes != 1)}"
-        print(f"{made.frames} frames, {scenes}.", *made.notes, *made.files.values(), sep="\n")
+        print(f"{made.frames} frames, {scenes}.", *made.files.values(), sep="\n")
+        for note in made.notes:
+            print(note, file=sys.stderr)
     return ALL_DONE

@@ -4,6 +4,7 @@ It holds no time, no path and nothing of the photo's metadata, so the same run w
 """
 
 import hashlib
+import json
 import platform
 from collections.abc import Sequence
 from importlib import metadata
@@ -165,9 +166,9 @@ def describe(
 
 
 def left_out_of(path: Path) -> str | None:
-    """Say which files a result lacks by its manifest, and why; None where it has all."""
-    record = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    return " ".join(f"{name} was left out: {why}" for name, why in record.left_out.items()) or None
+    """Say which files a result lacks by its manifest or record, and why; None where it has all."""
+    left_out: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["left_out"]
+    return " ".join(f"{name} was left out: {why}" for name, why in left_out.items()) or None
 
 
 def _png16_range(prediction: Prediction, colours: ColourSettings) -> Range:

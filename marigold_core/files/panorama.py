@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from marigold_core import storage
+from marigold_core.errors import ExportError
 from marigold_core.files import manifest
 from marigold_core.geometry import preview, sphere
 from marigold_core.images.colormaps import depth_to_rgb, stretch
@@ -35,12 +36,21 @@ def save_panorama(
 ) -> dict[str, Path]:
     """Write distances, their pictures, the mesh and a record into a folder -> the path of each by name.
 
+    Where the cuts leave no mesh the others are written, and the record says so.
+
     Raises:
-        ExportError: a file exists already, the cuts leave no mesh, or the disk refuses.
+        ExportError: a file exists already, or the disk refuses.
     """
     mesh, colours = mesh or ClippedSettings(), colours or ColourSettings()
     paths = {name: Path(folder) / file for name, file in NAMES.items()}
     storage.refuse_existing(paths.values(), overwrite)
+    left_out = dict[str, str]()
+    try:
+        mesh_file = {"glb": _glb(panorama, mesh)}
+    except ExportError as error:
+        mesh_file, unwritten = {}, paths.pop("glb")
+        left_out[unwritten.name] = str(error)
+        storage.remove(unwritten)  # of an earlier run
     nearest = float(panorama.distance.min())
     unit = (panorama.distance - nearest) / ((1 - nearest) or 1.0)
     shown = stretch(unit, colours.range_from, colours.range_to)
@@ -55,13 +65,14 @@ def save_panorama(
         "checkpoint": panorama.view.checkpoint,
         "checkpoint_sha256": panorama.view.checkpoint_sha256,
         "settings": panorama.view.settings.model_dump(mode="json"),
+        "left_out": left_out,
         "versions": manifest.versions(),
     }
     written = {
         "npy": _npy(panorama.distance),
         "png16": _png(levels),
         "color": _png(picture),
-        "glb": _glb(panorama, mesh),
+        **mesh_file,
         "record": (json.dumps(record, indent=2) + "\n").encode(),
     }
     for name, content in written.items():

@@ -89,7 +89,9 @@ def save(
         except ExportError as error:
             if formats is not None or save_for:
                 raise
-            left_out[paths.pop(name).name] = str(error)
+            unwritten = paths.pop(name)
+            left_out[unwritten.name] = str(error)
+            storage.remove(unwritten)  # of an earlier run
             continue
         storage.write_bytes(paths[name], written)
         hashes[paths[name].name] = manifest.sha256(written)

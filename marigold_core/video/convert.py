@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,7 +107,8 @@ def predict_video(
     Raises:
         VideoError: the video cannot be read.
         SettingsError: a setting is out of range.
-        ExportError: ``folder`` holds a finished result already, or the disk refuses.
+        ExportError: ``folder`` holds a finished result already, the cuts leave nothing of all that is asked for, or the
+            disk refuses.
     """
     for event in stream_video(pipe, source, folder, settings, video, mesh=mesh, colours=colours):
         if isinstance(event, VideoResult):
@@ -150,10 +151,13 @@ def stream_video(
     low, high = kept.range()
     template = _template(pipe, settings)
     writing = Writing(clip, kept, template, (low, high), video, mesh or FrameSettings(), colours or ColourSettings())
-    files: dict[str, Path] = {}
+    files = dict[str, Path]()
     for name in dict.fromkeys(video.video_formats):
         files[name] = yield from writing.clip_file(name) if name in CLIPS else writing.frame_files(name)
-    notes = [note for note in (clip.note, writing.note) if note]
+    files = {name: path for name, path in files.items() if path.exists()}
+    if not files:
+        raise ExportError(next(iter(writing.left_out.values())))
+    notes = [note for note in (clip.note, writing.note, *writing.lacks()) if note]
     files |= {"table": folder / TABLE, "record": folder / RECORD}
     storage.write_bytes(files["table"], kept.table(clip))
     record = {
@@ -167,6 +171,7 @@ def stream_video(
         "frames": kept.count,
         "scenes": kept.scenes,
         "notes": notes,
+        "left_out": writing.left_out,
         "versions": manifest.versions(),
     }
     storage.write_json(files["record"], record)
@@ -319,7 +324,15 @@ class Writing:
     video: VideoSettings
     mesh: FrameSettings
     colours: ColourSettings
-    note: str | None = None  # what was left out
+    note: str | None = None  # which sound was left out
+    left_out: dict[str, str] = field(default_factory=dict[str, str])  # files of frames that the cuts leave empty -> why
+
+    def lacks(self) -> Iterator[str]:
+        """Say of each folder of frames how many it lacks, and why."""
+        for folder, _ in FRAMES.values():
+            whys = [why for file, why in self.left_out.items() if file.startswith(f"{folder}/")]
+            if whys:
+                yield f"{folder} was left out for {len(whys)} of {self.kept.count} frames: {whys[0]}"
 
     def clip_file(self, name: VideoFormat) -> Generator[Progress, None, Path]:
         """Write an MP4 file -> its path. Raises: ExportError."""
@@ -342,16 +355,24 @@ class Writing:
         return path
 
     def frame_files(self, name: VideoFormat) -> Generator[Progress, None, Path]:
-        """Write a file a frame, those that are there already aside -> their folder. Raises: ExportError."""
+        """Write a file a frame, those that are there already aside -> their folder, absent where all are left out.
+
+        Raises: ExportError where the disk refuses.
+        """
         place, ending = FRAMES[name]
         folder, write = self.kept.folder.parent / place, FILES[name][1]
+        mesh = MeshSettings(**self.mesh.model_dump())
         with closing(self.clip.frames()) as frames:
             for number, frame in zip(range(self.kept.count), frames, strict=False):
                 path = folder / f"{number:06d}.{ending}"
                 if not path.exists():
                     made = self._prediction(number, frame.pixels)
-                    mesh = MeshSettings(**self.mesh.model_dump())
-                    storage.write_bytes(path, write(Content(made, mesh, self.colours)))
+                    try:
+                        content = write(Content(made, mesh, self.colours))
+                    except ExportError as error:
+                        self.left_out[f"{place}/{path.name}"] = str(error)
+                    else:
+                        storage.write_bytes(path, content)
                 yield Progress(number + 1, self.kept.count, f"writing {place}")
         return folder
 

@@ -112,6 +112,7 @@ def test_a_real_checkpoint_on_the_command_line(tmp_path: Path, tiny_depth: Path,
     photo.save(tmp_path / "around.png", save_all=True, append_images=[photo.rotate(180)])
     words = ["panorama", tmp_path / "around.png", "-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu"]
     words += ["--num-inference-steps", "1", "--processing-resolution", "32"]
+    empty = ["--near-clip", "0.95", "--far-clip", "0.96", "--max-triangles", "1000", "--overwrite"]
     assert cli.main([str(word) for word in words]) == cli.ALL_DONE
     told = capsys.readouterr()
     assert "where they overlap" in told.out and "several pictures" in told.err
@@ -119,3 +120,8 @@ def test_a_real_checkpoint_on_the_command_line(tmp_path: Path, tiny_depth: Path,
     assert record["note"] in told.err
     assert len(list((tmp_path / "out" / "around").iterdir())) == 5
     assert cli.main([str(word) for word in words]) == cli.USAGE
+    assert cli.main([*map(str, words), *empty]) == cli.ALL_DONE
+    assert "panorama.glb was left out: The cuts leave nothing" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "around" / NAMES["record"]).read_text())
+    left = {path.name for path in (tmp_path / "out" / "around").iterdir()}
+    assert left == {*NAMES.values()} - {"panorama.glb"} and [*record["left_out"]] == ["panorama.glb"]

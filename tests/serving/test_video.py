@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from marigold_core.errors import SettingsError
+from marigold_core.images.photo import load_photo
 from marigold_core.serving import video
 from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.serving.jobs import Service
@@ -37,6 +38,19 @@ def test_all_frames_together_are_bounded(service: Service, clip: Path, tiny_dept
     with pytest.raises(SettingsError, match="is too much for one run"):
         list(video.run_clip(predictor, clip, tmp_path / "made", settings, VideoSettings()))
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["panorama", "video"])
+def test_what_the_cuts_leave_empty_is_noted(name: str, service, clip: Path, tiny_depth: Path, monkeypatch):
+    monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
+    endpoint = next(one for one in ENDPOINTS if one.name == name)
+    source: Any = clip if name == "video" else load_photo(np.zeros((32, 64, 3), np.uint8))
+    given: dict[str, Any] = {**endpoint.complete([source, *[None] * len(endpoint.arguments)])}
+    given |= {"num_inference_steps": 1, "processing_resolution": 32, "near_clip": 0.95, "far_clip": 0.951}
+    given |= {"video_formats": ["ply", "png16"], "max_triangles": 1000} if name == "video" else {}
+    *_, answer = endpoint.run(service, given)
+    assert "was left out" in answer["note"] and "The cuts leave nothing" in answer["note"]
+    assert "png16" in answer and answer["record"]["left_out"]
 
 
 def test_a_call_that_is_stopped_leaves_no_files(service, clip: Path, tiny_depth: Path, monkeypatch):

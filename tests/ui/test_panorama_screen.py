@@ -64,3 +64,9 @@ def test_it_is_offered_for_a_panorama_and_gives_a_mesh_all_around(tab: page.Phot
     assert str(updates[-1][screen.files]).count(" download>") == 5
     assert "figcaption a[download]" in CSS.read_text(encoding="utf-8")  # as buttons
     assert updates[-1][tab.controller.actions.run].constructor_args["interactive"]
+
+    shape = tab.controller.mesh.widgets
+    values |= {shape["near_clip"]: 0.95, shape["far_clip"]: 0.96}
+    *_, last = screen.on_make(values)
+    assert "panorama.glb was left out: The cuts leave nothing" in str(last[tab.controller.status])
+    assert last[screen.unseen] is None and str(last[screen.files]).count(" download>") == 4

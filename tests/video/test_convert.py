@@ -14,6 +14,7 @@ import trimesh
 
 from marigold_core import ExportError, Settings, VideoError
 from marigold_core.prediction import Progress
+from marigold_core.settings import FrameSettings
 from marigold_core.video.clips import Clip
 from marigold_core.video.convert import predict_video, stream_video
 from marigold_core.video.settings import VideoSettings
@@ -202,6 +203,20 @@ def test_sound_that_mp4_does_not_hold_is_left_out_with_a_sentence(place, tmp_pat
     assert made.notes == ("The sound is pcm_s16le, which MP4 players do not expect; it was left out.",)
     silent = VideoSettings(silent=True)
     assert predict_video(PlantedPipe(depths_of(place, 6)), source, tmp_path / "b", video=silent).notes == ()
+
+
+def test_frames_that_the_cuts_leave_empty_leave_the_other_files(place, tmp_path: Path) -> None:
+    """A flat clip; where nothing at all is left the run goes on with other files, and predicts no frame anew."""
+    source, mesh = write_clip(tmp_path / "a.mp4", frames_of(place, 2)), FrameSettings(near_clip=0.95, far_clip=0.96)
+    alone, beside = VideoSettings(video_formats=("ply",)), VideoSettings(video_formats=("glb", "ply", "exr", "png16"))
+    with pytest.raises(ExportError, match="cuts leave nothing"):
+        flat = PlantedPipe([np.full((72, 96), 0.5, np.float32)] * 2)
+        predict_video(flat, source, tmp_path / "out", video=alone, mesh=mesh)
+    made = predict_video(PlantedPipe([]), source, tmp_path / "out", video=beside, mesh=mesh)
+    assert set(made.files) == {"exr", "png16", "table", "record"} and len(list(made.files["exr"].iterdir())) == 2
+    record = json.loads(made.files["record"].read_text())
+    assert made.notes[0].startswith("frames_points was left out for 2 of 2 frames: The cuts leave nothing")
+    assert len(made.notes) == 2 and {"frames_mesh/000000.glb", "frames_points/000001.ply"} <= {*record["left_out"]}
 
 
 def _sound_alone(path: Path) -> None:

@@ -119,6 +119,7 @@ class PanoramaResult(TypedDict, total=False):
     color: FileData
     glb: FileData
     record: dict[str, Any]
+    note: str
     progress: str
 
 
@@ -134,6 +135,7 @@ class VideoResult(TypedDict, total=False):
     glb: FileData
     table: FileData
     record: dict[str, Any]
+    note: str
     progress: str
 
 

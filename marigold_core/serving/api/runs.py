@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from marigold_core.calibration.calibrate import Hints, calibrate, check_hints, measured
 from marigold_core.checkpoints.registry import Checkpoint
+from marigold_core.files.manifest import left_out_of
 from marigold_core.files.panorama import save_panorama
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.panorama import stream_panorama
@@ -94,9 +95,9 @@ def run_panorama(service: Service, given: Arguments) -> Iterator[Answer]:
         if isinstance(event, Progress):
             yield {"progress": event.stage}
         else:
-            yield describe_files(
-                save_panorama(event, service.new_folder(), mesh=mesh, colours=take(ColourSettings, given))
-            )
+            files = save_panorama(event, service.new_folder(), mesh=mesh, colours=take(ColourSettings, given))
+            lacks = left_out_of(files["record"])
+            yield describe_files(files) | ({"note": lacks} if lacks else {})
 
 
 def run_video(service: Service, given: Arguments) -> Iterator[Answer]:
@@ -110,7 +111,7 @@ def run_video(service: Service, given: Arguments) -> Iterator[Answer]:
                 if isinstance(event, Progress):
                     yield {"progress": event.stage or "predicting"}
                 else:
-                    yield describe_files(event.files)
+                    yield describe_files(event.files) | ({"note": " ".join(event.notes)} if event.notes else {})
                     is_done = True
     finally:
         if not is_done:  # a call that is stopped does not go on

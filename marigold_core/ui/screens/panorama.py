@@ -15,6 +15,7 @@ from PIL import Image
 
 from marigold_core import storage
 from marigold_core.errors import ExportError
+from marigold_core.files.manifest import left_out_of
 from marigold_core.files.panorama import save_panorama
 from marigold_core.geometry.preview import centred
 from marigold_core.pipeline.panorama import Panorama, is_full, stream_panorama
@@ -132,13 +133,15 @@ class PanoramaScreen(Screen):
         folder = Path(get_upload_folder()) / secrets.token_hex(16)
         mesh, colours = self.controller.mesh.read(values), self.controller.colours.read(values)
         files = save_panorama(made, folder, mesh=mesh, colours=colours)
-        scene = folder / "shown.glb"
-        storage.write_bytes(scene, centred(files["glb"].read_bytes(), about_origin=True))
+        lacks, scene = left_out_of(files["record"]), None
+        if not lacks:
+            storage.write_bytes(scene := folder / "shown.glb", centred(files["glb"].read_bytes(), about_origin=True))
+        told = panorama_text.MADE_EMPTY if lacks else panorama_text.MADE
         links = [(panorama_text.FILES[name], file_address(path)) for name, path in files.items()]
         with Image.open(files["color"]) as coloured:
             picture = file_address(preview(np.asarray(coloured)))
         return {
-            **self.controller.show_result(shown, panorama_text.MADE.format(seam=made.seam), values),
-            self.unseen: str(scene),
+            **self.controller.show_result(shown, told.format(seam=made.seam, lacks=lacks), values),
+            self.unseen: scene and str(scene),
             self.files: render("panorama", picture=picture, label=panorama_text.PICTURE, files=links),
         }

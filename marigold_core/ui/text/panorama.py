@@ -7,6 +7,7 @@ ABOUT = (
 )
 MAKE = "Predict all around"
 MADE = "Distances all around; views differ by {seam:.1%} where they overlap. Drag to look around."
+MADE_EMPTY = "Distances all around; views differ by {seam:.1%} where they overlap. {lacks}"
 PICTURE = "Distances, from near to far in the colours of depth"
 FILES = {
     "glb": "Mesh (GLB)",

@@ -228,7 +228,8 @@ def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None)
         low, high = found.ends or (known.min(initial=np.inf), known.max(initial=-np.inf))
         if not low < high:
             raise ImageError(
-                "The depth map has one value or none in all its pixels, so it tells near from far nowhere."
+                f"The depth map has one value or none below {depth_map.NO_HIT:,.0f} in all its pixels, so it tells near"
+                " from far nowhere."
             )
         share = np.clip((values - low) / (high - low), 0, 1)
         return 1 - share if full.greater == "nearer" else share
@@ -245,7 +246,7 @@ def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None)
         x, y = pixel_rays(depth.shape, fov_x_deg)
         depth = depth / np.sqrt(x * x + y * y + 1)
     if not np.isfinite(depth).any():
-        raise ImageError("The depth map has no value above 0 in any pixel.")
+        raise ImageError(f"The depth map has no value above 0 and below {depth_map.NO_HIT:,.0f} in any pixel.")
     return depth / np.nanmax(depth) if full.kind == "scale" else depth
 
 

@@ -16,13 +16,14 @@ from marigold_core.geometry.camera import field_of_view, focal_length_px, metric
 from marigold_core.geometry.depth_filters import sharpen, without_specks
 from marigold_core.images.colormaps import to_unit, value_range
 from marigold_core.prediction import Prediction
-from marigold_core.settings import MeshSettings
+from marigold_core.settings import ClippedSettings, MeshSettings
 
 GRID_PX = 1024  # longest side of the grid that geometry is made on
 TEXTURE_PX = 2048  # longest side of the mesh's texture
 GRID_SHARES = (4, 2, 1)  # triangles of the grid for one of the mesh; the last needs no simplification
 NO_SPREAD = "uncertainty_cut needs 3 or more members (ensemble_size); a depth map from elsewhere has none."
-NOTHING_LEFT = "The cuts leave nothing; give edge_cut 0, uncertainty_cut 0, near_clip 0 and far_clip 1 to keep all."
+HOLES = "The holes of the depth map leave nothing: no three neighbouring pixels have values; give one with fewer holes."
+KEEP_ALL = {"edge_cut": 0, "uncertainty_cut": 0, "near_clip": 0, "far_clip": 1}
 
 _SIMPLIFIER = threading.Lock()  # the library keeps its one mesh in global variables
 
@@ -123,6 +124,12 @@ def cut_faces(z: np.ndarray, kept: np.ndarray, edge_cut: float) -> np.ndarray:
     return faces[(halves & without_specks(np.logical_or(*halves))).ravel()]
 
 
+def nothing_left(settings: ClippedSettings, *, holes: bool = False) -> ExportError:
+    """Say that nothing is left, because of the cuts that are set, or because of ``holes`` whatever is cut."""
+    cuts = [f"{name} {keeps}" for name, keeps in KEEP_ALL.items() if getattr(settings, name, keeps) != keeps]
+    return ExportError(HOLES if holes else f"The cuts leave nothing; give {' and '.join(cuts)} to keep all.")
+
+
 def _surface(prediction: Prediction, grid_triangles: int, settings: MeshSettings) -> tuple[np.ndarray, np.ndarray]:
     """Depth on a grid of at most ``grid_triangles`` -> (vertices [N, 3], faces [M, 3]), cut and simplified.
 
@@ -132,7 +139,8 @@ def _surface(prediction: Prediction, grid_triangles: int, settings: MeshSettings
     grid = sample_depth(prediction, grid_triangles, settings)
     faces = cut_faces(grid.z, grid.kept, settings.edge_cut)
     if not len(faces):
-        raise ExportError(NOTHING_LEFT)
+        known = None if prediction.missing is None else ~prediction.missing[grid.index]
+        raise nothing_left(settings, holes=known is not None and not len(cut_faces(grid.z, known, 0)))
     used = np.zeros(grid.z.size, bool)
     used[faces] = True
     vertices = np.stack([grid.x, grid.y, np.log(grid.z)], axis=-1).reshape(-1, 3)[used]

@@ -3,9 +3,8 @@
 import numpy as np
 import trimesh
 
-from marigold_core.errors import ExportError
 from marigold_core.geometry.depth_filters import edge_mask, without_specks
-from marigold_core.geometry.mesh import GRID_SHARES, NOTHING_LEFT, sample_depth
+from marigold_core.geometry.mesh import GRID_SHARES, nothing_left, sample_depth
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings
 
@@ -28,6 +27,7 @@ def sample_points(prediction: Prediction, settings: MeshSettings) -> tuple[np.nd
     grid = sample_depth(prediction, GRID_SHARES[0] * settings.max_triangles, settings)
     kept = without_specks(grid.kept & ~edge_mask(grid.z, settings.edge_cut))
     if not kept.any():
-        raise ExportError(NOTHING_LEFT)
+        missing = prediction.missing
+        raise nothing_left(settings, holes=missing is not None and not without_specks(~missing[grid.index]).any())
     pixels = np.arange(prediction.values.size).reshape(prediction.values.shape)
     return np.stack([grid.x * grid.z, grid.y * grid.z, grid.z], axis=-1)[kept], pixels[grid.index][kept]

@@ -14,10 +14,9 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
-from marigold_core.errors import ExportError
 from marigold_core.geometry.camera import focal_length_px, pixel_rays
 from marigold_core.geometry.depth_filters import ndimage, sharpen
-from marigold_core.geometry.mesh import NOTHING_LEFT, TEXTURE_PX, cut_faces, sample_grid
+from marigold_core.geometry.mesh import TEXTURE_PX, cut_faces, nothing_left, sample_grid
 from marigold_core.settings import ClippedSettings
 
 FACES = ("front", "right", "back", "left", "up", "down")
@@ -145,7 +144,7 @@ def sphere_mesh(distance: np.ndarray, photo: np.ndarray, settings: ClippedSettin
     kept = (r >= settings.near_clip * r.max()) & (r <= settings.far_clip * r.max())
     faces = cut_faces(r, kept, edge_cut)
     if not len(faces):
-        raise ExportError(NOTHING_LEFT)
+        raise nothing_left(settings)
     u, v = (np.append(columns, columns[0] + width) + 0.5) / width, 1 - (rows + 0.5) / height
     uv = np.stack(np.broadcast_arrays(u[None, :], v[:, None]), axis=-1).reshape(-1, 2)
     texture = Image.fromarray(photo)

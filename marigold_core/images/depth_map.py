@@ -148,7 +148,10 @@ def from_array(array: np.ndarray) -> DepthMap:
 
 def _finite(array: np.ndarray) -> np.ndarray:
     values = array.astype(np.float64)
-    values[~(np.abs(values) < NO_HIT)] = np.nan
+    is_known = np.abs(values) < NO_HIT
+    if not is_known.any() and np.isfinite(values).any():
+        raise ImageError(f"All values of the depth map are too large, {NO_HIT:,.0f} or more; scale them down.")
+    values[~is_known] = np.nan
     return values
 
 

@@ -109,6 +109,8 @@ def test_a_reading_that_cannot_be_is_refused(reading: dict[str, object], message
     [
         (np.full(SIZE, 3.0), "one value or none"),
         (np.full(SIZE, np.nan), "one value or none"),
+        (np.linspace(0, 1e300, Z.size).reshape(SIZE), "one value or none below 1,000,000,000"),
+        (np.linspace(1e299, 1e300, Z.size).reshape(SIZE), "All values of the depth map are too large"),
         (np.ones((48, 48)) * Z[:, :48], "another aspect than the photo of 64 x 48"),
         (Z.T, "another aspect"),
         ([[1, 2], [3, 4]], "a path, bytes or an array"),

@@ -277,8 +277,16 @@ def test_torn_surfaces_keep_the_budget_too() -> None:
 def test_cuts_that_leave_nothing_are_said() -> None:
     flat = prediction(np.full((40, 40), 0.5))
     for function in (build_mesh, point_cloud):
-        with pytest.raises(ExportError, match="cuts leave nothing; give edge_cut 0"):
+        with pytest.raises(ExportError, match="cuts leave nothing; give edge_cut 0 and near_clip 0 to keep all"):
             function(flat, MeshSettings(near_clip=0.6))
+
+
+@pytest.mark.parametrize("edge_cut", [0, 0.2])
+def test_holes_that_leave_nothing_are_the_cause_whatever_is_cut(edge_cut: float) -> None:
+    holes = np.zeros((40, 40), bool)
+    holes[::2] = True
+    with pytest.raises(ExportError, match="holes of the depth map leave nothing"):
+        build_mesh(replace(prediction(np.full((40, 40), 0.5)), missing=holes), MeshSettings(edge_cut=edge_cut))
 
 
 def test_a_blurred_jump_is_cut_along_one_line_and_leaves_no_ramp() -> None:

@@ -103,8 +103,8 @@ def load(
             environment variable MARIGOLD_TINY_AUTOENCODER names, where that fits. Whether it was trained on these
             latents cannot be told.
         compile: whether torch is to compile the networks, on CUDA: loading takes minutes more and steps take less time.
-            ``python -m tests.bench.device`` measures after how many runs that pays. By default where the environment
-            variable MARIGOLD_COMPILE is true.
+            ``python -m tests.bench.device`` measures after how many runs that pays. By default on CUDA where the
+            environment variable MARIGOLD_COMPILE is 1 or true; on other devices that has no effect.
 
     Returns:
         A pipeline to call with a photo.

@@ -35,6 +35,7 @@ _LOADING = threading.Lock()
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)
 FLOAT16_CAPABILITY = (7, 0)  # of CUDA devices from which on matrices of float16 are multiplied faster than of float32
+FLAGS = {"1": True, "true": True, "0": False, "false": False}  # words of environment variables
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Components = tuple[
     Checkpoint,
@@ -261,6 +262,14 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if _computes_bfloat16() else torch.float32
     slow = device.type == "cuda" and torch.cuda.get_device_capability(device) < FLOAT16_CAPABILITY
     return torch.float32 if slow else torch.float16
+
+
+def compiles_by_default() -> bool:
+    """Return what $MARIGOLD_COMPILE says, false where it is not set. Raises: SettingsError where it is no such word."""
+    stated = os.environ.get("MARIGOLD_COMPILE") or "false"
+    if stated.lower() not in FLAGS:
+        raise SettingsError(f"MARIGOLD_COMPILE must be 1, 0, true or false, but got {stated!r}.")
+    return FLAGS[stated.lower()]
 
 
 def _computes_bfloat16() -> bool:

@@ -42,6 +42,7 @@ from marigold_core.images.photo import Photo, load_photo, network_size, to_netwo
 from marigold_core.pipeline import completion
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import (
+    compiles_by_default,
     describe_machine,
     load_components,
     load_tiny_autoencoder,
@@ -117,6 +118,7 @@ class MarigoldPipeline:
             CheckpointError: the checkpoint is missing, damaged, unreachable or of another kind.
             SettingsError: the device or dtype is not available, or the networks cannot be compiled.
         """
+        by_default = compile is None and compiles_by_default()
         pipe = cls(*load_components(checkpoint, device, dtype, refetch))
         with refusals("networks"):
             pipe._try_out()
@@ -131,8 +133,7 @@ class MarigoldPipeline:
                     f"The tiny autoencoder {tiny} makes {made} pixels of a latent cell, along each side, and"
                     f" {pipe.checkpoint.name} has {pipe.factor}; give another, or none."
                 )
-        by_default = os.environ.get("MARIGOLD_COMPILE", "").lower() in ("1", "true") and pipe.device.type == "cuda"
-        if by_default if compile is None else compile:
+        if compile or (by_default and pipe.device.type == "cuda"):
             pipe._compile()
         return pipe
 

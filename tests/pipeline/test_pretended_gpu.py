@@ -117,7 +117,13 @@ def test_networks_are_compiled_where_it_pays(
         load(tiny_depth, device="cpu", compile=True)
     assert not load(tiny_depth, device=str(GPU), compile=False).compiled and not compiled
     monkeypatch.setenv("MARIGOLD_COMPILE", "true")
-    assert not load(tiny_depth, device="cpu").compiled and not compiled
+    for word in ("banana", "2", "yes"):
+        monkeypatch.setenv("MARIGOLD_COMPILE", word)
+        with pytest.raises(SettingsError, match=f"MARIGOLD_COMPILE must be 1, 0, true or false, but got '{word}'"):
+            load(tiny_depth, device="cpu")
+    for word in ("False", "0", "", "true"):
+        monkeypatch.setenv("MARIGOLD_COMPILE", word)
+        assert not load(tiny_depth, device="cpu").compiled and not compiled
     if not works:
         with pytest.raises(SettingsError, match=r"cannot compile the networks here \(no C\+\+ compiler\); leave"):
             load(tiny_depth, device=str(GPU))

@@ -298,8 +298,9 @@ def test_what_a_store_did_not_finish_is_done_again(folder: Path, out: Path, writ
     ],
 )
 def test_what_cannot_be_is_one_sentence(
-    words: list[str], sentence: str, folder: Path, out: Path, write, capsys: pytest.CaptureFixture[str]
+    words: list[str], sentence: str, folder: Path, out: Path, write, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # as it is in a process that begins
     write(folder / "a.png")
     given = [word.replace("IN", str(folder)).replace("OUT", str(out)) for word in words]
     assert cli.main(["predict", *given]) == cli.USAGE

@@ -33,7 +33,7 @@ from training.engine.loop import Losses, Run, run_loop
 from training.engine.losses import end_to_end_loss, feature_distance, velocity_loss
 from training.engine.processes import accelerator_for
 from training.engine.validation import ValidationCallback
-from training.models.lora import add_lora, merged
+from training.models.lora import make_trainable, merged
 from training.recipe import PRESETS, Recipe
 from training.start import prepare_start
 
@@ -144,11 +144,7 @@ def train(task: Task, recipe: Recipe) -> Path:
         )
     pipeline = load(base, device=str(accelerator.device), dtype="float32")
     pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
-    pipeline.unet.train().requires_grad_(True)
-    if recipe.lora_rank is not None:
-        add_lora(pipeline.unet, recipe.lora_rank, recipe.seed)
-    if recipe.gradient_checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
+    make_trainable(pipeline.unet, recipe)
     # 3. Which pictures make which step.
     target = pipeline.modality
     sources: list[Source] = [Pictures(a_set, recipe, pipeline.factor, colours, target) for a_set in pictures]

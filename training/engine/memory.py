@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.engine.losses import end_to_end_loss, velocity_loss
-from training.models.lora import add_lora
+from training.models.lora import make_trainable
 from training.recipe import Recipe
 
 FLOAT_BYTES = 4
@@ -76,12 +76,9 @@ def step_memory(unet: UNet2DConditionModel, recipe: Recipe, latent: tuple[int, i
     if recipe.objective != "latent":
         raise MarigoldError("Memory is counted of --objective latent alone; the decoder's is not known.")
     network: Any = unet
-    network.to("meta").train().requires_grad_(True)
-    if recipe.lora_rank is not None:
-        add_lora(network, recipe.lora_rank, recipe.seed)
-        network.to("meta")
-    if recipe.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
+    network.to("meta")
+    make_trainable(network, recipe)
+    network.to("meta")  # adapters too
     batch = recipe.micro_batch_size or recipe.batch_size
     image = torch.empty(batch, cast(int, network.config["in_channels"]), *latent, device="meta")
     t = torch.empty(batch, dtype=torch.long, device="meta")
@@ -108,11 +105,7 @@ def step_operations(pipeline: MarigoldPipeline, recipe: Recipe) -> int:
     between objectives: not of encoding the pictures. The U-Net is changed as training changes it.
     """
     pipeline.prompt = pipeline.prompt.clone()  # loaded in inference mode, which autograd refuses
-    pipeline.unet.train().requires_grad_(True)
-    if recipe.lora_rank is not None:
-        add_lora(pipeline.unet, recipe.lora_rank, recipe.seed)
-    if recipe.gradient_checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
+    make_trainable(pipeline.unet, recipe)
     long_edge = recipe.long_edge_px or pipeline.checkpoint.default_resolution
     height, width = (side // pipeline.factor * pipeline.factor for side in (long_edge * 3 // 4, long_edge))
     picture = torch.zeros(1, 3 * pipeline.modality.pictures, height, width, device=pipeline.device)

@@ -11,6 +11,7 @@ from torch import nn
 
 from marigold_core.errors import MarigoldError
 from training.models.networks import seeded
+from training.recipe import Recipe
 
 LAYERS = (  # by their names in diffusers: attention, its feed-forward layers, residual blocks, the first and last layer
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
@@ -31,6 +32,19 @@ def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
     network.requires_grad_(False)
     with seeded(seed, torch.float32):
         network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)))
+
+
+def make_trainable(unet: nn.Module, recipe: Recipe) -> None:
+    """Prepare a U-Net for training as a recipe asks: all weights or adapters, activations kept or computed again.
+
+    Raises: MarigoldError when the package peft is needed and not installed.
+    """
+    network: Any = unet
+    network.train().requires_grad_(True)
+    if recipe.lora_rank is not None:
+        add_lora(network, recipe.lora_rank, recipe.seed)
+    if recipe.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
 
 
 def merged(unet: Any) -> Any:

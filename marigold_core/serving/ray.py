@@ -43,15 +43,21 @@ from marigold_core.serving.actors import ActorOptions, environment
 from marigold_core.serving.api.answers import Answer
 from marigold_core.serving.api.arguments import Arguments
 from marigold_core.serving.api.checks import fault
-from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
+from marigold_core.serving.api.endpoints import ENDPOINT_OF, ENDPOINTS, Endpoint
 from marigold_core.serving.jobs import Service
-from marigold_core.serving.request_body import FILE_LIMIT, JSON_LIMIT, BodyRefusedError, LimitedBody, declared_length
+from marigold_core.serving.request_body import (
+    FILE_LIMIT,
+    JSON_LIMIT,
+    BodyRefusedError,
+    LimitedBody,
+    RefusedError,
+    declared_length,
+)
 from marigold_core.serving.results import OF_CALL
 
 log = logging.getLogger(__name__)
 engine, server = cast(Any, ray), cast(Any, serve)  # partly untyped
 
-ENDPOINT_OF = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 TOGETHER_ON_GPU = 4
 BATCH_WAIT_S = 0.005  # that a job waits for the next step of the others; less than a step
 FIRST_RETRY_S = 5.0  # told before any request has ended
@@ -113,14 +119,6 @@ def resources() -> dict[str, float]:
     import torch
 
     return {"GPU": float(torch.cuda.device_count())}
-
-
-class RefusedError(Exception):
-    """A request is refused, with a status, a sentence and headers."""
-
-    def __init__(self, status: int, sentence: str, **headers: str) -> None:
-        super().__init__(sentence)
-        self.status, self.headers = status, headers
 
 
 class Reader:

@@ -1,4 +1,4 @@
-"""Bodies of HTTP requests that are read without trust in what they declare."""
+"""HTTP requests that are read without trust in what they declare, and refused in a sentence."""
 
 import asyncio
 import time
@@ -9,6 +9,14 @@ JSON_LIMIT = 256 * 1024  # bytes; a settings form is under 2 KB
 FILE_LIMIT = 40 * 10**6  # bytes of a photo, depth map or video
 UPLOAD_LIMIT = 41 * 1024 * 1024  # bytes; one file and its multipart frame
 BODY_TIME_S = 60.0
+
+
+class RefusedError(Exception):
+    """A request is refused, with a status, a sentence and headers."""
+
+    def __init__(self, status: int, sentence: str, **headers: str) -> None:
+        super().__init__(sentence)
+        self.status, self.headers = status, headers
 
 
 class BodyRefusedError(Exception):

@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marigold_core.serving.request_body import JSON_LIMIT, UPLOAD_LIMIT, BodyRefusedError, LimitedBody, declared_length
+from marigold_core.serving.request_body import (
+    JSON_LIMIT,
+    UPLOAD_LIMIT,
+    BodyRefusedError,
+    LimitedBody,
+    RefusedError,
+    declared_length,
+)
 from marigold_core.serving.work_folder import has_room
 from marigold_core.ui import text
 
@@ -82,7 +89,7 @@ class RequestFilter:
         if path.startswith(SUBMISSIONS) and scope["method"] == "POST":
             wait_s = self.admit(client(scope))
             if wait_s > WAIT_S:
-                await refuse(send, 429, text.BUSY_CLIENT, retry_after_s=math.ceil(wait_s))
+                await refuse(send, 429, text.BUSY_CLIENT, **{"retry-after": str(math.ceil(wait_s))})
                 return
             await asyncio.sleep(wait_s)
         if path == UPLOAD and self.folder and not has_room(self.folder):
@@ -96,7 +103,7 @@ class RequestFilter:
             if not response.started:
                 await refuse(send, 413, text.TOO_LARGE)
         except RefusedError as error:
-            await refuse(send, error.status, str(error))
+            await refuse(send, error.status, str(error), **error.headers)
         except Exception:  # Gradio raises on requests of another form, where its jobs report their faults otherwise
             if response.started:
                 raise
@@ -113,14 +120,6 @@ class RequestFilter:
         if len(self.buckets) > MAX_CLIENTS:
             self.buckets.popitem(last=False)
         return wait_s
-
-
-class RefusedError(Exception):
-    """A layer behind this one refuses a request, with a status and a sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 class ResponseWithHeaders:
@@ -149,8 +148,8 @@ class ResponseWithHeaders:
                 return
             sentence = told(self.told or "", self.refusal["status"], self.received)
             if sentence:
-                is_full = self.refusal["status"] == 503
-                await refuse(self.send, self.refusal["status"], sentence, FULL_RETRY_S if is_full else None)
+                later = {"retry-after": str(FULL_RETRY_S)} if self.refusal["status"] == 503 else {}
+                await refuse(self.send, self.refusal["status"], sentence, **later)
                 return
             await self.send(self.refusal)
             message = {"type": "http.response.body", "body": self.received}
@@ -202,11 +201,10 @@ def client(scope: Scope) -> str:
     return scope["client"][0] if scope.get("client") else ""
 
 
-async def refuse(send: Send, status: int, sentence: str, retry_after_s: int | None = None) -> None:
-    """Answer with a status and one sentence as JSON, and after how many seconds another try makes sense."""
+async def refuse(send: Send, status: int, sentence: str, **headers: str) -> None:
+    """Answer with a status, one sentence as JSON, and headers such as "retry-after"."""
     body = json.dumps({"detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
-    if retry_after_s is not None:
-        headers.append((b"retry-after", str(retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    ours = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    sent = [*((name.encode(), value.encode()) for name, value in ours.items()), *HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from marigold_core.serving.api.endpoints import ENDPOINTS
+from marigold_core.serving.request_body import RefusedError
 from marigold_core.ui import text
 from marigold_core.ui.api.requests import META, CallReader, complete
-from marigold_core.ui.middleware import CALL, JOIN, QUEUE, RefusedError, told
+from marigold_core.ui.middleware import CALL, JOIN, QUEUE, told
 
 DEPTH = ENDPOINTS[0]
 MOST = 1 + len(DEPTH.arguments)

@@ -216,3 +216,4 @@ ENDPOINTS = (
         effect(run_defocus, DefocusSettings),
     ),
 )
+ENDPOINT_OF = {endpoint.name: endpoint for endpoint in ENDPOINTS}

@@ -12,12 +12,12 @@ from urllib.parse import parse_qs
 from gradio.utils import get_upload_folder
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
+from marigold_core.serving.api.endpoints import ENDPOINT_OF, Endpoint
+from marigold_core.serving.request_body import RefusedError
 from marigold_core.ui import text
-from marigold_core.ui.middleware import CALL, JOIN, QUEUE, RefusedError
+from marigold_core.ui.middleware import CALL, JOIN, QUEUE
 from marigold_core.ui.photo_input import EXAMPLES
 
-ENDPOINT_OF = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 META = {"_type": "gradio.FileData"}
 
 

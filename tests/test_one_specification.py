@@ -117,6 +117,13 @@ def info(page: gr.Blocks) -> dict[str, Any]:
     return page.get_api_info()["named_endpoints"]
 
 
+def test_what_stop_ends_ends_with_its_photos_too(page: gr.Blocks) -> None:
+    names = {block.elem_id: number for number, block in page.blocks.items() if getattr(block, "elem_id", None)}
+    ended = {number for event in page.fns.values() if event.cancels for number, _ in event.targets}
+    for photos, stop in (("lab-photo", "lab-stop"), ("video-clip", "video-stop"), ("batch-photos", "batch-stop")):
+        assert {names[photos], names[stop]} <= ended
+
+
 def fields(name: str) -> list[tuple[Model, str]]:
     return [(model, field) for model, names in ENDPOINT_FIELDS[name] for field in names or model.model_fields]
 

@@ -131,6 +131,7 @@ class PhotoTab:
         picks = [self.gallery.pictures.click, self.history.strip.click, self.given.use.click]
         on([controller.actions.stop.click, *picks], None, None, None, cancels=[*controller.jobs])
         given: set[Component] = {controller.result, *controller.inputs}
+        controller.after(on(controller.photo.clear, controller.removed, given, controller.outputs))
         for job in controller.jobs:
             controller.after(job)
             # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.

@@ -370,6 +370,11 @@ class RunController:
         sentence = text.STOPPED_WITH.format(members=text.count(made, "member")) if made else text.STOPPED
         return self._rest(result, sentence, values)
 
+    def removed(self, values: Values) -> Update:
+        """End the job of a photo that was taken out of the input, as Stop does; the next photo may be the same one."""
+        values[self.current].photo = values[self.current].added = None
+        return self.stopped(values)
+
     def begun(self, values: Values) -> Update:
         """Write that a job begins, and offer to stop it."""
         update: Update = {

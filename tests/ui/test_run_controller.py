@@ -203,6 +203,21 @@ def test_another_photo_ends_the_job_of_the_one_before_it(controller: RunControll
     assert not values[controller.current].is_waited_for(photo)
 
 
+def test_a_photo_that_is_taken_out_ends_its_job_and_may_come_again_at_once(controller: RunController) -> None:
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob(photo="same.png")}
+    following = controller.reported(controller.run_job(job(5), values), values)
+    for update in following:
+        values |= {widget: value for widget, value in update.items() if value is not NO_CHANGE}
+        if update.get(controller.result) and shown_members(controller, update) == 2:
+            values |= controller.removed(values)
+    assert shown_members(controller, values) == 2
+    assert text.STOPPED_WITH.format(members="2 members") in str(values[controller.status])
+    assert values[controller.actions.run].constructor_args["interactive"]
+    assert controller.removed(values) == {controller.status: NO_CHANGE}  # a finished result stays
+    values[controller.current].make_way("same.png")
+    assert values[controller.current].is_waited_for("same.png")
+
+
 # ------------------------------------------------------------------------------- beside which photo
 
 

@@ -72,7 +72,7 @@ class BatchScreen:
         changed = [self.batch, self.browser, self.failed, *at_rest]
         on(page.load, self.on_load, self.browser, [self.batch, *at_rest])
         job = on(self.actions.run.click, self.on_run, given, changed, MODEL, trigger_mode="once")
-        on(self.actions.stop.click, None, None, None, cancels=[job])
+        on([self.actions.stop.click, self.photos.clear], None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
         job.failure(self.on_stop, [self.batch, self.failed], at_rest, **LIGHT, **QUIET)
         download(on(self.zip.click, self.on_zip, self.batch, self.file, shown=True), "batch-file")

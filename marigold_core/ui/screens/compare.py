@@ -119,7 +119,7 @@ class CompareScreen:
             [self.comparison, self.failed, self.photo, *at_rest],
             MODEL,
         )
-        on(self.actions.stop.click, None, None, None, cancels=[job])
+        on([self.actions.stop.click, self.photo.clear], None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
         job.failure(self.on_stop, [self.comparison, self.failed], at_rest, **LIGHT, **QUIET)
         on([self.shown.input, self.colormap.input], self.on_view, view, drawn)

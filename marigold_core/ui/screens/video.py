@@ -79,7 +79,7 @@ class VideoScreen:
         given = {self.clip, self.preset, self.checkpoint, self.work}
         changed = [self.work, self.failed, self.made, *at_rest]
         job = on(self.actions.run.click, self.on_run, given, changed, MODEL, trigger_mode="once")
-        on(self.actions.stop.click, None, None, None, cancels=[job])
+        on([self.actions.stop.click, self.clip.clear], None, None, None, cancels=[job])
         # A job that is cancelled goes on for a moment, so it is told to have stopped when it has.
         job.failure(self.on_stop, self.failed, at_rest, **LIGHT, **QUIET)
 

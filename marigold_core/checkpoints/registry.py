@@ -236,6 +236,14 @@ def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
     return _verified(Path(fetched.folder), name, fetched.sha256)
 
 
+def find_here(checkpoint: str) -> Checkpoint | None:
+    """Verify a checkpoint as ``find`` does, unless it is to be downloaded -> its record. Raises: CheckpointError."""
+    entry = NAMED.get(checkpoint)
+    hub_id = entry.hub_id if entry else "" if os.path.exists(os.path.expanduser(checkpoint)) else checkpoint
+    is_elsewhere = hub_id and HUB_ID.fullmatch(hub_id) and not hub.is_complete(hub_id)
+    return None if is_elsewhere else find(checkpoint)
+
+
 @dataclass(frozen=True)
 class TinyAutoencoder:
     """A verified ``AutoencoderTiny`` that decodes the latents of another checkpoint's autoencoder."""

@@ -95,17 +95,12 @@ def _device() -> Finding:
 
 def _checkpoints() -> Iterator[Finding]:
     """Verify the bundled checkpoints and the default one; what is not on this machine is not fetched for it."""
-    from marigold_core.checkpoints import hub
-    from marigold_core.checkpoints.registry import HUB_ID, NAMED, default_checkpoint, find
+    from marigold_core.checkpoints.registry import NAMED, default_checkpoint, find_here
 
     bundled = [entry.name for entry in NAMED.values() if entry.hub_id is None]
     for name in dict.fromkeys([*bundled, default_checkpoint()]):
-        hub_id = (NAMED[name].hub_id or "") if name in NAMED else name
-        if HUB_ID.fullmatch(hub_id) and not Path(name).is_dir() and not hub.is_complete(hub_id):
-            yield Finding("note", f"checkpoint {name}, which MARIGOLD_MODEL names, is downloaded on first use")
-            continue
         try:
-            checkpoint = find(name)
+            checkpoint = find_here(name)
         except CheckpointError as error:
             if name in bundled:
                 what = f"the bundled checkpoint {name} cannot be used: {error}"
@@ -113,4 +108,7 @@ def _checkpoints() -> Iterator[Finding]:
             else:
                 yield Finding("fail", f"MARIGOLD_MODEL names what cannot be used: {error}")
         else:
+            if checkpoint is None:
+                yield Finding("note", f"checkpoint {name}, which MARIGOLD_MODEL names, is downloaded on first use")
+                continue
             yield Finding("ok", f"checkpoint {name}: {checkpoint.size_bytes / 1e6:.0f} MB, every file verified")

@@ -1,7 +1,7 @@
 """The command ``models``."""
 
-from marigold_core.checkpoints.registry import default_checkpoint, named_checkpoints
-from marigold_core.cli.console import ALL_DONE, table
+from marigold_core.checkpoints.registry import NAMED, default_checkpoint, named_checkpoints
+from marigold_core.cli.console import ALL_DONE, shown, table
 
 
 def models() -> int:
@@ -13,6 +13,8 @@ def models() -> int:
         here = "yes" if entry.available else "no"
         rows.append((name, entry.description, entry.family.remark or "any steps", size, here, entry.hub_id or ""))
     print(table(rows))
+    if (default := default_checkpoint()) not in NAMED:
+        print(f"\nThe default is {shown(default)}, which MARIGOLD_MODEL names.")
     print(
         "\nIn one step: more steps are refused. No noise: all members would be the same, so that an ensemble, and the"
         "\nuncertainty that comes from one, needs other views of the photo (--views mirrored-rescaled)."

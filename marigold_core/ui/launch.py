@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marigold_core.errors import SettingsError
+from marigold_core.errors import CheckpointError, SettingsError
 
 if TYPE_CHECKING:
     from marigold_core.serving.jobs import Service
@@ -37,8 +37,9 @@ def main(host: str | None = None, port: int | None = None) -> None:
     On a machine of its own loading begins on a thread while the page is drawn; a host that lends its GPU wants the
     checkpoints loaded on the main thread before.
 
-    Raises: CheckpointError on such a host, when a checkpoint cannot be loaded; SettingsError when a part is asked for
-    that is not installed, or the address is not to be had.
+    Raises: CheckpointError when the default checkpoint cannot be used, or on such a host when one cannot be loaded;
+    SettingsError when a part is asked for that is not installed, the address is not to be had, or a variable of the
+    environment holds what it cannot mean.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside cleans up as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="marigold-") as work_folder:  # uploads and exports
@@ -71,6 +72,8 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from marigold_core.ui.sessions import keep_little
     from marigold_core.ui.theme import CSS, FAVICON, HEAD, theme
 
+    if not hosting.is_zero_gpu():
+        _check_variables()
     keep_little()
     folder.mkdir(parents=True, exist_ok=True)
     service = Service(folder / work_folder.RESULTS, loader=loader, device_lost=_end_soon)
@@ -118,6 +121,22 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
             "The app cannot listen there: the port is in use, or the address is none of this machine's. "
             "Choose others with --port and --host, or $GRADIO_SERVER_PORT and $GRADIO_SERVER_NAME."
         ) from error
+
+
+def _check_variables() -> None:
+    """Refuse variables of the environment that would let no run begin; what is to be downloaded is taken as right."""
+    from marigold_core.checkpoints.registry import HUB_ID, default_checkpoint, find_here, find_tiny_autoencoder
+    from marigold_core.pipeline.loading import compiles_by_default, pick_device, pick_dtype
+
+    try:
+        find_here(default_checkpoint())
+    except CheckpointError as error:
+        raise CheckpointError(f"MARIGOLD_MODEL names what cannot be used: {error}") from None
+    tiny = os.environ.get("MARIGOLD_TINY_AUTOENCODER")
+    if tiny and (os.path.exists(tiny) or not HUB_ID.fullmatch(tiny)):
+        find_tiny_autoencoder(tiny)
+    pick_dtype("auto", pick_device("auto"))
+    compiles_by_default()
 
 
 def _end_soon() -> None:

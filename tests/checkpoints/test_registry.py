@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from marigold_core.checkpoints import registry, weights
-from marigold_core.checkpoints.registry import NAMED, default_checkpoint, find, named_checkpoints
+from marigold_core.checkpoints.registry import NAMED, default_checkpoint, find, find_here, named_checkpoints
 from marigold_core.errors import CheckpointError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -377,6 +377,18 @@ def test_default_checkpoint_follows_the_environment(monkeypatch: pytest.MonkeyPa
     assert default_checkpoint() == "nano"
     monkeypatch.setenv("MARIGOLD_MODEL", "v1-1")
     assert default_checkpoint() == "v1-1"
+
+
+def test_what_is_to_be_downloaded_is_not_fetched_to_be_verified(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: list[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert find_here("v1-1") is None and find_here("owner/name") is None
+    monkeypatch.chdir(folder.parents[1])
+    assert find_here(f"{folder.parent.name}/{folder.name}") == find(folder)  # which reads as a hub id
+    assert no_network == []
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        find_here("nowhere")
 
 
 def test_known_lists_names_and_what_is_here(

@@ -1,6 +1,8 @@
-"""Starting the app: where it cannot listen."""
+"""Starting the app: where it cannot listen, and what it cannot serve."""
 
 import signal
+
+import pytest
 
 from marigold_core.cli import console, main
 from marigold_core.ui import page
@@ -14,11 +16,23 @@ class Taken:
         raise OSError("Cannot find empty port in range: 7861-7861.")
 
 
-def test_a_port_in_use_is_named_in_a_sentence(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "value", "status", "said"),
+    [
+        ("MODEL", "nano", console.USAGE, "The app cannot listen there: the port is in use"),
+        ("MODEL", "/nope", console.CHECKPOINT, "MARIGOLD_MODEL names what cannot be used: There is no checkpoint"),
+        ("MODEL", "tests", console.CHECKPOINT, "MARIGOLD_MODEL names what cannot be used: The folder 'tests'"),
+        ("TINY_AUTOENCODER", "/nope", console.CHECKPOINT, "There is no tiny autoencoder '/nope'"),
+        ("DTYPE", "float8", console.USAGE, "The dtype 'float8' is unknown"),
+        ("COMPILE", "yes", console.USAGE, "MARIGOLD_COMPILE must be"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_is(monkeypatch, capsys, name, value, status, said):
     monkeypatch.setattr(page, "build", lambda service: Taken())
+    monkeypatch.setenv(f"MARIGOLD_{name}", value)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert main(["demo", "--port", "7861"]) == console.USAGE
+        assert main(["demo", "--port", "7861"]) == status
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert "the port is in use" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(said)

@@ -55,6 +55,7 @@ _SIGNATURES = (  # offset, bytes, what it is
 )
 READABLE = {"JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF", "HEIC", "AVIF", "RAW"}
 
+SEVERAL = "The file holds several pictures, such as frames, pages or views: the {which} one was used."
 _DAMAGED = "The photo is damaged: its list of contents does not fit together."
 _FULL_SIZE = 0.8  # of the sensor's edge: JPEGs of cameras leave out its rim, half-size previews have less
 _UNKNOWN_PX = 2_000_000  # a photo, not a preview, where the size of the sensor is not stated
@@ -119,11 +120,15 @@ def find_photo(data: bytes, kind: str) -> Inner | None:
     pages = [page for one in directories if (page := tiff.page(one))]
     if not is_raw:
         first = directories[0] if directories else {}
-        largest = max(pages, key=_area, default=None)
-        if largest is None or not (first.get(_SUBFILE, (0,))[0] & 1 or _SUB_IFDS in first):
-            return None
+        is_told = first.get(_SUBFILE, (0,))[0] & 1 or _SUB_IFDS in first  # that it is a preview
         width, height = _size(first)
-        return replace(largest, tags=tiff.tags(directories)) if _area(largest) > width * height else None
+        pages = [one for one in pages if _area(one) > width * height]
+        largest = max(
+            (one for one in pages if is_told or is_preview((width, height), one.size)), key=_area, default=None
+        )
+        if largest is None:
+            return None
+        return replace(largest, tags=tiff.tags(directories), note=None if is_told else SEVERAL.format(which="largest"))
     best = max([*pages, *_jpegs(data)], key=lambda one: (_area(one), one.form == "JPEG"), default=None)
     width, height = _sensor_size(data, directories)
     full = best and (max(best.size) >= _FULL_SIZE * max(width, height) if width else _area(best) >= _UNKNOWN_PX)
@@ -137,6 +142,12 @@ def find_photo(data: bytes, kind: str) -> Inner | None:
     what = "JPEG" if best.form == "JPEG" else "picture"
     note = f"Of the camera RAW file the embedded {what} of {best.size[0]} x {best.size[1]} pixels was used."
     return replace(best, tags=tiff.tags(directories), note=note)
+
+
+def is_preview(size: tuple[int, int], of: tuple[int, int]) -> bool:
+    """Whether a picture may be another one in small, by width and height: scanned pages differ less in size."""
+    (width, height), (wide, high) = size, of
+    return 1.2 * width <= wide and abs(high * width - height * wide) <= max(wide, high)  # a pixel, by rounding
 
 
 def open_heif(data: bytes) -> Any:

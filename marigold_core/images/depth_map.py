@@ -314,7 +314,9 @@ def _from_tiff(data: bytes) -> DepthMap | None:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it would print what it finds wrong with a file
     with tifffile.TiffFile(BytesIO(data)) as file:
         pages = [cast(Any, page) for page in islice(file.pages, _MOST_PAGES)]
-        page = next((page for page in pages if not page.is_reduced), pages[0])
+        whole = [page for page in pages if not page.is_reduced] or pages[:1]
+        copies = [page for page in whole if containers.is_preview(_size_of(whole[0]), _size_of(page))]
+        page = max(copies, key=_size_of, default=whole[0])
         if page.photometric not in _READ_AS_STORED:
             return None
         count, has_alpha = page.samplesperpixel, bool({1, 2} & {*page.extrasamples})
@@ -334,9 +336,13 @@ def _from_tiff(data: bytes) -> DepthMap | None:
             missing = np.float64(page.tags[_NODATA].value.strip(" \0")).astype(planes.dtype)
             values[planes[..., 0] == missing] = np.nan
         turn = _TURNS.get(int(page.tags.valueof(ORIENTATION, 1) or 1))
-    several = sum(not page.is_reduced for page in pages)
-    note = f"Of the {several} pages of the depth map the first one was used." if several > 1 else None
+    number = "first" if page is whole[0] else "largest"
+    note = f"Of the {len(whole)} pages of the depth map the {number} one was used." if len(whole) > 1 else None
     return DepthMap(np.ascontiguousarray(turn(values)) if turn else values, note=note)
+
+
+def _size_of(page: Any) -> tuple[int, int]:
+    return page.imagewidth, page.imagelength
 
 
 def _grey(planes: np.ndarray) -> np.ndarray:

@@ -165,7 +165,6 @@ def to_network(pixels: np.ndarray, resolution: int, factor: int) -> "tuple[torch
     return torch.cat(planes, dim=1), size
 
 
-_SEVERAL = "The file holds several pictures, such as frames, pages or views: the {which} one was used."
 _UNREADABLE = "This is {what}; use JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF."
 
 
@@ -249,21 +248,21 @@ def _open(data: bytes) -> _Opened:
             _check_size(*heif.size)
             image = heif.to_pillow()  # libheif has turned it upright and the tag now says so
             image.info[tones.CICP] = containers.coded_colours(heif)
-            return _Opened(image, _SEVERAL.format(which="main") if len(heif) > 1 else None)
+            return _Opened(image, containers.SEVERAL.format(which="main") if len(heif) > 1 else None)
         note, tags = None, dict[int, int]()
         if kind in ("RAW", "TIFF") and (inner := containers.find_photo(data, kind)):
             data, note, tags = inner.cut(data), inner.note, inner.tags
         if data.startswith(b"\xff\xd8\xff"):  # past Image.open, which refuses from 179 megapixels on
             jpeg = JpegImageFile(BytesIO(data))
             if note is None and containers.count_views(jpeg, data) > 1:
-                note = _SEVERAL.format(which="first")
+                note = containers.SEVERAL.format(which="first")
             return _reduced(jpeg, note, tags)
         image = tones.opened(data, FORMATS)
         _check_size(*image.size)
         # Not n_frames, which reads the whole file.
         several = containers.count_pages(data) > 1 if image.format == "TIFF" else getattr(image, "is_animated", False)
         if several and note is None:
-            note = _SEVERAL.format(which="first")
+            note = containers.SEVERAL.format(which="first")
         full, layout = _stated_white(image, data), tones.raw_mode(image)
         if ";16" in layout and image.mode in ("RGB", "RGBA"):
             brightest = max(high for _, high in cast(Any, image).getextrema()[:3])  # Pillow keeps the high byte

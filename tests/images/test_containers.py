@@ -159,6 +159,18 @@ def test_a_preview_before_the_photo_of_a_tiff_is_passed_over(order: str, big: bo
     np.testing.assert_array_equal(load_photo(tiff.file(first)).pixels, shades(WIDE, HIGH))
 
 
+@pytest.mark.parametrize(
+    ("small", "which"), [((48, 32), "largest"), ((48, 40), "first"), ((WIDE - 9, HIGH - 6), "first")]
+)
+def test_of_pages_without_a_word_the_first_is_the_photo_unless_it_is_a_small_copy(
+    small: tuple[int, int], which: str
+) -> None:
+    tiff = Tiff()
+    photo = load_photo(tiff.file(tiff.directory(tiff.picture(*small), after=tiff.directory(tiff.picture(WIDE, HIGH)))))
+    np.testing.assert_array_equal(photo.pixels, shades(*((WIDE, HIGH) if which == "largest" else small)))
+    assert photo.note and f"the {which} one was used" in photo.note
+
+
 def test_reduced_copies_behind_the_photo_change_nothing() -> None:
     tiff = Tiff()
     small = tiff.directory(tiff.picture(48, 32, t254=1))

@@ -222,6 +222,12 @@ def test_tiffs_say_which_page_was_read_what_is_missing_and_how_they_lie() -> Non
     np.testing.assert_allclose(upright[0], values[0], rtol=1e-6)
     pages = decode(tiff(np.stack([values, values + 1, values]), photometric="minisblack"))
     assert pages.note == "Of the 3 pages of the depth map the first one was used." and pages.values[0, 0] == 1.1
+    file = BytesIO()
+    with tifffile.TiffWriter(file) as writer:  # a preview that nothing calls one
+        writer.write(values[::2, ::2], metadata=None)
+        writer.write(values, metadata=None)
+    pages = decode(file.getvalue())
+    assert pages.note == "Of the 2 pages of the depth map the largest one was used." and pages.values.shape == (24, 32)
 
 
 @pytest.mark.parametrize(

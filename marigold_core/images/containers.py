@@ -68,6 +68,8 @@ _SENSOR_CODING = {32767, 34713, 65535}  # compressions of Sony, Nikon and Pentax
 _OLD_JPEG = 6  # a compression that Pillow reads no page of
 _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS = 254, 256, 257, 259, 262, 330
 _EXIF, _DNG = 34665, 50706
+_IDENTITY, _YCGCO = 0, 8  # matrix coefficients, whose values in files of other range are scaled otherwise
+_MATRICES = {1, 2, 4, 5, 6, 7, 9, 12}  # that are read whatever the range; 2 says nothing
 _MP_ENTRIES = 0xB002  # in the index of a JPEG's pictures
 _DESCRIBES = (b"hdrgm", b"AuxiliaryImageType", b'Semantic="Depth')  # in the XMP of such pictures
 ORIENTATION, FOCAL_35MM = 274, 0xA405
@@ -150,6 +152,32 @@ def is_preview(size: tuple[int, int], of: tuple[int, int]) -> bool:
     return 1.2 * width <= wide and abs(high * width - height * wide) <= max(wide, high)  # a pixel, by rounding
 
 
+def with_usual_matrix(data: bytes, kind: str) -> tuple[bytes, str | None]:
+    """Content of a HEIC or AVIF file -> the same, and a note where its colours are coded as its decoder does not read.
+
+    Decoders refuse such matrices, and are given the usual one of BT.2020 or BT.709 instead.
+    Source: ITU-T H.273, MatrixCoefficients; what libheif 1.23 and libavif 1.4 make of each was tried.
+    """
+    note, is_deep = None, False
+    boxes = [*_inside(data, 0, len(data))]
+    if kind == "HEIC":
+        is_deep = any(bits > 8 for name, (begin, end) in boxes if name == b"pixi" for bits in data[begin + 5 : end])
+    for name, (begin, end) in boxes:
+        if name != b"colr" or data[begin : begin + 4] != b"nclx" or end - begin < 11:
+            continue
+        primaries, matrix, is_full = *struct.unpack_from(">HxxH", data, begin + 4), data[begin + 10] & 128
+        is_read = {_IDENTITY: is_full or kind == "AVIF", _YCGCO: is_full and not is_deep}
+        if matrix in _MATRICES or is_read.get(matrix):
+            continue
+        note = (
+            f"The file codes its colours by matrix {matrix} of ITU-T H.273, which is not read, so that its hues may be"
+            " wrong; export it as PNG or JPEG for right ones."
+        )
+        if kind == "AVIF" or matrix not in is_read:  # those are decoded, in a wrong range
+            data = data[: begin + 8] + (9 if primaries == 9 else 1).to_bytes(2, "big") + data[begin + 10 :]
+    return data, note
+
+
 def open_heif(data: bytes) -> Any:
     """Open a HEIC file, whose pictures are decoded when they are asked for.
 
@@ -175,7 +203,7 @@ def open_heif(data: bytes) -> Any:
         raise ImageError(_DAMAGED) from None
     if not referred <= described:
         raise ImageError(_DAMAGED)
-    return cast(Any, pi_heif).open_heif(data)
+    return cast(Any, pi_heif).open_heif(with_usual_matrix(data, "HEIC")[0])
 
 
 def coded_colours(heif: Any) -> tuple[int, int] | None:

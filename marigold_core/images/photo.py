@@ -102,8 +102,8 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
         f"The photo of {given_size[1]} x {given_size[0]} pixels was read at half its size; "
         "positions are those of its own pixels."
     )
-    notes = " ".join(note for note in (opened.note, reduced_note, tone_note) if note)
-    return Photo(np.array(rgb), _fov_x_deg(rgb.width, rgb.height, focal_35mm), notes or None, given_size)
+    note = _joined(opened.note, reduced_note, tone_note)
+    return Photo(np.array(rgb), _fov_x_deg(rgb.width, rgb.height, focal_35mm), note, given_size)
 
 
 def load_rgb(source: str | Path | bytes | Image.Image | np.ndarray | Photo) -> np.ndarray:
@@ -243,13 +243,16 @@ def _open(data: bytes) -> _Opened:
     if kind and kind not in containers.READABLE:
         raise ImageError(_UNREADABLE.format(what=f"{kind}, not a photo that can be read"))
     with _decoding():
+        note, coding, tags = None, None, dict[int, int]()
+        if kind in ("HEIC", "AVIF"):
+            data, coding = containers.with_usual_matrix(data, kind)
         if kind == "HEIC":
             heif = containers.open_heif(data)
             _check_size(*heif.size)
             image = heif.to_pillow()  # libheif has turned it upright and the tag now says so
             image.info[tones.CICP] = containers.coded_colours(heif)
-            return _Opened(image, containers.SEVERAL.format(which="main") if len(heif) > 1 else None)
-        note, tags = None, dict[int, int]()
+            note = containers.SEVERAL.format(which="main") if len(heif) > 1 else None
+            return _Opened(image, _joined(note, coding))
         if kind in ("RAW", "TIFF") and (inner := containers.find_photo(data, kind)):
             data, note, tags = inner.cut(data), inner.note, inner.tags
         if data.startswith(b"\xff\xd8\xff"):  # past Image.open, which refuses from 179 megapixels on
@@ -279,7 +282,11 @@ def _open(data: bytes) -> _Opened:
         elif kind == "AVIF":
             with suppress(Exception):  # of the colours alone: Pillow decodes it
                 image.info[tones.CICP] = containers.coded_colours(containers.open_heif(data))
-        return _Opened(image, note, full, tags)
+        return _Opened(image, _joined(note, coding), full, tags)
+
+
+def _joined(*notes: str | None) -> str | None:
+    return " ".join(note for note in notes if note) or None
 
 
 def _reduced(image: JpegImageFile, note: str | None, tags: Mapping[int, int]) -> _Opened:

@@ -572,6 +572,39 @@ def test_colours_that_a_container_states_without_a_profile_are_noted(
     )
 
 
+def by_matrix(form: str, matrix: int, is_full: bool = True, *, deep: bool = False) -> Photo:
+    """Load a file whose planes are taken to be coded by another matrix than they are."""
+    content = encoded(smooth(), "AVIF", subsampling="4:4:4", quality=100) if form == "AVIF" else PORTRAIT
+    if deep:
+        content = content.replace(b"pixi\0\0\0\0\3\x08\x08\x08", b"pixi\0\0\0\0\3\x0a\x0a\x0a")
+    head, usual, rest = content.partition(b"nclx" + struct.pack(">HH", 1, 13))
+    return load_photo(head + usual + struct.pack(">HB", matrix, 128 * is_full) + rest[3:])
+
+
+def test_the_identity_matrix_of_an_avif_is_heeded() -> None:
+    y, cb, cr = (np.asarray(plane).astype(int) for plane in smooth().convert("YCbCr").split())
+    for is_full, low, span in ((True, 0, 255), (False, 16, 219)):
+        photo = by_matrix("AVIF", 0, is_full)
+        expected = np.clip((np.stack([cr, y, cb], axis=-1) - low) * 255 / span, 0, 255)
+        assert np.abs(photo.pixels - expected).mean() < 2 and photo.note is None  # coded with a little loss
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIC"])
+@pytest.mark.parametrize("matrix", [3, 8, 10, 11, 13, 14, 16, 255])
+def test_a_matrix_that_is_not_read_is_noted(form: str, matrix: int) -> None:
+    photo = by_matrix(form, matrix, is_full=False)
+    assert photo.note and f"by matrix {matrix} of ITU-T H.273, which is not read" in photo.note
+    usual = by_matrix(form, 1, is_full=False)
+    assert usual.note is None
+    if (form, matrix) != ("HEIC", 8):
+        np.testing.assert_array_equal(photo.pixels, usual.pixels)
+
+
+def test_matrices_that_are_read_in_some_files_only_are_noted_in_the_others() -> None:
+    assert by_matrix("HEIC", 8).note is None and by_matrix("HEIC", 8, deep=True).note
+    assert by_matrix("HEIC", 0).note is None and by_matrix("HEIC", 0, is_full=False).note
+
+
 @pytest.mark.parametrize(
     ("tags", "stated"),
     [

@@ -247,14 +247,30 @@ def _connect(engine: Any, address: str) -> None:
     """Connect to a cluster, or begin one on this machine where there is none. Raises: SettingsError."""
     try:
         if ":" in address:  # Ray itself tries for minutes
-            place = urlsplit(f"//{address.rpartition('//')[2]}")
-            socket.create_connection((place.hostname, place.port), CONNECT_S).close()
+            _greet(address.rpartition("//")[2])
         engine.init(address or None, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0].rstrip(".")
         raise SettingsError(
             f"There is no Ray cluster at {address or 'this machine'}: {reason}; give the address of its head node."
         ) from error
+
+
+def _greet(place: str) -> None:
+    """Check that what answers at host:port speaks gRPC, as Ray does. Raises: OSError, ValueError."""
+    import grpc
+
+    library, parts = cast(Any, grpc), urlsplit(f"//{place}")
+    socket.create_connection((parts.hostname, parts.port), CONNECT_S).close()
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return
+    channel = library.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)])  # as Ray connects
+    try:
+        library.channel_ready_future(channel).result(timeout=CONNECT_S)
+    except library.FutureTimeoutError:
+        raise ValueError("what answers there is no Ray") from None
+    finally:
+        channel.close()
 
 
 def _room(resources: Mapping[str, float], options: ClusterOptions) -> tuple[float, float, int]:

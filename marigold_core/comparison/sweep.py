@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from marigold_core.errors import SettingsError
 from marigold_core.images.differences import difference, shrink
@@ -76,9 +76,9 @@ class Comparison(Frozen):
 
     @field_validator("steps", "sizes", "seeds")
     @classmethod
-    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _ascending(cls, values: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         if not values:
-            raise ValueError("choose at least one number of steps, one size and one seed")
+            raise ValueError(f"{info.field_name} must have at least one value")
         return tuple(sorted(set(values)))
 
     @model_validator(mode="after")
@@ -280,9 +280,9 @@ def reduce(cell: Cell) -> Tile:
 
 def check_reading(reading: DepthReading, is_given: bool, fov_x_deg: float | None = None) -> None:
     """Refuse to read a depth map from elsewhere in some way where there is none. Raises: SettingsError."""
-    if not is_given and (reading != DepthReading() or fov_x_deg is not None):
-        name = "fov_x_deg" if fov_x_deg is not None else "What the values of a depth map mean"
-        raise SettingsError(f"{name} is of use with a depth map.")
+    given = reading.model_dump(exclude_none=True) | ({} if fov_x_deg is None else {"fov_x_deg": fov_x_deg})
+    if given and not is_given:
+        raise SettingsError(f"{next(iter(given))} is of use with a depth map.")
 
 
 def reduce_given(given: Prediction, cell: "Prediction | Checkpoint | Claim") -> Tile:

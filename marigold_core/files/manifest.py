@@ -72,7 +72,11 @@ def _named_colours(given: Any) -> Any:
 
 def _how_made(settings: Any) -> str:
     """Tell the settings of a run from how a depth map from elsewhere was read, as values or as JSON has them."""
-    return "given" if isinstance(settings, DepthReading) or "quantity" in dict(settings) else "run"
+    return (
+        "given"
+        if isinstance(settings, DepthReading) or (isinstance(settings, dict) and "quantity" in settings)
+        else "run"
+    )
 
 
 class Manifest(_Record):

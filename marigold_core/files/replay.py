@@ -15,14 +15,19 @@ from pydantic import BaseModel, ValidationError
 
 from marigold_core.calibration.calibrate import calibrate
 from marigold_core.checkpoints.registry import Checkpoint, find
-from marigold_core.errors import CheckpointError, ImageError, SettingsError
+from marigold_core.errors import CheckpointError, ExportError, ImageError, SettingsError
 from marigold_core.files import examples
+from marigold_core.files.formats import FILES_OF
 from marigold_core.files.manifest import Manifest, sha256
 from marigold_core.files.reader import GIVEN
-from marigold_core.files.writers import MANIFEST, formats_of, save
+from marigold_core.files.writers import MANIFEST, check_prefix, formats_of, save
 from marigold_core.images.photo import Photo, load_photo, read_file
 from marigold_core.prediction import Prediction, Progress
 
+_STATED = (  # of a result, beside what it is made with
+    *("modality", "kind", "space", "convention", "axes", "value_range", "png16_range", "missing_share", "layers"),
+    *("camera", "photo"),
+)
 _READABLE = get_args(Manifest.model_fields["schema_version"].annotation)
 
 
@@ -40,17 +45,19 @@ class Outcome:
     different: list[str]  # written with other bytes
     missing: list[str]  # recorded, but not made by this version
     causes: list[str]  # such as "torch 2.11.0 -> 2.12.0"; what may have changed the bytes
+    untrue: list[str]  # keys of the record that state something else of the same bytes
 
     @property
     def fell_short(self) -> bool:
-        """Whether any file has other bytes or is missing."""
-        return bool(self.different or self.missing)
+        """Whether any file has other bytes or is missing, or the record is not true of them."""
+        return bool(self.different or self.missing or self.untrue)
 
     def describe(self) -> str:
         """Describe the outcome in one or two sentences."""
         total = len(self.same) + len(self.different) + len(self.missing)
         if len(self.same) == total:
-            return f"Same bytes: {_count(total)}."
+            but = f" But the manifest states another {', '.join(self.untrue)} than they have." if self.untrue else ""
+            return f"Same bytes: {_count(total)}.{but}"
         parts = [f"{_count(len(self.same))} of {total} with the same bytes"]
         if self.different:
             parts.append(f"other bytes in {', '.join(self.different)}")
@@ -93,6 +100,12 @@ def parse(content: bytes, name: str) -> Manifest:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "the text"
         raise SettingsError(f"{name} is not a manifest that can be replayed; {where}: {fault['msg']}.") from None
+    if record.modality not in FILES_OF:
+        raise SettingsError(f"{name} is of {record.modality!r}, but results are of {', '.join(FILES_OF)}.")
+    try:
+        check_prefix(record.prefix)
+    except ExportError as error:
+        raise SettingsError(f"{name} is not a manifest that can be replayed; prefix: {error}") from None
     if record.how is not None and record.hints is None:
         raise SettingsError(
             f"{name} is of a calibrated result of an earlier version, which cannot be replayed; calibrate again"
@@ -242,11 +255,13 @@ def against(record: Manifest, made: Manifest) -> Outcome:
     """Compare the record of a run with that of its replay, file by file."""
     begin, end = len(record.prefix), made.prefix
     names = {name: made.files.get(f"{end}{name[begin:]}") for name in record.files}
+    causes = [f"{what} {then} -> {now}" for what, then, now in _facts(record, made) if then != now]
     return Outcome(
         same=[name for name, found in names.items() if found == record.files[name]],
         different=[name for name, found in names.items() if found not in (None, record.files[name])],
         missing=[name for name, found in names.items() if found is None],
-        causes=[f"{what} {then} -> {now}" for what, then, now in _facts(record, made) if then != now],
+        causes=causes,
+        untrue=[] if causes else [name for name in _STATED if getattr(record, name) not in (None, getattr(made, name))],
     )
 
 
@@ -254,6 +269,9 @@ def _facts(record: Manifest, made: Manifest) -> Iterator[tuple[str, object, obje
     """Yield what decides the bytes beside the settings: (name, in the record, now)."""
     for name, version in sorted(record.versions.items()):
         yield name, version, made.versions.get(name)
+    for name, now in made.settings:
+        if (then := getattr(record.settings, name, None)) != now:
+            yield name, then, now
     for name in ("torch_threads", "device", "dtype", "machine", "tiled", "tiny_decoder"):
         if getattr(record, name) is not None:  # records of older versions lack some
             yield name.replace("_", " "), getattr(record, name), getattr(made, name)

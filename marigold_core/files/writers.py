@@ -70,8 +70,10 @@ def save(
         intrinsics have files for each layer.
 
     Raises:
-        ExportError: a format does not suit the prediction, a file exists already, or the disk refuses.
+        ExportError: a format does not suit the prediction, ``prefix`` is no part of a name, a file exists already, or
+            the disk refuses.
     """
+    check_prefix(prefix)
     folder, mesh, colours = Path(folder), mesh or MeshSettings(), colours or ColourSettings()
     names = _names(formats, save_for, prediction, prediction.kind, prediction.uncertainty is not None)
     if not np.isfinite(prediction.values).all():
@@ -98,6 +100,12 @@ def save(
     record = manifest.describe(prediction, mesh, colours, hashes, save_for, prefix, left_out)
     storage.write_bytes(paths["manifest"], (record.model_dump_json(indent=2) + "\n").encode())
     return paths
+
+
+def check_prefix(prefix: str) -> None:
+    """Check that files which begin with ``prefix`` lie in their folder. Raises: ExportError."""
+    if set(prefix) & {*"/\\:"} or not prefix.isprintable():
+        raise ExportError(f"A prefix is the beginning of a file's name, but got {prefix!r}.")
 
 
 def suiting(modality: str, has_uncertainty: bool) -> tuple[Format, ...]:

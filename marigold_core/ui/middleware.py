@@ -146,24 +146,26 @@ class ResponseWithHeaders:
             self.received += message.get("body", b"")
             if message.get("more_body", False):
                 return
-            sentence = told(self.told or "", self.refusal["status"], self.received)
-            if sentence:
+            detail = told(self.told or "", self.refusal["status"], self.received)
+            if detail:
                 later = {"retry-after": str(FULL_RETRY_S)} if self.refusal["status"] == 503 else {}
-                await refuse(self.send, self.refusal["status"], sentence, **later)
+                await refuse(self.send, self.refusal["status"], detail, **later)
                 return
             await self.send(self.refusal)
             message = {"type": "http.response.body", "body": self.received}
         await self.send(message)
 
 
-def told(path: str, status: int, body: bytes) -> str | None:
-    """Put a refusal by Gradio into a sentence; None leaves what our validators have found as it is."""
+def told(path: str, status: int, body: bytes) -> str | list[Any] | None:
+    """Put a refusal by Gradio into a sentence; of what our validators say of each argument, keep what is wrong."""
     if status == 400:
         return text.INLINE_PHOTO if text.INLINE_PHOTO.encode() in body else unreadable(path)
     if status == 503:
         return text.QUEUE_FULL
     found: Any = json.loads(body)["detail"]
     faults = cast(list[Any], found) if isinstance(found, list) else []
+    if wrong := [one for one in faults if one.get("is_valid") is False]:
+        return wrong
     places: list[list[Any]] = [one["loc"] for one in faults if "loc" in one]
     names = [place[-1] for place in places if len(place) > 1 and isinstance(place[-1], str)]
     if names:
@@ -201,9 +203,9 @@ def client(scope: Scope) -> str:
     return scope["client"][0] if scope.get("client") else ""
 
 
-async def refuse(send: Send, status: int, sentence: str, **headers: str) -> None:
-    """Answer with a status, one sentence as JSON, and headers such as "retry-after"."""
-    body = json.dumps({"detail": sentence}).encode()
+async def refuse(send: Send, status: int, detail: str | list[Any], **headers: str) -> None:
+    """Answer with a status, one sentence or faults of arguments as JSON, and headers such as "retry-after"."""
+    body = json.dumps({"detail": detail}).encode()
     ours = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     sent = [*((name.encode(), value.encode()) for name, value in ours.items()), *HEADERS]
     await send({"type": "http.response.start", "status": status, "headers": sent})

@@ -308,6 +308,20 @@ def test_what_cannot_be_is_one_sentence(
     assert not out_text and said.startswith(sentence.replace("IN", str(folder))) and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_port_at_which_another_program_listens_is_refused_before_ray_tries_it(
+    scheme: str, predict: Predict, folder: Path, write, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray tries for minutes"))
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.3)
+    write(folder / "a.png")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"{scheme}127.0.0.1:{other.getsockname()[1]}"
+        assert predict(folder, "--ray", address) == cli.USAGE
+    assert f"There is no Ray cluster at {address}: what answers there is no Ray" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("missing", "words"), [("ray", ["IN", "--ray"]), ("upath", ["s3://bucket/photos"])])
 def test_without_the_extra_one_sentence_says_what_to_install(
     missing: str, words: list[str], folder: Path, out: Path, write, predict: Predict, capsys, monkeypatch

@@ -260,6 +260,31 @@ def test_other_bytes_without_a_cause_say_so(done: Path) -> None:
     assert "Nothing that the manifest records is different" in outcome.describe()
 
 
+def test_nonsense_in_a_manifest_is_a_sentence(done: Path, tmp_path: Path, replay, capsys) -> None:
+    """None of it ends in a trace, in another run without a word, or in files outside the folder."""
+    whole = json.loads((done / "manifest.json").read_text())
+    untrue = {"kind": "metric", "value_range": {"low": -1.0, "high": 2.0}, "photo": {**whole["photo"], "width": -1}}
+    other = {**whole["settings"], "num_inference_steps": None}
+    for changed, status, sentence in (
+        ({"modality": "x"}, cli.USAGE, "is of 'x', but results are of depth, normals, "),
+        ({"settings": None}, cli.USAGE, "is not a manifest that can be replayed; settings"),
+        ({"settings": "x"}, cli.USAGE, "is not a manifest that can be replayed; settings"),
+        ({"prefix": "../../other_"}, cli.USAGE, "prefix: A prefix is the beginning of a file's name, but got '../.."),
+        ({"prefix": "a\0"}, cli.USAGE, "prefix: A prefix is the beginning of a file's name"),
+        (
+            untrue,
+            cli.SOME_FAILED,
+            "Same bytes: 11 files. But the manifest states another kind, value_range, photo than",
+        ),
+        ({"settings": other}, cli.SOME_FAILED, "Different from the recorded run: num_inference_steps None -> 4"),
+    ):
+        (done / "manifest.json").write_text(json.dumps(whole | changed))
+        assert replay(done, "--quiet", "--overwrite", "-o", tmp_path / "deep" / "er") == status
+        said = "".join(capsys.readouterr())
+        assert sentence in said and said.count("\n") == 1
+    assert not [*tmp_path.glob("other_*"), *(tmp_path / "deep").glob("other_*")]
+
+
 def test_a_continued_result_is_not_mistaken_for_the_same(done, folder, out, tiny_depth, replay, capsys) -> None:
     """Members that are taken over are kept in half precision, so that the map differs in its last bits."""
     pipe = load(tiny_depth, device="cpu")

@@ -132,7 +132,7 @@ def test_what_cannot_be_compared_is_refused_before_the_first_cell(service, tiny_
         service.begin_comparison(photo(), too_many, [depth])
     with pytest.raises(SettingsError, match="at least one checkpoint"):
         service.begin_comparison(photo(), small, [])
-    with pytest.raises(SettingsError, match="at least one number of steps"):
+    with pytest.raises(SettingsError, match="steps must have at least one value"):
         shared_comparison(steps=[], sizes=[1], seeds=[0])
     too_large = shared_comparison(steps=[50], sizes=[20], seeds=[0], processing_resolution=2048)
     too_long = Comparison(steps=(1,), sizes=(1,), processing_resolution=32, most_minutes=1e-6)

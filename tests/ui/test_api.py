@@ -328,7 +328,8 @@ def test_requests_of_another_form_are_told_what_is_wrong(url: str) -> None:
         answer = httpx.post(address, content=body, headers=JSON, timeout=30)
         assert (answer.status_code, answer.json()["detail"]) == (400, text.UNREADABLE)
     answer = httpx.post(address, json={"data": []}, timeout=30)
-    assert answer.status_code == 422 and "Give a photo" in answer.text
+    (fault,) = answer.json()["detail"]  # of the one argument that is wrong
+    assert answer.status_code == 422 and "Give a photo" in fault["message"] and fault["parameter_name"] == "photo"
     for path, fields in {"cancel": "session_hash, fn_index, event_id", "reset": "event_id"}.items():
         answer = httpx.post(f"{url}/gradio_api/{path}", json={}, timeout=30)
         expected = text.UNREADABLE_FIELDS.format(names=fields)

@@ -104,7 +104,7 @@ def test_arguments_become_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"steps": [51]}, "steps must be less than or equal to 50"),
         ({"steps": 4}, "steps must be a list"),
         ({"sizes": [True]}, "sizes must be a valid integer"),
-        ({"sizes": []}, "at least one number of steps"),
+        ({"sizes": []}, "sizes must have at least one value"),
         ({"seeds": ["0"]}, "seeds must be a valid integer"),
         ({"processing_resolution": 100}, "processing_resolution must be a multiple of 8"),
         ({"checkpoints": "nano"}, "checkpoints must be a list"),

@@ -100,10 +100,11 @@ def test_only_what_waits_or_runs_is_listened_to(path: str, query: str) -> None:
     assert refused.value.status == 404 and len(passed) == 3
 
 
-def test_refusals_by_gradio_become_sentences_and_those_of_validators_stay() -> None:
+def test_refusals_by_gradio_become_sentences_and_of_validators_what_is_wrong_stays() -> None:
     missing = {"detail": [{"loc": ["body", "event_id"], "type": "missing"}]}
     broken = {"detail": [{"loc": ["body", 0], "type": "json_invalid"}]}
-    ours = {"detail": [{"is_valid": False, "message": "seed must be"}]}
+    wrong = {"is_valid": False, "message": "seed must be"}
+    ours = {"detail": [{"is_valid": True, "message": "seed must be"}, wrong]}
     answers = [told("/gradio_api/cancel", 422, json.dumps(one).encode()) for one in (missing, broken, ours)]
-    assert answers == [text.UNREADABLE_FIELDS.format(names="event_id"), text.NOT_JSON, None]
+    assert answers == [text.UNREADABLE_FIELDS.format(names="event_id"), text.NOT_JSON, [wrong]]
     assert told("/gradio_api/upload", 400, b"{}") == text.UNREADABLE_UPLOAD

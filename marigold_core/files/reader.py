@@ -60,7 +60,7 @@ def from_depth(
     full, assumed = _complete(reading or DepthReading(), source.map.stated)
     if assumed and full.kind == "affine" and source.is_bare:
         assumed += _BARE
-    values, kind = _to_convention(source.map, full, fov_x_deg), full.kind
+    (values, is_far), kind = _to_convention(source.map, full, fov_x_deg), full.kind
     assert kind is not None  # _complete has filled it in
     size, stored = (opened.pixels.shape[0], opened.pixels.shape[1]), (values.shape[0], values.shape[1])
     _check_aspect(stored, size, _OWN_ASPECT if source.map.belongs else _ASPECT)
@@ -72,9 +72,10 @@ def from_depth(
         missing = None if missing is None else resize_map(missing.astype(np.float32), size) > 0.5
         notes.append(f"The depth map of {stored[1]} x {stored[0]} was resized to the photo's {size[1]} x {size[0]}.")
     if missing is not None and missing.any():
+        counts = f", as which {depth_map.NO_HIT:,.0f} and more counts" if is_far else ""
         notes.append(
-            f"{max(missing.mean(), 0.001):.1%} of its pixels have no value: meshes, points and metres leave them out,"
-            " pictures show the nearest known one."
+            f"{max(missing.mean(), 0.001):.1%} of its pixels have no value{counts}: meshes, points and metres leave"
+            " them out, pictures show the nearest known one."
         )
     return Prediction(
         modality="depth",
@@ -220,9 +221,12 @@ def _complete(asked: DepthReading, stated: DepthReading) -> tuple[DepthReading, 
     )
 
 
-def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None) -> np.ndarray:
-    """The values of a map -> [h, w] float64 that grow with distance, as ``Prediction`` has them; NaN is missing."""
-    values = found.values
+def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None) -> tuple[np.ndarray, bool]:
+    """The values of a map -> ([h, w] float64 that grow with distance, as ``Prediction`` has them, whether any is far).
+
+    NaN is missing, also where values, or depth, are ``NO_HIT`` or more, which is far.
+    """
+    values, is_far = np.where(np.isfinite(found.values), found.values, np.nan), bool(np.isinf(found.values).any())
     if full.kind == "affine":
         known = values[np.isfinite(values)]
         low, high = found.ends or (known.min(initial=np.inf), known.max(initial=-np.inf))
@@ -232,13 +236,14 @@ def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None)
                 " from far nowhere."
             )
         share = np.clip((values - low) / (high - low), 0, 1)
-        return 1 - share if full.greater == "nearer" else share
+        return 1 - share if full.greater == "nearer" else share, is_far
     unit_m = full.unit_m or 1.0
     if full.quantity == "log":
         depth = np.exp(np.minimum(values, 700)) * unit_m
     else:
         positive = np.where(values > 0, values, np.nan)  # 0 is how sensors say that they saw nothing
         depth = unit_m / positive if full.quantity == "disparity" else positive * unit_m
+    is_far |= bool((depth >= depth_map.NO_HIT).any())
     depth[~(depth < depth_map.NO_HIT)] = np.nan
     if full.measured == "ray":
         if fov_x_deg is None:
@@ -247,7 +252,7 @@ def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None)
         depth = depth / np.sqrt(x * x + y * y + 1)
     if not np.isfinite(depth).any():
         raise ImageError(f"The depth map has no value above 0 and below {depth_map.NO_HIT:,.0f} in any pixel.")
-    return depth / np.nanmax(depth) if full.kind == "scale" else depth
+    return depth / np.nanmax(depth) if full.kind == "scale" else depth, is_far
 
 
 def _check_aspect(stored: tuple[int, int], size: tuple[int, int], tolerance: float) -> None:

@@ -57,7 +57,7 @@ _XMP_MORE_HEAD = len(_XMP_MORE) + 32 + 4 + 4  # then a hash, the length of the w
 class DepthMap:
     """The values of a depth map as its file holds them, and what it says of them."""
 
-    values: np.ndarray  # [h, w] float64; NaN where there is none
+    values: np.ndarray  # [h, w] float64; NaN where there is none, infinite from ``NO_HIT`` on
     stated: DepthReading = DepthReading()
     ends: tuple[float, float] | None = None  # the values of relative depth at its two ends, where the file says so
     texts: Mapping[str, str] = field(default_factory=dict[str, str])  # that the file carries
@@ -147,11 +147,12 @@ def from_array(array: np.ndarray) -> DepthMap:
 
 
 def _finite(array: np.ndarray) -> np.ndarray:
+    """Numbers as float64, those without a hit infinite. Raises: ImageError where that are all."""
     values = array.astype(np.float64)
-    is_known = np.abs(values) < NO_HIT
-    if not is_known.any() and np.isfinite(values).any():
+    is_far = np.abs(values) >= NO_HIT
+    if np.isfinite(values).any() and not (np.isfinite(values) & ~is_far).any():
         raise ImageError(f"All values of the depth map are too large, {NO_HIT:,.0f} or more; scale them down.")
-    values[~is_known] = np.nan
+    values[is_far] = np.copysign(np.inf, values[is_far])
     return values
 
 

@@ -123,6 +123,25 @@ def test_a_map_that_cannot_be_used_is_refused(depth: object, message: str) -> No
         given(depth)
 
 
+@pytest.mark.parametrize(
+    ("far", "reading", "is_said"),
+    [
+        (2e9, {"unit_m": 1.0}, True),
+        (np.inf, {}, True),
+        (2e6, {"unit_m": 1000.0}, True),
+        (1e-10, {"quantity": "disparity", "unit_m": 1.0}, True),
+        (30.0, {"quantity": "log", "unit_m": 1.0}, True),
+        (0.0, {"unit_m": 1.0}, False),
+        (np.nan, {}, False),
+    ],
+)
+def test_what_is_too_far_is_said_to_count_as_no_value(far: float, reading: dict[str, Any], is_said: bool) -> None:
+    depth = np.where(np.quantile(Z, 0.9) < Z, far, Z)
+    found = given(depth, **reading)
+    assert found.missing is not None and np.array_equal(found.missing, np.isnan(depth) | (depth == far))
+    assert ("as which 1,000,000,000 and more counts" in (found.note or "")) == is_said
+
+
 @pytest.mark.parametrize("size", [(24, 32), (96, 128), (12, 16), (378, 518), (384, 512)])
 def test_a_map_of_another_size_is_resized(size: tuple[int, int]) -> None:
     rows, columns = ((np.arange(side) + 0.5) / side for side in size)

@@ -29,6 +29,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LONGEST = 200  # bytes of a name that something is still added to; file systems end at 255
 _FORBIDDEN = str.maketrans(dict.fromkeys([*map(chr, range(32)), *'<>:"|?*\\\x7f'], "_"))
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
+_NO_FOLDER = {errno.EEXIST, errno.ENOTDIR}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -244,6 +245,8 @@ def _refusals(name: str) -> Generator[None]:
             text = f"The disk is full (or a size limit is reached): {name} was not written."
         elif error.errno in _REFUSED:
             text = f"The folder does not allow writing: {name} was not written."
+        elif error.errno in _NO_FOLDER:
+            text = f"{name} was not written: a file is where its folder should be."
         else:
             text = f"{name} was not written: {error.strerror or error}."
         raise ExportError(text) from error

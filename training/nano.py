@@ -22,6 +22,8 @@ from marigold_core.pipeline.loading import pick_device
 from marigold_core.settings import Frozen
 from marigold_core.storage import write_json
 from training import autoencoder, average, draft, evaluate, label, latents, prior, publish, recipe, render, start, train
+from training.data.photographs import photographs
+from training.data.sets import open_set
 from training.engine import checkpoints
 from training.engine.command import run
 
@@ -195,9 +197,13 @@ def make(out: Path, sizes: Sizes, inputs: Inputs) -> Path:
     Raises: MarigoldError when the folder was begun with other settings, and what the stages raise.
     """
     pick_device(inputs.device)
+    _check(out, sizes, inputs)
     settings = sizes.model_dump() | {name: str(value) for name, value in vars(inputs).items()}
-    record = read_config(out, RECORD) if (out / RECORD).exists() else {"settings": settings, "stages": {}}
-    _refuse_changes(out, cast(Mapping[str, object], record["settings"]), settings)
+    record = read_config(out, RECORD) if (out / RECORD).exists() else {}
+    if any(row["finished"] for row in cast(dict[str, dict[str, Any]], record.get("stages", {})).values()):
+        _refuse_changes(out, cast(Mapping[str, object], record["settings"]), settings)
+    else:  # a first stage compares its own settings with what it left
+        record = {"settings": settings, "stages": {}}
     times = cast(dict[str, dict[str, Any]], record["stages"])
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOG).open("a", encoding="utf-8") as log, redirect_stdout(cast(TextIO, _Both(sys.stdout, log))):
@@ -216,6 +222,18 @@ def make(out: Path, sizes: Sizes, inputs: Inputs) -> Path:
                 write_json(out / RECORD, record)
         print(f"\n{table(times)}\n{out / 'published'}")
     return out / "published"
+
+
+def _check(out: Path, sizes: Sizes, inputs: Inputs) -> None:
+    """Check all that is read before the first of many hours. Raises: MarigoldError."""
+    render.check_assets(inputs.assets)
+    start.check_shape(sizes.shape)
+    if inputs.photos:
+        photographs(inputs.photos)
+    if inputs.validation:
+        open_set(str(inputs.validation), evaluate.SPLIT)
+    if not (out / "guided").exists():
+        prior.new_prior(prior.classifier_weights(inputs.weights))
 
 
 def table(times: Mapping[str, Mapping[str, Any]]) -> str:

@@ -176,6 +176,18 @@ def _check_shards(out: Path, settings: dict[str, object]) -> None:
                 )
 
 
+def check_assets(folder: Path | str | None) -> None:
+    """Check that a folder of assets, where one is given, has an index that can be read. Raises: SettingsError."""
+    if folder is None:
+        return
+    if not (Path(folder) / INDEX).is_file():
+        raise SettingsError(f"{folder} has no {INDEX}; leave --assets out to render from primitives.")
+    try:
+        Assets(Path(folder))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"{Path(folder) / INDEX} is no list of assets: {error!r}.") from None
+
+
 def main(out: Path, work: Work, settings: RenderSettings) -> None:
     """Render scenes for training; the same command goes on where it was stopped, a larger count adds shards.
 
@@ -184,8 +196,7 @@ def main(out: Path, work: Work, settings: RenderSettings) -> None:
         work: how much.
         settings: what a shard depends on.
     """
-    if settings.assets is not None and not (Path(settings.assets) / INDEX).is_file():
-        raise SettingsError(f"{settings.assets} has no index.json; leave --assets out to render from primitives.")
+    check_assets(settings.assets)
     print(f"{render(settings, out, work.count, work.workers)} shards made")
 
 

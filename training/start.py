@@ -196,13 +196,18 @@ def _check_family(checkpoint: Checkpoint, objective: ObjectiveName) -> None:
     )
 
 
+def check_shape(shape: str) -> None:
+    """Check the name of layer sizes. Raises: CheckpointError."""
+    if shape not in SHAPES:
+        raise CheckpointError(f"There is no shape {shape!r}; choose new:{', new:'.join(SHAPES)}.")
+
+
 def _new_shape(source: str | Path) -> str | None:
     """Return the shape of ``new:SHAPE``, None for anything else. Raises: CheckpointError for an unknown shape."""
     kind, _, shape = str(source).partition(":")
     if kind != "new":
         return None
-    if shape not in SHAPES:
-        raise CheckpointError(f"There is no shape {shape!r}; choose new:{', new:'.join(SHAPES)}.")
+    check_shape(shape)
     return shape
 
 

@@ -430,7 +430,7 @@ def test_refusals_keep_the_old_file_and_drop_the_manifest(depth, tmp_path, monke
 
 def test_a_file_in_the_place_of_the_folder_is_said(depth: Prediction, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(ExportError, match="depth.npy was not written"):
+    with pytest.raises(ExportError, match="depth.npy was not written: a file is where its folder should be"):
         save(depth, tmp_path / "out", ["npy"])
 
 

@@ -303,7 +303,9 @@ def test_the_command_ends_with_0_1_or_2(tmp_path: Path, capsys: pytest.CaptureFi
     assert [fault["where"] for fault in ill["faults"]] == ["room_1/001"]
 
 
-def test_a_report_replaces_nothing_but_a_report(tmp_path: Path) -> None:
+def test_a_report_replaces_nothing_but_a_report_and_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_pairs(tmp_path / "sound", 2)
     mine, older = tmp_path / "mine.json", tmp_path / "older.json"
     mine.write_text('[{"data": "mine"}]')
@@ -312,3 +314,8 @@ def test_a_report_replaces_nothing_but_a_report(tmp_path: Path) -> None:
             run(main, "doctor", [str(tmp_path / "sound"), "--json-out", str(path)])
         assert end.value.code == status
     assert mine.read_text() == '[{"data": "mine"}]'
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run(main, "doctor", [str(tmp_path / "sound"), "--json-out", str(mine / "report.json")])
+    said = capsys.readouterr()
+    assert not said.out and "report.json was not written: a file is where" in said.err  # before the work is done

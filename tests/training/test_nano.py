@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from marigold_core import Settings, load
-from marigold_core.errors import MarigoldError
+from marigold_core.errors import CheckpointError, MarigoldError
 from tests.helpers.tiny_prior import tiny_prior
 from tests.helpers.training_runs import newest
 from training import draft, nano, prior, render
@@ -100,6 +100,42 @@ def test_with_photographs_they_are_labelled_and_learned_from(tmp_path: Path) -> 
         before, after = fine.unet.state_dict()[name], photographs.unet.state_dict()[name]
         torch.testing.assert_close(weight, 0.25 * before + 0.75 * after, msg=name)
     assert load(published).checkpoint.default_resolution == 64
+
+
+def test_what_is_read_is_checked_before_the_first_hours_and_a_refusal_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, broken = tmp_path / "nano", tmp_path / "broken"
+    broken.mkdir()
+    (broken / "index.json").write_text('{"a": 1}')
+
+    def missing(path: Path | None) -> None:
+        raise CheckpointError("The weights of the image prior are not installed")
+
+    for sizes, inputs, said in (
+        (SMALL, Inputs(assets=tmp_path), "has no index.json"),
+        (SMALL, Inputs(assets=broken), "is no list of assets"),
+        (SMALL, Inputs(photos=tmp_path), "holds no photograph"),
+        (SMALL, Inputs(validation=tmp_path), "has neither shards"),
+        (SMALL.changed(shape="huge"), CPU, "There is no shape 'huge'"),
+    ):
+        assert said in refusal(lambda sizes=sizes, inputs=inputs: make(out, sizes, inputs))
+    with monkeypatch.context() as patch:
+        patch.setattr(prior, "classifier_weights", missing)
+        assert "are not installed" in refusal(lambda: make(out, SMALL, CPU))
+    assert not out.exists()
+
+
+def test_settings_may_change_while_no_stage_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MarigoldError("The disk is full.")
+
+    first = nano.Stage("scenes", full, ())
+    monkeypatch.setattr(nano, "call", lambda main, *_: main())
+    monkeypatch.setattr(nano, "stages", lambda *_: [first])
+    for sizes in (SMALL, SMALL.changed(scenes=64)):
+        assert refusal(lambda sizes=sizes: make(tmp_path, sizes, CPU)) == "The disk is full."
+    assert json.loads((tmp_path / nano.RECORD).read_text())["settings"]["scenes"] == 64
 
 
 def test_a_training_run_that_ends_early_ends_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from marigold_core.errors import MarigoldError
 from marigold_core.options import Presets, call, for_a_reader
+from marigold_core.storage import claim
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -43,14 +44,17 @@ def run(
 
 
 def check_json_out(path: Path | None, keys: Collection[str]) -> None:
-    """Check, before the work is done, that results written to ``path`` replace nothing but older results.
+    """Check, before the work is done, that results can be written to ``path`` and replace nothing but older results.
 
     These are an object, or a list of objects, that has all ``keys``.
 
-    Raises: MarigoldError when there is something else.
+    Raises: MarigoldError when there is something else, or the disk refuses.
     """
-    if path is None or not path.exists():
+    if path is None:
         return
+    if not path.exists():
+        with claim(path):
+            return
     try:
         older = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -62,7 +62,7 @@ class ValidationCallback:
         draw = self._due(step, self.recipe.figure_steps) and not sheet.exists()
         if stopping() or not (validate or draw):
             return
-        kind = f"{'held-out' if self.sets else 'training'} pictures"
+        kind = "held-out pictures" if self.sets else "training pictures as the autoencoder decodes them"
         pipeline = copy.copy(self.pipeline)
         pipeline.unet = network  # type: ignore (the same class, with the weights that will be saved)
         network.eval()

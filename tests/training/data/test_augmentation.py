@@ -16,7 +16,7 @@ from training.data.augmentation import (
     photographic,
     turn_hue,
 )
-from training.data.photographs import Unlabelled, folder_colours
+from training.data.photographs import Unlabelled, folder_colours, photographs
 from training.data.random_streams import stream
 
 pytestmark = pytest.mark.numeric
@@ -148,3 +148,16 @@ def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
     for use in (folder_colours, lambda folder: Unlabelled(folder, 0)):
         with pytest.raises(MarigoldError, match="holds no photograph"):
             use(tmp_path)
+        with pytest.raises(MarigoldError, match="There is no folder .*none"):
+            use(tmp_path / "none")
+
+
+def test_photographs_are_what_pairs_take_too_and_no_hidden_files(tmp_path: Path) -> None:
+    for name in ("a.tif", "b.avif"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "._a.tif").write_bytes(b"of a Mac")
+    (tmp_path / "c.jpg").write_bytes(b"no photo")
+    found = photographs(tmp_path)
+    assert found.names == ["a.tif", "b.avif", "c.jpg"]
+    with pytest.raises(MarigoldError, match="c.jpg: This is not a photo that can be read"):
+        found.read(2)

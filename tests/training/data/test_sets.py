@@ -402,13 +402,15 @@ def test_kitti_is_in_256ths_of_a_metre_and_0_is_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "layout", ["side by side", "rgb and depth", "a scene with rgb and depth", "scenes in rgb and depth"]
+    "layout",
+    ["side by side", "rgb and depth", "a scene with rgb and depth", "scenes in rgb and depth", "images", "Photos"],
 )
 @pytest.mark.parametrize("depth", ["png", "npy"])
 def test_pairs_lie_in_one_folder_or_two(layout: str, depth: str, tmp_path: Path) -> None:
     one = picture((24, 32), unknown=False)
     folder = tmp_path / "scene" if layout.startswith("a scene") else tmp_path
     names = ("x.{}", "x.depth.{}") if layout == "side by side" else ("rgb/x.{}", "depth/x.{}")
+    names = (f"{layout}/x.{{}}", "depth/x.{}") if layout in ("images", "Photos") else names
     names = ("RGB/a/x.{}", "Depth/a/x.{}") if layout == "scenes in rgb and depth" else names
     photo_path, depth_path = (folder / name.format(end) for name, end in zip(names, ("jpg", depth), strict=True))
     sets.write_photo(photo_path, one.rgb)
@@ -422,6 +424,14 @@ def test_pairs_lie_in_one_folder_or_two(layout: str, depth: str, tmp_path: Path)
     sample = found[0]
     np.testing.assert_allclose(sample.depth_m, one.depth_m, rtol=1e-6)
     assert np.abs(sample.rgb.astype(int) - one.rgb).mean() < 6
+
+
+def test_two_folders_of_photos_beside_one_of_depth_are_one_sentence(tmp_path: Path) -> None:
+    for name in ("rgb", "images"):
+        sets.write_photo(tmp_path / name / "x.jpg", picture((24, 32)).rgb)
+    sets.write_png16(tmp_path / "depth" / "x.png", np.ones((24, 32)), 1000)
+    with pytest.raises(MarigoldError, match="has images and rgb beside depth: keep one folder of photos"):
+        open_set(str(tmp_path))
 
 
 def test_photos_of_pairs_may_be_heic(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_sheet_shows_held_out_pictures_where_there_are_some(task: Task, monkey
     train(task, WATCHED.changed(steps=1, figure_steps=1))
     train(replace(task, out=task.out.with_name("blind"), validation=()), WATCHED.changed(steps=1, figure_steps=1))
     (title, columns, rows, _), (blind, _, encoded, _) = sheets
-    assert title == "held-out pictures, step 1" and blind == "training pictures, step 1"
+    assert title == "held-out pictures, step 1" and blind == "training pictures as the autoencoder decodes them, step 1"
     assert columns[:3] == ("photo", "truth", "1 step")
     held_out = open_set(task.validation[0], "val")
     assert {name for name, _ in rows} <= {held_out.name(number) for number in range(len(held_out))}

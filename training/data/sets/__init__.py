@@ -75,6 +75,6 @@ def recognise(folder: Path) -> str:
         return "pairs"
     raise MarigoldError(
         f"{folder} has neither shards of training.render nor NAME/rgb.png with NAME/depth.npz nor NAME.jpg with "
-        "NAME.depth.png nor rgb/NAME.jpg with depth/NAME.png; write KIND:FOLDER for a published data set, of kind "
-        f"{', '.join(FORMATS)}."
+        "NAME.depth.png nor rgb/NAME.jpg (or images/, photos/) with depth/NAME.png; write KIND:FOLDER for a published "
+        f"data set, of kind {', '.join(FORMATS)}."
     )

@@ -28,6 +28,7 @@ SCENE_PAIRS = {  # of Virtual KITTI: split -> scene -> pictures with depth, all 
 VARIATIONS = ("clone", "morning", "overcast", "sunset", "15-deg-left", "15-deg-right")  # no fog, rain, 30 degrees
 CAMERAS = ("Camera_0", "Camera_1")
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", *HEIC)
+PHOTO_FOLDERS = ("rgb", "image", "images", "photo", "photos", "color")  # beside depth/
 DEPTH_ENDINGS = (".depth.png", ".depth.npy")
 OWN_LISTS = {split: (f"{split}.txt",) for split in ("train", "val", "test")}
 
@@ -113,7 +114,8 @@ def _vkitti_folders(split: str) -> Iterator[dict[str, str]]:
 def search_pairs(folder: Path) -> list[Entry]:
     """List all photos and depth maps, in sub-folders too; a photo without a map counts, and is a fault when read.
 
-    A map is NAME.depth.png beside NAME.jpg, or depth/NAME.png where the photo is rgb/NAME.jpg; .npy as well.
+    A map is NAME.depth.png beside NAME.jpg, or depth/NAME.png where the photo is rgb/NAME.jpg, or in another of
+    ``PHOTO_FOLDERS``; .npy as well.
     """
     photos: dict[str, str] = {}
     maps: dict[str, str] = {}
@@ -142,12 +144,20 @@ def search_pairs(folder: Path) -> list[Entry]:
 
 
 def _photo_folder(folder: Path, place: Path) -> Path | None:
-    """Find rgb/SCENE of the maps in ``place``, depth/SCENE in ``folder``; None where no rgb/ lies beside depth/."""
+    """Find rgb/SCENE of the maps in ``place``, depth/SCENE in ``folder``; None where no photos lie beside depth/.
+
+    Raises: MarigoldError when photos lie in several folders beside depth/.
+    """
     for at in (place, *place.parents):
         if at.name.lower() == "depth":
-            for beside in (folder / at).parent.iterdir():
-                if beside.name.lower() == "rgb" and beside.is_dir():
-                    return at.with_name(beside.name) / place.relative_to(at)
+            beside = [
+                one for one in (folder / at).parent.iterdir() if one.name.lower() in PHOTO_FOLDERS and one.is_dir()
+            ]
+            if len(beside) > 1:
+                names = " and ".join(sorted(one.name for one in beside))
+                raise MarigoldError(f"{(folder / at).parent} has {names} beside {at.name}: keep one folder of photos.")
+            if beside:
+                return at.with_name(beside[0].name) / place.relative_to(at)
     return None
 
 

@@ -21,11 +21,11 @@ demo: .venv/.runtime
 test: .venv/.test
 	@status=0; \
 	$(BIN)/python -m pytest -q -m browser $(ARGS) || test $$? -eq 5 || status=1; \
-	$(BIN)/python -m pytest -q -m "not browser" --numprocesses 2 --dist loadfile $(ARGS) || test $$? -eq 5 || status=1; \
+	$(BIN)/python -m pytest -q -m "not browser" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS) || test $$? -eq 5 || status=1; \
 	exit $$status
 
 test-portable: .venv/.test
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m numeric --numprocesses 2 --dist loadfile $(ARGS)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m numeric --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv/.test
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -20,7 +20,12 @@ Photo = Callable[..., np.ndarray]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs CUDA where there is none; torch is imported only when such a test was collected."""
+    """Begin with files of slow tests, so that no worker waits for one at the end; skip what needs CUDA where none is.
+
+    torch is imported only when such a test was collected.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return

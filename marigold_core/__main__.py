@@ -29,6 +29,12 @@ def run(command: Sequence[str] = ()) -> None:
     except KeyboardInterrupt:  # outside of what ``main`` runs
         _stop()
     else:
+        from marigold_core.serving.model_thread import any_is_alive
+
+        if any_is_alive():  # of a server; the interpreter would end with "terminate called" and a core dump
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+            os._exit(status or 0)
         sys.exit(status)
 
 

@@ -29,7 +29,7 @@ from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.views import check_meaning, relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress, ProgressEvents
 from marigold_core.serving.batch import Batch
-from marigold_core.serving.model_thread import ModelThread
+from marigold_core.serving.model_thread import WORKER, ModelThread
 from marigold_core.serving.results import KEPT_ON_DISK, OF_CALL, Form, ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
 from marigold_core.serving.waiting_line import WaitingLine
@@ -127,7 +127,8 @@ class Service:
             future = self._pipelines.get(key)
             if future is None or (future.done() and future.exception()):
                 future = self._pipelines[key] = Future()
-                threading.Thread(target=self._load, args=(*key, future), daemon=True).start()
+                load = threading.Thread(target=self._load, args=(*key, future), name=f"{WORKER}loading", daemon=True)
+                load.start()
             self._pipelines.move_to_end(key)
             while len(self._pipelines) > MAX_PIPELINES:
                 self._pipelines.popitem(last=False)

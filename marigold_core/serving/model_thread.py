@@ -12,6 +12,12 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
+WORKER = "marigold-"  # names of threads that may be inside torch begin so
+
+
+def any_is_alive() -> bool:
+    """Return whether a thread is there that the interpreter's end would catch inside torch, whose C++ then aborts."""
+    return any(thread.name.startswith(WORKER) for thread in threading.enumerate())
 
 
 class ModelThread:
@@ -40,7 +46,7 @@ class ModelThread:
         """Call a function in the thread, with the caller's context variables -> its result, or its exception."""
         if self._thread is None:
             # At the end of the program nobody waits for it: a step may take minutes.
-            self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+            self._thread = threading.Thread(target=self._work, name=f"{WORKER}model", daemon=True)
             self._thread.start()
         future, context = Future[T](), copy_context()
 

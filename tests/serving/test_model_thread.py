@@ -1,11 +1,14 @@
 """The model computes in one thread, whoever asks, and ends there too."""
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 import pytest
 
+from marigold_core import __main__, cli
 from marigold_core.serving.model_thread import ModelThread
 
 VISITOR = ContextVar("visitor", default="nobody")
@@ -72,3 +75,17 @@ def test_a_closed_thread_starts_again_when_it_is_needed(model: ModelThread) -> N
     model.close()
     model.close()
     assert list(model.iterate(iter((2,)))) == [2]
+
+
+def test_a_command_whose_model_may_still_compute_ends_at_once(
+    model: ModelThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the interpreter's own end a thread inside torch would abort the process, with a core dump."""
+    ended = list[int]()
+    monkeypatch.setattr(cli, "main", lambda words: 3)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    before = signal.getsignal(signal.SIGINT)
+    ask(model, iter("a"))
+    with pytest.raises(SystemExit):  # which the real exit does not come to
+        __main__.run()
+    assert ended == [3] and signal.getsignal(signal.SIGINT) == before

@@ -114,6 +114,12 @@ class ResolvedSettings(Settings):
     )
 
 
+def check_type(name: str, value: object, kind: type) -> None:
+    """Refuse an argument of a public function that is of another type. Raises: SettingsError."""
+    if not isinstance(value, kind):
+        raise SettingsError(f"{name} must be {kind.__name__}(...), but got {reprlib.repr(value)}.")
+
+
 def check_order(low_name: str, low: float, high_name: str, high: float, advice: str = "") -> None:
     """Refuse the ends of a range that are equal or exchanged. Raises: ValueError, which models turn into theirs."""
     if low >= high:

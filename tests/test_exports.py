@@ -26,6 +26,7 @@ INDIRECT = {"accelerate", "python-multipart"}  # diffusers and gradio import the
 OPTIONAL = {"spaces"}  # where a Space runs
 IMPORT_NAMES = {
     "pillow": "PIL",
+    "grpcio": "grpc",
     "pi-heif": "pi_heif",
     "fast-simplification": "fast_simplification",
     "opencv-python-headless": "cv2",

@@ -6,10 +6,12 @@ that do not determine the unknowns or contradict one another are refused with th
 """
 
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Generic, Literal, TypeVar
+from numbers import Real
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 from pydantic import Field
@@ -32,7 +34,7 @@ from marigold_core.calibration.plane_fit import Patch, fit_patch, pixels_of
 from marigold_core.calibration.solver import NO_HINT, Problem, check_enough
 from marigold_core.errors import CalibrationError, SettingsError
 from marigold_core.prediction import Kind, Prediction, Space
-from marigold_core.settings import Frozen, Settings, default
+from marigold_core.settings import Frozen, Settings, check_type, default
 
 Numbers = Iterable[tuple[float, ...]]
 Groups = TypeVar("Groups")  # of numbers, as a surface takes them: one string, or lists
@@ -89,6 +91,21 @@ class Hints:
     fov_x_deg: float | None = None
     method: Method = "affine"
 
+    def __post_init__(self) -> None:
+        """Check the types, as a word that is not known would be another one. Raises: CalibrationError."""
+        for name, kind in (("anchors", Anchor), ("lengths", Length), ("patches", Patch)):
+            given: Any = getattr(self, name)
+            listed: list[object] = [*given] if hasattr(given, "__len__") else [None]
+            if not all(isinstance(one, kind) and _holds_numbers(one) for one in listed):
+                raise CalibrationError(f"{name} must be a list of {kind.__name__}, but got {reprlib.repr(given)}.")
+        for name in ("near_m", "fov_x_deg"):
+            if not isinstance(value := getattr(self, name), Real | None):
+                raise CalibrationError(f"{name} must be a number, but got {value!r}.")
+        words = [("method", self.method, get_args(Method))]
+        for name, word, known in words + [("along", one.along, get_args(Along)) for one in self.anchors]:
+            if word not in known:
+                raise CalibrationError(f"{name} has no {word!r}; choose from {', '.join(known)}.")
+
     @property
     def is_given(self) -> bool:
         """Whether there is any hint."""
@@ -103,6 +120,18 @@ class Hints:
     def kind(self) -> Kind:
         """What they make of relative depth: metres, or from flat patches alone depth up to one factor."""
         return "metric" if self.anchors or self.lengths or self.near_m is not None else "scale"
+
+
+def _holds_numbers(hint: Anchor | Length | Patch) -> bool:
+    """Tell whether positions and metres are numbers, and the corners of a patch pairs of them."""
+    if isinstance(hint, Patch):
+        try:
+            values: list[object] = [value for x, y in hint.corners for value in (x, y)]
+        except (TypeError, ValueError):  # corners that are no pairs
+            return False
+    else:
+        values = [value for name, value in vars(hint).items() if name != "along"]
+    return all(isinstance(value, Real) for value in values)
 
 
 def hints_of(
@@ -239,6 +268,8 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
     Raises:
         CalibrationError: the hints do not determine metres, contradict one another, or a hint is not usable.
     """
+    check_type("prediction", prediction, Prediction)
+    check_type("hints", hints, Hints)
     check_claim(prediction.modality, prediction.kind)
     if hints.guides:
         raise CalibrationError("Completion guides the denoising, so it cannot start from a finished depth map.")

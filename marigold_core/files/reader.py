@@ -20,7 +20,7 @@ from marigold_core.images.depth_map import DepthMap
 from marigold_core.images.differences import resize_map
 from marigold_core.images.photo import load_photo, read_file
 from marigold_core.prediction import Prediction, meaning_of
-from marigold_core.settings import DepthReading, MeshSettings
+from marigold_core.settings import DepthReading, MeshSettings, check_type
 
 GIVEN = "given: "  # before the name of the map, where other predictions name their checkpoint
 _DEPTH_FILES = ("npy", "png16", "exr", "controlnet", "height", "rgbz", "depth_mm")  # of ``FILES``
@@ -57,6 +57,7 @@ def from_depth(
     fov_x_deg = MeshSettings(fov_x_deg=fov_x_deg).fov_x_deg
     opened, source = load_photo(photo), _open(photo, depth)
     fov_x_deg = fov_x_deg or opened.fov_x_deg or source.fov_x_deg
+    check_type("reading", reading or DepthReading(), DepthReading)
     full, assumed = _complete(reading or DepthReading(), source.map.stated)
     if assumed and full.kind == "affine" and source.is_bare:
         assumed += _BARE

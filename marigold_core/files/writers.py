@@ -13,7 +13,7 @@ from marigold_core.files.formats import FILES, FILES_OF, LAYERS, Content
 from marigold_core.files.presets import PRESETS, SaveFor
 from marigold_core.images.intrinsics import Layer
 from marigold_core.prediction import Kind, Prediction
-from marigold_core.settings import ColourSettings, Format, MeshSettings
+from marigold_core.settings import ColourSettings, Format, MeshSettings, check_type
 
 MANIFEST = "manifest.json"
 NO_UNCERTAINTY = "Uncertainty needs 3 or more members (ensemble_size); a depth map from elsewhere has none."
@@ -70,11 +70,18 @@ def save(
         intrinsics have files for each layer.
 
     Raises:
+        SettingsError: an argument is of another type.
         ExportError: a format does not suit the prediction, ``prefix`` is no part of a name, a file exists already, or
             the disk refuses.
     """
     check_prefix(prefix)
     folder, mesh, colours = Path(folder), mesh or MeshSettings(), colours or ColourSettings()
+    check_type("prediction", prediction, Prediction)
+    check_type("mesh", mesh, MeshSettings)
+    check_type("colours", colours, ColourSettings)
+    for name, given in (("formats", formats), ("save_for", save_for)):
+        if isinstance(given, str):
+            raise ExportError(f"{name} must be a list of names, but got {given!r}.")
     names = _names(formats, save_for, prediction, prediction.kind, prediction.uncertainty is not None)
     if not np.isfinite(prediction.values).all():
         raise ExportError("The prediction holds values that are not numbers; run again with dtype float32.")

@@ -68,7 +68,7 @@ from marigold_core.pipeline.sampling import (
 from marigold_core.pipeline.tiles import Mosaic, cut_out, member_grid
 from marigold_core.pipeline.views import View, resolve, view_of
 from marigold_core.prediction import Cell, Prediction, Progress
-from marigold_core.settings import ResolvedSettings, Settings, Views, default
+from marigold_core.settings import ResolvedSettings, Settings, Views, check_type, default
 
 TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
 COMPILED_CELLS = (4 * TRIED_CELLS, 6 * TRIED_CELLS)  # many and not alike: torch takes a side of 1 within for fixed
@@ -512,6 +512,9 @@ class MarigoldPipeline:
             CheckpointError: it cannot be guided by known depths.
         """
         asked = settings or Settings()
+        check_type("settings", asked, Settings)
+        if hints is not None:
+            check_type("hints", hints, Hints)
         check_decoder(asked.decoder, self.checkpoint.name, has_tiny=self.tiny is not None)
         if hints is not None and hints.guides:
             self._check_completion(asked)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from marigold_core import CalibrationError
 from marigold_core.calibration.anchors import Anchor, Length, depth_from_affine
 from marigold_core.calibration.calibrate import Hints, calibrate
+from marigold_core.calibration.plane_fit import Patch
 from marigold_core.geometry.camera import unproject
 from marigold_core.prediction import Prediction, Space
 from tests.helpers.measured_room import (
@@ -265,3 +267,21 @@ def test_maps_that_cannot_be_calibrated_are_refused() -> None:
     ):
         with pytest.raises(CalibrationError, match=sentence):
             calibrate(prediction, hints)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"anchors": [(10, 10, 4)]}, r"anchors must be a list of Anchor, but got \[\(10, 10, 4\)\]"),
+        ({"anchors": Anchor(1, 2, 3)}, "anchors must be a list of Anchor"),
+        ({"anchors": [Anchor("a", 2, 3)]}, "anchors must be a list of Anchor"),  # pyright: ignore[reportArgumentType]
+        ({"lengths": [Anchor(1, 2, 3)]}, "lengths must be a list of Length"),
+        ({"patches": [Patch([1, 2])]}, "patches must be a list of Patch"),  # pyright: ignore[reportArgumentType]
+        ({"near_m": "3"}, "near_m must be a number, but got '3'"),
+        ({"anchors": [Anchor(1, 2, 3, "sideways")]}, "along has no 'sideways'; choose from axis, ray"),  # pyright: ignore[reportArgumentType]
+        ({"method": "x"}, "method has no 'x'; choose from affine, completion"),
+    ],
+)
+def test_hints_of_other_types_and_words_are_refused_when_they_are_made(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(CalibrationError, match=said):
+        Hints(**given)

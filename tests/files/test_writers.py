@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from marigold_core import cli, storage
 from marigold_core.cli import photo_folders
-from marigold_core.errors import ExportError, ImageError, SettingsError
+from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.reader import from_depth
 from marigold_core.files.writers import formats_for, formats_of, save
@@ -426,6 +426,22 @@ def test_refusals_keep_the_old_file_and_drop_the_manifest(depth, tmp_path, monke
     assert "depth.npy" in str(refusal.value) and str(tmp_path) not in str(refusal.value)
     assert (tmp_path / "depth.npy").read_bytes() == old
     assert [path.name for path in tmp_path.iterdir()] == ["depth.npy"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"formats": "npy"}, "formats must be a list of names, but got 'npy'"),
+        ({"save_for": "cnc"}, "save_for must be a list of names, but got 'cnc'"),
+        ({"prediction": None}, r"prediction must be Prediction\(...\), but got None"),
+        ({"mesh": {"edge_cut": 0}}, r"mesh must be MeshSettings\(...\), but got {'edge_cut': 0}"),
+        ({"prefix": "../x_"}, "A prefix is the beginning of a file's name, but got '../x_'"),
+    ],
+)
+def test_arguments_of_another_type_are_one_sentence(depth: Prediction, tmp_path: Path, given: dict, said: str) -> None:
+    with pytest.raises(MarigoldError, match=said):
+        save(**{"prediction": depth, "folder": tmp_path, **given})
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_file_in_the_place_of_the_folder_is_said(depth: Prediction, tmp_path: Path) -> None:

@@ -1,13 +1,26 @@
 """The uncertainty screen without a browser: the curve, the member values of a pixel, and their sentences."""
 
+import asyncio
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import gradio as gr
 import numpy as np
 
 from marigold_core.prediction import Prediction
+from marigold_core.serving.jobs import Service
+from marigold_core.ui import text
+from marigold_core.ui.run_controller import CurrentJob, RunController
 from marigold_core.ui.screens.layers import format_share
-from marigold_core.ui.screens.uncertainty import curve_sentence, draw_curve, draw_member_values, member_values_sentence
+from marigold_core.ui.screens.uncertainty import (
+    UncertaintyScreen,
+    curve_sentence,
+    draw_curve,
+    draw_member_values,
+    member_values_sentence,
+)
 from tests.pipeline.test_convergence import SIZE, convergence_curve, noisy, planted, ramp
 from tests.pipeline.test_member_values import member_values
 
@@ -70,3 +83,30 @@ def test_the_sentence_of_the_curve() -> None:
     assert re.fullmatch(r"Member 2 moved the map by [\d.]+ % of the depth range\.", second)
     still = curve_sentence(convergence_curve(planted(noisy(5, level=0))), 0.01, "depth")
     assert "The map settled at 4 members" in still and "less than 1.0 % each" in still
+
+
+def test_while_a_job_runs_nothing_asks_to_run_again(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+
+    async def draw() -> UncertaintyScreen:  # in a loop that is closed again: without one, Gradio opens some of its own
+        with gr.Blocks():
+            controller = RunController(service)
+            with gr.Tabs(), gr.Tab(text.UNCERTAINTY_TAB) as tab:
+                return UncertaintyScreen(controller, tab)
+
+    screen = asyncio.run(draw())
+    controller, current = screen.controller, CurrentJob()
+    one = service.keep(replace(planted(noisy(1)), uncertainty=None))
+    values: dict[Any, Any] = {
+        controller.result: one,
+        controller.current: current,
+        controller.threshold: 1.0,
+        screen.pixel: None,
+    }
+    assert "run again" in screen.on_open(values)[screen.note]
+    current.identity = object()
+    assert "from the third member on" in screen.on_open(values)[screen.note]
+    assert "from the third member on" in screen.begin(values)[screen.note]
+    kept = replace(planted(noisy(3)), uncertainty=np.zeros(SIZE, np.float32))
+    assert screen.note not in screen.begin({**values, controller.result: service.keep(kept)})
+    service.close()

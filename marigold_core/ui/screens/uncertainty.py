@@ -74,11 +74,14 @@ class UncertaintyScreen(Screen):
 
     def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
         """Explain what will be here."""
-        return {**self._empty(text.UNCERTAINTY_WAITS), **self.begin(values)}
+        return {**self.begin(values), **self._empty(text.UNCERTAINTY_WAITS)}
 
     def begin(self, values: Values) -> Update:
         """Explain what there will be, in place of what the result before lacked."""
+        service, result = self.controller.service, values[self.controller.result]
+        lacked = not service.keeps(result) or service.prediction(result).uncertainty is None
         return {
+            **(self._empty(text.UNCERTAINTY_WAITS) if lacked else {}),
             self.curve: draw_curve((), values[self.controller.threshold] / 100, "depth", text.CURVE_ONE),
             self.member_values: _draw_strip(text.MEMBER_VALUES_FEW),
             self.more: gr.Button(interactive=False),
@@ -108,17 +111,23 @@ class UncertaintyScreen(Screen):
         if prediction.members is None:
             why = text.MORE_NONE if prediction.fused else text.MORE_GIVEN
         label = text.MORE.format(number=number or MORE)
-        lacks = text.UNCERTAINTY_NEEDS_VIEWS if family.deterministic else text.UNCERTAINTY_NEEDS_MORE
-        lacks = lacks if prediction.fused else text.MORE_GIVEN
-        spread = {} if prediction.uncertainty is not None else self._empty(lacks)
+        spread = {} if prediction.uncertainty is not None else self._empty(self._lacks(prediction))
         return {**spread, self.more: gr.Button(label, interactive=not why), self.why: why}
+
+    @staticmethod
+    def _lacks(prediction: Prediction) -> str:
+        """Explain why a finished result has no uncertainty."""
+        if not prediction.fused:
+            return text.MORE_GIVEN
+        deterministic = family_of_result(prediction.checkpoint).deterministic
+        return text.UNCERTAINTY_NEEDS_VIEWS if deterministic else text.UNCERTAINTY_NEEDS_MORE
 
     def listen(self) -> None:
         """Draw when the tab is opened; wire the threshold, the picked pixel and the button."""
         assert self.tab is not None
         result = self.controller.result
         drawn = [self.pictures, self.note, self.curve, self.member_values]
-        on(self.tab.select, self.on_open, {result, *self.inputs}, drawn)
+        on(self.tab.select, self.on_open, {result, self.controller.current, *self.inputs}, drawn)
         threshold = self.controller.threshold
         on(threshold.input, self.on_threshold, [result, threshold], self.curve, trigger_mode="always_last")
         on(self.member_values.click, self.on_click, result, self.pixel)
@@ -132,7 +141,8 @@ class UncertaintyScreen(Screen):
             return {self.pictures: NO_CHANGE}
         with translate_errors():
             prediction = self.controller.shown(values[self.controller.result])
-            return self._draw(prediction, values, text.UNCERTAINTY_NEEDS_MORE)
+            is_running = values[self.controller.current].identity is not None
+            return self._draw(prediction, values, text.UNCERTAINTY_WAITS if is_running else self._lacks(prediction))
 
     def on_more(self, values: Values) -> Iterator[Update]:
         """Add members to the result on show; those that it has are not computed again."""

@@ -29,6 +29,7 @@ from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, find
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.attention import attend_in_blocks
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
+from marigold_core.pipeline.strips import work_in_strips
 from marigold_core.settings import Settings, bounds
 
 _LOADING = threading.Lock()
@@ -79,8 +80,10 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         target.type == "cuda"
     ):  # on a CPU the U-Net gains nothing, and its weights would be copied out of the mapped file
         _place(unet, target, kind)
-    if target.type == "cpu" and kind == torch.bfloat16 and _bfloat16_instructions() == ["avx512_bf16"]:
-        attend_in_blocks(unet, vae)
+    if target.type == "cpu" and kind == torch.bfloat16:
+        work_in_strips(unet, vae)
+        if _bfloat16_instructions() == ["avx512_bf16"]:
+            attend_in_blocks(unet, vae)
     parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
     for part in parts:
         part.eval().requires_grad_(False).to(target)

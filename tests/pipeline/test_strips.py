@@ -1,0 +1,78 @@
+"""Layers in strips: the numbers of diffusers, in less memory, and only on CPUs in bfloat16."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+from marigold_core import load
+from marigold_core.pipeline import strips
+from marigold_core.pipeline.strips import PhaseUpsample, StripResidual, work_in_strips
+
+pytestmark = pytest.mark.numeric
+
+
+@pytest.fixture(autouse=True)
+def narrow_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strips, "STRIP", 16)  # fewer numbers than a row has: the fewest rows
+
+
+def _random(layer: nn.Module, dtype: torch.dtype) -> Any:
+    rng = torch.Generator().manual_seed(0)
+    for weights in layer.parameters():
+        nn.init.normal_(weights, std=0.1, generator=rng)
+    converted: Any = layer.eval().to(dtype)
+    return converted.to(memory_format=torch.channels_last)
+
+
+def _picture(height: int, width: int, dtype: torch.dtype) -> Tensor:
+    values = 5 + torch.randn(1, 8, height, width, generator=torch.Generator().manual_seed(1))  # far from zero mean
+    return values.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("size", [(16, 9), (13, 6), (5, 3), (1, 4)])
+@pytest.mark.parametrize("channels", [8, 12])
+def test_strips_give_what_the_whole_gives(size, channels, dtype, tolerance) -> None:
+    none: Any = None
+    block = _random(ResnetBlock2D(in_channels=8, out_channels=channels, temb_channels=none, groups=4), dtype)
+    upsample = _random(Upsample2D(8, use_conv=True, out_channels=channels), dtype)
+    x = _picture(*size, dtype)
+    with torch.inference_mode():
+        expected = block(x, none), upsample(x)
+        work_in_strips(block, upsample)
+        assert (type(block), type(upsample)) == (StripResidual, PhaseUpsample)
+        given = x.clone()
+        found = block(x, none), upsample(x)
+    torch.testing.assert_close(x, given, rtol=0, atol=0)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).abs().max() <= tolerance * other.abs().max()
+
+
+def test_gradients_and_other_sizes_take_the_usual_way() -> None:
+    upsample = _random(Upsample2D(8, use_conv=True, out_channels=8), torch.float32)
+    x = _picture(4, 5, torch.float32).requires_grad_()
+    work_in_strips(upsample)
+    upsample(x).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    with torch.inference_mode():
+        assert upsample(x, output_size=(7, 10)).shape == (1, 8, 7, 10)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_networks_compute_what_they_did(dtype, tiny_depth) -> None:
+    """A block with a timestep stays as it is; states and their names do too."""
+    pipe: Any = load(tiny_depth, device="cpu", dtype=dtype)
+    kinds = {type(layer) for layer in pipe.vae.modules()}
+    assert ({StripResidual, PhaseUpsample} <= kinds) == (dtype == "bfloat16")
+    assert not any(isinstance(layer, StripResidual) for layer in pipe.unet.modules())
+    latent = torch.randn(1, 4, 12, 8, generator=torch.Generator().manual_seed(1)).to(pipe.dtype)
+    names = list(pipe.vae.state_dict())
+    with torch.enable_grad():
+        usual = pipe.decode(latent).float().detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(pipe.decode(latent).float(), usual, atol=0.1, rtol=0.1)
+    assert names == list(pipe.vae.state_dict()) and "decoder.up_blocks.0.resnets.0.conv1.weight" in names

@@ -5,6 +5,7 @@ Help and usage errors import no torch.
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ COMMANDS = (predict, video, panorama, parallax, defocus, compare, calibrate, imp
 
 def main(words: Sequence[str]) -> int:
     """Run one command line, without the program's name -> exit status. Help and usage errors raise SystemExit."""
+    warnings.filterwarnings("ignore", module="PIL")  # of metadata that are damaged, which are left out
     if [*words] in (["--version"], ["-V"]):
         print(SCRIPT, __version__)
         return ALL_DONE

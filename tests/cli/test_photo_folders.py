@@ -317,3 +317,12 @@ def test_a_kill_between_the_files_of_a_result_is_made_good(
     assert sorted(name for name in made if "marigold" in name) == []
     assert len(made) == 4 + (not flat)
     assert predict(*words[: None if flat else -1]) == cli.ALL_DONE and fingerprints(out) == made
+
+
+def test_of_a_damaged_photo_nothing_but_the_refusal_is_printed(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.tif").write_bytes(b"II*\0\x08\0\0\0")  # of which Pillow warns
+    assert cli.main(["predict", str(tmp_path), "-o", str(tmp_path / "out")]) == cli.SOME_FAILED
+    assert "This is not a photo that can be read" in capsys.readouterr().err
+    assert not [one for one in recwarn if "PIL" in one.filename]

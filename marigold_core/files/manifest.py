@@ -112,7 +112,7 @@ class Manifest(_Record):
     files: dict[str, str]  # name -> SHA-256 of its bytes
     left_out: dict[str, str] = {}  # files that the depth allows none of, where no formats were asked for -> why
     versions: dict[str, str]
-    torch_threads: int | None  # of the run; None where torch computed nothing
+    torch_threads: Annotated[int, Field(ge=1)] | None  # of the run; None where torch computed nothing
     device: str | None = None  # "cpu", "cuda" or "mps"
     dtype: str | None = None  # of the weights
     tiled: bool = False  # whether memory ran out, so that the autoencoder worked in tiles

@@ -88,7 +88,7 @@ def read(path: Path) -> Manifest:
 def parse(content: bytes, name: str) -> Manifest:
     """Read the text of a manifest; error messages call it ``name``. Raises: SettingsError as ``read``."""
     try:
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # editors add the mark
         version = _Version.model_validate_json(text).schema_version
         if version not in _READABLE:
             read = " and ".join(map(str, _READABLE))

@@ -268,6 +268,7 @@ def test_nonsense_in_a_manifest_is_a_sentence(done: Path, tmp_path: Path, replay
     for changed, status, sentence in (
         ({"modality": "x"}, cli.USAGE, "is of 'x', but results are of depth, normals, "),
         ({"settings": None}, cli.USAGE, "is not a manifest that can be replayed; settings"),
+        ({"torch_threads": -1}, cli.USAGE, "is not a manifest that can be replayed; torch_threads"),
         ({"settings": "x"}, cli.USAGE, "is not a manifest that can be replayed; settings"),
         ({"prefix": "../../other_"}, cli.USAGE, "prefix: A prefix is the beginning of a file's name, but got '../.."),
         ({"prefix": "a\0"}, cli.USAGE, "prefix: A prefix is the beginning of a file's name"),
@@ -278,7 +279,7 @@ def test_nonsense_in_a_manifest_is_a_sentence(done: Path, tmp_path: Path, replay
         ),
         ({"settings": other}, cli.SOME_FAILED, "Different from the recorded run: num_inference_steps None -> 4"),
     ):
-        (done / "manifest.json").write_text(json.dumps(whole | changed))
+        (done / "manifest.json").write_text(json.dumps(whole | changed), encoding="utf-8-sig")
         assert replay(done, "--quiet", "--overwrite", "-o", tmp_path / "deep" / "er") == status
         said = "".join(capsys.readouterr())
         assert sentence in said and said.count("\n") == 1

@@ -1,13 +1,14 @@
 """From a verified checkpoint folder to loaded parts: safetensors only, straight into the target type, one copy."""
 
 import copy
+import ctypes
 import inspect
 import os
 import platform
 import reprlib
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
@@ -70,6 +71,7 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
             _check_schedule(scheduler, record.family.one_step)
         prompt = empty_prompt(record, kind)  # before the U-Net: the text encoder's memory is free again for it
+        _return_memory()
         unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind)
         # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
         prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
@@ -81,13 +83,23 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
     ):  # on a CPU the U-Net gains nothing, and its weights would be copied out of the mapped file
         _place(unet, target, kind)
     if target.type == "cpu" and kind == torch.bfloat16:
-        work_in_strips(unet, vae)
+        work_in_strips(vae)
+        for weights in vae.parameters():
+            if weights.ndim != 4:  # all others were copied into their layout: no part of the mapped file is needed
+                weights.data = weights.data.clone()
         if _bfloat16_instructions() == ["avx512_bf16"]:
             attend_in_blocks(unet, vae)
     parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
     for part in parts:
         part.eval().requires_grad_(False).to(target)
+    _return_memory()
     return record, unet, vae, scheduler, prompt.to(target), prior
+
+
+def _return_memory() -> None:
+    """Return freed memory to the system: glibc keeps blocks below 32 MB, of a public text encoder half a gigabyte."""
+    with suppress(OSError, AttributeError):  # no glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -13,7 +13,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STRIP = 2**22  # numbers of a feature map at a time
+STRIP = 2**21  # numbers of a feature map at a time
 FEWEST_ROWS = 4
 
 

@@ -1,5 +1,6 @@
 """Which type the weights have where nobody names one, and in which layout they lie."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ def test_the_type_alone_decides_the_layout(dtype: str, layout: torch.memory_form
     """Each rounds differently, so that one chosen by timing would give a replay other bytes."""
     pipe: Any = load(tiny_depth, device="cpu", dtype=dtype)
     assert pipe.vae.decoder.mid_block.resnets[0].conv1.weight.is_contiguous(memory_format=layout)
+
+
+def test_weights_with_copies_do_not_stay_in_memory_twice(tiny_depth: Path, tmp_path: Path) -> None:
+    pipe = load(shutil.copytree(tiny_depth, tmp_path / "copied"), device="cpu", dtype="bfloat16")
+    maps = Path("/proc/self/maps")  # of Linux
+    assert str(tmp_path / "copied" / "vae") not in (maps.read_text(encoding="utf-8") if maps.exists() else "")
+    assert pipe.vae.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_depth", "tiny_guided", "tiny_normals"])

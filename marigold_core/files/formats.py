@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo, putchunk
 
+from marigold_core.errors import ExportError
 from marigold_core.files import archive, manifest
 from marigold_core.files.presets import MILLIMETRES_MAX
 from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z, normals, vertical_field_of_view
@@ -30,6 +31,7 @@ from marigold_core.settings import ColourSettings, Format, MeshSettings
 _3MF = "http://schemas.microsoft.com/3dmanufacturing"
 _OPC = "http://schemas.openxmlformats.org/package/2006"
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
+JPEG_MAX_PX = 65500  # of libjpeg
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ def _meaning(prediction: Prediction, near: float, far: float, sign: str) -> dict
 
 def _jpeg(image: Image.Image) -> bytes:
     """A photo for eyes: 10 dB nearer to it than by Pillow's defaults, which halve the resolution of colours."""
+    if max(image.size) > JPEG_MAX_PX:
+        raise ExportError(
+            f"A JPEG has at most {JPEG_MAX_PX} pixels a side, but the picture has {image.width} x {image.height}; "
+            "give a smaller photo."
+        )
     file = BytesIO()
     image.save(file, "JPEG", quality=92, subsampling=0)
     return file.getvalue()

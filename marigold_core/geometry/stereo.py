@@ -17,8 +17,8 @@ def stereo_pair(prediction: Prediction, settings: MeshSettings) -> tuple[np.ndar
 
     The eyes look in parallel, ``stereo_eye_distance`` of the nearest depth apart, to both sides of the camera. What
     lies at ``stereo_convergence`` is at the same place in both pictures, as if it lay on the screen; what one eye alone
-    sees behind an edge is filled from the farther side, row by row, and marked. W' is 2 W, or W for half width and
-    anaglyphs, of which red is the left eye's.
+    sees behind an edge is filled from the farther side, row by row, and marked. W' is 2 W, for half width W, one more
+    where that is odd, and W for anaglyphs, of which red is the left eye's.
 
     Raises:
         ExportError: as ``metric_z``.
@@ -34,12 +34,16 @@ def stereo_pair(prediction: Prediction, settings: MeshSettings) -> tuple[np.ndar
         return np.concatenate([left[..., :1], right[..., 1:]], axis=-1), left_filled | right_filled
     if layout.startswith("cross-eyed"):
         left, left_filled, right, right_filled = right, right_filled, left, left_filled
-    picture, filled = np.hstack([left, right]), np.hstack([left_filled, right_filled])
-    if layout.endswith("half"):
-        half = picture.shape[1] // 2, picture.shape[0]
-        picture = np.asarray(Image.fromarray(picture).resize(half, Resampling.BOX))
-        filled = np.asarray(Image.fromarray(filled).resize(half, Resampling.NEAREST))
-    return picture, filled
+    pictures, masks = [left, right], [left_filled, right_filled]
+    if layout.endswith("half"):  # each by itself, so that none has a share of the other where the width is odd
+        pictures, masks = [_halved(eye) for eye in pictures], [_halved(255 * eye.astype(np.uint8)) > 0 for eye in masks]
+    return np.hstack(pictures), np.hstack(masks)
+
+
+def _halved(picture: np.ndarray) -> np.ndarray:
+    """Picture [H, W] or [H, W, 3] uint8 -> [H, ceil(W / 2)] or with 3: the means of what each pixel covers."""
+    height, width = picture.shape[:2]
+    return np.asarray(Image.fromarray(picture).resize(((width + 1) // 2, height), Resampling.BOX))
 
 
 def _seen(photo: np.ndarray, shift_px: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

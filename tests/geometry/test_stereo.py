@@ -60,6 +60,11 @@ def test_layouts_are_the_same_pair(scene: Prediction) -> None:
     half, half_filled = stereo_pair(scene, MESH.changed(stereo_layout="parallel-half"))
     assert half.shape == (HEIGHT, WIDTH, 3) and half_filled.shape == (HEIGHT, WIDTH)
     np.testing.assert_allclose(half, parallel.reshape(HEIGHT, WIDTH, 2, 3).mean(axis=2), atol=1)
+    np.testing.assert_array_equal(half_filled, filled.reshape(HEIGHT, WIDTH, 2).any(axis=2))
+    odd = replace(scene, values=scene.values[:, 1:], photo=scene.photo[:, 1:])
+    odd_half, _ = stereo_pair(odd, MESH.changed(stereo_layout="cross-eyed-half"))
+    assert odd_half.shape == half.shape  # players cut it in the middle
+    assert odd_half[5, WIDTH // 2 - 1, 2] > 150 and odd_half[5, WIDTH // 2, 2] < 50  # right eye's end, left's begin
     anaglyph, either = stereo_pair(scene, MESH.changed(stereo_layout="anaglyph"))
     np.testing.assert_array_equal(anaglyph, np.concatenate([left[..., :1], right[..., 1:]], axis=-1))
     np.testing.assert_array_equal(either, filled[:, :WIDTH] | filled[:, WIDTH:])

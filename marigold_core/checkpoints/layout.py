@@ -6,6 +6,7 @@ Only JSON is read, so a wrong repository is refused before its gigabytes are fet
 import hashlib
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,11 @@ GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's
 DRAFTED = "prior_draft"  # in a U-Net's configuration: whether it takes the prior's draft
 CONFIGS = (INDEX, "unet/config.json", "vae/config.json", SCHEDULE, "text_encoder/config.json")
 VOCABULARY, MERGES, FAST_TOKENIZER = (f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer.json"))
+TOKENIZER = (  # what transformers reads of its folder as JSON objects
+    VOCABULARY,
+    FAST_TOKENIZER,
+    *(f"tokenizer/{name}.json" for name in ("tokenizer_config", "special_tokens_map", "added_tokens")),
+)
 OTHER_UNETS = {
     4: "a plain Stable Diffusion",
     9: "an inpainting",
@@ -219,16 +225,22 @@ def _modality(index: Config) -> Modality:
 def read_config(folder: Path, name: str) -> Config:
     """Read one JSON object of a checkpoint.
 
+    A byte-order mark, which editors add, is passed over where no library reads the file as well.
+
     Raises: CheckpointError when it is missing or garbled.
     """
     try:
-        return _CONFIG.validate_json((folder / name).read_bytes())
+        content = (folder / name).read_bytes()
+        if content.startswith(BOM_UTF8) and name != INDEX:
+            raise CheckpointError(f"The file {name} of the checkpoint begins with a byte-order mark; save it without.")
+        return _CONFIG.validate_json(content.removeprefix(BOM_UTF8))
     except FileNotFoundError:
         raise CheckpointError(f"The checkpoint is incomplete: {name} is missing; {AGAIN}.") from None
     except OSError as error:
         raise CheckpointError(f"The file {name} of the checkpoint cannot be read: {error.strerror}.") from None
-    except ValueError:
-        raise CheckpointError(f"The file {name} of the checkpoint is damaged, it is not JSON; {AGAIN}.") from None
+    except ValidationError as error:
+        what = "not JSON" if error.errors()[0]["type"] == "json_invalid" else "no JSON object of names and values"
+        raise CheckpointError(f"The file {name} of the checkpoint is damaged, it is {what}; {AGAIN}.") from None
 
 
 def check_unet(config: Mapping[str, object], family: Family = MARIGOLD, pictures: int = 1) -> None:
@@ -317,7 +329,7 @@ def _check_text(folder: Path) -> None:
     if named and not set(CLASSES["text_encoder"]) & set(cast(list[str], named) if isinstance(named, list) else ()):
         raise CheckpointError(f"The text_encoder is {named}; it must be {CLASSES['text_encoder'][0]}.")
     names = {f"tokenizer/{path.name}" for path in (folder / "tokenizer").glob("*")}
-    files = {name: read_config(folder, name) for name in sorted(names) if name.endswith(".json")}
+    files = {name: read_config(folder, name) for name in sorted(names & {*TOKENIZER})}
     if VOCABULARY not in names and FAST_TOKENIZER not in names:
         raise CheckpointError(f"The checkpoint is incomplete: {VOCABULARY} is missing; {AGAIN}.")
     if VOCABULARY in names and not ((folder / MERGES).is_file() and (folder / MERGES).stat().st_size):

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -73,6 +74,19 @@ def test_empty_and_cut_files(folder: Path, name: str) -> None:
     (folder / name).unlink()
     (folder / name).mkdir()  # a folder of that name
     refusal(folder)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
+def test_files_of_another_form(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / "tokenizer/notes.json").write_text("[]")  # which nobody reads
+    (folder / name).write_bytes(BOM_UTF8 + content)  # as editors write it
+    if name == "model_index.json":  # which diffusers does not read
+        assert describe(folder).modality == "depth"
+    else:
+        assert refusal(folder) == f"The file {name} of the checkpoint begins with a byte-order mark; save it without."
+    (folder / name).write_text("[1, 2]")
+    assert f"{name} of the checkpoint is damaged, it is no JSON object" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "tokenizer/tokenizer.json"])

@@ -120,7 +120,8 @@ class UncertaintyScreen(Screen):
         if not prediction.fused:
             return text.MORE_GIVEN
         deterministic = family_of_result(prediction.checkpoint).deterministic
-        return text.UNCERTAINTY_NEEDS_VIEWS if deterministic else text.UNCERTAINTY_NEEDS_MORE
+        few = text.UNCERTAINTY_NEEDS_MORE.format(members=prediction.fused)
+        return text.UNCERTAINTY_NEEDS_VIEWS if deterministic else few
 
     def listen(self) -> None:
         """Draw when the tab is opened; wire the threshold, the picked pixel and the button."""

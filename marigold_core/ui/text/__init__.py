@@ -82,8 +82,9 @@ UNCERTAINTY_NEEDS_VIEWS = Markup(
     "For an uncertainty let it see the photo in other <b>views</b>, under More settings, with 3 members or more."
 )
 UNCERTAINTY_NEEDS_MORE = Markup(
-    "Uncertainty is how much independent members disagree, so it needs at least 3 of them. "
-    "Raise the ensemble size, or choose <b>Careful</b>, and run again."
+    "Uncertainty is how much independent members disagree, so it needs at least 3 of them, "
+    "and this result has {members}. "
+    "Run again with an ensemble size of 3 or more, or <b>Careful</b>, and let 3 members finish."
 )
 
 COLORMAP = "Colours"

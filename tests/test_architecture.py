@@ -21,6 +21,7 @@ PLACES = {
     "spaces": set(),  # by name, where the host has it
     "ray": {"serving", "cli"},
     "click": {"serving"},
+    "grpc": {"cli"},
     "upath": {"cli"},
     "av": {"video"},
     "cv2": {"video"},

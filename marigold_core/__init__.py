@@ -111,9 +111,20 @@ def load(
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, unreachable or of another kind.
-        SettingsError: the device or dtype is not available, or the networks cannot be compiled.
+        SettingsError: the device or dtype is not available, the networks cannot be compiled, or an argument is of
+            another type.
     """
+    from pathlib import Path
+
     from marigold_core.checkpoints.registry import default_checkpoint
+    from marigold_core.settings import check_type
+
+    check_type("checkpoint", checkpoint, str | Path | None, "a name or a path")
+    check_type("device", device, str, "a name")
+    check_type("dtype", dtype, str, "a name")
+    check_type("refetch", refetch, bool, "True or False")
+    check_type("tiny_autoencoder", tiny_autoencoder, str | None, "a folder's name or a hub id")
+    check_type("compile", compile, bool | None, "True, False or None")
     from marigold_core.pipeline.pipeline import MarigoldPipeline
 
     return MarigoldPipeline.from_pretrained(

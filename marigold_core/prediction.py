@@ -59,13 +59,16 @@ class Prediction:
     layers: tuple[Layer, ...] = ()  # of intrinsics and classes: what the channels of the values are
 
     def layer(self, name: LayerName) -> np.ndarray:
-        """Return a layer of intrinsics -> [H, W, 3], without colour [H, W], float32 in [0, 1]. Raises: KeyError."""
+        """Return a layer of intrinsics -> [H, W, 3], without colour [H, W], float32 in [0, 1].
+
+        Raises: SettingsError where there is no such layer.
+        """
         return channels_of(self.layers, name, self.values)
 
     def boxes(self) -> list[Box]:
         """Read objects off centres, sizes and classes -> boxes in pixels of ``photo``, best first.
 
-        Raises: KeyError for a prediction without these layers.
+        Raises: SettingsError for a prediction without these layers.
         """
         return find_boxes(self.layers, self.values)
 

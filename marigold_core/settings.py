@@ -5,7 +5,8 @@ or a bound changes in one line. Importing this module costs no torch.
 """
 
 import reprlib
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -114,10 +115,11 @@ class ResolvedSettings(Settings):
     )
 
 
-def check_type(name: str, value: object, kind: type) -> None:
-    """Refuse an argument of a public function that is of another type. Raises: SettingsError."""
+def check_type(name: str, value: object, kind: type | UnionType, words: str = "") -> None:
+    """Refuse an argument of a public function that is of another type, called ``words``. Raises: SettingsError."""
     if not isinstance(value, kind):
-        raise SettingsError(f"{name} must be {kind.__name__}(...), but got {reprlib.repr(value)}.")
+        wanted = words or f"{cast(type, kind).__name__}(...)"
+        raise SettingsError(f"{name} must be {wanted}, but got {reprlib.repr(value)}.")
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float, advice: str = "") -> None:

@@ -1,6 +1,7 @@
 """A prediction in other people's programs: its picture in a notebook, its text, comparing it."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from types import SimpleNamespace
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageShow
 
-from marigold_core import Anchor, ExportError, Hints, calibrate
+from marigold_core import Anchor, ExportError, Hints, SettingsError, calibrate
 from marigold_core.images.colormaps import to_rgb
-from marigold_core.prediction import Cell
+from marigold_core.prediction import Cell, Prediction
 from tests.helpers.predictions import prediction_of
 
 RAMP = np.linspace(0, 1, 48 * 64).reshape(48, 64)
@@ -57,6 +58,14 @@ def test_its_text_is_one_line() -> None:
     assert len(repr(Cell(prediction_of(RAMP), 1.0))) < 200
     metres = calibrate(prediction_of(RAMP), Hints(anchors=[Anchor(2, 2, 1.0), Anchor(60, 40, 5.0)]))
     assert repr(metres).startswith("<Calibrated: metric depth, 64 x 48")
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda made: made.layer("albedo"), lambda made: made.layer(3), lambda made: made.boxes()]
+)
+def test_depth_has_no_layers(ask: Callable[[Prediction], object]) -> None:
+    with pytest.raises(SettingsError, match="The prediction has no layer .*: it has no layers."):
+        ask(prediction_of(RAMP))
 
 
 def test_predictions_compare_without_an_error() -> None:

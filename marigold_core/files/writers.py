@@ -1,6 +1,7 @@
 """``save`` writes the files of a prediction and its manifest; each of them is complete or absent."""
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol, get_args
 
@@ -74,14 +75,18 @@ def save(
         ExportError: a format does not suit the prediction, ``prefix`` is no part of a name, a file exists already, or
             the disk refuses.
     """
+    check_type("folder", folder, str | Path, "a path")
+    check_type("prefix", prefix, str, "a text")
+    check_type("overwrite", overwrite, bool, "True or False")
     check_prefix(prefix)
     folder, mesh, colours = Path(folder), mesh or MeshSettings(), colours or ColourSettings()
     check_type("prediction", prediction, Prediction)
     check_type("mesh", mesh, MeshSettings)
     check_type("colours", colours, ColourSettings)
-    for name, given in (("formats", formats), ("save_for", save_for)):
-        if isinstance(given, str):
-            raise ExportError(f"{name} must be a list of names, but got {given!r}.")
+    lists: dict[str, object] = {"formats": () if formats is None else formats, "save_for": save_for}
+    for name, given in lists.items():
+        if isinstance(given, str | bytes) or not isinstance(given, Collection):
+            raise ExportError(f"{name} must be a list of names, but got {reprlib.repr(given)}.")
     names = _names(formats, save_for, prediction, prediction.kind, prediction.uncertainty is not None)
     if not np.isfinite(prediction.values).all():
         raise ExportError("The prediction holds values that are not numbers; run again with dtype float32.")
@@ -166,7 +171,7 @@ def file_names(
 
 def preset_refusal(name: SaveFor, modality: str, kind: Kind) -> str | None:
     """Return why a result has no files for a program, a sentence, or None where it has."""
-    if name not in PRESETS:
+    if name not in get_args(SaveFor):  # a name may be of any type
         return f"There are no files for {name!r}; choose from {', '.join(PRESETS)}."
     if modality != "depth":
         return f"{PRESETS[name].label} needs depth, not {modality}."

@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from marigold_core.errors import SettingsError
+
 LayerName = Literal[
     "albedo", "roughness", "metallicity", "shading", "residual", "classes", "centre", "widths", "heights"
 ]
@@ -64,7 +66,10 @@ def count_pictures(layers: Sequence[Layer]) -> int:
 
 
 def channels_of(layers: Sequence[Layer], name: LayerName, values: np.ndarray) -> np.ndarray:
-    """Take a layer out of values [h, w, C] with the channels of all ``layers`` -> [h, w, 3], without colour [h, w]."""
+    """Take a layer out of values [h, w, C] with the channels of all ``layers`` -> [h, w, 3], without colour [h, w].
+
+    Raises: SettingsError where they have no such layer.
+    """
     values = values if values.ndim == 3 else values[..., None]
     first = 0
     for layer in layers:
@@ -72,4 +77,5 @@ def channels_of(layers: Sequence[Layer], name: LayerName, values: np.ndarray) ->
             found = values[..., first : first + layer.width]
             return found if layer.in_colour else found[..., 0]
         first += layer.width
-    raise KeyError(name)
+    has = f"its layers are {', '.join(layer.name for layer in layers)}" if layers else "it has no layers"
+    raise SettingsError(f"The prediction has no layer {name!r}: {has}.")

@@ -24,6 +24,7 @@ from marigold_core import cli, storage
 from marigold_core.cli import photo_folders
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
 from marigold_core.files.manifest import Manifest
+from marigold_core.files.presets import SaveFor
 from marigold_core.files.reader import from_depth
 from marigold_core.files.writers import formats_for, formats_of, save
 from marigold_core.geometry.camera import metric_z, normals
@@ -435,6 +436,13 @@ def test_refusals_keep_the_old_file_and_drop_the_manifest(depth, tmp_path, monke
         ({"save_for": "cnc"}, "save_for must be a list of names, but got 'cnc'"),
         ({"prediction": None}, r"prediction must be Prediction\(...\), but got None"),
         ({"mesh": {"edge_cut": 0}}, r"mesh must be MeshSettings\(...\), but got {'edge_cut': 0}"),
+        ({"folder": 3}, "folder must be a path, but got 3"),
+        ({"folder": b"out"}, "folder must be a path, but got b'out'"),
+        ({"prefix": 3}, "prefix must be a text, but got 3"),
+        ({"overwrite": "no"}, "overwrite must be True or False, but got 'no'"),
+        ({"formats": 3}, "formats must be a list of names, but got 3"),
+        ({"save_for": None}, "save_for must be a list of names, but got None"),
+        ({"save_for": [["cnc"]]}, r"There are no files for \['cnc'\]"),
         ({"prefix": "../x_"}, "A prefix is the beginning of a file's name, but got '../x_'"),
     ],
 )
@@ -442,6 +450,13 @@ def test_arguments_of_another_type_are_one_sentence(depth: Prediction, tmp_path:
     with pytest.raises(MarigoldError, match=said):
         save(**{"prediction": depth, "folder": tmp_path, **given})
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("program", ["looking-glass", "stereo"])
+def test_a_pair_wider_than_a_jpeg_may_be_is_said(program: SaveFor, tmp_path: Path) -> None:
+    wide = prediction_of(np.tile(np.linspace(0, 1, 33000), (2, 1)))
+    with pytest.raises(ExportError, match="at most 65500 pixels a side, but the picture has 66000 x 2; give a smaller"):
+        save(wide, tmp_path, save_for=[program])
 
 
 def test_a_file_in_the_place_of_the_folder_is_said(depth: Prediction, tmp_path: Path) -> None:

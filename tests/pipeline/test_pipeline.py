@@ -311,6 +311,15 @@ def test_weights_that_give_nan_are_refused(tiny_depth, picture, modality):
         pipe(picture, Settings(**QUICK))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("checkpoint", []), ("device", None), ("dtype", []), ("refetch", "no"), ("tiny_autoencoder", 3), ("compile", 1)],
+)
+def test_arguments_of_another_type_are_refused_before_loading(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} must be "):
+        load(**{name: value})
+
+
 def test_unknown_devices_and_dtypes_are_refused(tiny_depth):
     with pytest.raises(SettingsError, match="tpu"):
         load(tiny_depth, device="tpu")

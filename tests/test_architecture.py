@@ -20,6 +20,7 @@ PLACES = {
     "starlette": {"serving", "ui", "app"},
     "spaces": set(),  # by name, where the host has it
     "ray": {"serving", "cli"},
+    "grpc": {"cli"},
     "click": {"serving"},
     "grpc": {"cli"},
     "upath": {"cli"},

@@ -21,7 +21,21 @@ from marigold_core.options import Presets, call
 from marigold_core.pipeline.loading import pick_device
 from marigold_core.settings import Frozen
 from marigold_core.storage import write_json
-from training import autoencoder, average, draft, evaluate, label, latents, prior, publish, recipe, render, start, train
+from training import (
+    autoencoder,
+    average,
+    displacement,
+    draft,
+    evaluate,
+    label,
+    latents,
+    prior,
+    publish,
+    recipe,
+    render,
+    start,
+    train,
+)
 from training.data.photographs import photographs
 from training.data.sets import open_set
 from training.engine import checkpoints
@@ -45,6 +59,7 @@ class Sizes(Frozen):
     fine_steps: int = Field(default=1500, ge=2, description="of training.train on pictures of the final size")
     labelled: int = Field(default=600, ge=32, description="photographs that are labelled, where there are so many")
     photo_steps: int = Field(default=600, ge=2, description="of training.train with labelled photographs")
+    displacement_steps: int = Field(default=4000, ge=2, description="of training.displacement")
     coarse_px: int = Field(default=160, ge=32, description="long edge of the small pictures")
     fine_px: int = Field(default=256, ge=32, description="long edge of the others, and of photos by default")
     shape: str = Field(default="nano", description="layer sizes, a name in training.models.networks")
@@ -183,6 +198,17 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
                 whole=result,
             ),
         ]
+    made.append(
+        Stage(
+            "displacement",
+            displacement.main,
+            ("--start-from", result, "--data", out / "scenes", "--out", out / "displacement", *device)
+            + ("--pictures", min(sizes.scenes, 2000), "--steps", sizes.displacement_steps)
+            + ("--cooldown-steps", sizes.displacement_steps * 3 // 4, "--seed", seed),
+            sizes.displacement_steps,
+        )
+    )
+    result = out / "displacement"
     if inputs.validation:
         sampling = ("--num-inference-steps", 4, "--ensemble-size", 4, "--seed", 0)
         words = (result, inputs.validation, *sampling, "--json-out", out / "scores.json")

@@ -19,10 +19,11 @@ from transformers import CLIPTextModel
 from yaml import YAMLError
 
 from marigold_core import Settings, load
-from marigold_core.checkpoints.layout import CLASSES, INDEX, PRIOR, read_config, read_index
+from marigold_core.checkpoints.layout import CLASSES, DISPLACEMENT, INDEX, PRIOR, read_config, read_index
 from marigold_core.checkpoints.registry import HUB_ID, Checkpoint, find
-from marigold_core.checkpoints.weights import CHECKSUMS, STEMS, digest, read_checksums, write_checksums
+from marigold_core.checkpoints.weights import CHECKSUMS, OPTIONAL, STEMS, digest, read_checksums, write_checksums
 from marigold_core.errors import ExportError, MarigoldError
+from marigold_core.pipeline.displacement import DisplacementNetwork
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.modalities import modality_for
 from marigold_core.storage import atomic_folder, write_json
@@ -58,7 +59,7 @@ ABOUT: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...]]] = {
 }
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 OWN_LICENCE, UNKNOWN_LICENCE = "apache-2.0", "other"  # of weights that began at random; of any others
-PARTS = (*CLASSES, PRIOR)
+PARTS = (*CLASSES, *OPTIONAL)
 COPIED = {  # files of the parts without weights
     "scheduler": ("scheduler_config.json",),
     "tokenizer": (
@@ -114,12 +115,22 @@ def publish(
         write_json(aside / INDEX, index)
         parts = {"unet": GuidedUNet if found.prior else UNet2DConditionModel, "vae": AutoencoderKL}
         parts |= {PRIOR: ImagePrior} if found.prior else {}
+        parts |= {DISPLACEMENT: DisplacementNetwork} if found.displacement else {}
         for name, kind in parts.items():
             network = kind.from_pretrained(source / name, torch_dtype=torch.float16)
             network.save_pretrained(aside / name, max_shard_size=SHARD)
         # diffusers loads half precision as single by default, transformers as stored: this small part is stored single
         text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)
         text.save_pretrained(aside / "text_encoder", max_shard_size=SHARD)
+        for path in aside.glob("*/config.json"):  # where it lay before is nobody's concern
+            write_json(
+                path,
+                {
+                    key: value
+                    for key, value in read_config(aside, path.relative_to(aside).as_posix()).items()
+                    if key != "_name_or_path"
+                },
+            )
         for path in aside.rglob("*.safetensors"):
             path.chmod(0o644)  # safetensors makes files that only the owner can read
         if (kept := _hand_written(out)) is not None:

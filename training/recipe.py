@@ -134,6 +134,24 @@ class DraftRecipe(Schedule):
     feature_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of the features' channels left out")
 
 
+class DisplacementRecipe(Schedule):
+    """Stage 4: the network that moves the outlines of depth onto those of the photo."""
+
+    steps: int = Field(default=4000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
+    batch_size: int = Field(default=8, ge=1, description="crops an optimiser step")
+    lr: float = Field(default=1.5e-3, gt=0, description="highest learning rate")
+    warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
+    cooldown_steps: int = Field(
+        default=3000, ge=0, description="last steps, in which the rate falls; may be changed on resume"
+    )
+    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    ema_decay: float = Field(default=0.995, ge=0, lt=1, description="the saved weights are a running mean this slow")
+    precision: Precision = Field(default="float32", description="of the computations; weights and loss stay float32")
+    pictures: int = Field(default=2000, ge=8, description="pictures that the checkpoint predicts, evenly spread")
+    crop_px: int = Field(default=160, ge=32, multiple_of=16, description="side of the square crops, pixels")
+    figure_steps: int = Field(default=500, ge=1, description="steps between sample pictures; may be changed on resume")
+
+
 class Recipe(Schedule, Framing):
     """Stage 3: the U-Net."""
 

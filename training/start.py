@@ -14,9 +14,9 @@ from typing import Literal, cast
 import tyro
 
 from marigold_core.checkpoints.families import E2E_FT, MARIGOLD, NOISE
-from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, PRIOR, Config, read_config, read_index
+from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, Config, read_config, read_index
 from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
-from marigold_core.checkpoints.weights import choose, read_checksums, write_checksums
+from marigold_core.checkpoints.weights import OPTIONAL, choose, read_checksums, write_checksums
 from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.pipeline.modalities import modality_for
 from marigold_core.prediction import DepthTransfer
@@ -258,7 +258,7 @@ def _copy_components(folder: Path, out: Path) -> None:
     variant, weights = choose([path.relative_to(folder).as_posix() for path in folder.glob("*/*")], VARIANTS)
     mark = f".{variant}" if variant else ""
     sharded = {name.partition("/")[0] for name in weights if "-of-" in name}
-    for path in sorted(path for part in (*CLASSES, PRIOR) for path in (folder / part).glob("*")):
+    for path in sorted(path for part in (*CLASSES, *OPTIONAL) for path in (folder / part).glob("*")):
         part, name = path.parent.name, f"{path.parent.name}/{path.name}"
         target = out / (name.replace(mark, "") if mark else name)
         target.parent.mkdir(exist_ok=True)
@@ -274,7 +274,7 @@ def _copy_components(folder: Path, out: Path) -> None:
 def _is_config(name: str) -> bool:
     """Tell whether a file of a start folder is a configuration that ``_copy_components`` may have copied."""
     part, _, file = name.partition("/")
-    return part in (*CLASSES, PRIOR) and "/" not in file and file.endswith((".json", "merges.txt"))
+    return part in (*CLASSES, *OPTIONAL) and "/" not in file and file.endswith((".json", "merges.txt"))
 
 
 def _finish_marigold(folder: Path, out: Path) -> None:

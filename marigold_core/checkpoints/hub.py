@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from marigold_core.checkpoints.weights import choose, digest
+from marigold_core.checkpoints.weights import STEMS, choose, digest
 from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.storage import cache_folder, write_json
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 INDEX = "model_index.json"
-CONFIG_FILES = re.compile(r"model_index\.json|(unet|vae|prior|scheduler|text_encoder|tokenizer)/[\w.-]+\.(json|txt)")
+PARTS = "|".join((*STEMS, "scheduler", "tokenizer"))
+CONFIG_FILES = re.compile(rf"model_index\.json|({PARTS})/[\w.-]+\.(json|txt)")
 
 
 @dataclass(frozen=True)

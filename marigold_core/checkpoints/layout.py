@@ -46,6 +46,8 @@ SCHEDULE = "scheduler/scheduler_config.json"
 AGAIN = "fetch or copy it again"  # how messages about damage end
 PRIOR = "prior"  # folder of the image prior, which a checkpoint may do without
 PRIOR_CONFIG = f"{PRIOR}/config.json"
+DISPLACEMENT = "displacement"  # folder of the network that moves outlines, which a checkpoint may do without
+DISPLACEMENT_CONFIG = f"{DISPLACEMENT}/config.json"
 GUIDED_CLASS = "GuidedUNet"  # the class of a U-Net that takes an image prior
 GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's features that it takes
 DRAFTED = "prior_draft"  # in a U-Net's configuration: whether it takes the prior's draft
@@ -81,6 +83,7 @@ class Capabilities:
     default_steps: int
     default_resolution: int  # longest edge the network sees, pixels
     prior: bool  # whether it has an image prior of its own (``prior``)
+    displacement: bool  # whether it has a network of its own that moves outlines (``displacement``)
     metric_range_m: tuple[float, float] | None  # of depth in metres: the depths that are black and white
     focal_px: float | None  # focal length that they are given for, in pixels of the network's input
 
@@ -183,6 +186,7 @@ def describe(folder: Path) -> Capabilities:
         default_steps=1 if family.one_step else steps,
         default_resolution=resolution,
         prior=_has_prior(folder),
+        displacement=(folder / DISPLACEMENT_CONFIG).exists(),
         metric_range_m=_metric_range(claims, modality),
         focal_px=claims.canonical_focal_px,
     )
@@ -273,7 +277,7 @@ def canonical(config: Config) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Hash all configuration files of a checkpoint -> sha256 in hex, the same for equal content."""
-    names = (*CONFIGS, PRIOR_CONFIG) if (folder / PRIOR_CONFIG).exists() else CONFIGS
+    names = (*CONFIGS, *(name for name in (PRIOR_CONFIG, DISPLACEMENT_CONFIG) if (folder / name).exists()))
     text = "\n".join(f"{name} {canonical(read_config(folder, name))}" for name in names)
     text += canonical(known) if (known := unstated(folder)) else ""
     return hashlib.sha256(text.encode()).hexdigest()

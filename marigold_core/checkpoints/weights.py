@@ -18,11 +18,11 @@ from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.storage import cache_folder, write_json
 
 CHECKSUMS = "checksums.json"  # in a folder of ours: {"unet/diffusion_pytorch_model.safetensors": sha256, ...}
+OPTIONAL = ("prior", "displacement")  # components of ours that a checkpoint may do without
 STEMS = {
-    **dict.fromkeys(("unet", "vae", "prior"), "diffusion_pytorch_model"),
+    **dict.fromkeys(("unet", "vae", *OPTIONAL), "diffusion_pytorch_model"),
     "text_encoder": "model",
 }
-OPTIONAL = {"prior"}  # components that a checkpoint may do without
 FLOATS = ("F16", "BF16", "F32", "F64")  # types of weights, as safetensors names them
 INTEGERS = ("position_ids",)  # of CLIP, in files of earlier versions
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")

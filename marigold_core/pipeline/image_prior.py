@@ -109,9 +109,9 @@ class DraftDecoder(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(given, width, 1) for given in channels)
         self.whole = nn.Linear(width, width)  # of the mean over the picture: near and far are those of all of it
-        self.units = nn.ModuleList(_Residual(width) for _ in channels)
+        self.units = nn.ModuleList(Residual(width) for _ in channels)
         self.narrow = nn.Conv2d(width, width // 4, 3, padding=1)
-        self.refine = _Residual(width // 4)
+        self.refine = Residual(width // 4)
         self.out = nn.Conv2d(width // 4, 1, 3, padding=1)
 
     def forward(self, features: Features) -> Tensor:
@@ -218,7 +218,7 @@ class _Bottleneck(nn.Module):
         return x + y if self.adds else y
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two 3 x 3 convolutions beside the identity, which it begins as."""
 
     def __init__(self, width: int) -> None:
@@ -227,6 +227,7 @@ class _Residual(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply it to [B, C, H, W]."""
         return x + self.second(F.gelu(self.first(F.gelu(x))))
 
 

@@ -25,10 +25,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from marigold_core.checkpoints.families import Family
-from marigold_core.checkpoints.layout import AGAIN, PRIOR, SCHEDULE, Config, read_config
+from marigold_core.checkpoints.layout import AGAIN, DISPLACEMENT, PRIOR, SCHEDULE, Config, read_config
 from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, find, find_tiny_autoencoder
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.attention import attend_in_blocks
+from marigold_core.pipeline.displacement import DisplacementNetwork
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.strips import work_in_strips
 from marigold_core.settings import Settings, bounds
@@ -46,6 +47,7 @@ Components = tuple[
     DDIMScheduler | LCMScheduler,
     Tensor,
     ImagePrior | None,
+    DisplacementNetwork | None,
 ]
 
 
@@ -75,6 +77,7 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind)
         # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
         prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
+        displacement = part(DisplacementNetwork, DISPLACEMENT, torch.float32) if record.displacement else None
         vae = part(vae_class, "vae", kind)
     # Before the move: a host that lends its GPU only emulates one here.
     _speed_up(vae, target, kind)
@@ -89,11 +92,11 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
                 weights.data = weights.data.clone()
         if _bfloat16_instructions() == ["avx512_bf16"]:
             attend_in_blocks(unet, vae)
-    parts: list[nn.Module] = [unet, vae, *([prior] if prior else [])]
-    for part in parts:
+    parts: list[nn.Module | None] = [unet, vae, prior, displacement]
+    for part in filter(None, parts):
         part.eval().requires_grad_(False).to(target)
     _return_memory()
-    return record, unet, vae, scheduler, prompt.to(target), prior
+    return record, unet, vae, scheduler, prompt.to(target), prior, displacement
 
 
 def _return_memory() -> None:

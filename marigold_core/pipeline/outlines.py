@@ -1,8 +1,9 @@
 """Outlines: jumps of depth are moved onto the outlines of the photo and made steep.
 
 A network says where things end to within a few of its pixels, and its decoder blurs each jump over as many. The photo
-is sharper: a guided filter lets depth change where the photo does, and what is still a ramp there becomes a step.
-What is no jump is left as it was, so that the pattern of a wallpaper does not become relief.
+is sharper: a network that was trained for it, where the checkpoint has one, or else a guided filter moves depth to
+where the photo changes, and what is still a ramp there becomes a step. What is no jump is left as it was, so that the
+pattern of a wallpaper does not become relief.
 """
 
 from itertools import combinations_with_replacement
@@ -11,19 +12,24 @@ import numpy as np
 
 from marigold_core.geometry.depth_filters import box_mean, extrema, find_jumps
 from marigold_core.images.differences import resize_map
+from marigold_core.pipeline.displacement import DisplacementNetwork
 
 WORK_PX = 1024  # longest edge of the maps that are filtered: larger photos cost no more time and memory
 GUIDED_PX, RAMP_PX = 3.2, 2.0  # radii in pixels of the network: how far off its jumps are, and how wide
+MOVED_RAMP_PX = 1.0  # how wide they still are when the displacement network has moved them
 SMOOTHEST = 1e-3  # variance of the photo, in [0, 1], below which it has no outlines
 NEAR = 1 / 3  # nearest depth in units of the depth range, which affine depth does not know: 0.25 of the farthest
 LEAST_JUMP = 0.12  # as a share of the depth; what is less is relief
 STEEPNESS, PASSES = 12.0, 2  # of the curve that takes the place of a ramp; the second time it is the narrower
 
 
-def follow_outlines(values: np.ndarray, photo: np.ndarray, network_px: int) -> np.ndarray:
+def follow_outlines(
+    values: np.ndarray, photo: np.ndarray, network_px: int, network: DisplacementNetwork | None = None
+) -> np.ndarray:
     """Move the jumps of depth [H, W] onto the outlines of its photo [H, W, 3] uint8 -> [H, W] float32, same range.
 
-    ``network_px`` is the longest edge that the network saw. Takes about a second a megapixel, of one at most.
+    ``network_px`` is the longest edge that the U-Net saw, ``network`` the checkpoint's own for this; a filter takes its
+    place. Takes about a second a megapixel, of one at most.
     """
     low, high = float(values.min()), float(values.max())
     if low == high:
@@ -31,15 +37,21 @@ def follow_outlines(values: np.ndarray, photo: np.ndarray, network_px: int) -> n
     height, width = values.shape
     share = min(1.0, WORK_PX / max(height, width))
     size = max(1, round(height * share)), max(1, round(width * share))
-    guided, ramp = (max(1, round(px * max(size) / network_px)) for px in (GUIDED_PX, RAMP_PX))
-    depth = resize_map(values, size)
-    guide = np.stack([resize_map(np.ascontiguousarray(plane), size) for plane in np.moveaxis(photo, -1, 0)], -1) / 255
-    steep = guided_filter(depth, guide, guided)
+    guided = max(1, round(GUIDED_PX * max(size) / network_px))
+    ramp = max(1, round((MOVED_RAMP_PX if network else RAMP_PX) * max(size) / network_px))
+    unit = (values - low) / (high - low)
+    if network:
+        depth = resize_map(network.move(unit, photo, network_px), size)
+        steep = depth
+    else:
+        depth = resize_map(unit.astype(np.float32), size)
+        guide = [resize_map(np.ascontiguousarray(plane), size) for plane in np.moveaxis(photo, -1, 0)]
+        steep = guided_filter(depth, np.stack(guide, -1) / 255, guided)
     for _ in range(PASSES):
         steep = steepen(steep, ramp)
-    at_jumps = box_mean(_jumps(depth + NEAR * (high - low) - low, guided), ramp)
-    followed = resize_map((depth + at_jumps * (steep - depth)).astype(np.float32), (height, width))
-    return followed.clip(low, high)
+    at_jumps = box_mean(_jumps(depth + NEAR, guided), ramp)
+    followed = resize_map((depth + at_jumps * (steep - depth)).astype(np.float32), (height, width)).clip(0, 1)
+    return followed * np.float32(high - low) + np.float32(low)
 
 
 def _jumps(z: np.ndarray, radius: int) -> np.ndarray:

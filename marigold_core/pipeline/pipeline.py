@@ -40,6 +40,7 @@ from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, focal_length_px
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline import completion
+from marigold_core.pipeline.displacement import DisplacementNetwork
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import (
     compiles_by_default,
@@ -91,11 +92,13 @@ class MarigoldPipeline:
         scheduler: DDIMScheduler | LCMScheduler,
         prompt: Tensor,
         prior: ImagePrior | None = None,
+        displacement: DisplacementNetwork | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2 or 77, D] embedding of the empty text, the only text that a checkpoint is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
+        self.displacement = displacement  # moves outlines onto the photo's; None: a filter does, see ``outlines``
         self.tiny: tuple[TinyAutoencoder, AutoencoderTiny] | None = None  # decodes where ``decoder`` asks for it
         self.compiled = False
         self.modality = modality_for(checkpoint)
@@ -794,7 +797,7 @@ class MarigoldPipeline:
             values = values.clamp(0, 1)
         values = _array(values)
         if settings.follow_outlines and modality.name == "depth":
-            values = follow_outlines(values, photo.pixels, max(stack.shape[-2:]))
+            values = follow_outlines(values, photo.pixels, max(stack.shape[-2:]), self.displacement)
         return Prediction(
             modality=modality.name,
             kind=modality.kind,

@@ -17,6 +17,7 @@ from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from marigold_core.storage import ASSETS
 from tests.helpers.command_line import fingerprints
+from tests.helpers.displacement import with_displacement
 from tests.helpers.fake_hub import FakeHub, fake_hub
 from tests.helpers.families import as_lotus
 from training import publish as module
@@ -70,16 +71,18 @@ def test_a_published_checkpoint_is_half_precision_and_predicts_the_same(tiny_dep
     assert difference.max() < 0.02
 
 
-def test_an_image_prior_is_published_in_half_precision_too(tiny_guided: Path, tmp_path: Path) -> None:
-    out = publish(tiny_guided, tmp_path / "out")
-    for part in ("unet", "prior"):
+def test_parts_of_our_own_are_published_in_half_precision_too(tiny_guided: Path, tmp_path: Path) -> None:
+    source = with_displacement(tiny_guided, tmp_path / "source")
+    out = publish(source, tmp_path / "out")
+    for part in ("unet", "prior", "displacement"):
         name = f"{part}/diffusion_pytorch_model.safetensors"
-        kept, published = load_file(tiny_guided / name), load_file(out / name)
+        kept, published = load_file(source / name), load_file(out / name)
         assert kept.keys() == published.keys()
         assert {value.dtype for value in published.values()} == {torch.float16}
         assert name in json.loads((out / "checksums.json").read_text())
+        assert str(tmp_path) not in (out / part / "config.json").read_text(encoding="utf-8")
     photo = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
-    assert np.abs(load(out)(photo).values - load(tiny_guided)(photo).values).max() < 0.02
+    assert np.abs(load(out)(photo).values - load(source)(photo).values).max() < 0.02
 
 
 def test_a_newer_one_replaces_the_older_and_nothing_of_the_run_is_shipped(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from marigold_core.checkpoints.registry import BUNDLED, find
 from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.pipeline.modalities import Depth
 from tests.helpers.command_line import fingerprints
+from tests.helpers.displacement import with_displacement
 from training.models.networks import SHAPES, new_checkpoint, new_scheduler, new_unet, new_vae
 from training.publish import publish
 from training.start import prepare_start
@@ -259,16 +260,21 @@ def test_a_marigold_checkpoint_is_linked_and_keeps_its_defaults(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mark", ["", ".fp16"])
-def test_an_image_prior_is_linked_too(mark: str, tiny_guided: Path, tmp_path: Path) -> None:
-    source = shutil.copytree(tiny_guided, tmp_path / "guided")
+def test_parts_of_our_own_are_linked_too(mark: str, tiny_guided: Path, tmp_path: Path) -> None:
+    source = with_displacement(tiny_guided, tmp_path / "guided")
     (source / "checksums.json").unlink()
     for path in sorted(source.rglob("*.safetensors")):
         path.rename(path.with_suffix(f"{mark}.safetensors"))
     start = prepare_start(source, tmp_path / "start")
-    weights = start / "prior" / "diffusion_pytorch_model.safetensors"
-    assert weights.samefile(source / "prior" / f"diffusion_pytorch_model{mark}.safetensors")
+    for part in ("prior", "displacement"):
+        weights = start / part / "diffusion_pytorch_model.safetensors"
+        assert weights.samefile(source / part / f"diffusion_pytorch_model{mark}.safetensors")
     pipeline = load(start)
-    assert pipeline.prior is not None and "prior_proj.0.weight" in pipeline.unet.state_dict()
+    assert (
+        pipeline.prior is not None
+        and pipeline.displacement is not None
+        and "prior_proj.0.weight" in pipeline.unet.state_dict()
+    )
 
 
 def test_a_random_network_keeps_all_that_is_beside_it(tiny_guided: Path, tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""Stage 4: the network that moves a checkpoint's outlines, ``python -m training.displacement --out runs/displacement``.
+
+The checkpoint predicts rendered pictures; the network learns to give these maps the outlines that the true depth has,
+from the photo alone. It is the last to be trained, since it knows the faults of one checkpoint.
+"""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from marigold_core import load
+from marigold_core.checkpoints.layout import DISPLACEMENT
+from marigold_core.checkpoints.weights import write_checksums
+from marigold_core.errors import ExportError, MarigoldError
+from marigold_core.images.colormaps import depth_to_rgb
+from marigold_core.pipeline.displacement import PASSES, DisplacementNetwork
+from marigold_core.pipeline.modalities import Depth
+from marigold_core.pipeline.outlines import follow_outlines
+from marigold_core.settings import Settings
+from marigold_core.storage import atomic_folder, replacing, write_json
+from training.data.augmentation import photographic
+from training.data.outlines import with_true_outlines
+from training.data.random_streams import stream
+from training.data.sets.rendered import RenderedScenes
+from training.data.sets.sample import spread
+from training.engine import checkpoints
+from training.engine.command import run
+from training.engine.fingerprint import run_fingerprint
+from training.engine.loop import Losses, Run, run_loop
+from training.engine.metrics_log import MetricsLog
+from training.engine.processes import accelerator_for
+from training.engine.progress import follow
+from training.engine.workers import say_disk_need
+from training.models.networks import seeded
+from training.recipe import DisplacementRecipe
+from training.scoring.plots import draw_sheet
+from training.start import find_start
+
+MAPS, RECORD = "maps", "maps.json"
+STEPS = 2  # denoising steps of a map that is trained on; one member
+SCALES = (1.0, 2.0)  # of the pictures; at the larger they are about as large as the network sees photos
+SOFTER = 2.2  # pixels: deviation of the widest blur of half of the maps, as several members or a hard photo give
+OFFERED = 3  # places for a crop; the one with most to mend is taken
+SHOWN = 4  # pictures of a sheet; none of them is trained on
+WEIGHTS = (0.5, 1.0)  # of the maps after the passes
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train on and where, beside the recipe."""
+
+    start_from: str  # checkpoint of depth, or a run; one that has such a network goes on with it
+    data: Path  # rendered scenes, from training.render
+    out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
+    minutes: float | None = None  # stop after this time
+    device: Literal["auto", "cpu"] = "auto"  # where to train
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch: photos [B, 3, S, S] in [-1, 1], maps and what is to be made of them [B, 1, S, S] in [0, 1]."""
+
+    photos: Tensor
+    maps: Tensor
+    wanted: Tensor
+    names: tuple[str, ...] = ()  # for the loop's messages; there would be too many
+
+
+class Maps:
+    """Training batches: crops of rendered photos and of a checkpoint's maps of them, a function of (seed, step)."""
+
+    def __init__(self, recipe: DisplacementRecipe, scenes: RenderedScenes, numbers: list[int], folder: Path) -> None:
+        self.recipe, self.scenes, self.numbers, self.folder = recipe, scenes, numbers, folder
+
+    def __call__(self, steps: range) -> Iterator[Crops]:
+        """Yield the batches of some steps."""
+        for step in steps:
+            rng = np.random.default_rng([self.recipe.seed, step])
+            places = rng.integers(len(self.numbers) - SHOWN, size=self.recipe.batch_size)
+            crops = torch.stack([self._crop(self.numbers[SHOWN + place], rng) for place in places])
+            photos = photographic(crops[:, :3].clamp(0, 1), stream(self.recipe.seed, step))
+            yield Crops(photos * 2 - 1, crops[:, 3:4], crops[:, 4:])
+
+    def read(self, number: int) -> Tensor:
+        """Read photo, map and what is to be made of it -> [5, H, W] in [0, 1]."""
+        maps = np.load(self.folder / f"{number:06d}.npy", allow_pickle=False)
+        photo = torch.from_numpy(self.scenes[number].rgb.copy()).permute(2, 0, 1).float() / 255
+        return torch.cat([photo, torch.from_numpy(maps).float()])
+
+    def _crop(self, number: int, rng: np.random.Generator) -> Tensor:
+        picture, side = self.read(number), self.recipe.crop_px
+        height, width = picture.shape[1:]
+        low, high = np.log(SCALES)
+        scale = max(float(np.exp(rng.uniform(low, high))), side / min(height, width))
+        cut = min(height, width, round(side / scale))
+        offered = [(int(rng.integers(height - cut + 1)), int(rng.integers(width - cut + 1))) for _ in range(OFFERED)]
+        cuts = [picture[None, :, top : top + cut, left : left + cut] for top, left in offered]
+        crop = max(cuts, key=lambda one: float((one[:, 3] - one[:, 4]).abs().mean()))
+        crop = F.interpolate(crop, (side, side), mode="bilinear")
+        if rng.random() < 0.5:
+            crop = crop.flip(-1)
+        if rng.random() < 0.5:
+            crop[:, 3:4] = _blur(crop[:, 3:4], scale * rng.uniform(0.4, SOFTER))
+        return crop[0]
+
+
+def predict_maps(task: Task, recipe: DisplacementRecipe, scenes: RenderedScenes, numbers: list[int]) -> None:
+    """Let the checkpoint predict pictures -> ``maps/NUMBER.npy`` [2, H, W] float16, each map as it is and as wanted.
+
+    What is there is kept. Raises: MarigoldError when it was made otherwise.
+    """
+    pipeline = load(find_start(task.start_from))
+    if not isinstance(pipeline.modality, Depth):
+        raise MarigoldError(f"Outlines are those of depth, and the start predicts {pipeline.modality.name}.")
+    first = hashlib.sha256(scenes[numbers[0]].rgb.tobytes()).hexdigest()
+    made = {"checkpoint": pipeline.checkpoint.sha256, "pictures": len(scenes), "first": first, "numbers": numbers}
+    path = task.out / RECORD
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != made:
+        raise MarigoldError(f"{task.out.name} holds maps of another checkpoint or data: give another --out.")
+    (task.out / MAPS).mkdir(parents=True, exist_ok=True)
+    write_json(path, made)
+    say_disk_need(task.out, 4 * math.prod(scenes.sizes()[0]) * len(numbers), "Maps need")
+    for number in follow(numbers, len(numbers), "predict"):
+        target = task.out / MAPS / f"{number:06d}.npy"
+        if target.exists():
+            continue
+        sample = scenes[number]
+        values = pipeline(sample.rgb, Settings(num_inference_steps=STEPS, seed=number)).values
+        wanted = with_true_outlines(torch.from_numpy(values), torch.from_numpy(sample.depth_m))
+        with replacing(target) as aside, aside.open("wb") as file:
+            np.save(file, np.stack([values, wanted.numpy()]).astype(np.float16))
+
+
+def displacement_losses(network: nn.Module, crops: Crops) -> Losses:
+    """Score the map after each pass: absolute error, and that of neighbours' differences at three scales."""
+    loss, depth = crops.maps.new_zeros(()), crops.maps
+    for weight in WEIGHTS[-PASSES:]:
+        depth = network(crops.photos, depth)
+        loss = loss + weight * (depth - crops.wanted).abs().mean()
+        for scale in (1, 2, 4):
+            fine, truth = (F.avg_pool2d(part, scale) for part in (depth, crops.wanted))
+            for axis in (-1, -2):
+                loss = loss + weight * (fine.diff(dim=axis) - truth.diff(dim=axis)).abs().mean()
+    before = (crops.maps - crops.wanted).abs().mean()
+    return {"loss": loss, "error": (depth - crops.wanted).abs().mean().detach(), "error_before": before}
+
+
+@torch.inference_mode()
+def draw_outlines(network: DisplacementNetwork, maps: Maps, step: int, out: Path) -> None:
+    """Draw photo, map, and what the network makes of it -> ``samples/step_XXXXXXXX.png``, unless it is there."""
+    path = out / "samples" / f"step_{step:08d}.png"
+    if path.exists():
+        return
+    rows: list[tuple[str, tuple[np.ndarray, ...]]] = []
+    for number in maps.numbers[:SHOWN]:
+        picture = maps.read(number)
+        photo = (picture[:3] * 255).byte().permute(1, 2, 0).numpy()
+        before, wanted = picture[3:].numpy()
+        followed = follow_outlines(before, photo, max(photo.shape) * 2 // 3, network)
+        rows.append((f"picture {number}", (photo, *(depth_to_rgb(one) for one in (before, followed, wanted)))))
+    try:
+        columns = ("photo", "predicted", "followed", "with true outlines")
+        draw_sheet(f"pictures that no step trains on, after step {step}", columns, rows, path)
+    except ExportError as error:  # training goes on without pictures
+        print(f"Not drawn at step {step}: {error}", file=sys.stderr)
+
+
+def add_displacement(source: Path, out: Path, seed: int = 0) -> Path:
+    """Write a checkpoint with a displacement network that displaces nothing yet, or with the one it has -> ``out``.
+
+    Raises: ExportError when ``out`` cannot be written.
+    """
+    with atomic_folder(out) as aside:
+        checkpoints.link_parts(source, aside, "")
+        if not (aside / DISPLACEMENT).exists():
+            with seeded(seed, torch.float32):
+                DisplacementNetwork().save_pretrained(aside / DISPLACEMENT)
+        write_checksums(aside)
+        load(aside)
+    return out
+
+
+def train_displacement(task: Task, recipe: DisplacementRecipe) -> Path:
+    """Predict the pictures, then train the network on these maps -> the newest checkpoint of the run.
+
+    Raises: MarigoldError for unusable starts or data, and what ``loop.run_loop`` raises.
+    """
+    accelerator = accelerator_for(recipe, task.device)
+    if accelerator.num_processes > 1:
+        raise MarigoldError("The displacement network is small and is trained by one process; use no launcher.")
+    scenes = RenderedScenes(task.data)
+    numbers = spread(scenes, recipe.pictures)
+    if len(numbers) <= SHOWN:
+        raise MarigoldError(f"{task.data.name} has {len(scenes)} pictures, and more than {SHOWN} are needed.")
+    predict_maps(task, recipe, scenes, numbers)
+    base = task.out / "start"
+    if not base.exists():
+        add_displacement(find_start(task.start_from), base, recipe.seed)
+    network = DisplacementNetwork.from_pretrained(base / DISPLACEMENT).train().to(accelerator.device)
+    maps = Maps(recipe, scenes, numbers, task.out / MAPS)
+
+    def loss(network: nn.Module, step: int, crops: Crops) -> Losses:
+        photos, maps, wanted = (part.to(accelerator.device) for part in (crops.photos, crops.maps, crops.wanted))
+        return displacement_losses(network, Crops(photos, maps, wanted))
+
+    def draw(network: ModelMixin, step: int, log: MetricsLog, stopping: Callable[[], bool]) -> None:
+        last = step == recipe.steps
+        if step and (step % recipe.figure_steps == 0 or last) and not stopping():
+            draw_outlines(cast(DisplacementNetwork, network), maps, step, task.out)
+
+    data = [f"{len(numbers)} of {len(scenes)} pictures"]
+    fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
+    settings = Run(task.out, base, DISPLACEMENT, fingerprint)
+    folder = run_loop(network, loss, maps, recipe, settings, accelerator, callback=draw, minutes=task.minutes)
+    load(folder)  # checks that the folder is complete
+    return folder
+
+
+def _blur(maps: Tensor, sigma_px: float) -> Tensor:
+    """Blur maps [B, 1, S, S] by a Gaussian."""
+    radius = int(3 * sigma_px) + 1
+    kernel = torch.exp(-torch.arange(-radius, radius + 1).square() / (2 * sigma_px**2))
+    kernel = kernel / kernel.sum()
+    wide = F.pad(maps, (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(wide, kernel[None, None, None]), kernel[None, None, :, None])
+
+
+def main(task: Task, recipe: DisplacementRecipe = DisplacementRecipe()) -> None:  # noqa: B008 (frozen)
+    """Train the network that moves a checkpoint's outlines; the same command resumes a run that was stopped."""
+    print(train_displacement(task, recipe))
+
+
+if __name__ == "__main__":
+    run(main, "python -m training.displacement")

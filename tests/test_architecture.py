@@ -20,7 +20,6 @@ PLACES = {
     "starlette": {"serving", "ui", "app"},
     "spaces": set(),  # by name, where the host has it
     "ray": {"serving", "cli"},
-    "grpc": {"cli"},
     "click": {"serving"},
     "grpc": {"cli"},
     "upath": {"cli"},

@@ -81,9 +81,7 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         vae = part(vae_class, "vae", kind)
     # Before the move: a host that lends its GPU only emulates one here.
     _speed_up(vae, target, kind)
-    if (
-        target.type == "cuda"
-    ):  # on a CPU the U-Net gains nothing, and its weights would be copied out of the mapped file
+    if target.type == "cuda":  # on a CPU it gains little, and the weights would be copied out of the mapped file
         _place(unet, target, kind)
     if target.type == "cpu" and kind == torch.bfloat16:
         work_in_strips(vae)

@@ -91,7 +91,8 @@ def test_with_photographs_they_are_labelled_and_learned_from(tmp_path: Path) -> 
     out = tmp_path / "nano"
     published = make(out, SMALL, inputs)
     names = [stage.name for stage in stages(out, SMALL, inputs)]
-    assert names[names.index("fine") :] == ["fine", "labels", "fine_labels", "photographs", "mean", "displacement", "publish"]
+    last = ["fine", "labels", "fine_labels", "photographs", "mean", "displacement", "publish"]
+    assert names[names.index("fine") :] == last
     assert len(open_set(f"pairs:{out / 'labels'}")) == 18  # two thirds
     fine, photographs, mean = (
         load(out / name, dtype="float32") if name == "mean" else load(newest(out / name), dtype="float32")

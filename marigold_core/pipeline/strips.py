@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+from diffusers.models.autoencoders.vae import Decoder
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_blocks import UpDecoderBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +22,7 @@ FEWEST_ROWS = 4
 def work_in_strips(*networks: nn.Module) -> None:
     """Let residual blocks without a timestep, and upsampling, of networks of diffusers work in strips.
 
-    Where gradients are asked for they do what they did.
+    Their decoders free what they no longer need. Where gradients are asked for they do what they did.
     """
     for network in networks:
         for layer in network.modules():
@@ -30,6 +32,8 @@ def work_in_strips(*networks: nn.Module) -> None:
             elif type(layer) is Upsample2D and _is_nearest(layer):
                 exchanged.__class__ = PhaseUpsample
                 exchanged.register_buffer("phases", _phases(exchanged.conv.weight), persistent=False)
+            elif type(layer) is Decoder and all(type(block) is UpDecoderBlock2D for block in exchanged.up_blocks):
+                exchanged.__class__ = FreeingDecoder
 
 
 def _is_plain(block: Any) -> bool:
@@ -89,6 +93,22 @@ class PhaseUpsample(Upsample2D):
             made = made[:, :, above : made.shape[2] - below, 1:-1]
             result[:, :, start : start + made.shape[2]] = made
         return result
+
+
+class FreeingDecoder(Decoder):
+    """A decoder that frees each feature map after the layer that reads it; diffusers keeps those between blocks."""
+
+    def forward(self, sample: Tensor, latent_embeds: Tensor | None = None) -> Tensor:
+        """Compute as ``Decoder`` on [B, 4, h, w] -> [B, 3, H, W]."""
+        if torch.is_grad_enabled() or latent_embeds is not None:
+            return cast(Any, super()).forward(sample, latent_embeds)
+        network: Any = self
+        sample = network.mid_block(network.conv_in(sample))
+        for block in network.up_blocks:
+            for layer in (*block.resnets, *(block.upsamplers or ())):
+                sample = layer(sample, None)
+        sample = network.conv_norm_out(sample)
+        return network.conv_out(network.conv_act(sample))
 
 
 def _phases(weight: Tensor) -> Tensor:

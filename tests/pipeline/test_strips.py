@@ -1,5 +1,6 @@
 """Layers in strips: the numbers of diffusers, in less memory, and only on CPUs in bfloat16."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from marigold_core import load
 from marigold_core.pipeline import strips
-from marigold_core.pipeline.strips import PhaseUpsample, StripResidual, work_in_strips
+from marigold_core.pipeline.loading import without_values
+from marigold_core.pipeline.strips import FreeingDecoder, PhaseUpsample, StripResidual, work_in_strips
 
 pytestmark = pytest.mark.numeric
 
@@ -28,19 +30,19 @@ def _random(layer: nn.Module, dtype: torch.dtype) -> Any:
     return converted.to(memory_format=torch.channels_last)
 
 
-def _picture(height: int, width: int, dtype: torch.dtype) -> Tensor:
-    values = 5 + torch.randn(1, 8, height, width, generator=torch.Generator().manual_seed(1))  # far from zero mean
+def _pictures(count: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
+    values = 5 + torch.randn(count, 8, height, width, generator=torch.Generator().manual_seed(1))  # far from zero mean
     return values.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
-@pytest.mark.parametrize("size", [(16, 9), (13, 6), (5, 3), (1, 4)])
+@pytest.mark.parametrize("size", [(1, 16, 9), (1, 13, 6), (2, 5, 3), (1, 1, 4)])
 @pytest.mark.parametrize("channels", [8, 12])
 def test_strips_give_what_the_whole_gives(size, channels, dtype, tolerance) -> None:
     none: Any = None
     block = _random(ResnetBlock2D(in_channels=8, out_channels=channels, temb_channels=none, groups=4), dtype)
     upsample = _random(Upsample2D(8, use_conv=True, out_channels=channels), dtype)
-    x = _picture(*size, dtype)
+    x = _pictures(*size, dtype=dtype)
     with torch.inference_mode():
         expected = block(x, none), upsample(x)
         work_in_strips(block, upsample)
@@ -53,26 +55,37 @@ def test_strips_give_what_the_whole_gives(size, channels, dtype, tolerance) -> N
 
 
 def test_gradients_and_other_sizes_take_the_usual_way() -> None:
+    none: Any = None
     upsample = _random(Upsample2D(8, use_conv=True, out_channels=8), torch.float32)
-    x = _picture(4, 5, torch.float32).requires_grad_()
-    work_in_strips(upsample)
-    upsample(x).sum().backward()
-    assert x.grad is not None and x.grad.abs().sum() > 0
+    layers = [_random(ResnetBlock2D(in_channels=8, temb_channels=none, groups=4), torch.float32), upsample]
+    x = _pictures(1, 4, 5, torch.float32).requires_grad_()
+    expected = [torch.autograd.grad(layer(x, none).square().sum(), x)[0] for layer in layers]
+    work_in_strips(*layers)
+    for layer, gradient in zip(layers, expected, strict=True):
+        found = torch.autograd.grad(layer(x, none).square().sum(), x)[0]
+        torch.testing.assert_close(found, gradient, rtol=0, atol=0)
     with torch.inference_mode():
         assert upsample(x, output_size=(7, 10)).shape == (1, 8, 7, 10)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_networks_compute_what_they_did(dtype, tiny_depth) -> None:
-    """A block with a timestep stays as it is; states and their names do too."""
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_networks_compute_what_they_did(tiled, dtype, tiny_depth) -> None:
+    """A block with a timestep stays as it is; states and their names, copies and networks made anew do too."""
     pipe: Any = load(tiny_depth, device="cpu", dtype=dtype)
-    kinds = {type(layer) for layer in pipe.vae.modules()}
-    assert ({StripResidual, PhaseUpsample} <= kinds) == (dtype == "bfloat16")
-    assert not any(isinstance(layer, StripResidual) for layer in pipe.unet.modules())
+    kinds, anew = ({type(layer) for layer in vae.modules()} for vae in (pipe.vae, without_values(pipe.vae)))
+    exchanged = {StripResidual, PhaseUpsample, FreeingDecoder}
+    assert exchanged & kinds == (exchanged if dtype == "bfloat16" else set())
+    assert not exchanged & ({type(layer) for layer in pipe.unet.modules()} | anew)
     latent = torch.randn(1, 4, 12, 8, generator=torch.Generator().manual_seed(1)).to(pipe.dtype)
     names = list(pipe.vae.state_dict())
+    pipe.vae.use_tiling, pipe.vae.tile_latent_min_size = tiled, 6
+    pipe.vae.tile_sample_min_size = 6 * pipe.factor
     with torch.enable_grad():
         usual = pipe.decode(latent).float().detach()
     with torch.inference_mode():
-        torch.testing.assert_close(pipe.decode(latent).float(), usual, atol=0.1, rtol=0.1)
+        found = pipe.decode(latent)
+        torch.testing.assert_close(found.float(), usual, atol=0.1, rtol=0.1)
+        pipe.vae = copy.deepcopy(pipe.vae)
+        torch.testing.assert_close(pipe.decode(latent), found, atol=0, rtol=0)
     assert names == list(pipe.vae.state_dict()) and "decoder.up_blocks.0.resnets.0.conv1.weight" in names

@@ -7,6 +7,7 @@ there a call that its client cancels runs on, and photos would be fetched from a
 import base64
 import binascii
 import json
+import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -15,7 +16,7 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import gradio as gr
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, ClosedResourceError, to_thread
 from mcp import types
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -46,6 +47,14 @@ INSTRUCTIONS = (
 )
 UPLOADED = "the address of a file that was uploaded to this server"
 ADDRESS = f"a data: URL with base64, or {UPLOADED}"
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Tell whether a record of the protocol's library says more than that a client has gone."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ClosedResourceError))
+
+
+logging.getLogger("mcp.server.streamable_http").addFilter(_is_fault)  # it prints a trace whenever one goes
 
 
 class McpTools:

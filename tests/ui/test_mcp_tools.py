@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -20,6 +21,7 @@ from PIL import Image
 
 from marigold_core import Settings, load
 from marigold_core.serving.api.endpoints import ENDPOINTS
+from marigold_core.ui import mcp_tools
 from tests.helpers.app_server import serve
 
 pytestmark = pytest.mark.slow
@@ -176,3 +178,12 @@ def test_pages_of_other_servers_are_refused_and_without_the_switch_there_is_noth
     own = httpx.post(f"{server}/gradio_api/mcp", json=body, headers={**headers, "Origin": server})
     assert own.status_code != 403
     assert httpx.post(f"{url}/gradio_api/mcp", json=body, headers=headers).status_code == 404
+
+
+@pytest.mark.parametrize(("error", "printed"), [(anyio.ClosedResourceError(), 0), (OSError(), 1)])
+def test_a_client_that_goes_leaves_no_trace_in_the_log(
+    error: Exception, printed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert mcp_tools  # its import sets the filter
+    logging.getLogger("mcp.server.streamable_http").error("Error in standalone SSE writer", exc_info=error)
+    assert len(caplog.records) == printed

@@ -292,7 +292,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {"num_inference_steps": 1, "ensemble_size": 1},
     "balanced": {"num_inference_steps": 4, "ensemble_size": 1},
     "careful": {"num_inference_steps": 4, "ensemble_size": 10},
-    "detailed": {"num_inference_steps": 4, "ensemble_size": 4, "tiles_per_side": 2},
+    "detailed": {"num_inference_steps": 4, "ensemble_size": 4, "tiles_per_side": 2, "follow_outlines": True},
 }
 
 

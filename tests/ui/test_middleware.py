@@ -322,9 +322,11 @@ def test_the_presets_are_those_of_the_library():
     for name, values in PRESETS.items():
         chosen = Settings(**values)
         steps, members = values["num_inference_steps"], values["ensemble_size"]
-        assert settings.matching_preset(steps, members, chosen.views, chosen.tiles_per_side) == name
-    assert settings.matching_preset(7, 3, "photo", 1) is None
-    assert settings.matching_preset(1, 1, "mirrored", 1) is None
+        others = chosen.views, chosen.tiles_per_side, chosen.follow_outlines
+        assert settings.matching_preset(steps, members, *others) == name
+    assert settings.matching_preset(7, 3, "photo", 1, False) is None
+    assert settings.matching_preset(1, 1, "mirrored", 1, False) is None
+    assert settings.matching_preset(1, 1, "photo", 1, True) is None
 
 
 def test_the_picker_lists_what_works(monkeypatch):

@@ -19,7 +19,7 @@ from marigold_core.ui.offered_checkpoints import checkpoint_choices
 DEFAULT_PRESET = "balanced"
 OWN_RESOLUTION = "own"  # a drop-down has no choice for None
 RESOLUTIONS_PX = (256, 384, 512, 768, 1024)
-PRESET_FIELDS = ("num_inference_steps", "ensemble_size", "views", "tiles_per_side")
+PRESET_FIELDS = ("num_inference_steps", "ensemble_size", "views", "tiles_per_side", "follow_outlines")
 PRESET_VALUES = {
     name: [getattr(Settings(**values), field) for field in PRESET_FIELDS] for name, values in PRESETS.items()
 }
@@ -94,7 +94,7 @@ class SettingsInputs:
             self.checkpoint: checkpoint,
         }
         if steps is not None:
-            preset = matching_preset(steps, asked.ensemble_size, asked.views, asked.tiles_per_side)
+            preset = matching_preset(*(getattr(asked, field) for field in PRESET_FIELDS))
             update |= {self.steps: steps, self.preset: preset}
         if pixels is None:
             update[self.resolution] = OWN_RESOLUTION
@@ -189,7 +189,7 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
         )
         checkpoint = draw_checkpoint()
     # In the browser, so that no run can begin with the values of the preset before.
-    parts = [steps, members, views, tiles]
+    parts = [steps, members, views, tiles, outlines]  # as PRESET_FIELDS
     preset.input(None, preset, parts, js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
     on([part.input for part in parts], matching_preset, parts, preset)
     return SettingsInputs(steps, members, resolution, seed, views, tiles, outlines, decoder, checkpoint, preset)
@@ -218,9 +218,9 @@ def fit_to_checkpoint(checkpoint: str, members: int, views: Views) -> tuple[gr.S
     )
 
 
-def matching_preset(steps: int, members: int, views: Views, tiles: int) -> str | None:
-    """Name the preset that has these values, so that the row never shows one that does not apply."""
-    return next((name for name, values in PRESET_VALUES.items() if values == [steps, members, views, tiles]), None)
+def matching_preset(*chosen: object) -> str | None:
+    """Name the preset of these values of ``PRESET_FIELDS``, so that the row never shows one that does not apply."""
+    return next((name for name, values in PRESET_VALUES.items() if values == [*chosen]), None)
 
 
 def _slider(name: str, label: str, value: int | None) -> gr.Slider:

@@ -30,6 +30,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 PATIENCE_MS = 120_000  # software rendering on a busy machine
 BEGUN = "An example, computed beforehand"  # what the status line says of a page that is ready
+# How Gradio logs streams that end because their page is loaded anew.
+OF_LEAVING = ("AbortError: BodyStreamBuffer was aborted", "Unexpected error Connection errored out")
 
 in_chromium = [
     pytest.mark.browser,
@@ -125,17 +127,18 @@ def looking(context: "BrowserContext", url: str) -> "Iterator[Page]":
     """Open ``url`` and wait until it is ready; afterwards nothing may have left this machine or been an error."""
     context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
-    outside, errors = [], []
+    outside, errors, visited = [], [], []
     own = (url.partition("?")[0], "data:", "blob:")
     opened.on("request", lambda request: outside.append(request.url) if not request.url.startswith(own) else None)
     opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("framenavigated", lambda frame: visited.append(frame.url))
     opened.goto(url)
     opened.locator("#status").get_by_text(BEGUN).wait_for()
     yield opened
     context.close()
     assert outside == []
-    assert errors == []
+    assert [error for error in errors if len(visited) < 2 or not error.startswith(OF_LEAVING)] == []
 
 
 def choose(page: "Page", preset: str) -> None:

@@ -6,6 +6,7 @@ the photo if it is as large as the sensor's picture. TIFF files may begin with a
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -13,6 +14,7 @@ import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 from PIL.JpegImagePlugin import JpegImageFile
 
 from marigold_core.errors import ImageError
+from marigold_core.images.bitstreams import CodedColours, hevc_colours
 
 HEAD_BYTES = 256  # of a file, enough for ``identify``
 
@@ -68,8 +70,8 @@ _SENSOR_CODING = {32767, 34713, 65535}  # compressions of Sony, Nikon and Pentax
 _OLD_JPEG = 6  # a compression that Pillow reads no page of
 _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS = 254, 256, 257, 259, 262, 330
 _EXIF, _DNG = 34665, 50706
-_IDENTITY, _YCGCO = 0, 8  # matrix coefficients, whose values in files of other range are scaled otherwise
-_MATRICES = {1, 2, 4, 5, 6, 7, 9, 12}  # that are read whatever the range; 2 says nothing
+_IDENTITY, _YCGCO, _DERIVED = 0, 8, 12  # matrix coefficients that are read in some files only
+_MATRICES = {1, 2, 4, 5, 6, 7, 9}  # that are read in all; 2 says nothing
 _MP_ENTRIES = 0xB002  # in the index of a JPEG's pictures
 _DESCRIBES = (b"hdrgm", b"AuxiliaryImageType", b'Semantic="Depth')  # in the XMP of such pictures
 ORIENTATION, FOCAL_35MM = 274, 0xA405
@@ -162,19 +164,21 @@ def with_usual_matrix(data: bytes, kind: str) -> tuple[bytes, str | None]:
     boxes = [*_inside(data, 0, len(data))]
     if kind == "HEIC":
         is_deep = any(bits > 8 for name, (begin, end) in boxes if name == b"pixi" for bits in data[begin + 5 : end])
-    for name, (begin, end) in boxes:
-        if name != b"colr" or data[begin : begin + 4] != b"nclx" or end - begin < 11:
-            continue
-        primaries, matrix, is_full = *struct.unpack_from(">HxxH", data, begin + 4), data[begin + 10] & 128
-        is_read = {_IDENTITY: is_full or kind == "AVIF", _YCGCO: is_full and not is_deep}
-        if matrix in _MATRICES or is_read.get(matrix):
+    stated: list[tuple[CodedColours, int | None]] = [
+        (CodedColours(*struct.unpack_from(">HHH", data, begin + 4), bool(data[begin + 10] & 128)), begin + 8)
+        for name, (begin, end) in boxes
+        if name == b"colr" and data[begin : begin + 4] == b"nclx" and end - begin >= 11
+    ]
+    for colours, at in stated or [(_stream_colours(data, boxes), None)]:
+        is_read = {_IDENTITY: colours.is_full or kind == "AVIF", _YCGCO: colours.is_full and not is_deep}
+        if colours.matrix in _MATRICES or (is_read | {_DERIVED: at is not None}).get(colours.matrix):
             continue
         note = (
-            f"The file codes its colours by matrix {matrix} of ITU-T H.273, which is not read, so that its hues may be"
-            " wrong; export it as PNG or JPEG for right ones."
+            f"The file codes its colours by matrix {colours.matrix} of ITU-T H.273, which is not read, so that its hues"
+            " may be wrong; export it as PNG or JPEG for right ones."
         )
-        if kind == "AVIF" or matrix not in is_read:  # those are decoded, in a wrong range
-            data = data[: begin + 8] + (9 if primaries == 9 else 1).to_bytes(2, "big") + data[begin + 10 :]
+        if at and (kind == "AVIF" or colours.matrix not in is_read):  # those are decoded, in a wrong range
+            data = data[:at] + (9 if colours.primaries == 9 else 1).to_bytes(2, "big") + data[at + 2 :]
     return data, note
 
 
@@ -206,10 +210,23 @@ def open_heif(data: bytes) -> Any:
     return cast(Any, pi_heif).open_heif(with_usual_matrix(data, "HEIC")[0])
 
 
-def coded_colours(heif: Any) -> tuple[int, int] | None:
+def coded_colours(heif: Any, data: bytes) -> tuple[int, int] | None:
     """Return the numbers of primaries and transfer that an opened HEIC or AVIF file states; None where it does not."""
-    stated = heif.info.get("nclx_profile")
-    return stated and (stated["color_primaries"], stated["transfer_characteristics"])
+    if box := heif.info.get("nclx_profile"):
+        stated = box["color_primaries"], box["transfer_characteristics"]
+    else:
+        colours = _stream_colours(data, [*_inside(data, 0, len(data))])
+        stated = colours.primaries, colours.transfer
+    return None if stated == (2, 2) else stated
+
+
+def _stream_colours(data: bytes, boxes: list[tuple[bytes, tuple[int, int]]]) -> CodedColours:
+    """Read what the coded picture of a HEIC file states of its colours, which counts where the file does not."""
+    with suppress(ValueError):  # damage is the decoder's to tell
+        for name, (begin, end) in boxes:
+            if name == b"hvcC":
+                return hevc_colours(data[begin:end])
+    return CodedColours()
 
 
 def count_views(jpeg: JpegImageFile, data: bytes) -> int:

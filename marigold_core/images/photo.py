@@ -250,7 +250,7 @@ def _open(data: bytes) -> _Opened:
             heif = containers.open_heif(data)
             _check_size(*heif.size)
             image = heif.to_pillow()  # libheif has turned it upright and the tag now says so
-            image.info[tones.CICP] = containers.coded_colours(heif)
+            image.info[tones.CICP] = containers.coded_colours(heif, data)
             note = containers.SEVERAL.format(which="main") if len(heif) > 1 else None
             return _Opened(image, _joined(note, coding))
         if kind in ("RAW", "TIFF") and (inner := containers.find_photo(data, kind)):
@@ -281,7 +281,7 @@ def _open(data: bytes) -> _Opened:
             image.info[tones.CICP] = tuple(cicp[:2])
         elif kind == "AVIF":
             with suppress(Exception):  # of the colours alone: Pillow decodes it
-                image.info[tones.CICP] = containers.coded_colours(containers.open_heif(data))
+                image.info[tones.CICP] = containers.coded_colours(containers.open_heif(data), data)
         return _Opened(image, _joined(note, coding), full, tags)
 
 

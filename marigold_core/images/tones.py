@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any, cast
 
 import numpy as np
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
 from PIL import ImageCms as _ImageCms
 
 from marigold_core.errors import ImageError
@@ -38,6 +38,8 @@ _TRANSFERS = {
     18: "HLG",
 }
 _TRANSFER_TABLE, _WHITE_POINT, _PRIMARY_POINTS = 301, 318, 319  # TIFF tags, in EXIF too
+_SRGB_PROFILE = "sRGB"
+_JPEG_CHANGES = 4  # levels by which the colours of a grey picture differ
 _DARK = 0.25  # pictures that reach no more of white than this may hold fewer bits than their file
 
 
@@ -68,14 +70,16 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
         flat = rgba.getchannel("R") if image.mode in ("LA", "La") else rgba.convert("RGB")
     else:
         flat = image.convert("L") if image.mode == "1" else image if image.mode in _SPACES else image.convert("RGB")
-    profile = image.info.get("icc_profile")
-    rgb = (_convert(flat, profile) if isinstance(profile, bytes) and profile else None) or flat.convert("RGB")
+    profile, said = image.info.get("icc_profile"), None
+    if isinstance(profile, bytes) and profile:
+        rgb, said = _convert(flat, profile)
+    else:
+        rgb = flat.convert("RGB")
+        if stated := _stated_colours(image):
+            said = f"The file states its colours as {stated}, without a profile; they were taken as sRGB."
     if alpha is not None:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
-    if not profile and (stated := _stated_colours(image)):
-        said = f"The file states its colours as {stated}, without a profile; they were taken as sRGB."
-        note = f"{note} {said}" if note else said
-    return rgb, note
+    return rgb, " ".join(filter(None, (note, said))) or None
 
 
 def _stated_colours(image: Image.Image) -> str | None:
@@ -239,23 +243,49 @@ def _swapped(args: Any) -> Any:
     return args[:-1] + _OTHER_BYTE[args[-1]]
 
 
-def _convert(image: Image.Image, icc: bytes) -> Image.Image | None:
-    """Convert to sRGB by the image's profile; None where that is damaged, of another kind, or sRGB itself."""
-    transform = _transform(icc, image.mode)
-    return None if transform is None else ImageCms.applyTransform(image, transform)
+def _convert(image: Image.Image, icc: bytes) -> tuple[Image.Image, str | None]:
+    """Convert to sRGB by the image's profile, grey as colours that are grey -> (RGB, a note where it was not used)."""
+    space, given = _space(icc), _SPACES[image.mode]
+    suited = image
+    if given == "GRAY" and space == "RGB":
+        suited = image.convert("RGB")
+    elif given == "RGB" and space == "GRAY" and _is_grey(image):
+        suited = image.convert("L")
+    transform = _transform(icc, suited.mode) if _SPACES[suited.mode] == space else None
+    if isinstance(transform, _ImageCms.ImageCmsTransform):
+        return ImageCms.applyTransform(suited, transform), None
+    if transform == _SRGB_PROFILE:
+        return suited, None
+    why = "damaged" if space in (None, given) else f"of the kind {space}, and its colours are {given}"
+    said = f"The file's colour profile is {why}, so that it was not used and colours may be wrong."
+    return image.convert("RGB"), said
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether the three colours of an RGB picture are the same everywhere, but for what JPEG changes."""
+    red, green, blue = image.split()
+    differences: list[Any] = [ImageChops.difference(one, green) for one in (red, blue)]
+    return max(one.getextrema()[1] for one in differences) <= _JPEG_CHANGES
+
+
+def _space(icc: bytes) -> str | None:
+    """Name the kind of colours that a profile is for; None where it cannot be read."""
+    try:
+        return ImageCms.ImageCmsProfile(BytesIO(icc)).profile.xcolor_space.strip()
+    except Exception:  # the parser does not document what it raises of damaged profiles
+        return None
 
 
 @lru_cache(maxsize=8)
-def _transform(icc: bytes, mode: str) -> _ImageCms.ImageCmsTransform | None:
+def _transform(icc: bytes, mode: str) -> _ImageCms.ImageCmsTransform | str | None:
+    """Make the way from a profile that fits ``mode`` to sRGB, which may be ``_SRGB_PROFILE``; None where damaged."""
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-        if profile.profile.xcolor_space.strip() != _SPACES[mode]:
-            return None
         transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except Exception:  # the parser does not document what it raises of damaged profiles
+    except Exception:  # as above
         return None
     if mode == "RGB" and _changes_nothing(transform):
-        return None  # sRGB, which most photos name: faster, and to the last bit as stored
+        return _SRGB_PROFILE  # which most photos name: faster, and to the last bit as stored
     return transform
 
 

@@ -22,6 +22,7 @@ from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 from marigold_core.errors import ImageError
 from marigold_core.images import depth_map
 from marigold_core.images import photo as decoder
+from marigold_core.images.bitstreams import CodedColours, hevc_colours
 from marigold_core.images.photo import Photo, load_photo, load_rgb, to_network
 from marigold_core.settings import MeshSettings
 from tests.bench.fuzz import CORPUS
@@ -605,6 +606,58 @@ def test_matrices_that_are_read_in_some_files_only_are_noted_in_the_others() -> 
     assert by_matrix("HEIC", 0).note is None and by_matrix("HEIC", 0, is_full=False).note
 
 
+def in_stream(primaries: int, transfer: int, matrix: int, is_full: bool) -> Photo:
+    """Load a HEIC file of which the coded picture alone states its colours."""
+    content = PORTRAIT.replace(b"colrnclx", b"freenclx")
+    at = content.index(b"hvcC") + 4
+    end = at - 8 + int.from_bytes(content[at - 8 : at - 4], "big")
+    bits = f"{int.from_bytes(content[at:end], 'big'):0{8 * (end - at)}b}"
+    usual, stated = (
+        f"{full:b}1" + "".join(f"{number:08b}" for number in numbers)
+        for full, *numbers in ((True, 1, 13, 6), (is_full, primaries, transfer, matrix))
+    )
+    assert bits.count(usual) == 1
+    bits = bits.replace(usual, stated)
+    return load_photo(content[:at] + int(bits, 2).to_bytes(end - at, "big") + content[end:])
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_colours_that_only_the_coded_picture_of_a_heic_states_are_heeded(is_full: bool) -> None:
+    usual = in_stream(1, 13, 6, is_full)
+    assert usual.note is None
+    for matrix in (0, 8, 10, 11, 12, 13, 14):
+        note = in_stream(1, 13, matrix, is_full).note or ""
+        assert (f"by matrix {matrix} of ITU-T H.273, which is not read" in note) == (matrix > 8 or not is_full)
+    for stated in ((12, 13, "Display P3"), (9, 16, "BT.2020 PQ")):
+        assert (in_stream(*stated[:2], 6, is_full).note or "").startswith(f"The file states its colours as {stated[2]}")
+
+
+def test_colours_of_a_sequence_with_all_options_are_read() -> None:
+    """The description of ITU-T H.265, 7.3.2.2, with each part that may stand before the colours."""
+
+    def golomb(number: int) -> str:
+        return f"{number + 1:b}".rjust(2 * (number + 1).bit_length() - 1, "0")
+
+    rest = "1" * 88
+    parts = ["0000", "010", "1", rest, "1" * 8, "1101", "0" * 12, rest, "1" * 8, "1" * 8]  # two layers below
+    parts += [golomb(0), golomb(3), "1", *map(golomb, (9, 9)), "1", *map(golomb, (1, 2, 3, 4)), *map(golomb, (2, 2, 4))]
+    parts += ["1", *[golomb(5)] * 9, *map(golomb, range(6)), "11"]
+    parts += ["1", *[golomb(2)] * 16] + ["0" + golomb(1)] * 11 + ["1", *[golomb(2)] * 65] + ["0" + golomb(0)] * 7
+    parts += ["11", "1", "00001111", *map(golomb, (0, 1)), "1"]
+    parts += [golomb(3), golomb(1), golomb(0), golomb(3), "0"]  # three sets of pictures: one, two, two
+    parts += ["11", golomb(2), "01", "1", "10", golomb(0), "1", "00", "1"]
+    parts += ["1", golomb(2), *["1" * 8 + "0"] * 2, "11", "1", "1", "1" * 8, "0" * 32, "11"]
+    parts += ["1", "101", "0", "1", *(f"{number:08b}" for number in (9, 16, 10))]
+    bits = "".join(parts)
+    unit = b"\x42\1" + int(bits.ljust(-(-len(bits) // 8) * 8, "1"), 2).to_bytes(-(-len(bits) // 8), "big")
+    unit = unit.replace(b"\0\0", b"\0\0\3")
+    head = bytes(22) + b"\2" + b"\x20\0\1\0\2\1\1" + b"\x21\0\1" + len(unit).to_bytes(2, "big")
+    assert hevc_colours(head + unit) == CodedColours(9, 16, 10, False)
+    for short in (b"", head, head + unit[:60]):
+        with pytest.raises(ValueError, match="missing|no description"):
+            hevc_colours(short)
+
+
 @pytest.mark.parametrize(
     ("tags", "stated"),
     [
@@ -637,19 +690,24 @@ def test_adobe_rgb_in_exif_without_a_profile_is_noted(space: int, index: str | N
     assert load_photo(encoded(smooth(), "JPEG", exif=exif, icc_profile=wide_gamut())).note is None
 
 
+D50 = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+
+
 def lookup_profile(space: bytes, connection: bytes, table: bytes) -> bytes:
     """A profile whose colours are looked up in a table, as those of presses and of the space XYB are."""
-    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)  # of D50
+    return profile(b"prtr" if space == b"CMYK" else b"scnr", space, connection, {b"wtpt": D50, b"A2B0": table})
+
+
+def profile(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
     text = b"table\0"
     name = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
-    tags = {b"desc": name, b"cprt": b"text\0\0\0\0CC0\0", b"wtpt": white, b"A2B0": table}
+    tags = {b"desc": name, b"cprt": b"text\0\0\0\0CC0\0", **tags}
     index, body, at = b"", b"", 128 + 4 + 12 * len(tags)
     for tag, content in tags.items():
         index += tag + struct.pack(">II", at + len(body), len(content))
         body += content + bytes(-len(content) % 4)
-    kind = b"prtr" if space == b"CMYK" else b"scnr"
     head = struct.pack(">I4sI4s4s4s", at + len(body), bytes(4), 0x04300000, kind, space, connection)
-    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + white[8:]
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + D50[8:]
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
 
 
@@ -706,12 +764,64 @@ def test_srgb_named_by_its_profile_is_read_to_the_last_bit() -> None:
     np.testing.assert_array_equal(load_rgb(encoded(picture(), "PNG", icc_profile=icc)), picture())
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "P"])
-def test_a_profile_of_another_kind_of_colours_is_ignored(mode: str) -> None:
-    image = smooth().quantize(64) if mode == "P" else smooth().convert(mode)
-    plain = load_rgb(encoded(image, "TIFF"))
-    other = wide_gamut() if mode != "P" else wide_gamut().replace(b"RGB ", b"CMYK", 1)
-    np.testing.assert_array_equal(load_rgb(encoded(image, "TIFF", icc_profile=other)), plain)
+def curve_profile(space: bytes, gamma: float) -> bytes:
+    """A profile of one curve, of grey or of sRGB's primaries."""
+    curve = b"curv" + bytes(4) + struct.pack(">IHxx", 1, round(gamma * 256))
+    if space == b"GRAY":
+        return profile(b"mntr", space, b"XYZ ", {b"wtpt": D50, b"kTRC": curve})
+    columns = np.rint(FROM_SRGB * 65536).astype(int).T
+    primaries = {
+        name: b"XYZ " + bytes(4) + struct.pack(">3i", *xyz)
+        for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)
+    }
+    curves = dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    return profile(b"mntr", space, b"XYZ ", {b"wtpt": D50, **primaries, **curves})
+
+
+@pytest.mark.parametrize(("mode", "space"), [("L", b"RGB "), ("LA", b"RGB "), ("RGB", b"GRAY"), ("P", b"GRAY")])
+def test_a_grey_picture_is_converted_by_a_profile_of_colours_and_as_colours_by_one_of_grey(
+    mode: str, space: bytes
+) -> None:
+    grey = np.tile(np.arange(32, 224, 3, dtype=np.uint8), (64, 1))
+    image = Image.fromarray(grey).convert("RGB").quantize(64) if mode == "P" else Image.fromarray(grey).convert(mode)
+    photo = load_photo(encoded(image, "PNG", icc_profile=curve_profile(space, 1.0)))
+    assert photo.note is None
+    light = np.asarray(image.convert("L")) / 255
+    expected = 255 * (1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(photo.pixels - expected[..., None]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "space", "said"),
+    [
+        ("RGB", b"GRAY", "of the kind GRAY, and its colours are RGB"),
+        ("RGB", b"CMYK", "of the kind CMYK, and its colours are RGB"),
+        ("RGB", b"Lab ", "of the kind Lab, and its colours are RGB"),
+        ("P", b"CMYK", "of the kind CMYK, and its colours are RGB"),
+        ("RGBA", b"CMYK", "of the kind CMYK, and its colours are RGB"),
+        ("L", b"CMYK", "of the kind CMYK, and its colours are GRAY"),
+        ("CMYK", b"RGB ", "of the kind RGB, and its colours are CMYK"),
+        ("CMYK", b"GRAY", "of the kind GRAY, and its colours are CMYK"),
+        ("LAB", b"RGB ", "of the kind RGB, and its colours are Lab"),
+        ("RGB", b"", "damaged"),
+    ],
+)
+def test_a_profile_that_is_not_for_the_colours_of_its_picture_is_noted(mode: str, space: bytes, said: str) -> None:
+    if mode == "LAB":
+        to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+        image = ImageCms.applyTransform(smooth(), to_lab) or smooth()
+    else:
+        image = smooth().quantize(64) if mode == "P" else smooth().convert(mode)
+    form = "TIFF" if mode in ("CMYK", "LAB") else "PNG"
+    if space in (b"GRAY", b"RGB "):
+        icc = curve_profile(space, 1.8)
+    elif space:
+        icc = wide_gamut().replace(b"RGB ", space, 1)
+    else:
+        icc = b"none" * 50
+    photo = load_photo(encoded(image, form, icc_profile=icc))
+    assert photo.note and said in photo.note and "was not used" in photo.note
+    np.testing.assert_allclose(photo.pixels, load_rgb(encoded(image, form)), atol=1)  # Lab is rounded once more
 
 
 def with_sbit(png: bytes, bits: int, planes: int) -> bytes:

@@ -98,8 +98,9 @@ def atomic_folder(
     """Yield an empty folder to write to; on success it becomes ``folder``, else nothing is left of it.
 
     What a killed process left half-written is cleared by the next one. With ``replace`` an older ``folder`` makes way
-    that holds nothing but files of the names of the new one and of ``known`` names, as "unet/config.json"; ``move``
-    (from, to) brings the finished folder to its place in another way.
+    that holds nothing but files of the names of the new one and of ``known`` names, as "unet/config.json"; after a kill
+    in that moment the next one puts it back first. ``move`` (from, to) brings the finished folder to its place in
+    another way.
 
     Raises:
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
@@ -107,9 +108,13 @@ def atomic_folder(
     aside = unfinished(folder)
     with made(folder.parent, folder.name):
         try:
+            shutil.rmtree(aside, ignore_errors=True)
+            older = _beside(folder, f"old.{UNFINISHED}")  # always whole: it is removed under the other name
+            if older.exists():
+                older.rename(aside if os.path.lexists(folder) else folder)
+                shutil.rmtree(aside, ignore_errors=True)
             if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
-            shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             yield aside
             for path in (*aside.rglob("*"), aside):
@@ -119,12 +124,11 @@ def atomic_folder(
             else:
                 if others := [name for name in not_in(aside, folder) if not known(name)]:
                     raise ExportError(f"{folder} holds {others[0]}, which would be deleted: move it away.")
-                older = _beside(folder, f"old.{UNFINISHED}")  # a kill leaves no half-removed folder
-                shutil.rmtree(older, ignore_errors=True)
                 if replace and folder.exists():
                     folder.rename(older)
                 aside.rename(folder)
-                shutil.rmtree(older, ignore_errors=True)
+                if older.exists():
+                    older.rename(aside)
             sync(folder.parent)
         except (OSError, SafetensorError) as error:  # the latter is how weights say that the disk is full
             raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error

@@ -5,8 +5,7 @@ frozen. Latents are scaled to unit variance by one factor, which is stored in it
 """
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marigold_core import load
-from marigold_core.errors import ExportError, MarigoldError
+from marigold_core.errors import MarigoldError
 from marigold_core.images.intrinsics import Layer
 from marigold_core.pipeline.modalities import Depth, Normals, Segmentation
 from marigold_core.storage import write_json
@@ -29,6 +28,7 @@ from training.data.sets.rendered import RenderedScenes
 from training.data.targets import CLASSES
 from training.engine import checkpoints
 from training.engine.command import run
+from training.engine.figures import FigureCallback
 from training.engine.fingerprint import run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
 from training.engine.metrics_log import MetricsLog
@@ -148,24 +148,19 @@ def scale_latents(folder: Path, pictures: Pictures) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def draw_reconstructions(vae: AutoencoderKL, pictures: Pictures, step: int, out: Path) -> None:
-    """Draw crops beside what the autoencoder makes of them -> ``samples/step_XXXXXXXX.png``, unless it is there.
+def draw_reconstructions(vae: AutoencoderKL, pictures: Pictures, step: int, path: Path) -> None:
+    """Draw crops beside what the autoencoder makes of them -> a PNG at ``path``.
 
     The crops are the same in every sheet of a run; none of them is trained on.
+    Raises: ExportError when it cannot be written.
     """
-    path = out / "samples" / f"step_{step:08d}.png"
-    if path.exists():
-        return
     crops = pictures.batch(pictures.recipe.steps)[-SHOWN:]
     training = vae.training
     decoded = vae.eval()(crops.to(vae.device), return_dict=False)[0].float().clamp(-1, 1).cpu()
     vae.train(training)
     columns = [((part + 1) / 2 * 255).round().byte().permute(0, 2, 3, 1).numpy() for part in (crops, decoded)]
     rows = [(f"crop {number + 1}", pair) for number, pair in enumerate(zip(*columns, strict=True))]
-    try:
-        draw_sheet(f"crops that no step trains on, after step {step}", ("crop", "reconstruction"), rows, path)
-    except ExportError as error:  # training goes on without pictures
-        print(f"Not drawn at step {step}: {error}", file=sys.stderr)
+    draw_sheet(f"crops that no step trains on, after step {step}", ("crop", "reconstruction"), rows, path)
 
 
 def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]:
@@ -184,10 +179,8 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
     base = prepare_start(f"new:{task.shape}", task.out / "start", seed=recipe.seed, replace=new)
     vae = AutoencoderKL.from_pretrained(base, subfolder="vae").train()
 
-    def draw(network: ModelMixin, step: int, log: MetricsLog, stopping: Callable[[], bool]) -> None:
-        last = step == recipe.steps
-        if step and (step % recipe.figure_steps == 0 or last) and not stopping():
-            draw_reconstructions(cast(AutoencoderKL, network), pictures, step, task.out)
+    def draw(network: ModelMixin, step: int, path: Path) -> None:
+        draw_reconstructions(cast(AutoencoderKL, network), pictures, step, path)
 
     def loss(network: nn.Module, step: int, crops: Crops) -> Losses:
         return autoencoder_losses(cast(AutoencoderKL, network), crops.pictures.to(vae.device), recipe, step)
@@ -195,14 +188,15 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
     data = [f"{len(scenes)} pictures, {len(natural)} photographs"]
     fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
     run = Run(task.out, base, "vae", fingerprint, record={"pictures": data})
-    folder = run_loop(vae, loss, pictures, recipe, run, accelerator, callback=draw, minutes=task.minutes)
-    figures = scale_latents(folder, pictures)
+    figures = FigureCallback(recipe, task.out, draw)
+    folder = run_loop(vae, loss, pictures, recipe, run, accelerator, callback=figures, minutes=task.minutes)
+    scores = scale_latents(folder, pictures)
     log = MetricsLog(task.out / checkpoints.METRICS)
-    record = {"step": checkpoints.step_of(folder), "event": "settled", **figures}
+    record = {"step": checkpoints.step_of(folder), "event": "settled", **scores}
     if not any(record.items() <= line.items() for line in log.read()):  # a finished run that is started again has it
         log.add(record)
     load(folder)  # checks that the folder is complete
-    return figures
+    return scores
 
 
 def main(task: Task, recipe: AutoencoderRecipe = AutoencoderRecipe()) -> None:  # noqa: B008 (frozen)

@@ -7,8 +7,7 @@ from the photo alone. It is the last to be trained, since it knows the faults of
 import hashlib
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -22,7 +21,7 @@ from torch.nn import functional as F
 from marigold_core import load
 from marigold_core.checkpoints.layout import DISPLACEMENT
 from marigold_core.checkpoints.weights import write_checksums
-from marigold_core.errors import ExportError, MarigoldError
+from marigold_core.errors import MarigoldError
 from marigold_core.images.colormaps import depth_to_rgb
 from marigold_core.pipeline.displacement import PASSES, DisplacementNetwork
 from marigold_core.pipeline.modalities import Depth
@@ -36,9 +35,9 @@ from training.data.sets.rendered import RenderedScenes
 from training.data.sets.sample import spread
 from training.engine import checkpoints
 from training.engine.command import run
+from training.engine.figures import FigureCallback
 from training.engine.fingerprint import run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
-from training.engine.metrics_log import MetricsLog
 from training.engine.processes import accelerator_for
 from training.engine.progress import follow
 from training.engine.workers import say_disk_need
@@ -157,11 +156,11 @@ def displacement_losses(network: nn.Module, crops: Crops) -> Losses:
 
 
 @torch.inference_mode()
-def draw_outlines(network: DisplacementNetwork, maps: Maps, step: int, out: Path) -> None:
-    """Draw photo, map, and what the network makes of it -> ``samples/step_XXXXXXXX.png``, unless it is there."""
-    path = out / "samples" / f"step_{step:08d}.png"
-    if path.exists():
-        return
+def draw_outlines(network: DisplacementNetwork, maps: Maps, step: int, path: Path) -> None:
+    """Draw photo, map, and what the network makes of it -> a PNG at ``path``.
+
+    Raises: ExportError when it cannot be written.
+    """
     rows: list[tuple[str, tuple[np.ndarray, ...]]] = []
     for number in maps.numbers[:SHOWN]:
         picture = maps.read(number)
@@ -169,11 +168,8 @@ def draw_outlines(network: DisplacementNetwork, maps: Maps, step: int, out: Path
         before, wanted = picture[3:].numpy()
         followed = follow_outlines(before, photo, max(photo.shape) * 2 // 3, network)
         rows.append((f"picture {number}", (photo, *(depth_to_rgb(one) for one in (before, followed, wanted)))))
-    try:
-        columns = ("photo", "predicted", "followed", "with true outlines")
-        draw_sheet(f"pictures that no step trains on, after step {step}", columns, rows, path)
-    except ExportError as error:  # training goes on without pictures
-        print(f"Not drawn at step {step}: {error}", file=sys.stderr)
+    columns = ("photo", "predicted", "followed", "with true outlines")
+    draw_sheet(f"pictures that no step trains on, after step {step}", columns, rows, path)
 
 
 def add_displacement(source: Path, out: Path, seed: int = 0) -> Path:
@@ -214,15 +210,14 @@ def train_displacement(task: Task, recipe: DisplacementRecipe) -> Path:
         photos, maps, wanted = (part.to(accelerator.device) for part in (crops.photos, crops.maps, crops.wanted))
         return displacement_losses(network, Crops(photos, maps, wanted))
 
-    def draw(network: ModelMixin, step: int, log: MetricsLog, stopping: Callable[[], bool]) -> None:
-        last = step == recipe.steps
-        if step and (step % recipe.figure_steps == 0 or last) and not stopping():
-            draw_outlines(cast(DisplacementNetwork, network), maps, step, task.out)
+    def draw(network: ModelMixin, step: int, path: Path) -> None:
+        draw_outlines(cast(DisplacementNetwork, network), maps, step, path)
 
     data = [f"{len(numbers)} of {len(scenes)} pictures"]
     fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
     settings = Run(task.out, base, DISPLACEMENT, fingerprint)
-    folder = run_loop(network, loss, maps, recipe, settings, accelerator, callback=draw, minutes=task.minutes)
+    figures = FigureCallback(recipe, task.out, draw)
+    folder = run_loop(network, loss, maps, recipe, settings, accelerator, callback=figures, minutes=task.minutes)
     load(folder)  # checks that the folder is complete
     return folder
 

@@ -20,6 +20,7 @@ from training.data.latent_cache import autoencoder_sha256, prior_sha256
 from training.data.loader import LoadedBatch, Loader
 from training.data.sampling import Latents, Plan
 from training.engine.command import run
+from training.engine.figures import FigureCallback
 from training.engine.fingerprint import run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
 from training.engine.processes import accelerator_for
@@ -80,9 +81,8 @@ def train_draft(task: Task, recipe: DraftRecipe) -> Path:
 
     data = [source.fingerprint() for source in sources]
     fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
-    return run_loop(
-        prior, loss, Loader(plan), recipe, Run(task.out, base, "prior", fingerprint), accelerator, minutes=task.minutes
-    )
+    settings, figures = Run(task.out, base, "prior", fingerprint), FigureCallback(recipe, task.out)
+    return run_loop(prior, loss, Loader(plan), recipe, settings, accelerator, callback=figures, minutes=task.minutes)
 
 
 def main(task: Task, recipe: DraftRecipe = DraftRecipe()) -> None:  # noqa: B008 (frozen)

@@ -47,6 +47,7 @@ class Schedule(Frozen):
     precision: Precision = Field(default="bfloat16", description="of the computations; weights and loss stay float32")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="all randomness is a function of (seed, step)")
     save_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints; may be changed on resume")
+    figure_steps: int = Field(default=500, ge=1, description="steps between figures; may be changed on resume")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of step ``step``, counted from 0.
@@ -114,7 +115,7 @@ class AutoencoderRecipe(Schedule):
     depth_share: float = Field(default=0.35, ge=0, le=1, description="share of depth maps among the pictures")
     normals_share: float = Field(default=0.1, ge=0, le=1, description="share of normal maps among the pictures")
     labels_share: float = Field(default=0.0, ge=0, le=1, description="share of painted classes among the pictures")
-    figure_steps: int = Field(default=300, ge=1, description="steps between sample pictures; may be changed on resume")
+    figure_steps: int = Field(default=300, ge=1, description="steps between figures; may be changed on resume")
 
 
 class DraftRecipe(Schedule):
@@ -127,6 +128,7 @@ class DraftRecipe(Schedule):
     )
     weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="the saved weights are a running mean this slow")
+    figure_steps: int = Field(default=300, ge=1, description="steps between figures; may be changed on resume")
     width: int = Field(default=128, ge=4, multiple_of=4, description="channels of the decoder; 128 has 1.1 M weights")
     shares: tuple[float, ...] | None = Field(
         default=None, description="share of batches drawn from each data set, in their order; auto: by size"
@@ -149,7 +151,6 @@ class DisplacementRecipe(Schedule):
     precision: Precision = Field(default="float32", description="of the computations; weights and loss stay float32")
     pictures: int = Field(default=2000, ge=8, description="pictures that the checkpoint predicts, evenly spread")
     crop_px: int = Field(default=160, ge=32, multiple_of=16, description="side of the square crops, pixels")
-    figure_steps: int = Field(default=500, ge=1, description="steps between sample pictures; may be changed on resume")
 
 
 class Recipe(Schedule, Framing):
@@ -204,7 +205,7 @@ class Recipe(Schedule, Framing):
     validate_px: int | None = Field(
         default=0, ge=0, description="longest edge in validation; 0: the photos' own; auto: the checkpoint's"
     )
-    figure_steps: int = Field(default=1000, ge=1, description="steps between sample pictures; may be changed on resume")
+    figure_steps: int = Field(default=1000, ge=1, description="steps between figures; may be changed on resume")
 
 
 _PUBLISHED: dict[str, Any] = {

@@ -88,6 +88,7 @@ def test_it_learns_and_the_result_opens_goes_on_and_differs_in_the_network_alone
     shares = [line["error"] / line["error_before"] for line in logged]
     assert np.mean(shares[-4:]) < 0.85 < shares[0]
     assert {path.name for path in (task.out / "samples").iterdir()} == {"step_00000020.png", "step_00000040.png"}
+    assert (task.out / "curves.png").stat().st_size > 10_000
     start, trained = load(tiny_depth, device="cpu"), load(folder, device="cpu")
     assert trained.displacement is not None and start.displacement is None
     for name, value in start.unet.state_dict().items():

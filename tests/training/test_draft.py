@@ -53,6 +53,7 @@ def test_it_learns_the_greys_and_the_result_opens(guided: Path, encoded: Path, t
     folder = train_draft(task, QUICK)
     losses = [line["loss"] for line in lines(task.out) if "loss" in line]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:2])
+    assert (task.out / "curves.png").stat().st_size > 10_000
     start, trained = load(guided), load(folder)
     assert start.prior is not None and trained.prior is not None
     for name, value in start.prior.state_dict().items():

@@ -160,6 +160,7 @@ def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: P
     factor = json.loads((trained / "vae" / "config.json").read_text())["scaling_factor"]
     assert factor == lines(task.out)[-1]["scaling_factor"] != 0.18215
     noted = lines(task.out)
+    assert (task.out / "curves.png").stat().st_size > 10_000
     autoencoder.train_autoencoder(task, recipe)  # finished: nothing to do
     assert newest(task.out) == trained
     assert lines(task.out) == noted

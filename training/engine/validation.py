@@ -1,21 +1,16 @@
-"""Validation during a run: scores on pictures with known depth, sample pictures, curves of the metrics."""
+"""Validation during the U-Net's training: scores on pictures with known depth, sample pictures."""
 
 import copy
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from diffusers import ModelMixin
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from marigold_core import Settings
-from marigold_core.errors import ExportError
 from marigold_core.images.colormaps import depth_to_rgb, layer_to_rgb, normals_to_rgb, stretch, to_rgb
 from marigold_core.images.intrinsics import channels_of
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
@@ -24,10 +19,11 @@ from training.data.framing import Batch
 from training.data.random_streams import stream
 from training.data.sets.sample import DepthSet, Sample, labels, spread
 from training.data.targets import focal_px, planes, target_of
+from training.engine.figures import CURVES, DECIDES, draw_curves, drawing, due, sheet_path
 from training.engine.metrics_log import MetricsLog, Record
 from training.engine.noise import gaussian_noise
 from training.recipe import Framing, Recipe
-from training.scoring.plots import draw_sheet, save_figure
+from training.scoring.plots import draw_sheet
 from training.scoring.protocols import choose_protocol
 from training.scoring.scores import Row
 from training.scoring.targets import metric_of, photo_of
@@ -36,8 +32,6 @@ VALIDATION_STEPS = 1  # denoising steps and members, as published
 SHOWN = 4  # pictures of a sheet
 MOST_STEPS = 4
 UNKNOWN = 217  # grey of pixels whose depth is not known
-DECIDES = "abs_rel"  # the figure that decides, where a validation does not name another
-SMOOTH = 50  # steps that a point of the loss curve is the mean of, at most
 
 
 Rows = list[tuple[str, list[np.ndarray]]]  # name of a picture and its pictures [H, W, 3] uint8
@@ -57,9 +51,9 @@ class ValidationCallback:
 
     def __call__(self, network: ModelMixin, step: int, log: MetricsLog, stopping: Callable[[], bool]) -> None:
         """Validate, draw samples and curves if they are due at ``step``, unless the run is ``stopping``."""
-        validate = self.sets and self._due(step, self.recipe.validate_steps) and step not in log.scores
-        sheet = self.folder / "samples" / f"step_{step:08d}.png"
-        draw = self._due(step, self.recipe.figure_steps) and not sheet.exists()
+        validate = self.sets and due(step, self.recipe.validate_steps, self.recipe) and step not in log.scores
+        sheet = sheet_path(self.folder, step)
+        draw = due(step, self.recipe.figure_steps, self.recipe) and not sheet.exists()
         if stopping() or not (validate or draw):
             return
         kind = "held-out pictures" if self.sets else "training pictures as the autoencoder decodes them"
@@ -69,22 +63,17 @@ class ValidationCallback:
         with torch.inference_mode():
             if validate and (scores := self._scores(pipeline, step, stopping)):
                 log.add(scores)
-            try:
+            with drawing(step):
                 if draw:
                     columns = ("photo", "truth", "1 step", f"{most_steps(pipeline)} steps")
                     draw_sheet(f"{kind}, step {step}", columns, self._rows(pipeline), sheet)
-                draw_curves(log.read(), self.folder / "curves.png")
-            except ExportError as error:  # training goes on without pictures
-                print(f"Not drawn at step {step}: {error}", file=sys.stderr)
+                draw_curves(log.read(), self.folder / CURVES)
         network.train()
 
     def _rows(self, pipeline: MarigoldPipeline) -> Rows:
         if self.sets:
             return held_out_sheet(pipeline, self.sets[0], self.recipe.validate_px, self.recipe.seed)
         return sample_sheet(pipeline, self.examples, self.recipe.seed)
-
-    def _due(self, step: int, every: int) -> bool:
-        return step > 0 and (step % every == 0 or step == self.recipe.steps)
 
     def _scores(self, pipeline: MarigoldPipeline, step: int, stopping: Callable[[], bool]) -> Record | None:
         """Score the weights: one step, one member, scale and shift fitted; None if the run is to stop.
@@ -182,46 +171,3 @@ def _coloured_truth(modality: Modality, sample: Sample, a_set: DepthSet) -> np.n
 def most_steps(pipeline: MarigoldPipeline) -> int:
     """Return the denoising steps of the last column of a sheet."""
     return min(MOST_STEPS, pipeline.checkpoint.default_steps)
-
-
-def draw_curves(records: Sequence[Record], path: Path) -> None:
-    """Draw loss, gradient, learning rate and validation scores, beside baselines, over steps as a PNG."""
-    steps = [record for record in records if "loss" in record]
-    scores = [record for record in records if "score" in record]
-    figure = Figure((10, 6), dpi=110, layout="constrained")
-    panes = figure.subplots(2, 2)
-    for pane, name in zip(panes.flat, ("loss", "gradient", "lr"), strict=False):
-        x, y = _smooth([record["step"] for record in steps], [record[name] for record in steps], name != "lr")
-        pane.plot(x, y, linewidth=1)
-        pane.set(title={"lr": "learning rate", "gradient": "gradient norm"}.get(name, name), xlabel="step")
-    for label in dict.fromkeys(label for record in scores for label in _validation(record)):
-        known = [(record["step"], _validation(record)[label]) for record in scores if label in _validation(record)]
-        (line,) = panes[1, 1].plot(*zip(*known, strict=True), marker="o", markersize=3, label=label)
-        baselines = cast(dict[str, dict[str, float]], scores[-1].get("baselines", {}))
-        for (name, score), dash in zip(baselines.get(label, {}).items(), ("--", ":"), strict=False):
-            panes[1, 1].axhline(score, color=line.get_color(), linestyle=dash, linewidth=1, label=f"{name}, {label}")
-    decides = str(scores[-1].get("decides", "AbsRel")) if scores else ""
-    panes[1, 1].set(title=f"validation {decides.replace('_', ' ')}", xlabel="step")
-    for pane in panes.flat:
-        pane.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    panes[1, 1].legend(fontsize=8) if scores else panes[1, 1].remove()
-    save_figure(figure, path)
-
-
-def _validation(record: Record) -> dict[str, float]:
-    """Return the figure that decides by data set."""
-    means = record["validation"]
-    assert isinstance(means, dict)
-    return {label: row[str(record.get("decides", DECIDES))] for label, row in means.items()}
-
-
-def _smooth(x: Sequence[object], y: Sequence[object], smooth: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Average neighbouring points, without those that are not finite (skipped steps)."""
-    steps, values = np.array(x, dtype=float), np.array(y, dtype=float)
-    known = np.isfinite(values)
-    steps, values = steps[known], values[known]
-    width = min(SMOOTH, len(values) // 10)
-    if not smooth or width < 2:
-        return steps, values
-    kernel = np.ones(width) / width
-    return np.convolve(steps, kernel, "valid"), np.convolve(values, kernel, "valid")

@@ -15,6 +15,7 @@ from tests.training.conftest import TaskFor
 from training import train as train_module
 from training.data.sets import open_set
 from training.engine import checkpoints, validation
+from training.engine import figures as module
 from training.engine.metrics_log import Record
 from training.engine.validation import ValidationCallback
 from training.scoring.targets import Metric
@@ -169,11 +170,29 @@ def test_a_sheet_shows_held_out_pictures_where_there_are_some(task: Task, monkey
 
 def test_curves_have_whole_steps_and_the_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(validation, "save_figure", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(module, "save_figure", lambda figure, _: figures.append(figure))
     records: list[Record] = [{"step": step, "loss": 1.0, "gradient": 1.0, "lr": 1.0} for step in (1, 2)]
     score = {"validation": {"nyu x": {"abs_rel": 0.2}}, "baselines": {"nyu x": {"vertical ramp": 0.3}}}
-    validation.draw_curves([*records, {"step": 2, "score": 0.2, **score}], tmp_path / "curves.png")
+    module.draw_curves([*records, {"step": 2, "score": 0.2, **score}], tmp_path / "curves.png")
     panes = figures[0].axes
     assert all(float(tick).is_integer() for pane in panes for tick in pane.get_xticks())
     assert [line.get_label() for line in panes[3].lines] == ["nyu x", "vertical ramp, nyu x"]
     assert list(panes[3].lines[1].get_ydata()) == [0.3, 0.3]
+
+
+def test_curves_of_a_stage_without_validation_show_the_parts_of_its_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(module, "save_figure", lambda figure, _: drawn.append(figure))
+    records: list[Record] = [
+        {"step": step, "samples": 8, "loss": 1.0, "error": 0.4, "kl": 3.0, "gradient": 1.0, "lr": 1.0, "skipped": False}
+        for step in (1, 2)
+    ]
+    module.draw_curves(records, tmp_path / "curves.png")
+    pane = drawn[0].axes[3]
+    assert pane.get_title() == "parts of the loss"
+    assert [(line.get_label(), list(line.get_ydata())) for line in pane.lines] == [
+        ("error", [0.4] * 2),
+        ("kl", [3] * 2),
+    ]

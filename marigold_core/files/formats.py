@@ -30,6 +30,18 @@ from marigold_core.settings import ColourSettings, Format, MeshSettings
 
 _3MF = "http://schemas.microsoft.com/3dmanufacturing"
 _OPC = "http://schemas.openxmlformats.org/package/2006"
+_NORMALS = {
+    "quantity": "normals",
+    "meaning": "unit vectors: red is X to the right, green Y up, blue Z toward the viewer",
+    "range": "0 to 255 is -1 to 1",
+}
+_FILLED = {"meaning": "white where the photo does not show what an eye would see"}
+_SPREADS = {  # what uncertainty is, by modality
+    "depth": "spread of the members after alignment, in the units of the depth",
+    "normals": "mean angle between the members and their mean direction, as a share of 180 degrees",
+    "segmentation": "share of the members with another class",
+    "intrinsics": "spread of the members, the mean of all layers",
+}
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 JPEG_MAX_PX = 65500  # of libjpeg
 
@@ -68,7 +80,7 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _png(array: np.ndarray, texts: dict[str, str] | None = None) -> bytes:
+def png(array: np.ndarray, texts: dict[str, str] | None = None) -> bytes:
     """A picture [H, W] or [H, W, 3]; ``texts`` become text chunks, which programs show as its properties."""
     file, info = BytesIO(), PngInfo()
     for name, value in (texts or {}).items():
@@ -99,14 +111,26 @@ def _grey_16bit(prediction: Prediction, *, near_white: bool) -> bytes:
     unit = colormaps.to_unit(prediction)
     levels = np.rint((1 - unit if near_white else unit) * np.float32(65535)).astype(np.uint16)
     sign = "near is white" if near_white else "near is black"
-    return _png(levels, _meaning(prediction, *colormaps.value_range(prediction), sign))
+    return png(levels, _meaning(prediction, *colormaps.value_range(prediction), sign))
 
 
 def _depth_color(content: Content) -> bytes:
     prediction, colours = content.prediction, content.colours
     sign = f"near is the {'last' if colours.invert else 'first'} colour of {colours.colormap}"
     texts = _meaning(prediction, *colormaps.colour_range(prediction, colours), sign)
-    return _png(colormaps.to_rgb(prediction, colours), texts)
+    return png(colormaps.to_rgb(prediction, colours), texts)
+
+
+def _uncertainty(content: Content) -> bytes:
+    top = colormaps.uncertainty_top(content.spread)
+    texts = {
+        "quantity": "uncertainty",
+        "meaning": _SPREADS[content.prediction.modality],
+        "low": "0",
+        "high": f"{top:.9g}",
+        "sign": "low is the first colour of inferno, high and more the last",
+    }
+    return png(colormaps.uncertainty_to_rgb(content.spread, top), texts)
 
 
 def _mesh_glb(content: Content) -> bytes:
@@ -206,13 +230,18 @@ def _layer(content: Content, name: LayerName, bits: int) -> bytes:
     """One layer as it looks, with what its numbers are."""
     layer = next(one for one in content.prediction.layers if one.name == name)
     texts, values = {"layer": name, "meaning": layer.meaning}, content.prediction.layer(name)
+    if layer.classes and bits == 8:
+        colours = ", ".join(f"{one.name} #{bytes(one.rgb).hex()}" for one in layer.classes)
+        return png(colormaps.layer_to_rgb(values, layer), texts | {"colours": colours})
     if layer.classes:
-        return _png(colormaps.layer_to_rgb(values, layer) if bits == 8 else values.astype(np.uint16), texts)
+        return png(values.astype(np.uint16), texts)
+    white = colormaps.white_of(values, layer)
+    texts |= {"white": f"{white:.9g}", "tones": "sRGB" if layer.in_colour else "linear"}
     shown = colormaps.to_display(values, layer)
     if bits == 8:
-        return _png(np.rint(shown * np.float32(255)).astype(np.uint8), texts)
+        return png(np.rint(shown * np.float32(255)).astype(np.uint8), texts)
     levels = np.rint(shown * np.float32(65535)).astype(np.uint16)
-    return _png_rgb_16bit(levels, texts) if layer.in_colour else _png(levels, texts)
+    return _png_rgb_16bit(levels, texts) if layer.in_colour else png(levels, texts)
 
 
 def _png_rgb_16bit(levels: np.ndarray, texts: dict[str, str]) -> bytes:
@@ -258,7 +287,7 @@ def _controlnet(content: Content) -> bytes:
     far, near = float(disparity.min()), float(disparity.max())
     levels = np.rint(colormaps.stretch(disparity, far, near) * np.float32(255)).astype(np.uint8)
     texts = _meaning(content.prediction, *colormaps.value_range(content.prediction), "near is white")
-    return _png(np.repeat(levels[..., None], 3, axis=-1), texts | {"quantity": "disparity"})
+    return png(np.repeat(levels[..., None], 3, axis=-1), texts | {"quantity": "disparity"})
 
 
 def _rgbz_exr(content: Content) -> bytes:
@@ -273,7 +302,7 @@ def _depth_mm(content: Content) -> bytes:
     millimetres = np.rint(content.prediction.known_values.astype(np.float64) * 1000)
     millimetres[~((millimetres > 0) & (millimetres <= MILLIMETRES_MAX))] = 0
     texts = _meaning(content.prediction, *colormaps.value_range(content.prediction), "near is black")
-    return _png(millimetres.astype(np.uint16), texts | {"unit": "millimetre", "unknown": "0"})
+    return png(millimetres.astype(np.uint16), texts | {"unit": "millimetre", "unknown": "0"})
 
 
 def _intrinsics(content: Content) -> bytes:
@@ -342,9 +371,9 @@ FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
         lambda content: _grey_16bit(content.prediction, near_white=content.colours.invert),
     ),
     "color": ("depth_color.png", _depth_color),
-    "uncertainty": ("uncertainty.png", lambda content: _png(colormaps.uncertainty_to_rgb(content.spread))),
+    "uncertainty": ("uncertainty.png", _uncertainty),
     "uncertainty_npy": ("uncertainty.npy", lambda content: _npy(content.spread)),
-    "normals": ("normals.png", lambda content: _png(colormaps.normals_to_rgb(content.normals))),
+    "normals": ("normals.png", lambda content: png(colormaps.normals_to_rgb(content.normals), _NORMALS)),
     "normals_npy": ("normals.npy", lambda content: _npy(content.normals)),
     "glb": ("mesh.glb", _mesh_glb),
     "ply": ("points.ply", _points_ply),
@@ -359,7 +388,7 @@ FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
     "transforms": ("transforms.json", _transforms),
     "side_by_side": ("looking_glass.jpg", _side_by_side),
     "stereo": ("stereo.jpg", lambda content: _jpeg(Image.fromarray(content.stereo[0]))),
-    "stereo_filled": ("stereo_filled.png", lambda content: _png(content.stereo[1])),
+    "stereo_filled": ("stereo_filled.png", lambda content: png(content.stereo[1], _FILLED)),
     "lithophane": ("lithophane.stl", _lithophane_stl),
     "relief_3mf": ("relief.3mf", _relief_3mf),
     **{name: (f"{name}.png", partial(_layer, name=name, bits=8)) for name in LAYERS},

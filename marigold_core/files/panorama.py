@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image
 
 from marigold_core import storage
 from marigold_core.errors import ExportError
 from marigold_core.files import manifest
+from marigold_core.files.formats import png
 from marigold_core.geometry import preview, sphere
 from marigold_core.images.colormaps import depth_to_rgb, stretch
 from marigold_core.pipeline.panorama import Panorama
@@ -56,6 +56,8 @@ def save_panorama(
     shown = stretch(unit, colours.range_from, colours.range_to)
     picture = depth_to_rgb(shown, colours.colormap, invert=colours.invert)
     levels = np.rint((1 - unit if colours.invert else unit) * 65535).astype(np.uint16)
+    near, far = (nearest + end * (1 - nearest) for end in (colours.range_from, colours.range_to))
+    sign = f"near is the {'last' if colours.invert else 'first'} colour of {colours.colormap}"
     record = {
         "schema_version": 1,
         "convention": CONVENTION,
@@ -70,8 +72,8 @@ def save_panorama(
     }
     written = {
         "npy": _npy(panorama.distance),
-        "png16": _png(levels),
-        "color": _png(picture),
+        "png16": png(levels, _meaning(nearest, 1.0, f"near is {'white' if colours.invert else 'black'}")),
+        "color": png(picture, _meaning(near, far, sign)),
         **mesh_file,
         "record": (json.dumps(record, indent=2) + "\n").encode(),
     }
@@ -86,10 +88,9 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _png(array: np.ndarray) -> bytes:
-    file = BytesIO()
-    Image.fromarray(array).save(file, "PNG")
-    return file.getvalue()
+def _meaning(near: float, far: float, sign: str) -> dict[str, str]:
+    """What a picture states about itself: the distances at its two ends, which is which, and their convention."""
+    return {"near": f"{near:.9g}", "far": f"{far:.9g}", "sign": sign, "distance": CONVENTION}
 
 
 def _glb(panorama: Panorama, settings: ClippedSettings) -> bytes:

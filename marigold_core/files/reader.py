@@ -6,7 +6,7 @@ of others. What it does not say is taken from the arguments, else as usual, whic
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -20,12 +20,13 @@ from marigold_core.images.depth_map import DepthMap
 from marigold_core.images.differences import resize_map
 from marigold_core.images.photo import load_photo, read_file
 from marigold_core.prediction import Prediction, meaning_of
-from marigold_core.settings import DepthReading, MeshSettings, check_type
+from marigold_core.settings import DepthKind, DepthReading, MeshSettings, check_type
 
 GIVEN = "given: "  # before the name of the map, where other predictions name their checkpoint
 _DEPTH_FILES = ("npy", "png16", "exr", "controlnet", "height", "rgbz", "depth_mm")  # of ``FILES``
 _WORDS = {"affine": "relative", "metric": "in metres", "farther": "greater is farther", "nearer": "greater is nearer"}
 _BARE = " An array carries no unit: metres need it said (1 metre for a depth.npy of ours); our EXR and PNG carry it."
+_NO_DEPTH = "This is {what} of a result, no depth map; give its depth.npy or depth_16bit.png."
 _ASPECT, _OWN_ASPECT = 0.04, 0.25  # how far the aspects may differ: estimators round sizes to multiples of 14 or 32
 
 
@@ -142,7 +143,7 @@ def _record_of(path: Path, digest: str) -> Manifest | None:
             continue
         if record.files.get(path.name) == digest:
             if key not in _DEPTH_FILES or record.modality != "depth":
-                raise ImageError(f"{path.name} of this result is no depth map; give its depth.npy or depth_16bit.png.")
+                raise ImageError(_NO_DEPTH.format(what=path.name))
             return record
     return None
 
@@ -150,10 +151,14 @@ def _record_of(path: Path, digest: str) -> Manifest | None:
 def _as_written(found: DepthMap) -> DepthMap:
     """Read the texts that files of ours carry; other maps are returned as they are."""
     texts = found.texts
+    if other := texts.get("layer"):
+        raise ImageError(_NO_DEPTH.format(what=f"the layer {other}"))
     meaning = meaning_of(texts.get("depth", texts.get("comments", "")))
     if meaning is None:
         return found
     kind, space = meaning
+    if kind not in get_args(DepthKind):
+        raise ImageError(_NO_DEPTH.format(what="a file of layers"))
     if "depth" not in texts:
         return _own(found.values, kind, space)  # EXR holds the values themselves
     near, far, sign = float(texts["near"]), float(texts["far"]), texts.get("sign", "")

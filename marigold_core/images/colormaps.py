@@ -105,10 +105,13 @@ def to_display(values: np.ndarray, layer: Layer) -> np.ndarray:
 
     Of unknown scale, the greatest number becomes 1.
     """
-    shown = np.clip(values, 0, 1).astype(np.float32)
-    if layer.up_to_scale:
-        shown /= max(float(shown.max()), 1e-6)
+    shown = np.clip(values, 0, 1).astype(np.float32) / np.float32(white_of(values, layer))
     return from_linear(shown) if layer.in_colour and layer.space == "linear" else shown
+
+
+def white_of(values: np.ndarray, layer: Layer) -> float:
+    """Return the number of a layer that a picture of it shows as white; of unknown scale the greatest."""
+    return max(float(np.clip(values.max(), 0, 1)), 1e-6) if layer.up_to_scale else 1.0
 
 
 def to_light(values: np.ndarray, layer: Layer) -> np.ndarray:

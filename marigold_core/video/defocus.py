@@ -1,14 +1,13 @@
 """Depth of field from one photo: sharp at a chosen distance, blurred like by a wide aperture before and behind it."""
 
-from io import BytesIO
 from itertools import product
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from marigold_core import storage
+from marigold_core.files.formats import png
 from marigold_core.geometry.camera import metric_z
 from marigold_core.geometry.depth_filters import ndimage, sharpen
 from marigold_core.images.colormaps import to_linear
@@ -141,10 +140,9 @@ def save_defocus(
     """
     paths = {name: Path(folder) / file for name, file in FILES.items()}
     storage.refuse_existing(paths.values(), overwrite)
-    for path, picture in zip(paths.values(), defocus(prediction, settings, mesh), strict=True):
-        file = BytesIO()
-        Image.fromarray(picture).save(file, "PNG")
-        storage.write_bytes(path, file.getvalue())
+    texts = (None, {"meaning": "white where the photo does not show what is to be seen"})
+    for path, picture, text in zip(paths.values(), defocus(prediction, settings, mesh), texts, strict=True):
+        storage.write_bytes(path, png(picture, text))
     return paths
 
 

@@ -30,11 +30,15 @@ from marigold_core.files.writers import formats_for, formats_of, save
 from marigold_core.geometry.camera import metric_z, normals
 from marigold_core.geometry.mesh import build_mesh
 from marigold_core.images.colormaps import depth_to_rgb, normals_to_rgb, uncertainty_to_rgb
+from marigold_core.images.intrinsics import ClassColour, Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings, Settings
 from tests.helpers.predictions import LAYERS, layers_of, prediction_of
 
+CLASSES = Layer(
+    "classes", 0, (0, 1, 2), "srgb", classes=(ClassColour("wall", (10, 20, 0)), ClassColour("sky", (255, 200, 0)))
+)
 MESH = MeshSettings(max_triangles=3000, relief_mm=120, fov_x_deg=60)
 NAMES = {
     "npy": "depth.npy",
@@ -68,7 +72,8 @@ def vectors(depth: Prediction) -> Prediction:
 
 def read_png(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        assert image.info.keys() <= {"near", "far", "sign", "depth"} and len(image.getexif()) == 0
+        assert image.info.keys() <= {"near", "far", "sign", "depth", "quantity", "meaning", "low", "high", "range"}
+        assert len(image.getexif()) == 0
         return np.asarray(image)
 
 
@@ -126,6 +131,23 @@ def test_pictures_of_depth_state_near_far_and_sign(depth: Prediction, tmp_path: 
         np.testing.assert_allclose(found, metres.values, atol=2e-4)
         told = Manifest.model_validate_json(paths["manifest"].read_text()).png16_range
         assert told is not None and (told.low, told.high) == pytest.approx(ends[::-1] if invert else ends)
+
+
+def test_pictures_of_uncertainty_and_normals_state_what_they_mean(depth: Prediction, tmp_path: Path) -> None:
+    spread = np.linspace(0, 0.4, depth.values.size, dtype=np.float32).reshape(depth.values.shape)
+    paths = save(replace(depth, uncertainty=spread), tmp_path / "depth", ["uncertainty", "normals"])
+    said = texts(paths["uncertainty"])
+    assert said["quantity"] == "uncertainty" and "spread of the members after alignment" in said["meaning"]
+    assert said["low"] == "0" and float(said["high"]) == pytest.approx(0.38, abs=1e-3)  # of 95 % of the pixels
+    turned = prediction_of(normals(depth, MESH), kind="unit-vector", uncertainty=spread)
+    others = save(turned, tmp_path / "normals", ["uncertainty", "normals"])
+    assert "angle" in texts(others["uncertainty"])["meaning"]
+    for path in (paths["normals"], others["normals"]):
+        said = texts(path)
+        assert said["quantity"] == "normals" and said["range"] == "0 to 255 is -1 to 1"
+        assert "red is X to the right, green Y up, blue Z toward the viewer" in said["meaning"]
+    pair = save(depth, tmp_path / "pair", save_for=["stereo"])
+    assert "does not show" in texts(pair["stereo_filled"])["meaning"]
 
 
 def test_the_colour_picture_has_the_range_and_the_direction_that_were_chosen(depth: Prediction, tmp_path: Path) -> None:
@@ -332,7 +354,10 @@ def test_intrinsics_write_their_layers(tmp_path: Path) -> None:
     assert shading.max() == 255  # of unknown scale: the brightest is white
     rough = np.asarray(Image.open(paths["roughness_16bit"]))
     np.testing.assert_allclose(rough / 65535, made.values[..., 6], atol=0.51 / 65535)  # no colour: no curve
-    assert Image.open(paths["shading_16bit"]).text == {"layer": "shading", "meaning": LAYERS[1].meaning}  # type: ignore[attr-defined]
+    said = texts(paths["shading_16bit"])
+    assert said == {"layer": "shading", "meaning": LAYERS[1].meaning, "white": said["white"], "tones": "sRGB"}
+    assert float(said["white"]) == pytest.approx(made.values[..., 3:6].max())
+    assert [texts(paths["roughness"])[name] for name in ("white", "tones")] == ["1", "linear"]
 
     exr: Any = OpenEXR.File(str(paths["layers_exr"]), separate_channels=True)
     channels = exr.channels()
@@ -355,9 +380,24 @@ def test_what_intrinsics_have_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="Geometry is made from depth, not from intrinsics"):
         normals(made, MESH)
     save(made, tmp_path / "out")
-    for name, words in {"albedo.png": "has colours", "roughness.png": "of this result is no depth map"}.items():
+    for name, words in {"albedo.png": "has colours", "roughness.png": "roughness.png of a result, no"}.items():
         with pytest.raises(ImageError, match=words):
             from_depth(made.photo, tmp_path / "out" / name)
+    (tmp_path / "out" / "manifest.json").unlink()
+    for name in ("roughness.png", "roughness_16bit.png"):
+        with pytest.raises(ImageError, match="This is the layer roughness of a result, no depth map"):
+            from_depth(made.photo, tmp_path / "out" / name)
+    walls = replace(made, modality="segmentation", kind="class", layers=(CLASSES,), values=made.values[..., 0].round())
+    paths = save(walls, tmp_path / "classes")
+    paths["manifest"].unlink()
+    assert texts(paths["classes"])["colours"] == "wall #0a1400, sky #ffc800"
+    for name, words in (
+        ("classes", "has colours"),
+        ("classes_16bit", "This is the layer classes of a result, no depth map"),
+        ("layers_exr", "This is a file of layers of a result, no depth map"),
+    ):
+        with pytest.raises(ImageError, match=words):
+            from_depth(made.photo, paths[name])
 
 
 def test_what_does_not_suit_is_refused_before_anything_is_written(depth: Prediction, tmp_path: Path) -> None:

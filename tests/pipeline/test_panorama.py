@@ -90,6 +90,13 @@ def test_a_panorama_becomes_distances_and_a_mesh_around_the_camera(tmp_path: Pat
     np.testing.assert_array_equal(np.load(files["npy"]), made.distance)
     with Image.open(files["png16"]) as levels, Image.open(files["color"]) as colours:
         assert levels.mode.startswith("I;16") and colours.size == SIZE[::-1]
+        nearest, said = float(levels.info["near"]), levels.info
+        stored = nearest + np.asarray(levels) / 65535.0 * (float(said["far"]) - nearest)
+        np.testing.assert_allclose(stored, made.distance, atol=1e-5)
+        assert said["sign"] == "near is black" and said["distance"].startswith(
+            "distance from the camera along each ray"
+        )
+        assert colours.info["sign"] == "near is the first colour of Spectral"
     mesh: Any = trimesh.load(files["glb"], force="mesh")
     heading = mesh.vertices / np.linalg.norm(mesh.vertices, axis=1, keepdims=True)
     assert (heading.max(axis=0) > 0.95).all() and (heading.min(axis=0) < -0.95).all()  # all around

@@ -37,6 +37,7 @@ TASK_PHOTOS = 32  # most of one task, whose outcomes come together
 TASKS_EACH = 16  # of every actor at least, so that the last ones end together
 FINISHED = ".marigold-finished"  # folder of the output
 CONNECT_S = 5.0  # that a cluster has to answer
+_TOKENS = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 LIST_EVERY_S, LIST_MOST = 60.0, 10_000  # the list of finished photos is added to so often, and at so many
 
 
@@ -245,28 +246,47 @@ def _outcomes(
 
 def _connect(engine: Any, address: str) -> None:
     """Connect to a cluster, or begin one on this machine where there is none. Raises: SettingsError."""
+    from ray.exceptions import AuthenticationError
+
+    asks = False
     try:
         if ":" in address:  # Ray itself tries for minutes
-            _greet(address.rpartition("//")[2])
+            asks = _greet(address.rpartition("//")[2])
+        if asks and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+            raise SettingsError(
+                f"The Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and {_TOKENS}."
+            )
         engine.init(address or None, log_to_driver=False, logging_level=logging.ERROR)
+    except AuthenticationError as error:  # before it connects
+        raise SettingsError(f"RAY_AUTH_MODE=token needs a token: set {_TOKENS}.") from error
     except (OSError, RuntimeError, ValueError) as error:
+        if asks and isinstance(error, OSError):
+            raise SettingsError(f"The Ray cluster at {address} does not take the token of {_TOKENS}.") from error
         reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0].rstrip(".")
         raise SettingsError(
             f"There is no Ray cluster at {address or 'this machine'}: {reason}; give the address of its head node."
         ) from error
 
 
-def _greet(place: str) -> None:
-    """Check that what answers at host:port speaks gRPC, as Ray does. Raises: OSError, ValueError."""
+def _greet(place: str) -> bool:
+    """Check that what answers at host:port speaks gRPC, as Ray does -> whether it asks for a token.
+
+    Raises: OSError, ValueError.
+    """
     import grpc
 
     library, parts = cast(Any, grpc), urlsplit(f"//{place}")
     socket.create_connection((parts.hostname, parts.port), CONNECT_S).close()
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-        return
+        return False
     channel = library.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)])  # as Ray connects
     try:
         library.channel_ready_future(channel).result(timeout=CONNECT_S)
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=CONNECT_S)
+        except library.RpcError as error:
+            return error.code() is library.StatusCode.UNAUTHENTICATED
+        return False
     except library.FutureTimeoutError:
         raise ValueError("what answers there is no Ray") from None
     finally:

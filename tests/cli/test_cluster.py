@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import grpc
 import httpx
 import numpy as np
 import psutil
 import pytest
+from ray.exceptions import AuthenticationError
 
 from marigold_core import Settings, cli, load
 from marigold_core.cli import cluster
@@ -320,6 +322,48 @@ def test_a_port_at_which_another_program_listens_is_refused_before_ray_tries_it(
         address = f"{scheme}127.0.0.1:{other.getsockname()[1]}"
         assert predict(folder, "--ray", address) == cli.USAGE
     assert f"There is no Ray cluster at {address}: what answers there is no Ray" in capsys.readouterr().err
+
+
+class Guarded(grpc.GenericRpcHandler):
+    """Answers as the head node of a cluster that asks for a token."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        assert handler_call_details.method.startswith("/ray.rpc.")
+
+        def refuse(request: bytes, context: grpc.ServicerContext) -> None:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def test_a_cluster_that_asks_for_a_token_is_told_from_one_that_is_not_there(
+    predict: Predict, folder: Path, write, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    errors = [ConnectionError("Failed to connect to Ray cluster"), AuthenticationError("no token was found")]
+
+    def refused(*_: object, **__: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr("ray.init", refused)
+    write(folder / "a.png")
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Guarded()])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        for mode, said in (
+            (
+                "disabled",
+                f"The Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN, ",
+            ),
+            ("token", f"The Ray cluster at {address} does not take the token of RAY_AUTH_TOKEN, "),
+            ("token", "RAY_AUTH_MODE=token needs a token: set RAY_AUTH_TOKEN, "),
+        ):
+            monkeypatch.setenv("RAY_AUTH_MODE", mode)
+            assert predict(folder, "--ray", address) == cli.USAGE
+            assert said in capsys.readouterr().err
+    finally:
+        server.stop(None)
 
 
 @pytest.mark.parametrize(("missing", "words"), [("ray", ["IN", "--ray"]), ("upath", ["s3://bucket/photos"])])

@@ -40,7 +40,7 @@ from training.engine.fingerprint import run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
 from training.engine.processes import accelerator_for
 from training.engine.progress import follow
-from training.engine.workers import say_disk_need
+from training.engine.workers import locked, say_disk_need
 from training.models.networks import seeded
 from training.recipe import DisplacementRecipe
 from training.scoring.plots import draw_sheet
@@ -199,7 +199,8 @@ def train_displacement(task: Task, recipe: DisplacementRecipe) -> Path:
     numbers = spread(scenes, recipe.pictures)
     if len(numbers) <= SHOWN:
         raise MarigoldError(f"{task.data.name} has {len(scenes)} pictures, and more than {SHOWN} are needed.")
-    predict_maps(task, recipe, scenes, numbers)
+    with locked(task.out, "trains", within=[MAPS]):
+        predict_maps(task, recipe, scenes, numbers)
     base = task.out / "start"
     if not base.exists():
         add_displacement(find_start(task.start_from), base, recipe.seed)

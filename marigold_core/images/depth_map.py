@@ -33,7 +33,8 @@ FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "PPM")  # what Pillow may open;
 NPY = b"\x93NUMPY"  # how such files begin
 NO_HIT = 1e9  # what is farther is no depth: renderers write 1e10 where a ray meets nothing
 _VALUES = ("z", "v", "y", "r")  # what the channel of values is called in a layer of an EXR file
-_MIST, _COLOURS = 10, 11  # ranks of EXR channels, below which they are depth
+_DISPARITY, _MIST, _COLOURS = 8, 10, 11  # ranks of EXR channels, which below that of mist are depth, or disparity
+_DISPARITIES = ("disparity", "disp", "inverse_depth", "inversedepth", "invdepth")  # what such channels are called
 _READ_AS_STORED, _PLANES = (0, 1, 2), 2  # values of TIFF tags: photometric (grey, RGB), planar configuration
 _MOST_PAGES = 64  # of a TIFF that are looked at
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by the orientation that a TIFF states
@@ -148,7 +149,7 @@ def from_array(array: np.ndarray) -> DepthMap:
 
 def _finite(array: np.ndarray) -> np.ndarray:
     """Numbers as float64, those without a hit infinite. Raises: ImageError where that are all."""
-    values = array.astype(np.float64)
+    values = np.ma.filled(array.astype(np.float64), np.nan)  # what a mask hides is missing
     is_far = np.abs(values) >= NO_HIT
     if np.isfinite(values).any() and not (np.isfinite(values) & ~is_far).any():
         raise ImageError(f"All values of the depth map are too large, {NO_HIT:,.0f} or more; scale them down.")
@@ -203,9 +204,10 @@ def _from_exr(data: bytes) -> DepthMap:
         x, y = int(left - origin_x), int(top - origin_y)
         inside = values[max(y, 0) : y + stored.shape[0], max(x, 0) : x + stored.shape[1]]
         inside[:] = stored[max(-y, 0) :, max(-x, 0) :][: inside.shape[0], : inside.shape[1]]
-    is_z = rank < _MIST
+    is_z = rank < _MIST and rank != _DISPARITY
     unit_m = {"metre": 1.0, "meter": 1.0, "m": 1.0, "mm": 0.001, "millimetre": 0.001}.get(texts.get("unit", ""))
-    stated = DepthReading(quantity="depth" if is_z else None, greater="farther" if is_z else None, unit_m=unit_m)
+    quantity = "depth" if is_z else "disparity" if rank == _DISPARITY else None
+    stated = DepthReading(quantity=quantity, greater="farther" if is_z else None, unit_m=unit_m)
     return DepthMap(values, stated, texts=texts)
 
 
@@ -241,8 +243,8 @@ def _is_whole(data: bytes) -> bool:
 def _depth_channels(part: str, channels: list[str]) -> Generator[tuple[int, list[str]]]:
     """The channels of a part that may be its depth, each with a rank: the lowest of all parts is to be taken.
 
-    Z is depth, then what a layer or part named depth holds (Blender: ViewLayer.Depth.Z or .V), then the Z of another
-    layer, unless that layer has X and Y as well: positions and normals. Mist is a share of depth.
+    Z is depth, then what a layer or part named depth holds (Blender: ViewLayer.Depth.Z or .V), then disparity, then the
+    Z of another layer, unless that layer has X and Y as well: positions and normals. Mist is a share of depth.
     """
     split = {one: (f"{part}.{one}" if "." not in one else one).lower().split(".") for one in channels}
     lower = {one.lower() for one in channels}
@@ -255,6 +257,8 @@ def _depth_channels(part: str, channels: list[str]) -> Generator[tuple[int, list
             yield 0, [channel]
         elif last == "depth" or (layer == "depth" and last in _VALUES):
             yield 1 + _VALUES.index(last) if last in _VALUES else 1, [channel]
+        elif last in _DISPARITIES or (layer in _DISPARITIES and last in _VALUES):
+            yield _DISPARITY, [channel]
         elif last == "z":
             yield _MIST - 1, [channel]
         elif last == "mist" or (layer == "mist" and last in _VALUES):

@@ -75,7 +75,9 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
         rgb, said = _convert(flat, profile)
     else:
         rgb = flat.convert("RGB")
-        if stated := _stated_colours(image):
+        if flat.mode == "CMYK":
+            said = "The file's colours are inks (CMYK) without a profile of their press, so that they are approximate."
+        elif stated := _stated_colours(image):
             said = f"The file states its colours as {stated}, without a profile; they were taken as sRGB."
     if alpha is not None:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)

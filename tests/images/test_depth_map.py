@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from marigold_core.errors import ImageError
 from marigold_core.images import depth_map
-from marigold_core.images.depth_map import decode, decode_embedded
+from marigold_core.images.depth_map import decode, decode_embedded, from_array
 from marigold_core.images.photo import load_photo
 from marigold_core.settings import DepthReading
 
@@ -313,6 +313,16 @@ def test_the_name_of_a_channel_and_the_unit_of_an_exr_are_used() -> None:
     assert decode(exr({name: values for name in "RGB"})).stated == DepthReading()
     np.testing.assert_array_equal(decode(exr({name: values for name in "RGB"})).values, values)
     assert decode(exr({"whatever": values.astype(np.float16)})).stated == DepthReading()
+    for name in ("disparity", "View.Disparity.V", "inverse_depth"):
+        for others in ({}, {name: values * 0 for name in "RGB"}):
+            found = decode(exr({name: values} | others))
+            np.testing.assert_array_equal(found.values, values)
+            assert found.stated == DepthReading(quantity="disparity")
+
+
+def test_what_the_mask_of_an_array_hides_is_missing() -> None:
+    values = np.ma.masked_greater(LEVELS, np.median(LEVELS))
+    np.testing.assert_array_equal(np.isnan(from_array(values).values), values.mask)
 
 
 def test_what_lies_outside_the_stored_part_of_an_exr_is_missing() -> None:

@@ -125,7 +125,7 @@ class _Target(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    prediction_space: Literal["srgb", "linear", "stack"] = "srgb"
+    prediction_space: Literal["srgb", "linear", "stack", "grey"] = "srgb"
     sub_target_names: Annotated[list[str | None], Field(max_length=len(COLOURS))] = []
     up_to_scale: bool = False
     classes: dict[str, _Rgb] = {}  # of a segmentation: their colours
@@ -354,7 +354,8 @@ def _check_text(folder: Path) -> None:
 def _layers(claims: _Claims) -> tuple[Layer, ...]:
     """Read which layers lie in which channels of the pictures of an intrinsics checkpoint.
 
-    A picture is a layer in colour, or "stack" up to three layers without colour, null where a channel is unused.
+    A picture is a layer in colour, one number in "grey", or "stack" up to three layers without colour, null where a
+    channel is unused.
     Raises: CheckpointError where ``target_properties`` does not say so, or names a layer that is not known.
     """
     stated, layers = claims.target_properties or {}, list[Layer]()
@@ -367,7 +368,8 @@ def _layers(claims: _Claims) -> tuple[Layer, ...]:
                 space = "linear" if own.prediction_space == "linear" else "srgb"
                 classes = tuple(ClassColour(word, (rgb[0], rgb[1], rgb[2])) for word, rgb in own.classes.items())
                 named = _LAYER_NAME.validate_python(name)
-                layers.append(Layer(named, picture, channels, space, own.up_to_scale, classes))
+                grey = own.prediction_space == "grey"
+                layers.append(Layer(named, picture, channels, space, own.up_to_scale, classes, grey))
     except ValidationError as error:
         raise CheckpointError(f"In {INDEX} of the checkpoint target_properties: {sentence(error)}") from None
     if len({layer.name for layer in layers}) < max(len(layers), 1):

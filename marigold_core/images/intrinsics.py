@@ -11,7 +11,7 @@ from marigold_core.errors import SettingsError
 LayerName = Literal[
     "albedo", "roughness", "metallicity", "shading", "residual", "classes", "centre", "widths", "heights"
 ]
-BOXES: tuple[LayerName, LayerName, LayerName] = ("centre", "widths", "heights")  # sizes are shares of the photo's
+BOXES: tuple[LayerName, LayerName, LayerName] = ("centre", "widths", "heights")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ClassColour:
 class Layer:
     """One intrinsic image: colours of light or reflectance, or one quantity without colour; or the classes of pixels.
 
-    Of objects, "centre" is 1 in the middle of each, and a width and a height stand around it.
+    Of objects, "centre" is 1 in the middle of each, "widths" and "heights" hold the size of its box all over it (see
+    ``images.boxes.share_of``), and the first of the classes is where there is none.
 
     Where a checkpoint has all three in linear light, the photo in linear light is albedo * shading + residual.
     Source: Ke et al. 2025 (arXiv 2505.09358), section 4.3.
@@ -34,15 +35,16 @@ class Layer:
 
     name: LayerName
     picture: int  # which of the pictures that the network makes it lies in, from 0
-    channels: tuple[int, ...]  # of that picture: all three, or one
+    channels: tuple[int, ...]  # of that picture: all three, also of a number that is painted in grey, or one
     space: Literal["srgb", "linear"]  # of its numbers
     up_to_scale: bool = False
     classes: tuple[ClassColour, ...] = ()  # of a segmentation: its numbers are places in this list
+    grey: bool = False  # one number, in all channels alike: an autoencoder keeps grey better than colours
 
     @property
     def width(self) -> int:
         """How many channels its numbers have."""
-        return 1 if self.classes else len(self.channels)
+        return 1 if self.classes or self.grey else len(self.channels)
 
     @property
     def in_colour(self) -> bool:

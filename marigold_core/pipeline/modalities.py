@@ -181,7 +181,8 @@ class Intrinsics:
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
         """Encode layers [B, C, H, W] as pictures [B, 3 * pictures, H, W] in [-1, 1]; invalid pixels are -1.
 
-        So are the channels of a picture that no layer has. Classes are painted as ``Segmentation`` does.
+        So are the channels of a picture that no layer has. Classes are painted as ``Segmentation`` does, a number in
+        grey.
         """
         batch, _, height, width = values.shape
         pictures = values.new_full((batch, 3 * self.pictures, height, width), -1.0)
@@ -192,14 +193,14 @@ class Intrinsics:
 
     def from_vae(self, decoded: Tensor) -> Tensor:
         """Read layers off decoded pictures [B, 3 * pictures, H, W] -> [B, C, H, W] in [0, 1], or numbers of classes."""
-        parts = ((layer, decoded[:, channels_in(layer)]) for layer in self.layers)
-        return torch.cat(
-            [
-                Segmentation((layer,)).from_vae(part) if layer.classes else (part.clamp(-1, 1) + 1) / 2
-                for layer, part in parts
-            ],
-            dim=1,
-        )
+        read: list[Tensor] = []
+        for layer in self.layers:
+            part = decoded[:, channels_in(layer)]
+            if layer.classes:
+                read.append(Segmentation((layer,)).from_vae(part))
+            else:
+                read.append(((part.mean(dim=1, keepdim=True) if layer.grey else part).clamp(-1, 1) + 1) / 2)
+        return torch.cat(read, dim=1)
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, C, H, W] -> (median, of classes the vote [1, C, H, W], mean spread of all [1, 1, H, W])."""

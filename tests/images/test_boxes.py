@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marigold_core.images.boxes import Box, draw_boxes, find_boxes, has_boxes
+from marigold_core.images.boxes import Box, draw_boxes, find_boxes, has_boxes, share_of, size_of
 from marigold_core.images.intrinsics import BOXES, ClassColour, Layer
 
-CLASSES = (ClassColour("ground", (9, 9, 9)), ClassColour("car", (200, 0, 0)), ClassColour("dog", (0, 0, 200)))
+CLASSES = (ClassColour("nothing", (9, 9, 9)), ClassColour("car", (200, 0, 0)), ClassColour("dog", (0, 0, 200)))
 LAYERS = (
-    *(Layer(name, 0, (channel,), "srgb") for channel, name in enumerate(BOXES)),
-    Layer("classes", 1, (0, 1, 2), "srgb", classes=CLASSES),
+    *(Layer(name, picture, (0, 1, 2), "srgb", grey=True) for picture, name in enumerate(BOXES)),
+    Layer("classes", 3, (0, 1, 2), "srgb", classes=CLASSES),
 )
 SIZE = (60, 80)
 
@@ -22,7 +22,8 @@ def planted(*boxes: tuple[int, int, int, int, int, float]) -> np.ndarray:
     for number, column, row, width, height, score in boxes:
         near = score * np.exp(-((x - column) ** 2 + (y - row) ** 2) / 8)
         higher = near > values[..., 0]
-        values[higher, 0], values[higher, 1], values[higher, 2] = near[higher], width / SIZE[1], height / SIZE[0]
+        sizes = size_of(width / SIZE[1]), size_of(height / SIZE[0])
+        values[higher, 0], values[higher, 1], values[higher, 2] = near[higher], *sizes
         values[(abs(x - column) <= width / 4) & (abs(y - row) <= height / 4), 3] = number
     return values
 
@@ -36,6 +37,19 @@ def test_objects_are_found_where_they_are_best_first() -> None:
     assert has_boxes(LAYERS) and not has_boxes(LAYERS[1:])
 
 
+def test_a_size_is_painted_as_its_logarithm() -> None:
+    assert [size_of(share) for share in (1, 1 / 2, 1 / 32, 0)] == pytest.approx([1, 0.8, 0, 0])
+    assert [share_of(size) for size in (1, 0.8, 0)] == pytest.approx([1, 1 / 2, 1 / 32])
+
+
+def test_what_is_mostly_nothing_has_the_class_of_the_rest_and_nothing_at_all_is_no_object() -> None:
+    values = planted((2, 30, 30, 20, 20, 0.9))
+    values[27:, :, 3] = 0
+    assert [box.name for box in find_boxes(LAYERS, values)] == ["dog"]
+    values[..., 3] = 0
+    assert find_boxes(LAYERS, values) == []
+
+
 def test_of_boxes_of_one_class_on_each_other_the_best_stays() -> None:
     values = planted((1, 30, 30, 40, 30, 0.9), (1, 36, 30, 40, 30, 0.8))
     assert [round(box.score, 2) for box in find_boxes(LAYERS, values)] == [0.9]
@@ -45,7 +59,7 @@ def test_of_boxes_of_one_class_on_each_other_the_best_stays() -> None:
 
 @pytest.mark.parametrize("height", [0.0, 0.5])
 def test_a_flat_map_has_at_most_one_object(height: float) -> None:
-    values = np.full((*SIZE, 4), (height, 0.2, 0.2, 1), np.float32)
+    values = np.full((*SIZE, 4), (height, 0.5, 0.5, 1), np.float32)
     assert len(find_boxes(LAYERS, values)) == (height > 0)
     assert find_boxes(LAYERS, np.zeros((*SIZE, 4), np.float32)) == []
 

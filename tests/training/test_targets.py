@@ -17,7 +17,7 @@ from marigold_core.checkpoints.families import E2E_FT
 from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
 from marigold_core.geometry.camera import focal_length_px
-from marigold_core.images.boxes import Box
+from marigold_core.images.boxes import Box, find_boxes
 from marigold_core.images.colormaps import to_rgb
 from marigold_core.images.differences import resize_map
 from marigold_core.images.intrinsics import BOXES, Layer
@@ -38,6 +38,8 @@ from training.data.targets import (
     FOCAL_PX,
     METRIC_RANGE_M,
     NAMES,
+    OBJECT_CLASSES,
+    OBJECT_PALETTE,
     TargetName,
     focal_px,
     name_of,
@@ -49,7 +51,7 @@ from training.engine.command import run
 from training.engine.losses import end_to_end_loss, task_loss
 from training.latents import Encoding, encode_set
 from training.recipe import RECIPES, Framing
-from training.scenes.types import LABELS
+from training.scenes.types import LABELS, THINGS
 from training.scoring.protocols import Protocol
 from training.scoring.targets import mean_ap, metric_of
 from training.start import prepare_start
@@ -75,7 +77,8 @@ def classes_in(picture: int) -> Layer:
 
 
 ALBEDO = Layer("albedo", 0, (0, 1, 2), "srgb")
-OBJECTS = tuple(Layer(name, 0, (channel,), "srgb") for channel, name in enumerate(BOXES))
+OBJECTS = tuple(Layer(name, picture, (0, 1, 2), "srgb", grey=True) for picture, name in enumerate(BOXES))
+KINDS = Layer("classes", 3, (0, 1, 2), "srgb", classes=OBJECT_CLASSES)
 TARGETS: dict[TargetName, Row] = {
     "depth": Row(Depth(), "abs_rel", 1),
     "disparity": Row(Depth(space="disparity"), "abs_rel", 1),
@@ -83,7 +86,7 @@ TARGETS: dict[TargetName, Row] = {
     "metric": Row(Depth("metric", range_m=METRIC_RANGE_M, focal_px=FOCAL_PX), "abs_rel", 1),
     "normals": Row(Normals(), "mean_angle", 3),
     "segmentation": Row(Segmentation((classes_in(0),)), "miou", 1),
-    "objects": Row(Intrinsics((*OBJECTS, classes_in(1))), "ap50", 4),
+    "objects": Row(Intrinsics((*OBJECTS, KINDS)), "ap50", 4),
     "albedo": Row(Intrinsics((ALBEDO,)), "mae", 3),
     "intrinsics": Row(Intrinsics((ALBEDO, Layer("shading", 1, (0, 1, 2), "linear"))), "mae", 6),
 }
@@ -138,8 +141,8 @@ def perfect(modality: Modality, sample: Sample) -> np.ndarray:
     return back.permute(1, 2, 0).numpy() if len(back) > 1 else back[0].numpy()
 
 
-def test_every_target_has_a_row() -> None:
-    assert set(TARGETS) == set(NAMES)
+def test_every_target_has_a_row_and_every_thing_a_colour() -> None:
+    assert set(TARGETS) == set(NAMES) and tuple(OBJECT_PALETTE)[1:] == THINGS
 
 
 @each_target
@@ -405,7 +408,7 @@ def test_objects_are_shown_as_labelled_boxes(tiny_depth: Path, sample: RenderedS
         TARGETS["objects"].modality,
     )
     made = pipeline(sample.rgb, Settings(num_inference_steps=1, ensemble_size=3))
-    assert made.values.shape == (*SIZE, 4) and set(np.unique(made.values[..., 3])) <= set(range(len(CLASSES)))
+    assert made.values.shape == (*SIZE, 4) and set(np.unique(made.values[..., 3])) <= set(range(len(OBJECT_CLASSES)))
     planted = replace(made, values=perfect(modality, sample))
     (box,) = planted.boxes()
     assert sample.instances is not None
@@ -422,6 +425,24 @@ def test_objects_are_shown_as_labelled_boxes(tiny_depth: Path, sample: RenderedS
         torch.cat([torch.tensor([0.2, 0.4, 0.9])[:, None, None, None].repeat(1, 3, 1, 1), votes], 1)
     )
     assert values.flatten().tolist() == pytest.approx([0.4, 0.4, 0.4, 3])
+
+
+def test_objects_survive_the_bundled_autoencoder() -> None:
+    """Their sizes did not as the colours of one picture, so that no network could have learned them."""
+    instances, labels = np.zeros((96, 128), np.uint8), np.ones((96, 128), np.uint8)
+    places = {"furniture": (8, 10, 50, 40), "vehicle": (60, 30, 84, 98), "plant": (20, 90, 40, 108)}
+    for number, (name, (top, left, bottom, right)) in enumerate(places.items(), start=1):
+        instances[top:bottom, left:right], labels[top:bottom, left:right] = number, LABELS.index(name)
+    modality, pipeline = Intrinsics((*OBJECTS, KINDS)), load("nano", dtype="float32")
+    values = target_of(modality).finish(planes(np.dstack([instances, labels]).astype(np.float32))[None])
+    with torch.inference_mode():
+        pictures = modality.to_vae(values, torch.ones_like(values[:, :1], dtype=torch.bool))
+        decoded = torch.cat([pipeline.decode(pipeline.encode(each)) for each in pictures.split(3, dim=1)], dim=1)
+    found = find_boxes(modality.layers, modality.from_vae(decoded)[0].permute(1, 2, 0).numpy())
+    assert len(found) == len(places)
+    for box in found:
+        top, left, bottom, right = places[box.name]
+        assert box.iou(Box(box.name, 1, left, top, right, bottom)) > 0.6
 
 
 def test_miou_is_over_the_whole_set(sample: RenderedSample) -> None:

@@ -18,7 +18,7 @@ from marigold_core.geometry.camera import focal_length_px
 from marigold_core.images.colormaps import to_linear
 from marigold_core.images.intrinsics import BOXES, ClassColour
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
-from training.data.boxes import with_centres
+from training.data.boxes import with_objects
 from training.data.sets.rendered import RenderedSample
 from training.data.sets.sample import DepthSet, Sample
 from training.recipe import Framing
@@ -64,6 +64,16 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 }
 CLASSES = tuple(ClassColour(name, rgb) for name, rgb in PALETTE.items())
 _CLASSES = {"prediction_space": "srgb", "classes": {name: list(rgb) for name, rgb in PALETTE.items()}}
+# Things in levels of grey, of which the autoencoder keeps more than of colours (the same figures).
+OBJECT_PALETTE: dict[str, tuple[int, int, int]] = {
+    "nothing": (0, 0, 0),
+    "furniture": (51, 51, 51),
+    "object": (102, 102, 102),
+    "plant": (153, 153, 153),
+    "vehicle": (204, 204, 204),
+    "person": (255, 255, 255),
+}
+OBJECT_CLASSES = tuple(ClassColour(name, rgb) for name, rgb in OBJECT_PALETTE.items())
 _ALBEDO = {"prediction_space": "srgb", "up_to_scale": False}
 # what model_index.json states of a checkpoint that predicts the target
 CLAIMS: Mapping[TargetName, dict[str, object]] = {
@@ -95,9 +105,9 @@ CLAIMS: Mapping[TargetName, dict[str, object]] = {
         "_class_name": _LAYERS_CLASS,
         "prediction_type": "intrinsics",
         "target_properties": {
-            "target_names": ["boxes", "classes"],
-            "boxes": {"prediction_space": "stack", "sub_target_names": list(BOXES)},
-            "classes": _CLASSES,
+            "target_names": [*BOXES, "classes"],
+            **{name: {"prediction_space": "grey"} for name in BOXES},
+            "classes": {"classes": {name: list(rgb) for name, rgb in OBJECT_PALETTE.items()}},
         },
     },
 }
@@ -184,7 +194,7 @@ class SegmentationTarget(Target):
 
 @dataclass(frozen=True)
 class ObjectsTarget(Target):
-    """Centres and sizes of things, and the classes of all pixels."""
+    """Centres, sizes and classes of things."""
 
     modality: Intrinsics
 
@@ -196,8 +206,8 @@ class ObjectsTarget(Target):
         return np.stack([rendered.instances, rendered.labels], axis=-1).astype(np.float32)
 
     def finish(self, values: Tensor) -> Tensor:
-        """Draw centres and sizes of what is seen -> [B, 4, H, W]."""
-        return with_centres(values, tuple(PALETTE))
+        """Draw what is seen of them -> [B, 4, H, W]."""
+        return with_objects(values, tuple(PALETTE), tuple(OBJECT_PALETTE))
 
     def masks(self, values: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
         """Choose everything."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from marigold_core.errors import MarigoldError
-from marigold_core.images.boxes import find_boxes
+from marigold_core.images.boxes import find_boxes, size_of
 from marigold_core.images.intrinsics import BOXES, Layer
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from marigold_core.prediction import Prediction
 from training.data.boxes import true_boxes
 from training.data.sets.sample import Sample
-from training.data.targets import CLASSES, PALETTE, TargetName, name_of, target_of
+from training.data.targets import CLASSES, OBJECT_CLASSES, OBJECT_PALETTE, PALETTE, TargetName, name_of, target_of
 from training.scoring.protocols import Averaging, Protocol
 from training.scoring.scores import BASELINES, Comparison, Predictor, Row, averages, compare
 
@@ -24,11 +24,11 @@ COUNTS = (HITS, EITHER, THERE, FOUND)  # what is of use to the mean alone
 RIGHT_IOU = 0.5
 COLOURS = 3
 OBJECT_LAYERS = (
-    *(Layer(name, 0, (channel,), "srgb") for channel, name in enumerate(BOXES)),
-    Layer("classes", 1, (0, 1, 2), "srgb", classes=CLASSES),
+    *(Layer(name, picture, (0, 1, 2), "srgb", grey=True) for picture, name in enumerate(BOXES)),
+    Layer("classes", len(BOXES), (0, 1, 2), "srgb", classes=OBJECT_CLASSES),
 )
 MODALITIES: Mapping[str, Modality] = {
-    "segmentation": Segmentation(OBJECT_LAYERS[-1:]),
+    "segmentation": Segmentation((Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES),)),
     "objects": Intrinsics(OBJECT_LAYERS),
     "albedo": Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"),)),
     "intrinsics": Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"), Layer("shading", 1, (0, 1, 2), "linear"))),
@@ -181,7 +181,8 @@ def _one_box(name: str, share: float) -> Predictor:
     """Guess an object of a class in the middle, so large a share of the photo's width and height."""
 
     def guess(pixels: np.ndarray) -> np.ndarray:
-        values = np.full((*pixels.shape[:2], 4), (0, share, share, list(PALETTE).index(name)), np.float32)
+        size = size_of(share)
+        values = np.full((*pixels.shape[:2], 4), (0, size, size, list(OBJECT_PALETTE).index(name)), np.float32)
         values[pixels.shape[0] // 2, pixels.shape[1] // 2, 0] = 1
         return values
 

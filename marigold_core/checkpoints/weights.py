@@ -44,11 +44,11 @@ def choose(names: Collection[str], preference: tuple[str | None, ...]) -> tuple[
     offered = {name.partition("/")[0] for name in names}
     components = [component for component in STEMS if component not in OPTIONAL or component in offered]
     for variant in preference:
-        found = [_component_files(names, component, variant) for component in components]
+        found = [component_files(names, component, variant) for component in components]
         if all(found):
             return variant, [name for files in found for name in files]
     for component in components:
-        if not any(_component_files(names, component, variant) for variant in preference):
+        if not any(component_files(names, component, variant) for variant in preference):
             own = [name for name in names if name.startswith(f"{component}/")]
             if any(name.endswith(PICKLES) for name in own):
                 raise CheckpointError(
@@ -59,7 +59,7 @@ def choose(names: Collection[str], preference: tuple[str | None, ...]) -> tuple[
     raise CheckpointError("Some components have only half precision weights and others only full ones; save it again.")
 
 
-def _component_files(names: Collection[str], component: str, variant: str | None) -> list[str]:
+def component_files(names: Collection[str], component: str, variant: str | None) -> list[str]:
     """List one component's files, one or a whole set of shards with its index; empty when something is missing."""
     stem = STEMS[component]
     dot = f".{variant}" if variant else ""

@@ -1,12 +1,13 @@
-"""Self-attention of large pictures in bfloat16 on CPUs without AMX, where that of torch takes twice the time.
+"""Attention in bfloat16 on CPUs without AMX, where that of torch takes twice the time for large pictures.
 
 torch multiplies there in a kernel of its own; products of blocks go to oneDNN, which uses the CPU's instructions.
+The empty text has two tokens, between which each head of a cross-attention chooses by one number a cell.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,11 +16,12 @@ BLOCK = 256  # rows of one head at a time, whose weights stay in the cache
 
 
 def attend_in_blocks(*networks: nn.Module) -> None:
-    """Let the self-attention of networks of diffusers work in blocks where no gradients are asked for."""
+    """Let the attention of networks of diffusers work as below where no gradients are asked for."""
     for network in networks:
         for attention in network.modules():
-            if isinstance(attention, Attention) and not attention.is_cross_attention:
-                attention.set_processor(BlockedAttention())  # pyright: ignore[reportArgumentType]
+            if isinstance(attention, Attention):
+                chosen: Any = TwoTokenAttention() if attention.is_cross_attention else BlockedAttention()
+                attention.set_processor(chosen)
 
 
 class BlockedAttention:
@@ -38,6 +40,30 @@ class BlockedAttention:
         if hidden_states.ndim == 4:
             x = x.transpose(1, 2).reshape(hidden_states.shape)
         return (x + hidden_states if attn.residual_connection else x) / attn.rescale_output_factor
+
+
+class TwoTokenAttention(AttnProcessor2_0):
+    """Computes what ``AttnProcessor2_0`` does, with two tokens that all pictures share by their difference.
+
+    Of two weights that sum to 1 the first is the sigmoid of the scores' difference, and what a head adds is the second
+    value and that share of the difference: neither queries nor values of the pictures' cells are needed.
+    """
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Attend from [B, N, C] to the text [B, 2, D] -> [B, N, C]."""
+        text = encoder_hidden_states
+        shared = text is not None and text.shape[1] == 2 and (len(text) == 1 or text.stride(0) == 0)
+        if torch.is_grad_enabled() or not shared or any(args) or kwargs.get("attention_mask") is not None:
+            return cast(Any, super()).__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        assert text is not None
+        (key, other_key), (value, other_value) = (part(text[0]) for part in (attn.to_k, attn.to_v))
+        apart, out = (key - other_key).unflatten(0, (attn.heads, 1, -1)), attn.to_out[0]
+        asked = (apart @ attn.to_q.weight.unflatten(0, (attn.heads, -1)))[:, 0] * apart.shape[-1] ** -0.5
+        first = torch.sigmoid(F.linear(hidden_states, asked))  # [B, N, heads]
+        gained = out.weight.unflatten(1, (attn.heads, -1)) * (value - other_value).unflatten(0, (attn.heads, -1))
+        return F.linear(first, gained.sum(-1), out(other_value))
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

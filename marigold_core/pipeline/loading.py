@@ -1,14 +1,14 @@
 """From a verified checkpoint folder to loaded parts: safetensors only, straight into the target type, one copy."""
 
 import copy
-import ctypes
 import inspect
 import os
 import platform
 import reprlib
 import threading
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
@@ -20,6 +20,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.utils import logging as diffusers_logging
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
@@ -27,11 +28,13 @@ from transformers.utils import logging as transformers_logging
 from marigold_core.checkpoints.families import Family
 from marigold_core.checkpoints.layout import AGAIN, DISPLACEMENT, PRIOR, SCHEDULE, Config, read_config
 from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, find, find_tiny_autoencoder
+from marigold_core.checkpoints.weights import component_files
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.attention import attend_in_blocks
 from marigold_core.pipeline.displacement import DisplacementNetwork
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
-from marigold_core.pipeline.strips import work_in_strips
+from marigold_core.pipeline.packed import pack
+from marigold_core.pipeline.strips import return_memory, work_in_strips
 from marigold_core.settings import Settings, bounds
 
 _LOADING = threading.Lock()
@@ -63,8 +66,10 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
     scheduler_class = LCMScheduler if record.scheduler == "lcm" else DDIMScheduler
     vae_class = AutoencoderTiny if record.vae_class == "AutoencoderTiny" else AutoencoderKL
 
-    def part(kind: type[Model], name: str, dtype: torch.dtype) -> Model:
-        return _load(kind, record.folder / name, name, dtype, record.variant)
+    lacks_amx = target.type == "cpu" and kind == torch.bfloat16 and _bfloat16_instructions() == ["avx512_bf16"]
+
+    def part(kind: type[Model], name: str, dtype: torch.dtype, by_tensor: bool = False) -> Model:
+        return _load(kind, record.folder / name, name, dtype, record.variant, by_tensor)
 
     with _quiet():
         with refusals("scheduler"):
@@ -73,8 +78,8 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
             _check_schedule(scheduler, record.family.one_step)
         prompt = empty_prompt(record, kind)  # before the U-Net: the text encoder's memory is free again for it
-        _return_memory()
-        unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind)
+        return_memory()
+        unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind, by_tensor=lacks_amx)
         # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
         prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
         displacement = part(DisplacementNetwork, DISPLACEMENT, torch.float32) if record.displacement else None
@@ -88,19 +93,15 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         for weights in vae.parameters():
             if weights.ndim != 4:  # all others were copied into their layout: no part of the mapped file is needed
                 weights.data = weights.data.clone()
-        if _bfloat16_instructions() == ["avx512_bf16"]:
-            attend_in_blocks(unet, vae)
+    if lacks_amx:
+        attend_in_blocks(unet, vae)
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # not where a variable keeps oneDNN from AVX-512
+            pack(unet, vae)
     parts: list[nn.Module | None] = [unet, vae, prior, displacement]
     for part in filter(None, parts):
         part.eval().requires_grad_(False).to(target)
-    _return_memory()
+    return_memory()
     return record, unet, vae, scheduler, prompt.to(target), prior, displacement
-
-
-def _return_memory() -> None:
-    """Return freed memory to the system: glibc keeps blocks below 32 MB, of a public text encoder half a gigabyte."""
-    with suppress(OSError, AttributeError):  # no glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -136,8 +137,18 @@ def load_tiny_autoencoder(
     return record, network.eval().requires_grad_(False).to(device)
 
 
-def _load(kind: type[Model], folder: Path, part: str, dtype: torch.dtype, variant: str | None = None) -> Model:
-    """Load the network of a verified folder. Raises: CheckpointError unless all weights are there and finite."""
+def _load(
+    kind: type[Model],
+    folder: Path,
+    part: str,
+    dtype: torch.dtype,
+    variant: str | None = None,
+    by_tensor: bool = False,
+) -> Model:
+    """Load the network of a verified folder, with ``by_tensor`` as ``_read`` does.
+
+    Raises: CheckpointError unless all weights are there and finite.
+    """
     is_text = kind is CLIPTextModel
     options: dict[str, Any] = {
         "dtype" if is_text else "torch_dtype": torch.get_default_dtype() if is_text else dtype,
@@ -150,7 +161,7 @@ def _load(kind: type[Model], folder: Path, part: str, dtype: torch.dtype, varian
     with refusals(part):
         if not is_text:  # those of transformers check their own
             check_types(kind, read_config(folder, "config.json"), f"{part}/config.json")
-        loaded: Any = _from_pretrained(kind, folder, **options)
+        loaded: Any = _read(kind, folder, dtype, variant) if by_tensor else _from_pretrained(kind, folder, **options)
         model, found = cast(tuple[Model, dict[str, list[str]]], loaded)
         if is_text:
             cast(Any, model).to(dtype)
@@ -166,6 +177,29 @@ def _load(kind: type[Model], folder: Path, part: str, dtype: torch.dtype, varian
                 f" such as {name}; {AGAIN}, or try float32."
             )
     return model
+
+
+def _read(
+    kind: type[Model], folder: Path, dtype: torch.dtype, variant: str | None
+) -> tuple[Model, dict[str, list[str]]]:
+    """Read the network of a folder of diffusers into memory -> the network, and names as ``from_pretrained`` gives.
+
+    A weight file is opened for each tensor: the pages of one that stays open count as memory beside the tensors.
+    Raises: RuntimeError for weights of another shape.
+    """
+    maker: Any = kind
+    with torch.device("meta"):
+        model = maker.from_config(maker.load_config(folder)).eval()
+    state: dict[str, Tensor] = {}
+    for name in component_files([f"{folder.name}/{path.name}" for path in folder.iterdir()], folder.name, variant):
+        open_weights = partial(cast(Any, safe_open), folder.parent / name, framework="pt")
+        with open_weights() as file:
+            keys = list(file.keys())
+        for key in keys:
+            with open_weights() as file:
+                state[key] = file.get_tensor(key).to(dtype, copy=True)
+    found = model.load_state_dict(state, strict=False, assign=True)
+    return model, {"missing_keys": found.missing_keys, "unexpected_keys": found.unexpected_keys}
 
 
 @contextmanager

@@ -4,7 +4,9 @@ A feature map of a whole photo fits no cache, and memory of its size is taken an
 norm, the activation, the convolution and the sum. A strip of rows passes through all of them while it is in the cache.
 """
 
+import ctypes
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -15,8 +17,11 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from marigold_core.pipeline.packed import convolve
+
 STRIP = 2**21  # numbers of a feature map at a time
 FEWEST_ROWS = 4
+MANY_CELLS = 4096  # of a latent, from which on a decoder takes much more than what denoising left unused
 
 
 def work_in_strips(*networks: nn.Module) -> None:
@@ -103,12 +108,20 @@ class FreeingDecoder(Decoder):
         if torch.is_grad_enabled() or latent_embeds is not None:
             return cast(Any, super()).forward(sample, latent_embeds)
         network: Any = self
+        if sample[0, 0].numel() >= MANY_CELLS:
+            return_memory()
         sample = network.mid_block(network.conv_in(sample))
         for block in network.up_blocks:
             for layer in (*block.resnets, *(block.upsamplers or ())):
                 sample = layer(sample, None)
         sample = network.conv_norm_out(sample)
         return network.conv_out(network.conv_act(sample))
+
+
+def return_memory() -> None:
+    """Return freed memory to the system: glibc keeps blocks below 32 MB, of a public text encoder half a gigabyte."""
+    with suppress(OSError, AttributeError):  # no glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _phases(weight: Tensor) -> Tensor:
@@ -139,7 +152,7 @@ def _convolved(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d) -> Iterator[tuple
         new = x[:, :, start + 1 if start else 0 : end + 1]
         new = F.silu(F.batch_norm(new, mean, variance, weight, bias, eps=norm.eps), inplace=True)
         seen = torch.cat([above, new, beyond] if end == height else [above, new], dim=2)
-        yield slice(start, end), F.conv2d(seen, conv.weight, conv.bias, padding=(0, 1))
+        yield slice(start, end), convolve(seen, conv.weight, conv.bias, padding=(0, 1))
         above = seen[:, :, -2:]
 
 

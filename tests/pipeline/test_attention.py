@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 from marigold_core import load
 from marigold_core.pipeline import attention, loading
-from marigold_core.pipeline.attention import BLOCKED_FROM, BlockedAttention, attend_in_blocks, attended
+from marigold_core.pipeline.attention import (
+    BLOCKED_FROM,
+    BlockedAttention,
+    TwoTokenAttention,
+    attend_in_blocks,
+    attended,
+)
 
 pytestmark = pytest.mark.numeric
 
@@ -19,6 +25,18 @@ def test_blocks_give_what_the_whole_gives() -> None:
     with torch.inference_mode():
         found = attended(query, key, value)
     torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "texts", [torch.randn(1, 2, 12), torch.randn(1, 2, 12).expand(3, -1, -1), torch.randn(3, 2, 12)]
+)
+def test_two_tokens_are_attended_to_as_torch_does(texts) -> None:
+    layer: Any = attention.Attention(32, cross_attention_dim=12, heads=4, dim_head=8).eval()
+    x = torch.randn(len(texts), 7, 32)
+    with torch.inference_mode():
+        expected = layer(x, encoder_hidden_states=texts)
+        layer.set_processor(TwoTokenAttention())
+        torch.testing.assert_close(layer(x, encoder_hidden_states=texts), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_networks_compute_what_they_did(tiny_depth, monkeypatch) -> None:

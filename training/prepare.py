@@ -97,11 +97,6 @@ def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
     stopped goes on. Raises: MarigoldError when ``raw`` has no index, ExportError when ``out`` cannot be written.
     """
     pictures = read_index(raw)
-    with locked(out, within=[f"{split}{below}" for split in PUBLISHED for below in ("", "/*")]):
-        return _prepare(pictures, raw, out, options)
-
-
-def _prepare(pictures: Sequence[Picture], raw: Path, out: Path, options: Preparation) -> Outcome:
     splits = [split for split in PUBLISHED if any(picture.split == split for picture in pictures)]
     rows = {split: _read_rows(_meta(out, split), out / split) for split in splits}
     missing = [picture for picture in pictures if picture.paths[0] not in rows[picture.split]]
@@ -226,18 +221,17 @@ def unpack_archives(raw: Path, out: Path) -> Outcome:
     archives = sorted(raw.glob("*.tar"))
     if not archives:
         raise MarigoldError(f"{raw} holds no archive *.tar.")
-    with locked(out):
-        for path in follow(archives, len(archives), "tar", "archive"):
-            target = out / path.stem
-            if target.exists():
-                continue
-            try:
-                with atomic_folder(target) as aside, tarfile.open(path) as archive:
-                    for member in archive:
-                        if member.isfile() and member.name.lower().endswith((*PHOTO_ENDINGS, *DEPTH_ENDINGS)):
-                            archive.extract(member, aside, filter="data")
-            except (tarfile.TarError, EOFError) as error:
-                raise MarigoldError(f"{path} cannot be unpacked: {error}.") from None
+    for path in follow(archives, len(archives), "tar", "archive"):
+        target = out / path.stem
+        if target.exists():
+            continue
+        try:
+            with atomic_folder(target) as aside, tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile() and member.name.lower().endswith((*PHOTO_ENDINGS, *DEPTH_ENDINGS)):
+                        archive.extract(member, aside, filter="data")
+        except (tarfile.TarError, EOFError) as error:
+            raise MarigoldError(f"{path} cannot be unpacked: {error}.") from None
     print(f"{len(search_pairs(out)):,} pictures in {len(archives)} archives: give pairs:{out}")
     return [], []
 
@@ -291,10 +285,11 @@ def main(
     """
     if not raw.is_dir():
         raise MarigoldError(f"There is no folder {raw}.")
-    if data in ("hypersim", "split"):
-        faults, splits = (prepare_hypersim if data == "hypersim" else split_own)(raw, out, options)
-    else:
-        faults, splits = (prepare_vkitti if data == "vkitti" else unpack_archives)(raw, out)
+    with locked(out, within=[f"{split}{below}" for split in PUBLISHED for below in ("", "/*")]):
+        if data in ("hypersim", "split"):
+            faults, splits = (prepare_hypersim if data == "hypersim" else split_own)(raw, out, options)
+        else:
+            faults, splits = (prepare_vkitti if data == "vkitti" else unpack_archives)(raw, out)
     if options.verify:
         from training.doctor import examine
 

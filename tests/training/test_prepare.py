@@ -249,8 +249,17 @@ def test_a_killed_preparation_ends_as_one_that_was_not(small: Path, tmp_path: Pa
     os.killpg(running.pid, signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    left = {path: hashed for path, hashed in fingerprints(out).items() if "unfinished" not in path}
-    assert left == fingerprints(tmp_path / "whole")
+    assert fingerprints(out) == fingerprints(tmp_path / "whole")
+
+
+def test_lists_that_a_kill_cut_off_are_written_anew_and_nothing_is_left(tmp_path: Path) -> None:
+    sets.write_measured(tmp_path / "set", {f"p{number}": picture((24, 32), number) for number in range(6)})
+    words = ("split", tmp_path / "set", tmp_path / "set", "--shares", "0.5,0.5,0")
+    assert prepare(*words) == 0
+    whole = fingerprints(tmp_path / "set")
+    (tmp_path / "set" / ".0123.marigold-unfinished").write_bytes(b"p1\tp")  # as a killed process leaves it
+    assert prepare(*words) == 0
+    assert fingerprints(tmp_path / "set") == whole
 
 
 # ------------------------------------------------------------------------------- formulas of Hypersim

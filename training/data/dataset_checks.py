@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from marigold_core.errors import MarigoldError
+from marigold_core.images.differences import depth_planes
 from training.data.latent_cache import INDEX, NAMES, read_index
 from training.data.sets.reading import naming
 from training.data.sets.rendered import ARRAYS, Shard
@@ -81,8 +82,9 @@ def _check_sample(name: str, read: Callable[[], Sample], near_m: float, far_m: f
         least, most = np.nanmin(depth_m), np.nanmax(depth_m)
         return Fault(name, f"has depths of {least:g} to {most:g} m, none between {near_m:g} and {far_m:g} m")
     values = depth_m[counts]
-    if values.min() == values.max():
-        return Fault(name, f"has one depth alone, {values[0]:g} m: there is no near and no far in it")
+    if depth_planes(values) is None:
+        one = f"has one depth, {np.median(values):g} m, but for a few pixels at most"
+        return Fault(name, f"{one}: there is no near and no far in it")
     height, width = depth_m.shape
     return SoundPicture((height, width), float(counts.mean()), float(values.min()), float(values.max()))
 

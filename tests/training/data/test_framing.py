@@ -286,13 +286,16 @@ def test_a_crop_that_misses_all_known_depth_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("far_m", [None, 40.0])
-@pytest.mark.parametrize("crop", ["one depth", "nearly one depth"])
+@pytest.mark.parametrize("crop", ["one depth", "nearly one depth", "but for rounding"])
 def test_a_picture_of_one_depth_does_not_count(crop: str, far_m: float | None) -> None:
-    """Its 2 % and 98 % quantiles are equal: it has no near and no far plane."""
+    """Its 2 % and 98 % quantiles are equal, but for rounding: it has no near and no far plane."""
     slope = np.linspace(1, 9, 32 * 48, dtype=np.float32).reshape(32, 48)
     flat = np.full((32, 48), 3.0, np.float32)
     if crop == "nearly one depth":
         flat[:1, :12] = 2.0  # 0.8 % of the pixels
+    elif crop == "but for rounding":
+        flat += np.random.default_rng(0).normal(0, 5e-7, flat.shape).astype(np.float32)
+        assert len(np.unique(flat)) > 4
     rgb = np.zeros((32, 48, 3), np.uint8)
     pictures = SampleSet([Sample("flat", rgb, flat), Sample("slope", rgb, slope)])
     batch = frame(pictures.samples, pictures, (32, 48), PLAIN.changed(far_m=far_m), FACTOR, (0,))

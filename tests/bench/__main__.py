@@ -16,16 +16,16 @@ from transformers.utils import logging as transformers_logging
 
 from tests.bench.grid import measure_grid
 from tests.bench.page import measure_in_page
-from tests.bench.processes import ROOT, measure_fresh, measure_page
-from tests.bench.stages import Rivals, measure_aligner, measure_median, measure_stages
+from tests.bench.processes import ROOT, measure_fresh, measure_page, measure_runs
+from tests.bench.stages import Rivals, measure_aligner, measure_median, measure_ours, measure_stages
 from tests.bench.timing import Row, machine, print_table
 from tests.bench.training import measure_training
 from training.engine.command import check_json_out
 from training.start import new_checkpoint
 
 NANO = ROOT / "assets" / "marigold-nano"
-SECTIONS = ("aligner", "median", "tiny", "nano", "public", "grid", "page", "training")
-DEFAULT = [name for name in SECTIONS if name != "public"]
+SECTIONS = ("aligner", "median", "tiny", "nano", "public", "runs", "grid", "page", "training")
+DEFAULT = [name for name in SECTIONS if name not in ("public", "runs")]
 
 
 def main() -> None:
@@ -76,6 +76,10 @@ def measure(given: argparse.Namespace, device: str, scratch: Path) -> Iterator[l
         repeats = 1 if name == "public" and device == "cpu" else given.repeats  # minutes a sample
         yield measure_stages(rivals, repeats)
         yield measure_fresh(rivals, min(repeats, 3))
+    if "runs" in sections:  # six minutes on two cores in bfloat16, where all of "public" takes an hour
+        for name in ("nano", "public"):
+            if rivals := open_rivals(name, given, device, scratch / "runs"):
+                yield measure_ours(rivals, given.repeats) if name == "nano" else measure_runs(rivals)
     if "grid" in sections:
         for name, repeats in (("tiny", min(given.repeats, 3)), ("nano", 1)):  # sixteen runs of nano take half a minute
             if rivals := open_rivals(name, given, device, scratch / "grid"):

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from time import perf_counter, sleep
 
-from tests.bench.stages import Rivals
+from tests.bench.stages import STEPS, Rivals
 from tests.bench.timing import Row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,13 +32,28 @@ def measure_fresh(rivals: Rivals, repeats: int) -> list[Row]:
     return list(rows.values())
 
 
+def measure_runs(rivals: Rivals) -> list[Row]:
+    """Time whole runs of one member and of four, and their peak memory, each in a process of its own.
+
+    A run of one member is the second of its process; one of four is the first, which costs a second of a minute.
+    """
+    rows: list[Row] = []
+    for members, runs in ((1, 2), (4, 1)):
+        found = {side: _run_fresh(side, rivals, members, runs) for side in ("ours", "theirs")}
+        for part, unit in (("whole run", "s"), ("peak memory", "MB")):
+            samples = [[found[side][part]] for side in ("ours", "theirs")]
+            rows.append(Row(rivals.checkpoint, f"{part}, {STEPS} steps, E={members}", unit, *samples))
+    return rows
+
+
 def measure_page(checkpoint: str | Path, repeats: int) -> Row:
     """Time from starting ``app.py`` to its page answering."""
     return Row("-", "page up", "s", [_page_up_s(checkpoint) for _ in range(repeats)])
 
 
-def _run_fresh(side: str, rivals: Rivals) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.fresh", side, str(rivals.folder), rivals.device, rivals.dtype]
+def _run_fresh(side: str, rivals: Rivals, members: int = 1, runs: int = 1) -> dict[str, float]:
+    how = [str(rivals.folder), rivals.device, rivals.dtype, str(members), str(runs)]
+    command = [sys.executable, "-m", "tests.bench.fresh", side, *how]
     done = subprocess.run(command, cwd=ROOT, env=_offline(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")

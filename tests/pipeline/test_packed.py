@@ -10,10 +10,15 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from marigold_core import load
-from marigold_core.pipeline import loading
+from marigold_core.pipeline import loading, packed
 from marigold_core.pipeline.packed import FusedGEGLU, PackedConvolution, pack
 
 pytestmark = pytest.mark.numeric
+
+
+@pytest.fixture(autouse=True)
+def pack_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "FEWEST_CHANNELS", 16)
 
 
 class Layers(nn.Module):

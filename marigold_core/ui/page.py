@@ -119,23 +119,26 @@ class PhotoTab:
         controller = self.controller
         triggers = [controller.actions.run.click, controller.photo.upload]
         given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
-        job = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
-        controller.jobs.append(job)
+        # Before the run: the browser begins with the second event of an upload when the first has ended.
         on(controller.photo.upload, CurrentJob.make_way, [controller.current, controller.photo], None)
+        first = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
         following = on(self.next.change, self.on_run, given, controller.outputs, MODEL)
-        controller.jobs.append(following)
-        for one in (job, following):
-            one.success(self.on_ended, [controller.photo, controller.current], self.next, **LIGHT, **QUIET)
+        controller.jobs += [first, following]
         for part in (*controller.screens, self.given, self.gallery, self.link, self.replay):
             part.listen()
         picks = [self.gallery.pictures.click, self.history.strip.click, self.given.use.click]
         on([controller.actions.stop.click, *picks], None, None, None, cancels=[*controller.jobs])
+        on(controller.actions.stop.click, CurrentJob.forget, controller.current, None)
         given: set[Component] = {controller.result, *controller.inputs}
         controller.after(on(controller.photo.clear, controller.removed, given, controller.outputs))
         for job in controller.jobs:
             controller.after(job)
             # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
-            controller.after(job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET))
+            stopped = job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET)
+            controller.after(stopped)
+            if job in (first, following):  # until it has ended, the browser skips a photo that is added
+                for ended in (job.success, stopped.then):
+                    ended(self.on_ended, [controller.photo, controller.current], self.next, **LIGHT, **QUIET)
         self.inputs.follow_checkpoint(page)
         self.runtime.connect(page, self.inputs)
         loaded = on(page.load, self.history.on_load, self.history.browser, [self.history.runs, self.history.strip])
@@ -145,11 +148,11 @@ class PhotoTab:
 
     def on_ended(self, photo: str | None, current: CurrentJob) -> object:
         """Ask for another run where the photo came while the one before it was run."""
-        return secrets.token_hex(4) if current.is_waited_for(photo) else NO_CHANGE
+        return secrets.token_hex(4) if current.take_waiting(photo) else NO_CHANGE
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Run the model on the photo, showing every member as it comes; Gradio closes this to stop it."""
-        values[self.controller.current].photo = values[self.controller.photo]
+        values[self.controller.current].take(values[self.controller.photo])
         yield from self.controller.reported(self._run(values), values)
 
     def _run(self, values: Values) -> Generator[Update]:

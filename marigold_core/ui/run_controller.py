@@ -74,18 +74,27 @@ class CurrentJob:
     """The job that may change the page, the newest one; it looks this up with every state and ends when it is not."""
 
     identity: object | None = None  # None: there is none, or something else was put on show since
-    photo: str | None = None  # the file that was worked on last
-    added: str | None = None  # the one that a visitor added last, unless the page has put another one into the input
+    closed: object | None = None  # the last one that Gradio closed
+    photo: str | None = None  # the file of the newest job
+    waiting: str | None = None  # a file that was added beside a job of another one, and that none has taken yet
+
+    def take(self, photo: str | None) -> None:
+        """Note the photo of a job that begins."""
+        self.photo, self.waiting = photo, None
 
     def make_way(self, photo: str | None) -> None:
         """Note a photo that was added, and end the job of another one."""
-        self.added = photo
         if photo != self.photo:
-            self.identity = None
+            self.identity, self.waiting = None, photo
 
-    def is_waited_for(self, photo: str | None) -> bool:
-        """Return whether the photo in the input was added during a job of another one."""
-        return photo is not None and photo == self.added != self.photo
+    def forget(self) -> None:
+        """Note that its photo is done with: the next one may be the same and is run all the same."""
+        self.photo = self.waiting = None
+
+    def take_waiting(self, photo: str | None) -> bool:
+        """Return whether the photo in the input waits for a job; it is asked for only once."""
+        waiting, self.waiting = self.waiting, None
+        return photo is not None and photo == waiting
 
 
 class ModelInputs(Generic[Model]):
@@ -237,11 +246,12 @@ class RunController:
     def put_on_show(self, prediction: Prediction, sentence: str, values: Values) -> Update:
         """Show what the visitor picked; a job under way ends, so that its next state does not take the place of it."""
         values[self.current].identity = None
+        values[self.current].forget()
         return self.show_result(prediction, sentence, values)
 
     def fill_photo(self, file: str, values: Values) -> Update:
         """Put a photo into the input, which is not run by itself."""
-        values[self.current].photo, values[self.current].added = file, None
+        values[self.current].forget()
         return {self.photo: file}
 
     def reported(self, updates: Generator[Update], values: Values) -> Generator[Update]:
@@ -258,6 +268,9 @@ class RunController:
                         break
                     result = update.get(self.result, result)
                     yield update
+        except GeneratorExit:
+            current.closed = identity
+            raise
         except gr.Error as error:
             if current.identity is identity:
                 current.identity = None
@@ -355,10 +368,21 @@ class RunController:
         return iter(stopping), stopping
 
     def stopped(self, values: Values) -> Update:
-        """Make what a stopped job had reached the result; without a member that is the one before it, if any.
+        """Make what a closed job had reached the result; without a member that is the one before it, if any.
 
-        Gradio calls this after a job that failed too, which has already said why, and after one that made way.
+        Gradio calls this after a job that failed too, which has already said why, and after one that made way. It may
+        do so late, when the next job runs already.
         """
+        current = values[self.current]
+        return self._end(values) if current.identity is current.closed else {self.status: NO_CHANGE}
+
+    def removed(self, values: Values) -> Update:
+        """End the job of a photo that was taken out of the input, as Stop does; the next photo may be the same one."""
+        values[self.current].forget()
+        return self._end(values)
+
+    def _end(self, values: Values) -> Update:
+        """End the job, if there is one."""
         current = values[self.current]
         if current.identity is None:
             return {self.status: NO_CHANGE}
@@ -369,11 +393,6 @@ class RunController:
         made = self.service.prediction(result).fused
         sentence = text.STOPPED_WITH.format(members=text.count(made, "member")) if made else text.STOPPED
         return self._rest(result, sentence, values)
-
-    def removed(self, values: Values) -> Update:
-        """End the job of a photo that was taken out of the input, as Stop does; the next photo may be the same one."""
-        values[self.current].photo = values[self.current].added = None
-        return self.stopped(values)
 
     def begun(self, values: Values) -> Update:
         """Write that a job begins, and offer to stop it."""

@@ -151,6 +151,18 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
     assert text.STOPPED_WITH.format(members="2 members") in str(ended[controller.status])
 
 
+def test_a_job_is_not_stopped_by_the_news_of_the_one_before_it(controller: RunController) -> None:
+    """Gradio says late that a job was closed, when the next one may run already."""
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    earlier = controller.reported(controller.run_job(job(5), values), values)
+    next(earlier)
+    earlier.close()
+    later = controller.reported(controller.run_job(job(3), values), values)
+    next(later)
+    assert controller.stopped(values) == {controller.status: NO_CHANGE}
+    assert shown_members(controller, list(later)[-1]) == 3
+
+
 def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(controller: RunController) -> None:
     values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
     following = controller.reported(controller.run_job(job(5), values), values)
@@ -198,9 +210,8 @@ def test_another_photo_ends_the_job_of_the_one_before_it(controller: RunControll
     next(following)
     values[controller.current].make_way(photo)
     assert (list(following) == [{controller.status: NO_CHANGE}]) == (photo == "other.png")
-    assert values[controller.current].is_waited_for(photo) == (photo == "other.png")
-    controller.fill_photo("example.jpg", values)  # which the page may not hold yet when it asks whether one waits
-    assert not values[controller.current].is_waited_for(photo)
+    assert values[controller.current].take_waiting(photo) == (photo == "other.png")
+    assert not values[controller.current].take_waiting(photo)  # a refused job is not asked for again and again
 
 
 def test_a_photo_that_is_taken_out_ends_its_job_and_may_come_again_at_once(controller: RunController) -> None:
@@ -215,7 +226,32 @@ def test_a_photo_that_is_taken_out_ends_its_job_and_may_come_again_at_once(contr
     assert values[controller.actions.run].constructor_args["interactive"]
     assert controller.removed(values) == {controller.status: NO_CHANGE}  # a finished result stays
     values[controller.current].make_way("same.png")
-    assert values[controller.current].is_waited_for("same.png")
+    assert values[controller.current].take_waiting("same.png")
+
+
+def test_only_the_photo_that_was_added_last_and_not_begun_waits() -> None:
+    current = CurrentJob(photo="running.png")
+    current.make_way("first.png")
+    current.make_way("second.png")
+    assert not current.take_waiting("example.jpg")  # which was put into the input since
+    current.make_way("second.png")
+    current.take("second.png")
+    assert not current.take_waiting("second.png")
+
+
+@pytest.mark.parametrize("done", ["picked", "filled", "stopped"])
+def test_after_a_pick_or_a_stop_the_same_photo_runs_again(controller: RunController, done: str) -> None:
+    """The browser still holds the job for running, so the page has to be asked for another one."""
+    current = CurrentJob(photo="same.png")
+    values: dict[Any, Any] = {controller.result: None, controller.current: current}
+    if done == "picked":
+        controller.put_on_show(prediction(7), "Picked.", values)
+    elif done == "filled":
+        controller.fill_photo("example.jpg", values)
+    else:
+        current.forget()  # as the click on Stop does
+    current.make_way("same.png")
+    assert current.take_waiting("same.png")
 
 
 # ------------------------------------------------------------------------------- beside which photo

@@ -23,7 +23,23 @@ _OF_SPACE: dict[Space, str] = {
     "log": " of the logarithm of depth",
     "disparity": " of 1 / depth, turned so that values grow with distance",
 }
+UncertaintyMeasure = Literal["spread", "expected error"]
+_SPREADS: dict[str, str] = {  # what uncertainty is, by modality
+    "depth": "spread of the members after alignment, in the units of the depth",
+    "normals": "mean angle between the members and their mean direction, as a share of 180 degrees",
+    "segmentation": "share of the members with another class",
+    "intrinsics": "spread of the members, the mean of all layers",
+}
+_EXPECTED = (
+    "error that a network expects, from 3 members on its mean with three times their spread, in the units of the depth"
+)
+SPREAD_FROM = 3  # members; the spread of two says too little
 DepthTransfer = Literal["linear", "root"]  # from depth to the grey of the picture that the autoencoder encodes
+
+
+def gives_uncertainty(members: int, expects_errors: bool) -> bool:
+    """Whether so many members give uncertainty, of a checkpoint that expects errors by a network or does not."""
+    return members >= SPREAD_FROM or (members > 0 and expects_errors)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,7 +55,7 @@ class Prediction:
     kind: Kind
     space: Space  # the quantity that the network predicts; values always grow with distance
     values: np.ndarray  # depth, classes [H, W], normals [H, W, 3], intrinsics [H, W, C], float32; all are numbers
-    uncertainty: np.ndarray | None  # [H, W] float32 >= 0, spread of the members in the units of values; None below 3
+    uncertainty: np.ndarray | None  # [H, W] float32 >= 0, in the units of values; a spread is None below 3 members
     members: np.ndarray | None  # [E, h, w] or [E, h, w, C] float16 at processing resolution, before alignment
     photo: np.ndarray  # [H, W, 3] uint8, upright
     fov_x_deg: float | None  # horizontal field of view from EXIF, degrees
@@ -56,6 +72,7 @@ class Prediction:
     missing: np.ndarray | None = None  # [H, W] bool: where a map from elsewhere has no value, only one filled in
     tiny_decoder: str | None = None  # name and hash of the tiny autoencoder that decoded members; None: none did
     preview: bool = False  # whether its last member was decoded by that for a preview only
+    uncertainty_measure: UncertaintyMeasure = "spread"  # what the uncertainty is
     layers: tuple[Layer, ...] = ()  # of intrinsics and classes: what the channels of the values are
 
     def layer(self, name: LayerName) -> np.ndarray:
@@ -71,6 +88,15 @@ class Prediction:
         Raises: SettingsError for a prediction without these layers.
         """
         return find_boxes(self.layers, self.values)
+
+    def has_uncertainty(self, members: int) -> bool:
+        """Whether it has uncertainty, whatever the number of members."""
+        return self.uncertainty is not None
+
+    @property
+    def uncertainty_meaning(self) -> str:
+        """What the uncertainty is, in a line that files carry."""
+        return _SPREADS[self.modality] if self.uncertainty_measure == "spread" else _EXPECTED
 
     @property
     def known_values(self) -> np.ndarray:

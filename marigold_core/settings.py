@@ -53,7 +53,7 @@ class Settings(Frozen):
         default=None, description="denoising steps a member; more refine, 1 is fastest"
     )
     ensemble_size: int = Field(
-        default=1, ge=1, le=20, description="independent members to fuse; 3 or more give uncertainty"
+        default=1, ge=1, le=20, description="independent members to fuse; 3 or more always give uncertainty"
     )
     processing_resolution: Pixels | None = Field(
         default=None, description="longest edge the network sees, pixels; 0 is the photo's own size"
@@ -221,7 +221,7 @@ class MeshSettings(GivenMeshSettings):
         default=0.0,
         ge=0,
         le=0.5,
-        description="leave out where members differ by more of the depth range; 0 keeps all",
+        description="leave out where the uncertainty is a larger share of the depth range; 0 keeps all",
     )
 
 

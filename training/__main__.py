@@ -18,7 +18,7 @@ def commands() -> dict[str, str]:
 
 ORDER = (
     *("prepare", "render", "doctor", "autoencoder", "prior", "start", "latents"),
-    *("draft", "train", "label", "average", "displacement", "evaluate", "ablate", "publish", "nano"),
+    *("draft", "train", "label", "average", "displacement", "expected_error", "evaluate", "ablate", "publish", "nano"),
 )
 
 

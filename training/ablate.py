@@ -27,6 +27,7 @@ from diffusers import DDIMScheduler
 
 from marigold_core import load, storage
 from marigold_core.errors import MarigoldError
+from marigold_core.pipeline.convergence import convergence_curve
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.storage import write_json
 from training import label as label_command
@@ -315,8 +316,9 @@ def _score_picture(pipeline: MarigoldPipeline, a_set: DepthSet, number: int, opt
         alone = replace(cell.prediction, uncertainty=None)  # rank correlations would cost more than the prediction
         found = compare(alone, sample.depth_m, protocol).row
         row = {name: found[name] for name in KEPT if not math.isnan(found.get(name, math.nan))}
-        if cell.prediction.uncertainty is not None:
-            row["spread"] = float(cell.prediction.uncertainty.mean())
+        spread = convergence_curve(cell.prediction)[-1].uncertainty
+        if spread is not None:
+            row["spread"] = spread
         used = cell.settings
         rows[_name(used.num_inference_steps, used.ensemble_size, used.seed)] = row
     return rows

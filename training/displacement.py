@@ -4,13 +4,11 @@ The checkpoint predicts rendered pictures; the network learns to give these maps
 from the photo alone. It is the last to be trained, since it knows the faults of one checkpoint.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,50 +18,28 @@ from torch.nn import functional as F
 
 from marigold_core import load
 from marigold_core.checkpoints.layout import DISPLACEMENT
-from marigold_core.checkpoints.weights import write_checksums
-from marigold_core.errors import MarigoldError
 from marigold_core.images.colormaps import depth_to_rgb
 from marigold_core.pipeline.displacement import PASSES, DisplacementNetwork
-from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.settings import Settings
-from marigold_core.storage import atomic_folder, replacing, write_json
+from marigold_core.storage import replacing
 from training.data.augmentation import photographic
 from training.data.outlines import with_true_outlines
 from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes
-from training.data.sets.sample import spread
-from training.engine import checkpoints
+from training.engine.addition import MAPS, SHOWN, Addition, Task
 from training.engine.command import run
 from training.engine.figures import FigureCallback
-from training.engine.fingerprint import run_fingerprint
-from training.engine.loop import Losses, Run, run_loop
-from training.engine.processes import accelerator_for
-from training.engine.progress import follow
-from training.engine.workers import locked, say_disk_need
-from training.models.networks import seeded
+from training.engine.loop import Losses, run_loop
 from training.recipe import DisplacementRecipe
 from training.scoring.plots import draw_sheet
 from training.start import find_start
 
-MAPS, RECORD = "maps", "maps.json"
 STEPS = 2  # denoising steps of a map that is trained on; one member
 SCALES = (1.0, 2.0)  # of the pictures; at the larger they are about as large as the network sees photos
 SOFTER = 2.2  # pixels: deviation of the widest blur of half of the maps, as several members or a hard photo give
 OFFERED = 3  # places for a crop; the one with most to mend is taken
-SHOWN = 4  # pictures of a sheet; none of them is trained on
 WEIGHTS = (0.5, 1.0)  # of the maps after the passes
-
-
-@dataclass(frozen=True)
-class Task:
-    """What to train on and where, beside the recipe."""
-
-    start_from: str  # checkpoint of depth, or a run; one that has such a network goes on with it
-    data: Path  # rendered scenes, from training.render
-    out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
-    minutes: float | None = None  # stop after this time
-    device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
 @dataclass(frozen=True)
@@ -114,27 +90,13 @@ class Maps:
         return crop[0]
 
 
-def predict_maps(task: Task, recipe: DisplacementRecipe, scenes: RenderedScenes, numbers: list[int]) -> None:
+def predict_maps(run: Addition) -> None:
     """Let the checkpoint predict pictures -> ``maps/NUMBER.npy`` [2, H, W] float16, each map as it is and as wanted.
 
     What is there is kept. Raises: MarigoldError when it was made otherwise.
     """
-    pipeline = load(find_start(task.start_from))
-    if not isinstance(pipeline.modality, Depth):
-        raise MarigoldError(f"Outlines are those of depth, and the start predicts {pipeline.modality.name}.")
-    first = hashlib.sha256(scenes[numbers[0]].rgb.tobytes()).hexdigest()
-    made = {"checkpoint": pipeline.checkpoint.sha256, "pictures": len(scenes), "first": first, "numbers": numbers}
-    path = task.out / RECORD
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != made:
-        raise MarigoldError(f"{task.out.name} holds maps of another checkpoint or data: give another --out.")
-    (task.out / MAPS).mkdir(parents=True, exist_ok=True)
-    write_json(path, made)
-    say_disk_need(task.out, 4 * math.prod(scenes.sizes()[0]) * len(numbers), "Maps need")
-    for number in follow(numbers, len(numbers), "predict"):
-        target = task.out / MAPS / f"{number:06d}.npy"
-        if target.exists():
-            continue
-        sample = scenes[number]
+    for pipeline, number, target in run.missing(".npy", 4 * math.prod(run.scenes.sizes()[0])):
+        sample = run.scenes[number]
         values = pipeline(sample.rgb, Settings(num_inference_steps=STEPS, seed=number)).values
         wanted = with_true_outlines(torch.from_numpy(values), torch.from_numpy(sample.depth_m))
         with replacing(target) as aside, aside.open("wb") as file:
@@ -172,53 +134,26 @@ def draw_outlines(network: DisplacementNetwork, maps: Maps, step: int, path: Pat
     draw_sheet(f"pictures that no step trains on, after step {step}", columns, rows, path)
 
 
-def add_displacement(source: Path, out: Path, seed: int = 0) -> Path:
-    """Write a checkpoint with a displacement network that displaces nothing yet, or with the one it has -> ``out``.
-
-    Raises: ExportError when ``out`` cannot be written.
-    """
-    with atomic_folder(out) as aside:
-        checkpoints.link_parts(source, aside, "")
-        if not (aside / DISPLACEMENT).exists():
-            with seeded(seed, torch.float32):
-                DisplacementNetwork().save_pretrained(aside / DISPLACEMENT)
-        write_checksums(aside)
-        load(aside)
-    return out
-
-
 def train_displacement(task: Task, recipe: DisplacementRecipe) -> Path:
     """Predict the pictures, then train the network on these maps -> the newest checkpoint of the run.
 
     Raises: MarigoldError for unusable starts or data, and what ``loop.run_loop`` raises.
     """
-    accelerator = accelerator_for(recipe, task.device)
-    if accelerator.num_processes > 1:
-        raise MarigoldError("The displacement network is small and is trained by one process; use no launcher.")
-    scenes = RenderedScenes(task.data)
-    numbers = spread(scenes, recipe.pictures)
-    if len(numbers) <= SHOWN:
-        raise MarigoldError(f"{task.data.name} has {len(scenes)} pictures, and more than {SHOWN} are needed.")
-    with locked(task.out, "trains", within=[MAPS]):
-        predict_maps(task, recipe, scenes, numbers)
-    base = task.out / "start"
-    if not base.exists():
-        add_displacement(find_start(task.start_from), base, recipe.seed)
-    network = DisplacementNetwork.from_pretrained(base / DISPLACEMENT).train().to(accelerator.device)
-    maps = Maps(recipe, scenes, numbers, task.out / MAPS)
+    run = Addition(task, recipe, find_start(task.start_from), DISPLACEMENT)
+    predict_maps(run)
+    settings, device = run.begin(DisplacementNetwork), run.accelerator.device
+    network = DisplacementNetwork.from_pretrained(settings.base / DISPLACEMENT).train().to(device)
+    maps = Maps(recipe, run.scenes, run.numbers, task.out / MAPS)
 
     def loss(network: nn.Module, step: int, crops: Crops) -> Losses:
-        photos, maps, wanted = (part.to(accelerator.device) for part in (crops.photos, crops.maps, crops.wanted))
+        photos, maps, wanted = (part.to(device) for part in (crops.photos, crops.maps, crops.wanted))
         return displacement_losses(network, Crops(photos, maps, wanted))
 
     def draw(network: ModelMixin, step: int, path: Path) -> None:
         draw_outlines(cast(DisplacementNetwork, network), maps, step, path)
 
-    data = [f"{len(numbers)} of {len(scenes)} pictures"]
-    fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
-    settings = Run(task.out, base, DISPLACEMENT, fingerprint)
     figures = FigureCallback(recipe, task.out, draw)
-    folder = run_loop(network, loss, maps, recipe, settings, accelerator, callback=figures, minutes=task.minutes)
+    folder = run_loop(network, loss, maps, recipe, settings, run.accelerator, callback=figures, minutes=task.minutes)
     load(folder)  # checks that the folder is complete
     return folder
 

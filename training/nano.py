@@ -27,6 +27,7 @@ from training import (
     displacement,
     draft,
     evaluate,
+    expected_error,
     label,
     latents,
     prior,
@@ -60,6 +61,7 @@ class Sizes(Frozen):
     labelled: int = Field(default=600, ge=32, description="photographs that are labelled, where there are so many")
     photo_steps: int = Field(default=600, ge=2, description="of training.train with labelled photographs")
     displacement_steps: int = Field(default=4000, ge=2, description="of training.displacement")
+    error_steps: int = Field(default=400, ge=2, description="of training.expected_error")
     coarse_px: int = Field(default=160, ge=32, description="long edge of the small pictures")
     fine_px: int = Field(default=256, ge=32, description="long edge of the others, and of photos by default")
     shape: str = Field(default="nano", description="layer sizes, a name in training.models.networks")
@@ -198,17 +200,15 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
                 whole=result,
             ),
         ]
-    made.append(
-        Stage(
-            "displacement",
-            displacement.main,
-            ("--start-from", result, "--data", out / "scenes", "--out", out / "displacement", *device)
-            + ("--pictures", min(sizes.scenes, 2000), "--steps", sizes.displacement_steps)
-            + ("--cooldown-steps", sizes.displacement_steps * 3 // 4, "--seed", seed),
-            sizes.displacement_steps,
-        )
+    added = (
+        ("displacement", displacement.main, sizes.displacement_steps, sizes.displacement_steps * 3 // 4),
+        ("expected_error", expected_error.main, sizes.error_steps, sizes.error_steps * 9 // 10),
     )
-    result = out / "displacement"
+    for name, main, steps, cooldown in added:
+        words = ("--start-from", result, "--data", out / "scenes", "--out", out / name, *device)
+        words += ("--pictures", min(sizes.scenes, 2000), "--steps", steps, "--cooldown-steps", cooldown, "--seed", seed)
+        made.append(Stage(name, main, words, steps))
+        result = out / name
     if inputs.validation:
         sampling = ("--num-inference-steps", 4, "--ensemble-size", 4, "--seed", 0)
         words = (result, inputs.validation, *sampling, "--json-out", out / "scores.json")

@@ -136,20 +136,39 @@ class DraftRecipe(Schedule):
     feature_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of the features' channels left out")
 
 
-class DisplacementRecipe(Schedule):
+class AdditionRecipe(Schedule):
+    """What the networks have in common that a finished checkpoint is given."""
+
+    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    ema_decay: float = Field(default=0.995, ge=0, lt=1, description="the saved weights are a running mean this slow")
+    precision: Precision = Field(default="float32", description="of the computations; weights and loss stay float32")
+    warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
+    pictures: int = Field(default=2000, ge=8, description="pictures that the checkpoint predicts, evenly spread")
+
+
+class ExpectedErrorRecipe(AdditionRecipe):
+    """Stage 4: the network that expects the errors of depth."""
+
+    steps: int = Field(default=400, ge=1, description="optimiser steps in all; more learn the renders by heart")
+    batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step")
+    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
+    cooldown_steps: int = Field(
+        default=380, ge=0, description="last steps, in which the rate falls; may be changed on resume"
+    )
+    weight_decay: float = Field(default=5e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    width: int = Field(default=48, ge=4, multiple_of=4, description="channels of the network; 48 has 0.2 M weights")
+    alone: float = Field(default=0.3, ge=0, le=1, description="share of maps that come without the members' spread")
+
+
+class DisplacementRecipe(AdditionRecipe):
     """Stage 4: the network that moves the outlines of depth onto those of the photo."""
 
     steps: int = Field(default=4000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
     batch_size: int = Field(default=8, ge=1, description="crops an optimiser step")
     lr: float = Field(default=1.5e-3, gt=0, description="highest learning rate")
-    warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
     cooldown_steps: int = Field(
         default=3000, ge=0, description="last steps, in which the rate falls; may be changed on resume"
     )
-    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
-    ema_decay: float = Field(default=0.995, ge=0, lt=1, description="the saved weights are a running mean this slow")
-    precision: Precision = Field(default="float32", description="of the computations; weights and loss stay float32")
-    pictures: int = Field(default=2000, ge=8, description="pictures that the checkpoint predicts, evenly spread")
     crop_px: int = Field(default=160, ge=32, multiple_of=16, description="side of the square crops, pixels")
 
 

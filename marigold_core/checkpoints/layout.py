@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from marigold_core.checkpoints.families import MARIGOLD, QUANTITY, Family, recognise, unstated
 from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.images.intrinsics import ClassColour, Layer, LayerName, count_pictures
-from marigold_core.prediction import DepthTransfer, Kind, Space
+from marigold_core.prediction import DepthTransfer, Kind, Space, gives_uncertainty
 from marigold_core.settings import Settings, sentence
 
 Modality = Literal["depth", "normals", "intrinsics", "segmentation"]
@@ -48,6 +48,8 @@ PRIOR = "prior"  # folder of the image prior, which a checkpoint may do without
 PRIOR_CONFIG = f"{PRIOR}/config.json"
 DISPLACEMENT = "displacement"  # folder of the network that moves outlines, which a checkpoint may do without
 DISPLACEMENT_CONFIG = f"{DISPLACEMENT}/config.json"
+ERROR = "expected_error"  # folder of the network that expects errors, which a checkpoint may do without
+ERROR_CONFIG = f"{ERROR}/config.json"
 GUIDED_CLASS = "GuidedUNet"  # the class of a U-Net that takes an image prior
 GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's features that it takes
 DRAFTED = "prior_draft"  # in a U-Net's configuration: whether it takes the prior's draft
@@ -84,8 +86,13 @@ class Capabilities:
     default_resolution: int  # longest edge the network sees, pixels
     prior: bool  # whether it has an image prior of its own (``prior``)
     displacement: bool  # whether it has a network of its own that moves outlines (``displacement``)
+    expected_error: bool  # whether it has a network of its own that expects errors (``expected_error``)
     metric_range_m: tuple[float, float] | None  # of depth in metres: the depths that are black and white
     focal_px: float | None  # focal length that they are given for, in pixels of the network's input
+
+    def has_uncertainty(self, members: int) -> bool:
+        """Whether a result of so many members has uncertainty."""
+        return gives_uncertainty(members, self.expected_error)
 
     @property
     def pictures(self) -> int:
@@ -187,6 +194,7 @@ def describe(folder: Path) -> Capabilities:
         default_resolution=resolution,
         prior=_has_prior(folder),
         displacement=(folder / DISPLACEMENT_CONFIG).exists(),
+        expected_error=(folder / ERROR_CONFIG).exists(),
         metric_range_m=_metric_range(claims, modality),
         focal_px=claims.canonical_focal_px,
     )
@@ -277,7 +285,8 @@ def canonical(config: Config) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Hash all configuration files of a checkpoint -> sha256 in hex, the same for equal content."""
-    names = (*CONFIGS, *(name for name in (PRIOR_CONFIG, DISPLACEMENT_CONFIG) if (folder / name).exists()))
+    optional = (PRIOR_CONFIG, DISPLACEMENT_CONFIG, ERROR_CONFIG)
+    names = (*CONFIGS, *(name for name in optional if (folder / name).exists()))
     text = "\n".join(f"{name} {canonical(read_config(folder, name))}" for name in names)
     text += canonical(known) if (known := unstated(folder)) else ""
     return hashlib.sha256(text.encode()).hexdigest()

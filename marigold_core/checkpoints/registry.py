@@ -25,7 +25,7 @@ from marigold_core.checkpoints.layout import (
 from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
 from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.images.intrinsics import Layer
-from marigold_core.prediction import Kind
+from marigold_core.prediction import Kind, gives_uncertainty
 from marigold_core.settings import Space
 from marigold_core.storage import ASSETS
 
@@ -186,6 +186,11 @@ class Claim(NamedTuple):
     kind: Kind
     space: Space
     layers: tuple[Layer, ...] = ()
+    expected_error: bool = False  # as in ``layout.Capabilities``
+
+    def has_uncertainty(self, members: int) -> bool:
+        """Whether a result of so many members has uncertainty."""
+        return gives_uncertainty(members, self.expected_error)
 
 
 def claim_of(checkpoint: str) -> Claim | None:
@@ -201,7 +206,10 @@ def claim_of(checkpoint: str) -> Claim | None:
         found = describe(folder.resolve()) if folder.is_dir() else None
     except CheckpointError:
         return None
-    return Claim(folder.resolve().name, found.modality, found.kind, found.space, found.layers) if found else None
+    if found is None:
+        return None
+    made = found.modality, found.kind, found.space, found.layers, found.expected_error
+    return Claim(folder.resolve().name, *made)
 
 
 def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:

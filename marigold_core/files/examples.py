@@ -36,13 +36,14 @@ def load_result(photo: Path) -> Prediction:
     record = json.loads(MANIFEST.read_text())
     decoded = load_photo(photo)
     height, width = decoded.pixels.shape[:2]
-    depth, spread = (resize_map(stored, (height, width), Resampling.BICUBIC) for stored in stored_maps(photo))
+    depth, doubt = (resize_map(stored, (height, width), Resampling.BICUBIC) for stored in stored_maps(photo))
     return Prediction(
         modality="depth",
         kind=record["kind"],
         space=record["space"],
         values=depth.clip(0, 1),
-        uncertainty=spread.clip(0),
+        uncertainty=doubt.clip(0),
+        uncertainty_measure=record["uncertainty_measure"],
         members=None,
         photo=decoded.pixels,
         fov_x_deg=decoded.fov_x_deg,
@@ -81,10 +82,11 @@ def write_results(checkpoint: str) -> None:
     for photo in photos():
         prediction = pipe(photo, SETTINGS)
         assert prediction.uncertainty is not None  # SETTINGS have more than two members
-        depth, spread = (to_stored_size(values) for values in (prediction.values, prediction.uncertainty))
-        top = float(spread.max())
+        record["uncertainty_measure"] = prediction.uncertainty_measure
+        depth, doubt = (to_stored_size(values) for values in (prediction.values, prediction.uncertainty))
+        top = float(doubt.max())
         _write(RESULTS / f"{photo.stem}_depth.png", np.rint(depth.clip(0, 1) * 65535).astype(np.uint16))
-        _write(RESULTS / f"{photo.stem}_uncertainty.png", np.rint(spread / (top or 1) * 255).astype(np.uint8))
+        _write(RESULTS / f"{photo.stem}_uncertainty.png", np.rint(doubt / (top or 1) * 255).astype(np.uint8))
         record["examples"][photo.stem] = {"uncertainty_max": top}
     MANIFEST.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -36,12 +36,6 @@ _NORMALS = {
     "range": "0 to 255 is -1 to 1",
 }
 _FILLED = {"meaning": "white where the photo does not show what an eye would see"}
-_SPREADS = {  # what uncertainty is, by modality
-    "depth": "spread of the members after alignment, in the units of the depth",
-    "normals": "mean angle between the members and their mean direction, as a share of 180 degrees",
-    "segmentation": "share of the members with another class",
-    "intrinsics": "spread of the members, the mean of all layers",
-}
 LAYERS: tuple[LayerName, ...] = get_args(LayerName)
 JPEG_MAX_PX = 65500  # of libjpeg
 
@@ -68,7 +62,7 @@ class Content:
         return stereo_pair(self.prediction, self.mesh)
 
     @property
-    def spread(self) -> np.ndarray:
+    def uncertainty(self) -> np.ndarray:
         """[H, W], of a prediction that has uncertainty."""
         assert self.prediction.uncertainty is not None  # save has refused it
         return self.prediction.uncertainty
@@ -122,15 +116,15 @@ def _depth_color(content: Content) -> bytes:
 
 
 def _uncertainty(content: Content) -> bytes:
-    top = colormaps.uncertainty_top(content.spread)
+    top = colormaps.uncertainty_top(content.uncertainty)
     texts = {
         "quantity": "uncertainty",
-        "meaning": _SPREADS[content.prediction.modality],
+        "meaning": content.prediction.uncertainty_meaning,
         "low": "0",
         "high": f"{top:.9g}",
         "sign": "low is the first colour of inferno, high and more the last",
     }
-    return png(colormaps.uncertainty_to_rgb(content.spread, top), texts)
+    return png(colormaps.uncertainty_to_rgb(content.uncertainty, top), texts)
 
 
 def _mesh_glb(content: Content) -> bytes:
@@ -191,7 +185,7 @@ def _points_ply(content: Content) -> bytes:
     comments = [f"depth is {manifest.claim(prediction)}"]
     if prediction.uncertainty is not None:
         attributes["uncertainty"] = prediction.uncertainty.ravel()[pixels]
-        comments.append("uncertainty is the spread of the members, in the units of depth.npy")
+        comments.append(f"uncertainty is the {prediction.uncertainty_meaning}")
     cloud.vertex_attributes = attributes
     file = cast(Any, ply).export_ply(cloud)
     stated = "".join(f"\ncomment {comment}" for comment in comments) + "\nelement vertex"
@@ -372,7 +366,7 @@ FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
     ),
     "color": ("depth_color.png", _depth_color),
     "uncertainty": ("uncertainty.png", _uncertainty),
-    "uncertainty_npy": ("uncertainty.npy", lambda content: _npy(content.spread)),
+    "uncertainty_npy": ("uncertainty.npy", lambda content: _npy(content.uncertainty)),
     "normals": ("normals.png", lambda content: png(colormaps.normals_to_rgb(content.normals), _NORMALS)),
     "normals_npy": ("normals.npy", lambda content: _npy(content.normals)),
     "glb": ("mesh.glb", _mesh_glb),

@@ -108,6 +108,7 @@ class Manifest(_Record):
     prefix: str = ""  # what the name of every file begins with
     layers: dict[LayerName, str] = {}  # of intrinsics, in the order of their channels: what the numbers of each are
     tiny_decoder: str | None = None  # name and hash of the tiny autoencoder that decoded members
+    uncertainty: str | None = None  # what it is, where the result has one
     missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
     files: dict[str, str]  # name -> SHA-256 of its bytes
     left_out: dict[str, str] = {}  # files that the depth allows none of, where no formats were asked for -> why
@@ -157,6 +158,7 @@ def describe(
         prefix=prefix,
         layers={layer.name: layer.meaning for layer in prediction.layers},
         tiny_decoder=prediction.tiny_decoder,
+        uncertainty=None if prediction.uncertainty is None else prediction.uncertainty_meaning,
         missing_share=0.0 if prediction.missing is None else float(prediction.missing.mean()),
         files=files,
         left_out=left_out or {},

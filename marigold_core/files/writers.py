@@ -17,7 +17,7 @@ from marigold_core.prediction import Kind, Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings, check_type
 
 MANIFEST = "manifest.json"
-NO_UNCERTAINTY = "Uncertainty needs 3 or more members (ensemble_size); a depth map from elsewhere has none."
+NO_UNCERTAINTY = "Uncertainty needs 3 or more members (ensemble_size) here; a depth map from elsewhere has none."
 
 
 class Made(Protocol):
@@ -36,6 +36,10 @@ class Made(Protocol):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers of intrinsics."""
+        ...
+
+    def has_uncertainty(self, members: int) -> bool:
+        """Whether a result of so many members has uncertainty."""
         ...
 
 
@@ -126,7 +130,7 @@ def suiting(modality: str, has_uncertainty: bool) -> tuple[Format, ...]:
 
 
 def formats_for(prediction: Prediction) -> tuple[Format, ...]:
-    """List the formats that suit: normals are no depth, and fewer than three members have no uncertainty."""
+    """List the formats that suit: normals are no depth, and not every result has uncertainty."""
     return suiting(prediction.modality, prediction.uncertainty is not None)
 
 
@@ -161,8 +165,9 @@ def file_names(
     Raises:
         ExportError: a format, a program or the shape's ``uncertainty_cut`` does not suit such a result.
     """
-    names = _names(formats, save_for, made, kind or made.kind, ensemble_size >= 3)
-    if mesh and mesh.uncertainty_cut and ensemble_size < 3 and {"glb", "ply"} & {*names}:
+    has_uncertainty = made.has_uncertainty(ensemble_size)
+    names = _names(formats, save_for, made, kind or made.kind, has_uncertainty)
+    if mesh and mesh.uncertainty_cut and not has_uncertainty and {"glb", "ply"} & {*names}:
         from marigold_core.geometry.mesh import NO_SPREAD
 
         raise ExportError(NO_SPREAD)

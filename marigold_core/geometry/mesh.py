@@ -21,7 +21,7 @@ from marigold_core.settings import ClippedSettings, MeshSettings
 GRID_PX = 1024  # longest side of the grid that geometry is made on
 TEXTURE_PX = 2048  # longest side of the mesh's texture
 GRID_SHARES = (4, 2, 1)  # triangles of the grid for one of the mesh; the last needs no simplification
-NO_SPREAD = "uncertainty_cut needs 3 or more members (ensemble_size); a depth map from elsewhere has none."
+NO_SPREAD = "uncertainty_cut needs 3 or more members (ensemble_size) here; a depth map from elsewhere has none."
 HOLES = "The holes of the depth map leave nothing: no three neighbouring pixels have values; give one with fewer holes."
 KEEP_ALL = {"edge_cut": 0, "uncertainty_cut": 0, "near_clip": 0, "far_clip": 1}
 

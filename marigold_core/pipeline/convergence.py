@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from marigold_core.images.differences import difference
-from marigold_core.prediction import Prediction, Progress
+from marigold_core.prediction import SPREAD_FROM, Prediction, Progress
 
 CURVE_PX = 256  # longest edge of the maps that the curve is measured on
 MIN_MEMBERS = 4  # a run with fewer is never stopped early
@@ -50,7 +50,7 @@ def convergence_curve(prediction: Prediction) -> list[ConvergencePoint]:
         values = planes[..., 0] if prediction.modality == "depth" else planes
         unit = (float(np.ptp(values)) or 1.0) if prediction.modality == "depth" else 1.0
         change = None if before is None else float(difference(before, values, prediction.kind).mean()) / unit
-        points.append(ConvergencePoint(count, change, float(spread.mean()) / unit if count >= 3 else None))
+        points.append(ConvergencePoint(count, change, float(spread.mean()) / unit if count >= SPREAD_FROM else None))
         before = values
     return points
 

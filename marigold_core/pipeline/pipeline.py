@@ -41,6 +41,7 @@ from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, fo
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline import completion
 from marigold_core.pipeline.displacement import DisplacementNetwork
+from marigold_core.pipeline.expected_error import ErrorNetwork
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import (
     compiles_by_default,
@@ -68,7 +69,7 @@ from marigold_core.pipeline.sampling import (
 )
 from marigold_core.pipeline.tiles import Mosaic, cut_out, member_grid
 from marigold_core.pipeline.views import View, resolve, view_of
-from marigold_core.prediction import Cell, Prediction, Progress
+from marigold_core.prediction import SPREAD_FROM, Cell, Prediction, Progress
 from marigold_core.settings import ResolvedSettings, Settings, Views, check_type, default
 
 TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
@@ -93,12 +94,14 @@ class MarigoldPipeline:
         prompt: Tensor,
         prior: ImagePrior | None = None,
         displacement: DisplacementNetwork | None = None,
+        expected_error: ErrorNetwork | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2 or 77, D] embedding of the empty text, the only text that a checkpoint is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
         self.displacement = displacement  # moves outlines onto the photo's; None: a filter does, see ``outlines``
+        self.expected_error = expected_error  # says how far off depth probably is; None: the members' spread does
         self.tiny: tuple[TinyAutoencoder, AutoencoderTiny] | None = None  # decodes where ``decoder`` asks for it
         self.compiled = False
         self.modality = modality_for(checkpoint)
@@ -169,7 +172,9 @@ class MarigoldPipeline:
     @torch.inference_mode()
     def _try_out(self) -> None:
         """Run every network once on a picture without values, at no cost: some configurations fail here alone."""
-        unet, vae, prior = (without_values(part) for part in (self.unet, self.vae, self.prior))
+        unet, vae, prior, error = (
+            without_values(part) for part in (self.unet, self.vae, self.prior, self.expected_error)
+        )
         pipe = MarigoldPipeline(self.checkpoint, unet, vae, self.scheduler, self.prompt.float().to("meta"), prior)
         side = TRIED_CELLS * self.factor
         latent = pipe.encode(torch.zeros(1, 3, side, side, device="meta"))
@@ -177,6 +182,8 @@ class MarigoldPipeline:
         decoded = pipe.decode(pipe.predict_velocity(latent, noisy, torch.tensor(999, device="meta")))
         if decoded.shape != (1, 3 * self.modality.pictures, side, side):
             raise ValueError(f"the autoencoder makes {list(decoded.shape)} of a picture [1, 3, {side}, {side}]")
+        if error is not None:
+            error.expected(pipe.features(latent), decoded[:, :1], None)
 
     @property
     def device(self) -> torch.device:
@@ -376,7 +383,7 @@ class MarigoldPipeline:
                 next(guided)
                 yield Progress(k * steps + step, count * steps, f"member {k + 1} of {count}, step {step} of {steps}")
             members.append(_returned(guided))
-            fused = self.fuse_members(photo, settings, members, condition.tiled, Depth("metric"))
+            fused = self.fuse_members(photo, settings, members, condition.tiled, modality=Depth("metric"))
             yield completed(fused, hints, known, relative)
 
     def _check_completion(self, settings: Settings) -> Depth:
@@ -470,6 +477,8 @@ class MarigoldPipeline:
         first step. The time of a cell leaves out what the caller does with an event.
         """
         photo = load_photo(photo)
+        resolution = self.resolve(shared).processing_resolution
+        features = self.photo_features(photo, resolution) if self.expected_error else ()
         conditions = None
         first_steps = FirstStepCache(self.predict_velocity)
         total, before = len(seeds) * sum(steps) * max(sizes), 0  # steps of single members
@@ -490,7 +499,7 @@ class MarigoldPipeline:
                 members.append(event)
                 if len(members) in sizes:
                     seconds += perf_counter() - began + first_steps.take_saved_s()
-                    yield Cell(self.fuse_members(photo, settings, members, conditions.tiled), seconds)
+                    yield Cell(self.fuse_members(photo, settings, members, conditions.tiled, features), seconds)
                     began = perf_counter()
             before += n * max(sizes)
 
@@ -541,8 +550,9 @@ class MarigoldPipeline:
         settings = self.resolve(settings)
         members = self._restore_members(photo, settings, start)
         total, tiled = settings.ensemble_size, start is not None and start.tiled
+        features = self.photo_features(photo, settings.processing_resolution) if self.expected_error else ()
         if len(members) >= total:
-            yield self.fuse_members(photo, settings, members[:total], tiled)
+            yield self.fuse_members(photo, settings, members[:total], tiled, features)
             return
         # 2. Encode the photo once for all members that see it alike, when the first of them is begun.
         yield Progress(0, 1, "reading the photo")
@@ -556,11 +566,22 @@ class MarigoldPipeline:
             if isinstance(event, Preview):
                 if every_member:
                     shown = [*members, event.member]
-                    yield self.fuse_members(photo, settings, shown, tiled or conditions.tiled, preview=True)
+                    yield self.fuse_members(photo, settings, shown, tiled or conditions.tiled, features, preview=True)
                 continue
             members.append(event)  # [1, C, PH, PW]
             if every_member or len(members) == total:
-                yield self.fuse_members(photo, settings, members, tiled or conditions.tiled)
+                yield self.fuse_members(photo, settings, members, tiled or conditions.tiled, features)
+
+    @torch.inference_mode()
+    def photo_features(self, photo: Photo, resolution: int) -> Features:
+        """Compute the image prior's features of a photo as it is, none without a prior; errors are expected from them.
+
+        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less.
+        """
+        if self.prior is None:
+            return ()
+        x, _ = to_network(photo.pixels, resolution, self.factor)
+        return self.prior.trunk_features(x.to(self.device))
 
     def _conditions(self, photo: Photo, settings: ResolvedSettings) -> Conditions:
         """Return the conditions of a photo and its tiles; each is computed once, when it is first asked for."""
@@ -774,12 +795,14 @@ class MarigoldPipeline:
         settings: ResolvedSettings,
         members: list[Tensor],
         tiled: bool = False,
+        features: Features = (),
         modality: Modality | None = None,
         preview: bool = False,
     ) -> Prediction:
         """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size.
 
-        ``modality`` is what they are, by default what the checkpoint predicts.
+        ``features`` are the image prior's of the photo, from which errors are expected; ``modality`` is what the
+        members are, by default what the checkpoint predicts.
 
         Raises: CheckpointError for numbers that are not finite.
         """
@@ -791,6 +814,10 @@ class MarigoldPipeline:
                 f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
             )
         values, spread = modality.fuse(stack)
+        uncertainty, measure = (spread if len(members) >= SPREAD_FROM else None), "spread"
+        if self.expected_error is not None and features and modality.kind == "affine":
+            uncertainty = self.expected_error.expected(features, values.clamp(0, 1), uncertainty)
+            measure = "expected error"
         size = photo.pixels.shape[:2]
         values = modality.resize(values, size)
         if modality.kind == "affine":
@@ -803,7 +830,8 @@ class MarigoldPipeline:
             kind=modality.kind,
             space=self.checkpoint.space,
             values=values,
-            uncertainty=_array(Depth().resize(spread, size)) if len(members) >= 3 else None,
+            uncertainty=None if uncertainty is None else _array(Depth().resize(uncertainty, size)),
+            uncertainty_measure=measure,
             members=np.stack([_array(member) for member in members]).astype(np.float16),
             photo=photo.pixels,
             fov_x_deg=photo.fov_x_deg,

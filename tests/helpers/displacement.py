@@ -8,7 +8,7 @@ import torch
 from marigold_core.checkpoints.layout import DISPLACEMENT
 from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.pipeline.displacement import SLOPE, DisplacementNetwork
-from training.displacement import add_displacement
+from training.engine.addition import add_network
 
 
 def shifting(pixels: float) -> DisplacementNetwork:
@@ -22,7 +22,7 @@ def shifting(pixels: float) -> DisplacementNetwork:
 
 def with_displacement(checkpoint: Path, out: Path, pixels: float = 3.0) -> Path:
     """Write a checkpoint with such a network -> ``out``."""
-    add_displacement(checkpoint, out)
+    add_network(checkpoint, out, DISPLACEMENT, DisplacementNetwork)
     for path in (out / DISPLACEMENT).iterdir():
         path.unlink()
     shifting(pixels).save_pretrained(out / DISPLACEMENT)

@@ -12,7 +12,8 @@ from tests.helpers.displacement import with_displacement
 from tests.helpers.training_runs import lines
 from training.data.outlines import with_true_outlines
 from training.data.sets.rendered import View, write_shard
-from training.displacement import MAPS, RECORD, Task, train_displacement
+from training.displacement import train_displacement
+from training.engine.addition import MAPS, RECORD, Task
 from training.recipe import DisplacementRecipe
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
@@ -121,5 +122,5 @@ def test_one_that_is_there_is_trained_on(tiny_depth: Path, scenes: Path, tmp_pat
 
 
 def test_what_has_no_outlines_of_depth_is_refused(tiny_normals: Path, scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(MarigoldError, match="the start predicts normals"):
+    with pytest.raises(MarigoldError, match="the start predicts unit-vector normals"):
         train_displacement(Task(str(tiny_normals), scenes, tmp_path / "run", device="cpu"), QUICK)

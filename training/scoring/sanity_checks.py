@@ -8,6 +8,7 @@ import numpy as np
 from marigold_core import Prediction, Settings
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import load_rgb
+from marigold_core.pipeline.convergence import convergence_curve
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.sets.sample import Sample
 from training.scoring.metrics import correlation
@@ -27,7 +28,7 @@ class SanityReport:
     turned_abs_rel: float  # predicted upside down, the map turned back: the map follows the content
     turned_unturned_abs_rel: float  # the same without turning back: would be as good for a map of position alone
     turned_correlation: float  # of the turned-back map with the upright prediction
-    spread: float  # mean uncertainty of the examples, in units of the depth range: members differ
+    spread: float  # of members, mean of the examples, in units of the depth range: they differ
     steps_difference: float  # mean |1 step - 4 steps| on the examples: more steps change something
 
 
@@ -84,8 +85,8 @@ class SanityChecks:
             load_rgb(path), steps=[FEW_STEPS, MORE_STEPS], sizes=[1, MEMBERS], seeds=[self.settings.seed]
         )
         made = {(cell.settings.num_inference_steps, cell.settings.ensemble_size): cell.prediction for cell in cells}
-        uncertainty = made[MORE_STEPS, MEMBERS].uncertainty
-        assert uncertainty is not None  # there are four members
-        self.found["spread"].append(float(uncertainty.mean()))
+        spread = convergence_curve(made[MORE_STEPS, MEMBERS])[-1].uncertainty
+        assert spread is not None  # there are four members
+        self.found["spread"].append(spread)
         difference = np.abs(made[FEW_STEPS, 1].values - made[MORE_STEPS, 1].values)
         self.found["steps_difference"].append(float(difference.mean()))

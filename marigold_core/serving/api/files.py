@@ -32,10 +32,10 @@ def describe_files(files: Mapping[str, Path]) -> Answer:
 
 
 def wanted_files(
-    given: Arguments, usual: tuple[Format, ...], modality: str, members: int
+    given: Arguments, usual: tuple[Format, ...], modality: str, has_uncertainty: bool
 ) -> tuple[Sequence[Format], Sequence[SaveFor]]:
     """Read the formats and the programs of a call; where it names neither, ``usual`` formats, or all that suit."""
-    programs, suit = given.get("save_for") or (), suiting(modality, members >= 3)
+    programs, suit = given.get("save_for") or (), suiting(modality, has_uncertainty)
     if usual == USUAL and not {*usual} <= {*suit}:  # they are those of depth
         usual = suit
     return given["formats"] or (() if programs else usual), programs
@@ -67,7 +67,7 @@ def check_made(
 def check_files(given: Arguments, usual: tuple[Format, ...], made: Made, kind: Kind | None = None) -> Iterator[str]:
     """Check that a result has the files that are asked for; a map from elsewhere is of no members."""
     members = given.get("ensemble_size", 0)
-    formats, programs = wanted_files(given, usual, made.modality, members)
+    formats, programs = wanted_files(given, usual, made.modality, made.has_uncertainty(members))
     yield "formats" if given["formats"] or given.get("save_for") else "checkpoint"
     file_names(formats, made, members, kind=kind, mesh=take(MeshSettings, given))
     yield "save_for"

@@ -164,7 +164,7 @@ def _run(
 
 def _files(service: Service, prediction: Prediction, given: Arguments, usual: tuple[Format, ...]) -> Answer:
     """Keep a prediction and write its files, ``usual`` where no formats are given -> the answer that names them."""
-    formats, programs = wanted_files(given, usual, prediction.modality, prediction.fused)
+    formats, programs = wanted_files(given, usual, prediction.modality, prediction.uncertainty is not None)
     colours = take(ColourSettings, given)
     files = service.export(service.keep(prediction), formats, take(MeshSettings, given), colours, programs)
     manifest = json.loads(files["manifest"].read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The uncertainty screen: where members disagree, how the map settles as members join, and their values at one pixel.
+"""The uncertainty screen: where the map may be wrong, how it settles as members join, and their values at one pixel.
 
 Everything is drawn from the prediction on show. Lines of a drawing are stretched with the page and all else is placed
 in per cent, so that type keeps its size on a phone. Every drawing has a sentence: it stands below it, and a screen
@@ -19,7 +19,7 @@ from marigold_core.images.colormaps import uncertainty_to_rgb
 from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, convergence_curve
 from marigold_core.pipeline.member_values import MemberValues, member_values_at
 from marigold_core.pipeline.views import most_members
-from marigold_core.prediction import Prediction
+from marigold_core.prediction import SPREAD_FROM, Prediction
 from marigold_core.settings import ColourSettings, ResolvedSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
@@ -89,12 +89,12 @@ class UncertaintyScreen(Screen):
         }
 
     def show(self, prediction: Prediction, values: Values) -> Update:
-        """Paint the spread once there is one, and draw the curve as far as it goes, while the tab is open."""
+        """Paint the uncertainty once there is one, and draw the curve as far as it goes, while the tab is open."""
         return self._draw(prediction, values, text.UNCERTAINTY_WAITS) if self.is_seen(values) else {}
 
     def _draw(self, prediction: Prediction, values: Values, waits: str) -> Update:
         return {
-            **self._draw_spread(prediction, waits),
+            **self._draw_picture(prediction, waits),
             self.curve: draw_curve(
                 convergence_curve(prediction), values[self.controller.threshold] / 100, prediction.modality
             ),
@@ -172,16 +172,16 @@ class UncertaintyScreen(Screen):
         empty = f"<div class='empty'><p>{sentence}</p></div>"
         return {self.pictures: gr.ImageSlider(value=None, visible=False), self.note: empty}
 
-    def _draw_spread(self, prediction: Prediction, waits: str) -> Update:
-        """Paint the spread with its legend; a sentence takes its place until there is one."""
-        spread = prediction.uncertainty
-        if spread is None:
+    def _draw_picture(self, prediction: Prediction, waits: str) -> Update:
+        """Paint the uncertainty with its legend; a sentence takes its place until there is one."""
+        uncertainty = prediction.uncertainty
+        if uncertainty is None:
             return self._empty(waits)
-        mean = format_uncertainty(float(spread.mean()), prediction)
+        mean = format_uncertainty(float(uncertainty.mean()), prediction)
         if prediction.kind in ("affine", "scale"):
             mean += text.OF_RANGE
-        about = text.UNCERTAINTY_ABOUT.format(members=prediction.fused, mean=mean)
-        pictures = photo_file(prediction.photo), preview(uncertainty_to_rgb(spread))
+        about = text.UNCERTAINTY_ABOUT[prediction.uncertainty_measure].format(members=prediction.fused, mean=mean)
+        pictures = photo_file(prediction.photo), preview(uncertainty_to_rgb(uncertainty))
         return {
             self.pictures: gr.ImageSlider(value=pictures, visible=True),
             self.note: f"{draw_legends(prediction, [UNCERTAINTY], ColourSettings())}<p>{about}</p>",
@@ -253,7 +253,7 @@ def draw_member_values(prediction: Prediction, pixel: tuple[int, int] | None) ->
         return _draw_strip(text.MEMBER_VALUES_ONLY_DEPTH[prediction.modality])
     if prediction.members is None:
         return _draw_strip(text.MEMBER_VALUES_NOT_KEPT)
-    if prediction.uncertainty is None:
+    if prediction.fused < SPREAD_FROM:
         return _draw_strip(text.MEMBER_VALUES_FEW)
     if pixel is None:
         return _draw_strip(text.MEMBER_VALUES_NONE)

@@ -9,6 +9,8 @@ Sentences are plain text and are escaped where they go into markup. One that car
 
 from markupsafe import Markup
 
+from marigold_core.prediction import UncertaintyMeasure
+
 TITLE = "Marigold Depth Studio"
 TAGLINE = "One photo becomes a depth map, a measure of its doubt, and a 3D scene you can turn."
 
@@ -202,11 +204,15 @@ EXAMPLE_PHOTOS = {
 }
 
 # Uncertainty
-UNCERTAINTY_ABOUT = (
-    "Bright is where the {members} members disagree, by {mean} on average. It shows doubt, not a calibrated error."
-)
+UNCERTAINTY_ABOUT: dict[UncertaintyMeasure, str] = {
+    "spread": "Bright is where the {members} members disagree, by {mean} on average. It shows doubt, not a calibrated"
+    " error.",
+    "expected error": "Bright is where the depth is probably wrong, expected by {mean} on average. The checkpoint has a"
+    " network for this, which learned its errors on rendered scenes; from 3 members on their spread counts too. It"
+    " ranks places; its numbers are rough.",
+}
 OF_RANGE = " of the depth range"
-UNCERTAINTY_WAITS = "Uncertainty is how much independent members disagree; it is shown from the third member on."
+UNCERTAINTY_WAITS = "Uncertainty shows where the map may be wrong; it comes with the members of the run."
 CURVE_MOVED = "Change with each new member"
 CURVE_UNCERTAINTY = "Mean uncertainty"
 CURVE_MEMBERS = "number of members"

@@ -1,0 +1,132 @@
+"""The error network's training: what it learns from, that it learns, and what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from marigold_core import Settings, load
+from marigold_core.errors import MarigoldError
+from marigold_core.pipeline.expected_error import grid_of
+from tests.helpers.training_runs import lines
+from training.data.sets.rendered import RenderedScenes, View, write_shard
+from training.engine.addition import MAPS, SHOWN, Task
+from training.expected_error import Batches, Errors, compare_with_truth, error_losses, train_expected_error
+from training.recipe import ExpectedErrorRecipe
+
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
+
+QUICK = ExpectedErrorRecipe(
+    steps=60,
+    batch_size=2,
+    lr=1e-2,
+    warmup_steps=1,
+    cooldown_steps=2,
+    ema_decay=0.0,
+    pictures=8,
+    width=4,
+    figure_steps=60,
+)
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures of a floor below the sky, which has no depth."""
+    folder = tmp_path_factory.mktemp("scenes")
+    rows = np.arange(HEIGHT, dtype=np.float32)[:, None].repeat(WIDTH, axis=1)
+    depth = np.where(rows < HEIGHT // 4, np.inf, 60 / (rows + 4)).astype(np.float32)
+    rgb = np.stack([rows * 2 + 40, rows + 90, 200 - rows], axis=-1).astype(np.uint8)
+    normals, labels = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.uint8)
+    views = [View(np.roll(rgb, number, axis=1), depth, normals, labels) for number in range(8)]
+    write_shard(folder / "shard_00000", views, {"kinds": ["floor"] * 8, "fov_x_deg": [60.0] * 8})
+    return folder
+
+
+def test_it_learns_from_its_checkpoint_and_the_result_opens_and_goes_on(
+    tiny_guided: Path, scenes: Path, tmp_path: Path
+) -> None:
+    task = Task(str(tiny_guided), scenes, tmp_path / "run", device="cpu")
+    prior = load(tiny_guided, device="cpu").prior
+    assert prior is not None
+    plant(task.out / MAPS, prior.channels)
+    folder = train_expected_error(task, QUICK)
+    logged = [line for line in lines(task.out) if "expected" in line]
+    # The loss of expecting the mean error everywhere is the logarithm of it plus 1.
+    better = [line["loss"] - np.log(line["error"]) - 1 for line in logged]
+    assert np.mean(better[-4:]) < 0 < better[0]
+    assert (task.out / "samples" / "step_00000060.png").exists()
+    start, trained = load(tiny_guided, device="cpu"), load(folder, device="cpu")
+    assert trained.expected_error is not None and start.expected_error is None
+    for name, value in start.unet.state_dict().items():
+        assert torch.equal(trained.unet.state_dict()[name], value), name
+    assert train_expected_error(task, QUICK) == folder  # a finished run that is started again
+
+
+def plant(folder: Path, channels: list[int]) -> None:
+    """Write predictions whose error is .2 where the features are 1, and .02 where they are 0."""
+    folder.mkdir(parents=True)
+    for number in range(8):
+        fine = torch.from_numpy(np.random.default_rng(number).integers(0, 2, (1, 4, 6))).float()
+        features = [fine[:, :: 2**level, :: 2**level].expand(width, -1, -1) for level, width in enumerate(channels)]
+        error = 0.02 + 0.18 * fine.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+        parts = [*features, torch.rand(1, 8, 12), torch.rand(1, 8, 12), error, torch.ones(1, 8, 12)]
+        write(folder / f"{number:06d}.safetensors", parts)
+
+
+def write(path: Path, parts: list[torch.Tensor]) -> None:
+    """Write what ``Batches`` read."""
+    save_file({f"{place:02d}": torch.tensor(part.numpy()).half() for place, part in enumerate(parts)}, path)
+
+
+def test_what_it_learns_from_is_the_error_where_the_truth_is_known(tiny_guided: Path, scenes: Path) -> None:
+    """A map that is the truth, up to scale and shift, but for a corner."""
+    pipeline, sample = load(tiny_guided, device="cpu"), RenderedScenes(scenes)[0]
+    values = (np.where(np.isinf(sample.depth_m), 15.0, sample.depth_m) / 20 + 0.1).astype(np.float32)
+    values[-16:, :16] += 0.2
+    settings = Settings(num_inference_steps=1, ensemble_size=1, processing_resolution=WIDTH)
+    made = replace(pipeline(sample.rgb, settings), values=values, members=values[None].astype(np.float16))
+    *features, depth, spread, error, counts = compare_with_truth(pipeline, made, sample, "rendered")
+    assert pipeline.prior is not None and [len(one) for one in features] == pipeline.prior.channels
+    shape = (1, *grid_of(tuple(one[None] for one in features)))
+    assert depth.shape == spread.shape == error.shape == counts.shape == shape
+    assert 0 < counts.mean() < 1 and error[counts == 0].abs().max() < 1e-6  # the sky
+    assert error[0, -1, 0] > 2 * error[0, -1, -1]
+
+
+def test_members_are_hidden_now_and_then_and_pictures_that_are_shown_are_not_trained_on(tmp_path: Path) -> None:
+    for number in range(SHOWN + 2):
+        one = torch.full((1, 4, 6), float(number))
+        write(tmp_path / f"{number:06d}.safetensors", [one[:, ::2, ::2], one, one, one, one])
+    batches = list(Batches(QUICK.changed(batch_size=8), range(SHOWN + 2), tmp_path)(range(20)))
+    assert {float(one) for batch in batches for one in batch.depth.flatten()} == {float(SHOWN), SHOWN + 1.0}
+    shown = torch.cat([batch.is_known.flatten() for batch in batches]).mean()
+    assert abs(shown - (1 - QUICK.alone)) < 0.15
+
+
+def test_the_best_expectation_is_the_mean_error_and_unknown_places_do_not_count() -> None:
+    errors = torch.tensor([[[[0.1, 0.3], [9.0, 9.0]]]])
+    counts = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    batch = Errors((), errors, errors, errors, counts, torch.ones(1, 1, 1, 1))
+
+    def loss(expected: float) -> float:
+        network = torch.nn.Module()
+        network.forward = lambda *given: torch.full_like(errors, expected).log()
+        return float(error_losses(network, batch)["loss"])
+
+    assert loss(0.2) < min(loss(0.15), loss(0.25))
+    assert loss(0.2) == pytest.approx(np.log(0.2) + 1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("start", "why"), [("tiny_normals", "predicts unit-vector normals"), ("tiny_depth", "image prior")]
+)
+def test_what_cannot_expect_errors_is_refused(
+    request: pytest.FixtureRequest, scenes: Path, tmp_path: Path, start: str, why: str
+) -> None:
+    task = Task(str(request.getfixturevalue(start)), scenes, tmp_path / "run", device="cpu")
+    with pytest.raises(MarigoldError, match=why):
+        train_expected_error(task, QUICK)

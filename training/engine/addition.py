@@ -1,0 +1,112 @@
+"""What a finished checkpoint is given last: a small network that is trained on its predictions of rendered scenes."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from diffusers import ModelMixin
+
+from marigold_core import load
+from marigold_core.checkpoints.weights import write_checksums
+from marigold_core.errors import MarigoldError
+from marigold_core.pipeline.modalities import Depth
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.storage import atomic_folder, write_json
+from training.data.sets.rendered import RenderedScenes
+from training.data.sets.sample import spread
+from training.engine import checkpoints
+from training.engine.fingerprint import run_fingerprint
+from training.engine.loop import Run
+from training.engine.processes import accelerator_for
+from training.engine.progress import follow
+from training.engine.workers import locked, say_disk_need
+from training.models.networks import seeded
+from training.recipe import AdditionRecipe
+
+MAPS, RECORD = "maps", "maps.json"  # what the checkpoint predicted, and of what
+SHOWN = 4  # pictures of a sheet; none of them is trained on
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train on and where, beside the recipe."""
+
+    start_from: str  # checkpoint of depth, or a run; one that has such a network goes on with it
+    data: Path  # rendered scenes, from training.render
+    out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
+    minutes: float | None = None  # stop after this time
+    device: Literal["auto", "cpu"] = "auto"  # where to train
+
+
+class Addition:
+    """A run that trains one network beside the others of a checkpoint, which stay as they are."""
+
+    def __init__(self, task: Task, recipe: AdditionRecipe, start: Path, folder: str) -> None:
+        """Look at start and data; ``folder`` is that of the network in a checkpoint.
+
+        Raises: MarigoldError for a start that predicts no depth, too few pictures, or several processes.
+        """
+        self.task, self.recipe, self.folder, self._start = task, recipe, folder, start
+        self.accelerator: Accelerator = accelerator_for(recipe, task.device)
+        if self.accelerator.num_processes > 1:
+            raise MarigoldError(f"The network {folder} is small and is trained by one process; use no launcher.")
+        self.scenes = RenderedScenes(task.data)
+        self.numbers = spread(self.scenes, recipe.pictures)
+        if len(self.numbers) <= SHOWN:
+            raise MarigoldError(f"{task.data.name} has {len(self.scenes)} pictures, and more than {SHOWN} are needed.")
+
+    def missing(self, suffix: str, bytes_each: int) -> Iterator[tuple[MarigoldPipeline, int, Path]]:
+        """Yield the pipeline, the number of a picture and the file for what it predicts, for each that is not there.
+
+        Raises: MarigoldError when the folder holds predictions of another checkpoint or data.
+        """
+        pipeline = load(self._start)
+        if not (isinstance(pipeline.modality, Depth) and pipeline.modality.kind == "affine"):
+            raise MarigoldError(
+                f"The network {self.folder} is one of relative depth, and the start predicts {pipeline.modality.kind}"
+                f" {pipeline.modality.name}."
+            )
+        first = hashlib.sha256(self.scenes[self.numbers[0]].rgb.tobytes()).hexdigest()
+        made = {"checkpoint": pipeline.checkpoint.sha256, "pictures": len(self.scenes)}
+        made |= {"first": first, "numbers": self.numbers}
+        path = self.task.out / RECORD
+        if path.exists() and json.loads(path.read_text(encoding="utf-8")) != made:
+            raise MarigoldError(f"{self.task.out.name} holds maps of another checkpoint or data: give another --out.")
+        with locked(self.task.out, "trains", within=[MAPS]):
+            (self.task.out / MAPS).mkdir(exist_ok=True)
+            write_json(path, made)
+            say_disk_need(self.task.out, bytes_each * len(self.numbers), "Maps need")
+            for number in follow(self.numbers, len(self.numbers), "predict"):
+                target = self.task.out / MAPS / f"{number:06d}{suffix}"
+                if not target.exists():
+                    yield pipeline, number, target
+
+    def begin(self, make: Callable[[], ModelMixin]) -> Run:
+        """Write what the run starts from, with a new network or the one that there is -> the settings of the run."""
+        base = self.task.out / "start"
+        if not base.exists():
+            add_network(self._start, base, self.folder, make, self.recipe.seed)
+        data = [f"{len(self.numbers)} of {len(self.scenes)} pictures"]
+        identity = load(base).checkpoint.sha256
+        fingerprint = run_fingerprint(self.recipe, identity, data, self.accelerator.device.type)
+        return Run(self.task.out, base, self.folder, fingerprint)
+
+
+def add_network(source: Path, out: Path, folder: str, make: Callable[[], ModelMixin], seed: int = 0) -> Path:
+    """Write a checkpoint with a new network in ``folder``, or with the one that it has -> ``out``.
+
+    Raises: ExportError when ``out`` cannot be written.
+    """
+    with atomic_folder(out) as aside:
+        checkpoints.link_parts(source, aside, "")
+        if not (aside / folder).exists():
+            with seeded(seed, torch.float32):
+                make().save_pretrained(aside / folder)
+        write_checksums(aside)
+        load(aside)
+    return out

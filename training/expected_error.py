@@ -1,0 +1,199 @@
+"""Stage 4: the network that expects a checkpoint's errors, ``python -m training.expected_error --out runs/error``.
+
+The checkpoint predicts rendered pictures that were given the faults of photographs; the network learns where these maps
+are wrong, from what it will be given later: the image prior's features, the map, and the spread of its members or none.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from marigold_core import load
+from marigold_core.checkpoints.layout import ERROR
+from marigold_core.errors import MarigoldError
+from marigold_core.images.colormaps import depth_to_rgb, uncertainty_to_rgb
+from marigold_core.images.photo import Photo
+from marigold_core.pipeline.expected_error import ErrorNetwork, grid_of
+from marigold_core.pipeline.modalities import Depth
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.prediction import Prediction
+from marigold_core.settings import ResolvedSettings, Settings
+from marigold_core.storage import replacing
+from training.data.augmentation import photographic
+from training.data.random_streams import stream
+from training.data.sets.sample import Sample
+from training.engine.addition import MAPS, SHOWN, Addition, Task
+from training.engine.command import run
+from training.engine.figures import FigureCallback
+from training.engine.loop import Losses, run_loop
+from training.recipe import ExpectedErrorRecipe
+from training.scoring.alignment import align
+from training.scoring.plots import draw_sheet
+from training.scoring.protocols import choose_protocol
+from training.start import find_start
+
+STEPS, MEMBERS = 4, 4  # of a prediction that is learned from
+NUMBERS_EACH = 90_000  # float16 of a picture, about: its features
+KNOWN_FROM = 0.5  # share of the pixels of a cell whose depth is known, from which it counts
+LARGEST = 50.0  # times what was expected: an error that is larger counts as much
+FLIPPED = 0.5  # share of pictures that are mirrored
+
+
+@dataclass(frozen=True)
+class Errors:
+    """A batch of predictions, the finest features being [B, C, h, w]; all maps are [B, 1, 2 h, 2 w]."""
+
+    features: tuple[Tensor, ...]
+    depth: Tensor  # in [0, 1]
+    spread: Tensor  # of the members
+    error: Tensor  # after the best scale and shift, in the units of depth
+    counts: Tensor  # 1 where the error is known, else 0
+    is_known: Tensor  # [B, 1, 1, 1]: whether the network is shown the spread
+    names: tuple[str, ...] = ()  # for the loop's messages; there would be too many
+
+    def to(self, device: torch.device) -> "Errors":
+        """Move it to another device."""
+        maps = self.depth, self.spread, self.error, self.counts, self.is_known
+        depth, spread, error, counts, is_known = (one.to(device) for one in maps)
+        return Errors(tuple(one.to(device) for one in self.features), depth, spread, error, counts, is_known)
+
+
+class Batches:
+    """Training batches: predictions of pictures of one size, a function of (seed, step)."""
+
+    def __init__(self, recipe: ExpectedErrorRecipe, numbers: Sequence[int], folder: Path) -> None:
+        self.recipe, self.numbers, self.folder = recipe, numbers, folder
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for number in numbers[SHOWN:]:
+            with safe_open(self._path(number), "pt") as file:
+                sizes.setdefault(tuple(file.get_slice("00").get_shape()), []).append(number)
+        self._of_size = list(sizes.values())
+
+    def __call__(self, steps: range) -> Iterator[Errors]:
+        """Yield the batches of some steps."""
+        for step in steps:
+            rng = np.random.default_rng([self.recipe.seed, step])
+            counts = np.array([len(numbers) for numbers in self._of_size])
+            alike = self._of_size[rng.choice(len(counts), p=counts / counts.sum())]
+            found = [self.read(number) for number in rng.choice(alike, self.recipe.batch_size)]
+            found = [[one.flip(-1) for one in read] if rng.random() < FLIPPED else read for read in found]
+            *features, depth, spread, error, counts = (torch.stack(parts) for parts in zip(*found, strict=True))
+            is_known = torch.from_numpy(rng.random((len(found), 1, 1, 1)) >= self.recipe.alone).float()
+            yield Errors(tuple(features), depth, spread, error, counts, is_known)
+
+    def read(self, number: int) -> list[Tensor]:
+        """Read features, map, spread, error and where that is known, each [C, H, W], in the order of ``Errors``."""
+        found = load_file(self._path(number))
+        return [found[place].float() for place in sorted(found)]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+
+def predict_errors(run: Addition) -> None:
+    """Let the checkpoint predict pictures -> ``maps/NUMBER.safetensors``; what is there is kept.
+
+    Raises: MarigoldError when that was made otherwise, or the start has no image prior.
+    """
+    for pipeline, number, target in run.missing(".safetensors", 2 * NUMBERS_EACH):
+        if pipeline.prior is None:
+            raise MarigoldError("Errors are expected from an image prior's features, and the start has none.")
+        photo = torch.from_numpy(run.scenes[number].rgb.copy()).permute(2, 0, 1)[None].float() / 255
+        photo = photographic(photo, stream(run.recipe.seed, number))[0]
+        rgb = (photo.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        settings = Settings(num_inference_steps=STEPS, ensemble_size=MEMBERS, seed=number)
+        found = compare_with_truth(pipeline, pipeline(rgb, settings), run.scenes[number], run.scenes.kind)
+        with replacing(target) as aside:
+            save_file({f"{place:02d}": one.half().contiguous() for place, one in enumerate(found)}, aside)
+
+
+def compare_with_truth(pipeline: MarigoldPipeline, made: Prediction, sample: Sample, kind: str) -> list[Tensor]:
+    """Compare a prediction that kept its members with the truth -> what ``Batches.read`` reads."""
+    assert made.members is not None and isinstance(made.settings, ResolvedSettings)
+    features = pipeline.photo_features(Photo(made.photo, None, None), made.settings.processing_resolution)
+    values, spread = Depth().fuse(torch.from_numpy(made.members.astype(np.float32))[:, None])
+    counted = choose_protocol(kind).counted(sample.depth_m)
+    error, slope = np.zeros_like(made.values), 0.0
+    if counted.any() and np.ptp(made.values[counted]) > 0:
+        aligned_m = align(made.values, sample.depth_m, counted)
+        low, high = made.values.argmin(), made.values.argmax()
+        slope = float((aligned_m.flat[high] - aligned_m.flat[low]) / np.ptp(made.values))
+    if slope > 0:
+        error = np.where(counted, np.abs(aligned_m - np.where(counted, sample.depth_m, 0)), 0) / slope
+    size = grid_of(features)
+    known = F.adaptive_avg_pool2d(torch.from_numpy(counted & (slope > 0))[None].float(), size)
+    error = F.adaptive_avg_pool2d(torch.from_numpy(error)[None].float(), size) / known.clamp_min(1e-6)
+    maps = (F.adaptive_avg_pool2d(one[0], size) for one in (values.clamp(0, 1), spread))
+    return [*(one[0].float() for one in features), *maps, error, (known >= KNOWN_FROM).float()]
+
+
+def error_losses(network: nn.Module, batch: Errors) -> Losses:
+    """Score expectations as the scale of a Laplace distribution of errors: its negative log likelihood."""
+    expected = network(batch.features, batch.depth, batch.spread, batch.is_known)
+    each = (batch.error * (-expected).exp()).clamp_max(LARGEST) + expected
+    share = batch.counts.sum().clamp_min(1)
+    means = {
+        name: ((one * batch.counts).sum() / share).detach()
+        for name, one in (("error", batch.error), ("expected", expected.exp()))
+    }
+    return {"loss": (each * batch.counts).sum() / share, **means}
+
+
+@torch.inference_mode()
+def draw_errors(network: ErrorNetwork, batches: Batches, run: Addition, step: int, path: Path) -> None:
+    """Draw photo, map, and its error as it is and as expected -> a PNG at ``path``.
+
+    Raises: ExportError when it cannot be written.
+    """
+    rows: list[tuple[str, tuple[np.ndarray, ...]]] = []
+    for number in batches.numbers[:SHOWN]:
+        *features, depth, spread, error, _ = (one[None].to(network.device) for one in batches.read(number))
+        photo = run.scenes[number].rgb
+        maps = (depth, error, *(network.expected(tuple(features), depth, one) for one in (None, spread)))
+        shown, *errors = (F.interpolate(one, photo.shape[:2], mode="bilinear")[0, 0].cpu().numpy() for one in maps)
+        top = float(np.percentile(errors[0], 98)) or 1.0
+        rows.append((f"picture {number}", (photo, depth_to_rgb(shown), *(uncertainty_to_rgb(e, top) for e in errors))))
+    columns = ("photo", "predicted", "error", "expected, 1 member", f"expected, {MEMBERS} members")
+    draw_sheet(f"pictures that no step trains on, after step {step}", columns, rows, path)
+
+
+def train_expected_error(task: Task, recipe: ExpectedErrorRecipe) -> Path:
+    """Predict the pictures, then train the network on the errors -> the newest checkpoint of the run.
+
+    Raises: MarigoldError for unusable starts or data, and what ``loop.run_loop`` raises.
+    """
+    run = Addition(task, recipe, find_start(task.start_from), ERROR)
+    predict_errors(run)
+    batches = Batches(recipe, run.numbers, task.out / MAPS)
+    channels = [len(one) for one in batches.read(run.numbers[0])[:-4]]
+    settings, device = run.begin(lambda: ErrorNetwork(channels, recipe.width)), run.accelerator.device
+    network = ErrorNetwork.from_pretrained(settings.base / ERROR).train().to(device)
+
+    def loss(network: nn.Module, step: int, batch: Errors) -> Losses:
+        return error_losses(network, batch.to(device))
+
+    def draw(network: ModelMixin, step: int, path: Path) -> None:
+        draw_errors(cast(ErrorNetwork, network), batches, run, step, path)
+
+    figures = FigureCallback(recipe, task.out, draw)
+    folder = run_loop(network, loss, batches, recipe, settings, run.accelerator, callback=figures, minutes=task.minutes)
+    load(folder)  # checks that the folder is complete
+    return folder
+
+
+def main(task: Task, recipe: ExpectedErrorRecipe = ExpectedErrorRecipe()) -> None:  # noqa: B008 (frozen)
+    """Train the network that expects a checkpoint's errors; the same command resumes a run that was stopped."""
+    print(train_expected_error(task, recipe))
+
+
+if __name__ == "__main__":
+    run(main, "python -m training.expected_error")

@@ -94,6 +94,11 @@ class Prediction:
         return self.uncertainty is not None
 
     @property
+    def spread(self) -> np.ndarray | None:
+        """The uncertainty where it is the spread of the members, which is that of a place beside its neighbours."""
+        return self.uncertainty if self.uncertainty_measure == "spread" else None
+
+    @property
     def uncertainty_meaning(self) -> str:
         """What the uncertainty is, in a line that files carry."""
         return _SPREADS[self.modality] if self.uncertainty_measure == "spread" else _EXPECTED

@@ -29,7 +29,7 @@ PLACES = {
     "diffusers": {"pipeline", "training"},
     "transformers": {"pipeline", "training"},
     "tokenizers": {"training"},
-    "safetensors": {"storage", "checkpoints", "training"},
+    "safetensors": {"storage", "checkpoints", "pipeline", "training"},
     "moderngl": {"training"},
     "huggingface_hub": {"checkpoints", "training"},
     "trimesh": {"geometry", "files", "training"},

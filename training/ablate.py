@@ -27,7 +27,7 @@ from diffusers import DDIMScheduler
 
 from marigold_core import load, storage
 from marigold_core.errors import MarigoldError
-from marigold_core.pipeline.convergence import convergence_curve
+from marigold_core.pipeline.convergence import mean_spread
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.storage import write_json
 from training import label as label_command
@@ -316,7 +316,7 @@ def _score_picture(pipeline: MarigoldPipeline, a_set: DepthSet, number: int, opt
         alone = replace(cell.prediction, uncertainty=None)  # rank correlations would cost more than the prediction
         found = compare(alone, sample.depth_m, protocol).row
         row = {name: found[name] for name in KEPT if not math.isnan(found.get(name, math.nan))}
-        spread = convergence_curve(cell.prediction)[-1].uncertainty
+        spread = mean_spread(cell.prediction)
         if spread is not None:
             row["spread"] = spread
         used = cell.settings

@@ -279,7 +279,7 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         raise CalibrationError(
             "The shift of this map is known already; give a known depth or length, which determine its scale."
         )
-    space, spread = _affine_space(prediction), prediction.uncertainty
+    space, spread, doubt = _affine_space(prediction), prediction.spread, prediction.uncertainty
     fov_x_deg = hints.fov_x_deg or prediction.fov_x_deg
     known = prediction.known_values
     equations = _equations(hints, EquationBuilder(known, spread, fov_x_deg, prediction.photo_size))
@@ -296,7 +296,7 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         "kind": hints.kind,
         "space": "depth",
         "values": depth.astype(np.float32),
-        "uncertainty": None if spread is None else (np.abs(slope * scale) * spread).astype(np.float32),
+        "uncertainty": None if doubt is None else (np.abs(slope * scale) * doubt).astype(np.float32),
         "fov_x_deg": fov_x_deg,
         "members": None,  # those of the model, each with a scale and shift of its own
     }
@@ -467,7 +467,7 @@ def distance_m(
     if (int(a[0]), int(a[1])) == (int(b[0]), int(b[1])):
         return Distance(0.0, 0.0)
     fov_x_deg = fov_x_deg or prediction.fov_x_deg
-    builder = EquationBuilder(prediction.known_values, prediction.uncertainty, fov_x_deg, prediction.photo_size)
+    builder = EquationBuilder(prediction.known_values, prediction.spread, fov_x_deg, prediction.photo_size)
     equation = builder.length(Length(*a, *b, metres=1.0))
     metres, _, by_depth = equation.evaluate("depth", np.array([1.0, 0.0]))
     variance = float(np.sum((by_depth * equation.noise) ** 2))

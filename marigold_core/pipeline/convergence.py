@@ -55,6 +55,14 @@ def convergence_curve(prediction: Prediction) -> list[ConvergencePoint]:
     return points
 
 
+def mean_spread(prediction: Prediction) -> float | None:
+    """Return the mean spread of a prediction's members, None below three or where none were kept."""
+    if prediction.spread is not None:
+        return float(prediction.spread.mean())
+    points = convergence_curve(prediction)
+    return points[-1].uncertainty if points else None
+
+
 def has_converged(points: Sequence[ConvergencePoint], below: float) -> bool:
     """Return whether, of ``MIN_MEMBERS`` or more, the last two each changed the map by less than ``below``."""
     last = [point.change for point in points[-CONSECUTIVE:]]

@@ -120,7 +120,7 @@ class PhotoTab:
         triggers = [controller.actions.run.click, controller.photo.upload]
         given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
         # Before the run: the browser begins with the second event of an upload when the first has ended.
-        on(controller.photo.upload, CurrentJob.make_way, [controller.current, controller.photo], None)
+        on(triggers, CurrentJob.make_way, [controller.current, controller.photo], None)
         first = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
         following = on(self.next.change, self.on_run, given, controller.outputs, MODEL)
         controller.jobs += [first, following]
@@ -128,17 +128,15 @@ class PhotoTab:
             part.listen()
         picks = [self.gallery.pictures.click, self.history.strip.click, self.given.use.click]
         on([controller.actions.stop.click, *picks], None, None, None, cancels=[*controller.jobs])
-        on(controller.actions.stop.click, CurrentJob.forget, controller.current, None)
         given: set[Component] = {controller.result, *controller.inputs}
-        controller.after(on(controller.photo.clear, controller.removed, given, controller.outputs))
+        endings = [controller.actions.stop.click, controller.photo.clear]
+        controller.after(on(endings, controller.end, given, controller.outputs))
         for job in controller.jobs:
             controller.after(job)
-            # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
-            stopped = job.failure(controller.stopped, given, controller.outputs, **LIGHT, **QUIET)
-            controller.after(stopped)
-            if job in (first, following):  # until it has ended, the browser skips a photo that is added
-                for ended in (job.success, stopped.then):
-                    ended(self.on_ended, [controller.photo, controller.current], self.next, **LIGHT, **QUIET)
+            controller.after(job.failure(lambda: None, None, None, **LIGHT, **QUIET))  # it may have had members
+        for job in (first, following):
+            for ended in (job.success, job.failure):  # until then the browser skips what asks for a run
+                ended(self.on_ended, [controller.photo, controller.current], self.next, **LIGHT, **QUIET)
         self.inputs.follow_checkpoint(page)
         self.runtime.connect(page, self.inputs)
         loaded = on(page.load, self.history.on_load, self.history.browser, [self.history.runs, self.history.strip])

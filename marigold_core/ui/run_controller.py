@@ -74,7 +74,6 @@ class CurrentJob:
     """The job that may change the page, the newest one; it looks this up with every state and ends when it is not."""
 
     identity: object | None = None  # None: there is none, or something else was put on show since
-    closed: object | None = None  # the last one that Gradio closed
     photo: str | None = None  # the file of the newest job
     waiting: str | None = None  # a file that was added beside a job of another one, and that none has taken yet
 
@@ -268,9 +267,6 @@ class RunController:
                         break
                     result = update.get(self.result, result)
                     yield update
-        except GeneratorExit:
-            current.closed = identity
-            raise
         except gr.Error as error:
             if current.identity is identity:
                 current.identity = None
@@ -367,23 +363,13 @@ class RunController:
         stopping = EarlyStopping(events, job.settings.ensemble_size, job.threshold)
         return iter(stopping), stopping
 
-    def stopped(self, values: Values) -> Update:
-        """Make what a closed job had reached the result; without a member that is the one before it, if any.
+    def end(self, values: Values) -> Update:
+        """End the job, if there is one, and make what it had reached the result, or that of before it.
 
-        Gradio calls this after a job that failed too, which has already said why, and after one that made way. It may
-        do so late, when the next job runs already.
+        So do Stop, and whoever takes its photo out of the input; the next photo may be the same one.
         """
         current = values[self.current]
-        return self._end(values) if current.identity is current.closed else {self.status: NO_CHANGE}
-
-    def removed(self, values: Values) -> Update:
-        """End the job of a photo that was taken out of the input, as Stop does; the next photo may be the same one."""
-        values[self.current].forget()
-        return self._end(values)
-
-    def _end(self, values: Values) -> Update:
-        """End the job, if there is one."""
-        current = values[self.current]
+        current.forget()
         if current.identity is None:
             return {self.status: NO_CHANGE}
         current.identity = None

@@ -117,7 +117,7 @@ def test_plyfile_reads_points_normals_colours_and_uncertainty(depth: Prediction,
     np.testing.assert_array_equal(stack("red", "green", "blue"), depth.photo.reshape(-1, 3))
     assert depth.uncertainty is not None
     np.testing.assert_array_equal(points["uncertainty"], depth.uncertainty.ravel())
-    assert any("in the units of depth.npy" in comment for comment in content.comments)
+    assert any("in the units of the depth" in comment for comment in content.comments)
 
 
 # ------------------------------------------------------------------------------- files for programs

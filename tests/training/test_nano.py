@@ -24,6 +24,7 @@ SMALL = Sizes(
     autoencoder_steps=2,
     draft_steps=2,
     displacement_steps=2,
+    error_steps=2,
     coarse_steps=2,
     fine_steps=2,
     labelled=32,
@@ -91,7 +92,7 @@ def test_with_photographs_they_are_labelled_and_learned_from(tmp_path: Path) -> 
     out = tmp_path / "nano"
     published = make(out, SMALL, inputs)
     names = [stage.name for stage in stages(out, SMALL, inputs)]
-    last = ["fine", "labels", "fine_labels", "photographs", "mean", "displacement", "publish"]
+    last = ["fine", "labels", "fine_labels", "photographs", "mean", "displacement", "expected_error", "publish"]
     assert names[names.index("fine") :] == last
     assert len(open_set(f"pairs:{out / 'labels'}")) == 18  # two thirds
     fine, photographs, mean = (

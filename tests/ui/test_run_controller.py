@@ -145,22 +145,10 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
             following.close()
     key = values[controller.result]
     noted = replace(controller.service.prediction(key), note="The file holds several pictures.")
-    ended = controller.stopped({**values, controller.result: controller.service.keep(noted, key)})
+    ended = controller.end({**values, controller.result: controller.service.keep(noted, key)})
     assert shown_members(controller, ended) == 2
     assert "2 members. The file holds several pictures." in str(ended[controller.status])
     assert text.STOPPED_WITH.format(members="2 members") in str(ended[controller.status])
-
-
-def test_a_job_is_not_stopped_by_the_news_of_the_one_before_it(controller: RunController) -> None:
-    """Gradio says late that a job was closed, when the next one may run already."""
-    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
-    earlier = controller.reported(controller.run_job(job(5), values), values)
-    next(earlier)
-    earlier.close()
-    later = controller.reported(controller.run_job(job(3), values), values)
-    next(later)
-    assert controller.stopped(values) == {controller.status: NO_CHANGE}
-    assert shown_members(controller, list(later)[-1]) == 3
 
 
 def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(controller: RunController) -> None:
@@ -168,12 +156,12 @@ def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(contr
     following = controller.reported(controller.run_job(job(5), values), values)
     next(following)
     following.close()
-    assert controller.stopped(values)[controller.result] is None
+    assert controller.end(values)[controller.result] is None
     values |= controller.show_result(prediction(4), "", values)
     following = controller.reported(controller.run_job(job(5), values), values)
     values |= next(following)
     following.close()
-    assert shown_members(controller, controller.stopped(values)) == 4
+    assert shown_members(controller, controller.end(values)) == 4
 
 
 def test_what_is_picked_during_a_job_stays_and_ends_it(controller: RunController) -> None:
@@ -185,7 +173,7 @@ def test_what_is_picked_during_a_job_stays_and_ends_it(controller: RunController
             values |= controller.put_on_show(prediction(7), "Picked.", values)
     assert update == {controller.status: NO_CHANGE}  # which Gradio shows once more at the end
     assert shown_members(controller, values) == 7 and "Picked." in str(values[controller.status])
-    assert controller.stopped(values) == {controller.status: NO_CHANGE}  # which Gradio calls when it ends it first
+    assert controller.end(values) == {controller.status: NO_CHANGE}  # which Gradio calls when it ends it first
 
 
 def test_a_job_ends_when_another_one_begins_whether_or_not_it_fails_then(controller: RunController) -> None:
@@ -220,11 +208,11 @@ def test_a_photo_that_is_taken_out_ends_its_job_and_may_come_again_at_once(contr
     for update in following:
         values |= {widget: value for widget, value in update.items() if value is not NO_CHANGE}
         if update.get(controller.result) and shown_members(controller, update) == 2:
-            values |= controller.removed(values)
+            values |= controller.end(values)
     assert shown_members(controller, values) == 2
     assert text.STOPPED_WITH.format(members="2 members") in str(values[controller.status])
     assert values[controller.actions.run].constructor_args["interactive"]
-    assert controller.removed(values) == {controller.status: NO_CHANGE}  # a finished result stays
+    assert controller.end(values) == {controller.status: NO_CHANGE}  # a finished result stays
     values[controller.current].make_way("same.png")
     assert values[controller.current].take_waiting("same.png")
 
@@ -298,7 +286,7 @@ def test_any_other_failure_keeps_the_result_and_says_why(controller: RunControll
             values |= update
     assert shown_members(controller, values) == 2
     assert "Too much for one run." in str(values[controller.status])
-    assert controller.stopped(values) == {controller.status: NO_CHANGE}  # which Gradio calls after a failure as well
+    assert controller.end(values) == {controller.status: NO_CHANGE}  # which Gradio calls after a failure as well
 
 
 @pytest.mark.parametrize("chosen", [False, True])

@@ -105,8 +105,8 @@ def test_while_a_job_runs_nothing_asks_to_run_again(tmp_path: Path) -> None:
     }
     assert "this result has 1" in screen.on_open(values)[screen.note]  # also where more were chosen, then stopped
     current.identity = object()
-    assert "from the third member on" in screen.on_open(values)[screen.note]
-    assert "from the third member on" in screen.begin(values)[screen.note]
+    assert "comes with the members" in screen.on_open(values)[screen.note]
+    assert "comes with the members" in screen.begin(values)[screen.note]
     kept = replace(planted(noisy(3)), uncertainty=np.zeros(SIZE, np.float32))
     assert screen.note not in screen.begin({**values, controller.result: service.keep(kept)})
     service.close()

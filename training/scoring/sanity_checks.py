@@ -8,7 +8,7 @@ import numpy as np
 from marigold_core import Prediction, Settings
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import load_rgb
-from marigold_core.pipeline.convergence import convergence_curve
+from marigold_core.pipeline.convergence import mean_spread
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.sets.sample import Sample
 from training.scoring.metrics import correlation
@@ -85,7 +85,7 @@ class SanityChecks:
             load_rgb(path), steps=[FEW_STEPS, MORE_STEPS], sizes=[1, MEMBERS], seeds=[self.settings.seed]
         )
         made = {(cell.settings.num_inference_steps, cell.settings.ensemble_size): cell.prediction for cell in cells}
-        spread = convergence_curve(made[MORE_STEPS, MEMBERS])[-1].uncertainty
+        spread = mean_spread(made[MORE_STEPS, MEMBERS])
         assert spread is not None  # there are four members
         self.found["spread"].append(spread)
         difference = np.abs(made[FEW_STEPS, 1].values - made[MORE_STEPS, 1].values)

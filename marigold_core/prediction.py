@@ -95,7 +95,7 @@ class Prediction:
 
     @property
     def spread(self) -> np.ndarray | None:
-        """The uncertainty where it is the spread of the members, which is that of a place beside its neighbours."""
+        """The uncertainty where it is the spread of the members; None where an error is expected in its place."""
         return self.uncertainty if self.uncertainty_measure == "spread" else None
 
     @property

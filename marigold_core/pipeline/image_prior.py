@@ -90,7 +90,7 @@ class ImagePrior(ModelMixin, ConfigMixin):
         """Run the trunk on pictures [B, 3, H, W] -> the outputs of the tapped blocks as they are."""
         height, width = picture.shape[-2:]
         x = _resize(picture, round(height * self.enlarge), round(width * self.enlarge))
-        x = F.relu6(self.stem(x))
+        x = F.relu6(self.stem(x), inplace=True)
         found: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -195,11 +195,11 @@ class _Convolution(nn.Module):
     def __init__(self, given: int, out: int, kernel: int, stride: int, pads: tuple[int, int], groups: int = 1) -> None:
         super().__init__()
         before, after = pads
-        self.pad = (before, after, before, after)
-        self.conv = nn.Conv2d(given, out, kernel, stride, groups=groups)
+        self.pad = (before, after, before, after) if before != after else None  # a convolution pads alike without a copy
+        self.conv = nn.Conv2d(given, out, kernel, stride, 0 if self.pad else before, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.pad))
+        return self.conv(F.pad(x, self.pad) if self.pad else x)
 
 
 class _Bottleneck(nn.Module):
@@ -213,8 +213,8 @@ class _Bottleneck(nn.Module):
         self.adds = stride == 1 and given == out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.adds else y
 
 

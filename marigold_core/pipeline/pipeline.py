@@ -188,12 +188,12 @@ class MarigoldPipeline:
     @property
     def device(self) -> torch.device:
         """The device that holds the weights and runs the model."""
-        return self.unet.device
+        return next(self.unet.parameters()).device  # diffusers' own property looks at every layer each time
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the weights and of the network's computation."""
-        return self.unet.dtype
+        return next(self.unet.parameters()).dtype
 
     # ------------------------------------------------------------------------------- shared with training
 
@@ -576,12 +576,14 @@ class MarigoldPipeline:
     def photo_features(self, photo: Photo, resolution: int) -> Features:
         """Compute the image prior's features of a photo as it is, none without a prior; errors are expected from them.
 
-        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less.
+        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less; for depth they are
+        in float32, for errors the networks' type is as good (training/NOTES.md).
         """
         if self.prior is None:
             return ()
         x, _ = to_network(photo.pixels, resolution, self.factor)
-        return self.prior.trunk_features(x.to(self.device))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.prior.trunk_features(x.to(self.device, memory_format=torch.channels_last))
 
     def _conditions(self, photo: Photo, settings: ResolvedSettings) -> Conditions:
         """Return the conditions of a photo and its tiles; each is computed once, when it is first asked for."""

@@ -23,8 +23,6 @@ from training.start import find_start
 def average(sources: Sequence[str | Path], shares: Sequence[float], out: Path) -> Path:
     """Write the last of several checkpoints with the weighted mean of all their U-Nets -> ``out``.
 
-    Projections of a draft that a U-Net does not have count as zero, as which they begin; those that the last does not
-    have are left out.
     Raises: MarigoldError when shares or checkpoints do not fit together; ExportError when it cannot be written.
     """
     if len(shares) != len(sources) or len(sources) < 2 or min(shares) < 0 or sum(shares) <= 0:
@@ -39,10 +37,9 @@ def average(sources: Sequence[str | Path], shares: Sequence[float], out: Path) -
                 raise MarigoldError(f"{folder.name} has another autoencoder or image prior than {folders[-1].name}.")
         found = pipeline.unet.state_dict()
         for name in {**mean, **found}:
-            if name in mean and name in found and mean[name].shape == found[name].shape:
-                mean[name] += share / sum(shares) * found[name]
-            elif not name.startswith("draft_proj."):
+            if name not in mean or name not in found or mean[name].shape != found[name].shape:
                 raise MarigoldError(f"The U-Net of {folder.name} has other layers than that of {folders[-1].name}.")
+            mean[name] += share / sum(shares) * found[name]
     last.unet.load_state_dict(mean)
     with atomic_folder(out) as aside:
         checkpoints.link_parts(folders[-1], aside, "unet")
@@ -53,7 +50,7 @@ def average(sources: Sequence[str | Path], shares: Sequence[float], out: Path) -
 
 
 def main(sources: tyro.conf.Positional[tuple[str, ...]], shares: str, out: Path) -> None:
-    """Average the U-Nets of checkpoints; autoencoder, image prior and whether there is a draft are those of the last.
+    """Average the U-Nets of checkpoints; all other networks are those of the last.
 
     Args:
         sources: checkpoints or runs, of which the newest checkpoint is taken.

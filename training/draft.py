@@ -1,92 +1,147 @@
-"""Stage 2: a prior's draft decoder, ``python -m training.draft --start-from ... --latents ... --out runs/draft``.
+"""Stage 4: the network that drafts depth, ``python -m training.draft --start-from ... --data ... --out runs/draft``.
 
-It is trained as a plain regressor from the prior's stored features to the grey of the depth map, before the U-Net,
-which then takes its map as a further input.
+It learns, as a plain regressor, the depth maps of rendered pictures that were given the faults of photographs, from the
+image prior's features of them. Its map is averaged with that of the members.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
+import numpy as np
 import torch
-from torch import nn
+from diffusers import ModelMixin
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marigold_core import load
+from marigold_core.checkpoints.layout import DRAFT
 from marigold_core.errors import MarigoldError
-from marigold_core.pipeline.image_prior import ImagePrior
+from marigold_core.images.colormaps import depth_to_rgb
+from marigold_core.images.photo import Photo
+from marigold_core.pipeline.draft import DraftNetwork
+from marigold_core.pipeline.image_prior import Features, grid_of
 from marigold_core.pipeline.modalities import Depth
-from training.data.latent_cache import autoencoder_sha256, prior_sha256
-from training.data.loader import LoadedBatch, Loader
-from training.data.sampling import Latents, Plan
+from marigold_core.pipeline.pipeline import MarigoldPipeline
+from training.data.targets import which_count
+from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, faulty, store
 from training.engine.command import run
 from training.engine.figures import FigureCallback
-from training.engine.fingerprint import run_fingerprint
-from training.engine.loop import Losses, Run, run_loop
-from training.engine.processes import accelerator_for
-from training.prior import add_draft
-from training.recipe import DraftRecipe
+from training.engine.loop import Losses, run_loop
+from training.recipe import DraftRecipe, Framing
+from training.scoring.plots import draw_sheet
 from training.start import find_start
+
+FRAMING = Framing(far_m=80.0)  # the sky is the far plane
 
 
 @dataclass(frozen=True)
-class Task:
-    """What to train on and where, beside the recipe."""
+class Drafts:
+    """A batch of pictures, the finest features being [B, C, h, w]; maps are [B, 1, 2 h, 2 w]."""
 
-    start_from: str  # checkpoint with an image prior, or a run
-    out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
-    latents: tuple[Path, ...]  # folders of encoded pictures with features, from training.latents
-    minutes: float | None = None  # stop after this time
-    device: Literal["auto", "cpu"] = "auto"  # where to train
+    features: Features
+    grey: Tensor  # of the depth map, in [-1, 1]
+    known: Tensor  # share of a cell whose depth is known
+    names: tuple[str, ...] = ()  # for the loop's messages; there would be too many
+
+    def to(self, device: torch.device) -> "Drafts":
+        """Move it to another device."""
+        return Drafts(tuple(one.to(device) for one in self.features), self.grey.to(device), self.known.to(device))
+
+
+class Batches(Stored):
+    """Training batches: pictures of one size, a function of (seed, step)."""
+
+    def __call__(self, steps: range) -> Iterator[Drafts]:
+        """Yield the batches of some steps."""
+        for step in steps:
+            (*features, grey, known), _ = self.draw(step)
+            yield Drafts(tuple(features), grey, known)
+
+
+def compute_features(run: Addition) -> None:
+    """Compute features and the map to learn of pictures -> ``maps/NUMBER.safetensors``; what is there is kept.
+
+    Raises: MarigoldError when that was made otherwise, or the start has no image prior.
+    """
+    for pipeline, number, target in run.missing(".safetensors", 2 * NUMBERS_EACH):
+        if pipeline.prior is None:
+            raise MarigoldError("Depth is drafted from an image prior's features, and the start has none.")
+        photo = faulty(run.scenes[number], run.recipe.seed, number)
+        depth_m = torch.from_numpy(run.scenes[number].depth_m.copy())[None, None]
+        store(target, to_learn(pipeline, photo, depth_m, *which_count(depth_m, run.scenes, FRAMING)))
+
+
+def to_learn(
+    pipeline: MarigoldPipeline, photo: np.ndarray, depth_m: Tensor, measured: Tensor, known: Tensor
+) -> list[Tensor]:
+    """Compute features of a photo, and paint its depth [1, 1, H, W] in metres -> what ``Stored.read`` reads.
+
+    ``measured`` is what the near and the far plane are chosen from, ``known`` what counts (``targets.which_count``).
+    """
+    features = pipeline.photo_features(Photo(photo, None, None), pipeline.checkpoint.default_resolution)
+    grey = cast(Depth, pipeline.modality).to_vae(depth_m, measured)[:, :1]
+    if not (grey[measured] < 1).any():  # of one depth alone: it has no near and no far plane
+        known = torch.zeros_like(known)
+    size = grid_of(features)
+    share = F.adaptive_avg_pool2d(known.float(), size)
+    grey = F.adaptive_avg_pool2d(torch.where(known, grey, 0), size) / share.clamp_min(1e-6)
+    return [*(one[0].float() for one in features), grey[0], share[0]]
+
+
+def draft_losses(network: nn.Module, batch: Drafts, seed: int) -> Losses:
+    """Score pyramids by their absolute error in grey, where depth is known; ``seed`` chooses the features left out."""
+    with torch.random.fork_rng(devices=[batch.grey.device] if batch.grey.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        each = cast(DraftNetwork, network).each(batch.features)
+    error = ((each - batch.grey).abs() * batch.known).mean(dim=1)
+    return {"loss": error.sum() / batch.known.sum().clamp_min(1), "usable": batch.known.mean()}
+
+
+@torch.inference_mode()
+def draw_drafts(network: DraftNetwork, batches: Batches, run: Addition, step: int, path: Path) -> None:
+    """Draw photo, depth map and draft -> a PNG at ``path``. Raises: ExportError when it cannot be written."""
+    rows: list[tuple[str, tuple[np.ndarray, ...]]] = []
+    for number in batches.numbers[:SHOWN]:
+        *features, grey, _ = (one[None].to(network.device) for one in batches.read(number))
+        photo = run.scenes[number].rgb
+        maps = (F.interpolate(one, photo.shape[:2], mode="bilinear") for one in (grey, network(tuple(features))))
+        shown = (depth_to_rgb(((one[0, 0] + 1) / 2).clamp(0, 1).cpu().numpy()) for one in maps)
+        rows.append((f"picture {number}", (photo, *shown)))
+    draw_sheet(f"pictures that no step trains on, after step {step}", ("photo", "depth", "draft"), rows, path)
 
 
 def train_draft(task: Task, recipe: DraftRecipe) -> Path:
-    """Train the draft decoder of a checkpoint that is given one -> the newest checkpoint of the run.
+    """Compute the pictures' features, then train the network on them -> the newest checkpoint of the run.
 
-    The loss is the absolute error of the grey in each latent cell whose depth is known.
-    Raises: MarigoldError for unusable starts or latents, and what ``loop.run_loop`` raises.
+    Raises: MarigoldError for unusable starts or data, and what ``loop.run_loop`` raises.
     """
-    accelerator = accelerator_for(recipe, task.device)
-    if accelerator.num_processes > 1:
-        raise MarigoldError("The draft decoder is small and is trained by one process; start it without a launcher.")
-    base = task.out / "start"
-    if not base.exists():
-        add_draft(find_start(task.start_from), base, recipe.width, recipe.seed)
-    pipeline = load(base, device=str(accelerator.device), dtype="float32")
-    prior = cast(ImagePrior, pipeline.prior)
-    if not isinstance(pipeline.modality, Depth):
-        raise MarigoldError(f"A draft is one of depth, and the start predicts {pipeline.modality.name}.")
-    sources = [Latents(folder) for folder in task.latents]
-    for latents in sources:
-        latents.check(autoencoder_sha256(pipeline), prior_sha256(pipeline), pipeline.modality)
-        batch = latents.read([0], (0,))
-        if batch.grey is None or not batch.features:
-            raise MarigoldError(
-                f"{latents.label} has no features or no greys to train a draft on; encode the pictures again with: "
-                "python -m training.latents --checkpoint START"
-            )
-    plan = Plan(sources, recipe.batch_size, recipe.shares, recipe.seed)
-    assert prior.draft is not None
-    prior.draft.requires_grad_(True)
+    run = Addition(task, recipe, find_start(task.start_from), DRAFT)
+    compute_features(run)
+    batches = Batches(recipe, run.numbers, task.out / MAPS)
+    channels = [len(one) for one in batches.read(run.numbers[0])[:-2]]
 
-    def loss(network: nn.Module, step: int, delivery: LoadedBatch) -> Losses:
-        batch = delivery.batch
-        with torch.random.fork_rng(devices=[prior.device] if prior.device.type == "cuda" else []):
-            torch.manual_seed(recipe.seed * 1_000_003 + step)
-            seen = tuple(F.dropout2d(found.to(prior.device), recipe.feature_dropout) for found in batch.features)
-        *_, guess = cast(ImagePrior, network).with_draft(seen)
-        grey, valid = (cast(torch.Tensor, part).to(guess.device) for part in (batch.grey, batch.valid))
-        error = (F.interpolate(guess.float(), grey.shape[-2:], mode="bilinear", align_corners=False) - grey).abs()
-        return {"loss": (error * valid).sum() / valid.sum().clamp_min(1), "usable": valid.float().mean()}
+    def make() -> DraftNetwork:
+        return DraftNetwork(channels, recipe.width, recipe.pyramids, recipe.feature_dropout)
 
-    data = [source.fingerprint() for source in sources]
-    fingerprint = run_fingerprint(recipe, load(base).checkpoint.sha256, data, accelerator.device.type)
-    settings, figures = Run(task.out, base, "prior", fingerprint), FigureCallback(recipe, task.out)
-    return run_loop(prior, loss, Loader(plan), recipe, settings, accelerator, callback=figures, minutes=task.minutes)
+    settings, device = run.begin(make), run.accelerator.device
+    network = DraftNetwork.from_pretrained(settings.base / DRAFT).train().to(device)
+
+    def loss(network: nn.Module, step: int, batch: Drafts) -> Losses:
+        return draft_losses(network, batch.to(device), recipe.seed * 1_000_003 + step)
+
+    def draw(network: ModelMixin, step: int, path: Path) -> None:
+        draw_drafts(cast(DraftNetwork, network), batches, run, step, path)
+
+    figures = FigureCallback(recipe, task.out, draw)
+    folder = run_loop(network, loss, batches, recipe, settings, run.accelerator, callback=figures, minutes=task.minutes)
+    load(folder)  # checks that the folder is complete
+    return folder
 
 
 def main(task: Task, recipe: DraftRecipe = DraftRecipe()) -> None:  # noqa: B008 (frozen)
-    """Train a draft decoder on the features of an image prior; the same command resumes a run that was stopped."""
+    """Train the network that drafts depth; the same command resumes a run that was stopped."""
     print(train_draft(task, recipe))
 
 

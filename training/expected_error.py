@@ -4,7 +4,7 @@ The checkpoint predicts rendered pictures that were given the faults of photogra
 are wrong, from what it will be given later: the image prior's features, the map, and the spread of its members or none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,8 +12,6 @@ from typing import cast
 import numpy as np
 import torch
 from diffusers import ModelMixin
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,16 +20,14 @@ from marigold_core.checkpoints.layout import ERROR
 from marigold_core.errors import MarigoldError
 from marigold_core.images.colormaps import depth_to_rgb, uncertainty_to_rgb
 from marigold_core.images.photo import Photo
-from marigold_core.pipeline.expected_error import ErrorNetwork, grid_of
+from marigold_core.pipeline.expected_error import ErrorNetwork
+from marigold_core.pipeline.image_prior import grid_of
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ResolvedSettings, Settings
-from marigold_core.storage import replacing
-from training.data.augmentation import photographic
-from training.data.random_streams import stream
 from training.data.sets.sample import Sample
-from training.engine.addition import MAPS, SHOWN, Addition, Task
+from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, faulty, store
 from training.engine.command import run
 from training.engine.figures import FigureCallback
 from training.engine.loop import Losses, run_loop
@@ -42,10 +38,8 @@ from training.scoring.protocols import choose_protocol
 from training.start import find_start
 
 STEPS, MEMBERS = 4, 4  # of a prediction that is learned from
-NUMBERS_EACH = 90_000  # float16 of a picture, about: its features
 KNOWN_FROM = 0.5  # share of the pixels of a cell whose depth is known, from which it counts
 LARGEST = 50.0  # times what was expected: an error that is larger counts as much
-FLIPPED = 0.5  # share of pictures that are mirrored
 
 
 @dataclass(frozen=True)
@@ -67,36 +61,17 @@ class Errors:
         return Errors(tuple(one.to(device) for one in self.features), depth, spread, error, counts, is_known)
 
 
-class Batches:
+class Batches(Stored):
     """Training batches: predictions of pictures of one size, a function of (seed, step)."""
 
-    def __init__(self, recipe: ExpectedErrorRecipe, numbers: Sequence[int], folder: Path) -> None:
-        self.recipe, self.numbers, self.folder = recipe, numbers, folder
-        sizes: dict[tuple[int, ...], list[int]] = {}
-        for number in numbers[SHOWN:]:
-            with safe_open(self._path(number), "pt") as file:
-                sizes.setdefault(tuple(file.get_slice("00").get_shape()), []).append(number)
-        self._of_size = list(sizes.values())
+    recipe: ExpectedErrorRecipe
 
     def __call__(self, steps: range) -> Iterator[Errors]:
         """Yield the batches of some steps."""
         for step in steps:
-            rng = np.random.default_rng([self.recipe.seed, step])
-            counts = np.array([len(numbers) for numbers in self._of_size])
-            alike = self._of_size[rng.choice(len(counts), p=counts / counts.sum())]
-            found = [self.read(number) for number in rng.choice(alike, self.recipe.batch_size)]
-            found = [[one.flip(-1) for one in read] if rng.random() < FLIPPED else read for read in found]
-            *features, depth, spread, error, counts = (torch.stack(parts) for parts in zip(*found, strict=True))
-            is_known = torch.from_numpy(rng.random((len(found), 1, 1, 1)) >= self.recipe.alone).float()
+            (*features, depth, spread, error, counts), rng = self.draw(step)
+            is_known = torch.from_numpy(rng.random((len(depth), 1, 1, 1)) >= self.recipe.alone).float()
             yield Errors(tuple(features), depth, spread, error, counts, is_known)
-
-    def read(self, number: int) -> list[Tensor]:
-        """Read features, map, spread, error and where that is known, each [C, H, W], in the order of ``Errors``."""
-        found = load_file(self._path(number))
-        return [found[place].float() for place in sorted(found)]
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.safetensors"
 
 
 def predict_errors(run: Addition) -> None:
@@ -107,20 +82,16 @@ def predict_errors(run: Addition) -> None:
     for pipeline, number, target in run.missing(".safetensors", 2 * NUMBERS_EACH):
         if pipeline.prior is None:
             raise MarigoldError("Errors are expected from an image prior's features, and the start has none.")
-        photo = torch.from_numpy(run.scenes[number].rgb.copy()).permute(2, 0, 1)[None].float() / 255
-        photo = photographic(photo, stream(run.recipe.seed, number))[0]
-        rgb = (photo.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        rgb = faulty(run.scenes[number], run.recipe.seed, number)
         settings = Settings(num_inference_steps=STEPS, ensemble_size=MEMBERS, seed=number)
-        found = compare_with_truth(pipeline, pipeline(rgb, settings), run.scenes[number], run.scenes.kind)
-        with replacing(target) as aside:
-            save_file({f"{place:02d}": one.half().contiguous() for place, one in enumerate(found)}, aside)
+        store(target, compare_with_truth(pipeline, pipeline(rgb, settings), run.scenes[number], run.scenes.kind))
 
 
 def compare_with_truth(pipeline: MarigoldPipeline, made: Prediction, sample: Sample, kind: str) -> list[Tensor]:
     """Compare a prediction that kept its members with the truth -> what ``Batches.read`` reads."""
     assert made.members is not None and isinstance(made.settings, ResolvedSettings)
     features = pipeline.photo_features(Photo(made.photo, None, None), made.settings.processing_resolution)
-    values, spread = Depth().fuse(torch.from_numpy(made.members.astype(np.float32))[:, None])
+    _, spread = Depth().fuse(torch.from_numpy(made.members.astype(np.float32))[:, None])
     counted = choose_protocol(kind).counted(sample.depth_m)
     error, slope = np.zeros_like(made.values), 0.0
     if counted.any() and np.ptp(made.values[counted]) > 0:
@@ -132,7 +103,8 @@ def compare_with_truth(pipeline: MarigoldPipeline, made: Prediction, sample: Sam
     size = grid_of(features)
     known = F.adaptive_avg_pool2d(torch.from_numpy(counted & (slope > 0))[None].float(), size)
     error = F.adaptive_avg_pool2d(torch.from_numpy(error)[None].float(), size) / known.clamp_min(1e-6)
-    maps = (F.adaptive_avg_pool2d(one[0], size) for one in (values.clamp(0, 1), spread))
+    values = torch.from_numpy(made.values)[None, None]
+    maps = (F.adaptive_avg_pool2d(one[0], size) for one in (values, spread))
     return [*(one[0].float() for one in features), *maps, error, (known >= KNOWN_FROM).float()]
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from marigold_core import load
 from marigold_core.ensemble import align_affine
 from marigold_core.errors import MarigoldError
-from marigold_core.images.photo import Photo, load_photo
+from marigold_core.images.photo import Photo, load_photo, network_size
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.outlines import follow_outlines
 from marigold_core.pipeline.pipeline import MarigoldPipeline
@@ -58,24 +58,20 @@ class Labelling(Frozen):
 
 @torch.inference_mode()
 def draft_map(pipeline: MarigoldPipeline, photo: Photo, view: View) -> torch.Tensor:
-    """Read depth off the draft that a checkpoint's prior makes of a photo in a view -> [1, 1, PH, PW] of the photo.
+    """Read depth off what a checkpoint drafts of a photo in a view -> [1, 1, PH, PW] of the photo.
 
-    Raises: MarigoldError when the checkpoint has no draft.
+    Raises: MarigoldError when the checkpoint drafts nothing.
     """
-    if pipeline.prior is None or not _makes_draft(pipeline):
-        raise MarigoldError(f"{pipeline.checkpoint.name} makes no draft: run training.draft first.")
-    condition = pipeline.encode_photo(photo, pipeline.checkpoint.default_resolution, view)
     depth = pipeline.modality
-    if not isinstance(depth, Depth):
-        raise MarigoldError(f"{pipeline.checkpoint.name} predicts {depth.name}: give checkpoints of depth.")
-    height, width = (side * pipeline.factor for side in condition.latent.shape[-2:])
-    grey = F.interpolate(condition.features[-1].float(), (height, width), mode="bilinear", align_corners=False)
-    values = depth.read(grey)[..., : condition.size[0], : condition.size[1]]
-    return depth.resize(depth.mirror(values) if view.mirrored else values, condition.photo_size).cpu()
-
-
-def _makes_draft(pipeline: MarigoldPipeline) -> bool:
-    return pipeline.prior is not None and pipeline.prior.draft is not None
+    if pipeline.draft is None or not isinstance(depth, Depth):
+        raise MarigoldError(f"{pipeline.checkpoint.name} makes no draft: run training.draft first.")
+    height, width = photo.pixels.shape[:2]
+    resolution = pipeline.checkpoint.default_resolution
+    seen = Photo(view.pixels(photo.pixels), None, None)
+    features = pipeline.photo_features(seen, view.resolution(resolution, (height, width)))
+    values = depth.read(pipeline.draft(tuple(one.float() for one in features)))
+    values = depth.mirror(values) if view.mirrored else values
+    return depth.resize(values, network_size(height, width, resolution)).cpu()
 
 
 def guess(pipelines: Sequence[MarigoldPipeline], photo: Photo, how: Labelling, seed: int) -> tuple[np.ndarray, float]:
@@ -87,7 +83,7 @@ def guess(pipelines: Sequence[MarigoldPipeline], photo: Photo, how: Labelling, s
     members: list[torch.Tensor] = []
     drafts: list[torch.Tensor] = []
     for pipeline in pipelines:
-        if _makes_draft(pipeline):
+        if pipeline.draft is not None:
             drafts += [draft_map(pipeline, photo, view) for view in VIEWS[VIEWED][::-1][: how.members]]
         found = cast(np.ndarray, pipeline(photo, settings).members)  # [E, PH, PW]
         members += torch.from_numpy(found.astype(np.float32)).unsqueeze(1).split(1)

@@ -217,7 +217,7 @@ def _stored_bytes(framed: _Framed, pipeline: MarigoldPipeline) -> float:
     if not counts:
         return 0
     _, height, width = counts[0]
-    features = pipeline.features(torch.zeros(1, 4, height, width, device=pipeline.device), draft=False)
+    features = pipeline.features(torch.zeros(1, 4, height, width, device=pipeline.device))
     grey = 2 * isinstance(pipeline.modality, Depth)
     a_cell = 2 * 4 * 2 + grey + 1 + 2 * sum(part.numel() for part in features) / (height * width)
     return sum(count * height * width for count, height, width in counts) * a_cell
@@ -245,7 +245,7 @@ def encode(pipeline: MarigoldPipeline, batch: Batch, precision: Precision) -> di
                 )
             arrays[name] = latent.cpu().numpy()
             if name == "image":
-                features = pipeline.features(latent.float(), draft=False)
+                features = pipeline.features(latent.float())
                 arrays |= {f"features_{number}": found.half().cpu().numpy() for number, found in enumerate(features)}
     return arrays
 

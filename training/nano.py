@@ -137,6 +137,11 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
         words = ("--recipe", "nano", "--start-from", source, "--out", out / name, *device, "--steps", steps)
         return Stage(name, train.main, (*words, "--cooldown-steps", cooldown, *more), steps, presets=recipe.PRESETS)
 
+    def added(name: str, main: Callable[..., object], source: Path, pictures: int, steps: int) -> Stage:
+        words = ("--start-from", source, "--data", out / "scenes", "--out", out / name, *device)
+        words += ("--pictures", min(sizes.scenes, pictures), "--steps", steps, "--cooldown-steps", steps * 9 // 10)
+        return Stage(name, main, (*words, "--seed", seed), steps)
+
     coarse, fine = ((out / f"{kind}_scenes", out / f"{kind}_streets") for kind in ("coarse", "fine"))
     own = ("--timestep-power", 1, "--picture-weight", 0.5, "--own-estimate")
     made = [
@@ -160,15 +165,8 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
         encoded("coarse_streets", "streets", sizes.coarse_px, 0.05, seed + 1),
         encoded("fine_scenes", "scenes", sizes.fine_px, 0.08, seed + 2),
         encoded("fine_streets", "streets", sizes.fine_px * 7 // 8, 0.05, seed + 3),
-        Stage(
-            "draft",
-            draft.main,
-            ("--start-from", out / "start", "--latents", *fine, "--out", out / "draft", *device)
-            + ("--steps", sizes.draft_steps, "--cooldown-steps", sizes.draft_steps * 3 // 4, "--seed", seed),
-            sizes.draft_steps,
-        ),
         trained(
-            *("coarse", out / "draft", sizes.coarse_steps, sizes.coarse_steps // 8 + 1, "--latents", *coarse),
+            *("coarse", out / "start", sizes.coarse_steps, sizes.coarse_steps // 8 + 1, "--latents", *coarse),
             *("--lr", 7e-4, "--image-noise", 0.6, "--shares", "0.7,0.3", "--seed", seed),
         ),
         trained(
@@ -177,37 +175,35 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
             *("--shares", "0.7,0.3", *own, 0.8, "--seed", seed + 1),
         ),
     ]
-    result = out / "fine"
+    result = out / "draft"
+    made.append(added("draft", draft.main, out / "fine", 4096, sizes.draft_steps))
     if inputs.photos:
         result = out / "mean"
         made += [
             Stage(
                 "labels",
                 label.main,
-                (out / "fine", "--photos", inputs.photos, "--out", out / "labels", "--limit", sizes.labelled)
+                (out / "draft", "--photos", inputs.photos, "--out", out / "labels", "--limit", sizes.labelled)
                 + ("--seed", seed),
             ),
             encoded("fine_labels", "labels", sizes.fine_px, 0.05, seed + 4),
             trained(
-                *("photographs", out / "fine", sizes.photo_steps, sizes.photo_steps * 9 // 10),
+                *("photographs", out / "draft", sizes.photo_steps, sizes.photo_steps * 9 // 10),
                 *("--latents", *fine, out / "fine_labels", "--shares", "0.46,0.28,0.26"),
                 *("--lr", 2e-4, "--ema-decay", 0.98, *own, 0.6, "--seed", seed + 2),
             ),
             Stage(
                 "mean",
                 average.main,
-                (out / "fine", out / "photographs", "--shares", "0.25,0.75", "--out", result),
+                (out / "draft", out / "photographs", "--shares", "0.25,0.75", "--out", result),
                 whole=result,
             ),
         ]
-    added = (
-        ("displacement", displacement.main, sizes.displacement_steps, sizes.displacement_steps * 3 // 4),
-        ("expected_error", expected_error.main, sizes.error_steps, sizes.error_steps * 9 // 10),
-    )
-    for name, main, steps, cooldown in added:
-        words = ("--start-from", result, "--data", out / "scenes", "--out", out / name, *device)
-        words += ("--pictures", min(sizes.scenes, 2000), "--steps", steps, "--cooldown-steps", cooldown, "--seed", seed)
-        made.append(Stage(name, main, words, steps))
+    for name, main, steps in (
+        ("displacement", displacement.main, sizes.displacement_steps),
+        ("expected_error", expected_error.main, sizes.error_steps),
+    ):
+        made.append(added(name, main, result, 2000, steps))
         result = out / name
     if inputs.validation:
         sampling = ("--num-inference-steps", 4, "--ensemble-size", 4, "--seed", 0)

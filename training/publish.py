@@ -19,11 +19,12 @@ from transformers import CLIPTextModel
 from yaml import YAMLError
 
 from marigold_core import Settings, load
-from marigold_core.checkpoints.layout import CLASSES, DISPLACEMENT, ERROR, INDEX, PRIOR, read_config, read_index
+from marigold_core.checkpoints.layout import CLASSES, DISPLACEMENT, DRAFT, ERROR, INDEX, PRIOR, read_config, read_index
 from marigold_core.checkpoints.registry import HUB_ID, Checkpoint, find
 from marigold_core.checkpoints.weights import CHECKSUMS, OPTIONAL, STEMS, digest, read_checksums, write_checksums
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.pipeline.displacement import DisplacementNetwork
+from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.expected_error import ErrorNetwork
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.modalities import modality_for
@@ -116,6 +117,7 @@ def publish(
         write_json(aside / INDEX, index)
         parts = {"unet": GuidedUNet if found.prior else UNet2DConditionModel, "vae": AutoencoderKL}
         parts |= {PRIOR: ImagePrior} if found.prior else {}
+        parts |= {DRAFT: DraftNetwork} if found.draft else {}
         parts |= {DISPLACEMENT: DisplacementNetwork} if found.displacement else {}
         parts |= {ERROR: ErrorNetwork} if found.expected_error else {}
         for name, kind in parts.items():

@@ -118,24 +118,6 @@ class AutoencoderRecipe(Schedule):
     figure_steps: int = Field(default=300, ge=1, description="steps between figures; may be changed on resume")
 
 
-class DraftRecipe(Schedule):
-    """Stage 2: the draft decoder of an image prior."""
-
-    steps: int = Field(default=1200, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
-    warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
-    cooldown_steps: int = Field(
-        default=900, ge=0, description="last steps, in which the rate falls; may be changed on resume"
-    )
-    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
-    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="the saved weights are a running mean this slow")
-    figure_steps: int = Field(default=300, ge=1, description="steps between figures; may be changed on resume")
-    width: int = Field(default=128, ge=4, multiple_of=4, description="channels of the decoder; 128 has 1.1 M weights")
-    shares: tuple[float, ...] | None = Field(
-        default=None, description="share of batches drawn from each data set, in their order; auto: by size"
-    )
-    feature_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of the features' channels left out")
-
-
 class AdditionRecipe(Schedule):
     """What the networks have in common that a finished checkpoint is given."""
 
@@ -144,6 +126,21 @@ class AdditionRecipe(Schedule):
     precision: Precision = Field(default="float32", description="of the computations; weights and loss stay float32")
     warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
     pictures: int = Field(default=2000, ge=8, description="pictures that the checkpoint predicts, evenly spread")
+
+
+class DraftRecipe(AdditionRecipe):
+    """Stage 4: the network that drafts depth."""
+
+    steps: int = Field(default=1200, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
+    batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step")
+    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
+    cooldown_steps: int = Field(
+        default=1080, ge=0, description="last steps, in which the rate falls; may be changed on resume"
+    )
+    pictures: int = Field(default=4096, ge=8, description="pictures that it is trained on, evenly spread")
+    width: int = Field(default=32, ge=4, multiple_of=4, description="channels of a pyramid; 32 has 0.1 M weights")
+    pyramids: int = Field(default=4, ge=1, description="regressors of their own, whose mean is the draft")
+    feature_dropout: float = Field(default=0.2, ge=0, lt=1, description="share of the features' channels left out")
 
 
 class ExpectedErrorRecipe(AdditionRecipe):

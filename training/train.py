@@ -59,8 +59,7 @@ class Objective:
             elif end_to_end:
                 target = self.pipeline.decode(target).float()
             features = tuple(found.to(image.device) for found in batch.features)
-            prior = self.pipeline.prior
-            features = prior.with_draft(features) if features and prior else self.pipeline.features(image)
+            features = features or self.pipeline.features(image)
         score = end_to_end_loss if end_to_end else velocity_loss
         loss = score(pipeline, image, target, valid, recipe=self.recipe, micro=micro, features=features)
         usable = valid.float().mean()

@@ -48,11 +48,12 @@ PRIOR = "prior"  # folder of the image prior, which a checkpoint may do without
 PRIOR_CONFIG = f"{PRIOR}/config.json"
 DISPLACEMENT = "displacement"  # folder of the network that moves outlines, which a checkpoint may do without
 DISPLACEMENT_CONFIG = f"{DISPLACEMENT}/config.json"
+DRAFT = "draft"  # folder of the network that drafts depth, which a checkpoint may do without
+DRAFT_CONFIG = f"{DRAFT}/config.json"
 ERROR = "expected_error"  # folder of the network that expects errors, which a checkpoint may do without
 ERROR_CONFIG = f"{ERROR}/config.json"
 GUIDED_CLASS = "GuidedUNet"  # the class of a U-Net that takes an image prior
 GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's features that it takes
-DRAFTED = "prior_draft"  # in a U-Net's configuration: whether it takes the prior's draft
 CONFIGS = (INDEX, "unet/config.json", "vae/config.json", SCHEDULE, "text_encoder/config.json")
 VOCABULARY, MERGES, FAST_TOKENIZER = (f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer.json"))
 TOKENIZER = (  # what transformers reads of its folder as JSON objects
@@ -86,6 +87,7 @@ class Capabilities:
     default_resolution: int  # longest edge the network sees, pixels
     prior: bool  # whether it has an image prior of its own (``prior``)
     displacement: bool  # whether it has a network of its own that moves outlines (``displacement``)
+    draft: bool  # whether it has a network of its own that drafts depth (``draft``)
     expected_error: bool  # whether it has a network of its own that expects errors (``expected_error``)
     metric_range_m: tuple[float, float] | None  # of depth in metres: the depths that are black and white
     focal_px: float | None  # focal length that they are given for, in pixels of the network's input
@@ -194,6 +196,7 @@ def describe(folder: Path) -> Capabilities:
         default_resolution=resolution,
         prior=_has_prior(folder),
         displacement=(folder / DISPLACEMENT_CONFIG).exists(),
+        draft=(folder / DRAFT_CONFIG).exists(),
         expected_error=(folder / ERROR_CONFIG).exists(),
         metric_range_m=_metric_range(claims, modality),
         focal_px=claims.canonical_focal_px,
@@ -285,7 +288,7 @@ def canonical(config: Config) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Hash all configuration files of a checkpoint -> sha256 in hex, the same for equal content."""
-    optional = (PRIOR_CONFIG, DISPLACEMENT_CONFIG, ERROR_CONFIG)
+    optional = (PRIOR_CONFIG, DRAFT_CONFIG, DISPLACEMENT_CONFIG, ERROR_CONFIG)
     names = (*CONFIGS, *(name for name in optional if (folder / name).exists()))
     text = "\n".join(f"{name} {canonical(read_config(folder, name))}" for name in names)
     text += canonical(known) if (known := unstated(folder)) else ""
@@ -294,8 +297,7 @@ def fingerprint(folder: Path) -> str:
 
 def _has_prior(folder: Path) -> bool:
     """Tell whether there is an image prior. Raises: CheckpointError when the U-Net takes none or another."""
-    unet = read_config(folder, "unet/config.json")
-    taken = unet.get(GUIDED)
+    taken = read_config(folder, "unet/config.json").get(GUIDED)
     if taken is None and not (folder / PRIOR_CONFIG).exists():
         return False
     prior = read_config(folder, PRIOR_CONFIG)
@@ -304,8 +306,7 @@ def _has_prior(folder: Path) -> bool:
         given = [blocks[tap][2] for tap in taps]
     except (KeyError, IndexError, TypeError):
         given = None
-    drafts = bool(prior.get("draft_width")), bool(unet.get(DRAFTED))
-    if given is None or given != taken or drafts[0] != drafts[1]:
+    if given is None or given != taken:
         raise CheckpointError("The checkpoint has an image prior that its U-Net does not take; fetch or copy it again.")
     return True
 

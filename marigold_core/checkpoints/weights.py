@@ -18,7 +18,7 @@ from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.storage import cache_folder, write_json
 
 CHECKSUMS = "checksums.json"  # in a folder of ours: {"unet/diffusion_pytorch_model.safetensors": sha256, ...}
-OPTIONAL = ("prior", "displacement", "expected_error")  # components of ours that a checkpoint may do without
+OPTIONAL = ("prior", "draft", "displacement", "expected_error")  # components of ours that a checkpoint may do without
 STEMS = {
     **dict.fromkeys(("unet", "vae", *OPTIONAL), "diffusion_pytorch_model"),
     "text_encoder": "model",

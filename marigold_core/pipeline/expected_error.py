@@ -15,7 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marigold_core.pipeline.image_prior import Features, Residual
+from marigold_core.pipeline.image_prior import Features, Residual, grid_of
 
 GIVEN = 4  # channels that stand for map and spread
 SPREADS = 3.0  # times the spread of the members is about as large as their error
@@ -34,7 +34,6 @@ class ErrorNetwork(ModelMixin, ConfigMixin):
             width: channels of the pyramid.
         """
         super().__init__()
-        self.prior_channels = tuple(prior_channels)
         self.lateral = nn.ModuleList(nn.Conv2d(given + GIVEN, width, 1) for given in prior_channels)
         self.whole = nn.Linear(width, width)  # of the mean over the picture: how hard all of it is
         self.units = nn.ModuleList(Residual(width) for _ in prior_channels)
@@ -79,15 +78,9 @@ class ErrorNetwork(ModelMixin, ConfigMixin):
         """
         is_known = depth.new_full((1, 1, 1, 1), float(spread is not None))
         known = torch.zeros_like(depth) if spread is None else spread
-        trunk = tuple(one.float() for one in features[: len(self.prior_channels)])  # without a draft
-        expected = self(trunk, depth, known, is_known).exp()
+        expected = self(tuple(one.float() for one in features), depth, known, is_known).exp()
         expected = F.interpolate(expected, (depth.shape[-2], depth.shape[-1]), mode="bilinear")
         return expected if spread is None else (expected + SPREADS * spread) / 2
-
-
-def grid_of(features: Features) -> tuple[int, int]:
-    """Return the (height, width) at which errors are expected, twice that of the finest features."""
-    return 2 * features[0].shape[-2], 2 * features[0].shape[-1]
 
 
 def _given(depth: Tensor, spread: Tensor, is_known: Tensor) -> Tensor:

@@ -4,9 +4,6 @@ Marigold's prior is Stable Diffusion itself, trained on photographs. A U-Net tha
 rendered pictures alone has none, so it is given the features of an image classifier. They are computed from the photo
 as the autoencoder reproduces it, and added inside the U-Net as those of a T2I-Adapter are (Mou et al. 2023). They are a
 function of the photo's latent, so the model is still p(depth | photo latent), and all steps and members share them.
-
-A prior may hold a draft decoder: a small network that was trained to regress a depth map from the features. Its map is
-one more feature, a function of the photo's latent too; the diffusion model corrects it and gives it outlines.
 """
 
 from collections.abc import Sequence
@@ -19,7 +16,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marigold_core.checkpoints.layout import DRAFTED, GUIDED
+from marigold_core.checkpoints.layout import GUIDED
 
 Features = tuple[Tensor, ...]  # [B, C, h', w'] each, fine to coarse
 Block = Sequence[int]  # channels in, expanded and out; kernel; stride; padding before and after
@@ -30,7 +27,6 @@ FARTHEST = 6.0  # standard deviations; larger values are outliers of single pict
 class ImagePrior(ModelMixin, ConfigMixin):
     """The trunk of an EfficientNet-Lite, its norms folded into the convolutions, giving standardised features.
 
-    With ``draft_width`` it also holds a draft decoder of that width, whose map is the last of its features.
     Source: Tan and Le 2019 (EfficientNet); the Lite variants have neither squeeze-and-excitation nor swish.
     """
 
@@ -42,7 +38,6 @@ class ImagePrior(ModelMixin, ConfigMixin):
         taps: Sequence[int],
         strides: Sequence[int] = (8, 16, 32),
         enlarge: float = 1.5,
-        draft_width: int = 0,
     ) -> None:
         """Build the trunk with random weights.
 
@@ -52,7 +47,6 @@ class ImagePrior(ModelMixin, ConfigMixin):
             taps: indices of the blocks whose outputs are the features.
             strides: pixels of the picture from one cell of each feature to the next.
             enlarge: factor by which a picture is enlarged first, since the trunk was trained on larger ones.
-            draft_width: channels of the draft decoder; 0 for none.
         """
         super().__init__()
         self.stem = _Convolution(3, stem_channels, kernel=3, stride=2, pads=(0, 1))
@@ -61,7 +55,6 @@ class ImagePrior(ModelMixin, ConfigMixin):
         for number, tap in enumerate(taps):
             self.register_buffer(f"mean_{number}", torch.zeros(block_sizes[tap][2]))
             self.register_buffer(f"deviation_{number}", torch.ones(block_sizes[tap][2]))
-        self.draft = DraftDecoder(self.channels, draft_width) if draft_width else None
 
     @property
     def channels(self) -> list[int]:
@@ -69,14 +62,6 @@ class ImagePrior(ModelMixin, ConfigMixin):
         return [len(self.get_buffer(f"mean_{number}")) for number in range(len(self.taps))]
 
     def forward(self, picture: Tensor) -> Features:
-        """Compute all features of pictures [B, 3, H, W] in [-1, 1]: the trunk's and, where there is one, the draft."""
-        return self.with_draft(self.trunk_features(picture))
-
-    def with_draft(self, features: Features) -> Features:
-        """Add the draft [B, 1, 2 h, 2 w] to the trunk's features, the finest of which is [B, C, h, w]."""
-        return features if self.draft is None else (*features, self.draft(features))
-
-    def trunk_features(self, picture: Tensor) -> Features:
         """Compute features [B, C, H / stride, W / stride], about unit variance, of pictures [B, 3, H, W] in [-1, 1]."""
         height, width = picture.shape[-2:]
         features: list[Tensor] = []
@@ -99,65 +84,29 @@ class ImagePrior(ModelMixin, ConfigMixin):
         return tuple(found)
 
 
-class DraftDecoder(nn.Module):
-    """Regresses a depth map from the trunk's features: a pyramid from coarse to fine with residual convolutions.
-
-    Source: Lin et al. 2017 (feature pyramids); Ranftl et al. 2021 (the residual units of DPT, section 3).
-    """
-
-    def __init__(self, channels: Sequence[int], width: int) -> None:
-        super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(given, width, 1) for given in channels)
-        self.whole = nn.Linear(width, width)  # of the mean over the picture: near and far are those of all of it
-        self.units = nn.ModuleList(Residual(width) for _ in channels)
-        self.narrow = nn.Conv2d(width, width // 4, 3, padding=1)
-        self.refine = Residual(width // 4)
-        self.out = nn.Conv2d(width // 4, 1, 3, padding=1)
-
-    def forward(self, features: Features) -> Tensor:
-        """Features [B, C, h', w'], fine to coarse -> grey of the depth map [B, 1, 2 h, 2 w], h x w of the finest."""
-        x = self.lateral[-1](features[-1])
-        x = x + self.whole(x.mean(dim=(2, 3)))[:, :, None, None]
-        x = self.units[-1](x)
-        for found, lateral, unit in zip(features[-2::-1], self.lateral[-2::-1], self.units[-2::-1], strict=True):
-            x = unit(_resize(x, *found.shape[-2:]) + lateral(found))
-        x = self.narrow(F.gelu(x))
-        x = self.refine(_resize(x, 2 * x.shape[-2], 2 * x.shape[-1]))
-        return self.out(F.gelu(x))
-
-
 class GuidedUNet(UNet2DConditionModel):
     """Marigold's U-Net with a projection of an image prior's features into each level on its way down.
-
-    With a draft that is projected into each level too.
 
     The folder opens in diffusers as a plain UNet2DConditionModel too, without the projections: trained with
     ``prior_dropout``, it predicts depth there as well, only worse.
     """
 
-    def guide(self, channels: Sequence[int], draft: bool = False) -> None:
-        """Add projections for the trunk's features of these channels, and for a draft.
-
-        They are zero, so that nothing changes until they are trained; those that there are already are kept.
-        """
+    def guide(self, channels: Sequence[int]) -> None:
+        """Add projections of a prior's features, which have these channels; they are zero until they are trained."""
         widths = cast(Sequence[int], self.config["block_out_channels"])
-        if GUIDED not in self.config:
-            self.prior_proj = _projections(
-                [channels[min(level, len(channels) - 1)] for level in range(len(widths))], widths
-            )
+        self.prior_proj = _projections(
+            [channels[min(level, len(channels) - 1)] for level in range(len(widths))], widths
+        )
         cast(Any, self).register_to_config(**{GUIDED: list(channels)})
-        if draft:
-            self.draft_proj = _projections([1] * len(widths), widths)
-            cast(Any, self).register_to_config(**{DRAFTED: True})
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """Build the U-Net of a configuration, with projections of the prior's features if it names them."""
         channels = config.get(GUIDED)
-        plain = {name: value for name, value in config.items() if name not in (GUIDED, DRAFTED)}
+        plain = {name: value for name, value in config.items() if name != GUIDED}
         made: Any = cast(Any, super()).from_config(plain, return_unused_kwargs, **kwargs)
         if channels:
-            (made[0] if return_unused_kwargs else made).guide(channels, draft=bool(config.get(DRAFTED)))
+            (made[0] if return_unused_kwargs else made).guide(channels)
         return made
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the other conditions pass through as keywords
@@ -177,14 +126,11 @@ class GuidedUNet(UNet2DConditionModel):
     def _residuals(self, features: Features, height: int, width: int) -> list[Tensor]:
         """Project features -> [B, C, h', w'] for each level, at the size at which diffusers adds them."""
         residuals: list[Tensor] = []
-        drafted = DRAFTED in self.config
-        *trunk, draft = features if drafted else (*features, None)
         for level, (block, projection) in enumerate(zip(self.down_blocks, self.prior_proj, strict=True)):
             smaller = (-(-height // 2), -(-width // 2)) if block.downsamplers else (height, width)
             attends = getattr(block, "has_cross_attention", False)  # then they are added before it shrinks
             size = (height, width) if attends else smaller
-            residual = _resize(projection(trunk[min(level, len(trunk) - 1)]), *size)
-            residuals.append(residual if draft is None else residual + self.draft_proj[level](_resize(draft, *size)))
+            residuals.append(_resize(projection(features[min(level, len(features) - 1)]), *size))
             height, width = smaller
         return residuals
 
@@ -195,7 +141,7 @@ class _Convolution(nn.Module):
     def __init__(self, given: int, out: int, kernel: int, stride: int, pads: tuple[int, int], groups: int = 1) -> None:
         super().__init__()
         before, after = pads
-        self.pad = (before, after, before, after) if before != after else None  # a convolution pads alike without a copy
+        self.pad = (before, after, before, after) if before != after else None  # convolutions pad alike without a copy
         self.conv = nn.Conv2d(given, out, kernel, stride, 0 if self.pad else before, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,6 +175,11 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to [B, C, H, W]."""
         return x + self.second(F.gelu(self.first(F.gelu(x))))
+
+
+def grid_of(features: Features) -> tuple[int, int]:
+    """Return twice the (height, width) of the finest features, at which networks on them give their maps."""
+    return 2 * features[0].shape[-2], 2 * features[0].shape[-1]
 
 
 def _projections(given: Sequence[int], widths: Sequence[int]) -> nn.ModuleList:

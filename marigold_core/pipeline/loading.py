@@ -26,12 +26,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from marigold_core.checkpoints.families import Family
-from marigold_core.checkpoints.layout import AGAIN, DISPLACEMENT, ERROR, PRIOR, SCHEDULE, Config, read_config
+from marigold_core.checkpoints.layout import AGAIN, DISPLACEMENT, DRAFT, ERROR, PRIOR, SCHEDULE, Config, read_config
 from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, find, find_tiny_autoencoder
 from marigold_core.checkpoints.weights import component_files
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.pipeline.attention import attend_in_blocks
 from marigold_core.pipeline.displacement import DisplacementNetwork
+from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.expected_error import ErrorNetwork
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.packed import pack
@@ -51,6 +52,7 @@ Components = tuple[
     DDIMScheduler | LCMScheduler,
     Tensor,
     ImagePrior | None,
+    DraftNetwork | None,
     DisplacementNetwork | None,
     ErrorNetwork | None,
 ]
@@ -84,6 +86,7 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind, by_tensor=lacks_amx)
         # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
         prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
+        draft = part(DraftNetwork, DRAFT, torch.float32) if record.draft else None
         displacement = part(DisplacementNetwork, DISPLACEMENT, torch.float32) if record.displacement else None
         error = part(ErrorNetwork, ERROR, torch.float32) if record.expected_error else None
         vae = part(vae_class, "vae", kind)
@@ -100,11 +103,11 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         attend_in_blocks(unet, vae)
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # not where a variable keeps oneDNN from AVX-512
             pack(unet, vae)
-    parts: list[nn.Module | None] = [unet, vae, prior, displacement, error]
+    parts: list[nn.Module | None] = [unet, vae, prior, draft, displacement, error]
     for part in filter(None, parts):
         part.eval().requires_grad_(False).to(target)
     return_memory()
-    return record, unet, vae, scheduler, prompt.to(target), prior, displacement, error
+    return record, unet, vae, scheduler, prompt.to(target), prior, draft, displacement, error
 
 
 def _place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

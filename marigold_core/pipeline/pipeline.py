@@ -41,6 +41,7 @@ from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, fo
 from marigold_core.images.photo import Photo, load_photo, network_size, to_network
 from marigold_core.pipeline import completion
 from marigold_core.pipeline.displacement import DisplacementNetwork
+from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.expected_error import ErrorNetwork
 from marigold_core.pipeline.image_prior import Features, ImagePrior
 from marigold_core.pipeline.loading import (
@@ -93,6 +94,7 @@ class MarigoldPipeline:
         scheduler: DDIMScheduler | LCMScheduler,
         prompt: Tensor,
         prior: ImagePrior | None = None,
+        draft: DraftNetwork | None = None,
         displacement: DisplacementNetwork | None = None,
         expected_error: ErrorNetwork | None = None,
     ) -> None:
@@ -100,6 +102,7 @@ class MarigoldPipeline:
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.prompt = prompt  # [1, 2 or 77, D] embedding of the empty text, the only text that a checkpoint is given
         self.prior = prior  # image features for a U-Net that was no image generator before; None: published models
+        self.draft = draft  # depth by regression, averaged with the members'; None: the members' alone
         self.displacement = displacement  # moves outlines onto the photo's; None: a filter does, see ``outlines``
         self.expected_error = expected_error  # says how far off depth probably is; None: the members' spread does
         self.tiny: tuple[TinyAutoencoder, AutoencoderTiny] | None = None  # decodes where ``decoder`` asks for it
@@ -172,8 +175,8 @@ class MarigoldPipeline:
     @torch.inference_mode()
     def _try_out(self) -> None:
         """Run every network once on a picture without values, at no cost: some configurations fail here alone."""
-        unet, vae, prior, error = (
-            without_values(part) for part in (self.unet, self.vae, self.prior, self.expected_error)
+        unet, vae, prior, draft, error = (
+            without_values(part) for part in (self.unet, self.vae, self.prior, self.draft, self.expected_error)
         )
         pipe = MarigoldPipeline(self.checkpoint, unet, vae, self.scheduler, self.prompt.float().to("meta"), prior)
         side = TRIED_CELLS * self.factor
@@ -182,6 +185,8 @@ class MarigoldPipeline:
         decoded = pipe.decode(pipe.predict_velocity(latent, noisy, torch.tensor(999, device="meta")))
         if decoded.shape != (1, 3 * self.modality.pictures, side, side):
             raise ValueError(f"the autoencoder makes {list(decoded.shape)} of a picture [1, 3, {side}, {side}]")
+        if draft is not None and isinstance(self.modality, Depth):
+            draft.averaged(pipe.features(latent), decoded[:, :1], self.modality)
         if error is not None:
             error.expected(pipe.features(latent), decoded[:, :1], None)
 
@@ -210,21 +215,19 @@ class MarigoldPipeline:
         """Decode scaled latents [B, 4 P, h, w] of P pictures -> pictures [B, 3 P, PPH, PPW], about [-1, 1]."""
         return _decode_by(self.vae, z)
 
-    def features(self, image_latent: Tensor, draft: bool = True) -> Features:
+    def features(self, image_latent: Tensor) -> Features:
         """Compute the image prior's features of photo latents.
 
         Args:
             image_latent: scaled latents of photos [B, 4, h, w].
-            draft: whether the draft of the depth map is among them, where the prior makes one.
 
         Returns:
-            One map [B, C, h', w'] per stride, fine to coarse, and the draft; an empty tuple for a checkpoint without a
-            prior.
+            One map [B, C, h', w'] per stride, fine to coarse; an empty tuple for a checkpoint without a prior.
         """
         if self.prior is None:
             return ()
-        features = self.prior if draft else self.prior.trunk_features
-        return tuple(one.to(image_latent.dtype) for one in features(self.decode(image_latent).float().clamp(-1, 1)))
+        features = self.prior(self.decode(image_latent).float().clamp(-1, 1))
+        return tuple(one.to(image_latent.dtype) for one in features)
 
     def predict_velocity(
         self, image_latent: Tensor, noisy: Tensor, t: Tensor, features: Features | None = None
@@ -478,7 +481,7 @@ class MarigoldPipeline:
         """
         photo = load_photo(photo)
         resolution = self.resolve(shared).processing_resolution
-        features = self.photo_features(photo, resolution) if self.expected_error else ()
+        features = self._features_to_fuse(photo, resolution)
         conditions = None
         first_steps = FirstStepCache(self.predict_velocity)
         total, before = len(seeds) * sum(steps) * max(sizes), 0  # steps of single members
@@ -550,7 +553,7 @@ class MarigoldPipeline:
         settings = self.resolve(settings)
         members = self._restore_members(photo, settings, start)
         total, tiled = settings.ensemble_size, start is not None and start.tiled
-        features = self.photo_features(photo, settings.processing_resolution) if self.expected_error else ()
+        features = self._features_to_fuse(photo, settings.processing_resolution)
         if len(members) >= total:
             yield self.fuse_members(photo, settings, members[:total], tiled, features)
             return
@@ -574,16 +577,20 @@ class MarigoldPipeline:
 
     @torch.inference_mode()
     def photo_features(self, photo: Photo, resolution: int) -> Features:
-        """Compute the image prior's features of a photo as it is, none without a prior; errors are expected from them.
+        """Compute the image prior's features of a photo as it is, none without a prior, for draft and expected errors.
 
-        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less; for depth they are
-        in float32, for errors the networks' type is as good (training/NOTES.md).
+        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less. They are in
+        float32; for these the networks' type is as good (training/NOTES.md).
         """
         if self.prior is None:
             return ()
         x, _ = to_network(photo.pixels, resolution, self.factor)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.prior.trunk_features(x.to(self.device, memory_format=torch.channels_last))
+            return self.prior(x.to(self.device, memory_format=torch.channels_last))
+
+    def _features_to_fuse(self, photo: Photo, resolution: int) -> Features:
+        """Compute what ``fuse_members`` is to be given."""
+        return self.photo_features(photo, resolution) if self.draft or self.expected_error else ()
 
     def _conditions(self, photo: Photo, settings: ResolvedSettings) -> Conditions:
         """Return the conditions of a photo and its tiles; each is computed once, when it is first asked for."""
@@ -803,8 +810,8 @@ class MarigoldPipeline:
     ) -> Prediction:
         """Fuse members [1, C, PH, PW] at processing resolution and bring the result to the photo's size.
 
-        ``features`` are the image prior's of the photo, from which errors are expected; ``modality`` is what the
-        members are, by default what the checkpoint predicts.
+        ``features`` are the image prior's of the photo, from which depth is drafted and errors are expected;
+        ``modality`` is what the members are, by default what the checkpoint predicts.
 
         Raises: CheckpointError for numbers that are not finite.
         """
@@ -816,6 +823,8 @@ class MarigoldPipeline:
                 f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
             )
         values, spread = modality.fuse(stack)
+        if self.draft is not None and features and isinstance(modality, Depth) and modality.kind == "affine":
+            values = self.draft.averaged(features, values, modality)
         uncertainty, measure = (spread if len(members) >= SPREAD_FROM else None), "spread"
         if self.expected_error is not None and features and modality.kind == "affine":
             uncertainty = self.expected_error.expected(features, values.clamp(0, 1), uncertainty)

@@ -1,12 +1,9 @@
 """The image prior: what the U-Net makes of it, and how a published classifier becomes one."""
 
 import importlib.util
-import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -22,12 +19,10 @@ from marigold_core.pipeline.image_prior import FARTHEST, GuidedUNet, ImagePrior
 from tests.helpers.drawn_sets import DrawnSet
 from tests.helpers.tiny_prior import tiny_prior
 from training import prior as prior_module
-from training.data.latent_cache import prior_sha256
 from training.data.random_streams import stream
 from training.engine import command
 from training.models.networks import SHAPES, Shape, Unet, new_unet, seeded
-from training.prior import add_draft, add_prior, classifier_weights, new_prior, standardise
-from training.publish import publish
+from training.prior import add_prior, classifier_weights, new_prior, standardise
 
 pytestmark = pytest.mark.numeric
 
@@ -170,55 +165,6 @@ def test_bfloat16_runs_close_to_float32(tiny_guided: Path, photo) -> None:
     quick = Settings(num_inference_steps=1, processing_resolution=48)
     half, full = (load(tiny_guided, dtype=dtype)(photo(50, 70), quick).values for dtype in ("bfloat16", "float32"))
     assert np.abs(half - full).mean() < 0.05
-
-
-# ------------------------------------------------------------------------------------------- its draft
-
-
-@pytest.fixture(scope="module")
-def drafted(tiny_guided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with a draft decoder that its U-Net has not learned to heed."""
-    return add_draft(tiny_guided, tmp_path_factory.mktemp("drafts") / "drafted", width=8)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@torch.no_grad()
-def test_the_draft_is_a_further_feature_that_counts_once_it_is_projected(
-    size: tuple[int, int], drafted: Path, tiny_guided: Path
-) -> None:
-    pipe, before = load(drafted), load(tiny_guided)
-    image, noisy = latents(*size)
-    *trunk, draft = pipe.features(image)
-    for found, expected in zip(trunk, before.features(image), strict=True):
-        torch.testing.assert_close(found, expected)
-    assert draft.shape == (2, 1, 2 * trunk[0].shape[2], 2 * trunk[0].shape[3])
-    t = torch.tensor(500)
-    velocity = pipe.predict_velocity(image, noisy, t)
-    torch.testing.assert_close(velocity, before.predict_velocity(image, noisy, t))
-    assert isinstance(pipe.unet, GuidedUNet)
-    for level, projection in enumerate(pipe.unet.draft_proj):
-        torch.nn.init.normal_(cast(Tensor, projection.weight), generator=stream(level))
-    heard = pipe.predict_velocity(image, noisy, t, (*trunk, draft + 1))
-    assert (heard - pipe.predict_velocity(image, noisy, t, (*trunk, draft))).abs().mean() > 1e-2 * velocity.std()
-
-
-def test_a_draft_is_saved_with_the_prior_and_read_back(drafted: Path, tiny_guided: Path, tmp_path: Path) -> None:
-    pipe = load(drafted)
-    assert pipe.unet.config["prior_draft"] is True and pipe.unet.config["prior_channels"] == [8, 12]
-    published = load(publish(drafted, tmp_path / "published"))
-    assert published.prior is not None and pipe.prior is not None
-    for name, value in pipe.prior.state_dict().items():
-        torch.testing.assert_close(published.prior.state_dict()[name], value, atol=1e-3, rtol=1e-3)
-    assert prior_sha256(pipe) == prior_sha256(load(tiny_guided))  # stored features stay valid
-
-
-def test_a_draft_needs_a_prior_a_unet_and_is_given_once(drafted: Path, tiny_depth: Path, tmp_path: Path) -> None:
-    assert "has no image prior to make a draft from" in refusal(lambda: add_draft(tiny_depth, tmp_path / "out", 8))
-    assert refusal(lambda: add_draft(drafted, tmp_path / "out", 8)) == "drafted has a draft already."
-    mixed = Path(shutil.copytree(drafted, tmp_path / "mixed"))
-    config = json.loads((mixed / "unet" / "config.json").read_text())
-    (mixed / "unet" / "config.json").write_text(json.dumps(config | {"prior_draft": False}))
-    assert "has an image prior that its U-Net does not take" in refusal(lambda: load(mixed))
 
 
 # ------------------------------------------------------------------------------------------- from a classifier

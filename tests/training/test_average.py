@@ -1,4 +1,4 @@
-"""Averages of checkpoints: the weighted mean of every weight, and a draft's projections that count as zero."""
+"""Averages of checkpoints: the weighted mean of every weight of the U-Net, beside the other networks of the last."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ from marigold_core import load
 from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.image_prior import GuidedUNet
+from tests.helpers.draft import with_draft
 from training.average import average, main
-from training.prior import add_draft
 
 pytestmark = pytest.mark.numeric
 
@@ -28,31 +28,20 @@ def moved(source: Path, out: Path, by: float) -> Path:
     return out
 
 
-def test_the_mean_is_weighted_and_a_draft_that_one_does_not_have_counts_as_zero(
-    tiny_guided: Path, tmp_path: Path
-) -> None:
-    drafted = moved(add_draft(tiny_guided, tmp_path / "start", width=8), tmp_path / "drafted", 0.5)
-    folder = average([tiny_guided, drafted], (1, 3), tmp_path / "mean")
-    before, after = load(tiny_guided).unet.state_dict(), load(folder).unet.state_dict()
-    assert any(name.startswith("draft_proj.") for name in after)
-    for name, weight in after.items():
-        wanted = before[name] + 0.375 if name in before else torch.full_like(weight, 0.375)
-        torch.testing.assert_close(weight, wanted, msg=name)
-    assert load(folder)(np.zeros((40, 60, 3), np.uint8)).values.shape == (40, 60)
-
-
-def test_without_a_draft_in_the_last_there_is_none(tiny_guided: Path, tmp_path: Path) -> None:
-    drafted = moved(add_draft(tiny_guided, tmp_path / "start", width=8), tmp_path / "drafted", 0.5)
-    folder = average([drafted, tiny_guided], (1, 1), tmp_path / "mean")
-    before, pipe = load(tiny_guided).unet.state_dict(), load(folder)
-    assert pipe.prior is not None and pipe.prior.draft is None
-    assert pipe.unet.state_dict().keys() == before.keys()
-    for name, weight in pipe.unet.state_dict().items():
-        torch.testing.assert_close(weight, before[name] + 0.25, msg=name)
+def test_the_mean_is_weighted_and_the_other_networks_are_those_of_the_last(tiny_guided: Path, tmp_path: Path) -> None:
+    drafted = with_draft(tiny_guided, tmp_path / "start", grey=0.0)
+    other = moved(drafted, tmp_path / "other", 0.5)
+    for sources, has_draft in (((tiny_guided, other), True), ((other, tiny_guided), False)):
+        folder = average(sources, (1, 3), tmp_path / f"mean-{has_draft}")
+        before, pipe = load(tiny_guided).unet.state_dict(), load(folder)
+        assert (pipe.draft is not None) == has_draft
+        for name, weight in pipe.unet.state_dict().items():
+            torch.testing.assert_close(weight, before[name] + (0.375 if has_draft else 0.125), msg=name)
+        assert pipe(np.zeros((40, 60, 3), np.uint8)).values.shape == (40, 60)
 
 
 def test_what_does_not_fit_together_is_refused(tiny_guided: Path, tiny_depth: Path, tmp_path: Path) -> None:
-    drafted = add_draft(tiny_guided, tmp_path / "drafted", width=8)
+    drafted = with_draft(tiny_guided, tmp_path / "drafted", grey=0.0)
     other = Path(shutil.copytree(tiny_guided, tmp_path / "other"))
     config = json.loads((other / "unet" / "config.json").read_text())
     GuidedUNet.from_config({**config, "layers_per_block": 2}).save_pretrained(other / "unet")

@@ -1,6 +1,5 @@
-"""The draft decoder's training: it learns, goes on where it was stopped, and refuses what it cannot learn from."""
+"""The draft network's training: what it learns from, that it learns, goes on where it was stopped, and refuses."""
 
-import shutil
 import signal
 from pathlib import Path
 
@@ -9,64 +8,71 @@ import pytest
 import torch
 
 from marigold_core import load
-from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import MarigoldError
-from marigold_core.pipeline.image_prior import ImagePrior
-from tests.helpers.drawn_sets import DrawnSet
+from marigold_core.images.photo import Photo
+from marigold_core.pipeline.draft import DraftNetwork
+from marigold_core.pipeline.image_prior import grid_of
 from tests.helpers.training_runs import curve, lines, newest, weights
 from training import draft as draft_module
-from training.data.latent_cache import prior_sha256
-from training.draft import Task, train_draft
+from training.data.sets.rendered import RenderedScenes, View, write_shard
+from training.data.targets import which_count
+from training.draft import FRAMING, Drafts, draft_losses, to_learn, train_draft
 from training.engine import checkpoints
+from training.engine.addition import Task
 from training.engine.loop import run_loop
-from training.latents import Encoding, encode_set
-from training.recipe import DraftRecipe, Framing
+from training.recipe import DraftRecipe
 
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
 QUICK = DraftRecipe(
-    steps=30, batch_size=4, lr=1e-2, warmup_steps=2, cooldown_steps=10, ema_decay=0.8, precision="float32", width=16
+    steps=40,
+    batch_size=4,
+    lr=1e-2,
+    warmup_steps=2,
+    cooldown_steps=10,
+    ema_decay=0.0,
+    pictures=8,
+    width=8,
+    pyramids=2,
+    figure_steps=40,
 )
+HEIGHT, WIDTH = 64, 96
 
 
 @pytest.fixture(scope="module")
-def guided(tiny_guided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with a prior among whose weights is the zero that is negative."""
-    folder = Path(shutil.copytree(tiny_guided, tmp_path_factory.mktemp("guided") / "guided"))
-    prior = ImagePrior.from_pretrained(folder / "prior")
-    next(prior.parameters()).data.flatten()[0] = -0.0
-    prior.save_pretrained(folder / "prior")
-    write_checksums(folder)
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures of a floor below the sky, which has no depth."""
+    folder = tmp_path_factory.mktemp("scenes")
+    rows = np.arange(HEIGHT, dtype=np.float32)[:, None].repeat(WIDTH, axis=1)
+    depth = np.where(rows < HEIGHT // 4, np.inf, 60 / (rows + 4)).astype(np.float32)
+    rgb = np.stack([rows * 2 + 40, rows + 90, 200 - rows], axis=-1).astype(np.uint8)
+    normals, labels = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.uint8)
+    views = [View(np.roll(rgb, number, axis=1), depth, normals, labels) for number in range(8)]
+    write_shard(folder / "shard_00000", views, {"kinds": ["floor"] * 8, "fov_x_deg": [60.0] * 8})
     return folder
 
 
-@pytest.fixture(scope="module")
-def encoded(guided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight encoded pictures, with the features of the prior."""
-    folder = tmp_path_factory.mktemp("encoded") / "latents"
-    encode_set(load(guided), DrawnSet(8), folder, Framing(long_edge_px=64), Encoding(variants=1))
-    return folder
-
-
-def test_it_learns_the_greys_and_the_result_opens(guided: Path, encoded: Path, tmp_path: Path) -> None:
-    task = Task(str(guided), tmp_path / "run", (encoded,), device="cpu")
+def test_it_learns_the_greys_and_the_result_opens(tiny_guided: Path, scenes: Path, tmp_path: Path) -> None:
+    task = Task(str(tiny_guided), scenes, tmp_path / "run", device="cpu")
     folder = train_draft(task, QUICK)
     losses = [line["loss"] for line in lines(task.out) if "loss" in line]
-    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:2])
-    assert (task.out / "curves.png").stat().st_size > 10_000
-    start, trained = load(guided), load(folder)
-    assert start.prior is not None and trained.prior is not None
-    for name, value in start.prior.state_dict().items():
-        assert torch.equal(trained.prior.state_dict()[name], value), name
-    assert prior_sha256(trained) == prior_sha256(start)  # so the stored features stay valid, to the bit
-    assert trained(np.zeros((40, 60, 3), np.uint8)).values.shape == (40, 60)
+    assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:2])
+    assert (task.out / "samples" / "step_00000040.png").exists()
+    start, trained = load(tiny_guided, device="cpu"), load(folder, device="cpu")
+    assert trained.draft is not None and start.draft is None and trained.prior is not None
+    for name, value in start.unet.state_dict().items():
+        assert torch.equal(trained.unet.state_dict()[name], value), name
+    photo = Photo(RenderedScenes(scenes)[7].rgb, None, None)
+    grey = trained.draft(trained.photo_features(photo, trained.checkpoint.default_resolution))
+    assert grey[..., 0, :].mean() > 0.7 and grey[..., -1, :].mean() < -0.6  # the sky is far, the ground is near
+    assert train_draft(task, QUICK) == folder  # a finished run that is started again
 
 
 def test_a_stopped_run_goes_on_to_the_last_bit(
-    guided: Path, encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_guided: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = QUICK.changed(steps=4, cooldown_steps=1)
-    whole, parts = (Task(str(guided), tmp_path / name, (encoded,), device="cpu") for name in ("whole", "parts"))
+    whole, parts = (Task(str(tiny_guided), scenes, tmp_path / name, device="cpu") for name in ("whole", "parts"))
     folder = train_draft(whole, recipe)
 
     def stopped(network, loss, *words, **named) -> Path:
@@ -85,9 +91,40 @@ def test_a_stopped_run_goes_on_to_the_last_bit(
     assert weights(newest(parts.out)) == weights(folder)
 
 
-def test_pictures_without_features_or_greys_are_refused(guided: Path, encoded: Path, tmp_path: Path) -> None:
-    bare = Path(shutil.copytree(encoded, tmp_path / "bare"))
-    for path in bare.rglob("grey.npy"):
-        path.unlink()
-    with pytest.raises(MarigoldError, match="bare has no features or no greys to train a draft on; encode the"):
-        train_draft(Task(str(guided), tmp_path / "run", (bare,), device="cpu"), QUICK)
+def test_the_sky_is_the_far_plane_and_a_picture_of_one_depth_does_not_count(tiny_guided: Path, scenes: Path) -> None:
+    pipeline, a_set = load(tiny_guided, device="cpu"), RenderedScenes(scenes)
+    depth_m = torch.from_numpy(a_set[0].depth_m.copy())[None, None]
+
+    def learned(depth: torch.Tensor) -> list[torch.Tensor]:
+        return to_learn(pipeline, a_set[0].rgb, depth, *which_count(depth, a_set, FRAMING))
+
+    *features, grey, known = learned(depth_m)
+    assert grey.shape == known.shape == (1, *grid_of(tuple(one[None] for one in features)))
+    assert bool((known == 1).all()) and bool((grey[:, 0] == 1).all()) and grey[0, -1].mean() < -0.9
+    assert grey[0].mean(dim=1).diff().max() <= 1e-6  # nearer from row to row
+    *_, known = learned(torch.full_like(depth_m, 3.0))
+    assert not known.any()
+    *_, known = learned(torch.where(depth_m < 1, torch.nan, depth_m))
+    assert 0 < known.mean() < 1
+
+
+def test_every_pyramid_is_scored_where_depth_is_known_and_features_are_left_out_by_the_seed() -> None:
+    features = (torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3))
+    network = DraftNetwork((3, 5), width=8, pyramids=2, feature_dropout=0.5).train()
+    known = torch.ones(2, 1, 8, 12)
+    known[..., :6] = 0
+    grey = torch.where(known > 0, 0.5, 99.0)
+
+    def loss(seed: int) -> float:
+        return draft_losses(network, Drafts(features, grey, known), seed)["loss"].item()
+
+    assert loss(1) == loss(1) != loss(2)
+    network.eval()
+    each = network.each(features)
+    assert loss(1) == pytest.approx((each - 0.5).abs()[..., 6:].mean().item(), rel=1e-5)
+    torch.testing.assert_close(network(features), each.mean(dim=1, keepdim=True))
+
+
+def test_a_start_without_a_prior_is_refused(tiny_depth: Path, scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(MarigoldError, match="Depth is drafted from an image prior's features, and the start has none"):
+        train_draft(Task(str(tiny_depth), scenes, tmp_path / "run", device="cpu"), QUICK)

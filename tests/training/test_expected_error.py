@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from marigold_core import Settings, load
 from marigold_core.errors import MarigoldError
-from marigold_core.pipeline.expected_error import grid_of
+from marigold_core.pipeline.image_prior import grid_of
 from tests.helpers.training_runs import lines
 from training.data.sets.rendered import RenderedScenes, View, write_shard
 from training.engine.addition import MAPS, SHOWN, Task

@@ -13,12 +13,12 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.views import View
+from tests.helpers.draft import with_draft
 from tests.helpers.set_writers import picture, write_pairs
 from training import label as label_module
 from training.data.sets import open_set
 from training.label import RECORD, Labelling, draft_map, guess, label
 from training.prepare import Preparation, split_own
-from training.prior import add_draft
 
 pytestmark = pytest.mark.numeric
 ALL = Labelling(kept=1, members=1, steps=1)
@@ -26,7 +26,7 @@ ALL = Labelling(kept=1, members=1, steps=1)
 
 @pytest.fixture(scope="module")
 def drafted(tiny_guided: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return add_draft(tiny_guided, tmp_path_factory.mktemp("drafted") / "drafted", width=8)
+    return with_draft(tiny_guided, tmp_path_factory.mktemp("drafted") / "drafted")
 
 
 @pytest.fixture
@@ -53,12 +53,14 @@ def test_a_guess_is_the_mean_of_members_and_drafts_in_one_frame(drafted: Path, m
     ramp = torch.linspace(-1, 1, 64).expand(1, 1, 48, 64)
     steps = torch.where(ramp > 0, 1.0, -1.0)
     monkeypatch.setattr(label_module, "draft_map", lambda *_: 5 + 3 * steps)
-    monkeypatch.setattr(label_module, "_makes_draft", lambda _: True)
 
-    def said(photo: object, settings: object) -> SimpleNamespace:
-        return SimpleNamespace(members=(0.5 + ramp[0] / 4).repeat(2, 1, 1).numpy())
+    class Said(SimpleNamespace):
+        draft = "there is one"
 
-    values, agreement = guess([said], photo, Labelling(), 0)  # type: ignore (stands in for a checkpoint)
+        def __call__(self, photo: object, settings: object) -> SimpleNamespace:
+            return SimpleNamespace(members=(0.5 + ramp[0] / 4).repeat(2, 1, 1).numpy())
+
+    values, agreement = guess([Said()], photo, Labelling(), 0)  # type: ignore (stands in for a checkpoint)
     wanted = (ramp / ramp.std(correction=0) + steps)[0, 0].numpy()
     np.testing.assert_allclose(values, (wanted - wanted.min()) / np.ptp(wanted), atol=1e-3)
     assert agreement == pytest.approx(float(np.corrcoef(ramp.flatten(), steps.flatten())[0, 1]), abs=1e-3)

@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_to_a_checkpoint_that_predicts(tmp_path: Path, mon
     log = (out / nano.LOG).read_text()
     assert "training.train --recipe nano" in log and all(name in log for name in record["stages"])
     pipe = load(published)
-    assert pipe.prior is not None and pipe.prior.draft is not None
+    assert pipe.draft is not None
     assert (pipe.checkpoint.depth_transfer, pipe.checkpoint.default_resolution) == ("root", 64)
     values = pipe(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8), Settings(ensemble_size=2)).values
     assert values.shape == (48, 64) and np.isfinite(values).all()
@@ -92,7 +92,17 @@ def test_with_photographs_they_are_labelled_and_learned_from(tmp_path: Path) -> 
     out = tmp_path / "nano"
     published = make(out, SMALL, inputs)
     names = [stage.name for stage in stages(out, SMALL, inputs)]
-    last = ["fine", "labels", "fine_labels", "photographs", "mean", "displacement", "expected_error", "publish"]
+    last = [
+        "fine",
+        "draft",
+        "labels",
+        "fine_labels",
+        "photographs",
+        "mean",
+        "displacement",
+        "expected_error",
+        "publish",
+    ]
     assert names[names.index("fine") :] == last
     assert len(open_set(f"pairs:{out / 'labels'}")) == 18  # two thirds
     fine, photographs, mean = (

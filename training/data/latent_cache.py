@@ -132,8 +132,6 @@ def prior_sha256(pipeline: "MarigoldPipeline") -> str | None:
 def _sha256(network: "nn.Module", setting: object) -> str:
     found = hashlib.sha256(repr(setting).encode())
     for name, weight in sorted(network.state_dict().items()):
-        if name.startswith("draft."):  # it is computed from the stored features
-            continue
         found.update(name.encode())
         found.update(weight.float().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

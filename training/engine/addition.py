@@ -1,24 +1,30 @@
-"""What a finished checkpoint is given last: a small network that is trained on its predictions of rendered scenes."""
+"""What a finished checkpoint is given last: small networks that are trained on what it makes of rendered scenes."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import ModelMixin
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from marigold_core import load
 from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
-from marigold_core.storage import atomic_folder, write_json
+from marigold_core.storage import atomic_folder, replacing, write_json
+from training.data.augmentation import photographic
+from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes
-from training.data.sets.sample import spread
+from training.data.sets.sample import Sample, spread
 from training.engine import checkpoints
 from training.engine.fingerprint import run_fingerprint
 from training.engine.loop import Run
@@ -28,8 +34,10 @@ from training.engine.workers import locked, say_disk_need
 from training.models.networks import seeded
 from training.recipe import AdditionRecipe
 
-MAPS, RECORD = "maps", "maps.json"  # what the checkpoint predicted, and of what
+MAPS, RECORD = "maps", "maps.json"  # what the checkpoint made, and of what
 SHOWN = 4  # pictures of a sheet; none of them is trained on
+NUMBERS_EACH = 90_000  # float16 of a picture, about: its features
+FLIPPED = 0.5  # share of pictures that are mirrored
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,48 @@ class Task:
     out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
     minutes: float | None = None  # stop after this time
     device: Literal["auto", "cpu"] = "auto"  # where to train
+
+
+def faulty(sample: Sample, seed: int, number: int) -> np.ndarray:
+    """Give a rendered picture the faults of photographs -> [H, W, 3] uint8; a function of (seed, number)."""
+    picture = torch.from_numpy(sample.rgb.copy()).permute(2, 0, 1)[None].float() / 255
+    picture = photographic(picture, stream(seed, number))[0].clamp(0, 1)
+    return (picture * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def store(path: Path, parts: Sequence[Tensor]) -> None:
+    """Write what is learned from of a picture, [C, H, W] each, in float16. Raises: ExportError."""
+    with replacing(path) as aside:
+        save_file({f"{place:02d}": part.half().contiguous() for place, part in enumerate(parts)}, aside)
+
+
+class Stored:
+    """What was stored of pictures, those of one size in a batch; a batch is a function of (seed, step)."""
+
+    def __init__(self, recipe: AdditionRecipe, numbers: Sequence[int], folder: Path) -> None:
+        self.recipe, self.numbers, self.folder = recipe, numbers, folder
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for number in numbers[SHOWN:]:
+            with safe_open(self._path(number), "pt") as file:
+                sizes.setdefault(tuple(file.get_slice("00").get_shape()), []).append(number)
+        self._of_size = list(sizes.values())
+
+    def draw(self, step: int) -> tuple[list[Tensor], np.random.Generator]:
+        """Draw the batch of a step -> its parts [B, C, H, W], and where more of its chances come from."""
+        rng = np.random.default_rng([self.recipe.seed, step])
+        counts = np.array([len(numbers) for numbers in self._of_size])
+        alike = self._of_size[rng.choice(len(counts), p=counts / counts.sum())]
+        found = [self.read(number) for number in rng.choice(alike, self.recipe.batch_size)]
+        found = [[one.flip(-1) for one in read] if rng.random() < FLIPPED else read for read in found]
+        return [torch.stack(parts) for parts in zip(*found, strict=True)], rng
+
+    def read(self, number: int) -> list[Tensor]:
+        """Read the parts [C, H, W] of a picture, as they were given to ``store``."""
+        found = load_file(self._path(number))
+        return [found[place].float() for place in sorted(found)]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
 
 
 class Addition:
@@ -61,9 +111,9 @@ class Addition:
             raise MarigoldError(f"{task.data.name} has {len(self.scenes)} pictures, and more than {SHOWN} are needed.")
 
     def missing(self, suffix: str, bytes_each: int) -> Iterator[tuple[MarigoldPipeline, int, Path]]:
-        """Yield the pipeline, the number of a picture and the file for what it predicts, for each that is not there.
+        """Yield the pipeline, the number of a picture and the file for what it makes of it, for each that is not there.
 
-        Raises: MarigoldError when the folder holds predictions of another checkpoint or data.
+        Raises: MarigoldError when the folder holds what another checkpoint made, or of other data.
         """
         pipeline = load(self._start)
         if not (isinstance(pipeline.modality, Depth) and pipeline.modality.kind == "affine"):

@@ -1,0 +1,93 @@
+"""The draft network: depth by a plain regressor, whose mean with the members' map is nearer to the truth than either.
+
+It reads depth off the image prior's features alone, without noise, and errs elsewhere on photographs than a diffusion
+model that was trained on the same rendered scenes. Its map is soft, so only its coarse part is taken over, and the
+outlines stay those of the members. It belongs to the checkpoint that it was trained beside.
+Source: Lin et al. 2017 (feature pyramids); Ranftl et al. 2021, section 3 (the residual units of DPT); Lakshminarayanan
+et al. 2017, section 2.4 (the mean of networks trained from other random weights).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config  # pyright: ignore[reportUnknownVariableType]
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from marigold_core.pipeline.image_prior import Features, Residual, grid_of
+from marigold_core.pipeline.modalities import Depth
+
+SHARE = 0.5  # of the draft in the mean
+
+
+class DraftNetwork(ModelMixin, ConfigMixin):
+    """Pyramids from coarse to fine over the image prior's features, whose mean is the draft.
+
+    Each is a regressor of its own, trained from other random weights and without other features.
+    """
+
+    @register_to_config
+    def __init__(
+        self, prior_channels: Sequence[int], width: int = 32, pyramids: int = 4, feature_dropout: float = 0.2
+    ) -> None:
+        """Build it with random weights.
+
+        Args:
+            prior_channels: channels of each of the trunk's features, fine to coarse.
+            width: channels of a pyramid.
+            pyramids: how many there are.
+            feature_dropout: share of the features' channels that each does without while it is trained.
+        """
+        super().__init__()
+        self.regressors = nn.ModuleList(_Pyramid(prior_channels, width, feature_dropout) for _ in range(pyramids))
+
+    def forward(self, features: Features) -> Tensor:
+        """Features [B, C, h', w'], fine to coarse -> grey of the depth map [B, 1, 2 h, 2 w], h x w of the finest."""
+        return self.each(features).mean(dim=1, keepdim=True)
+
+    def each(self, features: Features) -> Tensor:
+        """Compute the grey of every pyramid, [B, pyramids, 2 h, 2 w]."""
+        return torch.cat([one(features) for one in self.regressors], dim=1)
+
+    @torch.inference_mode()
+    def averaged(self, features: Features, values: Tensor, depth: Depth) -> Tensor:
+        """Average the fused depth of members with the draft's, as far as that is not finer than its features.
+
+        Args:
+            features: of the trunk, [1, C, h', w'] each, fine to coarse.
+            values: depth [1, 1, H, W], 0 = near plane, 1 = far plane.
+            depth: what the checkpoint predicts, which says how grey is read.
+
+        Returns:
+            Depth [1, 1, H, W].
+        """
+        drafted = depth.read(self(tuple(one.float() for one in features)))
+        coarse = (features[0].shape[-2], features[0].shape[-1])
+        apart = F.adaptive_avg_pool2d(drafted, coarse) - F.adaptive_avg_pool2d(values, coarse)
+        return values + SHARE * F.interpolate(apart, (values.shape[-2], values.shape[-1]), mode="bilinear")
+
+
+class _Pyramid(nn.Module):
+    """One regressor."""
+
+    def __init__(self, given: Sequence[int], width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout2d(dropout)
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in given)
+        self.whole = nn.Linear(width, width)  # of the mean over the picture: near and far are those of all of it
+        self.units = nn.ModuleList(Residual(width) for _ in given)
+        self.narrow = nn.Conv2d(width, width // 4, 3, padding=1)
+        self.refine = Residual(width // 4)
+        self.out = nn.Conv2d(width // 4, 1, 3, padding=1)
+
+    def forward(self, features: Features) -> Tensor:
+        """Features [B, C, h', w'], fine to coarse -> grey [B, 1, 2 h, 2 w]."""
+        seen = [self.dropout(one) for one in features]
+        x = self.lateral[-1](seen[-1])
+        x = x + self.whole(x.mean(dim=(2, 3)))[:, :, None, None]
+        x = self.units[-1](x)
+        for found, lateral, unit in zip(seen[-2::-1], self.lateral[-2::-1], self.units[-2::-1], strict=True):
+            x = unit(F.interpolate(x, found.shape[-2:], mode="bilinear") + lateral(found))
+        x = self.refine(F.interpolate(self.narrow(F.gelu(x)), grid_of(features), mode="bilinear"))
+        return self.out(F.gelu(x))

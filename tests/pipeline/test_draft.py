@@ -1,0 +1,85 @@
+"""The draft network: what it takes part in, what stays the members', and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from marigold_core import Settings, load
+from marigold_core.checkpoints.hub import CONFIG_FILES
+from marigold_core.checkpoints.layout import DRAFT
+from marigold_core.errors import CheckpointError
+from marigold_core.pipeline.draft import SHARE, DraftNetwork
+from marigold_core.pipeline.modalities import Depth
+from tests.helpers.draft import flat, with_draft
+from training.publish import publish
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CHANNELS = (3, 5)
+QUICK = Settings(num_inference_steps=1, ensemble_size=2, processing_resolution=64)
+
+
+def features(height: int = 6, width: int = 8) -> tuple[torch.Tensor, ...]:
+    """Random features of a picture of ``height`` x ``width`` cells, and their coarser ones."""
+    return tuple(torch.randn(1, one, height // n, width // n) for n, one in enumerate(CHANNELS, start=1))
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("depth", [Depth(), Depth(transfer="root"), Depth(space="disparity")])
+def test_the_coarse_part_is_the_mean_of_both_and_the_outlines_are_the_members(depth: Depth) -> None:
+    torch.manual_seed(0)
+    network, given = DraftNetwork(CHANNELS, width=8), features()
+    assert network(given).shape == (1, 1, 12, 16)
+    drafted = depth.read(network(given))
+    values = torch.rand(1, 1, 1, 1).expand(1, 1, 48, 64).clone()
+    values[..., 21:, 37:] += 0.3  # an outline inside a cell of 8 x 8
+    found = network.averaged(given, values, depth)
+    cells = [torch.nn.functional.adaptive_avg_pool2d(one, (6, 8)) for one in (found - values, drafted, values)]
+    assert torch.corrcoef(torch.stack([cells[0].flatten(), (cells[1] - cells[2]).flatten()]))[0, 1] > 0.8
+    jump = found[..., 30, 37] - found[..., 30, 36]
+    assert abs(float(jump) - 0.3) < 0.05
+    same = torch.full((1, 1, 48, 64), 0.9)
+    wanted = (1 - SHARE) * 0.9 + SHARE * depth.read(torch.full((1, 1, 1, 1), 0.2))
+    torch.testing.assert_close(flat(network, 0.2).averaged(given, same, depth), wanted.expand_as(same))
+
+
+def test_it_moves_the_fused_map_and_no_member(tiny_guided: Path, tmp_path: Path, photo) -> None:
+    picture = photo(60, 80)
+    plain = load(tiny_guided, device="cpu")
+    own = load(with_draft(tiny_guided, tmp_path / "drafted", grey=1.0), device="cpu")
+    assert own.checkpoint.sha256 != plain.checkpoint.sha256
+    before, after = plain(picture, QUICK), own(picture, QUICK)
+    assert before.members is not None and np.array_equal(before.members, after.members)
+    moved, room = after.values - before.values, 1 - before.values
+    assert moved.mean() == pytest.approx(SHARE * room.mean(), abs=0.02)  # halfway to the far plane
+    *_, again = own.stream(picture, QUICK, start=after)  # whose members are all there
+    np.testing.assert_allclose(again.values, after.values, atol=2e-3)
+    cells = list(own.grid(picture, steps=[1], sizes=[1, 2], processing_resolution=64))
+    np.testing.assert_allclose(cells[1].prediction.values, after.values, atol=1e-5)
+    assert CONFIG_FILES.fullmatch(f"{DRAFT}/config.json")  # a hub's download takes it
+
+
+def test_it_is_published(tiny_guided: Path, tmp_path: Path) -> None:
+    drafted = with_draft(tiny_guided, tmp_path / "drafted")
+    before, after = load(drafted).draft, load(publish(drafted, tmp_path / "published")).draft
+    assert before is not None and after is not None
+    for name, value in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("fault", ["weights missing", "other features", "no prior"])
+def test_a_network_that_does_not_fit_its_checkpoint_is_refused(
+    tiny_guided: Path, tiny_depth: Path, tmp_path: Path, fault: str
+) -> None:
+    folder = tmp_path / "broken"
+    if fault == "weights missing":
+        with_draft(tiny_guided, folder)
+        (folder / DRAFT / "diffusion_pytorch_model.safetensors").unlink()
+    else:
+        shutil.copytree(tiny_depth if fault == "no prior" else tiny_guided, folder)
+        DraftNetwork((3, 5, 7), width=8).save_pretrained(folder / DRAFT)
+    (folder / "checksums.json").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError):
+        load(folder, device="cpu")

@@ -36,6 +36,9 @@ MARKING = Queue(concurrency_id="marking", concurrency_limit=1)  # points and hin
 QUIET = PrivateEvent(api_visibility="private", show_progress="hidden")
 SHOWN = PrivateEvent(api_visibility="private", show_progress="minimal")
 
+# Of what ends a job under way: by default the browser skips a click for as long as the one before is pending.
+REPEATED: dict[str, Any] = {"trigger_mode": "multiple"}
+
 _gradio: Any = gr  # partly untyped
 NO_CHANGE: object = _gradio.skip()  # as the value of an output
 

@@ -1,7 +1,6 @@
 """Draws the page around a ``Service``: its four tabs, the HTTP endpoints and the script."""
 
 import json
-import secrets
 from collections.abc import Generator, Iterator
 from functools import partial
 
@@ -20,7 +19,7 @@ from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, NO_CHANGE, QUIET, on
+from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, NO_CHANGE, QUIET, REPEATED, on
 from marigold_core.ui.run_controller import CurrentJob, OpenTab, RunController, Update, Values
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
@@ -77,7 +76,6 @@ class PhotoTab:
     def __init__(self, service: Service) -> None:
         """Draw it into the current ``gr.Blocks``."""
         self.controller = controller = RunController(service)
-        self.next = gr.State("")  # changes when another one is to be run
         with gr.Row(elem_id="studio", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="controls"):
                 with gr.Column(elem_id="photo-place"):  # whose height is kept until the input is there
@@ -120,23 +118,16 @@ class PhotoTab:
         triggers = [controller.actions.run.click, controller.photo.upload]
         given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
         # Before the run: the browser begins with the second event of an upload when the first has ended.
-        on(triggers, CurrentJob.make_way, [controller.current, controller.photo], None)
-        first = on(triggers, self.on_run, given, controller.outputs, MODEL, trigger_mode="once")
-        following = on(self.next.change, self.on_run, given, controller.outputs, MODEL)
-        controller.jobs += [first, following]
+        on(triggers, CurrentJob.ask, [controller.current, controller.photo], None, **REPEATED)
+        controller.jobs.append(on(triggers, self.on_run, given, controller.outputs, MODEL, **REPEATED))
         for part in (*controller.screens, self.given, self.gallery, self.link, self.replay):
             part.listen()
-        picks = [self.gallery.pictures.click, self.history.strip.click, self.given.use.click]
-        on([controller.actions.stop.click, *picks], None, None, None, cancels=[*controller.jobs])
         given: set[Component] = {controller.result, *controller.inputs}
         endings = [controller.actions.stop.click, controller.photo.clear]
-        controller.after(on(endings, controller.end, given, controller.outputs))
+        controller.after(on(endings, controller.end, given, controller.outputs, **REPEATED))
         for job in controller.jobs:
             controller.after(job)
             controller.after(job.failure(lambda: None, None, None, **LIGHT, **QUIET))  # it may have had members
-        for job in (first, following):
-            for ended in (job.success, job.failure):  # until then the browser skips what asks for a run
-                ended(self.on_ended, [controller.photo, controller.current], self.next, **LIGHT, **QUIET)
         self.inputs.follow_checkpoint(page)
         self.runtime.connect(page, self.inputs)
         loaded = on(page.load, self.history.on_load, self.history.browser, [self.history.runs, self.history.strip])
@@ -144,14 +135,13 @@ class PhotoTab:
         # One after the other: what is put on show draws the strip of the runs that are known by then.
         controller.after(loaded.then(self.link.on_load, {*controller.inputs}, changed, **LIGHT, **QUIET))
 
-    def on_ended(self, photo: str | None, current: CurrentJob) -> object:
-        """Ask for another run where the photo came while the one before it was run."""
-        return secrets.token_hex(4) if current.take_waiting(photo) else NO_CHANGE
-
     def on_run(self, values: Values) -> Iterator[Update]:
-        """Run the model on the photo, showing every member as it comes; Gradio closes this to stop it."""
-        values[self.controller.current].take(values[self.controller.photo])
-        yield from self.controller.reported(self._run(values), values)
+        """Run the model on the photo, showing every member as it comes, unless something else was asked for since."""
+        photo = values[self.controller.photo]
+        if values[self.controller.current].take(photo):
+            yield from self.controller.reported(self._run(values), values, photo)
+        else:
+            yield {self.controller.status: NO_CHANGE}
 
     def _run(self, values: Values) -> Generator[Update]:
         file = values[self.controller.photo]

@@ -4,7 +4,7 @@ A screen draws its own part of the page and returns what changes in it with a ne
 result: from the model (a run, members to add, a recorded run), an example or an earlier run.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
@@ -71,29 +71,34 @@ class OpenTab:
 
 @dataclass
 class CurrentJob:
-    """The job that may change the page, the newest one; it looks this up with every state and ends when it is not."""
+    """What the visitor asked for last, a job or a pick; it alone may change the page, and it looks that up here.
 
-    identity: object | None = None  # None: there is none, or something else was put on show since
-    photo: str | None = None  # the file of the newest job
-    waiting: str | None = None  # a file that was added beside a job of another one, and that none has taken yet
+    The server decides this, in the order in which it hears of them: the browser ends a job late, and may end the one
+    after it in its place.
+    """
 
-    def take(self, photo: str | None) -> None:
-        """Note the photo of a job that begins."""
-        self.photo, self.waiting = photo, None
+    identity: object | None = None  # None: it has ended
+    photo: str | None = ""  # the file of the input that it runs, None without one; "": it runs none of the input
+    wanted: tuple[str | None] | None = None  # the file of a run that was asked for and has not begun
+    shown: str | None = None  # the file of the result on show, where a job has compared the two
+    is_filled: bool = False  # whether a pick has put another photo into the input, maybe in the place of a newer one
 
-    def make_way(self, photo: str | None) -> None:
-        """Note a photo that was added, and end the job of another one."""
-        if photo != self.photo:
-            self.identity, self.waiting = None, photo
+    def ask(self, photo: str | None) -> None:
+        """Note that a photo is to be run, which ends what goes on, unless that runs the same one."""
+        if self.identity is None or photo != self.photo:
+            self.identity, self.wanted = None, (photo,)
 
-    def forget(self) -> None:
-        """Note that its photo is done with: the next one may be the same and is run all the same."""
-        self.photo = self.waiting = None
+    def take(self, photo: str | None) -> bool:
+        """Return whether a run of this photo was asked for, and nothing since; each is begun once."""
+        is_wanted = self.wanted == (photo,)
+        if is_wanted:
+            self.wanted = None
+        return is_wanted
 
-    def take_waiting(self, photo: str | None) -> bool:
-        """Return whether the photo in the input waits for a job; it is asked for only once."""
-        waiting, self.waiting = self.waiting, None
-        return photo is not None and photo == waiting
+    def begin(self, photo: str | None = "") -> object:
+        """Begin a job or a pick in the place of what goes on -> its identity."""
+        self.identity, self.photo, self.wanted = object(), photo, None
+        return self.identity
 
 
 class ModelInputs(Generic[Model]):
@@ -242,31 +247,38 @@ class RunController:
         named = text.GIVEN_DONE.format(name=prediction.checkpoint, kind=text.GIVEN_KINDS[prediction.kind])
         return self.show_result(prediction, named, values)
 
-    def put_on_show(self, prediction: Prediction, sentence: str, values: Values) -> Update:
-        """Show what the visitor picked; a job under way ends, so that its next state does not take the place of it."""
-        values[self.current].identity = None
-        values[self.current].forget()
-        return self.show_result(prediction, sentence, values)
+    def pick(self, make: Callable[[], Update], values: Values) -> Update:
+        """Make what changes with a pick of the visitor, which ends a job; what is asked for meanwhile stays."""
+        current: CurrentJob = values[self.current]
+        identity, current.shown = current.begin(), None
+        try:
+            update = make()
+            return update if current.identity is identity else {self.status: NO_CHANGE}
+        finally:
+            if current.identity is identity:
+                current.identity = None
 
     def fill_photo(self, file: str, values: Values) -> Update:
         """Put a photo into the input, which is not run by itself."""
-        values[self.current].forget()
+        values[self.current].is_filled = True
         return {self.photo: file}
 
-    def reported(self, updates: Generator[Update], values: Values) -> Generator[Update]:
+    def reported(self, updates: Generator[Update], values: Values, photo: str | None = "") -> Generator[Update]:
         """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well.
 
-        It takes the place of a job under way, and ends when another one or a pick of the visitor takes its own.
+        It takes the place of a job under way, and ends when another one or a pick of the visitor takes its own, at the
+        next update, which may be empty. ``photo`` is as in ``CurrentJob``.
         """
         result, current = values[self.result], values[self.current]
-        current.identity = identity = object()
+        identity = current.begin(photo)
         try:
             with translate_errors(), closing(updates):
                 for update in updates:
                     if current.identity is not identity:
                         break
                     result = update.get(self.result, result)
-                    yield update
+                    if update:
+                        yield update
         except gr.Error as error:
             if current.identity is identity:
                 current.identity = None
@@ -282,7 +294,10 @@ class RunController:
 
         Raises: ImageError, after which neither the photo nor a result of another one is on show.
         """
-        yield self.begun(values)
+        current: CurrentJob = values[self.current]
+        again = {self.photo: source} if current.is_filled and isinstance(source, str) else {}
+        current.is_filled, identity = False, current.identity
+        yield {**self.begun(values), **again}
         try:
             photo = load_photo(source)
         except ImageError:
@@ -292,6 +307,8 @@ class RunController:
         shown = self.service.prediction(result).photo if result and self.service.keeps(result) else None
         if shown is None or not np.array_equal(shown, photo.pixels):
             yield self._cleared(values, photo.pixels)
+        if current.identity is identity:
+            current.shown = source if isinstance(source, str) else None
         return photo
 
     def run_photo(self, photo: Photo, settings: Settings, checkpoint: str, values: Values) -> Generator[Update]:
@@ -321,7 +338,7 @@ class RunController:
         yield from self.run_job(Job(photo_of(start), settings, checkpoint, start, hints=hints), values)
 
     def run_job(self, job: Job, values: Values) -> Generator[Update]:
-        """Run a job and show its first member and then a state now and then; closing this stops the job.
+        """Run a job and show its first member and then a state now and then, empty in between; closing this stops it.
 
         Every member is kept under the one id of the job, so that what a stopped job had reached is the result.
         """
@@ -337,14 +354,14 @@ class RunController:
                 is_first, result, key = result is None, event, self.service.keep(event, key)
                 is_new = event.fused < job.settings.ensemble_size  # the last one is shown at the end
             if not (pace.is_due or (is_first and is_new)):
+                yield {}
                 continue
             update, begun = Update(), perf_counter()
             if progress is not None:
                 update[self.status] = progress_line(progress, stale=result is None)
             if result is not None and key is not None and is_new:
                 update |= self._shown_so_far(result, key, values)
-            if update:
-                yield update
+            yield update
             pace.wait(perf_counter() - begun)
             progress, is_new = None, False
         assert result is not None  # a run ends with its prediction or raises
@@ -366,14 +383,16 @@ class RunController:
     def end(self, values: Values) -> Update:
         """End the job, if there is one, and make what it had reached the result, or that of before it.
 
-        So do Stop, and whoever takes its photo out of the input; the next photo may be the same one.
+        So do Stop, and whoever takes its photo out of the input.
         """
-        current = values[self.current]
-        current.forget()
-        if current.identity is None:
+        current: CurrentJob = values[self.current]
+        if current.identity is None and current.wanted is None:
             return {self.status: NO_CHANGE}
-        current.identity = None
-        result = values[self.result]
+        # While its photo is being read, what is on show is that of another one, unless it is run again.
+        result = values[self.result] if current.photo in ("", current.shown) else None
+        return self.pick(lambda: self._ended(result, values), values)
+
+    def _ended(self, result: str | None, values: Values) -> Update:
         if result is None or not self.service.keeps(result):
             return self._rest(None, text.STOPPED, values)
         made = self.service.prediction(result).fused

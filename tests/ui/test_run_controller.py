@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_states_come_at_most_so_often_and_begin_with_the_first_member(
     controller: RunController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_controller, "STATE_S", 60.0)
-    updates = list(controller.run_job(job(10), {}))
+    updates = [update for update in controller.run_job(job(10), {}) if update]
     assert [controller.result in update for update in updates] == [
         False,
         False,
@@ -166,11 +167,12 @@ def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(contr
 
 def test_what_is_picked_during_a_job_stays_and_ends_it(controller: RunController) -> None:
     values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    picked = partial(controller.show_result, prediction(7), "Picked.", values)
     following = controller.reported(controller.run_job(job(5), values), values)
     for update in following:
         values |= {widget: value for widget, value in update.items() if value is not NO_CHANGE}
         if controller.result in update:
-            values |= controller.put_on_show(prediction(7), "Picked.", values)
+            values |= controller.pick(picked, values)
     assert update == {controller.status: NO_CHANGE}  # which Gradio shows once more at the end
     assert shown_members(controller, values) == 7 and "Picked." in str(values[controller.status])
     assert controller.end(values) == {controller.status: NO_CHANGE}  # which Gradio calls when it ends it first
@@ -178,7 +180,7 @@ def test_what_is_picked_during_a_job_stays_and_ends_it(controller: RunController
 
 def test_a_job_ends_when_another_one_begins_whether_or_not_it_fails_then(controller: RunController) -> None:
     def failing() -> Generator[Update]:
-        yield {}
+        yield controller.idle("")
         raise SettingsError("Too much for one run.")
 
     values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
@@ -191,20 +193,21 @@ def test_a_job_ends_when_another_one_begins_whether_or_not_it_fails_then(control
         assert shown_members(controller, list(later)[-1]) == 2
 
 
-@pytest.mark.parametrize("photo", ["same.png", "other.png"])
-def test_another_photo_ends_the_job_of_the_one_before_it(controller: RunController, photo: str) -> None:
-    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob(photo="same.png")}
-    following = controller.reported(controller.run_job(job(5), values), values)
+@pytest.mark.parametrize("photo", ["same.png", "other.png", None])
+def test_another_photo_ends_the_job_of_the_one_before_it(controller: RunController, photo: str | None) -> None:
+    current = CurrentJob()
+    values: dict[Any, Any] = {controller.result: None, controller.current: current}
+    following = controller.reported(controller.run_job(job(5), values), values, "same.png")
     next(following)
-    values[controller.current].make_way(photo)
-    assert (list(following) == [{controller.status: NO_CHANGE}]) == (photo == "other.png")
-    assert values[controller.current].take_waiting(photo) == (photo == "other.png")
-    assert not values[controller.current].take_waiting(photo)  # a refused job is not asked for again and again
+    current.ask(photo)
+    assert (list(following) == [{controller.status: NO_CHANGE}]) == current.take(photo) == (photo != "same.png")
+    assert not current.take(photo)  # two clicks are one run
 
 
 def test_a_photo_that_is_taken_out_ends_its_job_and_may_come_again_at_once(controller: RunController) -> None:
-    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob(photo="same.png")}
-    following = controller.reported(controller.run_job(job(5), values), values)
+    current = CurrentJob(shown="same.png")
+    values: dict[Any, Any] = {controller.result: None, controller.current: current}
+    following = controller.reported(controller.run_job(job(5), values), values, "same.png")
     for update in following:
         values |= {widget: value for widget, value in update.items() if value is not NO_CHANGE}
         if update.get(controller.result) and shown_members(controller, update) == 2:
@@ -213,33 +216,97 @@ def test_a_photo_that_is_taken_out_ends_its_job_and_may_come_again_at_once(contr
     assert text.STOPPED_WITH.format(members="2 members") in str(values[controller.status])
     assert values[controller.actions.run].constructor_args["interactive"]
     assert controller.end(values) == {controller.status: NO_CHANGE}  # a finished result stays
-    values[controller.current].make_way("same.png")
-    assert values[controller.current].take_waiting("same.png")
+    current.ask("same.png")
+    assert current.take("same.png")
 
 
-def test_only_the_photo_that_was_added_last_and_not_begun_waits() -> None:
-    current = CurrentJob(photo="running.png")
-    current.make_way("first.png")
-    current.make_way("second.png")
-    assert not current.take_waiting("example.jpg")  # which was put into the input since
-    current.make_way("second.png")
-    current.take("second.png")
-    assert not current.take_waiting("second.png")
+def test_only_the_photo_that_was_asked_for_last_is_run() -> None:
+    current = CurrentJob()
+    current.ask("first.png")
+    current.ask("second.png")
+    assert not current.take("first.png") and current.take("second.png")
 
 
-@pytest.mark.parametrize("done", ["picked", "filled", "stopped"])
-def test_after_a_pick_or_a_stop_the_same_photo_runs_again(controller: RunController, done: str) -> None:
-    """The browser still holds the job for running, so the page has to be asked for another one."""
-    current = CurrentJob(photo="same.png")
+@pytest.mark.parametrize("later", ["pick", "end", "job"])
+def test_a_run_that_was_asked_for_before_something_else_does_not_begin(controller: RunController, later: str) -> None:
+    """The browser sends a run only once the server has heard that it is asked for, so that both may come between."""
+    current = CurrentJob()
     values: dict[Any, Any] = {controller.result: None, controller.current: current}
-    if done == "picked":
-        controller.put_on_show(prediction(7), "Picked.", values)
-    elif done == "filled":
-        controller.fill_photo("example.jpg", values)
+    current.ask("photo.png")
+    if later == "pick":
+        controller.pick(lambda: {}, values)
+    elif later == "end":
+        controller.end(values)
     else:
-        current.forget()  # as the click on Stop does
-    current.make_way("same.png")
-    assert current.take_waiting("same.png")
+        list(controller.reported(controller.run_job(job(1), values), values))
+    assert not current.take("photo.png")
+    current.ask("photo.png")
+    assert current.take("photo.png")
+
+
+def test_a_photo_taken_out_before_its_run_has_begun_leaves_no_stop(controller: RunController) -> None:
+    """It has ended the job before it, which leaves the page to it."""
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    following = controller.reported(controller.run_job(job(5), values), values, "before.png")
+    next(following)
+    values[controller.current].ask("photo.png")
+    assert list(following) == [{controller.status: NO_CHANGE}]
+    ended = controller.end(values)
+    assert text.STOPPED in str(ended[controller.status])
+    assert not ended[controller.actions.stop].constructor_args["interactive"]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_pick_that_takes_long_leaves_what_was_asked_for_meanwhile(
+    controller: RunController, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    current = CurrentJob()
+    values: dict[Any, Any] = {controller.result: None, controller.current: current}
+    following = controller.reported(controller.run_job(job(2), values), values)
+    next(following)
+
+    def slow() -> Update:
+        current.ask("photo.png")
+        return controller.show_result(prediction(7), "Picked.", values)
+
+    monkeypatch.setattr(controller, "_ended", lambda *_: slow())  # which shows what the job had reached
+    assert (controller.end(values) if ended else controller.pick(slow, values)) == {controller.status: NO_CHANGE}
+    assert list(following) == [{controller.status: NO_CHANGE}]
+    assert current.take("photo.png")
+
+
+def test_the_photo_of_a_run_is_the_one_in_the_input_also_after_a_pick(controller: RunController) -> None:
+    """The browser may hear of the example that was picked before only once a photo was added."""
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    values |= controller.fill_photo("example.jpg", values)
+    for expected in ("photo.png", "example.jpg"):  # once
+        begun = next(controller.take("photo.png", values))
+        assert {**values, **begun}[controller.photo] == expected
+
+
+def test_a_pick_that_fails_leaves_no_job(controller: RunController) -> None:
+    def fails() -> Update:
+        raise gr.Error("It is gone.")
+
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    with pytest.raises(gr.Error, match="gone"):
+        controller.pick(fails, values)
+    assert values[controller.current].identity is None
+
+
+@pytest.mark.parametrize(("photo", "kept"), [("same.png", True), ("other.png", False), ("", True)])
+def test_a_job_stopped_while_its_photo_is_read_leaves_no_map_of_another_one(
+    controller: RunController, photo: str, kept: bool
+) -> None:
+    values: dict[Any, Any] = {controller.result: None, controller.current: CurrentJob()}
+    values |= controller.show_result(prediction(4), "", values)
+    values[controller.current].shown = "same.png"
+
+    def begun() -> Generator[Update]:
+        yield from controller.take(PHOTO, values)
+
+    next(controller.reported(begun(), values, photo))
+    assert (controller.end(values)[controller.result] is not None) == kept
 
 
 # ------------------------------------------------------------------------------- beside which photo

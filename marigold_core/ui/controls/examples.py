@@ -10,7 +10,7 @@ from gradio.utils import get_upload_folder
 from marigold_core.files import examples
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import on
+from marigold_core.ui.events import REPEATED, on
 from marigold_core.ui.run_controller import RunController, Update, Values
 
 
@@ -42,14 +42,14 @@ class ExampleGallery:
     def listen(self) -> None:
         """Show a picture's result when it is picked."""
         given = {self.pictures, *self.controller.inputs}
-        picked = on(self.pictures.click, self.on_pick, given, self.controller.outputs)
+        picked = on(self.pictures.click, self.on_pick, given, self.controller.outputs, **REPEATED)
         self.controller.after(picked)
 
     def on_pick(self, values: Values) -> Update:
         """Put an example photo into the input and its stored result on show."""
         index: int = values[self.pictures]
         name = examples.NAMES[index]
-        return {**self.fill(name, values), **self.show(name, values)}
+        return self.controller.pick(lambda: {**self.fill(name, values), **self.show(name, values)}, values)
 
     def fill(self, name: str, values: Values) -> Update:
         """Put an example photo into the input."""
@@ -60,7 +60,7 @@ class ExampleGallery:
         with translate_errors():
             prediction = examples.load_result(examples.FOLDER / f"{name}.jpg")
             sentence = before + text.EXAMPLE.format(name=prediction.checkpoint)
-            return self.controller.put_on_show(prediction, sentence, values)
+            return self.controller.show_result(prediction, sentence, values)
 
     @staticmethod
     def name_of(photo: str | None) -> str | None:

@@ -16,7 +16,7 @@ from marigold_core.images.photo import Photo, load_photo
 from marigold_core.settings import DepthReading
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
-from marigold_core.ui.events import MODEL, NO_CHANGE, on
+from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on
 from marigold_core.ui.photo_input import FilesButton
 from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
 
@@ -43,7 +43,7 @@ class ReplayButton:
         """Run a manifest when it comes."""
         given = {self.manifest, self.controller.photo, self.controller.result, *self.controller.inputs}
         changed = [*self.controller.outputs, *self.inputs.outputs]
-        job = on(self.manifest.upload, self.on_upload, given, changed, MODEL, trigger_mode="once")
+        job = on(self.manifest.upload, self.on_upload, given, changed, MODEL, **REPEATED)
         self.controller.jobs.append(job)
 
     def on_upload(self, values: Values) -> Iterator[Update]:

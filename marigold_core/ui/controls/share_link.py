@@ -93,9 +93,13 @@ class ShareLink:
 
     def on_load(self, values: Values, request: gr.Request) -> Update:
         """Begin with what the page's address asks for, else with the first example."""
+        query = dict(cast(Mapping[str, str], cast(Any, request).query_params))
+        return self.controller.pick(lambda: self._begin(query, values), values)
+
+    def _begin(self, query: Mapping[str, str], values: Values) -> Update:
         first = examples.NAMES[0]
         try:
-            state = read(dict(cast(Mapping[str, str], cast(Any, request).query_params)))
+            state = read(query)
         except MarigoldError as error:
             return self.gallery.show(first, values, text.LINK_REFUSED.format(reason=error))
         if state is None:

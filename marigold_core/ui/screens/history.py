@@ -19,7 +19,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, ResolvedSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import on
+from marigold_core.ui.events import REPEATED, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values, status_line
 from marigold_core.ui.templates import render
 from marigold_core.ui.theme import script
@@ -76,7 +76,7 @@ class History(Screen):
     def listen(self) -> None:
         """Bring a picked run back."""
         controller = self.controller
-        controller.after(on(self.strip.click, self.on_pick, {*controller.inputs}, controller.outputs))
+        controller.after(on(self.strip.click, self.on_pick, {*controller.inputs}, controller.outputs, **REPEATED))
 
     def on_load(self, keys: object) -> tuple[list[PastRun], str]:
         """Bring back the runs of this browser that are still kept, also those that another process has made."""
@@ -94,7 +94,8 @@ class History(Screen):
         with translate_errors():
             prediction = self.controller.service.prediction(event.run)
             made = ", ".join(_made_with(prediction))
-            return self.controller.put_on_show(prediction, text.RUN_BACK.format(made=made), values)
+            sentence = text.RUN_BACK.format(made=made)
+            return self.controller.pick(lambda: self.controller.show_result(prediction, sentence, values), values)
 
     def draw(self, runs: list[PastRun], current: str | None) -> str:
         """Draw the strip, the run on show marked -> HTML."""

@@ -31,7 +31,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings, ResolvedSettings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MARKING, MODEL, NO_CHANGE, on
+from marigold_core.ui.events import MARKING, MODEL, NO_CHANGE, REPEATED, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.annotations import (
     MODES,
@@ -134,7 +134,7 @@ class MetresScreen(Screen):
             ([self.clear.click], self.on_clear),
         ):
             controller.after(on(triggers, handler, given, controller.outputs, MARKING))
-        controller.jobs.append(on(self.complete.click, self.on_complete, given, controller.outputs, MODEL))
+        controller.jobs.append(on(self.complete.click, self.on_complete, given, controller.outputs, MODEL, **REPEATED))
 
     # ------------------------------------------------------------------------------- marking
 
@@ -235,11 +235,12 @@ class MetresScreen(Screen):
                 made = calibrate(relative, annotations.hints)
             except CalibrationError as refusal:
                 reason = str(refusal)
-        update: Update = {}
-        if made is not shown:
-            update = self.controller.put_on_show(made, _status(made, annotations), values)
         kept = {field: values[field] for field in self.typed}
-        return {**update, **kept, **self._draw(made, annotations, values[self.mode], reason)}
+        drawn = {**kept, **self._draw(made, annotations, values[self.mode], reason)}
+        if made is shown:
+            return drawn
+        sentence = _status(made, annotations)
+        return self.controller.pick(lambda: self.controller.show_result(made, sentence, values) | drawn, values)
 
     def _draw(self, prediction: Prediction, annotations: Annotations, mode: Mode, reason: str = "") -> Update:
         return {

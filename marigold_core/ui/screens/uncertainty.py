@@ -23,7 +23,7 @@ from marigold_core.prediction import SPREAD_FROM, Prediction
 from marigold_core.settings import ColourSettings, ResolvedSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MODEL, NO_CHANGE, on
+from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on
 from marigold_core.ui.offered_checkpoints import family_of_result
 from marigold_core.ui.pictures import draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
@@ -134,7 +134,9 @@ class UncertaintyScreen(Screen):
         on(self.member_values.click, self.on_click, result, self.pixel)
         on(self.pixel.change, self.on_pixel, [result, self.pixel], self.member_values, trigger_mode="always_last")
         given = {result, *self.controller.inputs}
-        self.controller.jobs.append(on(self.more.click, self.on_more, given, self.controller.outputs, MODEL))
+        self.controller.jobs.append(
+            on(self.more.click, self.on_more, given, self.controller.outputs, MODEL, **REPEATED)
+        )
 
     def on_open(self, values: Values) -> Update:
         """Draw the result on show."""

@@ -89,8 +89,8 @@ class Prediction:
         """
         return find_boxes(self.layers, self.values)
 
-    def has_uncertainty(self, members: int) -> bool:
-        """Whether it has uncertainty, whatever the number of members."""
+    def has_uncertainty(self, members: int, *, guided: bool = False) -> bool:
+        """Whether it has uncertainty, whatever is asked for."""
         return self.uncertainty is not None
 
     @property

@@ -14,7 +14,7 @@ from typing import Literal, cast
 import tyro
 
 from marigold_core.checkpoints.families import E2E_FT, MARIGOLD, NOISE
-from marigold_core.checkpoints.layout import CLASSES, INDEX, MODALITIES, Config, read_config, read_index
+from marigold_core.checkpoints.layout import CLASSES, DRAFT, ERROR, INDEX, MODALITIES, Config, read_config, read_index
 from marigold_core.checkpoints.registry import NAMED, Checkpoint, find
 from marigold_core.checkpoints.weights import OPTIONAL, choose, read_checksums, write_checksums
 from marigold_core.errors import CheckpointError, MarigoldError
@@ -116,12 +116,15 @@ def prepare_start(
             (_finish_marigold if is_marigold else finish_stable_diffusion)(folder, aside)
         if network == "random":
             reset_unet(aside / "unet", seed)
+            shutil.rmtree(aside / ERROR, ignore_errors=True)
         if noise_schedule != "start":
             _replace_schedule(aside, SPACINGS[noise_schedule])
         if target != "start":
             stated = read_config(aside, INDEX)
             same = name_of(modality_for(find(aside))) == target
             kept = stated if same else {key: value for key, value in stated.items() if key not in CLAIM_KEYS}
+            for part in () if same else (DRAFT, ERROR):  # which are those of what was predicted before
+                shutil.rmtree(aside / part, ignore_errors=True)
             names = cast(Mapping[str, list[str]], CLAIMS[target].get("target_properties", {})).get("target_names", [""])
             set_pictures(aside / "unet", len(names))
             write_json(aside / INDEX, kept | CLAIMS[target])

@@ -47,11 +47,8 @@ AGAIN = "fetch or copy it again"  # how messages about damage end
 PRIOR = "prior"  # folder of the image prior, which a checkpoint may do without
 PRIOR_CONFIG = f"{PRIOR}/config.json"
 DISPLACEMENT = "displacement"  # folder of the network that moves outlines, which a checkpoint may do without
-DISPLACEMENT_CONFIG = f"{DISPLACEMENT}/config.json"
 DRAFT = "draft"  # folder of the network that drafts depth, which a checkpoint may do without
-DRAFT_CONFIG = f"{DRAFT}/config.json"
 ERROR = "expected_error"  # folder of the network that expects errors, which a checkpoint may do without
-ERROR_CONFIG = f"{ERROR}/config.json"
 GUIDED_CLASS = "GuidedUNet"  # the class of a U-Net that takes an image prior
 GUIDED = "prior_channels"  # in a U-Net's configuration: channels of the prior's features that it takes
 CONFIGS = (INDEX, "unet/config.json", "vae/config.json", SCHEDULE, "text_encoder/config.json")
@@ -92,9 +89,9 @@ class Capabilities:
     metric_range_m: tuple[float, float] | None  # of depth in metres: the depths that are black and white
     focal_px: float | None  # focal length that they are given for, in pixels of the network's input
 
-    def has_uncertainty(self, members: int) -> bool:
-        """Whether a result of so many members has uncertainty."""
-        return gives_uncertainty(members, self.expected_error)
+    def has_uncertainty(self, members: int, *, guided: bool = False) -> bool:
+        """Whether a result of so many members has uncertainty, or one that known depths have ``guided``."""
+        return gives_uncertainty(members, self.expected_error and not guided)
 
     @property
     def pictures(self) -> int:
@@ -195,9 +192,9 @@ def describe(folder: Path) -> Capabilities:
         default_steps=1 if family.one_step else steps,
         default_resolution=resolution,
         prior=_has_prior(folder),
-        displacement=(folder / DISPLACEMENT_CONFIG).exists(),
-        draft=(folder / DRAFT_CONFIG).exists(),
-        expected_error=(folder / ERROR_CONFIG).exists(),
+        draft=_has_for_depth(folder, DRAFT, _kind(claims, modality)),
+        displacement=_has(folder, DISPLACEMENT),
+        expected_error=_has_for_depth(folder, ERROR, _kind(claims, modality)),
         metric_range_m=_metric_range(claims, modality),
         focal_px=claims.canonical_focal_px,
     )
@@ -288,7 +285,7 @@ def canonical(config: Config) -> str:
 
 def fingerprint(folder: Path) -> str:
     """Hash all configuration files of a checkpoint -> sha256 in hex, the same for equal content."""
-    optional = (PRIOR_CONFIG, DRAFT_CONFIG, DISPLACEMENT_CONFIG, ERROR_CONFIG)
+    optional = (f"{name}/config.json" for name in (PRIOR, DRAFT, DISPLACEMENT, ERROR))
     names = (*CONFIGS, *(name for name in optional if (folder / name).exists()))
     text = "\n".join(f"{name} {canonical(read_config(folder, name))}" for name in names)
     text += canonical(known) if (known := unstated(folder)) else ""
@@ -308,6 +305,23 @@ def _has_prior(folder: Path) -> bool:
         given = None
     if given is None or given != taken:
         raise CheckpointError("The checkpoint has an image prior that its U-Net does not take; fetch or copy it again.")
+    return True
+
+
+def _has(folder: Path, network: str) -> bool:
+    """Tell whether a checkpoint has an optional network. Raises: CheckpointError when its configuration is missing."""
+    return (folder / network).is_dir() and bool(read_config(folder, f"{network}/config.json"))
+
+
+def _has_for_depth(folder: Path, network: str, kind: Kind) -> bool:
+    """Tell whether there is an optional network for relative depth. Raises: CheckpointError where it cannot be used."""
+    if not _has(folder, network):
+        return False
+    if kind != "affine" or not _has_prior(folder):
+        raise CheckpointError(
+            f"The checkpoint has a network in {network}, which reads relative depth or its errors from the features of"
+            f" an image prior, and it does not predict that or has no prior; remove {network}."
+        )
     return True
 
 

@@ -22,7 +22,7 @@ from marigold_core.checkpoints.layout import (
     describe,
     fingerprint,
 )
-from marigold_core.checkpoints.weights import choose, read_checksums, read_shapes, verify
+from marigold_core.checkpoints.weights import OPTIONAL, choose, damaged, read_checksums, read_shapes, verify
 from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.images.intrinsics import Layer
 from marigold_core.prediction import Kind, gives_uncertainty
@@ -188,9 +188,9 @@ class Claim(NamedTuple):
     layers: tuple[Layer, ...] = ()
     expected_error: bool = False  # as in ``layout.Capabilities``
 
-    def has_uncertainty(self, members: int) -> bool:
-        """Whether a result of so many members has uncertainty."""
-        return gives_uncertainty(members, self.expected_error)
+    def has_uncertainty(self, members: int, *, guided: bool = False) -> bool:
+        """As ``layout.Capabilities``."""
+        return gives_uncertainty(members, self.expected_error and not guided)
 
 
 def claim_of(checkpoint: str) -> Claim | None:
@@ -300,6 +300,9 @@ def _verified(folder: Path, name: str, published: dict[str, str]) -> Checkpoint:
     capabilities = describe(folder)
     names = {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()}
     variant, files = choose(names, (None, "fp16"))
+    for file in sorted({*published} - names):
+        if file.partition("/")[0] in OPTIONAL:  # without which it would run, but otherwise
+            raise damaged(file, "the file is missing")
     shapes = {file: read_shapes(folder / file, file) for file in files}
     unet = {name: shape for file in files if file.startswith("unet/") for name, shape in shapes[file].items()}
     _check_tensors(unet, capabilities)

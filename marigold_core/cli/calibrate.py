@@ -81,7 +81,7 @@ def calibrate(
     model = run.model or default_checkpoint()
     record, programs = find(model), run.save_for or ()  # refused at once, not after the seconds that a prediction takes
     check_claim(record.modality, record.kind)
-    file_names(run.formats, record, settings.ensemble_size, save_for=programs, kind=known.kind, mesh=mesh)
+    file_names(run.formats, record, settings.ensemble_size, save_for=programs, hints=known, mesh=mesh)
     source = job.load()
     known = hints.with_sparse(known, source.size)
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size, record.kind)

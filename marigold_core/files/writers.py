@@ -8,6 +8,7 @@ from typing import Protocol, get_args
 import numpy as np
 
 from marigold_core import storage
+from marigold_core.calibration.calibrate import Hints
 from marigold_core.errors import ExportError
 from marigold_core.files import manifest
 from marigold_core.files.formats import FILES, FILES_OF, LAYERS, Content
@@ -38,8 +39,8 @@ class Made(Protocol):
         """The layers of intrinsics."""
         ...
 
-    def has_uncertainty(self, members: int) -> bool:
-        """Whether a result of so many members has uncertainty."""
+    def has_uncertainty(self, members: int, *, guided: bool = False) -> bool:
+        """Whether a result of so many members has uncertainty, or one that known depths have ``guided``."""
         ...
 
 
@@ -155,18 +156,18 @@ def file_names(
     ensemble_size: int,
     *,
     save_for: Sequence[SaveFor] = (),
-    kind: Kind | None = None,
+    hints: Hints | None = None,
     mesh: MeshSettings | None = None,
 ) -> list[str]:
     """List the files that ``save`` would write of a result of so many members, the manifest aside; nothing is made.
 
-    The result is what a checkpoint has ``made``, or of another ``kind`` once it is calibrated.
+    The result is what a checkpoint has ``made``, or what ``hints`` make of that.
 
     Raises:
         ExportError: a format, a program or the shape's ``uncertainty_cut`` does not suit such a result.
     """
-    has_uncertainty = made.has_uncertainty(ensemble_size)
-    names = _names(formats, save_for, made, kind or made.kind, has_uncertainty)
+    has_uncertainty = made.has_uncertainty(ensemble_size, guided=hints is not None and hints.guides)
+    names = _names(formats, save_for, made, hints.kind if hints else made.kind, has_uncertainty)
     if mesh and mesh.uncertainty_cut and not has_uncertainty and {"glb", "ply"} & {*names}:
         from marigold_core.geometry.mesh import NO_SPREAD
 

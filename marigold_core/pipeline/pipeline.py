@@ -35,6 +35,7 @@ from marigold_core.calibration.calibrate import (
     completed,
     known_depths,
 )
+from marigold_core.checkpoints.layout import DRAFT, ERROR
 from marigold_core.checkpoints.registry import Checkpoint, TinyAutoencoder, check_decoder
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.geometry.camera import DEFAULT_FOV_DEG, assumed_fov_x_deg, focal_length_px
@@ -356,7 +357,7 @@ class MarigoldPipeline:
             settings: as ``__call__``; by default 50 steps.
 
         Returns:
-            Depth along the optical axis in metres, at the photo's size; its uncertainty is the members' spread.
+            Depth along the optical axis in metres, at the photo's size, and from 3 members on their spread.
 
         Raises:
             CalibrationError: the hints are not depths, are too few, or one is not usable.
@@ -829,6 +830,11 @@ class MarigoldPipeline:
         if self.expected_error is not None and features and modality.kind == "affine":
             uncertainty = self.expected_error.expected(features, values.clamp(0, 1), uncertainty)
             measure = "expected error"
+        if not all(one is None or torch.isfinite(one).all() for one in (values, uncertainty)):
+            raise CheckpointError(
+                f"A network of {self.checkpoint.name} beside the U-Net, {DRAFT} or {ERROR}, gives numbers that are not"
+                " finite; train it anew, or remove its folder."
+            )
         size = photo.pixels.shape[:2]
         values = modality.resize(values, size)
         if modality.kind == "affine":

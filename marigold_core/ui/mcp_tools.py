@@ -41,7 +41,7 @@ PICTURE_PX = 512  # longest edge of it
 INSTRUCTIONS = (
     "Depth from a photo, a panorama or a video. Depth is relative, 0 = near and 1 = far, with unknown scale and shift,"
     " unless the tool calibrate was given what is known of the photo; its metres are then as right as these hints."
-    " Uncertainty is how much the members of an ensemble differ, not a bound of the error. Upload a photo by POST to"
+    " Uncertainty, which each manifest explains, ranks places and is no bound of the error. Upload a photo by POST to"
     " /gradio_api/upload and give its address, or write it as a data: URL. Answers name files by address, which are"
     " kept for an hour."
 )

@@ -17,6 +17,7 @@ import pytest
 import trimesh
 from plyfile import PlyData
 
+from marigold_core.calibration.calibrate import Hints
 from marigold_core.errors import ExportError
 from marigold_core.files.formats import FILES
 from marigold_core.files.manifest import Manifest
@@ -158,7 +159,7 @@ def test_programs_that_need_metres_are_refused_relative_depth(depth: Prediction,
     for name in metric:
         with pytest.raises(ExportError, match="needs depth in metres, but this depth is relative: calibrate it first"):
             for_program(depth, name, tmp_path / "out")
-        assert file_names(None, depth, 1, save_for=[name], kind="metric")
+        assert file_names(None, depth, 1, save_for=[name], hints=Hints(near_m=1.0))
     vectors = replace(depth, modality="normals", kind="unit-vector", values=normals(depth, MESH))
     with pytest.raises(ExportError, match="needs depth, not normals"):
         for_program(vectors, "print", tmp_path / "out")

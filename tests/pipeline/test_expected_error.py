@@ -9,13 +9,18 @@ import pytest
 import torch
 
 from marigold_core import Prediction, Settings, load
+from marigold_core.calibration.calibrate import Hints
 from marigold_core.checkpoints.hub import CONFIG_FILES
-from marigold_core.checkpoints.layout import ERROR
+from marigold_core.checkpoints.layout import ERROR, INDEX, read_config
+from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.files.writers import file_names, formats_for, save
 from marigold_core.pipeline.expected_error import SPREADS, USUAL, ErrorNetwork
+from marigold_core.storage import write_json
 from tests.helpers.expected_error import with_expected_error
+from training.data.targets import CLAIMS
 from training.engine.addition import add_network
+from training.start import prepare_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHANNELS = (3, 5)
@@ -86,23 +91,58 @@ def test_its_files_are_refused_before_a_run_only_where_there_will_be_none(tiny_g
         file_names(["uncertainty"], own, 0)
 
 
-@pytest.mark.parametrize("fault", ["weights missing", "other features", "no prior"])
+@pytest.mark.parametrize(
+    "fault",
+    ["weights missing", "configuration missing", "all missing", "other features", "no features", "no prior", "metres"],
+)
 def test_a_network_that_does_not_fit_its_checkpoint_is_refused(
     tiny_guided: Path, tiny_depth: Path, expecting: Path, tmp_path: Path, fault: str
 ) -> None:
     folder = tmp_path / "broken"
-    shutil.copytree(
-        expecting if fault == "weights missing" else tiny_depth if fault == "no prior" else tiny_guided, folder
-    )
-    (folder / "checksums.json").unlink(missing_ok=True)
+    shutil.copytree(tiny_depth if fault == "no prior" else tiny_guided if "features" in fault else expecting, folder)
+    if fault != "all missing":
+        (folder / "checksums.json").unlink(missing_ok=True)
     if fault == "weights missing":
         (folder / ERROR / "diffusion_pytorch_model.safetensors").unlink()
+    elif fault == "configuration missing":
+        (folder / ERROR / "config.json").unlink()
+    elif fault == "all missing":
+        shutil.rmtree(folder / ERROR)
+    elif fault == "metres":
+        write_json(folder / INDEX, read_config(folder, INDEX) | CLAIMS["metric"])
     elif fault == "no prior":
         shutil.copytree(expecting / ERROR, folder / ERROR)
     else:
-        ErrorNetwork((3, 5, 7), width=8).save_pretrained(folder / ERROR)
+        ErrorNetwork((3, 5, 7) if fault == "other features" else (3,), width=8).save_pretrained(folder / ERROR)
+    if fault == "no features":
+        write_json(folder / ERROR / "config.json", read_config(folder, f"{ERROR}/config.json") | {"prior_channels": []})
     with pytest.raises(CheckpointError):
         load(folder, device="cpu")
+
+
+def test_expectations_that_are_not_finite_are_refused(expecting: Path, photo) -> None:
+    own = load(expecting, device="cpu")
+    assert own.expected_error is not None and own.expected_error.out.bias is not None
+    torch.nn.init.constant_(own.expected_error.out.bias, 1e4)  # finite, as a training that diverged leaves them
+    with pytest.raises(CheckpointError, match="expects errors gives numbers that are not finite"):
+        own(photo(60, 80), Settings(num_inference_steps=1, processing_resolution=64))
+
+
+def test_known_depths_that_guide_leave_the_spread(expecting: Path) -> None:
+    own = load(expecting, device="cpu").checkpoint
+    guiding = Hints(method="completion")
+    assert file_names(["uncertainty"], own, 1, hints=Hints(near_m=1.0))
+    assert file_names(["uncertainty"], own, 3, hints=guiding)
+    with pytest.raises(ExportError, match="needs 3 or more members"):
+        file_names(["uncertainty"], own, 2, hints=guiding)
+    assert "uncertainty.png" not in file_names(None, own, 2, hints=guiding)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"), [({}, True), ({"target": "disparity"}, False), ({"network": "random"}, False)]
+)
+def test_a_start_keeps_it_for_the_same_maps_alone(expecting: Path, tmp_path: Path, changes: dict, kept: bool) -> None:
+    assert find(prepare_start(expecting, tmp_path / "start", **changes)).expected_error == kept
 
 
 def test_one_that_a_checkpoint_has_is_kept(expecting: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def _check_run(endpoint: Endpoint, given: Arguments, hints: Hints | None) -> Ite
         check_guided(settings)
     if claim:  # else the job itself will tell
         yield "checkpoint"
-        yield from check_made(given, endpoint.usual, claim, hints.kind if hints else None)
+        yield from check_made(given, endpoint.usual, claim, hints)
 
 
 def _check_effect(endpoint: Endpoint, given: Arguments, size: tuple[int, int]) -> Iterator[str]:

@@ -100,7 +100,8 @@ class Endpoint:
 ENDPOINTS = (
     Endpoint(
         "predict_depth",
-        "Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty from 3 members up.",
+        "Estimate the depth of a photo: relative depth, 0 = near, 1 = far, and its uncertainty, of some checkpoints"
+        " from 3 members up.",
         [*fields(Settings), *fields(DepthOutput), *fields(ColourSettings), *fields(MeshSettings)],
         DepthOutput,
         DepthResult,

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from marigold_core.calibration.calibrate import Hints
 from marigold_core.checkpoints.registry import Checkpoint, Claim
 from marigold_core.files import archive
 from marigold_core.files.presets import SaveFor
 from marigold_core.files.writers import Made, file_names, suiting
-from marigold_core.prediction import Kind
 from marigold_core.serving.api.answers import Answer, FileData
 from marigold_core.serving.api.arguments import Arguments, take
 from marigold_core.settings import Format, MeshSettings
@@ -55,20 +55,21 @@ def describe_file(path: Path) -> FileData:
 
 
 def check_made(
-    given: Arguments, usual: tuple[Format, ...], made: Checkpoint | Claim, kind: Kind | None = None
+    given: Arguments, usual: tuple[Format, ...], made: Checkpoint | Claim, hints: Hints | None
 ) -> Iterator[str]:
     """Check that a checkpoint makes what is asked for: files, or what something else can be made of."""
     if "formats" in given:
-        yield from check_files(given, usual, made, kind)
+        yield from check_files(given, usual, made, hints)
     else:
         check_depth(made.name, made.modality)
 
 
-def check_files(given: Arguments, usual: tuple[Format, ...], made: Made, kind: Kind | None = None) -> Iterator[str]:
+def check_files(given: Arguments, usual: tuple[Format, ...], made: Made, hints: Hints | None = None) -> Iterator[str]:
     """Check that a result has the files that are asked for; a map from elsewhere is of no members."""
     members = given.get("ensemble_size", 0)
-    formats, programs = wanted_files(given, usual, made.modality, made.has_uncertainty(members))
+    has_uncertainty = made.has_uncertainty(members, guided=hints is not None and hints.guides)
+    formats, programs = wanted_files(given, usual, made.modality, has_uncertainty)
     yield "formats" if given["formats"] or given.get("save_for") else "checkpoint"
-    file_names(formats, made, members, kind=kind, mesh=take(MeshSettings, given))
+    file_names(formats, made, members, hints=hints, mesh=take(MeshSettings, given))
     yield "save_for"
-    file_names(formats, made, members, save_for=programs, kind=kind)
+    file_names(formats, made, members, save_for=programs, hints=hints)

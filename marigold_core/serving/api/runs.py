@@ -146,13 +146,11 @@ def _run(
 ) -> Generator[Answer, None, Prediction]:
     """Run a job, yielding its progress -> its prediction; closing this stops the job.
 
-    Files that the result, of the checkpoint's kind or of that of the hints, will not have are refused before the model
-    runs.
+    Files that the result will not have are refused before the model runs.
     """
-    kind = hints.kind if hints else None
 
     def check(record: Checkpoint) -> None:
-        for _ in check_made(given, usual, record, kind):
+        for _ in check_made(given, usual, record, hints):
             pass
 
     checkpoint = read_checkpoint(given)

@@ -129,8 +129,11 @@ def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[
         assert prediction.uncertainty is not None  # the layer is not offered otherwise
         top = uncertainty_top(prediction.uncertainty)
         half, most = format_uncertainty(top / 2, prediction), format_uncertainty(top, prediction)
-        ticks = ["0", half, text.KEY_MORE.format(tick=most)]
-        return {"caption": text.KEY_UNCERTAINTY, "colours": uncertainty_to_rgb(ramp, 1.0)[0], "ticks": ticks}
+        ticks, caption = (
+            ["0", half, text.KEY_MORE.format(tick=most)],
+            text.KEY_UNCERTAINTY[prediction.uncertainty_measure],
+        )
+        return {"caption": caption, "colours": uncertainty_to_rgb(ramp, 1.0)[0], "ticks": ticks}
     unit = " m" if prediction.kind == "metric" else ""
     numbers = [f"{number:.2f}{unit}" for number in np.linspace(*colour_range(prediction, colours), TICKS)]
     return {

@@ -84,7 +84,7 @@ UNCERTAINTY_NEEDS_VIEWS = Markup(
     "For an uncertainty let it see the photo in other <b>views</b>, under More settings, with 3 members or more."
 )
 UNCERTAINTY_NEEDS_MORE = Markup(
-    "Uncertainty is how much independent members disagree, so it needs at least 3 of them, "
+    "Uncertainty is here how much independent members disagree, so it needs at least 3 of them, "
     "and this result has {members}. "
     "Run again with an ensemble size of 3 or more, or <b>Careful</b>, and let 3 members finish."
 )
@@ -153,7 +153,7 @@ FORMATS = {  # name, what the file is good for
         "Depth in 65,536 greys for image and 3D software: near is dark, or white where near and far are swapped.",
     ),
     "color": ("Colour PNG", "Depth in the colours and the range of the Depth screen, to look at and to show."),
-    "uncertainty": ("Uncertainty", "Where the members disagree, as a picture."),
+    "uncertainty": ("Uncertainty", "Where the map may be wrong, as numbers and as a picture."),
     "normals": (
         "Normals",
         "The direction that each surface faces on the 3D screen, as a picture for relighting.",
@@ -214,7 +214,7 @@ UNCERTAINTY_ABOUT: dict[UncertaintyMeasure, str] = {
 OF_RANGE = " of the depth range"
 UNCERTAINTY_WAITS = "Uncertainty shows where the map may be wrong; it comes with the members of the run."
 CURVE_MOVED = "Change with each new member"
-CURVE_UNCERTAINTY = "Mean uncertainty"
+CURVE_DISAGREE = "Mean spread of the members"
 CURVE_MEMBERS = "number of members"
 CURVE_NONE = "This result kept no members. Run the photo to watch its map settle."
 CURVE_ONE = "The curve begins with the second member: it shows how much each one changes the map."
@@ -281,7 +281,10 @@ KEY_KINDS = {
     "scale": "Depth, relative: the farthest is 1, not metres",
     "metric": "Depth in metres",
 }
-KEY_UNCERTAINTY = "Uncertainty: how far the members lie apart"
+KEY_UNCERTAINTY: dict[UncertaintyMeasure, str] = {
+    "spread": "Uncertainty: how far the members lie apart",
+    "expected error": "Uncertainty: how far off the depth probably is",
+}
 KEY_MORE = "{tick} or more"
 KEY_NORMALS = "Surface normals: the more red the more it faces right, green up, blue toward you"
 KEY_LAYERS = {

@@ -137,14 +137,13 @@ class PhotoTab:
 
     def on_run(self, values: Values) -> Iterator[Update]:
         """Run the model on the photo, showing every member as it comes, unless something else was asked for since."""
-        photo = values[self.controller.photo]
-        if values[self.controller.current].take(photo):
-            yield from self.controller.reported(self._run(values), values, photo)
+        if wanted := values[self.controller.current].take():
+            photo = wanted[0]
+            yield from self.controller.reported(self._run(photo, values), values, photo)
         else:
             yield {self.controller.status: NO_CHANGE}
 
-    def _run(self, values: Values) -> Generator[Update]:
-        file = values[self.controller.photo]
+    def _run(self, file: str | None, values: Values) -> Generator[Update]:
         if file is None:
             raise ImageError(text.NO_PHOTO)
         photo = yield from self.controller.take(file, values)

@@ -88,12 +88,10 @@ class CurrentJob:
         if self.identity is None or photo != self.photo:
             self.identity, self.wanted = None, (photo,)
 
-    def take(self, photo: str | None) -> bool:
-        """Return whether a run of this photo was asked for, and nothing since; each is begun once."""
-        is_wanted = self.wanted == (photo,)
-        if is_wanted:
-            self.wanted = None
-        return is_wanted
+    def take(self) -> tuple[str | None] | None:
+        """Return the photo whose run was asked for, if nothing was since; each is begun once."""
+        wanted, self.wanted = self.wanted, None
+        return wanted
 
     def begin(self, photo: str | None = "") -> object:
         """Begin a job or a pick in the place of what goes on -> its identity."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -35,7 +36,7 @@ class BatchPhoto:
     reason: str = ""  # why it failed, or what the decoder noted
     seconds: float = 0.0
     files: list[Path] = field(default_factory=list[Path])
-    picture: np.ndarray | None = None  # [h, w, 3] uint8, photo and result side by side, once it is done
+    picture: Path | None = None  # photo and result side by side, small, once it is done
 
 
 @dataclass(eq=False)
@@ -91,7 +92,10 @@ class Batch:
         """Write the files of a photo that is done. Raises: ExportError."""
         written = save(prediction, self.folder / "files", self.formats, prefix=f"{photo.name}_", overwrite=True)
         photo.files = list(written.values())
-        photo.picture = np.hstack([_thumbnail(picture) for picture in (prediction.photo, to_rgb(prediction))])
+        small, file = np.hstack([_thumbnail(picture) for picture in (prediction.photo, to_rgb(prediction))]), BytesIO()
+        Image.fromarray(small).save(file, "JPEG")
+        storage.write_bytes(picture := self.folder / "pictures" / f"{photo.name}.jpeg", file.getvalue())
+        photo.picture = picture
         photo.state, photo.reason = "done", prediction.note or ""
         photo.seconds = perf_counter() - photo.seconds
 

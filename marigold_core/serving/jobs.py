@@ -22,15 +22,16 @@ from marigold_core.checkpoints.registry import default_checkpoint, downloading, 
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
-from marigold_core.files import archive, kept, replay
+from marigold_core.files import archive, replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import SaveFor
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.views import check_meaning, relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress, ProgressEvents
+from marigold_core.serving import kept
 from marigold_core.serving.batch import Batch
 from marigold_core.serving.model_thread import WORKER, ModelThread
-from marigold_core.serving.results import KEPT_ON_DISK, OF_CALL, Form, ResultStore
+from marigold_core.serving.results import BATCH, KEPT_ON_DISK, OF_CALL, Form, ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
 from marigold_core.serving.waiting_line import WaitingLine
 from marigold_core.settings import ColourSettings, Format, MeshSettings, ResolvedSettings, Settings, tile_size
@@ -95,14 +96,20 @@ class Service:
             gone="This result is no longer kept; run the photo again.",
             form=Form(
                 lambda stored, path: kept.write(stored.prediction, path),
-                lambda path: StoredPrediction(kept.read(path)),
+                lambda path: StoredPrediction(kept.read(path, Prediction)),
             ),
         )
         self._comparisons = ResultStore[Sweep](
-            self._folder, kept_bytes, gone="This comparison is no longer kept; run it again."
+            self._folder,
+            kept_bytes,
+            gone="This comparison is no longer kept; run it again.",
+            form=Form(kept.write, lambda path: kept.read(path, Sweep)),
         )
         self._batches = ResultStore[Batch](
-            self._folder, KEPT_ON_DISK, gone="This batch is no longer kept; start it again."
+            self._folder,
+            KEPT_ON_DISK,
+            gone="This batch is no longer kept; start it again.",
+            form=Form(kept.write, lambda path: kept.read(path, Batch), BATCH),
         )
 
     def new_folder(self) -> Path:
@@ -324,6 +331,10 @@ class Service:
                 sweep.given = beside
         return self._comparisons.put(sweep), sweep
 
+    def persist_comparison(self, key: str) -> None:
+        """Write a comparison to the disk, for other processes and later ones. Raises: ExportError."""
+        self._comparisons.persist(key)
+
     def run_comparison(self, sweep: Sweep) -> Generator[Progress | Cell]:
         """Fill a comparison, yielding progress and every cell; closing stops before the next step.
 
@@ -392,11 +403,14 @@ class Service:
     def run_batch(self, batch: Batch) -> Generator[Progress]:
         """Predict the photos of a batch that are not done, each as a job of its own; closing this stops it.
 
-        Other visitors' jobs come between two photos. A photo that fails does not end the batch.
+        Other visitors' jobs come between two photos. A photo that fails does not end the batch. After each photo the
+        batch is written to the disk, for other processes and later ones.
 
-        Raises: CheckpointError, which would fail every photo.
+        Raises: CheckpointError, which would fail every photo; ExportError when the disk refuses.
         """
+        key = batch.folder.name
         try:
+            self._batches.persist(key, changing=True)
             for photo in [photo for photo in batch.photos if photo.state != "done"]:
                 batch.begin(photo)
                 try:
@@ -409,9 +423,11 @@ class Service:
                     raise
                 except MarigoldError as error:
                     batch.fail(photo, error)
+                self._batches.persist(key, changing=True)
                 yield Progress(1, 1, f"{photo.name}: {photo.state}")
         finally:
             batch.rest()
+            self._batches.settle(key)
 
     def batch(self, key: str | None) -> Batch:
         """Return a kept batch. Raises: ExportError when there is none, or it was dropped."""

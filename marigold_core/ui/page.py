@@ -48,16 +48,16 @@ def build(service: Service) -> gr.Blocks:
         with gr.Tabs(elem_id="pages"):
             with gr.Tab(text.STUDIO_TAB):
                 photo_tab = PhotoTab(service)
-            with gr.Tab(text.LAB_TAB):
+            with gr.Tab(text.LAB_TAB) as lab:
                 compare_tab = CompareScreen(service)
             with gr.Tab(text.BATCH_TAB):
                 batch_tab = BatchScreen(service)
             with gr.Tab(video_text.TAB, visible=IS_INSTALLED):
                 video_tab = VideoScreen(service)
         photo_tab.connect(page)
-        compare_tab.connect(page, photo_tab.controller.photo, photo_tab.controller.result)
+        compare_tab.connect(page, lab, photo_tab.controller.photo, photo_tab.controller.result)
         batch_tab.connect(page)
-        video_tab.connect()
+        video_tab.connect(page)
         add_endpoints(page, service)
         page.load(None, js=_script())
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)

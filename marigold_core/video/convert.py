@@ -5,6 +5,7 @@ that was stopped goes on from. Memory holds one frame, its map and the last ``wi
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -29,23 +30,23 @@ from marigold_core.pipeline.sampling import LatentCarry
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
 from marigold_core.settings import ColourSettings, FrameSettings, MeshSettings, ResolvedSettings, Settings
 from marigold_core.video.clips import Clip, ClipWriter, Frame
-from marigold_core.video.settings import VideoFormat, VideoSettings
+from marigold_core.video.settings import CLIPS, RECORD, UNFINISHED, VideoFormat, VideoSettings
 from marigold_core.video.steady import Steadier
 
 if TYPE_CHECKING:
     from marigold_core.checkpoints.registry import Checkpoint
 
-CLIPS: dict[VideoFormat, str] = {"color": "depth.mp4", "grey": "depth_grey.mp4", "side_by_side": "side_by_side.mp4"}
 FRAMES: dict[VideoFormat, tuple[str, str]] = {  # folder, ending
     "exr": ("frames_exr", "exr"),
     "png16": ("frames_16bit", "png"),
     "ply": ("frames_points", "ply"),
     "glb": ("frames_mesh", "glb"),
 }
-TABLE, RECORD = "frames.csv", "video.json"
+TABLE = "frames.csv"
 COLUMNS = ("frame", "seconds", "scene", "scale", "shift")
 LEVELS = 65535  # that the maps are kept in, between the ends of each
 ENDS = (0.1, 99.9)  # per cent of a frame's depths: single pixels beyond do not decide the range of the clip
+ENDS_BYTES = 2**20  # of a source at its begin and at its end, which tell it from another one of its size
 STATE = 2  # version of the arrays that ``KeptMaps.keep`` writes
 KEEP_EVERY = 25  # frames from one state to the next that a killed run goes on from
 
@@ -146,7 +147,7 @@ def stream_video(
         "settings": settings.model_dump(mode="json"),
         "video": video.model_dump(mode="json", include={"window", "averaging", "carry"}),
     }
-    kept = KeptMaps(folder / "unfinished", made_with)
+    kept = KeptMaps(folder / UNFINISHED, made_with)
     yield from _predict(pipe, clip, settings, video, kept)
     low, high = kept.range()
     template = _template(pipe, settings)
@@ -418,6 +419,10 @@ def _template(pipe: Predictor, settings: ResolvedSettings) -> Prediction:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    """What tells a source from another one, at no cost for gigabytes: name, size and time of change."""
-    stat = path.stat()
-    return {"name": path.name, "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}
+    """What tells a source from another one, also where it was copied or touched, at no cost for gigabytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        ends = file.read(ENDS_BYTES)
+        file.seek(max(len(ends), size - ENDS_BYTES))
+        ends += file.read(ENDS_BYTES)
+    return {"name": path.name, "bytes": size, "ends_sha256": hashlib.sha256(ends).hexdigest()}

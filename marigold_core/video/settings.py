@@ -1,4 +1,7 @@
-"""What clips, and pictures with depth of field, are made with. Importing this module costs no torch and no PyAV."""
+"""What clips, and pictures with depth of field, are made with, and where a clip's files lie.
+
+Importing this module costs no torch and no PyAV.
+"""
 
 from typing import Annotated, Literal
 
@@ -8,6 +11,9 @@ from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.settings import Frozen
 
 VideoFormat = Literal["color", "grey", "side_by_side", "exr", "png16", "ply", "glb"]
+CLIPS: dict[VideoFormat, str] = {"color": "depth.mp4", "grey": "depth_grey.mp4", "side_by_side": "side_by_side.mp4"}
+RECORD = "video.json"  # written last
+UNFINISHED = "unfinished"  # folder of what a run that was stopped goes on from
 
 
 class VideoSettings(Frozen):

@@ -1,4 +1,4 @@
-"""The compare screen in a real Chromium: a grid fills, zooms as one, gets another reference, and is downloaded."""
+"""The compare screen in a real Chromium: a grid fills, zooms, gets another reference, is downloaded and stays."""
 
 import csv
 from pathlib import Path
@@ -64,6 +64,10 @@ def test_a_grid_fills_is_measured_anew_and_is_taken_home(page, picture, tmp_path
         assert sheet.width > 700
     table = list(csv.DictReader((tmp_path / "compare.csv").read_text().splitlines()))
     assert [row["reference"] for row in table] == ["", "yes", "", "", "", ""]
+    page.reload()
+    page.get_by_role("tab", name="Compare").click()
+    page.locator(f"{CELLS}[aria-pressed='true'][data-cell='1']").wait_for()
+    assert page.locator(CELLS).count() == 6 and page.get_by_role("button", name="Table CSV").is_enabled()
 
 
 def test_every_picture_follows_wheel_drag_and_keys(page, picture):

@@ -1,4 +1,4 @@
-"""The screen for videos in a real Chromium: a clip becomes clips that play, and what is none is a sentence."""
+"""The screen for videos in a real Chromium: a clip becomes clips that play and stay, and what is none is a sentence."""
 
 from pathlib import Path
 
@@ -22,6 +22,9 @@ def test_a_video_becomes_clips_of_its_depth(page, tmp_path: Path) -> None:
     page.locator("#video-clip a").first.wait_for()
     page.locator("#video-run").click()
     page.locator("#video-status").get_by_text("5 frames, 1 scene, in ").wait_for()
-    page.wait_for_function(
-        "[...document.querySelectorAll('#video-made video')].map(v => v.videoWidth) + '' === '192,96,96'"
-    )
+    widths = "[...document.querySelectorAll('#video-made video')].map(v => v.videoWidth) + '' === '192,96,96'"
+    page.wait_for_function(widths)
+    page.reload()
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#video-status").get_by_text("5 frames, 1 scene.").wait_for()
+    page.wait_for_function(widths)

@@ -13,8 +13,9 @@ import pytest
 from marigold_core import Cell, Progress, cli, from_depth, load
 from marigold_core.comparison.sweep import Comparison, Sweep
 from marigold_core.errors import ExportError, SettingsError
+from marigold_core.serving import kept
 from marigold_core.serving.jobs import MAX_CELLS, MAX_MINUTES, Service, shared_comparison
-from marigold_core.serving.results import ResultStore
+from marigold_core.serving.results import Form, ResultStore
 from marigold_core.settings import Settings
 from marigold_core.ui.screens.compare import draw_grid
 from tests.helpers.predictions import prediction_of
@@ -57,8 +58,8 @@ def test_a_kept_depth_map_of_the_same_photo_takes_part(service: Service, tiny_de
     pixels, z = photo(24, 32), np.add.outer(np.arange(24), np.arange(32)) + 5.0
     given, run = service.keep(from_depth(pixels, z)), service.keep(prediction_of(z, photo=pixels))
     asked = shared_comparison(**SMALL)
-    for kept, seen, count in ((given, pixels, 5), (given, pixels[::-1], 4), (run, pixels, 4), ("gone", pixels, 4)):
-        _, sweep = service.begin_comparison(seen, asked, [str(tiny_depth)], kept)
+    for beside, seen, count in ((given, pixels, 5), (given, pixels[::-1], 4), (run, pixels, 4), ("gone", pixels, 4)):
+        _, sweep = service.begin_comparison(seen, asked, [str(tiny_depth)], beside)
         if seen is pixels:
             list(service.run_comparison(sweep))
             assert len(sweep.tiles) == count and sweep.done == 4
@@ -174,7 +175,7 @@ def test_the_cost_is_told_without_the_model_and_shares_what_cells_share(
 
 
 def test_the_longest_unused_makes_room_and_its_files_are_removed(tmp_path: Path) -> None:
-    store = ResultStore(tmp_path, 100, "It is gone.")
+    store = ResultStore(tmp_path, 100, "It is gone.", Form(kept.write, lambda path: kept.read(path, Sweep)))
     first, second, third = (SimpleNamespace(size_bytes=size) for size in (40, 40, 200))
     one, two = store.put(first), store.put(second)
     for key in (one, two):

@@ -3,24 +3,27 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from marigold_core.calibration.anchors import Anchor, Length
 from marigold_core.calibration.calibrate import Completed, Hints, calibrate
 from marigold_core.calibration.plane_fit import Patch
 from marigold_core.errors import ExportError
-from marigold_core.files import kept
 from marigold_core.prediction import Prediction
-from marigold_core.serving import results
+from marigold_core.serving import kept, results
 from marigold_core.serving.jobs import Service
 from marigold_core.serving.work_folder import KEPT_S, LEFT_S, RESULTS, Janitor
-from marigold_core.settings import DepthReading
+from marigold_core.settings import DepthReading, Settings
 from tests.helpers.predictions import layers_of, prediction_of
+from tests.helpers.sweeps import sweep_of
 
 DEPTH = np.linspace(0, 1, 24 * 32).reshape(24, 32)
 HINTS = Hints(anchors=(Anchor(3, 3, 2.0), Anchor(20, 20, 5.0)), lengths=(Length(1, 1, 9, 9, 1.0),), fov_x_deg=60.0)
@@ -50,7 +53,7 @@ def completed() -> Prediction:
 )
 def test_a_prediction_is_read_back_as_it_was(made: Prediction, tmp_path: Path) -> None:
     kept.write(made, tmp_path / "a" / "result.npz")
-    assert kept.read(tmp_path / "a" / "result.npz") == made
+    assert kept.read(tmp_path / "a" / "result.npz", Prediction) == made
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["result.npz"]
 
 
@@ -60,13 +63,13 @@ def test_nothing_is_unpickled_and_no_other_type_is_made(tmp_path: Path) -> None:
         text = told if isinstance(told, str) else json.dumps(told)
         np.savez(path, text=np.frombuffer(text.encode(), np.uint8))
         with pytest.raises(ExportError, match="missing or damaged"):
-            kept.read(path)
+            kept.read(path, Prediction)
     np.savez(path, text=np.array([print], dtype=object))  # is pickled
     with pytest.raises(ExportError, match="missing or damaged"):
-        kept.read(path)
+        kept.read(path, Prediction)
     path.write_bytes(b"PK no archive")
     with pytest.raises(ExportError, match="missing or damaged"):
-        kept.read(path)
+        kept.read(path, Prediction)
 
 
 def test_another_process_and_a_later_one_know_a_result_by_its_id(tmp_path: Path) -> None:
@@ -81,6 +84,73 @@ def test_another_process_and_a_later_one_know_a_result_by_its_id(tmp_path: Path)
     one.keep(calibrate(depth(), HINTS), key)  # is not persisted yet
     one.persist(key)
     assert Service(tmp_path).prediction(key).kind == "metric"
+
+
+def test_what_another_process_has_written_since_is_what_counts(tmp_path: Path) -> None:
+    """A visitor goes to another process and comes back."""
+    one, other = Service(tmp_path), Service(tmp_path)
+    key = one.keep(depth())
+    one.persist(key)
+    known = one.prediction(key)
+    assert other.prediction(key) == known and one.prediction(key) is known  # a use changes nothing
+    other.keep(calibrate(depth(), HINTS), key)
+    other.persist(key)
+    assert one.prediction(key).kind == "metric"
+    one.keep(depth(), key)  # is on no disk yet, and counts here
+    assert one.prediction(key).kind == "affine" and other.prediction(key).kind == "metric"
+
+
+def test_another_process_goes_on_with_a_batch_where_the_first_one_was_killed(
+    tmp_path: Path, folder: Path, write: Callable[..., Path], tiny_depth: Path
+) -> None:
+    files = [write(folder / name, seed=seed) for seed, name in enumerate(("a.png", "b.png", "c.png"))]
+    settings = Settings(num_inference_steps=1, processing_resolution=32)
+    one, other = Service(tmp_path), Service(tmp_path)
+    key, batch = one.begin_batch(files, settings, str(tiny_depth), ["npy"], None)
+    events = one.run_batch(batch)
+    while batch.photos[1].state != "running":  # in which the process is killed
+        next(events)
+    states = {photo.name: photo.state for photo in other.batch(key).photos}
+    assert states == {"a": "done", "b": "waiting", "c": "waiting"}
+    again, taken = other.begin_batch(files, settings, str(tiny_depth), ["npy"], key)
+    assert again == key and taken == other.batch(key)
+    made = batch.photos[0].files[0].stat().st_mtime_ns
+    assert not [event for event in other.run_batch(taken) if event.stage.startswith("a:")]
+    assert taken.photos[0].files[0].stat().st_mtime_ns == made
+    assert one.batch(key) is batch  # as long as it is at it itself
+    events.close()
+    assert one.batch(key).count("done") == 3
+    with ZipFile(Service(tmp_path).batch(key).archive()) as bundle:
+        assert {name for name in bundle.namelist() if name.endswith(".npy")} == {f"{x}_depth.npy" for x in "abc"}
+    with Image.open(taken.photos[2].picture or "") as picture:
+        assert picture.size == (64, 24)
+
+
+def test_a_comparison_is_known_to_another_process_with_its_figures_and_files(tmp_path: Path) -> None:
+    one, other = Service(tmp_path), Service(tmp_path)
+    sweep = sweep_of(4, seeds=(0, 5))
+    key = one._comparisons.put(sweep)
+    sweep.pin(1)
+    one.persist_comparison(key)
+    found = other.comparison(key)
+    assert [row.record for row in found.rows()] == [row.record for row in sweep.rows()]
+    assert (found.requested, found.done, found.pinned) == (sweep.requested, 4, 1)
+    sheets = [[path.read_bytes() for path in service.export_comparison(key)] for service in (one, other)]
+    assert sheets[0] == sheets[1]
+    with pytest.raises(ExportError, match="no longer kept"):
+        other.prediction(key)  # it is none
+
+
+def test_the_disk_holds_a_batch_for_a_day_and_makes_room_for_others(tmp_path: Path) -> None:
+    service = Service(tmp_path / RESULTS)
+    _, batch = service.begin_batch([], Settings(), "nano", ["npy"], None)
+    assert not list(service.run_batch(batch)) and (batch.folder / "batch.npz").exists()
+    janitor = Janitor(tmp_path)
+    for moment in (0.0, LEFT_S - 1):
+        janitor.clear(moment)
+    assert Service(tmp_path / RESULTS).batch(batch.folder.name).photos == []
+    results.make_room(tmp_path / RESULTS, max_bytes=1)
+    assert not batch.folder.exists()
 
 
 @pytest.mark.parametrize("key", ["../secret", "", "0" * 31, "0" * 33, "G" * 32, "/etc/passwd", None, 7, ["a"]])
@@ -130,7 +200,7 @@ def test_the_longest_unused_result_makes_room_on_the_disk(tmp_path: Path) -> Non
     keys = [service.keep(prediction_of(DEPTH)) for _ in range(2)]
     for second, key in enumerate(keys):
         service.persist(key)
-        os.utime(tmp_path / key / "result.npz", (second, second))
+        os.utime(tmp_path / key, (second, second))
     results.make_room(tmp_path, max_bytes=os.path.getsize(tmp_path / keys[0] / "result.npz"))
     assert [path.name for path in tmp_path.iterdir()] == [keys[1]]
     results.make_room(tmp_path / "not there")

@@ -9,7 +9,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import get_args
-from weakref import WeakKeyDictionary
 
 import gradio as gr
 
@@ -25,7 +24,7 @@ from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.photo_input import PhotosInput
-from marigold_core.ui.pictures import file_address, photo_file
+from marigold_core.ui.pictures import file_address
 from marigold_core.ui.run_controller import Pace, Update, Values, status_line
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import batch as batch_text
@@ -40,7 +39,6 @@ class BatchScreen:
     def __init__(self, service: Service) -> None:
         """Draw it into the current tab."""
         self.service = service
-        self.pictures = WeakKeyDictionary[Batch, dict[str, str]]()  # addresses of small pictures, by name of the photo
         self.batch = gr.State(None)  # id of the one on show
         self.failed = gr.State(False)  # whether it ended with an error, whose reason is in the status line
         with gr.Row(elem_id="batch", equal_height=False, elem_classes="lab"):
@@ -104,7 +102,7 @@ class BatchScreen:
             self.status: status_line(text.STARTING, 0),
             **self.actions.begun(),
             self.failed: False,
-            self.table: self.draw(batch),
+            self.table: draw(batch),
         }
         began, pace, shown = perf_counter(), Pace(), -1
         for event in self.service.run_batch(batch):
@@ -116,7 +114,7 @@ class BatchScreen:
             place = batch_text.PLACE.format(done=through, count=count, stage=event.stage)
             place += batch_text.LEFT.format(time=format_seconds(left)) if left is not None else ""
             share = (through + (event.done / event.total if event.total else 0)) / count
-            table = {self.table: self.draw(batch)} if shown != through else {}
+            table = {self.table: draw(batch)} if shown != through else {}
             yield {self.status: status_line(place, share), **table}
             shown = through
             pace.wait(perf_counter() - begun)
@@ -138,7 +136,7 @@ class BatchScreen:
         return self._rest(key, _ended(batch, batch_text.BACK if is_over else batch_text.STOPPED))
 
     def on_load(self, key: object) -> Update:
-        """Bring back the batch of this browser, as far as this process still has it."""
+        """Bring back the batch of this browser, also one that another process has begun, as long as it is kept."""
         with suppress(ExportError):
             if isinstance(key, str):
                 return {self.batch: key, **self._stopped(key)}
@@ -152,7 +150,7 @@ class BatchScreen:
     def _rest(self, key: str | None, sentence: str) -> Update:
         """Write how a batch ended, and offer its files."""
         batch = self.service.batch(key) if key else None
-        drawn = {self.table: self.draw(batch)} if batch else {}
+        drawn = {self.table: draw(batch)} if batch else {}
         return {
             self.status: status_line(sentence),
             **self.actions.ended(),
@@ -160,14 +158,11 @@ class BatchScreen:
             **drawn,
         }
 
-    def draw(self, batch: Batch) -> str:
-        """Draw the table of a batch -> HTML; small pictures become files of the page once."""
-        made = self.pictures.setdefault(batch, {})
-        for photo in batch.photos:
-            if photo.picture is not None:
-                made[photo.name] = file_address(photo_file(photo.picture))
-                photo.picture = None
-        return render("batch_table", rows=[(photo, made.get(photo.name)) for photo in batch.photos])
+
+def draw(batch: Batch) -> str:
+    """Draw the table of a batch -> HTML."""
+    rows = [(photo, photo.picture and file_address(photo.picture)) for photo in batch.photos]
+    return render("batch_table", rows=rows)
 
 
 def _ended(batch: Batch, sentence: str, **words: str) -> str:

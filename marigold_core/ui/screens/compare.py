@@ -5,7 +5,7 @@ are zoomed in the browser, by assets/compare.js.
 """
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ import gradio as gr
 from marigold_core.checkpoints.registry import default_checkpoint
 from marigold_core.comparison.contact_sheet import Paint, caption, choose_paint, describe_reference
 from marigold_core.comparison.sweep import COLUMNS, Comparison, Row, Sweep, format_seconds
-from marigold_core.errors import ImageError, MarigoldError
+from marigold_core.errors import ExportError, ImageError, MarigoldError
 from marigold_core.files import examples
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Progress
@@ -58,6 +58,7 @@ class CompareScreen:
         self.service = service
         self.files = WeakKeyDictionary[Sweep, dict[PictureKey, str]]()  # every picture is painted once
         self.comparison = gr.State(None)  # id of the one on show
+        self.unseen = gr.State(False)  # whether it was brought back and not drawn yet
         self.failed = gr.State(False)  # whether the last one ended with an error, whose reason is in the status line
         with gr.Row(elem_id="lab", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
@@ -105,18 +106,22 @@ class CompareScreen:
 
     # ------------------------------------------------------------------------------- events
 
-    def connect(self, page: gr.Blocks, photo: PhotoInput, result: gr.State) -> None:
+    def connect(self, page: gr.Blocks, tab: gr.Tab, photo: PhotoInput, result: gr.State) -> None:
         """Wire the events; photo and result are the studio's: the photo is taken over whenever it changes."""
         self.result = result
         choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution, self.views}
         view = {self.comparison, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, *self.actions.outputs, *self.buttons, *drawn]
+        self.browser = gr.BrowserState(None, storage_key="marigold-comparison", secret="marigold")  # id, after a reload
+        on(page.load, self.on_load, self.browser, [self.comparison, self.unseen])
+        # What is put into a closed tab takes the words of its script away, so it is drawn when that is opened.
+        on(tab.select, self.on_open, view | {self.unseen}, [self.unseen, *at_rest])
         job = on(
             self.actions.run.click,
             self.on_run,
             choices | view | {result},
-            [self.comparison, self.failed, self.photo, *at_rest],
+            [self.comparison, self.browser, self.failed, self.photo, *at_rest],
             MODEL,
         )
         on([self.actions.stop.click, self.photo.clear], None, None, None, cancels=[job])
@@ -143,9 +148,7 @@ class CompareScreen:
                     key = update.get(self.comparison, key)
                     yield update
         except gr.Error as error:
-            still = (
-                self._still(error.message) if key is None else self._rest(self.service.comparison(key), error.message)
-            )
+            still = self._still(error.message) if key is None else self._rest(key, error.message)
             yield {**still, self.failed: True}
             raise
 
@@ -163,6 +166,7 @@ class CompareScreen:
         sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
         yield {
             self.comparison: key,
+            self.browser: key,
             self.status: status_line(text.STARTING, 0),
             **self.actions.begun(),
             self.failed: False,
@@ -177,21 +181,39 @@ class CompareScreen:
                 pace.wait(perf_counter() - begun)
         cells = text.count(sweep.done, "cell")
         done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
-        yield self._rest(sweep, f"{done} {photo.note}" if photo.note else done)
+        yield self._rest(key, f"{done} {photo.note}" if photo.note else done)
 
     def on_stop(self, key: str | None, failed: bool) -> Update:
         """Offer the cells so far when a comparison was stopped; one that failed has already said why."""
         if failed:
             return {self.status: NO_CHANGE}
         with translate_errors():
-            if key is None:
-                return self._still(compare_text.READY)
+            return self._still(compare_text.READY) if key is None else self._stopped(key)
+
+    def _stopped(self, key: str) -> Update:
+        sweep = self.service.comparison(key)
+        places = len(sweep.places())
+        if sweep.done == places:  # an earlier one: the new one was refused
+            return self._rest(key, compare_text.READY)
+        return self._rest(key, compare_text.STOPPED.format(done=sweep.done, cells=text.count(places, "cell")))
+
+    def on_load(self, key: object) -> tuple[str | None, bool]:
+        """Bring back the comparison of this browser, also one that another process has made, as long as it is kept."""
+        with suppress(ExportError):
+            if isinstance(key, str):
+                self.service.comparison(key)
+                return key, True
+        return None, False
+
+    def on_open(self, values: Values) -> Update:
+        """Draw a comparison that was brought back, as the page shows them."""
+        key = values[self.comparison]
+        if not values[self.unseen] or key is None:
+            return {self.unseen: False}
+        with translate_errors():
             sweep = self.service.comparison(key)
-            places = len(sweep.places())
-            if sweep.done == places:  # an earlier one: the new one was refused
-                return self._rest(sweep, compare_text.READY)
-            cells = text.count(places, "cell")
-            return self._rest(sweep, compare_text.STOPPED.format(done=sweep.done, cells=cells))
+            sweep.shows, sweep.colormap = values[self.shown], values[self.colormap]
+            return {self.unseen: False, **self._stopped(key)}
 
     def on_view(self, values: Values) -> Update:
         """Show the cells so far in another way; a comparison under way goes on in it."""
@@ -239,9 +261,14 @@ class CompareScreen:
     def _drawn(self, sweep: Sweep) -> Update:
         return {self.grid: draw_grid(sweep, self.files.setdefault(sweep, {})), self.table: draw_table(sweep.rows())}
 
-    def _rest(self, sweep: Sweep, sentence: str) -> Update:
-        """Write how a comparison ended and offer its files."""
+    def _rest(self, key: str, sentence: str) -> Update:
+        """Write how a comparison ended and offer its files; it is on the disk from then on."""
+        sweep = self.service.comparison(key)
         sweep.is_running = False
+        try:
+            self.service.persist_comparison(key)
+        except ExportError as error:  # it is in memory still
+            sentence = f"{sentence} {text.NOT_PERSISTED.format(reason=error)}"
         files = {button: gr.Button(interactive=bool(sweep.tiles)) for button in self.buttons}
         return {**self._still(sentence), **files, **self._drawn(sweep)}
 

@@ -10,6 +10,6 @@ EMPTY = (
 )
 NO_CLIP = "Add a video first."
 LEFT = "{stage}, {time} left"
-DONE = "{frames}, {scenes}, in {time}. {notes}"
-STOPPED = "Stopped. Start goes on where it was."
+TIME = "in {time}"
+STOPPED = "Stopped. Start goes on where it was, with the same video."
 CLIPS = {"side_by_side": "The video and its depth", "color": "Depth in colour", "grey": "Depth in grey, near is white"}

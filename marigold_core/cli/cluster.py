@@ -248,10 +248,10 @@ def _connect(engine: Any, address: str) -> None:
     """Connect to a cluster, or begin one on this machine where there is none. Raises: SettingsError."""
     from ray.exceptions import AuthenticationError
 
-    asks = False
+    address, asks = address or os.environ.get("RAY_ADDRESS", ""), False
     try:
         if ":" in address:  # Ray itself tries for minutes
-            asks = _greet(address.rpartition("//")[2])
+            asks = _greet(address)
         if asks and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             raise SettingsError(
                 f"The Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and {_TOKENS}."
@@ -268,29 +268,32 @@ def _connect(engine: Any, address: str) -> None:
         ) from error
 
 
-def _greet(place: str) -> bool:
-    """Check that what answers at host:port speaks gRPC, as Ray does -> whether it asks for a token.
+def _greet(address: str) -> bool:
+    """Check that what answers at host:port, or ray://host:port, is Ray -> whether it asks for a token.
 
     Raises: OSError, ValueError.
     """
     import grpc
 
-    library, parts = cast(Any, grpc), urlsplit(f"//{place}")
+    library, place = cast(Any, grpc), address.rpartition("//")[2]
+    parts = urlsplit(f"//{place}")
     socket.create_connection((parts.hostname, parts.port), CONNECT_S).close()
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return False
+    method = "RayletDriver/ClusterInfo" if address.startswith("ray://") else "NodeInfoGcsService/CheckAlive"
     channel = library.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)])  # as Ray connects
     try:
         library.channel_ready_future(channel).result(timeout=CONNECT_S)
-        try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=CONNECT_S)
-        except library.RpcError as error:
-            return error.code() is library.StatusCode.UNAUTHENTICATED
-        return False
+        channel.unary_unary(f"/ray.rpc.{method}")(b"", timeout=CONNECT_S)
     except library.FutureTimeoutError:
         raise ValueError("what answers there is no Ray") from None
+    except library.RpcError as error:
+        if error.code() in (library.StatusCode.UNIMPLEMENTED, library.StatusCode.DEADLINE_EXCEEDED):
+            raise ValueError("what answers there is no Ray") from None
+        return error.code() is library.StatusCode.UNAUTHENTICATED
     finally:
         channel.close()
+    return False
 
 
 def _room(resources: Mapping[str, float], options: ClusterOptions) -> tuple[float, float, int]:

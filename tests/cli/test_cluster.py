@@ -324,16 +324,43 @@ def test_a_port_at_which_another_program_listens_is_refused_before_ray_tries_it(
     assert f"There is no Ray cluster at {address}: what answers there is no Ray" in capsys.readouterr().err
 
 
-class Guarded(grpc.GenericRpcHandler):
-    """Answers as the head node of a cluster that asks for a token."""
+class Refusing(grpc.GenericRpcHandler):
+    """Answers every call of Ray's with a status, by default as the head node of a cluster that asks for a token."""
+
+    def __init__(self, status: grpc.StatusCode = grpc.StatusCode.UNAUTHENTICATED, wait_s: float = 0.0) -> None:
+        self.status, self.wait_s = status, wait_s
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         assert handler_call_details.method.startswith("/ray.rpc.")
 
         def refuse(request: bytes, context: grpc.ServicerContext) -> None:
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            time.sleep(self.wait_s)
+            context.abort(self.status, "InvalidAuthToken")
 
         return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+@pytest.mark.parametrize(
+    "answering", [Refusing(grpc.StatusCode.UNIMPLEMENTED), Refusing(wait_s=2)], ids=["of others", "silent"]
+)
+@pytest.mark.parametrize("given", ["address", "ray://", "RAY_ADDRESS"])
+def test_another_program_that_speaks_grpc_is_refused_before_ray_tries_it(
+    answering: Refusing, given: str, predict: Predict, folder: Path, write, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray tries for minutes"))
+    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    write(folder / "a.png")
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[answering])
+    address = f"{given if given == 'ray://' else ''}127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if given == "RAY_ADDRESS":
+        monkeypatch.setenv(given, address)
+    server.start()
+    try:
+        assert predict(folder, "--ray", *([] if given == "RAY_ADDRESS" else [address])) == cli.USAGE
+    finally:
+        server.stop(None)
+    assert f"There is no Ray cluster at {address}: what answers there is no Ray" in capsys.readouterr().err
 
 
 def test_a_cluster_that_asks_for_a_token_is_told_from_one_that_is_not_there(
@@ -347,7 +374,7 @@ def test_a_cluster_that_asks_for_a_token_is_told_from_one_that_is_not_there(
 
     monkeypatch.setattr("ray.init", refused)
     write(folder / "a.png")
-    server = grpc.server(ThreadPoolExecutor(1), handlers=[Guarded()])
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Refusing()])
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

@@ -23,6 +23,7 @@ from starlette.requests import Request
 
 from marigold_core import Settings, load
 from marigold_core.errors import SettingsError
+from marigold_core.pipeline.together import TogetherPipeline
 from marigold_core.serving import ray, request_body
 from marigold_core.serving.api.endpoints import ENDPOINTS
 
@@ -95,6 +96,37 @@ def test_answers_are_what_the_library_makes(ask: Ask, png: bytes, tiny_depth: Pa
     values = np.load(io.BytesIO(base64.b64decode(told["npy"]["url"].partition(",")[2])))
     np.testing.assert_array_equal(values, found.values)
     assert [path.name for path in replica._folder.iterdir()] == ["results"]  # no uploads are left
+
+
+def test_jobs_of_several_clients_share_the_passes_of_the_network(tiny_depth: Path, png: bytes, monkeypatch) -> None:
+    """Two clients' members go through the U-Net as one batch, and each client gets its own result."""
+    monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
+    replica: Any = SimpleNamespace(_deployment_config=SimpleNamespace(max_ongoing_requests=2))
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: replica)  # which serve.batch asks
+    monkeypatch.setattr(ray, "BATCH_WAIT_S", 5.0)  # on a busy machine
+    passes, real = list[int](), TogetherPipeline.predict_velocities
+    monkeypatch.setattr(
+        TogetherPipeline, "predict_velocities", lambda pipe, asked: passes.append(len(asked)) or real(pipe, asked)
+    )
+    model = ray.Model("cpu", 2, {})
+    asked: list[dict[str, Any]] = [
+        {"num_inference_steps": steps, "processing_resolution": 64, "seed": steps} for steps in (12, 16)
+    ]
+
+    async def ask_both() -> list[ray.Reply]:
+        given = (ray.ENDPOINT_OF["predict_depth"].read({**one, "formats": ["npy"]}) for one in asked)
+        return await asyncio.gather(
+            *(model.run("predict_depth", one, {"photo": (".png", png)}, False) for one in given)
+        )
+
+    replies = asyncio.run(ask_both())
+    model.__del__()
+    assert max(passes) == 2 and 16 <= len(passes) < 12 + 16
+    pipe = load(tiny_depth, device="cpu")
+    for one, (status, _, content) in zip(asked, replies, strict=True):
+        values = np.load(io.BytesIO(ZipFile(io.BytesIO(content)).read("depth.npy")))
+        assert status == 200
+        np.testing.assert_allclose(values, pipe(png, Settings(**one)).values, atol=1e-3)  # sums of other batches
 
 
 def test_two_files_and_lists_of_numbers(ask: Ask, png: bytes) -> None:

@@ -26,6 +26,7 @@ from marigold_core.cli import cluster
 from marigold_core.cli.photo_folders import Job
 from marigold_core.cli.predictor import Work
 from marigold_core.errors import CheckpointError, SettingsError
+from tests.helpers.app_server import free_port
 from tests.helpers.command_line import Predict, fingerprints
 
 PHOTOS = 8
@@ -49,12 +50,6 @@ def nodes() -> Iterator[Any]:
     yield two
     ray.shutdown()
     two.shutdown()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def actors(node: Any) -> list[psutil.Process]:

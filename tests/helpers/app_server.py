@@ -42,12 +42,18 @@ in_chromium = [
 
 @contextmanager
 def serve(
-    checkpoint: str, folder: Path, command: Sequence[str | Path] = (sys.executable, "app.py"), cwd: Path = ROOT
+    checkpoint: str,
+    folder: Path,
+    command: Sequence[str | Path] = (sys.executable, "app.py"),
+    cwd: Path = ROOT,
+    port: int | None = None,
+    last: signal.Signals = signal.SIGTERM,
 ) -> Iterator[str]:
-    """Run the app on a free port with ``checkpoint`` as its default -> its address; its files lie in ``folder``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Run the app with ``checkpoint`` as its default, by default on a free port -> its address.
+
+    Its files lie in ``folder``; the signal ``last`` ends it.
+    """
+    port = port or free_port()
     environment = {
         **os.environ,
         "GRADIO_SERVER_PORT": str(port),
@@ -62,8 +68,14 @@ def serve(
         _wait(server, url, log)
         yield url
     finally:
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(last)
         server.wait(STOP_S)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def _wait(server: subprocess.Popen, url: str, log: Path) -> None:

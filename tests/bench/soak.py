@@ -2,6 +2,7 @@
 
     python -m tests.bench.soak                        # 2,000 jobs, 50 cancelled ones, 20 that hang up; about 15 minutes
     python -m tests.bench.soak --jobs 100 --cancels 5 --disconnects 3
+    python -m tests.bench.soak --clients 32 --jobs 192 --steps 25 --cancels 0 --disconnects 0   # a class: 32 x 6 jobs
 
 The model only waits (``tests.helpers.slow_app``), so that the figures are those of everything around it. They are
 written to ``tests/bench/soak.json`` unless ``--output`` names another file.
@@ -136,6 +137,7 @@ class Figures:
     lost_or_mixed_up: int = 0
     most_inside: int = 0
     free_after_s: list[float] = field(default_factory=list)  # of jobs that were cancelled or hung up
+    took_s: list[float] = field(default_factory=list)  # by each job, from its being asked for to its result
     held: list[dict[str, int]] = field(default_factory=list)  # after each hundred jobs
 
     @property
@@ -169,7 +171,7 @@ def leave_early(server: Server, count: int, hang_up: bool, seed: int = 0) -> lis
     return free
 
 
-def many_jobs(server: Server, count: int, figures: Figures, clients: int = 4) -> None:
+def many_jobs(server: Server, count: int, figures: Figures, clients: int = 4, steps: int = 1) -> None:
     """Do jobs from several clients, one in twenty with a file that is no photo, and look at what the server holds."""
     todo, lock = iter(range(count)), threading.Lock()
 
@@ -181,16 +183,19 @@ def many_jobs(server: Server, count: int, figures: Figures, clients: int = 4) ->
                 return
             width = WIDTHS[number % len(WIDTHS)]
             try:
-                right = server.result(server.submit(server.upload(width)))["manifest"]["photo"]["width"] == width
+                path, began = server.upload(width), time.monotonic()
+                right = server.result(server.submit(path, steps))["manifest"]["photo"]["width"] == width
+                took_s = time.monotonic() - began
                 if number % 20 == 0:
                     refused = server.web.post(
                         "/gradio_api/call/predict_depth", json={"data": [{"path": "/etc/passwd"}]}
                     )
                     right &= refused.status_code == 400
             except (AssertionError, KeyError, httpx.HTTPError):
-                right = False
+                right, took_s = False, float("nan")
             with lock:
                 figures.jobs += 1
+                figures.took_s.append(took_s)
                 figures.lost_or_mixed_up += not right
                 if figures.jobs % 100 == 0:
                     figures.held.append(server.held())
@@ -219,6 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--cancels", type=int, default=50)
     parser.add_argument("--disconnects", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -227,19 +233,22 @@ def main() -> None:
     with TemporaryDirectory() as temporary, running(Path(temporary)) as server:
         figures.free_after_s = leave_early(server, asked.cancels, hang_up=False)
         figures.free_after_s += leave_early(server, asked.disconnects, hang_up=True)
-        many_jobs(server, asked.jobs, figures, asked.clients)
+        many_jobs(server, asked.jobs, figures, asked.clients, asked.steps)
         figures.most_inside = max(count for _, count in inside(server.notes))
+    p95_s, in_turn_s = float(np.nanpercentile(figures.took_s, 95)), asked.clients * asked.steps * STEP_S
     record = {
         "machine": machine(torch.device("cpu")),
         **vars(asked),
         "output": None,
         **asdict(figures),
+        "took_s": None,
+        "p95_s": p95_s,
         "growth_mib": figures.growth_mib,
     }
     asked.output.write_text(json.dumps({name: value for name, value in record.items() if value is not None}, indent=1))
-    print(
-        f"at most {figures.most_inside} in the model; free after {max(figures.free_after_s):.2f} s (a step: {STEP_S} s)"
-    )
+    free_s = max(figures.free_after_s, default=0.0)
+    print(f"at most {figures.most_inside} in the model; free after {free_s:.2f} s (a step: {STEP_S} s)")
+    print(f"95 % of the jobs within {p95_s:.1f} s; a job of each client in turn takes the model {in_turn_s:.1f} s")
     print(
         f"{figures.lost_or_mixed_up} of {figures.jobs} lost or mixed up; {figures.growth_mib:.1f} MiB a thousand jobs"
     )

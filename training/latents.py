@@ -219,7 +219,8 @@ def _stored_bytes(framed: _Framed, pipeline: MarigoldPipeline) -> float:
     _, height, width = counts[0]
     features = pipeline.features(torch.zeros(1, 4, height, width, device=pipeline.device))
     grey = 2 * isinstance(pipeline.modality, Depth)
-    a_cell = 2 * 4 * 2 + grey + 1 + 2 * sum(part.numel() for part in features) / (height * width)
+    latents = 2 * 4 * (1 + pipeline.modality.pictures)  # of the photo and of the target's pictures
+    a_cell = latents + grey + 1 + 2 * sum(part.numel() for part in features) / (height * width)
     return sum(count * height * width for count, height, width in counts) * a_cell
 
 

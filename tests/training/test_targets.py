@@ -191,11 +191,17 @@ def test_the_truth_itself_scores_perfectly(target: TargetName, sample: RenderedS
 
 @each_target
 def test_latents_are_kept_apart_by_target(
-    target: TargetName, begun: Callable[[TargetName], MarigoldPipeline], scenes: Path, tmp_path: Path
+    target: TargetName,
+    begun: Callable[[TargetName], MarigoldPipeline],
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = begun(target)
-    folder = tmp_path / "latents"
+    folder, told = tmp_path / "latents", []
+    monkeypatch.setattr("training.latents.say_disk_need", lambda folder, size, *words, **rest: told.append(size))
     encode_set(pipeline, RenderedScenes(scenes), folder, Framing(), Encoding(variants=1))
+    assert told == [sum(np.load(path).nbytes for path in folder.rglob("*.npy"))]
     latents, made_by = Latents(folder), str(read_index(folder)["autoencoder_sha256"])
     latents.check(made_by, None, pipeline.modality)
     assert (latents.read([0], (0,)).grey is not None) == (target in DEPTHS)
@@ -497,7 +503,30 @@ def test_the_loss_of_decoded_pictures_is_least_at_the_truth(target: TargetName, 
     assert guess.grad is not None and torch.isfinite(guess.grad).all() and guess.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("target", ["depth", "segmentation"])
+def test_objects_of_uncertain_place_are_no_empty_map_and_sizes_count_inside_boxes() -> None:
+    modality = TARGETS["objects"].modality
+    things = np.zeros((8, 2, 48, 64), np.float32)
+    for number, (instances, labels) in enumerate(things):
+        left = 8 * (number % 4)
+        instances[8:24, left : left + 16], labels[8:24, left : left + 16] = 1, LABELS.index("furniture")
+    values = target_of(modality).finish(torch.from_numpy(things))
+    known = torch.ones_like(values[:, :1])
+    truth = modality.to_vae(values, known.bool())
+    centres = truth[:, :3]
+    right, expected, empty = (
+        task_loss(modality, torch.cat([map_.expand_as(centres), truth[:, 3:]], dim=1), truth, known)
+        for map_ in (centres, centres.mean(dim=0, keepdim=True), torch.full_like(centres, -1))
+    )
+    assert expected - right < 0.8 * (empty - right)
+    outside = (values[:, 1:3].amax(dim=1, keepdim=True) == 0).expand(-1, 6, -1, -1)
+    guess = truth.clone()
+    guess[:, 3:9][outside] = 0.7
+    torch.testing.assert_close(*(task_loss(modality, each, truth, known) for each in (guess, truth)))
+    guess[:, 3:9][~outside] -= 0.2
+    assert task_loss(modality, guess, truth, known) > task_loss(modality, truth, truth, known) + 0.05
+
+
+@pytest.mark.parametrize("target", ["depth", "segmentation", "objects"])
 @pytest.mark.parametrize("encoded", [False, True])
 def test_end_to_end_trains_the_one_step_that_inference_makes(
     target: TargetName, encoded: bool, tiny_depth: Path, scenes: Path, tmp_path: Path

@@ -27,6 +27,22 @@ def test_blocks_give_what_the_whole_gives() -> None:
     torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("most", [1.0, 60.0, 200.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_of_any_size_are_weighed(most: float, sign: int) -> None:
+    """Also those whose exponentials overflow or are all zero."""
+    query, key, value = torch.randn(3, 1, 1, BLOCKED_FROM, 8, generator=torch.Generator().manual_seed(0))
+    key = key.abs() * sign
+    query = query.abs() * (most * 8**0.5 / (query.abs() @ key.abs().transpose(-1, -2)).max())
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            attended(query, key, value), F.scaled_dot_product_attention(query, key, value), atol=1e-4, rtol=1e-3
+        )
+        query, key, value = (one.bfloat16() for one in (query, key, value))
+        weights = torch.softmax(query @ (key * 8**-0.5).transpose(-1, -2), dim=-1)
+        torch.testing.assert_close(attended(query, key, value), weights @ value, atol=0.02, rtol=0.02)
+
+
 @pytest.mark.parametrize(
     "texts", [torch.randn(1, 2, 12), torch.randn(1, 2, 12).expand(3, -1, -1), torch.randn(3, 2, 12)]
 )

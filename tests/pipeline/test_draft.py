@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from marigold_core import Settings, load
+from marigold_core import Prediction, Settings, load
 from marigold_core.checkpoints.hub import CONFIG_FILES
 from marigold_core.checkpoints.layout import DRAFT
 from marigold_core.errors import CheckpointError
@@ -51,10 +51,11 @@ def test_it_moves_the_fused_map_and_no_member(tiny_guided: Path, tmp_path: Path,
     own = load(with_draft(tiny_guided, tmp_path / "drafted", grey=1.0), device="cpu")
     assert own.checkpoint.sha256 != plain.checkpoint.sha256
     before, after = plain(picture, QUICK), own(picture, QUICK)
-    assert before.members is not None and np.array_equal(before.members, after.members)
+    assert before.members is not None and after.members is not None and np.array_equal(before.members, after.members)
     moved, room = after.values - before.values, 1 - before.values
     assert moved.mean() == pytest.approx(SHARE * room.mean(), abs=0.02)  # halfway to the far plane
     *_, again = own.stream(picture, QUICK, start=after)  # whose members are all there
+    assert isinstance(again, Prediction)
     np.testing.assert_allclose(again.values, after.values, atol=2e-3)
     cells = list(own.grid(picture, steps=[1], sizes=[1, 2], processing_resolution=64))
     np.testing.assert_allclose(cells[1].prediction.values, after.values, atol=1e-5)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -176,13 +176,13 @@ def test_the_cost_is_told_without_the_model_and_shares_what_cells_share(
 
 def test_the_longest_unused_makes_room_and_its_files_are_removed(tmp_path: Path) -> None:
     store = ResultStore(tmp_path, 100, "It is gone.", Form(kept.write, lambda path: kept.read(path, Sweep)))
-    first, second, third = (SimpleNamespace(size_bytes=size) for size in (40, 40, 200))
+    first, second, third, fourth = (cast(Any, SimpleNamespace(size_bytes=size)) for size in (40, 40, 200, 10))
     one, two = store.put(first), store.put(second)
     for key in (one, two):
         store.folder(key).mkdir()
     assert store.get(one) is first
     second.size_bytes = 70  # a comparison grows after it was put
-    store.put(SimpleNamespace(size_bytes=10))
+    store.put(fourth)
     assert two not in store and not store.folder(two).exists()
     assert store.get(one) is first and store.folder(one).exists()
     assert store.get(store.put(third)) is third  # alone it may be as large as it is

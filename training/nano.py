@@ -55,7 +55,7 @@ class Sizes(Frozen):
     streets: int = Field(default=4096, ge=32, description="wide rendered pictures of streets and drives")
     width_px: int = Field(default=384, ge=64, multiple_of=64, description="of the rendered pictures")
     autoencoder_steps: int = Field(default=1200, ge=2, description="of training.autoencoder")
-    draft_steps: int = Field(default=1200, ge=2, description="of training.draft")
+    draft_steps: int = Field(default=2000, ge=2, description="of training.draft")
     coarse_steps: int = Field(default=3000, ge=2, description="of training.train on small pictures")
     fine_steps: int = Field(default=1500, ge=2, description="of training.train on pictures of the final size")
     labelled: int = Field(default=600, ge=32, description="photographs that are labelled, where there are so many")

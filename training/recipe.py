@@ -131,16 +131,16 @@ class AdditionRecipe(Schedule):
 class DraftRecipe(AdditionRecipe):
     """Stage 4: the network that drafts depth."""
 
-    steps: int = Field(default=1200, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
+    steps: int = Field(default=2000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
     batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step")
     lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
     cooldown_steps: int = Field(
-        default=1080, ge=0, description="last steps, in which the rate falls; may be changed on resume"
+        default=1800, ge=0, description="last steps, in which the rate falls; may be changed on resume"
     )
     pictures: int = Field(default=4096, ge=8, description="pictures that it is trained on, evenly spread")
     width: int = Field(default=32, ge=4, multiple_of=4, description="channels of a pyramid; 32 has 0.1 M weights")
-    pyramids: int = Field(default=4, ge=1, description="regressors of their own, whose mean is the draft")
-    feature_dropout: float = Field(default=0.2, ge=0, lt=1, description="share of the features' channels left out")
+    pyramids: int = Field(default=6, ge=1, description="regressors of their own, whose mean is the draft")
+    feature_dropout: float = Field(default=0.4, ge=0, lt=1, description="share of the features' channels left out")
 
 
 class ExpectedErrorRecipe(AdditionRecipe):

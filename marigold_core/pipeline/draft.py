@@ -7,6 +7,7 @@ Source: Lin et al. 2017 (feature pyramids); Ranftl et al. 2021, section 3 (the r
 et al. 2017, section 2.4 (the mean of networks trained from other random weights).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +20,7 @@ from marigold_core.pipeline.image_prior import Features, Residual, grid_of
 from marigold_core.pipeline.modalities import Depth
 
 SHARE = 0.5  # of the draft in the mean
+COARSE = 1.25  # cells of the finest features along a side of one that is taken over; at 1 outlines are softened
 
 
 class DraftNetwork(ModelMixin, ConfigMixin):
@@ -29,7 +31,7 @@ class DraftNetwork(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, prior_channels: Sequence[int], width: int = 32, pyramids: int = 4, feature_dropout: float = 0.2
+        self, prior_channels: Sequence[int], width: int = 32, pyramids: int = 6, feature_dropout: float = 0.4
     ) -> None:
         """Build it with random weights.
 
@@ -52,7 +54,7 @@ class DraftNetwork(ModelMixin, ConfigMixin):
 
     @torch.inference_mode()
     def averaged(self, features: Features, values: Tensor, depth: Depth) -> Tensor:
-        """Average the fused depth of members with the draft's, as far as that is not finer than its features.
+        """Average the fused depth of members with the draft's, as far as that is coarse.
 
         Args:
             features: of the trunk, [1, C, h', w'] each, fine to coarse.
@@ -63,7 +65,7 @@ class DraftNetwork(ModelMixin, ConfigMixin):
             Depth [1, 1, H, W].
         """
         drafted = depth.read(self(tuple(one.float() for one in features)))
-        coarse = (features[0].shape[-2], features[0].shape[-1])
+        coarse = (math.ceil(features[0].shape[-2] / COARSE), math.ceil(features[0].shape[-1] / COARSE))
         apart = F.adaptive_avg_pool2d(drafted, coarse) - F.adaptive_avg_pool2d(values, coarse)
         return values + SHARE * F.interpolate(apart, (values.shape[-2], values.shape[-1]), mode="bilinear")
 

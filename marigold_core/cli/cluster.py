@@ -246,10 +246,13 @@ def _outcomes(
 
 def _connect(engine: Any, address: str) -> None:
     """Connect to a cluster, or begin one on this machine where there is none. Raises: SettingsError."""
+    from ray._private import services  # nothing public tells which cluster Ray will look for
     from ray.exceptions import AuthenticationError
 
-    address, asks = address or os.environ.get("RAY_ADDRESS", ""), False
+    finder, asks = cast(Any, services), False
     try:
+        if address in ("", "auto"):  # RAY_ADDRESS, or what `ray start` has noted here, also long ago
+            address = finder.get_ray_address_from_environment(address or None, None) or ""
         if ":" in address:  # Ray itself tries for minutes
             asks = _greet(address)
         if asks and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
@@ -262,7 +265,7 @@ def _connect(engine: Any, address: str) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         if asks and isinstance(error, OSError):
             raise SettingsError(f"The Ray cluster at {address} does not take the token of {_TOKENS}.") from error
-        reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0].rstrip(".")
+        reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0].partition(". ")[0].rstrip(".")
         raise SettingsError(
             f"There is no Ray cluster at {address or 'this machine'}: {reason}; give the address of its head node."
         ) from error

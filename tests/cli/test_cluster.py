@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -317,6 +318,31 @@ def test_a_port_at_which_another_program_listens_is_refused_before_ray_tries_it(
         address = f"{scheme}127.0.0.1:{other.getsockname()[1]}"
         assert predict(folder, "--ray", address) == cli.USAGE
     assert f"There is no Ray cluster at {address}: what answers there is no Ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["127.0.0.1:1", ""])
+@pytest.mark.parametrize("words", [["--ray"], ["--ray", "auto"]])
+def test_a_cluster_that_ended_without_a_word_is_not_tried_for_minutes(
+    words: list[str], named: str, predict: Predict, folder: Path, tmp_path: Path, write, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)  # of other clusters of this machine
+    begun: list[object] = []
+    monkeypatch.setattr("ray.init", lambda address, **_: begun.append(address) or sys.exit())
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write(folder / "a.png")
+    (tmp_path / "ray").mkdir()
+    if named:
+        (tmp_path / "ray/ray_current_cluster").write_text(named)
+    if not named and words == ["--ray"]:
+        with pytest.raises(SystemExit):
+            predict(folder, *words)
+        assert begun == [None]  # one is begun on this machine
+        return
+    assert predict(folder, *words) == cli.USAGE and not begun
+    said = capsys.readouterr().err
+    assert f"There is no Ray cluster at {named or 'auto'}: " in said and "give the address" in said
 
 
 class Refusing(grpc.GenericRpcHandler):

@@ -213,11 +213,11 @@ def _draw_cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, plan: _Plan, row: R
 
 
 def caption(row: Row) -> tuple[str, ...]:
-    """Return the lines under a cell: time, difference, uncertainty, as far as it has them."""
+    """Return the lines under a cell: time, difference, uncertainty by what it is, as far as it has them."""
     apart = REFERENCE if row.is_reference else f"difference {row.record['difference']:.3f}"
-    seconds, spread = row.tile.seconds, row.tile.uncertainty
+    seconds, mean = row.tile.seconds, row.tile.uncertainty
     time = () if seconds is None else (format_seconds(seconds),)
-    return *time, apart, *(() if spread is None else (f"uncertainty {spread:.3f}",))
+    return *time, apart, *(() if mean is None else (f"{row.tile.uncertainty_measure} {mean:.3f}",))
 
 
 def describe_reference(rows: Sequence[Row]) -> str:

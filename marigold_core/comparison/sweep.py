@@ -21,7 +21,7 @@ from marigold_core.errors import SettingsError
 from marigold_core.images.differences import difference, shrink
 from marigold_core.images.intrinsics import Layer
 from marigold_core.pipeline.views import count_views, relative_pixels
-from marigold_core.prediction import Cell, Kind, Prediction, Progress, Space
+from marigold_core.prediction import Cell, Kind, Prediction, Progress, Space, UncertaintyMeasure
 from marigold_core.settings import (
     DEFAULT_COLORMAP,
     Colormap,
@@ -213,7 +213,7 @@ def format_seconds(seconds: float) -> str:
 
 # ------------------------------------------------------------------------------- how far results lie apart
 
-TILE_COLUMNS = ("checkpoint", "seed", "steps", "members", "seconds", "uncertainty")
+TILE_COLUMNS = ("checkpoint", "seed", "steps", "members", "seconds", "uncertainty", "uncertainty_measure")
 COLUMNS = (*TILE_COLUMNS, "difference", "difference_p95", "reference")  # mean, 95th percentile; whether it is the one
 Record = dict[str, Any]  # the figures of one cell, by column
 
@@ -231,7 +231,8 @@ class Tile:
     kind: Kind
     space: Space
     values: np.ndarray  # [h, w] or [h, w, C] float32, longest edge at most COMPARED_PX
-    uncertainty: float | None  # mean over the photo; None below three members
+    uncertainty: float | None  # mean over the photo; None where it has none
+    uncertainty_measure: UncertaintyMeasure | None  # what that is the mean of
     layers: tuple[Layer, ...] = ()  # of intrinsics
     missing: np.ndarray | None = None  # [h, w] bool: where a map from elsewhere has no value
 
@@ -274,6 +275,7 @@ def reduce(cell: Cell) -> Tile:
         made.space,
         shrink(made.values, COMPARED_PX, kind=made.kind),
         None if made.uncertainty is None else float(made.uncertainty.mean()),
+        None if made.uncertainty is None else made.uncertainty_measure,
         made.layers,
     )
 
@@ -310,6 +312,7 @@ def reduce_given(given: Prediction, cell: "Prediction | Checkpoint | Claim") -> 
         cell.kind,
         cell.space,
         shrink(values.astype(np.float32), COMPARED_PX),
+        None,
         None,
         missing=None if missing is None else shrink(missing.astype(np.float32), COMPARED_PX) > 0,
     )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from marigold_core import Cell, Prediction, Progress, Settings, SettingsError, cli, load
 from marigold_core.comparison import sweep as comparing
-from marigold_core.comparison.contact_sheet import draw, paint_differences, paint_maps
+from marigold_core.comparison.contact_sheet import caption, draw, paint_differences, paint_maps
 from marigold_core.comparison.sweep import (
     COLUMNS,
     Comparison,
@@ -38,8 +38,8 @@ Compare = Callable[..., int]
 
 
 def tile(values: np.ndarray, steps: int = 1, members: int = 1, *, kind: Kind = "affine", name: str = "tiny") -> Tile:
-    spread = 0.01 if members > 2 else None
-    return Tile(name, 0, steps, members, 0.5 * members, "depth", kind, "depth", values.astype(np.float32), spread)
+    spread = (0.01, "spread") if members > 2 else (None, None)
+    return Tile(name, 0, steps, members, 0.5 * members, "depth", kind, "depth", values.astype(np.float32), *spread)
 
 
 @pytest.fixture
@@ -167,7 +167,16 @@ def test_the_table_reads_back(hills: np.ndarray) -> None:
     assert float(first["difference"]) == pytest.approx(rows[0].difference.mean(), abs=1e-4)
     assert float(first["difference_p95"]) > float(first["difference"]) > 0
     assert (second["steps"], second["members"], second["seconds"]) == ("2", "3", "1.500")
+    assert second["uncertainty_measure"] == "spread" and first["uncertainty_measure"] == ""
     assert (second["uncertainty"], second["difference"], second["reference"]) == ("0.0100", "0.0000", "yes")
+
+
+def test_spread_and_expected_errors_are_told_apart(hills: np.ndarray) -> None:
+    made = prediction(hills)
+    tiles = [reduce(Cell(one, 1)) for one in (made, replace(made, uncertainty_measure="expected error"))]
+    rows = against_reference([*tiles, reduce(Cell(replace(made, uncertainty=None), 1))])
+    assert [row.record["uncertainty_measure"] for row in rows] == ["spread", "expected error", None]
+    assert [caption(row)[2:] for row in rows] == [("spread 0.250",), ("expected error 0.250",), ()]
 
 
 # ------------------------------------------------------------------------------- the sheet
@@ -268,7 +277,7 @@ def test_metres_from_elsewhere_are_what_cells_of_every_space_are_measured_agains
     sizes = [Image.open(BytesIO(draw(some, photo, paint_maps(some)))).size for some in (rows, rows[:1])]
     assert sizes[0][1] > sizes[1][1]
     table = to_csv(rows).decode().splitlines()
-    assert table[1].startswith("given: z.npy,,,,,,0.0000,0.0000,yes")
+    assert table[1].startswith("given: z.npy,,,,,,,0.0000,0.0000,yes")
 
 
 def test_maps_from_elsewhere_of_another_meaning_are_refused(hills: np.ndarray) -> None:

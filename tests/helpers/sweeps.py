@@ -12,6 +12,7 @@ def sweep_of(cells: int, name: str = "tiny", **asked: object) -> Sweep:
     sweep = Sweep(load_photo(np.zeros((30, 40, 3), np.uint8)), comparison, (name,))
     for checkpoint, seed, steps, members in sweep.places()[:cells]:
         values = np.random.default_rng(steps * 100 + members).random((30, 40), np.float32)
-        spread = 0.1 if members > 2 else None
-        sweep.tiles.append(Tile(checkpoint, seed, steps, members, 0.5, "depth", "affine", "depth", values, spread))
+        spread = (0.1, "spread") if members > 2 else (None, None)
+        found = Tile(checkpoint, seed, steps, members, 0.5, "depth", "affine", "depth", values, *spread)
+        sweep.tiles.append(found)
     return sweep

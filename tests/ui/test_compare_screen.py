@@ -40,7 +40,7 @@ def test_cells_stand_in_their_places_and_the_rest_is_still_to_come(painted: list
     assert drawn.count('<span class="cell">') == 5
     assert re.findall(r'scope="(?:row|col)">([^<]+)', drawn)[:4] == ["1 member", "3 members", "1 step", "2 steps"]
     assert drawn.count('aria-pressed="true"') == 1
-    assert "uncertainty 0.100" in drawn
+    assert "spread 0.100" in drawn
 
 
 def test_a_picture_is_painted_once(painted: list[str]) -> None:
@@ -68,7 +68,7 @@ def test_the_table_says_what_is_known(painted: list[str]) -> None:
     assert draw_table([]) == ""
     drawn = draw_table(sweep_of(4).rows())
     assert drawn.count('class="reference"') == 1 and "<td>reference</td>" in drawn
-    assert drawn.count("needs 3 members") == 2 and drawn.count("0.1000") == 2
+    assert drawn.count("needs 3 members") == 2 and drawn.count("<td>0.1000 (spread)</td>") == 2
     assert "Reference: tiny, seed 0, 2  steps, 3  members; difference: mean after fitting scale and shift" in drawn
 
 

@@ -101,7 +101,10 @@ class MetresResult(DepthResult, total=False):
 
 
 class CompareResult(TypedDict, total=False):
-    """The sheets as PNG, the table as CSV, its rows, how the photo was read; while a job runs only ``progress``."""
+    """The sheets as PNG, the table as CSV, its rows, how the photo was read; while a job runs only ``progress``.
+
+    A row's ``uncertainty_measure`` says what its ``uncertainty`` is: the members' spread, or the expected error.
+    """
 
     sheet: FileData
     differences: FileData

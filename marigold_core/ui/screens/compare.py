@@ -337,6 +337,8 @@ def draw_table(rows: list[Row]) -> str:
 def _figures(row: Row) -> list[str]:
     """Write the figures of a cell for the columns of the table; unknown ones are empty."""
     known: dict[str, str] = dict(zip(COLUMNS, row.figures(), strict=True))
+    if measure := row.tile.uncertainty_measure:  # one column may hold both
+        known["uncertainty"] += f" ({measure})"
     if row.is_reference:
         known["difference"] = compare_text.REFERENCE
     return [known[name] for name in compare_text.COLUMNS]

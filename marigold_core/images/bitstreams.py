@@ -1,5 +1,6 @@
 """What a coded picture states of its own colours, for containers that say nothing of them."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 _EXTENDED = 255  # an aspect ratio that is given by two numbers
@@ -35,6 +36,53 @@ def hevc_colours(configuration: bytes) -> CodedColours:
                 return _sequence_colours(_Bits(unit.replace(b"\0\0\3", b"\0\0")))
             at += 2 + length
     raise ValueError("no description of a sequence")
+
+
+def av1_colours(data: bytes, places: bytes) -> CodedColours:
+    """Read the colours that the first of the coded pictures of an AVIF file states, whose places its box iloc has.
+
+    Read are headers of stills, the short ones; those of animations are passed over.
+    Source: ISO/IEC 14496-12, 8.11.3 (places); AV1 Bitstream & Decoding Process Specification, 5.3 to 5.5 (syntax).
+    Raises: ValueError where the box is damaged.
+    """
+    bits = _Bits(places[:_MOST_BYTES])
+    version, _, *sizes = (bits.read(count) for count in (8, 24, 4, 4, 4, 4))
+    offset_bits, length_bits, base_bits, index_bits = (8 * size for size in sizes)
+    index_bits, number_bits = index_bits if version else 0, 32 if version == 2 else 16
+    for _ in range(bits.read(number_bits)):
+        bits.read(number_bits + (16 if version else 0) + 16)
+        base, extents = bits.read(base_bits), bits.read(16)
+        bits.read(index_bits)
+        at = base + bits.read(offset_bits)
+        bits.read(length_bits + max(0, extents - 1) * (index_bits + offset_bits + length_bits))
+        with suppress(ValueError):
+            if (colours := _still_colours(data[at : at + _MOST])).primaries != CodedColours.primaries:
+                return colours
+    return CodedColours()
+
+
+def _still_colours(picture: bytes) -> CodedColours:
+    """Read the colours from the beginning of a still; names are those of the standard."""
+    bits = _Bits(picture.removeprefix(b"\x12\0"))  # a temporal delimiter
+    if bits.read(5) != 1:  # obu_forbidden_bit, obu_type
+        raise ValueError("no header of a sequence")
+    has_extension, has_size = bits.read(), bits.read()
+    bits.read(9 if has_extension else 1)
+    while has_size and bits.read(8) & 128:
+        pass
+    seq_profile = bits.read(3)
+    if bits.read(2) != 3:  # still_picture, reduced_still_picture_header
+        raise ValueError("no still")
+    bits.read(5)
+    bits.read(bits.read(4) + bits.read(4) + 2 + 6)  # width, height and switches
+    if bits.read() and seq_profile == 2:  # high_bitdepth
+        bits.read()
+    bits.read(seq_profile != 1)  # mono_chrome
+    if not bits.read():  # color_description_present_flag
+        return CodedColours(is_full=bool(bits.read()))
+    primaries, transfer, matrix = (bits.read(8) for _ in range(3))
+    is_rgb = (primaries, transfer, matrix) == (1, 13, 0)
+    return CodedColours(primaries, transfer, matrix, is_rgb or bool(bits.read()))
 
 
 class _Bits:

@@ -14,7 +14,7 @@ import pi_heif  # pyright: ignore[reportMissingTypeStubs]
 from PIL.JpegImagePlugin import JpegImageFile
 
 from marigold_core.errors import ImageError
-from marigold_core.images.bitstreams import CodedColours, hevc_colours
+from marigold_core.images.bitstreams import CodedColours, av1_colours, hevc_colours
 
 HEAD_BYTES = 256  # of a file, enough for ``identify``
 
@@ -171,7 +171,7 @@ def with_usual_matrix(data: bytes, kind: str) -> tuple[bytes, str | None]:
     ]
     for colours, at in stated or [(_stream_colours(data, boxes), None)]:
         is_read = {_IDENTITY: colours.is_full or kind == "AVIF", _YCGCO: colours.is_full and not is_deep}
-        if colours.matrix in _MATRICES or (is_read | {_DERIVED: at is not None}).get(colours.matrix):
+        if colours.matrix in _MATRICES or (is_read | {_DERIVED: at is not None or kind == "AVIF"}).get(colours.matrix):
             continue
         note = (
             f"The file codes its colours by matrix {colours.matrix} of ITU-T H.273, which is not read, so that its hues"
@@ -221,12 +221,27 @@ def coded_colours(heif: Any, data: bytes) -> tuple[int, int] | None:
 
 
 def _stream_colours(data: bytes, boxes: list[tuple[bytes, tuple[int, int]]]) -> CodedColours:
-    """Read what the coded picture of a HEIC file states of its colours, which counts where the file does not."""
+    """Read what the coded picture of a HEIC or AVIF file states of its colours; that counts where the file does not."""
+    first = {name: data[begin:end] for name, (begin, end) in reversed(boxes) if name in (b"hvcC", b"iloc")}
     with suppress(ValueError):  # damage is the decoder's to tell
-        for name, (begin, end) in boxes:
-            if name == b"hvcC":
-                return hevc_colours(data[begin:end])
+        if b"hvcC" in first:
+            return hevc_colours(first[b"hvcC"])
+        if b"iloc" in first:
+            return av1_colours(data, first[b"iloc"])
     return CodedColours()
+
+
+def gif_profile(data: bytes) -> bytes:
+    """Return the colour profile of a GIF, of whatever is left of one where it is damaged; empty where it has none.
+
+    Source: ICC.1:2004-10, annex B (embedding in GIF: the application extension ICCRGBG1012).
+    """
+    _, found, blocks = data.partition(b"!\xff\x0bICCRGBG1012")
+    profile, at = bytearray(), 0
+    while found and (size := int.from_bytes(blocks[at : at + 1], "big")):
+        profile += blocks[at + 1 : at + 1 + size]
+        at += 1 + size
+    return bytes(profile)
 
 
 def count_views(jpeg: JpegImageFile, data: bytes) -> int:

@@ -279,6 +279,8 @@ def _open(data: bytes) -> _Opened:
             full = None
         if cicp := _png_chunk(image, data, b"cICP"):
             image.info[tones.CICP] = tuple(cicp[:2])
+        elif image.format == "GIF" and (profile := containers.gif_profile(data)):
+            image.info["icc_profile"] = profile  # which Pillow passes over
         elif kind == "AVIF":
             with suppress(Exception):  # of the colours alone: Pillow decodes it
                 image.info[tones.CICP] = containers.coded_colours(containers.open_heif(data), data)

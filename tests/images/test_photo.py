@@ -533,6 +533,29 @@ def test_an_embedded_profile_is_converted_to_srgb(form: str, options: dict[str, 
     assert np.abs(pixels.astype(int) - np.asarray(muted)).max() <= (8 if form == "AVIF" else 3)
 
 
+def with_profile(gif: bytes, icc: bytes) -> bytes:
+    """Put a profile before the first picture of a GIF of 256 colours, in blocks of up to 255 bytes."""
+    blocks = b"".join(bytes([len(icc[k : k + 255])]) + icc[k : k + 255] for k in range(0, len(icc), 255))
+    at = 13 + 3 * 256
+    return gif[:at] + b"!\xff\x0bICCRGBG1012" + blocks + b"\0" + gif[at:]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_the_profile_of_a_gif_is_converted_to_srgb_or_noted(frames: int) -> None:
+    colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+    others = {"save_all": True, "append_images": [smooth().quantize()]} if frames > 1 else {}
+    gif = encoded(colours.quantize(256), "GIF", loop=0, **others)
+    flat, icc = load_rgb(gif), wide_gamut()
+    expected = load_rgb(encoded(flat, "PNG", icc_profile=icc))
+    assert np.abs(expected.astype(int) - flat).max() > 15
+    photo = load_photo(with_profile(gif, icc))
+    np.testing.assert_array_equal(photo.pixels, expected)
+    assert "profile" not in (photo.note or "")
+    damaged = load_photo(with_profile(gif, icc[:99]))
+    np.testing.assert_array_equal(damaged.pixels, flat)
+    assert "The file's colour profile is damaged, so that it was not used" in (damaged.note or "")
+
+
 PRIMARIES = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
 
 
@@ -571,6 +594,30 @@ def test_colours_that_a_container_states_without_a_profile_are_noted(
     assert note == (
         f"The file states its colours as {stated}, without a profile; they were taken as sRGB." if stated else None
     )
+
+
+def in_the_stream_alone(avif: bytes, colours: tuple[int, int, int]) -> bytes:
+    """Take the colours of an AVIF out of its boxes, and have its coded pictures state others."""
+    usual, others = (f"{'{:08b}' * 3}".format(*numbers) for numbers in ((1, 13, 6), colours))
+    at = avif.index(b"mdat")
+    head = f"{int.from_bytes(avif[at : at + 80], 'big'):0{8 * 80}b}"
+    assert head.count(usual) >= 1
+    coded = int(head.replace(usual, others), 2).to_bytes(80, "big")
+    return avif[:at].replace(b"colr", b"free") + coded + avif[at + 80 :]
+
+
+@pytest.mark.parametrize(
+    "image", [smooth(), smooth().convert("L"), Image.merge("RGBA", [*smooth().split(), smooth().split()[0]])], ids=str
+)
+@pytest.mark.parametrize(
+    ("colours", "stated"),
+    [((1, 13, 6), None), ((12, 13, 6), "Display P3"), ((9, 16, 9), "BT.2020 PQ"), ((9, 16, 12), "BT.2020 PQ")],
+)
+def test_colours_that_only_the_stream_of_an_avif_states_are_noted(
+    image: Image.Image, colours: tuple[int, int, int], stated: str | None
+) -> None:
+    note = load_photo(in_the_stream_alone(encoded(image, "AVIF"), colours)).note
+    assert note == (stated and f"The file states its colours as {stated}, without a profile; they were taken as sRGB.")
 
 
 def by_matrix(form: str, matrix: int, is_full: bool = True, *, deep: bool = False) -> Photo:

@@ -1,16 +1,20 @@
 """The processes that train together, here two on one CPU, and the precisions."""
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers.app_server import free_port
 from tests.helpers.training_runs import RECIPE, begin, end, lines, log, newest, write_latents
 from tests.training.conftest import TaskFor
 from training.engine import checkpoints
 from training.engine.processes import accelerator_for
-from training.recipe import Recipe
+from training.recipe import RECIPES, Recipe
 from training.train import Task
 
 # "auto" must do on a machine without a GPU; with one, these tests are still about the CPU
@@ -57,6 +61,39 @@ def test_two_processes_give_the_curve_of_one(task_for: TaskFor, tmp_path: Path) 
     alone, together = (checkpoints.load_state(newest(tmp_path / name)) for name in ("one", "two"))
     for name, value in alone.items():
         assert (value - together[name]).abs().max() < 1e-4, name
+
+
+@pytest.mark.slow
+def test_two_launchers_find_each_other_as_the_manual_says(task_for: TaskFor, tiny_depth: Path, data: Path) -> None:
+    """One process of each of two nodes, which torchrun's rendezvous at an address brings together."""
+    changed = {"steps": 2, "micro_batch_size": 1}  # of the four pictures of a step two for each process
+    alone = train_alone(task_for("alone", device=DEVICE), RECIPES["smoke"].changed(**changed))
+    task = task_for("launched", device=DEVICE)
+    options = [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    node = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "1"]
+    node += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "-m", "training.train"]
+    node += ["--start-from", str(tiny_depth), "--latents", str(data), "--out", str(task.out), "--device", DEVICE]
+    options += ["--recipe", "smoke"]
+    both = [
+        subprocess.Popen(
+            [*node, *options],
+            cwd=Path(__file__).parents[3],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        said = [one.communicate(timeout=200)[0] for one in both]
+    finally:
+        for one in both:
+            one.terminate()
+    assert [one.returncode for one in both] == [0, 0], "\n".join(said)[-3000:]
+    together = [line for line in lines(task.out) if "loss" in line]
+    assert [line["step"] for line in together] == [1, 2]
+    assert [line["loss"] for line in together] == pytest.approx([line["loss"] for line in alone], abs=1e-5)
 
 
 def test_a_bad_step_of_one_process_is_skipped_by_both(task_for: TaskFor, tiny_depth: Path, tmp_path: Path) -> None:

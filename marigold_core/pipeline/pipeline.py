@@ -585,7 +585,7 @@ class MarigoldPipeline:
         """
         if self.prior is None:
             return ()
-        x, _ = to_network(photo.pixels, resolution, self.factor)
+        x, _ = to_network(photo.pixels, resolution, factor=1)  # without padding: features cover what the map covers
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.prior(x.to(self.device, memory_format=torch.channels_last))
 

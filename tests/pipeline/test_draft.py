@@ -11,6 +11,7 @@ from marigold_core import Prediction, Settings, load
 from marigold_core.checkpoints.hub import CONFIG_FILES
 from marigold_core.checkpoints.layout import DRAFT
 from marigold_core.errors import CheckpointError
+from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.draft import SHARE, DraftNetwork
 from marigold_core.pipeline.modalities import Depth
 from tests.helpers.draft import flat, with_draft
@@ -60,6 +61,20 @@ def test_it_moves_the_fused_map_and_no_member(tiny_guided: Path, tmp_path: Path,
     cells = list(own.grid(picture, steps=[1], sizes=[1, 2], processing_resolution=64))
     np.testing.assert_allclose(cells[1].prediction.values, after.values, atol=1e-5)
     assert CONFIG_FILES.fullmatch(f"{DRAFT}/config.json")  # a hub's download takes it
+
+
+def test_features_cover_what_the_map_covers(tiny_guided: Path, photo) -> None:
+    """The networks that read them see no padding, which would shift what they say against the map."""
+    pipe, seen = load(tiny_guided, device="cpu"), list[torch.Size]()
+    assert pipe.prior is not None
+    pipe.prior.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2:]))
+    for sides in ((62, 80), (80, 62)):
+        picture = load_photo(photo(*sides))
+        pipe.photo_features(picture, QUICK.processing_resolution or 0)
+        members = pipe(picture, QUICK).members
+        assert members is not None and seen[0] == members.shape[1:]
+        assert any(side % pipe.factor for side in seen[0])
+        seen.clear()
 
 
 def test_it_is_published(tiny_guided: Path, tmp_path: Path) -> None:

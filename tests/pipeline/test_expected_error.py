@@ -124,7 +124,7 @@ def test_expectations_that_are_not_finite_are_refused(expecting: Path, photo) ->
     own = load(expecting, device="cpu")
     assert own.expected_error is not None and own.expected_error.out.bias is not None
     torch.nn.init.constant_(own.expected_error.out.bias, 1e4)  # finite, as a training that diverged leaves them
-    with pytest.raises(CheckpointError, match="expects errors gives numbers that are not finite"):
+    with pytest.raises(CheckpointError, match="expected_error, gives numbers that are not finite"):
         own(photo(60, 80), Settings(num_inference_steps=1, processing_resolution=64))
 
 

@@ -1,7 +1,8 @@
 """How much each further member changes the fused map, and early stopping once that is little.
 
 The convergence curve is computed from the members that a prediction keeps, so continuing or repeating a run gives the
-same curve. Its changes decrease as members join, because each new one has a smaller share in the median.
+same curve. Its changes decrease as members join, because each new one has a smaller share in the median. A draft
+(``pipeline.draft``), which no member changes, is left out: in its coarse part the map on show changes half as much.
 """
 
 from collections.abc import Iterator, Sequence

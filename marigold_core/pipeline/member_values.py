@@ -20,13 +20,14 @@ MIN_GAP = 0.05  # of the depth range: values that are closer belong to one mode
 
 @dataclass(frozen=True)
 class MemberValues:
-    """One pixel of the photo, and its depth in every member, brought to the frame of the fused map."""
+    """One pixel of the photo, and its depth in every member, brought to the frame of the map."""
 
     x: int  # pixels of the photo, from its top left corner
     y: int
     depths: np.ndarray  # [E] in the units of the map; NaN for a member that fusion left out
-    fused: float  # their median
-    low: float  # the map's nearest and farthest depth
+    median: float  # of the members
+    shown: float  # depth of the map there, which a draft, outlines and the photo's finer grid may move off the median
+    low: float  # nearest and farthest depth of the fused members
     high: float
 
     def modes(self) -> list[np.ndarray]:
@@ -67,13 +68,15 @@ def member_values_at(prediction: Prediction, x: int, y: int) -> MemberValues:
     depths = np.full(len(stack), np.nan)
     if high > low:
         depths = _aligned(stack, prediction.kind, [pixel, int(fused.argmin()), int(fused.argmax())])
-    return MemberValues(x, y, depths, float(fused[pixel]), low, high)
+    rows, columns = prediction.values.shape
+    shown = float(prediction.values[int((y + 0.5) * rows / height), int((x + 0.5) * columns / width)])
+    return MemberValues(x, y, depths, float(fused[pixel]), shown, low, high)
 
 
 def _aligned(stack: "Tensor", kind: Kind, pixels: list[int]) -> np.ndarray:
     """Members [E, 1, h, w] -> depth [E] of the first of three pixels in units of the fused map; NaN where left out.
 
-    The other two are its nearest and its farthest pixel: the fused map is the median of the aligned members, stretched
+    The other two are its nearest and its farthest pixel: members are fused to the median of the aligned ones, stretched
     so that these become 0 and 1. Of kind "scale" 0 stays 0, and metres stay metres.
     """
     from marigold_core.ensemble import align_affine

@@ -20,9 +20,10 @@ def scattered(count: int) -> np.ndarray:
     return np.stack([rng.uniform(0.3, 2) * member + rng.uniform(-1, 1) for member in noisy(count)])
 
 
-def member_values(*depths: float, members: int | None = None) -> MemberValues:
+def member_values(*depths: float, members: int | None = None, shown: float | None = None) -> MemberValues:
+    median = float(np.median(depths)) if depths else 0.0
     left_out = [np.nan] * ((members or len(depths)) - len(depths))
-    return MemberValues(0, 0, np.array([*depths, *left_out]), float(np.median(depths)) if depths else 0.0, 0.0, 1.0)
+    return MemberValues(0, 0, np.array([*depths, *left_out]), median, median if shown is None else shown, 0.0, 1.0)
 
 
 # ------------------------------------------------------------------------------- one pixel
@@ -36,7 +37,7 @@ def test_the_fused_map_is_the_median_of_the_member_values(count: int) -> None:
         found = member_values_at(planted(members), x, y)
         assert found.depths.shape == (count,)
         assert np.median(found.depths) == pytest.approx(fused[y, x], abs=1e-5)
-        assert found.fused == pytest.approx(fused[y, x], abs=1e-5)
+        assert found.median == pytest.approx(fused[y, x], abs=1e-5)
 
 
 def test_of_unknown_scale_nothing_is_shifted_and_metres_stay_metres() -> None:
@@ -45,7 +46,14 @@ def test_of_unknown_scale_nothing_is_shifted_and_metres_stay_metres() -> None:
     assert member_values_at(planted(members, "scale"), 3, 30).depths == pytest.approx([fused[30, 3]] * 3, rel=1e-5)
     found = member_values_at(planted(members, "metric"), 3, 59)
     assert found.depths == pytest.approx([2, 4, 1])
-    assert (found.fused, found.low, found.high) == pytest.approx((2, 1, 2))
+    assert (found.median, found.low, found.high) == pytest.approx((2, 1, 2))
+
+
+def test_the_map_on_show_is_read_where_the_photo_was_clicked_whatever_moved_it_off_the_median() -> None:
+    made = planted(noisy(3))
+    values = np.linspace(0, 1, 40 * 50, dtype=np.float32).reshape(40, 50)
+    found = member_values_at(replace(made, values=values, given_size=(600, 800)), 799, 314)
+    assert found.shown == values[20, 49] and found.median != pytest.approx(found.shown, abs=0.01)
 
 
 def test_a_member_at_odds_with_all_others_is_left_out() -> None:

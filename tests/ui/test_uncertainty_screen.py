@@ -31,6 +31,8 @@ def test_modes_are_described_with_their_numbers() -> None:
     )
     one = member_values_sentence(member_values(0.2, 0.3, 0.25), " m")
     assert one == "3 members between 0.20 m and 0.30 m; the map takes 0.25 m."
+    moved = member_values_sentence(member_values(0.2, 0.3, 0.25, shown=0.4), "")
+    assert moved == "3 members between 0.20 and 0.30; their median is 0.25; the map takes 0.40."
     odd = member_values_sentence(member_values(0.2, 0.2, 0.2, members=4), "")
     assert odd.endswith("Left out of the median: 1 member, at odds with all others.")
     assert member_values_sentence(member_values(members=3), "") == "The members found no depth in this photo."

@@ -273,7 +273,7 @@ def draw_member_values(prediction: Prediction, pixel: tuple[int, int] | None) ->
     return _draw_strip(
         member_values_sentence(found, unit),
         at=((x + 0.5) / width, (y + 0.5) / height),
-        fused=100 * (found.fused - found.low) / extent,
+        shown=min(100, max(0, 100 * (found.shown - found.low) / extent)),
         dots=dots,
         ends=[_depth(found.low, unit), _depth(found.high, unit)],
     )
@@ -285,15 +285,19 @@ def member_values_sentence(found: MemberValues, unit: str) -> str:
     members, used = len(found.depths), nearer.size + sum(mode.size for mode in farther)
     if not used:
         return text.MEMBER_VALUES_FLAT
-    fused = _depth(found.fused, unit)
+    median, shown = _depth(found.median, unit), _depth(found.shown, unit)
+    takes = text.MEMBER_VALUES_SHOWN.format(shown=shown)
+    if median != shown:
+        takes = text.MEMBER_VALUES_MOVED.format(median=median) + takes
     if farther:
         near, far = (_depth(float(np.median(mode)), unit) for mode in (nearer, farther[0]))
         sentence = text.MEMBER_VALUES_TWO_MODES.format(
-            nearer=nearer.size, farther=farther[0].size, members=members, near=near, far=far, fused=fused
+            nearer=nearer.size, farther=farther[0].size, members=members, near=near, far=far
         )
     else:
         low, high = _depth(float(nearer[0]), unit), _depth(float(nearer[-1]), unit)
-        sentence = text.MEMBER_VALUES_ONE_MODE.format(count=text.count(used, "member"), low=low, high=high, fused=fused)
+        sentence = text.MEMBER_VALUES_ONE_MODE.format(count=text.count(used, "member"), low=low, high=high)
+    sentence += takes
     if used < members:
         sentence += text.MEMBER_VALUES_LEFT_OUT.format(count=text.count(members - used, "member"))
     return sentence

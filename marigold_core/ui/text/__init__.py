@@ -233,11 +233,12 @@ MEMBER_VALUES_ONLY_DEPTH = {
 }
 MEMBER_VALUES_OUTSIDE = "There is no such pixel: the photo has {width} × {height}."
 MEMBER_VALUES_FLAT = "The members found no depth in this photo."
-MEMBER_VALUES_ONE_MODE = "{count} between {low} and {high}; the map takes {fused}."
+MEMBER_VALUES_ONE_MODE = "{count} between {low} and {high}"
 MEMBER_VALUES_TWO_MODES = (
-    "Two groups: {nearer} of {members} members give about {near} (nearer), {farther} give about {far} (farther);"
-    " the map takes {fused}."
+    "Two groups: {nearer} of {members} members give about {near} (nearer), {farther} give about {far} (farther)"
 )
+MEMBER_VALUES_MOVED = "; their median is {median}"
+MEMBER_VALUES_SHOWN = "; the map takes {shown}."
 MEMBER_VALUES_LEFT_OUT = " Left out of the median: {count}, at odds with all others."
 STOPS = "Stop when the map has settled"
 STOPS_INFO = "Spares members that would change little; the ensemble size is then the most it may use."

@@ -131,6 +131,8 @@ def prepare_start(
         if objective == "end_to_end":
             write_json(aside / INDEX, read_config(aside, INDEX) | {NOISE: "zeros", "default_denoising_steps": 1})
         if depth_curve != "start":
+            if find(aside).depth_transfer != depth_curve:
+                shutil.rmtree(aside / DRAFT, ignore_errors=True)  # its greys are those of the other curve
             write_json(aside / INDEX, read_config(aside, INDEX) | {"depth_curve": depth_curve})
         write_json(aside / RECORD, record)
         write_checksums(aside)

@@ -28,9 +28,10 @@ from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.pipeline.modalities import Depth
 from tests.helpers.command_line import fingerprints
 from tests.helpers.displacement import with_displacement
+from tests.helpers.draft import with_draft
 from training.models.networks import SHAPES, new_checkpoint, new_scheduler, new_unet, new_vae
 from training.publish import publish
-from training.start import prepare_start
+from training.start import TransferChoice, prepare_start
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -339,6 +340,16 @@ def test_a_curve_is_chosen_at_the_start_and_stays(tiny_depth: Path, tmp_path: Pa
     assert find(prepare_start(start, tmp_path / "next")).depth_transfer == "root"
     assert find(prepare_start(start, tmp_path / "back", depth_curve="linear")).depth_transfer == "linear"
     assert find(publish(start, tmp_path / "published")).depth_transfer == "root"
+
+
+@pytest.mark.parametrize(("curve", "is_kept"), [("start", True), ("linear", True), ("root", False)])
+def test_a_draft_in_greys_of_another_curve_is_left_out(
+    curve: TransferChoice, is_kept: bool, tiny_guided: Path, tmp_path: Path
+) -> None:
+    drafted = with_draft(tiny_guided, tmp_path / "drafted")
+    start = prepare_start(drafted, tmp_path / "start", depth_curve=curve)
+    assert (load(start, device="cpu").draft is not None) == is_kept
+    assert load(drafted, device="cpu").draft is not None
 
 
 def test_another_source_or_schedule_in_the_same_folder_is_refused(tiny_depth: Path, tmp_path: Path) -> None:

@@ -162,15 +162,15 @@ class EquationBuilder:
         return Equation(name, values, noise, rays, _checked_metres(metres, name))
 
     def _noise(self, row: int, column: int) -> float:
-        """Standard error of one value: the map's uncertainty, and grain, from second differences around the pixel."""
+        """Standard error of one value: the members' spread, and grain, from second differences around the pixel."""
         rows, columns = (slice(max(0, at - _WINDOW), at + _WINDOW + 1) for at in (row, column))
         window = self._map[rows, columns].astype(np.float64)
         bends = np.concatenate([np.diff(window, 2, axis).ravel() for axis in (0, 1)])
         # The median second difference of white noise of deviation 1 is 0.6745 * sqrt(1 + 4 + 1); that of a slope is 0.
         bends = bends[np.isfinite(bends)]
         grain = float(np.median(np.abs(bends))) / (0.6745 * math.sqrt(6)) if bends.size else 0.0
-        doubt = 0.0 if self._uncertainty is None else float(self._uncertainty[row, column])
-        return math.hypot(grain, doubt, self._min_noise)
+        spread = 0.0 if self._uncertainty is None else float(self._uncertainty[row, column])
+        return math.hypot(grain, spread, self._min_noise)
 
 
 def _checked_metres(metres: float, name: str) -> float:

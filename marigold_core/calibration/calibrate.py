@@ -279,11 +279,11 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         raise CalibrationError(
             "The shift of this map is known already; give a known depth or length, which determine its scale."
         )
-    space, doubt = _affine_space(prediction), prediction.uncertainty
+    space, spread, doubt = _affine_space(prediction), prediction.spread, prediction.uncertainty
     fov_x_deg = hints.fov_x_deg or prediction.fov_x_deg
     known = prediction.known_values
-    equations = _equations(hints, EquationBuilder(known, doubt, fov_x_deg, prediction.photo_size))
-    patches = [fit_patch(patch, known, space, prediction.spread, prediction.photo_size) for patch in hints.patches]
+    equations = _equations(hints, EquationBuilder(known, spread, fov_x_deg, prediction.photo_size))
+    patches = [fit_patch(patch, known, space, spread, prediction.photo_size) for patch in hints.patches]
     ends = np.array([prediction.values.min(), np.median(prediction.values), prediction.values.max()], np.float64)
     unit = Equation("farthest depth", ends[2:], np.array([_UNIT_NOISE]), np.array([[0.0, 0.0, 1.0]]), 1.0)
     given = equations or ([unit] if patches else [])
@@ -457,7 +457,7 @@ def distance_m(
         fov_x_deg: horizontal field of view; by default the photo's own.
 
     Returns:
-        The distance and its standard error, of the map's uncertainty and grain at both pixels and, where hints gave the
+        The distance and its standard error, of the map's spread and grain at both pixels and, where hints gave the
         metres, of scale and shift.
 
     Raises:
@@ -467,7 +467,7 @@ def distance_m(
     if (int(a[0]), int(a[1])) == (int(b[0]), int(b[1])):
         return Distance(0.0, 0.0)
     fov_x_deg = fov_x_deg or prediction.fov_x_deg
-    builder = EquationBuilder(prediction.known_values, prediction.uncertainty, fov_x_deg, prediction.photo_size)
+    builder = EquationBuilder(prediction.known_values, prediction.spread, fov_x_deg, prediction.photo_size)
     equation = builder.length(Length(*a, *b, metres=1.0))
     metres, _, by_depth = equation.evaluate("depth", np.array([1.0, 0.0]))
     variance = float(np.sum((by_depth * equation.noise) ** 2))

@@ -249,10 +249,12 @@ def _connect(engine: Any, address: str) -> None:
     from ray._private import services  # nothing public tells which cluster Ray will look for
     from ray.exceptions import AuthenticationError
 
-    finder, asks = cast(Any, services), False
+    finder, asks, advice = cast(Any, services), False, "give the address of its head node"
     try:
         if address in ("", "auto"):  # RAY_ADDRESS, or what `ray start` has noted here, also long ago
             address = finder.get_ray_address_from_environment(address or None, None) or ""
+            if address and not os.environ.get("RAY_ADDRESS"):
+                advice += ", or run `ray stop`, which forgets this one"
         if ":" in address:  # Ray itself tries for minutes
             asks = _greet(address)
         if asks and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
@@ -266,9 +268,7 @@ def _connect(engine: Any, address: str) -> None:
         if asks and isinstance(error, OSError):
             raise SettingsError(f"The Ray cluster at {address} does not take the token of {_TOKENS}.") from error
         reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0].partition(". ")[0].rstrip(".")
-        raise SettingsError(
-            f"There is no Ray cluster at {address or 'this machine'}: {reason}; give the address of its head node."
-        ) from error
+        raise SettingsError(f"There is no Ray cluster at {address or 'this machine'}: {reason}; {advice}.") from error
 
 
 def _greet(address: str) -> bool:

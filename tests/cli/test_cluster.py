@@ -343,6 +343,7 @@ def test_a_cluster_that_ended_without_a_word_is_not_tried_for_minutes(
     assert predict(folder, *words) == cli.USAGE and not begun
     said = capsys.readouterr().err
     assert f"There is no Ray cluster at {named or 'auto'}: " in said and "give the address" in said
+    assert ("or run `ray stop`, which forgets this one" in said) == bool(named)
 
 
 class Refusing(grpc.GenericRpcHandler):

@@ -22,7 +22,6 @@ from marigold_core.images.colormaps import depth_to_rgb, uncertainty_to_rgb
 from marigold_core.images.photo import Photo
 from marigold_core.pipeline.expected_error import ErrorNetwork
 from marigold_core.pipeline.image_prior import grid_of
-from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ResolvedSettings, Settings
@@ -91,7 +90,8 @@ def compare_with_truth(pipeline: MarigoldPipeline, made: Prediction, sample: Sam
     """Compare a prediction that kept its members with the truth -> what ``Batches.read`` reads."""
     assert made.members is not None and isinstance(made.settings, ResolvedSettings)
     features = pipeline.photo_features(Photo(made.photo, None, None), made.settings.processing_resolution)
-    _, spread = Depth().fuse(torch.from_numpy(made.members.astype(np.float32))[:, None])
+    stack = torch.from_numpy(made.members.astype(np.float32))[:, None].to(pipeline.device)
+    values, spread = (one.cpu() for one in pipeline.fuse(stack, features, pipeline.modality))
     counted = choose_protocol(kind).counted(sample.depth_m)
     error, slope = np.zeros_like(made.values), 0.0
     if counted.any() and np.ptp(made.values[counted]) > 0:
@@ -103,9 +103,8 @@ def compare_with_truth(pipeline: MarigoldPipeline, made: Prediction, sample: Sam
     size = grid_of(features)
     known = F.adaptive_avg_pool2d(torch.from_numpy(counted & (slope > 0))[None].float(), size)
     error = F.adaptive_avg_pool2d(torch.from_numpy(error)[None].float(), size) / known.clamp_min(1e-6)
-    values = torch.from_numpy(made.values)[None, None]
-    maps = (F.adaptive_avg_pool2d(one[0], size) for one in (values, spread))
-    return [*(one[0].float() for one in features), *maps, error, (known >= KNOWN_FROM).float()]
+    maps = (F.adaptive_avg_pool2d(one[0], size) for one in (values.clamp(0, 1), spread))
+    return [*(one[0].float().cpu() for one in features), *maps, error, (known >= KNOWN_FROM).float()]
 
 
 def error_losses(network: nn.Module, batch: Errors) -> Losses:

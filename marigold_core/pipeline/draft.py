@@ -53,7 +53,7 @@ class DraftNetwork(ModelMixin, ConfigMixin):
         return torch.cat([one(features) for one in self.regressors], dim=1)
 
     @torch.inference_mode()
-    def averaged(self, features: Features, values: Tensor, depth: Depth) -> Tensor:
+    def averaged(self, features: Features, values: Tensor, depth: Depth) -> tuple[Tensor, Tensor]:
         """Average the fused depth of members with the draft's, as far as that is coarse.
 
         Args:
@@ -62,12 +62,16 @@ class DraftNetwork(ModelMixin, ConfigMixin):
             depth: what the checkpoint predicts, which says how grey is read.
 
         Returns:
-            Depth [1, 1, H, W].
+            Depth [1, 1, H, W] between the ends of ``values``, since near and far plane are those of the whole map, and
+            the scale [] by which it was stretched to them.
         """
         drafted = depth.read(self(tuple(one.float() for one in features)))
         coarse = (math.ceil(features[0].shape[-2] / COARSE), math.ceil(features[0].shape[-1] / COARSE))
         apart = F.adaptive_avg_pool2d(drafted, coarse) - F.adaptive_avg_pool2d(values, coarse)
-        return values + SHARE * F.interpolate(apart, (values.shape[-2], values.shape[-1]), mode="bilinear")
+        mean = values + SHARE * F.interpolate(apart, (values.shape[-2], values.shape[-1]), mode="bilinear")
+        (low, high), (near, far) = torch.aminmax(mean), torch.aminmax(values)
+        scale = (far - near) / (high - low).clamp_min(1e-6)
+        return near + scale * (mean - low), scale
 
 
 class _Pyramid(nn.Module):

@@ -823,9 +823,7 @@ class MarigoldPipeline:
                 f"The checkpoint {self.checkpoint.name} gives numbers that are not finite with"
                 f" {str(self.dtype).removeprefix('torch.')}; try float32 or another checkpoint."
             )
-        values, spread = modality.fuse(stack)
-        if self.draft is not None and features and isinstance(modality, Depth) and modality.kind == "affine":
-            values = self.draft.averaged(features, values, modality)
+        values, spread = self.fuse(stack, features, modality)
         uncertainty, measure = (spread if len(members) >= SPREAD_FROM else None), "spread"
         if self.expected_error is not None and features and modality.kind == "affine":
             uncertainty = self.expected_error.expected(features, values.clamp(0, 1), uncertainty)
@@ -866,6 +864,14 @@ class MarigoldPipeline:
             preview=preview,
             layers=self.checkpoint.layers,
         )
+
+    def fuse(self, stack: Tensor, features: Features, modality: Modality) -> tuple[Tensor, Tensor]:
+        """Fuse members [E, C, H, W], average depth with the draft's -> (values [1, C, H, W], the members' spread)."""
+        values, spread = modality.fuse(stack)
+        if self.draft is None or not features or not isinstance(modality, Depth) or modality.kind != "affine":
+            return values, spread
+        values, scale = self.draft.averaged(features, values, modality)
+        return values, spread * scale
 
     def _note(self, photo: Photo) -> str | None:
         """What a person should know about a photo: how it was decoded, and a field of view that metres assume."""

@@ -607,7 +607,9 @@ def in_the_stream_alone(avif: bytes, colours: tuple[int, int, int]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "image", [smooth(), smooth().convert("L"), Image.merge("RGBA", [*smooth().split(), smooth().split()[0]])], ids=str
+    "image",
+    [smooth(), smooth().convert("L"), Image.merge("RGBA", [*smooth().split(), smooth().split()[0]])],
+    ids=["RGB", "L", "RGBA"],
 )
 @pytest.mark.parametrize(
     ("colours", "stated"),

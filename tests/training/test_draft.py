@@ -12,9 +12,10 @@ from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import Photo
 from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.image_prior import grid_of
+from tests.helpers.floors import write_floors
 from tests.helpers.training_runs import curve, lines, newest, weights
 from training import draft as draft_module
-from training.data.sets.rendered import RenderedScenes, View, write_shard
+from training.data.sets.rendered import RenderedScenes
 from training.data.targets import which_count
 from training.draft import FRAMING, Drafts, draft_losses, to_learn, train_draft
 from training.engine import checkpoints
@@ -36,20 +37,12 @@ QUICK = DraftRecipe(
     pyramids=2,
     figure_steps=40,
 )
-HEIGHT, WIDTH = 64, 96
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight pictures of a floor below the sky, which has no depth."""
-    folder = tmp_path_factory.mktemp("scenes")
-    rows = np.arange(HEIGHT, dtype=np.float32)[:, None].repeat(WIDTH, axis=1)
-    depth = np.where(rows < HEIGHT // 4, np.inf, 60 / (rows + 4)).astype(np.float32)
-    rgb = np.stack([rows * 2 + 40, rows + 90, 200 - rows], axis=-1).astype(np.uint8)
-    normals, labels = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.uint8)
-    views = [View(np.roll(rgb, number, axis=1), depth, normals, labels) for number in range(8)]
-    write_shard(folder / "shard_00000", views, {"kinds": ["floor"] * 8, "fov_x_deg": [60.0] * 8})
-    return folder
+    return write_floors(tmp_path_factory.mktemp("scenes"))
 
 
 def test_it_learns_the_greys_and_the_result_opens(tiny_guided: Path, scenes: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from marigold_core import Settings, load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.image_prior import grid_of
+from tests.helpers.floors import WIDTH, write_floors
 from tests.helpers.training_runs import lines
-from training.data.sets.rendered import RenderedScenes, View, write_shard
+from training.data.sets.rendered import RenderedScenes
 from training.engine.addition import MAPS, SHOWN, Task
 from training.expected_error import Batches, Errors, compare_with_truth, error_losses, train_expected_error
 from training.recipe import ExpectedErrorRecipe
@@ -30,20 +31,12 @@ QUICK = ExpectedErrorRecipe(
     width=4,
     figure_steps=60,
 )
-HEIGHT, WIDTH = 64, 96
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight pictures of a floor below the sky, which has no depth."""
-    folder = tmp_path_factory.mktemp("scenes")
-    rows = np.arange(HEIGHT, dtype=np.float32)[:, None].repeat(WIDTH, axis=1)
-    depth = np.where(rows < HEIGHT // 4, np.inf, 60 / (rows + 4)).astype(np.float32)
-    rgb = np.stack([rows * 2 + 40, rows + 90, 200 - rows], axis=-1).astype(np.uint8)
-    normals, labels = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.uint8)
-    views = [View(np.roll(rgb, number, axis=1), depth, normals, labels) for number in range(8)]
-    write_shard(folder / "shard_00000", views, {"kinds": ["floor"] * 8, "fov_x_deg": [60.0] * 8})
-    return folder
+    return write_floors(tmp_path_factory.mktemp("scenes"))
 
 
 def test_it_learns_from_its_checkpoint_and_the_result_opens_and_goes_on(

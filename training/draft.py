@@ -24,8 +24,9 @@ from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.image_prior import Features, grid_of
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from training.data.sets.sample import DepthSet, Sample
 from training.data.targets import which_count
-from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, faulty, store
+from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, photographed, store
 from training.engine.command import run
 from training.engine.figures import FigureCallback
 from training.engine.loop import Losses, run_loop
@@ -68,19 +69,14 @@ def compute_features(run: Addition) -> None:
     for pipeline, number, target in run.missing(".safetensors", 2 * NUMBERS_EACH):
         if pipeline.prior is None:
             raise MarigoldError("Depth is drafted from an image prior's features, and the start has none.")
-        photo = faulty(run.scenes[number], run.recipe.seed, number)
-        depth_m = torch.from_numpy(run.scenes[number].depth_m.copy())[None, None]
-        store(target, to_learn(pipeline, photo, depth_m, *which_count(depth_m, run.scenes, FRAMING)))
+        store(target, to_learn(pipeline, photographed(run.scenes[number], run.recipe, number), run.scenes))
 
 
-def to_learn(
-    pipeline: MarigoldPipeline, photo: np.ndarray, depth_m: Tensor, measured: Tensor, known: Tensor
-) -> list[Tensor]:
-    """Compute features of a photo, and paint its depth [1, 1, H, W] in metres -> what ``Stored.read`` reads.
-
-    ``measured`` is what the near and the far plane are chosen from, ``known`` what counts (``targets.which_count``).
-    """
-    features = pipeline.photo_features(Photo(photo, None, None), pipeline.checkpoint.default_resolution)
+def to_learn(pipeline: MarigoldPipeline, sample: Sample, a_set: DepthSet) -> list[Tensor]:
+    """Compute features of a picture of a data set, and paint its depth -> what ``Stored.read`` reads."""
+    features = pipeline.photo_features(Photo(sample.rgb, None, None), pipeline.checkpoint.default_resolution)
+    depth_m = torch.from_numpy(sample.depth_m.copy())[None, None]
+    measured, known = which_count(depth_m, a_set, FRAMING)
     grey = cast(Depth, pipeline.modality).to_vae(depth_m, measured)[:, :1]
     if not (grey[measured] < 1).any():  # of one depth alone: it has no near and no far plane
         known = torch.zeros_like(known)

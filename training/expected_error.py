@@ -26,7 +26,7 @@ from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ResolvedSettings, Settings
 from training.data.sets.sample import Sample
-from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, faulty, store
+from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, photographed, store
 from training.engine.command import run
 from training.engine.figures import FigureCallback
 from training.engine.loop import Losses, run_loop
@@ -81,9 +81,9 @@ def predict_errors(run: Addition) -> None:
     for pipeline, number, target in run.missing(".safetensors", 2 * NUMBERS_EACH):
         if pipeline.prior is None:
             raise MarigoldError("Errors are expected from an image prior's features, and the start has none.")
-        rgb = faulty(run.scenes[number], run.recipe.seed, number)
-        settings = Settings(num_inference_steps=STEPS, ensemble_size=MEMBERS, seed=number)
-        store(target, compare_with_truth(pipeline, pipeline(rgb, settings), run.scenes[number], run.scenes.kind))
+        sample = photographed(run.scenes[number], run.recipe, number)
+        made = pipeline(sample.rgb, Settings(num_inference_steps=STEPS, ensemble_size=MEMBERS, seed=number))
+        store(target, compare_with_truth(pipeline, made, sample, run.scenes.kind))
 
 
 def compare_with_truth(pipeline: MarigoldPipeline, made: Prediction, sample: Sample, kind: str) -> list[Tensor]:

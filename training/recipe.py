@@ -128,7 +128,15 @@ class AdditionRecipe(Schedule):
     pictures: int = Field(default=2000, ge=8, description="pictures that the checkpoint predicts, evenly spread")
 
 
-class DraftRecipe(AdditionRecipe):
+class PhotographedRecipe(AdditionRecipe):
+    """What those have in common that learn from pictures with the faults of photographs."""
+
+    upside_down: float = Field(
+        default=0.06, ge=0, le=1, description="share turned upside down, against calling the bottom near unseen"
+    )
+
+
+class DraftRecipe(PhotographedRecipe):
     """Stage 4: the network that drafts depth."""
 
     steps: int = Field(default=2000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
@@ -143,7 +151,7 @@ class DraftRecipe(AdditionRecipe):
     feature_dropout: float = Field(default=0.4, ge=0, lt=1, description="share of the features' channels left out")
 
 
-class ExpectedErrorRecipe(AdditionRecipe):
+class ExpectedErrorRecipe(PhotographedRecipe):
     """Stage 4: the network that expects the errors of depth."""
 
     steps: int = Field(default=400, ge=1, description="optimiser steps in all; more learn the renders by heart")

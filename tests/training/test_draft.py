@@ -1,6 +1,7 @@
 """The draft network's training: what it learns from, that it learns, goes on where it was stopped, and refuses."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,9 @@ from tests.helpers.floors import write_floors
 from tests.helpers.training_runs import curve, lines, newest, weights
 from training import draft as draft_module
 from training.data.sets.rendered import RenderedScenes
-from training.data.targets import which_count
-from training.draft import FRAMING, Drafts, draft_losses, to_learn, train_draft
+from training.draft import Drafts, draft_losses, to_learn, train_draft
 from training.engine import checkpoints
-from training.engine.addition import Task
+from training.engine.addition import Task, photographed
 from training.engine.loop import run_loop
 from training.recipe import DraftRecipe
 
@@ -35,6 +35,7 @@ QUICK = DraftRecipe(
     pictures=8,
     width=8,
     pyramids=2,
+    upside_down=0.0,
     figure_steps=40,
 )
 
@@ -86,19 +87,32 @@ def test_a_stopped_run_goes_on_to_the_last_bit(
 
 def test_the_sky_is_the_far_plane_and_a_picture_of_one_depth_does_not_count(tiny_guided: Path, scenes: Path) -> None:
     pipeline, a_set = load(tiny_guided, device="cpu"), RenderedScenes(scenes)
-    depth_m = torch.from_numpy(a_set[0].depth_m.copy())[None, None]
+    sample = a_set[0]
 
-    def learned(depth: torch.Tensor) -> list[torch.Tensor]:
-        return to_learn(pipeline, a_set[0].rgb, depth, *which_count(depth, a_set, FRAMING))
+    def learned(depth_m: np.ndarray) -> list[torch.Tensor]:
+        return to_learn(pipeline, replace(sample, depth_m=depth_m), a_set)
 
-    *features, grey, known = learned(depth_m)
+    *features, grey, known = learned(sample.depth_m)
     assert grey.shape == known.shape == (1, *grid_of(tuple(one[None] for one in features)))
     assert bool((known == 1).all()) and bool((grey[:, 0] == 1).all()) and grey[0, -1].mean() < -0.9
     assert grey[0].mean(dim=1).diff().max() <= 1e-6  # nearer from row to row
-    *_, known = learned(torch.full_like(depth_m, 3.0))
+    *_, known = learned(np.full_like(sample.depth_m, 3.0))
     assert not known.any()
-    *_, known = learned(torch.where(depth_m < 1, torch.nan, depth_m))
+    *_, known = learned(np.where(sample.depth_m < 1, np.nan, sample.depth_m))
     assert 0 < known.mean() < 1
+
+
+def test_a_share_of_the_pictures_is_learned_upside_down_with_its_depth(scenes: Path) -> None:
+    a_set = RenderedScenes(scenes)
+    for upside_down in (0.0, 1.0):
+        seen = photographed(a_set[3], QUICK.changed(upside_down=upside_down), 3)
+        upright = photographed(a_set[3], QUICK.changed(upside_down=0.0), 3)
+        rows = slice(None, None, -1 if upside_down else 1)
+        np.testing.assert_array_equal(seen.rgb, upright.rgb[rows])
+        np.testing.assert_array_equal(seen.depth_m, a_set[3].depth_m[rows])
+    recipe = QUICK.changed(upside_down=0.3)
+    turned = [photographed(a_set[0], recipe, number).depth_m[0, 0] != np.inf for number in range(40)]
+    assert 4 <= sum(turned) <= 20
 
 
 def test_every_pyramid_is_scored_where_depth_is_known_and_features_are_left_out_by_the_seed() -> None:

@@ -32,7 +32,7 @@ from training.engine.processes import accelerator_for
 from training.engine.progress import follow
 from training.engine.workers import locked, say_disk_need
 from training.models.networks import seeded
-from training.recipe import AdditionRecipe
+from training.recipe import AdditionRecipe, PhotographedRecipe
 
 MAPS, RECORD = "maps", "maps.json"  # what the checkpoint made, and of what
 SHOWN = 4  # pictures of a sheet; none of them is trained on
@@ -51,11 +51,17 @@ class Task:
     device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
-def faulty(sample: Sample, seed: int, number: int) -> np.ndarray:
-    """Give a rendered picture the faults of photographs -> [H, W, 3] uint8; a function of (seed, number)."""
+def photographed(sample: Sample, recipe: PhotographedRecipe, number: int) -> Sample:
+    """Give a rendered picture the faults of photographs and turn some, with their depth, upside down.
+
+    It is a function of (seed, number).
+    """
+    chances = stream(recipe.seed, number)
     picture = torch.from_numpy(sample.rgb.copy()).permute(2, 0, 1)[None].float() / 255
-    picture = photographic(picture, stream(seed, number))[0].clamp(0, 1)
-    return (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    picture = photographic(picture, chances)[0].clamp(0, 1)
+    rgb = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    rows = slice(None, None, -1 if torch.rand((), generator=chances) < recipe.upside_down else 1)
+    return Sample(sample.name, rgb[rows].copy(), sample.depth_m[rows].copy())
 
 
 def store(path: Path, parts: Sequence[Tensor]) -> None:

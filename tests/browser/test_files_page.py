@@ -106,10 +106,28 @@ def test_a_link_brings_settings_and_example_and_no_photo(page, browser, url, pic
         assert other.get_by_label("Seed").input_value() == "41"
 
 
-def upload_after_clearing(page, picture: Path) -> None:
+def test_a_link_is_that_of_the_page_also_where_its_press_was_early(page, url, picture):
+    held = []
+    page.get_by_role("button", name="coffee").click()
+    page.wait_for_function("document.querySelector('#photo img')?.src.includes('coffee')")
+    page.get_by_role("tab", name="Files").click()
+    page.route("**/queue/join*", held.append, times=1)
+    with page.expect_request("**/queue/join*"):
+        page.get_by_role("button", name="Copy link").click()
+    upload_after_clearing(page, picture, "1 member, 4 steps")
+    held[0].continue_()
+    shown = "document.querySelector('#link-address textarea, #link-address input')?.value"
+    page.wait_for_function(f"url => {shown}?.startsWith(url) && !{shown}.includes('coffee')", arg=url)
+    page.get_by_text("this is the new one").wait_for()
+
+    choose(page, "careful")
+    page.wait_for_function(f"{shown}.includes('ensemble_size=10')")
+
+
+def upload_after_clearing(page, picture: Path, made: str = "10 members, 4 steps") -> None:
     page.locator("#photo").get_by_label("Remove Image").click()
     upload(page, picture)
-    page.get_by_text("10 members, 4 steps").wait_for()
+    page.get_by_text(made).wait_for()
 
 
 @pytest.mark.parametrize("query", ["?seed=<img src=x onerror=alert(1)>", "?example=../../etc", "?checkpoint=%2Fetc"])

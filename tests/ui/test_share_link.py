@@ -1,17 +1,23 @@
 """What a link carries and what it does not; values of a stranger's link are checked like any other."""
 
+import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
+import gradio as gr
 import pytest
 
 from marigold_core.errors import MarigoldError
 from marigold_core.files import examples
+from marigold_core.serving.jobs import Service
 from marigold_core.settings import PRESETS, Settings
 from marigold_core.ui.controls.examples import ExampleGallery
-from marigold_core.ui.controls.settings import DEFAULT_PRESET, RESOLUTIONS_PX
-from marigold_core.ui.controls.share_link import PageState, read, write
+from marigold_core.ui.controls.settings import DEFAULT_PRESET, RESOLUTIONS_PX, draw_effort, draw_settings
+from marigold_core.ui.controls.share_link import PageState, ShareLink, read, write
+from marigold_core.ui.events import NO_CHANGE
+from marigold_core.ui.run_controller import RunController
 
 
 def query(**words: str) -> dict[str, str]:
@@ -77,3 +83,29 @@ def test_only_a_photo_with_an_examples_bytes_is_named(tmp_path: Path, photo) -> 
     Image.fromarray(photo(24, 32)).save(tmp_path / "coffee.jpg")
     assert ExampleGallery.name_of(str(tmp_path / "coffee.jpg")) is None
     assert ExampleGallery.name_of(None) is None
+
+
+def test_a_link_on_show_follows_the_page() -> None:
+    link = link_of_a_page()
+    values: dict[Any, Any] = {widget: getattr(widget, "value", None) for widget in link.inputs.values}
+    values |= {link.controller.photo: str(examples.FOLDER / "coffee.jpg"), link.address: ""}
+    assert link.follow(values) == {link.address: NO_CHANGE}  # none was asked for
+    shown = "https://here.org/depth/" + link.compose(values).value
+    assert shown.endswith("&example=coffee")
+    assert link.follow({**values, link.address: shown}) == {link.address: NO_CHANGE}
+    other = {**values, link.address: shown, link.controller.photo: str(examples.FOLDER / "CREDITS.md")}
+    assert link.follow(other)[link.address] == shown.removesuffix("&example=coffee")
+    bad = link.follow({**other, link.inputs.seed: -1})
+    assert bad[link.address].value == "" and not bad[link.address].visible
+    assert link.follow({**other, link.address: "?example=coffee"}) == {link.address: NO_CHANGE}
+
+
+def link_of_a_page() -> ShareLink:
+    async def draw() -> ShareLink:  # in a loop that is closed again
+        with gr.Blocks():
+            controller = RunController(Service())
+            controller.draw_photo()
+            inputs = draw_settings(draw_effort())
+            return ShareLink(controller, inputs, ExampleGallery(controller))
+
+    return asyncio.run(draw())

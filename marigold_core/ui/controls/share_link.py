@@ -21,7 +21,7 @@ from marigold_core.ui import text
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import on
+from marigold_core.ui.events import NO_CHANGE, on
 from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
 FIELDS = tuple(name for name in Settings.model_fields if name != "batch_size")  # which changes no result
@@ -80,16 +80,33 @@ class ShareLink:
 
     def listen(self) -> None:
         """Make a link when the button is pressed; the browser knows the page's address and has the clipboard."""
-        given = {self.controller.photo, *self.inputs.values}
-        made = on(self.button.click, self.compose, given, self.address)
+        linked: list[Any] = [self.controller.photo, *self.inputs.values]
+        made = on(self.button.click, self.compose, {*linked}, self.address)
         made.success(None, self.address, [self.address, self.note], js=COPY_JS)
+        # Its own change too: a press that came before news of the photo or a setting is answered after them.
+        changes = [widget.change for widget in (*linked, self.address)]
+        shown = [self.address, self.note]
+        on(changes, self.follow, {self.address, *linked}, shown, trigger_mode="always_last")
 
     def compose(self, values: Values) -> gr.Textbox:
         """Write the query of the settings that are in place."""
         with translate_errors():
-            example = self.gallery.name_of(values[self.controller.photo])
-            state = PageState(self.inputs.read(values), values[self.inputs.checkpoint], example)
-            return gr.Textbox(write(state), visible=True)
+            return gr.Textbox(self._query(values), visible=True)
+
+    def follow(self, values: Values) -> Update:
+        """Keep the link that is shown that of the page as it is now; without valid settings there is none."""
+        link = values[self.address]
+        if not link or link.startswith("?"):  # none, or one that the browser has still to make whole
+            return {self.address: NO_CHANGE}
+        try:
+            now = link.partition("?")[0] + self._query(values)
+        except MarigoldError:
+            return {self.address: gr.Textbox("", visible=False), self.note: button_note(text.LINK_USE)}
+        return {self.address: NO_CHANGE} if now == link else {self.address: now, self.note: button_note(text.LINK_NEW)}
+
+    def _query(self, values: Values) -> str:
+        example = self.gallery.name_of(values[self.controller.photo])
+        return write(PageState(self.inputs.read(values), values[self.inputs.checkpoint], example))
 
     def on_load(self, values: Values, request: gr.Request) -> Update:
         """Begin with what the page's address asks for, else with the first example."""

@@ -1,6 +1,7 @@
 """Many photos in one go: what became of each, and its files on the disk; a finished photo is not kept in memory."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -48,6 +49,7 @@ class Batch:
     checkpoint: str
     formats: tuple[Format, ...]
     photos: list[BatchPhoto] = field(default_factory=list[BatchPhoto])
+    turn: threading.Lock = field(default_factory=threading.Lock, init=False)  # of the one job that predicts them
 
     @property
     def size_bytes(self) -> int:

@@ -404,14 +404,18 @@ class Service:
         """Predict the photos of a batch that are not done, each as a job of its own; closing this stops it.
 
         Other visitors' jobs come between two photos. A photo that fails does not end the batch. After each photo the
-        batch is written to the disk, for other processes and later ones.
+        batch is written to the disk, for other processes and later ones. While another job of this process is at it,
+        this one waits, and then predicts what that has left.
 
         Raises: CheckpointError, which would fail every photo; ExportError when the disk refuses.
         """
-        key = batch.folder.name
+        key, over = batch.folder.name, {"done"}
+        while not batch.turn.acquire(timeout=WAIT_S):
+            over.add("failed")  # just now
+            yield Progress(0, 0, "another page of yours is at it")
         try:
             self._batches.persist(key, changing=True)
-            for photo in [photo for photo in batch.photos if photo.state != "done"]:
+            for photo in [photo for photo in batch.photos if photo.state not in over]:
                 batch.begin(photo)
                 try:
                     with closing(self.run(photo.source, batch.settings, batch.checkpoint)) as events:
@@ -428,6 +432,7 @@ class Service:
         finally:
             batch.rest()
             self._batches.settle(key)
+            batch.turn.release()
 
     def batch(self, key: str | None) -> Batch:
         """Return a kept batch. Raises: ExportError when there is none, or it was dropped."""

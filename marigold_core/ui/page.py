@@ -1,7 +1,7 @@
 """Draws the page around a ``Service``: its four tabs, the HTTP endpoints and the script."""
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from functools import partial
 
 import gradio as gr
@@ -19,8 +19,8 @@ from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.events import LIGHT, MAX_WAITING, MODEL, NO_CHANGE, QUIET, REPEATED, on
-from marigold_core.ui.run_controller import CurrentJob, OpenTab, RunController, Update, Values
+from marigold_core.ui.events import LIGHT, MAX_WAITING, QUIET, on
+from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.screens.depth import DepthScreen
@@ -116,15 +116,12 @@ class PhotoTab:
         """Wire the events; called once everything is drawn."""
         controller = self.controller
         triggers = [controller.actions.run.click, controller.photo.upload]
-        given = {controller.photo, controller.result, *self.inputs.values, *controller.inputs}
-        # Before the run: the browser begins with the second event of an upload when the first has ended.
-        on(triggers, CurrentJob.ask, [controller.current, controller.photo], None, **REPEATED)
-        controller.jobs.append(on(triggers, self.on_run, given, controller.outputs, MODEL, **REPEATED))
+        given: set[Component] = {*self.inputs.values, *controller.inputs}
+        job, ended = controller.connect_job(self.on_run, triggers, controller.photo, given, controller.outputs)
+        controller.jobs.append(job)
+        controller.after(ended)
         for part in (*controller.screens, self.given, self.gallery, self.link, self.replay):
             part.listen()
-        given: set[Component] = {controller.result, *controller.inputs}
-        endings = [controller.actions.stop.click, controller.photo.clear]
-        controller.after(on(endings, controller.end, given, controller.outputs, **REPEATED))
         for job in controller.jobs:
             controller.after(job)
             controller.after(job.failure(lambda: None, None, None, **LIGHT, **QUIET))  # it may have had members
@@ -135,15 +132,8 @@ class PhotoTab:
         # One after the other: what is put on show draws the strip of the runs that are known by then.
         controller.after(loaded.then(self.link.on_load, {*controller.inputs}, changed, **LIGHT, **QUIET))
 
-    def on_run(self, values: Values) -> Iterator[Update]:
-        """Run the model on the photo, showing every member as it comes, unless something else was asked for since."""
-        if wanted := values[self.controller.current].take():
-            photo = wanted[0]
-            yield from self.controller.reported(self._run(photo, values), values, photo)
-        else:
-            yield {self.controller.status: NO_CHANGE}
-
-    def _run(self, file: str | None, values: Values) -> Generator[Update]:
+    def on_run(self, file: str | None, values: Values) -> Generator[Update]:
+        """Run the model on the photo, showing every member as it comes."""
         if file is None:
             raise ImageError(text.NO_PHOTO)
         photo = yield from self.controller.take(file, values)

@@ -4,7 +4,8 @@ A screen draws its own part of the page and returns what changes in it with a ne
 result: from the model (a run, members to add, a recorded run), an example or an earlier run.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
@@ -26,7 +27,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.settings import ColourSettings, Frozen, MeshSettings, ResolvedSettings, Settings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import NO_CHANGE
+from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import family_of_result, offered_checkpoint
 from marigold_core.ui.photo_input import draw_photo
@@ -78,25 +79,137 @@ class CurrentJob:
     """
 
     identity: object | None = None  # None: it has ended
-    photo: str | None = ""  # the file of the input that it runs, None without one; "": it runs none of the input
-    wanted: tuple[str | None] | None = None  # the file of a run that was asked for and has not begun
+    source: object = ""  # the value of the input that it runs, None without one; "": it runs none of the input
+    wanted: tuple[Any] | None = None  # the input of a run that was asked for and has not begun
+    stopped: object | None = None  # the identity of the job that Stop has ended, until something else begins
     shown: str | None = None  # the file of the result on show, where a job has compared the two
     is_filled: bool = False  # whether a pick has put another photo into the input, maybe in the place of a newer one
 
-    def ask(self, photo: str | None) -> None:
+    def ask(self, source: Any) -> None:
         """Note that a photo is to be run, which ends what goes on, unless that runs the same one."""
-        if self.identity is None or photo != self.photo:
-            self.identity, self.wanted = None, (photo,)
+        if self.identity is None or source != self.source:
+            self.identity, self.wanted, self.stopped = None, (source,), None
 
-    def take(self) -> tuple[str | None] | None:
+    def take(self) -> tuple[Any] | None:
         """Return the photo whose run was asked for, if nothing was since; each is begun once."""
         wanted, self.wanted = self.wanted, None
         return wanted
 
-    def begin(self, photo: str | None = "") -> object:
+    def begin(self, source: object = "", *, is_stop: bool = False) -> object:
         """Begin a job or a pick in the place of what goes on -> its identity."""
-        self.identity, self.photo, self.wanted = object(), photo, None
+        self.stopped = self.identity if is_stop else None
+        self.identity, self.source, self.wanted = object(), source, None
         return self.identity
+
+
+class JobTab:
+    """A tab of the page with Run and Stop, and the one path of its jobs; the server decides what Stop means."""
+
+    status: gr.HTML
+    actions: JobButtons
+
+    def __init__(self, service: Service) -> None:
+        """Begin without a result."""
+        self.service = service
+        self.result = gr.State(None)  # id of what is on show
+        self.current = gr.State(CurrentJob())
+
+    def connect_job(
+        self,
+        run: Callable[[Any, Values], Generator[Update]],
+        triggers: Sequence[Callable[..., Any]],
+        source: Component,
+        given: AbstractSet[Component],
+        changed: Sequence[Component],
+    ) -> tuple[Dependency, Dependency]:
+        """Run what is in an input at each trigger, and end that at Stop and where the input is emptied -> both events.
+
+        ``run`` is called with the value of the input and with those of the ``given`` widgets.
+        """
+
+        def on_run(values: Values) -> Iterator[Update]:
+            wanted = values[self.current].take()
+            if wanted:
+                yield from self.reported(run(wanted[0], values), values, wanted[0])
+            else:  # something else was asked for since
+                yield {self.status: NO_CHANGE}
+
+        given = {*given, self.current, self.result}
+        # Before the run: the browser begins with the second event of a click when the first has ended.
+        on(triggers, CurrentJob.ask, [self.current, source], None, **REPEATED)
+        job = on(triggers, on_run, given, changed, MODEL, **REPEATED)
+        emptied: Any = source
+        return job, on([self.actions.stop.click, emptied.clear], self.end, given, changed, **REPEATED)
+
+    def reported(self, updates: Generator[Update], values: Values, source: object = "") -> Generator[Update]:
+        """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well.
+
+        It takes the place of a job under way, and ends when another one or a pick of the visitor takes its own, at the
+        next update, which may be empty. ``source`` is as in ``CurrentJob``.
+        """
+        result, current = values[self.result], values[self.current]
+        identity = current.begin(source)
+        try:
+            with translate_errors(), closing(updates):
+                for update in updates:
+                    if current.identity is not identity:
+                        break
+                    result = update.get(self.result, result)
+                    if update:
+                        yield update
+        except gr.Error as error:
+            if current.identity is identity:
+                current.identity = None
+                yield self.rest(result, error.message, values)
+                raise
+        if current.identity is identity:
+            current.identity = None
+        elif result is not None and current.stopped is identity:
+            yield self.settled(result)
+        else:
+            yield {self.status: NO_CHANGE}  # Gradio shows the last update of a job once more at its end
+
+    def pick(self, make: Callable[[], Update], values: Values, *, is_stop: bool = False) -> Update:
+        """Make what changes with a pick of the visitor, which ends a job; what is asked for meanwhile stays."""
+        current: CurrentJob = values[self.current]
+        identity, current.shown = current.begin(is_stop=is_stop), None
+        try:
+            update = make()
+            return update if current.identity is identity else {self.status: NO_CHANGE}
+        finally:
+            if current.identity is identity:
+                current.identity = None
+
+    def end(self, values: Values) -> Update:
+        """End the job, if there is one, and make what it had reached the result, or that of before it.
+
+        So do Stop, and whoever takes its photo out of the input.
+        """
+        current: CurrentJob = values[self.current]
+        if current.identity is None and current.wanted is None:
+            return {self.status: NO_CHANGE}
+        result = self.reached(values)
+        return self.pick(lambda: self.stopped(result, values), values, is_stop=True)
+
+    def reached(self, values: Values) -> str | None:
+        """Return the id of what is on show when a job is ended."""
+        return values[self.result]
+
+    def stopped(self, result: str | None, values: Values) -> Update:
+        """Show what a stopped job had reached, if anything, and that it was stopped."""
+        raise NotImplementedError
+
+    def settled(self, result: str) -> Update:
+        """Change what a stopped job has still reached after ``stopped``: it goes on for a moment."""
+        return {self.status: NO_CHANGE}
+
+    def rest(self, result: str | None, sentence: str, values: Values) -> Update:
+        """Show a result as finished, if there is one, with a sentence about how its job ended."""
+        raise NotImplementedError
+
+    def idle(self, sentence: str) -> Update:
+        """Write how a job ended and make the buttons ready for the next."""
+        return {self.status: status_line(sentence), **self.actions.ended()}
 
 
 class ModelInputs(Generic[Model]):
@@ -168,14 +281,12 @@ class Job:
     hints: Hints | None = None  # that guide the denoising
 
 
-class RunController:
+class RunController(JobTab):
     """Runs the jobs of one open page, keeps the result on show, and hands new ones to every screen."""
 
     def __init__(self, service: Service) -> None:
         """Begin without a result; the page adds the screens, and it and they call the ``draw`` methods."""
-        self.service = service
-        self.result = gr.State(None)  # id of the kept result on show
-        self.current = gr.State(CurrentJob())
+        super().__init__(service)
         self.open_tab = gr.State(OpenTab())
         self.screens: list[Screen] = []
         self.jobs: list[Dependency] = []  # events that hold the model, which Stop ends
@@ -245,47 +356,10 @@ class RunController:
         named = text.GIVEN_DONE.format(name=prediction.checkpoint, kind=text.GIVEN_KINDS[prediction.kind])
         return self.show_result(prediction, named, values)
 
-    def pick(self, make: Callable[[], Update], values: Values) -> Update:
-        """Make what changes with a pick of the visitor, which ends a job; what is asked for meanwhile stays."""
-        current: CurrentJob = values[self.current]
-        identity, current.shown = current.begin(), None
-        try:
-            update = make()
-            return update if current.identity is identity else {self.status: NO_CHANGE}
-        finally:
-            if current.identity is identity:
-                current.identity = None
-
     def fill_photo(self, file: str, values: Values) -> Update:
         """Put a photo into the input, which is not run by itself."""
         values[self.current].is_filled = True
         return {self.photo: file}
-
-    def reported(self, updates: Generator[Update], values: Values, photo: str | None = "") -> Generator[Update]:
-        """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well.
-
-        It takes the place of a job under way, and ends when another one or a pick of the visitor takes its own, at the
-        next update, which may be empty. ``photo`` is as in ``CurrentJob``.
-        """
-        result, current = values[self.result], values[self.current]
-        identity = current.begin(photo)
-        try:
-            with translate_errors(), closing(updates):
-                for update in updates:
-                    if current.identity is not identity:
-                        break
-                    result = update.get(self.result, result)
-                    if update:
-                        yield update
-        except gr.Error as error:
-            if current.identity is identity:
-                current.identity = None
-                yield self._rest(result, error.message, values)
-                raise
-        if current.identity is identity:
-            current.identity = None
-        else:
-            yield {self.status: NO_CHANGE}  # Gradio shows the last update of a job once more at its end
 
     def take(self, source: str | Photo, values: Values) -> Generator[Update, None, Photo]:
         """Begin a job with its photo, a file or decoded; what is on show of another one is taken away -> the photo.
@@ -378,24 +452,18 @@ class RunController:
         stopping = EarlyStopping(events, job.settings.ensemble_size, job.threshold)
         return iter(stopping), stopping
 
-    def end(self, values: Values) -> Update:
-        """End the job, if there is one, and make what it had reached the result, or that of before it.
-
-        So do Stop, and whoever takes its photo out of the input.
-        """
+    def reached(self, values: Values) -> str | None:
+        """Return the id of the result on show, unless it is that of another photo than the one that is being read."""
         current: CurrentJob = values[self.current]
-        if current.identity is None and current.wanted is None:
-            return {self.status: NO_CHANGE}
-        # While its photo is being read, what is on show is that of another one, unless it is run again.
-        result = values[self.result] if current.photo in ("", current.shown) else None
-        return self.pick(lambda: self._ended(result, values), values)
+        return values[self.result] if current.source in ("", current.shown) else None
 
-    def _ended(self, result: str | None, values: Values) -> Update:
+    def stopped(self, result: str | None, values: Values) -> Update:
+        """Make the members that a stopped job had the result."""
         if result is None or not self.service.keeps(result):
-            return self._rest(None, text.STOPPED, values)
+            return self.rest(None, text.STOPPED, values)
         made = self.service.prediction(result).fused
         sentence = text.STOPPED_WITH.format(members=text.count(made, "member")) if made else text.STOPPED
-        return self._rest(result, sentence, values)
+        return self.rest(result, sentence, values)
 
     def begun(self, values: Values) -> Update:
         """Write that a job begins, and offer to stop it."""
@@ -414,15 +482,11 @@ class RunController:
             update |= screen.clear_result(values, photo)
         return update
 
-    def _rest(self, result: str | None, sentence: str, values: Values) -> Update:
+    def rest(self, result: str | None, sentence: str, values: Values) -> Update:
         """Show a result as finished, if there is one, with a sentence about how the job ended."""
         if result is None or not self.service.keeps(result):
             return {**self._cleared(values, None), **self.idle(sentence)}
         return self.show_result(self.service.prediction(result), sentence, values)
-
-    def idle(self, sentence: str) -> Update:
-        """Write how a job ended and make the buttons ready for the next."""
-        return {self.status: status_line(sentence), **self.actions.ended()}
 
     def after(self, event: Dependency) -> None:
         """Let every screen do its slow work after an event that has brought a new result."""

@@ -62,6 +62,21 @@ def test_a_stopped_batch_goes_on_with_what_is_not_done(service: Service, files: 
         assert picture.size == (64, 24)
 
 
+def test_two_pages_at_one_batch_do_each_photo_once(service: Service, files: list[Path], tiny_depth: Path) -> None:
+    key, batch = service.begin_batch(files, QUICK, str(tiny_depth), ["npy"], None)
+    first = service.run_batch(batch)
+    next(event for event in first if event.stage.startswith("A-2:"))
+    second = service.run_batch(service.begin_batch(files, QUICK, str(tiny_depth), ["npy"], key)[1])
+    assert "another page" in next(second).stage and "another page" in next(second).stage
+    assert states(batch) == {"a": "done", "bad": "failed", "A-2": "running", "c": "waiting"}
+    first.close()  # it is stopped there, so that this one does what is left, and not again what could not be done
+    assert {event.stage.partition(":")[0] for event in second} == {"A-2", "c"}
+    assert states(batch) == {"a": "done", "bad": "failed", "A-2": "done", "c": "done"}
+
+    third = list(service.run_batch(batch))  # asked for anew
+    assert [event.stage.partition(":")[0] for event in third] == ["bad"]
+
+
 def test_other_settings_are_another_batch(service: Service, files: list[Path], tiny_depth: Path) -> None:
     key, batch = service.begin_batch(files[:1], QUICK, str(tiny_depth), ["npy"], None)
     other, begun = service.begin_batch(files[:1], QUICK.changed(seed=1), str(tiny_depth), ["npy"], key)

@@ -271,7 +271,7 @@ def test_a_pick_that_takes_long_leaves_what_was_asked_for_meanwhile(
         current.ask("photo.png")
         return controller.show_result(prediction(7), "Picked.", values)
 
-    monkeypatch.setattr(controller, "_ended", lambda *_: slow())  # which shows what the job had reached
+    monkeypatch.setattr(controller, "stopped", lambda *_: slow())  # which shows what the job had reached
     assert (controller.end(values) if ended else controller.pick(slow, values)) == {controller.status: NO_CHANGE}
     assert list(following) == [{controller.status: NO_CHANGE}]
     assert current.take() == ("photo.png",)

@@ -4,8 +4,8 @@ Another reference, other colours and the files are made from the kept comparison
 are zoomed in the browser, by assets/compare.js.
 """
 
-from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from collections.abc import Generator
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -31,12 +31,12 @@ from marigold_core.ui.controls.examples import draw_examples, example_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_resolution, draw_views
 from marigold_core.ui.error_messages import plain, translate_errors
-from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, download, on
+from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, download, on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo
 from marigold_core.ui.pictures import preview
-from marigold_core.ui.run_controller import Pace, Update, Values, progress_line, status_line
+from marigold_core.ui.run_controller import JobTab, Pace, Update, Values, progress_line, status_line
 from marigold_core.ui.screens.depth import draw_colormaps
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import compare as compare_text
@@ -50,16 +50,14 @@ EMPTY = f"<div class='lab-empty'><p>{compare_text.EMPTY}</p></div>"  # in the pl
 PictureKey = tuple[int, Paint, int | None]  # a cell, its colours, and for differences its reference
 
 
-class CompareScreen:
+class CompareScreen(JobTab):
     """The photo and the choices, and the grid of compared pictures."""
 
     def __init__(self, service: Service) -> None:
         """Draw it into the current tab."""
-        self.service = service
+        super().__init__(service)
         self.files = WeakKeyDictionary[Sweep, dict[PictureKey, str]]()  # every picture is painted once
-        self.comparison = gr.State(None)  # id of the one on show
         self.unseen = gr.State(False)  # whether it was brought back and not drawn yet
-        self.failed = gr.State(False)  # whether the last one ended with an error, whose reason is in the status line
         with gr.Row(elem_id="lab", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
                 self._draw_controls()
@@ -108,29 +106,22 @@ class CompareScreen:
 
     def connect(self, page: gr.Blocks, tab: gr.Tab, photo: PhotoInput, result: gr.State) -> None:
         """Wire the events; photo and result are the studio's: the photo is taken over whenever it changes."""
-        self.result = result
+        self.given = result
         choices = {self.photo, self.steps, self.sizes, self.seeds, self.checkpoints, self.resolution, self.views}
-        view = {self.comparison, self.shown, self.colormap}
+        view = {self.result, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, *self.actions.outputs, *self.buttons, *drawn]
         self.browser = gr.BrowserState(None, storage_key="marigold-comparison", secret="marigold")  # id, after a reload
-        on(page.load, self.on_load, self.browser, [self.comparison, self.unseen])
+        on(page.load, self.on_load, self.browser, [self.result, self.unseen])
         # What is put into a closed tab takes the words of its script away, so it is drawn when that is opened.
         on(tab.select, self.on_open, view | {self.unseen}, [self.unseen, *at_rest])
-        job = on(
-            self.actions.run.click,
-            self.on_run,
-            choices | view | {result},
-            [self.comparison, self.browser, self.failed, self.photo, *at_rest],
-            MODEL,
-        )
-        on([self.actions.stop.click, self.photo.clear], None, None, None, cancels=[job])
-        # A job that is cancelled goes on for a moment, so what it had reached is shown when it has ended.
-        job.failure(self.on_stop, [self.comparison, self.failed], at_rest, **LIGHT, **QUIET)
+        changed = [self.result, self.browser, self.photo, *at_rest]
+        given = choices | view | {result}
+        job, _ = self.connect_job(self.on_run, [self.actions.run.click], self.photo, given, changed)
         on([self.shown.input, self.colormap.input], self.on_view, view, drawn)
-        on(self.grid.select, self.on_pin, self.comparison, drawn)
+        on(self.grid.select, self.on_pin, self.result, drawn)
         for number, button in enumerate(self.buttons):
-            written = on(button.click, partial(self.on_write, number), self.comparison, self.file, shown=True)
+            written = on(button.click, partial(self.on_write, number), self.result, self.file, shown=True)
             download(written, "lab-file")
         changes = [widget.change for widget in choices]
         on(changes, self.show_cost, choices, self.cost, trigger_mode="always_last")
@@ -139,37 +130,24 @@ class CompareScreen:
         on(self.gallery.click, example_photo, self.gallery, self.photo)
         on(page.load, partial(example_photo, 0), None, self.photo)
 
-    def on_run(self, values: Values) -> Iterator[Update]:
-        """Fill the grid cell by cell; Gradio closes this to stop it, and the cells so far are kept."""
-        key = None
-        try:
-            with translate_errors(), closing(self._run(values)) as updates:
-                for update in updates:
-                    key = update.get(self.comparison, key)
-                    yield update
-        except gr.Error as error:
-            still = self._still(error.message) if key is None else self._rest(key, error.message)
-            yield {**still, self.failed: True}
-            raise
-
-    def _run(self, values: Values) -> Generator[Update]:
-        if values[self.photo] is None:
+    def on_run(self, file: str | None, values: Values) -> Generator[Update]:
+        """Fill the grid cell by cell; the cells so far are kept when it is stopped."""
+        if file is None:
             raise ImageError(text.NO_PHOTO)
         try:
-            photo = load_photo(values[self.photo])
+            photo = load_photo(file)
         except ImageError:
-            nothing: Update = {self.photo: None, self.comparison: None, self.grid: EMPTY, self.table: ""}
+            nothing: Update = {self.photo: None, self.result: None, self.grid: EMPTY, self.table: ""}
             yield {**nothing, **{button: gr.Button(interactive=False) for button in self.buttons}}
             raise
         checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
-        key, sweep = self.service.begin_comparison(photo, self._requested(values), checkpoints, values[self.result])
+        key, sweep = self.service.begin_comparison(photo, self._requested(values), checkpoints, values[self.given])
         sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
         yield {
-            self.comparison: key,
+            self.result: key,
             self.browser: key,
             self.status: status_line(text.STARTING, 0),
             **self.actions.begun(),
-            self.failed: False,
             **self._drawn(sweep),
         }
         began, pace, drawn = perf_counter(), Pace(), 0
@@ -179,23 +157,24 @@ class CompareScreen:
                 cells, drawn = self._drawn(sweep) if len(sweep.tiles) > drawn else {}, len(sweep.tiles)
                 yield {self.status: progress_line(event, stale=False), **cells}
                 pace.wait(perf_counter() - begun)
+            else:
+                yield {}
         cells = text.count(sweep.done, "cell")
         done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
-        yield self._rest(key, f"{done} {photo.note}" if photo.note else done)
+        yield self.rest(key, f"{done} {photo.note}" if photo.note else done, values)
 
-    def on_stop(self, key: str | None, failed: bool) -> Update:
-        """Offer the cells so far when a comparison was stopped; one that failed has already said why."""
-        if failed:
-            return {self.status: NO_CHANGE}
-        with translate_errors():
-            return self._still(compare_text.READY) if key is None else self._stopped(key)
+    def stopped(self, result: str | None, values: Values) -> Update:
+        """Offer the cells so far."""
+        sweep = self._kept(result)
+        places = len(sweep.places()) if sweep else 0
+        if sweep is None or sweep.done == places:  # an earlier one: the new one was refused
+            return self.rest(result, compare_text.READY, values)
+        cells = text.count(places, "cell")
+        return self.rest(result, compare_text.STOPPED.format(done=sweep.done, cells=cells), values)
 
-    def _stopped(self, key: str) -> Update:
-        sweep = self.service.comparison(key)
-        places = len(sweep.places())
-        if sweep.done == places:  # an earlier one: the new one was refused
-            return self._rest(key, compare_text.READY)
-        return self._rest(key, compare_text.STOPPED.format(done=sweep.done, cells=text.count(places, "cell")))
+    def settled(self, result: str) -> Update:
+        """Offer the cell that was under way if it is done."""
+        return self.stopped(result, {})
 
     def on_load(self, key: object) -> tuple[str | None, bool]:
         """Bring back the comparison of this browser, also one that another process has made, as long as it is kept."""
@@ -207,20 +186,20 @@ class CompareScreen:
 
     def on_open(self, values: Values) -> Update:
         """Draw a comparison that was brought back, as the page shows them."""
-        key = values[self.comparison]
+        key = values[self.result]
         if not values[self.unseen] or key is None:
             return {self.unseen: False}
         with translate_errors():
             sweep = self.service.comparison(key)
             sweep.shows, sweep.colormap = values[self.shown], values[self.colormap]
-            return {self.unseen: False, **self._stopped(key)}
+            return {self.unseen: False, **self.stopped(key, values)}
 
     def on_view(self, values: Values) -> Update:
         """Show the cells so far in another way; a comparison under way goes on in it."""
-        if values[self.comparison] is None:
+        if values[self.result] is None:
             return {self.grid: NO_CHANGE, self.table: NO_CHANGE}
         with translate_errors():
-            sweep = self.service.comparison(values[self.comparison])
+            sweep = self.service.comparison(values[self.result])
             sweep.shows, sweep.colormap = values[self.shown], values[self.colormap]
             return self._drawn(sweep)
 
@@ -253,6 +232,11 @@ class CompareScreen:
 
     # ------------------------------------------------------------------------------- inside
 
+    def _kept(self, result: str | None) -> Sweep | None:
+        with suppress(ExportError):
+            return self.service.comparison(result)
+        return None
+
     def _requested(self, values: Values) -> Comparison:
         size = chosen_px(values[self.resolution])
         axes = {"steps": values[self.steps], "sizes": values[self.sizes], "seeds": values[self.seeds]}
@@ -261,19 +245,18 @@ class CompareScreen:
     def _drawn(self, sweep: Sweep) -> Update:
         return {self.grid: draw_grid(sweep, self.files.setdefault(sweep, {})), self.table: draw_table(sweep.rows())}
 
-    def _rest(self, key: str, sentence: str) -> Update:
+    def rest(self, result: str | None, sentence: str, values: Values) -> Update:
         """Write how a comparison ended and offer its files; it is on the disk from then on."""
-        sweep = self.service.comparison(key)
+        sweep = self._kept(result)
+        if sweep is None or result is None:
+            return self.idle(sentence)
         sweep.is_running = False
         try:
-            self.service.persist_comparison(key)
+            self.service.persist_comparison(result)
         except ExportError as error:  # it is in memory still
             sentence = f"{sentence} {text.NOT_PERSISTED.format(reason=error)}"
         files = {button: gr.Button(interactive=bool(sweep.tiles)) for button in self.buttons}
-        return {**self._still(sentence), **files, **self._drawn(sweep)}
-
-    def _still(self, sentence: str) -> Update:
-        return {self.status: status_line(sentence), **self.actions.ended()}
+        return {**self.idle(sentence), **files, **self._drawn(sweep)}
 
 
 def _choices(values: tuple[int, ...], at_first: list[int], label: str) -> gr.CheckboxGroup:

@@ -8,10 +8,10 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, suppress
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -20,16 +20,15 @@ from marigold_core.comparison.sweep import format_seconds
 from marigold_core.errors import VideoError
 from marigold_core.prediction import Progress
 from marigold_core.serving.hosting import check_checkpoint
-from marigold_core.serving.jobs import Service
+from marigold_core.serving.jobs import WAIT_S, Service
 from marigold_core.serving.video import MOST_FRAMES, SharedPredictor, check_clip, run_clip, shared_predictor
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, preset_settings
-from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, MODEL, NO_CHANGE, QUIET, on
+from marigold_core.ui.events import on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.photo_input import PhotosInput
 from marigold_core.ui.pictures import file_address
-from marigold_core.ui.run_controller import Pace, Update, Values, progress_line, status_line
+from marigold_core.ui.run_controller import JobTab, Pace, Update, Values, progress_line, status_line
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import video as video_text
 from marigold_core.video.settings import CLIPS, RECORD, UNFINISHED, VideoSettings
@@ -38,15 +37,13 @@ VIDEO = VideoSettings(video_formats=("side_by_side", "color", "grey"))
 EMPTY = f"<div class='lab-empty'><p>{video_text.EMPTY.format(most=MOST_FRAMES)}</p></div>"
 
 
-class VideoScreen:
+class VideoScreen(JobTab):
     """The clip and the choices, and the clips that are made."""
 
     def __init__(self, service: Service) -> None:
         """Draw it into the current tab."""
-        self.service = service
-        self.running = set[str]()  # ids of clips that are being made
-        self.work = gr.State(None)  # id of the clip on show
-        self.failed = gr.State(False)  # whether it ended with an error, whose reason is in the status line
+        super().__init__(service)
+        self.running = dict[str, tuple[object, ...]]()  # ids of clips that are being made, and of what
         with gr.Row(elem_id="video", equal_height=False, elem_classes="lab"):
             with gr.Column(scale=0, min_width=340, elem_id="video-controls"):
                 self.clip = PhotosInput(label=video_text.CLIP, height=160, elem_id="video-clip")
@@ -61,48 +58,45 @@ class VideoScreen:
         """Wire the events; outside the tabs, as what is in a closed one is not there when the page is loaded."""
         self.browser = gr.BrowserState(None, storage_key="marigold-video", secret="marigold")  # id, after a reload
         at_rest = [self.status, *self.actions.outputs]
-        given = {self.clip, self.preset, self.checkpoint, self.work}
-        changed = [self.work, self.browser, self.failed, self.made, *at_rest]
-        on(page.load, self.on_load, self.browser, [self.work, self.made, *at_rest])
-        job = on(self.actions.run.click, self.on_run, given, changed, MODEL, trigger_mode="once")
-        on([self.actions.stop.click, self.clip.clear], None, None, None, cancels=[job])
-        # A job that is cancelled goes on for a moment, so it is told to have stopped when it has.
-        job.failure(self.on_stop, self.failed, at_rest, **LIGHT, **QUIET)
+        given = {self.preset, self.checkpoint}
+        changed = [self.result, self.browser, self.made, *at_rest]
+        on(page.load, self.on_load, self.browser, [self.result, self.made, *at_rest])
+        self.connect_job(self.on_run, [self.actions.run.click], self.clip, given, changed)
 
-    def on_run(self, values: Values) -> Iterator[Update]:
-        """Predict frame after frame; Gradio closes this to stop it, and what is done is kept."""
-        work: str | None = values[self.work]
-        if work is None or work in self.running or not (_folder(work) / UNFINISHED).exists():
-            work = secrets.token_hex(16)
-        self.running.add(work)
-        try:
-            with translate_errors(), closing(self._run(values, work)) as updates:
-                yield from updates
-        except gr.Error as error:
-            yield {**self._rest(error.message), self.failed: True}
-            raise
-        finally:
-            self.running.discard(work)
-
-    def _run(self, values: Values, work: str) -> Generator[Update]:
-        if not values[self.clip]:
+    def on_run(self, clip: list[str] | None, values: Values) -> Generator[Update]:
+        """Predict frame after frame; what is done is kept when it is stopped."""
+        if not clip:
             raise VideoError(video_text.NO_CLIP)
-        source, preset = values[self.clip][0], values[self.preset]
+        source, preset = clip[0], values[self.preset]
         checkpoint = check_checkpoint(values[self.checkpoint])
         check_clip(source)
+        made_of, work = (source, preset, checkpoint), values[self.result]
+        at_it = self.running.get(work)
+        if not (at_it == made_of if at_it else work and (_folder(work) / UNFINISHED).exists()):
+            work = secrets.token_hex(16)
         yield {
-            self.work: work,
+            self.result: work,
             self.browser: work,
-            self.failed: False,
             self.status: status_line(text.STARTING, 0),
             **self.actions.begun(),
             self.made: EMPTY,
         }
+        while self.running.setdefault(work, made_of) is not made_of:  # another page is at it, or a stopped job ends
+            yield {self.status: status_line(video_text.GOES_ON, -1)}
+            sleep(WAIT_S)
+        try:
+            folder = _folder(work)
+            is_done = (folder / RECORD).exists() and not (folder / UNFINISHED).exists()
+            yield from [self._done(folder)] if is_done else self._frames(folder, *made_of)
+        finally:
+            del self.running[work]
+
+    def _frames(self, folder: Path, source: str, preset: str, checkpoint: str) -> Generator[Update]:
         settings, pace = preset_settings(preset, checkpoint), Pace()
         predictor = yield from self._loaded(checkpoint, pace)
         began = since = perf_counter()
         first, last = None, 0
-        with closing(run_clip(predictor, source, _folder(work), settings, VIDEO)) as events:
+        with closing(run_clip(predictor, source, folder, settings, VIDEO)) as events:
             for event in events:
                 if isinstance(event, Progress):
                     if first is None or event.done < last:  # the frames of the next file are counted anew
@@ -111,6 +105,8 @@ class VideoScreen:
                     if pace.is_due:
                         yield {self.status: _progress(event, first, perf_counter() - since)}
                         pace.wait(0)
+                    else:
+                        yield {}
                 else:
                     yield self._done(event.folder, perf_counter() - began)
 
@@ -125,6 +121,8 @@ class VideoScreen:
             if pace.is_due:
                 yield {self.status: progress_line(event, stale=False)}
                 pace.wait(0)
+            else:
+                yield {}
 
     def _done(self, folder: Path, seconds: float | None = None) -> Update:
         """Show what was made, by the record in its folder, and the seconds that it took where they are known."""
@@ -133,7 +131,7 @@ class VideoScreen:
         made = text.count(record["frames"], "frame"), text.count(record["scenes"], "scene")
         time = () if seconds is None else (video_text.TIME.format(time=format_seconds(seconds)),)
         sentence = " ".join([f"{', '.join(made + time)}.", *record["notes"]])
-        return {**self._rest(sentence), self.made: render("clip", clips=clips)}
+        return {**self.idle(sentence), self.made: render("clip", clips=clips)}
 
     def on_load(self, work: object) -> Update:
         """Bring back the clip of this browser, also one that another process has begun, as long as it is kept."""
@@ -141,19 +139,19 @@ class VideoScreen:
             folder = _folder(work)
             with suppress(OSError, ValueError):  # it is gone
                 os.utime(folder)  # a use: what is not used is cleared
-                is_unfinished = (folder / UNFINISHED).exists()
-                return {self.work: work, **(self._rest(video_text.STOPPED) if is_unfinished else self._done(folder))}
-        return {self.work: None}
+                if work in self.running or (folder / UNFINISHED).exists():
+                    sentence = video_text.GOES_ON if work in self.running else video_text.STOPPED
+                    return {self.result: work, **self.idle(sentence)}
+                return {self.result: work, **self._done(folder)}
+        return {self.result: None}
 
-    def on_stop(self, failed: bool) -> Update:
-        """Write that it was stopped; one that failed has already said why."""
-        return {self.status: NO_CHANGE} if failed else self._rest(video_text.STOPPED)
+    def stopped(self, result: str | None, values: Values) -> Update:
+        """Write that it was stopped."""
+        return self.idle(video_text.STOPPED)
 
-    def _rest(self, sentence: str) -> Update:
-        return {
-            self.status: status_line(sentence),
-            **self.actions.ended(),
-        }
+    def rest(self, result: str | None, sentence: str, values: Values) -> Update:
+        """Write how it ended."""
+        return self.idle(sentence)
 
 
 def _folder(work: str) -> Path:

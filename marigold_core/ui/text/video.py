@@ -12,4 +12,5 @@ NO_CLIP = "Add a video first."
 LEFT = "{stage}, {time} left"
 TIME = "in {time}"
 STOPPED = "Stopped. Start goes on where it was, with the same video."
+GOES_ON = "Another page of yours is at this video."
 CLIPS = {"side_by_side": "The video and its depth", "color": "Depth in colour", "grey": "Depth in grey, near is white"}

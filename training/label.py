@@ -35,6 +35,7 @@ from training.data.sets.sample import spread
 from training.engine.checkpoints import in_run
 from training.engine.command import run
 from training.engine.progress import follow
+from training.engine.workers import locked
 
 RECORD = "labels.json"
 VIEWED = "mirrored-rescaled"
@@ -102,31 +103,48 @@ def guess(pipelines: Sequence[MarigoldPipeline], photo: Photo, how: Labelling, s
 def label(checkpoints: Sequence[str], photos: str | Path, out: Path, how: Labelling) -> int:
     """Label photographs of a folder or a data set -> how many are kept.
 
-    Raises: MarigoldError when ``out`` was begun otherwise.
+    Raises: MarigoldError when ``out`` was begun otherwise, or another process labels into it.
     """
     pipelines = [load(in_run(checkpoint)) for checkpoint in checkpoints]
     found = photographs(photos)
-    chosen = spread(found, how.limit)
     begun = how.model_dump() | {"checkpoints": [pipeline.checkpoint.sha256 for pipeline in pipelines]}
     path = out / RECORD
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": begun, "agreement": {}}
-    if record["settings"] != begun:
-        raise MarigoldError(f"{out} holds labels of other checkpoints or settings: give the same, or another --out.")
-    agreement = cast(dict[str, float], record["agreement"])
-    for number in follow(chosen, len(chosen), "label"):
-        name = found.names[number]
-        photo = load_photo(_smaller(found.read(number), how.long_edge_px))
-        height, width = photo.pixels.shape[:2]
-        if name in agreement or max(height, width) > how.widest * min(height, width):
-            continue
-        values, agreement[name] = guess(pipelines, photo, how, crc32(f"{how.seed} {name}".encode()))
-        _write(out / name, photo, values)
-        write_json(path, record)
-    best = sorted(agreement, key=lambda name: -agreement[name])[: math.ceil(how.kept * len(agreement))]
-    for name in agreement.keys() - set(best):
-        for ending in ENDINGS:
-            (out / f"{name}{ending}").unlink(missing_ok=True)
+    with locked(out, "labels", within=["**"]):
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": begun, "agreement": {}}
+        if record["settings"] != begun:
+            raise MarigoldError(
+                f"{out} holds labels of other checkpoints or settings: give the same, or another --out."
+            )
+        agreement = cast(dict[str, float], record["agreement"])
+
+        def label_all(numbers: Sequence[int]) -> None:
+            for number in follow(numbers, len(numbers), "label"):
+                name = found.names[number]
+                photo = load_photo(_smaller(found.read(number), how.long_edge_px))
+                height, width = photo.pixels.shape[:2]
+                if max(height, width) > how.widest * min(height, width):
+                    continue
+                values, agreement[name] = guess(pipelines, photo, how, crc32(f"{how.seed} {name}".encode()))
+                _write(out / name, photo, values)
+                write_json(path, record)
+
+        label_all([number for number in spread(found, how.limit) if found.names[number] not in agreement])
+        best = set(sorted(agreement, key=lambda name: -agreement[name])[: math.ceil(how.kept * len(agreement))])
+        # of those that an earlier run left out, more are among the best when worse ones have been added
+        label_all([number for number, name in enumerate(found.names) if name in best and not _is_there(out / name)])
+        for name in agreement.keys() - best:
+            for label_file in _files(out / name):
+                label_file.unlink(missing_ok=True)
     return len(best)
+
+
+def _files(target: Path) -> list[Path]:
+    """Name the files of a label: its photo and its depth."""
+    return [target.with_name(target.name + ending) for ending in ENDINGS]
+
+
+def _is_there(target: Path) -> bool:
+    return all(path.exists() for path in _files(target))
 
 
 def _write(target: Path, photo: Photo, values: np.ndarray) -> None:
@@ -134,10 +152,10 @@ def _write(target: Path, photo: Photo, values: np.ndarray) -> None:
     height, width = photo.pixels.shape[:2]
     full = F.interpolate(torch.from_numpy(values)[None, None], (height, width), mode="bilinear", align_corners=False)
     depth = follow_outlines(full[0, 0].numpy(), photo.pixels, max(values.shape))
-    photo_end, depth_end = (target.with_name(target.name + ending) for ending in ENDINGS)
-    with replacing(photo_end) as aside:
+    photo_file, depth_file = _files(target)
+    with replacing(photo_file) as aside:
         Image.fromarray(photo.pixels).save(aside, "JPEG", quality=QUALITY)
-    with replacing(depth_end) as aside, aside.open("wb") as file:
+    with replacing(depth_file) as aside, aside.open("wb") as file:
         np.save(file, (1 + 9 * depth).astype(np.float32))
 
 

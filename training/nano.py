@@ -41,6 +41,7 @@ from training.data.photographs import photographs
 from training.data.sets import open_set
 from training.engine import checkpoints
 from training.engine.command import run
+from training.engine.workers import locked
 
 RECORD, LOG = "nano.json", "log.txt"
 FULL_HOURS = 4.5  # of all stages at their full size, on one core of a CPU with AVX-512
@@ -227,8 +228,11 @@ def make(out: Path, sizes: Sizes, inputs: Inputs) -> Path:
     else:  # a first stage compares its own settings with what it left
         record = {"settings": settings, "stages": {}}
     times = cast(dict[str, dict[str, Any]], record["stages"])
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOG).open("a", encoding="utf-8") as log, redirect_stdout(cast(TextIO, _Both(sys.stdout, log))):
+    with (
+        locked(out),
+        (out / LOG).open("a", encoding="utf-8") as log,
+        redirect_stdout(cast(TextIO, _Both(sys.stdout, log))),
+    ):
         for stage in stages(out, sizes, inputs):
             row = times.setdefault(stage.name, {"seconds": 0.0, "finished": False})
             if row["finished"]:

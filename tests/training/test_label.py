@@ -1,6 +1,8 @@
 """Labels of photographs: means of members and drafts, kept where these agree, gone on with after a stop."""
 
 import json
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +13,10 @@ from PIL import Image
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from marigold_core.images.photo import load_photo
+from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.views import View
 from tests.helpers.draft import with_draft
+from tests.helpers.kills import killed_at
 from tests.helpers.set_writers import picture, write_pairs
 from training import label as label_module
 from training.data.sets import open_set
@@ -103,6 +106,59 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert {path.name: path.read_bytes() for path in parts.iterdir()} == files
     with pytest.raises(MarigoldError, match="holds labels of other checkpoints or settings"):
         label([str(drafted)], photos, parts, ALL.changed(seed=1))
+
+
+def test_killed_at_any_change_of_the_disk_the_same_command_ends_as_if_it_had_not_been(
+    drafted: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "sub").mkdir()
+    (photos / "b.png").rename(photos / "sub" / "b.png")
+    pipeline = load(drafted)
+
+    def ramp(pipelines: object, photo: Photo, how: object, seed: int) -> tuple[np.ndarray, float]:
+        height, width = photo.pixels.shape[:2]
+        return np.linspace(0, 1, height * width, dtype=np.float32).reshape(height, width), float(height > width)
+
+    monkeypatch.setattr(label_module, "guess", ramp)
+    monkeypatch.setattr(label_module, "load", lambda *_: pipeline)
+
+    def files(out: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def work(out: Path) -> None:
+        label([str(drafted)], photos, out, Labelling(kept=0.5))
+
+    work(tmp_path / "whole")
+    assert [*files(tmp_path / "whole")] and "sub/b.png.jpg" in files(tmp_path / "whole")
+    for number in count():
+        out = tmp_path / str(number)
+        killed = killed_at(number, partial(work, out))
+        assert not killed_at(1000, partial(work, out))
+        assert files(out) == files(tmp_path / "whole")
+        if not killed:
+            break
+    assert number > 20
+
+
+def test_what_was_left_out_comes_back_when_worse_photographs_are_added(
+    drafted: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agreements = {48: 0.5, 64: 0.9, 40: 0.1, 52: 0.2}
+
+    def by_height(pipelines: object, photo: Photo, how: object, seed: int) -> tuple[np.ndarray, float]:
+        height, width = photo.pixels.shape[:2]
+        return np.eye(height, width, dtype=np.float32), agreements[height]
+
+    def depths() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "out").glob("*.npy"))
+
+    monkeypatch.setattr(label_module, "guess", by_height)
+    assert label([str(drafted)], photos, tmp_path / "out", Labelling(kept=0.5)) == 1
+    assert depths() == ["b.png.depth.npy"]
+    for name, height in {"c": 40, "d": 52}.items():
+        Image.new("RGB", (50, height)).save(photos / f"{name}.png")
+    assert label([str(drafted)], photos, tmp_path / "out", Labelling(kept=0.5)) == 2
+    assert depths() == ["a.png.depth.npy", "b.png.depth.npy"]
 
 
 def test_a_draft_of_a_mirrored_view_comes_back_on_the_grid_of_the_photo(drafted: Path, tiny_guided: Path) -> None:

@@ -105,7 +105,8 @@ def run_loop(
     begun with; DivergedError; SaveError when the last checkpoint could not be written; KeyboardInterrupt after SIGINT.
     """
     began = time.monotonic()
-    with stop_signals() as asked, locked(run.folder, "trains") if accelerator.is_main_process else nullcontext():
+    alone = locked(run.folder, "trains", within=["samples"]) if accelerator.is_main_process else nullcontext()
+    with stop_signals() as asked, alone:
         if accelerator.is_main_process:
             resumed = checkpoints.latest(run.folder) is not None
             check_fingerprint(run.folder, run.fingerprint, run.allow_change, run.record, resumed)

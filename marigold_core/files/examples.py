@@ -16,7 +16,7 @@ from marigold_core.images.differences import resize_map, shrink
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ResolvedSettings, Settings
-from marigold_core.storage import ASSETS
+from marigold_core.storage import ASSETS, write_json
 
 FOLDER = ASSETS / "examples"
 RESULTS = FOLDER / "results"
@@ -88,7 +88,7 @@ def write_results(checkpoint: str) -> None:
         _write(RESULTS / f"{photo.stem}_depth.png", np.rint(depth.clip(0, 1) * 65535).astype(np.uint16))
         _write(RESULTS / f"{photo.stem}_uncertainty.png", np.rint(doubt / (top or 1) * 255).astype(np.uint8))
         record["examples"][photo.stem] = {"uncertainty_max": top}
-    MANIFEST.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(MANIFEST, record)
 
 
 def _read(path: Path, full_scale: int) -> np.ndarray:

@@ -61,6 +61,13 @@ class Content:
 
         return stereo_pair(self.prediction, self.mesh)
 
+    @cached_property
+    def relief(self) -> Any:
+        """The solid in millimetres, which STL and 3MF hold."""
+        from marigold_core.geometry.relief import relief
+
+        return relief(self.prediction, self.mesh)
+
     @property
     def uncertainty(self) -> np.ndarray:
         """[H, W], of a prediction that has uncertainty."""
@@ -68,7 +75,8 @@ class Content:
         return self.prediction.uncertainty
 
 
-def _npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
+    """Numbers of any shape as float32."""
     file = BytesIO()
     np.save(file, np.asarray(array, np.float32), allow_pickle=False)
     return file.getvalue()
@@ -83,9 +91,19 @@ def png(array: np.ndarray, texts: dict[str, str] | None = None) -> bytes:
     return file.getvalue()
 
 
+def ends(near: float, far: float, sign: str) -> dict[str, str]:
+    """What a picture of depth or distance states about its two ends: the values there, and which is which."""
+    return {"near": f"{near:.9g}", "far": f"{far:.9g}", "sign": sign}
+
+
+def colour_sign(colours: ColourSettings) -> str:
+    """What a coloured picture states about which end is which."""
+    return f"near is the {'last' if colours.invert else 'first'} colour of {colours.colormap}"
+
+
 def _meaning(prediction: Prediction, near: float, far: float, sign: str) -> dict[str, str]:
-    """What a picture of depth states about itself: the depths at its two ends, which is which, and their claim."""
-    return {"near": f"{near:.9g}", "far": f"{far:.9g}", "sign": sign, "depth": manifest.claim(prediction)}
+    """What a picture of depth states about itself: its ``ends``, and the claim of the result."""
+    return ends(near, far, sign) | {"depth": manifest.claim(prediction)}
 
 
 def _jpeg(image: Image.Image) -> bytes:
@@ -110,8 +128,7 @@ def _grey_16bit(prediction: Prediction, *, near_white: bool) -> bytes:
 
 def _depth_color(content: Content) -> bytes:
     prediction, colours = content.prediction, content.colours
-    sign = f"near is the {'last' if colours.invert else 'first'} colour of {colours.colormap}"
-    texts = _meaning(prediction, *colormaps.colour_range(prediction, colours), sign)
+    texts = _meaning(prediction, *colormaps.colour_range(prediction, colours), colour_sign(colours))
     return png(colormaps.to_rgb(prediction, colours), texts)
 
 
@@ -151,10 +168,8 @@ def _mesh_glb(content: Content) -> bytes:
         buffers[view] = photo + bytes(-len(photo) % 4)  # glTF aligns to 4 bytes
 
     def finish(tree: dict[str, Any]) -> None:
-        """Have viewers show the photo's own colours, which are lit already; add the camera and the unit."""
-        for material in tree["materials"]:
-            material["extensions"] = {preview.UNLIT: {}}
-        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), preview.UNLIT]
+        """Have viewers show the photo's own colours; add the camera and the unit."""
+        preview.make_unlit(tree)
         tree["cameras"] = [{"name": "photo camera", "type": "perspective", "perspective": lens}]
         tree["scenes"][0]["nodes"].append(len(tree["nodes"]))
         tree["nodes"].append({"name": "photo camera", "camera": 0})
@@ -192,12 +207,10 @@ def _points_ply(content: Content) -> bytes:
     return file.replace(b"\nelement vertex", stated.encode("ascii"), 1)
 
 
-def _relief_stl(content: Content) -> bytes:
+def _stl(solid: Any) -> bytes:
     from trimesh.exchange import stl
 
-    from marigold_core.geometry.relief import relief
-
-    return cast(Any, stl).export_stl(relief(content.prediction, content.mesh))
+    return cast(Any, stl).export_stl(solid)
 
 
 def _exr(content: Content, channels: dict[str, np.ndarray]) -> bytes:
@@ -323,20 +336,15 @@ def _side_by_side(content: Content) -> bytes:
 
 
 def _lithophane_stl(content: Content) -> bytes:
-    from trimesh.exchange import stl
-
     from marigold_core.geometry.relief import lithophane
 
-    return cast(Any, stl).export_stl(lithophane(content.prediction.photo, content.mesh))
+    return _stl(lithophane(content.prediction.photo, content.mesh))
 
 
 def _relief_3mf(content: Content) -> bytes:
     """The relief with its unit. trimesh writes 3MF too, but with random numbers, other bytes every time."""
-    from marigold_core.geometry.relief import relief
-
-    solid: Any = relief(content.prediction, content.mesh)
-    vertices = "".join(f'<vertex x="{x:.4f}" y="{y:.4f}" z="{z:.4f}"/>' for x, y, z in solid.vertices.tolist())
-    faces = "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in solid.faces.tolist())
+    vertices = "".join(f'<vertex x="{x:.4f}" y="{y:.4f}" z="{z:.4f}"/>' for x, y, z in content.relief.vertices.tolist())
+    faces = "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in content.relief.faces.tolist())
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{_OPC}/content-types">'
         '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
@@ -359,19 +367,16 @@ def _json(content: dict[str, Any]) -> bytes:
 
 
 FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
-    "npy": ("depth.npy", lambda content: _npy(content.prediction.known_values)),
-    "png16": (
-        "depth_16bit.png",
-        lambda content: _grey_16bit(content.prediction, near_white=content.colours.invert),
-    ),
+    "npy": ("depth.npy", lambda content: npy(content.prediction.known_values)),
+    "png16": ("depth_16bit.png", lambda content: _grey_16bit(content.prediction, near_white=content.colours.invert)),
     "color": ("depth_color.png", _depth_color),
     "uncertainty": ("uncertainty.png", _uncertainty),
-    "uncertainty_npy": ("uncertainty.npy", lambda content: _npy(content.uncertainty)),
+    "uncertainty_npy": ("uncertainty.npy", lambda content: npy(content.uncertainty)),
     "normals": ("normals.png", lambda content: png(colormaps.normals_to_rgb(content.normals), _NORMALS)),
-    "normals_npy": ("normals.npy", lambda content: _npy(content.normals)),
+    "normals_npy": ("normals.npy", lambda content: npy(content.normals)),
     "glb": ("mesh.glb", _mesh_glb),
     "ply": ("points.ply", _points_ply),
-    "stl": ("relief.stl", _relief_stl),
+    "stl": ("relief.stl", lambda content: _stl(content.relief)),
     "exr": ("depth.exr", _depth_exr),
     "controlnet": ("controlnet.png", _controlnet),
     "height": ("height_16bit.png", lambda content: _grey_16bit(content.prediction, near_white=True)),

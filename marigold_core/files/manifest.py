@@ -30,6 +30,10 @@ _LIBRARIES = (  # that decide the bytes of files
     *("torch", "diffusers", "transformers", "numpy", "scipy", "pillow", "matplotlib", "OpenEXR"),
     *("trimesh", "fast-simplification"),
 )
+_OF_PREDICTION = (  # what a manifest takes over as it is
+    *("checkpoint", "checkpoint_sha256", "modality", "kind", "space", "convention", "settings", "fov_x_deg"),
+    *("tiny_decoder", "torch_threads", "device", "dtype", "tiled", "machine"),
+)
 _AXES = "mesh.glb and points.ply: y up, the camera at the origin looks along -z; relief.stl: z up, millimetres"
 
 
@@ -132,20 +136,13 @@ def describe(
     """Prediction, what its files were made with, and their hashes by name -> ``Manifest``."""
     height, width = prediction.photo.shape[:2]
     return Manifest(
-        checkpoint=prediction.checkpoint,
-        checkpoint_sha256=prediction.checkpoint_sha256,
-        modality=prediction.modality,
-        kind=prediction.kind,
-        space=prediction.space,
-        convention=prediction.convention,
+        **{name: getattr(prediction, name) for name in _OF_PREDICTION},
         how=_how(prediction),
         hints=prediction.hints if isinstance(prediction, Measured) else None,
         value_range=Range(low=float(prediction.values.min()), high=float(prediction.values.max())),
         png16_range=_png16_range(prediction, colours) if prediction.modality == "depth" else None,
         colours=colours,
-        settings=prediction.settings,
         mesh=mesh,
-        fov_x_deg=prediction.fov_x_deg,
         camera=_camera(prediction, mesh) if prediction.modality == "depth" else None,
         photo=PhotoRecord(
             width=width,
@@ -157,17 +154,11 @@ def describe(
         save_for={name: advice(name, prediction) for name in save_for},
         prefix=prefix,
         layers={layer.name: layer.meaning for layer in prediction.layers},
-        tiny_decoder=prediction.tiny_decoder,
         uncertainty=None if prediction.uncertainty is None else prediction.uncertainty_meaning,
         missing_share=0.0 if prediction.missing is None else float(prediction.missing.mean()),
         files=files,
         left_out=left_out or {},
         versions=versions(),
-        torch_threads=prediction.torch_threads,
-        device=prediction.device,
-        dtype=prediction.dtype,
-        tiled=prediction.tiled,
-        machine=prediction.machine,
     )
 
 

@@ -1,7 +1,5 @@
 """The files of a panorama: distances as numbers and pictures, and a mesh around the camera."""
 
-import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +8,7 @@ import numpy as np
 from marigold_core import storage
 from marigold_core.errors import ExportError
 from marigold_core.files import manifest
-from marigold_core.files.formats import png
+from marigold_core.files.formats import colour_sign, ends, npy, png
 from marigold_core.geometry import preview, sphere
 from marigold_core.images.colormaps import depth_to_rgb, stretch
 from marigold_core.pipeline.panorama import Panorama
@@ -57,7 +55,6 @@ def save_panorama(
     picture = depth_to_rgb(shown, colours.colormap, invert=colours.invert)
     levels = np.rint((1 - unit if colours.invert else unit) * 65535).astype(np.uint16)
     near, far = (nearest + end * (1 - nearest) for end in (colours.range_from, colours.range_to))
-    sign = f"near is the {'last' if colours.invert else 'first'} colour of {colours.colormap}"
     record = {
         "schema_version": 1,
         "convention": CONVENTION,
@@ -70,27 +67,17 @@ def save_panorama(
         "left_out": left_out,
         "versions": manifest.versions(),
     }
+    meaning = {"distance": CONVENTION}
     written = {
-        "npy": _npy(panorama.distance),
-        "png16": png(levels, _meaning(nearest, 1.0, f"near is {'white' if colours.invert else 'black'}")),
-        "color": png(picture, _meaning(near, far, sign)),
+        "npy": npy(panorama.distance),
+        "png16": png(levels, ends(nearest, 1.0, f"near is {'white' if colours.invert else 'black'}") | meaning),
+        "color": png(picture, ends(near, far, colour_sign(colours)) | meaning),
         **mesh_file,
-        "record": (json.dumps(record, indent=2) + "\n").encode(),
     }
     for name, content in written.items():
         storage.write_bytes(paths[name], content)
+    storage.write_json(paths["record"], record)
     return paths
-
-
-def _npy(array: np.ndarray) -> bytes:
-    file = BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
-
-
-def _meaning(near: float, far: float, sign: str) -> dict[str, str]:
-    """What a picture states about itself: the distances at its two ends, which is which, and their convention."""
-    return {"near": f"{near:.9g}", "far": f"{far:.9g}", "sign": sign, "distance": CONVENTION}
 
 
 def _glb(panorama: Panorama, settings: ClippedSettings) -> bytes:
@@ -99,11 +86,5 @@ def _glb(panorama: Panorama, settings: ClippedSettings) -> bytes:
 
     mesh: Any = sphere.sphere_mesh(panorama.distance, panorama.photo, settings)
     mesh.apply_transform(preview.TO_GLTF)
-
-    def finish(tree: dict[str, Any]) -> None:
-        for material in tree["materials"]:
-            material["extensions"] = {preview.UNLIT: {}}
-        tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), preview.UNLIT]
-
     scene = trimesh.Scene({"panorama": mesh})
-    return cast(Any, gltf).export_glb(scene, include_normals=False, tree_postprocessor=finish)
+    return cast(Any, gltf).export_glb(scene, include_normals=False, tree_postprocessor=preview.make_unlit)

@@ -221,10 +221,7 @@ def _complete(asked: DepthReading, stated: DepthReading) -> tuple[DepthReading, 
     if kind != "affine":
         usual.pop("greater", None)
     taken = ", ".join(_WORDS.get(word, word) for word in map(str, usual.values()))
-    return (
-        full,
-        f"Not all of what its values mean was stated; taken as usual: {taken}." if taken else None,
-    )
+    return full, f"Not all of what its values mean was stated; taken as usual: {taken}." if taken else None
 
 
 def _to_convention(found: DepthMap, full: DepthReading, fov_x_deg: float | None) -> tuple[np.ndarray, bool]:

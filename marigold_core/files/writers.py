@@ -13,7 +13,7 @@ from marigold_core.errors import ExportError
 from marigold_core.files import manifest
 from marigold_core.files.formats import FILES, FILES_OF, LAYERS, Content
 from marigold_core.files.presets import PRESETS, SaveFor
-from marigold_core.images.intrinsics import Layer
+from marigold_core.images.intrinsics import Claimed
 from marigold_core.prediction import Kind, Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings, check_type
 
@@ -21,23 +21,8 @@ MANIFEST = "manifest.json"
 NO_UNCERTAINTY = "Uncertainty needs 3 or more members (ensemble_size) here; a depth map from elsewhere has none."
 
 
-class Made(Protocol):
+class Made(Claimed, Protocol):
     """What files depend on: a prediction, or a checkpoint that makes such ones."""
-
-    @property
-    def modality(self) -> str:
-        """The modality, "depth", "normals" or "intrinsics"."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """What may be claimed about the values."""
-        ...
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers of intrinsics."""
-        ...
 
     def has_uncertainty(self, members: int, *, guided: bool = False) -> bool:
         """Whether a result of so many members has uncertainty, or one that known depths have ``guided``."""

@@ -3,6 +3,7 @@
 import math
 import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
 import fast_simplification  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
@@ -42,11 +43,18 @@ def build_mesh(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimes
     x, y, z = vertices[:, 0], vertices[:, 1], np.exp(vertices[:, 2])
     focal_px = focal_length_px(width, field_of_view(prediction, settings))
     uv = np.stack([0.5 + x * focal_px / width, 0.5 - y * focal_px / height], axis=-1)
-    texture = Image.fromarray(prediction.photo)
-    texture.thumbnail((TEXTURE_PX, TEXTURE_PX))
-    texture.format = "JPEG"  # read by trimesh's GLB writer, which would make PNGs several times larger
-    material = PBRMaterial("photo", baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
     points = np.stack([x * z, y * z, z], axis=-1)
+    return textured(points, faces, uv, prediction.photo, TEXTURE_PX, name="photo", doubleSided=True)
+
+
+def textured(
+    points: np.ndarray, faces: np.ndarray, uv: np.ndarray, photo: np.ndarray, longest_px: int, **look: Any
+) -> trimesh.Trimesh:
+    """Triangles [M, 3] of points [N, 3] that show a photo at uv [N, 2], as a texture of at most that longest side."""
+    texture = Image.fromarray(photo)
+    texture.thumbnail((longest_px, longest_px))
+    texture.format = "JPEG"  # read by trimesh's GLB writer, which would make PNGs several times larger
+    material = PBRMaterial(baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, **look)
     return trimesh.Trimesh(points, faces, visual=TextureVisuals(uv=uv, material=material), process=False)
 
 

@@ -18,7 +18,7 @@ LIGHT = np.array([-0.5, 0.6, 0.62])  # toward the lamp, over the left shoulder
 AMBIENT = 0.12
 TO_GLTF = np.diag([1.0, -1.0, -1.0, 1.0])  # from OpenCV axes: y up, the camera at the origin looking along -z
 JSON, BIN = 0x4E4F534A, 0x004E4942  # the two chunks of a GLB
-UNLIT = "KHR_materials_unlit"  # for colours that are lit already, such as a photo's
+UNLIT = "KHR_materials_unlit"
 
 
 def relief_glb(solid: trimesh.Trimesh) -> bytes:
@@ -82,13 +82,20 @@ def centred(glb: bytes, *, about_origin: bool = False) -> bytes:
 
 
 def _export_unlit(shape: Any) -> bytes:
-    return cast(Any, gltf).export_glb(shape.scene(), include_normals=False, tree_postprocessor=_unlit)
+    return cast(Any, gltf).export_glb(shape.scene(), include_normals=False, tree_postprocessor=_unlit_vertices)
 
 
-def _unlit(tree: dict[str, Any]) -> None:
+def make_unlit(tree: dict[str, Any]) -> None:
+    """Have viewers show the colours of the materials of a glTF tree as they are: those of a photo are lit already."""
+    for material in tree["materials"]:
+        material["extensions"] = {UNLIT: {}}
+    tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), UNLIT]
+
+
+def _unlit_vertices(tree: dict[str, Any]) -> None:
     """Have viewers show the colours of the vertices as they are."""
-    tree["materials"] = [{"extensions": {UNLIT: {}}, "doubleSided": True}]
-    tree["extensionsUsed"] = [UNLIT]
+    tree["materials"] = [{"doubleSided": True}]
+    make_unlit(tree)
     for mesh in tree["meshes"]:
         for primitive in mesh["primitives"]:
             primitive["material"] = 0

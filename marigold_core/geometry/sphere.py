@@ -10,13 +10,10 @@ import math
 
 import numpy as np
 import trimesh
-from PIL import Image
-from trimesh.visual.material import PBRMaterial
-from trimesh.visual.texture import TextureVisuals
 
 from marigold_core.geometry.camera import focal_length_px, pixel_rays
 from marigold_core.geometry.depth_filters import ndimage, sharpen
-from marigold_core.geometry.mesh import TEXTURE_PX, cut_faces, nothing_left, sample_grid
+from marigold_core.geometry.mesh import TEXTURE_PX, cut_faces, nothing_left, sample_grid, textured
 from marigold_core.settings import ClippedSettings
 
 FACES = ("front", "right", "back", "left", "up", "down")
@@ -147,12 +144,7 @@ def sphere_mesh(distance: np.ndarray, photo: np.ndarray, settings: ClippedSettin
         raise nothing_left(settings)
     u, v = (np.append(columns, columns[0] + width) + 0.5) / width, 1 - (rows + 0.5) / height
     uv = np.stack(np.broadcast_arrays(u[None, :], v[:, None]), axis=-1).reshape(-1, 2)
-    texture = Image.fromarray(photo)
-    texture.thumbnail((2 * TEXTURE_PX, 2 * TEXTURE_PX))
-    texture.format = "JPEG"  # read by trimesh's GLB writer
-    material = PBRMaterial("panorama", baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0)
-    points = (rays * r[..., None]).reshape(-1, 3)
-    return trimesh.Trimesh(points, faces, visual=TextureVisuals(uv=uv, material=material), process=False)
+    return textured((rays * r[..., None]).reshape(-1, 3), faces, uv, photo, 2 * TEXTURE_PX, name="panorama")
 
 
 def _even_directions(count: int) -> np.ndarray:

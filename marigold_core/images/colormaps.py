@@ -10,34 +10,19 @@ import numpy as np
 from PIL import Image, ImageShow
 
 from marigold_core.errors import ExportError, SettingsError
-from marigold_core.images.intrinsics import Layer, channels_of
-from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings, Kind
+from marigold_core.images.intrinsics import Claimed, Layer, channels_of
+from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings
 
 HALF_BYTE = 127.5  # maps [-1, 1] to 0 to 255
 NOTEBOOK_PX = 1024  # longest edge of the picture in a notebook
 
 
-class Map(Protocol):
+class Map(Claimed, Protocol):
     """What is turned into a picture: a ``Prediction``, which itself shows its picture by means of this module."""
-
-    @property
-    def modality(self) -> str:
-        """The modality, "depth", "normals" or "intrinsics"."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """What may be claimed about the values."""
-        ...
 
     @property
     def values(self) -> np.ndarray:
         """Depth [H, W], normals [H, W, 3] or intrinsics [H, W, C]."""
-        ...
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """What the channels of intrinsics are."""
         ...
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from marigold_core.errors import SettingsError
+from marigold_core.settings import Kind
 
 LayerName = Literal[
     "albedo", "roughness", "metallicity", "shading", "residual", "classes", "centre", "widths", "heights"
@@ -60,6 +61,25 @@ class Layer:
             ("sRGB colours" if self.space == "srgb" else "linear light") if self.in_colour else "a number, not a colour"
         )
         return f"{of}, up to an unknown scale" if self.up_to_scale else of
+
+
+class Claimed(Protocol):
+    """What is known of values before they are made: of a ``Prediction``, or of a checkpoint that makes such ones."""
+
+    @property
+    def modality(self) -> str:
+        """The modality, "depth", "normals", "intrinsics" or "segmentation"."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What may be claimed about the values."""
+        ...
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What the channels of intrinsics and classes are."""
+        ...
 
 
 def count_pictures(layers: Sequence[Layer]) -> int:

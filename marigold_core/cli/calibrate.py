@@ -1,5 +1,6 @@
 """The command ``calibrate``: one photo to depth in metres, from what is known of it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -22,8 +23,9 @@ from marigold_core.calibration.calibrate import (
 )
 from marigold_core.calibration.sparse import read_sparse
 from marigold_core.cli import photo_folders
-from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, shown, table, watch
+from marigold_core.cli.console import ALL_DONE, OUTPUT, Run, WrittenFlat, shown, table, watch
 from marigold_core.files.presets import advice
+from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, MeshSettings, Settings
 
 
@@ -73,34 +75,51 @@ def calibrate(
     ``predict``. Lengths, and depths along a ray, need the field of view: from EXIF, or as given.
     """
     from marigold_core.checkpoints.registry import default_checkpoint, find
-    from marigold_core.files.manifest import left_out_of
-    from marigold_core.files.writers import file_names, save
+    from marigold_core.files.writers import file_names
 
     known = replace(hints.read(mesh.fov_x_deg), method=chosen.method)
     job = photo_folders.only_job(photo, output, "hints belong to one")
     model = run.model or default_checkpoint()
-    record, programs = find(model), run.save_for or ()  # refused at once, not after the seconds that a prediction takes
+    record = find(model)  # refused at once, not after the seconds that a prediction takes
     check_claim(record.modality, record.kind)
-    file_names(run.formats, record, settings.ensemble_size, save_for=programs, hints=known, mesh=mesh)
+    file_names(run.formats, record, settings.ensemble_size, save_for=run.save_for or (), hints=known, mesh=mesh)
     source = job.load()
     known = hints.with_sparse(known, source.size)
     check_hints(known, source.pixels.shape[:2], source.fov_x_deg, source.size, record.kind)
     pipe = run.load(model)
     settings = pipe.resolve(settings, known)
-    _, prefix = photo_folders.place(job.folder, run.flat)
-    with (
-        photo_folders.sole_writer(job.folder),
-        photo_folders.result_folder(job.folder, output, run.overwrite, run.flat) as folder,
-    ):
+
+    def predict() -> Measured:
         events = pipe.stream(source, settings, hints=known)
-        found = metric.measured(watch(events, job.photo.name, run.quiet), known)
-        files = save(found, folder, run.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
+        return metric.measured(watch(events, job.photo.name, run.quiet), known)
+
+    return write_one(predict, job, output, run, mesh, colours)
+
+
+def write_one(
+    make: Callable[[], Prediction],
+    job: photo_folders.Job,
+    output: Path,
+    written: WrittenFlat,
+    mesh: MeshSettings,
+    colours: ColourSettings,
+) -> int:
+    """Make the result of one photo while its folder is held, write its files and tell what was found -> exit status."""
+    from marigold_core.files.manifest import left_out_of
+    from marigold_core.files.writers import save
+
+    place = job.folder, output, written.overwrite, written.flat
+    _, prefix = photo_folders.place(job.folder, written.flat)
+    programs = written.save_for or ()
+    with photo_folders.sole_writer(job.folder), photo_folders.result_folder(*place) as folder:
+        found = make()
+        files = save(found, folder, written.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
         lacks = left_out_of(files["manifest"])
-    if not run.quiet:
+    if not written.quiet:
         print(
-            describe(found),
+            describe(found) if isinstance(found, Measured) else f"{found.kind}: {found.convention}.",
             *filter(None, (found.note, lacks)),
-            shown(photo_folders.described(job.folder, run.flat)),
+            shown(photo_folders.described(job.folder, written.flat)),
             *(f"{name}: {advice(name, found)}" for name in programs),
             sep="\n\n",
         )

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ALL_DONE, SOME_FAILED, USAGE, CHECKPOINT, INTERRUPTED = 0, 1, 2, 3, 130
 DEVICES = "cpu, cuda, cuda:1 or mps"
+PHOTO = Annotated[  # a file; what may be an address is read by ``photo_folders.only_job``
+    Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO", help="the photo", help_behavior_hint="")
+]
 OUTPUT = Annotated[Path, tyro.conf.arg(aliases=("-o",), metavar="OUT", help="folder to write to")]
 
 Model = TypeVar("Model")

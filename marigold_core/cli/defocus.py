@@ -1,11 +1,6 @@
 """The command ``defocus``: a photo with the depth of field of a wide aperture."""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from marigold_core.cli.console import ALL_DONE, OUTPUT, watch
+from marigold_core.cli.console import ALL_DONE, OUTPUT, PHOTO, watch
 from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.settings import CameraSettings, Settings
 from marigold_core.video import check_installed
@@ -13,9 +8,7 @@ from marigold_core.video.settings import DefocusSettings, check_focus
 
 
 def defocus(
-    photo: Annotated[
-        Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO", help="the photo", help_behavior_hint="")
-    ],
+    photo: PHOTO,
     /,
     output: OUTPUT,
     run: PhotoRun,

@@ -14,8 +14,7 @@ class ServerOptions(Frozen):
     """What the app offers beside its page and its endpoints."""
 
     host: str | None = Field(
-        None,
-        description="address to listen at, 0.0.0.0 for others too; auto: $GRADIO_SERVER_NAME, else this machine",
+        None, description="address to listen at, 0.0.0.0 for others too; auto: $GRADIO_SERVER_NAME, else this machine"
     )
     port: int | None = Field(
         None,

@@ -7,10 +7,9 @@ import tyro
 
 from marigold_core.calibration import calibrate as metric
 from marigold_core.cli import photo_folders
-from marigold_core.cli.calibrate import HintWords, describe
-from marigold_core.cli.console import ALL_DONE, OUTPUT, WrittenFlat, shown
+from marigold_core.cli.calibrate import HintWords, write_one
+from marigold_core.cli.console import OUTPUT, WrittenFlat
 from marigold_core.errors import SettingsError
-from marigold_core.files.presets import advice
 from marigold_core.settings import ColourSettings, DepthReading, GivenMeshSettings, MeshSettings
 
 
@@ -36,9 +35,8 @@ def import_depth(
     What the file does not say of its values, options do, such as "--greater nearer" where near parts are bright, or
     "--unit-m 0.001" for millimetres. Hints turn relative depth into metres. The files are those of ``predict``.
     """
-    from marigold_core.files.manifest import left_out_of
     from marigold_core.files.reader import from_depth
-    from marigold_core.files.writers import file_names, save
+    from marigold_core.files.writers import file_names
 
     mesh = MeshSettings(**shape.model_dump())
     known = hints.read(mesh.fov_x_deg)
@@ -51,21 +49,5 @@ def import_depth(
     known = hints.with_sparse(known, found.photo_size)
     if known.is_given:
         found = metric.calibrate(found, known)
-    _, prefix = photo_folders.place(job.folder, written.flat)
-    programs = written.save_for or ()
-    file_names(written.formats, found, 0, save_for=programs, mesh=mesh)
-    with (
-        photo_folders.sole_writer(job.folder),
-        photo_folders.result_folder(job.folder, output, written.overwrite, written.flat) as folder,
-    ):
-        files = save(found, folder, written.formats, save_for=programs, mesh=mesh, colours=colours, prefix=prefix)
-        lacks = left_out_of(files["manifest"])
-    if not written.quiet:
-        print(
-            *([describe(found)] if isinstance(found, metric.Calibrated) else [f"{found.kind}: {found.convention}."]),
-            *filter(None, (found.note, lacks)),
-            shown(photo_folders.described(job.folder, written.flat)),
-            *(f"{name}: {advice(name, found)}" for name in programs),
-            sep="\n\n",
-        )
-    return ALL_DONE
+    file_names(written.formats, found, 0, save_for=written.save_for or (), mesh=mesh)
+    return write_one(lambda: found, job, output, written, mesh, colours)

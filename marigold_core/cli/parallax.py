@@ -1,11 +1,6 @@
 """The command ``parallax``: a short clip from one photo, whose camera moves a little."""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from marigold_core.cli.console import ALL_DONE, OUTPUT, Timed, watch
+from marigold_core.cli.console import ALL_DONE, OUTPUT, PHOTO, Timed, watch
 from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.prediction import Progress
 from marigold_core.settings import CameraSettings, Settings
@@ -14,9 +9,7 @@ from marigold_core.video.settings import ParallaxSettings
 
 
 def parallax(
-    photo: Annotated[
-        Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO", help="the photo", help_behavior_hint="")
-    ],
+    photo: PHOTO,
     /,
     output: OUTPUT,
     run: PhotoRun,

@@ -135,7 +135,7 @@ class Report:
         """Begin with no photo of the ``expected`` ones."""
         self._quiet, self._as_json, self._expected, self._flat = quiet, as_json, expected, flat
         self._rows: list[tuple[str, str, str]] = []
-        self._through, self._seconds = 0, list[float]()
+        self.through, self._seconds = 0, list[float]()  # how many photos there is an outcome of
         self._output, self._results = Output(), results
 
     def say(self, line: str) -> None:
@@ -161,14 +161,9 @@ class Report:
         left = ""
         if self._seconds:  # of the last few alone: photos of one folder are alike, those of several are not
             recent = self._seconds[-20:]
-            seconds = sum(recent) / len(recent) * (self._expected - self._through)
+            seconds = sum(recent) / len(recent) * (self._expected - self.through)
             left = f", {format_seconds(seconds)} left"
-        return f"{self._through + 1} of {self._expected}{left}: {name}"
-
-    @property
-    def through(self) -> int:
-        """How many photos there is an outcome of."""
-        return self._through
+        return f"{self.through + 1} of {self._expected}{left}: {name}"
 
     def add(self, job: "photo_folders.Job | Path", outcome: Outcome) -> None:
         """Record what became of one photo, or of a path that is none."""
@@ -183,7 +178,7 @@ class Report:
         remark = f"{remark}. {note}" if note else remark
         self._rows.append((shown(photo), state, shown(remark)))
         self._seconds += [seconds] if seconds is not None else []
-        self._through += not isinstance(job, Path)
+        self.through += not isinstance(job, Path)
         record = {"photo": str(photo), "state": state, "folder": folder and str(folder), "prefix": prefix}
         record |= {"reason": reason or None, "note": note}
         if self._as_json:

@@ -10,7 +10,7 @@ from marigold_core import storage
 from marigold_core.files.formats import png
 from marigold_core.geometry.camera import metric_z
 from marigold_core.geometry.depth_filters import ndimage, sharpen
-from marigold_core.images.colormaps import to_linear
+from marigold_core.images.colormaps import from_linear, to_linear
 from marigold_core.prediction import Prediction
 from marigold_core.settings import CameraSettings
 from marigold_core.video.settings import DefocusSettings, check_focus
@@ -72,7 +72,7 @@ def defocus(
         made = made + cover[..., None] * (colours - made)
         hidden = _blur((layer >= number - 1).astype(np.float32), radius)  # the next layer of a slope shows nothing new
         invented = np.where(layer > number, 1.0, invented * (1 - hidden))  # light from behind the pixel's own layer
-    return _to_srgb(made), invented > SEEN
+    return np.rint(255 * from_linear(np.clip(made, 0, 1))).astype(np.uint8), invented > SEEN
 
 
 def split_outlines(layer: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,10 +154,3 @@ def _blur(values: np.ndarray, radius: float) -> np.ndarray:
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
     return cv2.filter2D(values.astype(np.float32), -1, disc / disc.sum(), borderType=cv2.BORDER_REPLICATE)
-
-
-def _to_srgb(light: np.ndarray) -> np.ndarray:
-    """Linear light in [0, 1] -> sRGB uint8. Source: IEC 61966-2-1."""
-    light = np.clip(light, 0, 1)
-    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(255 * srgb).astype(np.uint8)

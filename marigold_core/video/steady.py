@@ -117,13 +117,7 @@ class Steadier:
         """What to keep for ``restore``."""
         if self.past is None:
             return {}
-        past = self.past
-        return {
-            "picture": past.picture,
-            "carried": past.carried,
-            "average": past.average,
-            "maps": np.stack(past.maps),
-        }
+        return vars(self.past) | {"maps": np.stack(self.past.maps)}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Go on from what ``arrays`` gave."""

@@ -111,7 +111,7 @@ def test_a_link_is_that_of_the_page_also_where_its_press_was_early(page, url, pi
     page.get_by_role("button", name="coffee").click()
     page.wait_for_function("document.querySelector('#photo img')?.src.includes('coffee')")
     page.get_by_role("tab", name="Files").click()
-    page.route("**/queue/join*", held.append, times=1)
+    page.route("**/queue/join*", lambda route: held.append(route), times=1)
     with page.expect_request("**/queue/join*"):
         page.get_by_role("button", name="Copy link").click()
     upload_after_clearing(page, picture, "1 member, 4 steps")

@@ -188,6 +188,18 @@ def visitor(tmp_path) -> Iterator[Visitor]:
     service.close()
 
 
+def test_a_hint_that_is_given_during_a_job_ends_it_and_stays(visitor) -> None:
+    """One does not determine metres yet; the result of the job would have come without it."""
+    visitor.open(planted(Z))
+    current = visitor.values[visitor.controller.current]
+    identity = current.begin("photo.png")
+    (x, y) = SPOTS[0]
+    visitor.know(x, y, float(Z[y, x]))
+    assert current.identity is not identity
+    assert len(visitor.values[visitor.screen.annotations].hint_list) == 1
+    assert visitor.values[visitor.controller.actions.run].constructor_args["interactive"]
+
+
 def test_two_distances_make_the_result_metric_and_clearing_undoes_it(visitor: Visitor) -> None:
     model = planted(Z)
     visitor.open(model)

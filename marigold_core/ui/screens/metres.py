@@ -224,7 +224,10 @@ class MetresScreen(Screen):
         yield from self.controller.reported(self.controller.complete(hints, values), values)
 
     def _solve(self, values: Values, annotations: Annotations) -> Update:
-        """Solve the hints and put the calibrated result on show, or the model's own where they do not suffice."""
+        """Solve the hints and put the calibrated result on show, or the model's own where they do not suffice.
+
+        A job under way ends: its result would come without them.
+        """
         shown = self._shown(values)
         made = relative = (shown.relative if isinstance(shown, Measured) else None) or shown
         reason = ""
@@ -237,7 +240,7 @@ class MetresScreen(Screen):
                 reason = str(refusal)
         kept = {field: values[field] for field in self.typed}
         drawn = {**kept, **self._draw(made, annotations, values[self.mode], reason)}
-        if made is shown:
+        if made is shown and values[self.controller.current].identity is None:
             return drawn
         sentence = _status(made, annotations)
         return self.controller.pick(lambda: self.controller.show_result(made, sentence, values) | drawn, values)

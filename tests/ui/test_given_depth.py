@@ -52,7 +52,8 @@ def held(tab: PhotoTab, **given: object) -> dict[Any, Any]:
     values = {widget: getattr(widget, "value", None) for widget in widgets}
     values |= {widget: widget.value for widget in tab.given.reading.values()}  # type: ignore[attr-defined]
     values |= {tab.given.reading[name]: value for name, value in given.items() if name in tab.given.reading}
-    return values | {controller.photo: given.get("photo"), tab.given.file: given.get("depth")}
+    files = {controller.photo: given.get("photo"), tab.given.file: given.get("depth")}
+    return values | files | {tab.given.photo: given.get("added_to")}
 
 
 def used(tab: PhotoTab, values: dict[Any, Any]) -> tuple[Prediction, str]:
@@ -90,6 +91,15 @@ def test_without_a_file_it_is_the_depth_of_the_photo(tab: PhotoTab, tmp_path: Pa
     assert made.kind == "metric" and made.checkpoint == "given: lens.jpg"
     with pytest.raises(gr.Error, match="This photo carries no depth map"):
         used(tab, held(tab, photo=files.photo))
+
+
+def test_the_map_of_another_photo_is_not_used_though_it_is_still_in_its_box(
+    tab: PhotoTab, files: SimpleNamespace
+) -> None:
+    made, _ = used(tab, held(tab, photo=files.photo, depth=files.depth, added_to=files.photo))
+    assert made.checkpoint == "given: room_mm.png"
+    with pytest.raises(gr.Error, match="This photo carries no depth map"):
+        used(tab, held(tab, photo=files.photo, depth=files.depth, added_to="before.png"))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class GivenDepth:
     def listen(self) -> None:
         """Put the map on show when the button is pressed."""
         controller = self.controller
-        own = {self.file, *self.reading.values(), controller.mesh.widgets["fov_x_deg"]}
+        own = {self.file, self.photo, *self.reading.values(), controller.mesh.widgets["fov_x_deg"]}
         given = {controller.photo, controller.result, *own, *controller.inputs}
         controller.after(on(self.use.click, self.on_use, given, controller.outputs, LIGHT, **REPEATED))
         on(self.file.upload, self.on_file, controller.photo, self.photo)
@@ -54,6 +54,8 @@ class GivenDepth:
 
     def _use(self, values: Values) -> Generator[Update]:
         source, result = values[self.controller.photo], values[self.controller.result]
+        # The button may be heard of before a change of the photo, which takes the map of another one out.
+        depth = values[self.file] if values[self.photo] in (None, source) else None
         if source is None and result is not None:  # an example whose photo was not put into the input
             source = photo_of(self.controller.shown(result))
         if source is None:
@@ -65,7 +67,7 @@ class GivenDepth:
         reading = DepthReading(**given)
         fov_x_deg = values[self.controller.mesh.widgets["fov_x_deg"]] if reading.measured == "ray" else None
         yield from self.controller.take(source, values)
-        yield self.controller.show_depth(from_depth(source, values[self.file], reading, fov_x_deg=fov_x_deg), values)
+        yield self.controller.show_depth(from_depth(source, depth, reading, fov_x_deg=fov_x_deg), values)
 
 
 def _choice(name: str) -> Component:

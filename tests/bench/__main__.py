@@ -1,7 +1,6 @@
 """``python -m tests.bench``: measure, print the table, write the JSON."""
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -14,6 +13,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from marigold_core.storage import write_json
 from tests.bench.grid import measure_grid
 from tests.bench.page import measure_in_page
 from tests.bench.processes import ROOT, measure_fresh, measure_page, measure_runs
@@ -54,7 +54,7 @@ def main() -> None:
     finally:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         report["rows"] = [row.as_json() for row in rows]
-        given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(given.json, report)
     print(f"\n{report['machine']}\n")
     print_table(rows)
     print(f"\nwritten to {given.json}")

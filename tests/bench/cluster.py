@@ -24,6 +24,7 @@ from marigold_core import ColourSettings, MeshSettings, Settings
 from marigold_core.cli import cluster
 from marigold_core.cli.photo_folders import Job
 from marigold_core.cli.predictor import Outcome, Work
+from marigold_core.storage import write_json
 
 PHOTO_S = 1.0
 
@@ -112,7 +113,7 @@ def main() -> None:
             "photos_a_core_second": round(photos_a_core_second(Path(made)), 2),
             "finished_list": {name: round(value, 1) for name, value in listing(Path(made), given.names).items()},
         }
-    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(given.out, found)
     print(json.dumps(found, indent=2))
 
 

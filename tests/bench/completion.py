@@ -6,7 +6,6 @@ over the map, and completion. The rest of the measured depth scores them, withou
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from marigold_core import Anchor, Hints, Settings, load
 from marigold_core.calibration.interpolation import interpolate
 from marigold_core.cli.console import table
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.storage import write_json
 from tests.bench.timing import machine
 from training.data.sets import open_set
 from training.data.sets.sample import Sample
@@ -82,7 +82,7 @@ def main() -> None:
             "members": MEMBERS,
             "rows": found,
         }
-        given.json_out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(given.json_out, record)
 
 
 def summary(rows: Sequence[Row]) -> str:

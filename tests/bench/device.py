@@ -27,6 +27,7 @@ from PIL import Image
 
 from marigold_core import Progress, Settings, load
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.storage import write_json
 from tests.bench.processes import ROOT
 from tests.bench.stages import Rivals, open_theirs, photo
 from tests.bench.timing import machine, seconds
@@ -197,7 +198,7 @@ def main() -> None:
         found = within(limit_s, part, given) if limit_s > 0 else "no time was left"
         report[name] = found if name == "machine" else {"found": found, "took_s": round(perf_counter() - began, 1)}
         print(name, json.dumps(report[name]), flush=True)
-        given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(given.json, report)
 
 
 def within(limit_s: float, part: Part, given: argparse.Namespace) -> object:

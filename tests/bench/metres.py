@@ -6,7 +6,6 @@ line through every measured pixel, which nobody can know, shows what the model's
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from marigold_core.calibration.anchors import Anchor
 from marigold_core.calibration.calibrate import Hints, calibrate
 from marigold_core.cli.console import table
 from marigold_core.errors import CalibrationError
+from marigold_core.storage import write_json
 from tests.bench.timing import machine
 from training.data.sets import open_set
 from training.engine.command import check_json_out
@@ -105,7 +105,7 @@ def main() -> None:
         "lines": lines,
     }
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(given.json, report)
     rows = [(str(count), *cells(sum_up(exact)), *cells(sum_up(own))) for count, (exact, own) in errors.items()]
     print(
         "", table([COLUMNS, *rows]), f"fitted to every pixel: {np.mean(fitted):.3f}; written to {given.json}", sep="\n"

@@ -7,7 +7,6 @@ are told to come again do so after a moment. At last clients keep asking until t
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -22,6 +21,7 @@ import httpx
 
 from marigold_core.prediction import Progress
 from marigold_core.serving import ray
+from marigold_core.storage import write_json
 
 SLEEP_S = 1 / 3
 PORT = 8223
@@ -152,7 +152,7 @@ def main() -> None:
     found["sleep_a_third_of_a_second"]["1 replica, 2 by load"] = scale()
     serve.shutdown()
     engine.shutdown()
-    given.out.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(given.out, found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
     python -m tests.bench.soak --clients 32 --jobs 192 --steps 25 --cancels 0 --disconnects 0   # a class: 32 x 6 jobs
 
 The model only waits (``tests.helpers.slow_app``), so that the figures are those of everything around it. They are
-written to ``tests/bench/soak.json`` unless ``--output`` names another file.
+added to ``tests/bench/soak.json``, unless ``--output`` names another file, in the place of older ones of the same
+command.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import psutil
 import torch
 from PIL import Image
 
+from marigold_core.storage import write_json
 from tests.bench.timing import machine
 from tests.helpers.app_server import ROOT, serve
 from tests.helpers.slow_app import STEP_S, inside
@@ -236,16 +238,13 @@ def main() -> None:
         many_jobs(server, asked.jobs, figures, asked.clients, asked.steps)
         figures.most_inside = max(count for _, count in inside(server.notes))
     p95_s, in_turn_s = float(np.nanpercentile(figures.took_s, 95)), asked.clients * asked.steps * STEP_S
-    record = {
-        "machine": machine(torch.device("cpu")),
-        **vars(asked),
-        "output": None,
-        **asdict(figures),
-        "took_s": None,
-        "p95_s": p95_s,
-        "growth_mib": figures.growth_mib,
-    }
-    asked.output.write_text(json.dumps({name: value for name, value in record.items() if value is not None}, indent=1))
+    made_with = {name: value for name, value in vars(asked).items() if name != "output"}
+    record = {"machine": machine(torch.device("cpu")), **asdict(figures), "p95_s": p95_s}
+    record["growth_mib"] = figures.growth_mib
+    del record["took_s"]  # one of each job
+    others = json.loads(asked.output.read_text()) if asked.output.exists() else {}
+    words = " ".join(f"--{name} {value}" for name, value in made_with.items())
+    write_json(asked.output, others | {f"python -m tests.bench.soak {words}": record})
     free_s = max(figures.free_after_s, default=0.0)
     print(f"at most {figures.most_inside} in the model; free after {free_s:.2f} s (a step: {STEP_S} s)")
     print(f"95 % of the jobs within {p95_s:.1f} s; a job of each client in turn takes the model {in_turn_s:.1f} s")

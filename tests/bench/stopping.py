@@ -6,7 +6,6 @@ numbers of members stand below: a rule is worth its line only where it beats the
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from marigold_core.files import examples
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.convergence import ConvergencePoint, converged_at, convergence_curve
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.storage import write_json
 from tests.bench.timing import machine
 from training.data.sets import open_set
 from training.engine.command import check_json_out
@@ -154,7 +154,7 @@ def main() -> None:
         ],
     }
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(given.json, report)
     print("", table([COLUMNS, *map(cells, made)]), f"{len(runs)} photos, written to {given.json}", sep="\n")
 
 

@@ -69,7 +69,11 @@ def serve(
         yield url
     finally:
         server.send_signal(last)
-        server.wait(STOP_S)
+        try:
+            server.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            server.kill()  # no test leaves a process behind
+            raise
 
 
 def free_port() -> int:

@@ -118,8 +118,10 @@ def predict_video(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ExportError where ``folder`` holds a finished result."""
+    """Raise ExportError where ``folder`` holds a finished result, of which no kill leaves anything else then."""
     if (folder / RECORD).exists():
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        storage.clear_claim(folder / UNFINISHED)
         raise ExportError(f"{folder} holds a finished result already; give another folder or remove it.")
 
 
@@ -140,6 +142,24 @@ def stream_video(
             f"Only depth can be steadied over time, but {pipe.checkpoint.name} predicts {pipe.checkpoint.modality}."
         )
     check_folder(folder)
+    with storage.claim(folder / UNFINISHED) as ours:
+        if not ours:
+            raise ExportError(f"Another process makes a video in {folder}: wait for it, or give another folder.")
+        for place in (folder, *(folder / name for name, _ in FRAMES.values())):
+            storage.clear_unfinished(place)
+        yield from _stream(pipe, source, folder, settings, video, mesh, colours)
+
+
+def _stream(
+    pipe: Predictor,
+    source: str | Path,
+    folder: Path,
+    settings: Settings | None,
+    video: VideoSettings,
+    mesh: FrameSettings | None,
+    colours: ColourSettings | None,
+) -> Generator[Progress | VideoResult]:
+    """Do what ``stream_video`` does, in a folder that no other process works in."""
     settings, clip = pipe.resolve(settings), Clip(source)
     made_with = {
         "source": _fingerprint(clip.path),
@@ -229,20 +249,28 @@ class KeptMaps:
             same = json.loads((folder / "made_with.json").read_text()) == json.loads(json.dumps(made_with))
         except (OSError, ValueError):
             same = False
-        if not same:
+        if not (same and self._go_on()):  # maps without a state are those of a run that was killed before the first
+            for place, _ in FRAMES.values():
+                if any((folder.parent / place).glob("*")):
+                    raise ExportError(f"{folder.parent / place} holds other frames: remove it, or give another folder.")
             shutil.rmtree(folder, ignore_errors=True)
             storage.write_json(folder / "made_with.json", made_with)
-        elif self._state.exists():
-            self._go_on()
 
-    def _go_on(self) -> None:
+    def _go_on(self) -> bool:
+        """Read the state and drop what was made after it -> whether it is there, with its maps."""
+        if not self._state.exists():
+            return False
         with np.load(self._state, allow_pickle=False) as state:
-            self.arrays = dict(state)
-        count, height, width = (int(one) for one in self.arrays.pop("size"))
+            arrays = dict(state)
+        count, height, width = (int(one) for one in arrays.pop("size"))
         lines = self._table.read_text().splitlines()[:count]
+        if len(lines) < count or self._maps.stat().st_size < count * height * width * 2:  # the power was cut
+            return False
+        self.arrays = arrays
         self.rows, self.size = [json.loads(line) for line in lines], (height, width)
         storage.write_bytes(self._table, "".join(f"{line}\n" for line in lines).encode())
         os.truncate(self._maps, count * height * width * 2)
+        return True
 
     @property
     def count(self) -> int:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from marigold_core.video.clips import Clip
 from marigold_core.video.convert import predict_video, stream_video
 from marigold_core.video.settings import VideoSettings
 from tests.helpers.clips import PlantedPipe, disturbed, flicker, scene, write_clip
+from tests.helpers.kills import killed_at
 
 FRAMES = 12
 
@@ -132,6 +134,56 @@ def test_a_killed_run_goes_on_from_its_last_state(place, tmp_path: Path, monkeyp
     again = predict_video(pipe, source, tmp_path / "parts", video=video)
     for one, other in zip(sorted(whole.files["png16"].iterdir()), sorted(again.files["png16"].iterdir()), strict=True):
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_killed_at_any_change_of_the_disk_it_goes_on_to_the_same_files(place, tmp_path: Path, monkeypatch) -> None:
+    from marigold_core.video import convert
+
+    monkeypatch.setattr(convert, "KEEP_EVERY", 4)
+    source, depths = write_clip(tmp_path / "a.mp4", frames_of(place, 6)), disturbed(depths_of(place, 6), 2)
+    video = VideoSettings(video_formats=("png16",), carry=0)
+
+    def work(out: Path) -> None:
+        class Named(PlantedPipe):
+            def stream(self, photo, *words, **named):  # the frame's own depth, whichever is asked for first
+                self.calls = int(np.argmin([np.abs(photo.astype(int) - one).mean() for one in seen]))
+                yield from super().stream(photo, *words, **named)
+
+        predict_video(Named(depths), source, out, video=video)
+
+    def files(out: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    seen = [frame.astype(int) for frame in decoded(source)[0]]
+    work(tmp_path / "whole")
+    assert len(whole := files(tmp_path / "whole")) == 6 + 2
+    for number in range(0, 200, 5):
+        out = tmp_path / str(number)
+        killed = killed_at(number, partial(work, out))
+        if not killed:
+            break
+        if not (out / "video.json").exists():
+            assert not killed_at(1000, partial(work, out))
+        else:
+            with pytest.raises(ExportError, match="holds a finished result already"):
+                work(out)
+        assert files(out) == whole, number
+    assert number > 30
+
+
+def test_two_processes_do_not_make_one_clip_and_frames_of_another_run_are_not_taken_for_its_own(
+    place, tmp_path: Path
+) -> None:
+    source, depths = write_clip(tmp_path / "a.mp4", frames_of(place)), depths_of(place)
+    first, second = (stream_video(PlantedPipe(depths), source, tmp_path / "out") for _ in range(2))
+    next(first)
+    with pytest.raises(ExportError, match="Another process makes a video in"):
+        next(second)
+    first.close()
+    (tmp_path / "out" / "frames_exr").mkdir()
+    (tmp_path / "out" / "frames_exr" / "000000.exr").touch()
+    with pytest.raises(ExportError, match="frames_exr holds other frames: remove it"):
+        predict_video(PlantedPipe(depths), source, tmp_path / "out", video=VideoSettings(carry=0.5))
 
 
 def test_other_settings_begin_anew(place, tmp_path: Path) -> None:

@@ -58,12 +58,7 @@ TOKENIZER = (  # what transformers reads of its folder as JSON objects
     FAST_TOKENIZER,
     *(f"tokenizer/{name}.json" for name in ("tokenizer_config", "special_tokens_map", "added_tokens")),
 )
-OTHER_UNETS = {
-    4: "a plain Stable Diffusion",
-    9: "an inpainting",
-    12: "an intrinsic-image",
-    16: "an intrinsic-image",
-}
+OTHER_UNETS = {4: "a plain Stable Diffusion", 9: "an inpainting", 12: "an intrinsic-image", 16: "an intrinsic-image"}
 COLOURS = (0, 1, 2)  # channels of a picture
 
 

@@ -61,87 +61,70 @@ class NamedCheckpoint:
     available: bool = False  # already on this machine
 
 
+_OFFERED: tuple[tuple[str, str | None, Modality, str, Family], ...] = (
+    ("nano", None, "depth", "small and bundled: works at once, offline, on a CPU", MARIGOLD),
+    ("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps", MARIGOLD),
+    ("lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024", MARIGOLD),
+    ("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps", MARIGOLD),
+    ("normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps", MARIGOLD),
+    (
+        "iid-appearance",
+        "prs-eth/marigold-iid-appearance-v1-1",
+        "intrinsics",
+        "albedo, roughness and metallicity, 4 steps",
+        MARIGOLD,
+    ),
+    (
+        "iid-lighting",
+        "prs-eth/marigold-iid-lighting-v1-1",
+        "intrinsics",
+        "albedo, shading and residual, 4 steps",
+        MARIGOLD,
+    ),
+    ("e2e-ft", "GonzaloMG/marigold-e2e-ft-depth", "depth", "v1-0, fine-tuned end to end", E2E_FT),
+    (
+        "e2e-ft-sd",
+        "GonzaloMG/stable-diffusion-e2e-ft-depth",
+        "depth",
+        "Stable Diffusion 2, fine-tuned end to end",
+        E2E_FT,
+    ),
+    (
+        "e2e-ft-normals",
+        "GonzaloMG/marigold-e2e-ft-normals",
+        "normals",
+        "surface normals, fine-tuned end to end",
+        E2E_FT,
+    ),
+    (
+        "e2e-ft-sd-normals",
+        "GonzaloMG/stable-diffusion-e2e-ft-normals",
+        "normals",
+        "the same from Stable Diffusion 2",
+        E2E_FT,
+    ),
+    ("lotus-g", "jingheya/lotus-depth-g-v1-0", "depth", "generative: members differ", LOTUS_G),
+    ("lotus-d", "jingheya/lotus-depth-d-v1-0", "depth", "discriminative", LOTUS_D),
+    ("lotus-g-disparity", "jingheya/lotus-depth-g-v2-1-disparity", "depth", "generative, predicts 1 / depth", LOTUS_G),
+    (
+        "lotus-d-disparity",
+        "jingheya/lotus-depth-d-v2-0-disparity",
+        "depth",
+        "discriminative, predicts 1 / depth",
+        LOTUS_D,
+    ),
+    ("lotus-g-normals", "jingheya/lotus-normal-g-v1-1", "normals", "surface normals, generative", LOTUS_G),
+    ("lotus-d-normals", "jingheya/lotus-normal-d-v1-1", "normals", "surface normals, discriminative", LOTUS_D),
+)
+
+
+def _download_bytes(hub_id: str | None, family: Family) -> int:
+    return 0 if hub_id is None else PUBLIC_BYTES if family is MARIGOLD else FULL_BYTES
+
+
 NAMED = {
-    entry.name: entry
-    for entry in (
-        NamedCheckpoint("nano", None, "depth", "small and bundled: works at once, offline, on a CPU", 0),
-        NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps"),
-        NamedCheckpoint("lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024"),
-        NamedCheckpoint("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps"),
-        NamedCheckpoint("normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps"),
-        NamedCheckpoint(
-            "iid-appearance",
-            "prs-eth/marigold-iid-appearance-v1-1",
-            "intrinsics",
-            "albedo, roughness and metallicity, 4 steps",
-        ),
-        NamedCheckpoint(
-            "iid-lighting", "prs-eth/marigold-iid-lighting-v1-1", "intrinsics", "albedo, shading and residual, 4 steps"
-        ),
-        NamedCheckpoint(
-            "e2e-ft", "GonzaloMG/marigold-e2e-ft-depth", "depth", "v1-0, fine-tuned end to end", FULL_BYTES, E2E_FT
-        ),
-        NamedCheckpoint(
-            "e2e-ft-sd",
-            "GonzaloMG/stable-diffusion-e2e-ft-depth",
-            "depth",
-            "Stable Diffusion 2, fine-tuned end to end",
-            FULL_BYTES,
-            E2E_FT,
-        ),
-        NamedCheckpoint(
-            "e2e-ft-normals",
-            "GonzaloMG/marigold-e2e-ft-normals",
-            "normals",
-            "surface normals, fine-tuned end to end",
-            FULL_BYTES,
-            E2E_FT,
-        ),
-        NamedCheckpoint(
-            "e2e-ft-sd-normals",
-            "GonzaloMG/stable-diffusion-e2e-ft-normals",
-            "normals",
-            "the same from Stable Diffusion 2",
-            FULL_BYTES,
-            E2E_FT,
-        ),
-        NamedCheckpoint(
-            "lotus-g", "jingheya/lotus-depth-g-v1-0", "depth", "generative: members differ", FULL_BYTES, LOTUS_G
-        ),
-        NamedCheckpoint("lotus-d", "jingheya/lotus-depth-d-v1-0", "depth", "discriminative", FULL_BYTES, LOTUS_D),
-        NamedCheckpoint(
-            "lotus-g-disparity",
-            "jingheya/lotus-depth-g-v2-1-disparity",
-            "depth",
-            "generative, predicts 1 / depth",
-            FULL_BYTES,
-            LOTUS_G,
-        ),
-        NamedCheckpoint(
-            "lotus-d-disparity",
-            "jingheya/lotus-depth-d-v2-0-disparity",
-            "depth",
-            "discriminative, predicts 1 / depth",
-            FULL_BYTES,
-            LOTUS_D,
-        ),
-        NamedCheckpoint(
-            "lotus-g-normals",
-            "jingheya/lotus-normal-g-v1-1",
-            "normals",
-            "surface normals, generative",
-            FULL_BYTES,
-            LOTUS_G,
-        ),
-        NamedCheckpoint(
-            "lotus-d-normals",
-            "jingheya/lotus-normal-d-v1-1",
-            "normals",
-            "surface normals, discriminative",
-            FULL_BYTES,
-            LOTUS_D,
-        ),
-    )
+    name: NamedCheckpoint(name, hub_id, modality, description, _download_bytes(hub_id, family), family)
+    for name, hub_id, modality, description, family in _OFFERED
 }
 
 

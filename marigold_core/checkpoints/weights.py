@@ -19,10 +19,7 @@ from marigold_core.storage import cache_folder, write_json
 
 CHECKSUMS = "checksums.json"  # in a folder of ours: {"unet/diffusion_pytorch_model.safetensors": sha256, ...}
 OPTIONAL = ("prior", "draft", "displacement", "expected_error")  # components of ours that a checkpoint may do without
-STEMS = {
-    **dict.fromkeys(("unet", "vae", *OPTIONAL), "diffusion_pytorch_model"),
-    "text_encoder": "model",
-}
+STEMS = {**dict.fromkeys(("unet", "vae", *OPTIONAL), "diffusion_pytorch_model"), "text_encoder": "model"}
 FLOATS = ("F16", "BF16", "F32", "F64")  # types of weights, as safetensors names them
 INTEGERS = ("position_ids",)  # of CLIP, in files of earlier versions
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")

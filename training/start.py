@@ -24,21 +24,8 @@ from marigold_core.storage import atomic_folder, link, write_json
 from training.data.targets import CLAIM_KEYS, CLAIMS, TargetName, name_of, target_of
 from training.engine import checkpoints
 from training.engine.command import run
-from training.models.networks import (
-    PIPELINE_CLASSES,
-    SHAPES,
-    STEPS,
-    Spacing,
-    new_checkpoint,
-    new_scheduler,
-    reset_unet,
-)
-from training.models.stable_diffusion import (
-    PIPELINE,
-    check_stable_diffusion,
-    finish_stable_diffusion,
-    set_pictures,
-)
+from training.models.networks import PIPELINE_CLASSES, SHAPES, STEPS, Spacing, new_checkpoint, new_scheduler, reset_unet
+from training.models.stable_diffusion import PIPELINE, check_stable_diffusion, finish_stable_diffusion, set_pictures
 from training.recipe import NoiseSchedule, ObjectiveName
 
 TransferChoice = DepthTransfer | Literal["start"]

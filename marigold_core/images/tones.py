@@ -18,12 +18,7 @@ ImageCms: Any = _ImageCms  # untyped
 CICP = "cicp"  # under which the info of a picture holds what Pillow leaves out: the numbers of primaries and transfer
 _PHOTOMETRIC, _YCBCR = 262, 6  # a TIFF tag, and a value of it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
-_BITS, _COUNT, _PLANAR, _FORMAT = (
-    258,
-    277,
-    284,
-    339,
-)  # TIFF tags; planar 2: a plane a colour; format 3: floats
+_BITS, _COUNT, _PLANAR, _FORMAT = (258, 277, 284, 339)  # TIFF tags; planar 2: a plane a colour; format 3: floats
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
 _SRGB = 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06  # x and y of white, red, green and blue

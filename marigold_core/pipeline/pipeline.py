@@ -341,12 +341,7 @@ class MarigoldPipeline:
             return self._complete(photo, settings, start, hints)
         return self._run(photo, settings, start, every_member=True, carry=carry)
 
-    def complete(
-        self,
-        photo: PhotoSource,
-        hints: Hints,
-        settings: Settings | None = None,
-    ) -> Completed:
+    def complete(self, photo: PhotoSource, hints: Hints, settings: Settings | None = None) -> Completed:
         """Predict metres that follow known depths, which guide the denoising; see ``stream`` to watch and stop.
 
         Source: Viola et al. 2025, "Marigold-DC", section 3.2.
@@ -646,11 +641,8 @@ class MarigoldPipeline:
         """
         if start is None:
             return []
-        free = {
-            "ensemble_size": 1,
-            "batch_size": None,
-            "follow_outlines": False,
-        }  # what may differ without changing a member
+        # What may differ without changing a member:
+        free = {"ensemble_size": 1, "batch_size": None, "follow_outlines": False}
         made = start.settings
         same = isinstance(made, ResolvedSettings) and made.changed(**free) == settings.changed(**free)
         if (

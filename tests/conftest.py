@@ -172,9 +172,8 @@ def predict(tiny_depth: Path, out: Path) -> Callable[..., int]:
 
     def predict(*words: object, formats: str = "npy") -> int:
         from marigold_core import cli
-        from tests.helpers.command_line import QUICK
+        from tests.helpers.command_line import predicting
 
-        options = ["-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", formats, *QUICK]
-        return cli.main(["predict", *map(str, options), *map(str, words)])  # of an option given twice, the last counts
+        return cli.main(predicting(out, tiny_depth, "--formats", formats, *words))
 
     return predict

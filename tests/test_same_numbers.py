@@ -10,7 +10,7 @@ import pytest
 
 from marigold_core import ImageError, Prediction, Settings, SettingsError, cli, load
 from marigold_core.files.manifest import Manifest
-from tests.helpers.command_line import QUICK, fingerprints, fresh
+from tests.helpers.command_line import fingerprints, fresh, predicting
 
 
 @pytest.mark.slow
@@ -19,8 +19,8 @@ def test_fresh_processes_write_the_same_bytes(folder: Path, out: Path, tiny_dept
     seen = set()
     for run in range(3):
         target = out / str(run)
-        words = ["predict", path, "-o", target, "--model", tiny_depth, "--device", "cpu", "--ensemble-size", 3]
-        ended = fresh("-m", "marigold_core", *words, "--edge-cut", 0, *QUICK, PYTHONHASHSEED=str(run))
+        words = predicting(target, tiny_depth, path, "--ensemble-size", 3, "--edge-cut", 0)
+        ended = fresh("-m", "marigold_core", *words, PYTHONHASHSEED=str(run))
         assert ended.returncode == cli.ALL_DONE, ended.stderr
         seen.add(json.dumps(fingerprints(target)))
     assert len(seen) == 1

@@ -1,6 +1,5 @@
 """Families of checkpoints: told by their files, by the name of a published repository, or by a key in the index."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,14 +9,13 @@ from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.families import E2E_FT, GENPERCEPT, LOTUS_D, LOTUS_G, MARIGOLD, unstated
 from marigold_core.checkpoints.registry import NAMED, find
 from marigold_core.errors import CheckpointError
+from tests.helpers.damage import edit
 from tests.helpers.fake_hub import fake_hub
 from tests.helpers.families import APPEARANCE, LIGHTING, as_e2e_ft, as_genpercept, as_intrinsics, as_lotus
 
 
 def state(folder: Path, **keys: object) -> None:
-    """Add keys to ``model_index.json``."""
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, **keys}))
+    edit(folder / "model_index.json", **keys)
 
 
 def test_what_the_files_of_published_repositories_do_not_say() -> None:
@@ -67,10 +65,8 @@ def test_a_marigold_folder_can_say_that_it_begins_without_noise(tiny_depth: Path
 
 def test_the_name_of_a_repository_counts_where_its_class_says_otherwise(tiny_depth: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_depth, tmp_path / "marigold-e2e-ft-normals"))
-    index = json.loads((folder / "model_index.json").read_text())
     absent = ("prediction_type", "scale_invariant", "shift_invariant")
-    old = {key: value for key, value in index.items() if key not in absent}
-    (folder / "model_index.json").write_text(json.dumps({**old, "_class_name": "MarigoldPipeline"}))
+    edit(folder / "model_index.json", *absent, _class_name="MarigoldPipeline")
     found = find(folder)
     assert (found.family, found.modality) == (E2E_FT, "normals")
     renamed = find(folder.rename(tmp_path / "renamed"))  # what the name told is part of what is compared on replay
@@ -107,13 +103,11 @@ def test_the_layers_of_intrinsics_are_those_that_the_index_names(tiny_depth: Pat
 
 def test_other_models_in_the_same_clothes_are_refused(tiny_depth: Path, tmp_path: Path) -> None:
     folder = as_e2e_ft(tiny_depth, tmp_path / "marigold-e2e-ft-depth")
-    schedule = folder / "scheduler" / "scheduler_config.json"
-    schedule.write_text(schedule.read_text().replace("v_prediction", "epsilon"))
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="epsilon")
     with pytest.raises(CheckpointError, match="predicts epsilon"):
         find(folder)
     lotus = as_lotus(tiny_depth, tmp_path / "lotus-depth-d-v1-0", generative=False)
-    config = json.loads((lotus / "unet" / "config.json").read_text())
-    (lotus / "unet" / "config.json").write_text(json.dumps({**config, "class_embed_type": None}))
+    edit(lotus / "unet" / "config.json", class_embed_type=None)
     with pytest.raises(CheckpointError, match="4 input and 4 output channels, a plain Stable Diffusion"):
         find(lotus)
 

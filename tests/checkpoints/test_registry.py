@@ -4,6 +4,7 @@ import json
 import pickle
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from marigold_core.checkpoints import registry, weights
 from marigold_core.checkpoints.registry import NAMED, default_checkpoint, find, find_here, named_checkpoints
 from marigold_core.errors import CheckpointError
+from tests.helpers import damage
+from tests.helpers.damage import Trap, edit
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -21,19 +24,8 @@ def folder(tiny_depth: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_depth, tmp_path / "checkpoint"))
 
 
-def edit(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file; None removes one."""
-    config = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-
-
 def refusal(checkpoint: str | Path) -> str:
-    """The one sentence with which a checkpoint is refused."""
-    with pytest.raises(CheckpointError) as caught:
-        find(checkpoint)
-    text = str(caught.value)
-    assert text.endswith(".") and "\n" not in text
-    return text
+    return damage.refusal(lambda: find(checkpoint))
 
 
 def test_every_kind_of_checkpoint_is_described(
@@ -83,8 +75,7 @@ def test_a_curve_is_read_and_an_unknown_one_refused(folder: Path, tiny_normals: 
 def test_old_index_without_defaults(tiny_depth_leading: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_depth_leading, tmp_path / "old"))
     absent = ("prediction_type", "scale_invariant", "shift_invariant", "default_denoising_steps")
-    edit(folder / "model_index.json", **dict.fromkeys(absent), default_processing_resolution=None)
-    edit(folder / "model_index.json", _class_name="MarigoldPipeline")
+    edit(folder / "model_index.json", *absent, "default_processing_resolution", _class_name="MarigoldPipeline")
     found = find(folder)
     assert (found.kind, found.default_steps, found.default_resolution) == ("affine", 10, 768)
 
@@ -169,14 +160,6 @@ def test_unreadable_checksums_are_refused(folder: Path) -> None:
 # T47: nothing that runs code
 
 
-class Trap:
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self):
-        return (Path.touch, (self.canary,))
-
-
 @pytest.mark.parametrize("suffix", [".bin", ".ckpt"])
 def test_pickles_and_code_are_never_opened(folder: Path, tmp_path: Path, suffix: str) -> None:
     canary = tmp_path / "canary"
@@ -202,25 +185,13 @@ def test_pickles_beside_safetensors_do_no_harm(folder: Path, tmp_path: Path) -> 
 # T49: other families
 
 
+def edited(name: str, *absent: str, **changes: object) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / name, *absent, **changes)
+
+
 def plain_sd2(folder: Path) -> None:
     edit(folder / "model_index.json", _class_name="StableDiffusionPipeline")
     edit(folder / "unet" / "config.json", in_channels=4)
-
-
-def sd2_as_marigold(folder: Path) -> None:
-    edit(folder / "unet" / "config.json", in_channels=4)
-
-
-def intrinsic(folder: Path) -> None:
-    edit(folder / "unet" / "config.json", in_channels=12, out_channels=8)
-
-
-def sdxl(folder: Path) -> None:
-    edit(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
-
-
-def not_diffusers(folder: Path) -> None:
-    (folder / "model_index.json").unlink()
 
 
 def empty(folder: Path) -> None:
@@ -240,46 +211,26 @@ def other_weights(folder: Path) -> None:
     weights.write_checksums(folder)
 
 
-def flux_scheduler(folder: Path) -> None:
-    edit(folder / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])
-
-
-def epsilon(folder: Path) -> None:
-    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="epsilon")
-
-
-def no_text_encoder(folder: Path) -> None:
-    edit(folder / "model_index.json", text_encoder=[None, None])
-
-
-def half_copied(folder: Path) -> None:
-    shutil.rmtree(folder / "vae")
-
-
-def wild_defaults(folder: Path) -> None:
-    edit(folder / "model_index.json", default_denoising_steps=1000)
-
-
-def wide_latents(folder: Path) -> None:
-    edit(folder / "vae" / "config.json", latent_channels=16)
+INDEX, CONFIG = "model_index.json", "unet/config.json"
+FLUX = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (plain_sd2, "4 input and 4 output channels, a plain Stable Diffusion model"),
-        (sd2_as_marigold, "4 input and 4 output channels, a plain Stable Diffusion model"),
-        (intrinsic, "12 input and 8 output channels, an intrinsic-image model"),
-        (sdxl, "This is a StableDiffusionXLPipeline checkpoint"),
-        (not_diffusers, "it has no model_index.json"),
+        (edited(CONFIG, in_channels=4), "4 input and 4 output channels, a plain Stable Diffusion model"),
+        (edited(CONFIG, in_channels=12, out_channels=8), "12 input and 8 output channels, an intrinsic-image model"),
+        (edited(INDEX, _class_name="StableDiffusionXLPipeline"), "This is a StableDiffusionXLPipeline checkpoint"),
+        (lambda folder: (folder / "model_index.json").unlink(), "it has no model_index.json"),
         (empty, "it is empty"),
         (other_weights, "4 input and 4 output channels"),
-        (flux_scheduler, "scheduler is FlowMatchEulerDiscreteScheduler; it must be DDIMScheduler or LCMScheduler"),
-        (epsilon, "predicts epsilon"),
-        (no_text_encoder, "text_encoder is missing"),
-        (half_copied, "vae/config.json is missing"),
-        (wild_defaults, "num_inference_steps must be less than or equal to 50"),
-        (wide_latents, "16 latent channels"),
+        (edited(INDEX, scheduler=FLUX), f"scheduler is {FLUX[1]}; it must be DDIMScheduler or LCMScheduler"),
+        (edited("scheduler/scheduler_config.json", prediction_type="epsilon"), "predicts epsilon"),
+        (edited(INDEX, text_encoder=[None, None]), "text_encoder is missing"),
+        (lambda folder: shutil.rmtree(folder / "vae"), "vae/config.json is missing"),
+        (edited(INDEX, default_denoising_steps=1000), "num_inference_steps must be less than or equal to 50"),
+        (edited("vae/config.json", latent_channels=16), "16 latent channels"),
     ],
 )
 def test_other_families_are_refused_in_one_sentence(folder: Path, spoil, words: str) -> None:
@@ -339,9 +290,9 @@ def plain_unet(folder: Path) -> None:
         (flip_a_bit, f"The weights {PRIOR} are damaged"),
         (cut_unlisted, f"The weights {PRIOR} are damaged"),
         (lambda folder: (folder / "prior" / "config.json").write_text("{"), "prior/config.json of the checkpoint is"),
-        (lambda folder: edit(folder / "prior" / "config.json", taps=[3]), "prior that its U-Net does not take"),
-        (lambda folder: edit(folder / "prior" / "config.json", taps=None), "prior that its U-Net does not take"),
-        (lambda folder: edit(folder / "unet" / "config.json", prior_channels=None), "prior that its U-Net does not"),
+        (edited("prior/config.json", taps=[3]), "prior that its U-Net does not take"),
+        (edited("prior/config.json", "taps"), "prior that its U-Net does not take"),
+        (edited(CONFIG, "prior_channels"), "prior that its U-Net does not"),
         (plain_unet, "The U-Net has no weights for the image prior"),
     ],
 )

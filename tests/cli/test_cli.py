@@ -15,7 +15,7 @@ from marigold_core.cli.console import Run
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import PRESETS
 from marigold_core.settings import default, help_text
-from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints
+from tests.helpers.command_line import ROOT, Predict, fingerprints, predicting
 
 # ------------------------------------------------------------------------------- options
 
@@ -76,8 +76,7 @@ def test_an_unknown_or_damaged_checkpoint_ends_with_its_own_status(folder: Path,
 
 def test_an_unknown_device_is_usage(folder: Path, out: Path, tiny_depth: Path, write) -> None:
     write(folder / "a.png")
-    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "abacus"]
-    assert cli.main([str(word) for word in words]) == cli.USAGE
+    assert cli.main(predicting(out, tiny_depth, folder, "--device", "abacus")) == cli.USAGE
 
 
 def test_formats_that_cannot_be_are_refused_before_the_first_photo(
@@ -110,13 +109,13 @@ def test_the_files_are_those_of_the_library(folder: Path, out: Path, tiny_depth:
 
 def test_without_formats_every_file_that_suits_is_written(folder: Path, out: Path, tiny_depth: Path, write) -> None:
     write(folder / "a.png")
-    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", *QUICK]
-    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    words = predicting(out, tiny_depth, folder)
+    assert cli.main(words) == cli.ALL_DONE
     names = {path.name for path in (out / "a").iterdir()}
     assert {"depth.npy", "depth_color.png", "normals.png", "mesh.glb", "points.ply", "relief.stl"} < names
     assert "uncertainty.png" not in names
     before = fingerprints(out)
-    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert cli.main(words) == cli.ALL_DONE
     assert fingerprints(out) == before
 
 

@@ -29,6 +29,7 @@ from marigold_core.cli.predictor import Work
 from marigold_core.errors import CheckpointError, SettingsError
 from tests.helpers.app_server import free_port
 from tests.helpers.command_line import Predict, fingerprints
+from tests.helpers.damage import failing
 
 PHOTOS = 8
 SLOW = ["--num-inference-steps", "25"]  # so that a photo takes a moment in which its actor can be killed
@@ -209,11 +210,8 @@ def test_a_photo_that_an_actor_finished_and_could_not_tell_is_done(
 def test_an_actor_without_its_checkpoint_ends_the_run(
     folder: Path, write, predict: Predict, one_actor: list[int], monkeypatch, capsys
 ) -> None:
-    def refuse(self: object, work: Work) -> None:
-        raise CheckpointError("It is not on this node.")
-
     write(folder / "a.png")
-    monkeypatch.setattr(cluster.Predictor, "__init__", refuse)
+    monkeypatch.setattr(cluster.Predictor, "__init__", failing(CheckpointError("It is not on this node.")))
     assert predict(folder, "--ray") == cli.CHECKPOINT
     assert capsys.readouterr().err == "It is not on this node.\n"
 

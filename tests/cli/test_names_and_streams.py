@@ -23,7 +23,7 @@ from marigold_core.comparison.sweep import COLUMNS, to_csv
 from marigold_core.errors import SettingsError
 from marigold_core.options import COMPLETION, call
 from marigold_core.storage import portable_name
-from tests.helpers.command_line import QUICK, ROOT, Predict, fresh
+from tests.helpers.command_line import ROOT, Predict, fresh, predicting
 
 TRACE = "Traceback"
 
@@ -157,7 +157,7 @@ def test_any_locale_prints_any_name(
     photo = write(folder / "a.png").read_bytes()
     (folder / "\U0001f3d4\u00e9.png").write_bytes(photo)
     Path(os.fsdecode(os.fsencode(folder) + b"/latin\xe9.png")).write_bytes(photo)
-    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy", *QUICK]
+    words = predicting(out, tiny_depth, folder, "--formats", "npy")
     ended = fresh("-m", "marigold_core", *words, **environment)
     assert (ended.returncode, TRACE in ended.stderr) == (cli.ALL_DONE, False), ended.stderr
     assert ended.stdout.endswith("3 done\n")
@@ -291,10 +291,10 @@ def test_a_full_disk_behind_the_output_costs_no_photo(
 ) -> None:
     for number in range(2):
         write(folder / f"{number}.png", seed=number)
-    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy", *QUICK]
+    words = predicting(out, tiny_depth, folder, "--formats", "npy")
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "marigold_core", *map(str, words)],
+            [sys.executable, "-m", "marigold_core", *words],
             stdout=full if stream == "stdout" else subprocess.PIPE,
             stderr=full if stream == "stderr" else subprocess.PIPE,
             cwd=ROOT,
@@ -327,11 +327,11 @@ def test_a_full_disk_behind_the_file_of_results_costs_no_photo(
 def test_a_reader_that_goes_away_costs_no_photo(both: bool, folder: Path, out: Path, tiny_depth: Path, write) -> None:
     for number in range(2):
         write(folder / f"{number}.png", seed=number)
-    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy", *QUICK]
+    words = predicting(out, tiny_depth, folder, "--formats", "npy")
     reads, writes = os.pipe()
     os.close(reads)
     ended = subprocess.run(
-        [sys.executable, "-m", "marigold_core", *map(str, words)],
+        [sys.executable, "-m", "marigold_core", *words],
         stdout=writes,
         stderr=writes if both else subprocess.PIPE,
         cwd=ROOT,
@@ -438,8 +438,7 @@ def test_no_file_carries_the_place_of_the_photo(folder: Path, out: Path, tiny_de
     exif[0x9C9B] = "Marker".encode("utf-16-le")
     exif[270] = "MarkerPlace"
     Image.fromarray(photo(48, 64, 0)).save(folder / "a.jpg", exif=exif, comment=b"MarkerPlace", xmp=b"<MarkerPlace/>")
-    words = ["predict", folder, "-o", out, "--model", tiny_depth, "--device", "cpu", "--ensemble-size", "3", *QUICK]
-    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert cli.main(predicting(out, tiny_depth, folder, "--ensemble-size", 3)) == cli.ALL_DONE
     for path in (out / "a").iterdir():
         content = path.read_bytes()
         assert not any(mark in content for mark in (b"Marker", b"Exif\0\0", b"M\0a\0r\0k\0")), path.name

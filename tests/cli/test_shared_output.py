@@ -13,29 +13,15 @@ import pytest
 from marigold_core import cli
 from marigold_core.storage import claim
 from tests.cli.test_photo_folders import check_whole
-from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints
+from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints, predicting
 
 PHOTOS = 12
 
 
 def start(folder: Path, out: Path, model: Path, *more: str) -> subprocess.Popen[str]:
-    words = [
-        "predict",
-        folder,
-        "-o",
-        out,
-        "--model",
-        model,
-        "--device",
-        "cpu",
-        "--formats",
-        "npy",
-        "--json",
-        *QUICK,
-        *more,
-    ]
+    words = predicting(out, model, folder, "--formats", "npy", "--json", *more)
     return subprocess.Popen(
-        [sys.executable, "-m", "marigold_core", *map(str, words)],
+        [sys.executable, "-m", "marigold_core", *words],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -8,6 +8,7 @@ import pytest
 
 from marigold_core.errors import ExportError
 from marigold_core.files import archive
+from tests.helpers.damage import DISK_FULL, failing
 
 
 @pytest.fixture
@@ -46,11 +47,7 @@ def test_too_much_is_refused_before_anything_is_written(files, out, monkeypatch)
 def test_a_file_that_cannot_be_read_leaves_the_earlier_archive(files, out, monkeypatch) -> None:
     archive.write(files, out / "everything.zip")
     before = (out / "everything.zip").read_bytes()
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shutil.copyfileobj", fail)
+    monkeypatch.setattr("shutil.copyfileobj", failing(DISK_FULL))
     with pytest.raises(ExportError, match="disk is full"):
         archive.write(files, out / "everything.zip")
     assert [file.name for file in out.iterdir()] == ["everything.zip"]

@@ -17,6 +17,7 @@ from marigold_core.files.replay import against, read, stream
 from marigold_core.files.writers import save
 from marigold_core.prediction import Progress
 from tests.helpers.command_line import QUICK, fingerprints, fresh
+from tests.helpers.damage import edit
 
 Replay = Callable[..., int]
 QUICKLY = Settings(num_inference_steps=1, processing_resolution=32)
@@ -42,10 +43,6 @@ def replay(tiny_depth: Path, folder: Path, tmp_path: Path) -> Replay:
         return cli.main([str(word) for word in ("replay", *given)])
 
     return replay
-
-
-def change(manifest: Path, **values: object) -> None:
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | values))
 
 
 # ------------------------------------------------------------------------------- the same bytes
@@ -201,7 +198,7 @@ def test_refusals_are_a_sentence(
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_said(values: dict[str, object], message: str, done: Path) -> None:
-    change(done / "manifest.json", **values)
+    edit(done / "manifest.json", **values)
     with pytest.raises(SettingsError, match=re.escape(message)):
         read(done)
     (done / "manifest.json").write_text("{")
@@ -211,9 +208,8 @@ def test_a_manifest_that_cannot_be_read_is_said(values: dict[str, object], messa
 
 def test_records_of_the_first_schema_are_replayed(done, replay, capsys) -> None:
     text = json.loads((done / "manifest.json").read_text())
-    old = {name: value for name, value in text.items() if name not in ("device", "dtype", "machine", "how", "hints")}
-    old |= {"colormap": old.pop("colours")["colormap"]}
-    (done / "manifest.json").write_text(json.dumps(old | {"schema_version": 1}))
+    absent = ("device", "dtype", "machine", "how", "hints", "colours")
+    edit(done / "manifest.json", *absent, schema_version=1, colormap=text["colours"]["colormap"])
     assert replay(done) == cli.ALL_DONE
     assert capsys.readouterr().out == "Same bytes: 11 files.\n"
 
@@ -224,7 +220,7 @@ def test_records_of_the_first_schema_are_replayed(done, replay, capsys) -> None:
 def test_other_bytes_are_named_with_what_is_different(done, replay, capsys) -> None:
     record = read(done)
     versions = record.versions | {"torch": "1.0", "gone": "2"}
-    change(
+    edit(
         done / "manifest.json",
         files=record.files | {"depth.npy": "0" * 64, "depth.xyz": "1" * 64},
         versions=versions,

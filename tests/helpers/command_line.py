@@ -7,9 +7,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from marigold_core.options import Presets
+
 ROOT = Path(__file__).parents[2]
 QUICK = ["--num-inference-steps", "1", "--processing-resolution", "32"]
 Predict = Callable[..., int]
+
+
+def predicting(out: Path, model: Path, *words: object) -> list[str]:
+    """``predict``, fast and on the processor, of the photos among the words; an option counts as last given."""
+    return [str(word) for word in ("predict", "-o", out, "--model", model, "--device", "cpu", *QUICK, *words)]
+
+
+def exit_status(command: Callable[..., int | None], *words: object, presets: Presets | None = None) -> int:
+    """Run a command of ``training`` in this process."""
+    from training.engine.command import run
+
+    with pytest.raises(SystemExit) as ended:
+        run(command, "command", [str(word) for word in words], presets)
+    return int(ended.value.code or 0)
 
 
 def fingerprints(folder: Path) -> dict[str, str]:

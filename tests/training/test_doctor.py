@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.helpers import set_writers as sets
+from tests.helpers.command_line import exit_status
 from tests.helpers.damage import DAMAGE, cut_off, empty
 from tests.helpers.set_writers import Picture, picture
 from training.doctor import examine, main
-from training.engine.command import run
 
 SIZE = (24, 36)
 STRAY = np.full(SIZE, 2.0, np.float32)
@@ -285,14 +285,12 @@ def test_the_command_ends_with_0_1_or_2(tmp_path: Path, capsys: pytest.CaptureFi
     write_pairs(sound, 4)
     cut_off(write_pairs(sick, 4)[1]["depth"])
     for words, status in (
-        ([str(sound)], 0),
-        ([str(sound), f"pairs:{sick}", "--workers", "2", "--json-out", str(report)], 1),
-        ([str(tmp_path / "none")], 2),
-        ([str(sound), "--workers", "0"], 2),
+        ([sound], 0),
+        ([sound, f"pairs:{sick}", "--workers", 2, "--json-out", report], 1),
+        ([tmp_path / "none"], 2),
+        ([sound, "--workers", 0], 2),
     ):
-        with pytest.raises(SystemExit) as end:
-            run(main, "doctor", words)
-        assert end.value.code == status
+        assert exit_status(main, *words) == status
         said = capsys.readouterr()
         assert "Traceback" not in said.err
         if status == 1:
@@ -312,12 +310,9 @@ def test_a_report_replaces_nothing_but_a_report_and_can_be_written(
     mine, older = tmp_path / "mine.json", tmp_path / "older.json"
     mine.write_text('[{"data": "mine"}]')
     for path, status in ((mine, 2), (older, 0), (older, 0)):
-        with pytest.raises(SystemExit) as end:
-            run(main, "doctor", [str(tmp_path / "sound"), "--json-out", str(path)])
-        assert end.value.code == status
+        assert exit_status(main, tmp_path / "sound", "--json-out", path) == status
     assert mine.read_text() == '[{"data": "mine"}]'
     capsys.readouterr()
-    with pytest.raises(SystemExit):
-        run(main, "doctor", [str(tmp_path / "sound"), "--json-out", str(mine / "report.json")])
+    exit_status(main, tmp_path / "sound", "--json-out", mine / "report.json")
     said = capsys.readouterr()
     assert not said.out and "report.json was not written: a file is where" in said.err  # before the work is done

@@ -11,13 +11,12 @@ from PIL import Image
 
 from marigold_core import Settings
 from marigold_core.checkpoints.registry import find
-from tests.helpers.command_line import fingerprints
+from tests.helpers.command_line import exit_status, fingerprints
 from tests.helpers.families import as_e2e_ft
 from tests.helpers.set_writers import Picture, write_kitti, write_measured
 from tests.training.scoring.test_scores import HEIGHT, WIDTH, sloping_floor
 from training.data.sets import open_set
 from training.data.sets.sample import spread
-from training.engine.command import run
 from training.evaluate import main, open_source
 from training.models.networks import new_checkpoint
 from training.scoring.metrics import METRICS
@@ -41,9 +40,7 @@ def score(tmp_path: Path) -> Score:
     """``score(checkpoint, data, options)`` runs the command -> its exit status; the report is report.json."""
 
     def score(*words: object) -> int:
-        with pytest.raises(SystemExit) as ended:
-            run(main, "evaluate", [*map(str, words), "--json-out", str(tmp_path / "report.json")])
-        return int(ended.value.code or 0)
+        return exit_status(main, *words, "--json-out", tmp_path / "report.json")
 
     return score
 

@@ -12,12 +12,13 @@ from torch.utils.data._utils import signal_handling
 from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.options import Presets
+from tests.helpers.command_line import exit_status
+from tests.helpers.damage import DISK_FULL, failing
 from training import latents
 from training.data import latent_cache
 from training.data.framing import frame
 from training.data.latent_cache import INDEX, autoencoder_sha256, prior_sha256, read_index, write_latents
 from training.data.sets import open_set
-from training.engine import command
 from training.latents import Encoding, count_variants, encode_set, framing_of, plan
 from training.recipe import RECIPES, Framing
 from training.start import prepare_start
@@ -273,10 +274,7 @@ def test_a_folder_without_latents_says_so(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file, array: np.ndarray) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(latent_cache.np, "save", full)
+    monkeypatch.setattr(latent_cache.np, "save", failing(DISK_FULL))
     with pytest.raises(MarigoldError, match="No space left on device"):
         write_latents(tmp_path / "shard_00000000_v0", {"image": np.zeros(1)}, ["a"])
     assert list(tmp_path.glob("shard_*")) == []
@@ -286,10 +284,7 @@ def test_a_full_disk_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def run(*words: object) -> int:
-    presets = Presets("recipe", RECIPES, "nano", "framing")
-    with pytest.raises(SystemExit) as ended:
-        command.run(latents.main, "latents", [str(word) for word in words], presets)
-    return int(ended.value.code or 0)
+    return exit_status(latents.main, *words, presets=Presets("recipe", RECIPES, "nano", "framing"))
 
 
 def test_several_sets_go_to_folders_of_their_own(tiny_depth: Path, pairs: Path, tmp_path: Path, out: Path) -> None:

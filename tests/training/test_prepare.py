@@ -16,21 +16,17 @@ from PIL import Image
 
 from marigold_core.errors import MarigoldError
 from tests.helpers import set_writers as sets
-from tests.helpers.command_line import ROOT, fingerprints
+from tests.helpers.command_line import ROOT, exit_status, fingerprints
 from tests.helpers.damage import DAMAGE
 from tests.helpers.set_writers import Frame, frame, picture
 from training.data.sets import open_set
 from training.data.sets.hypersim import COLUMNS, plane_depth, tone_map
-from training.engine.command import run
 from training.prepare import Preparation, main, unpack_archives
 
 
 def prepare(*words: object) -> int:
     """Run the command in this process -> its exit status."""
-    with pytest.raises(SystemExit) as end:
-        run(main, "prepare", [*map(str, words), "--workers", "1"])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_status(main, *words, "--workers", 1)
 
 
 FRAMES = [

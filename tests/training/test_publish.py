@@ -16,7 +16,8 @@ from marigold_core import load
 from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from marigold_core.storage import ASSETS
-from tests.helpers.command_line import fingerprints
+from tests.helpers.command_line import exit_status, fingerprints
+from tests.helpers.damage import DISK_FULL, failing
 from tests.helpers.displacement import with_displacement
 from tests.helpers.fake_hub import FakeHub, fake_hub
 from tests.helpers.families import as_lotus
@@ -53,9 +54,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def command(*words: object) -> int:
-    with pytest.raises(SystemExit) as end:
-        module.command.run(module.main, "publish", [*map(str, words)])
-    return int(end.value.code or 0)
+    return exit_status(module.main, *words)
 
 
 def test_a_published_checkpoint_is_half_precision_and_predicts_the_same(tiny_depth: Path, tmp_path: Path) -> None:
@@ -241,10 +240,7 @@ def test_what_fails_leaves_the_older_one(tiny_depth: Path, tmp_path: Path, monke
     with pytest.raises(SettingsError, match="processing_resolution must be"):
         publish(tiny_depth, out, resolution_px=4)
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("training.publish.AutoencoderKL.save_pretrained", full)
+    monkeypatch.setattr("training.publish.AutoencoderKL.save_pretrained", failing(DISK_FULL))
     with pytest.raises(ExportError, match="out cannot be written: No space left on device"):
         publish(tiny_depth, out)
     assert fingerprints(tmp_path) == before

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from marigold_core.errors import MarigoldError
+from tests.helpers.damage import failing
 from training import render
 from training.data.sets import rendered
 from training.data.sets.rendered import RenderedScenes, View
@@ -155,10 +156,7 @@ def test_a_box_throws_a_shadow(draw):
 
 
 def test_no_driver_is_one_sentence(monkeypatch):
-    def refuse(**_):
-        raise Exception("cannot open libEGL")
-
-    monkeypatch.setattr(moderngl, "create_context", refuse)
+    monkeypatch.setattr(moderngl, "create_context", failing(Exception("cannot open libEGL")))
     with pytest.raises(MarigoldError, match="libegl1"):
         rasterizer.Rasterizer()
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from marigold_core.errors import ExportError
+from tests.helpers.damage import failing
 from tests.helpers.set_writers import picture, write_measured
 from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights
 from tests.training.conftest import TaskFor
@@ -143,10 +144,8 @@ def test_the_best_checkpoint_is_kept(task: Task, monkeypatch: pytest.MonkeyPatch
 def test_a_full_disk_costs_pictures_but_not_the_run(
     task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise ExportError("The disk is full (or a size limit is reached): curves.png was not written.")
-
-    monkeypatch.setattr(validation, "draw_curves", refuse)
+    full = ExportError("The disk is full (or a size limit is reached): curves.png was not written.")
+    monkeypatch.setattr(validation, "draw_curves", failing(full))
     assert checkpoints.step_of(train(task, WATCHED.changed(steps=4, figure_steps=2))) == 4
     said = capsys.readouterr().err
     assert said.count("Not drawn at step ") == 2

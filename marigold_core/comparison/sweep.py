@@ -223,16 +223,16 @@ class Tile:
     """One cell, or a depth map from elsewhere beside the cells, reduced."""
 
     checkpoint: str
-    seed: int | None  # None, as steps, members and seconds, of a map from elsewhere
-    steps: int | None
-    members: int | None
-    seconds: float | None  # its members alone, without encoding
     modality: str
     kind: Kind
     space: Space
     values: np.ndarray  # [h, w] or [h, w, C] float32, longest edge at most COMPARED_PX
-    uncertainty: float | None  # mean over the photo; None where it has none
-    uncertainty_measure: UncertaintyMeasure | None  # what that is the mean of
+    seed: int | None = None  # None, as steps, members and seconds, of a map from elsewhere
+    steps: int | None = None
+    members: int | None = None
+    seconds: float | None = None  # its members alone, without encoding
+    uncertainty: float | None = None  # mean over the photo; None where it has none
+    uncertainty_measure: UncertaintyMeasure | None = None  # what that is the mean of
     layers: tuple[Layer, ...] = ()  # of intrinsics
     missing: np.ndarray | None = None  # [h, w] bool: where a map from elsewhere has no value
 
@@ -265,15 +265,9 @@ def reduce(cell: Cell) -> Tile:
     """Keep of a cell what its row and its picture need."""
     made, used = cell.prediction, cell.settings
     return Tile(
-        made.checkpoint,
-        used.seed,
-        used.num_inference_steps,
-        used.ensemble_size,
-        cell.seconds,
-        made.modality,
-        made.kind,
-        made.space,
+        *(made.checkpoint, made.modality, made.kind, made.space),
         shrink(made.values, COMPARED_PX, kind=made.kind),
+        *(used.seed, used.num_inference_steps, used.ensemble_size, cell.seconds),
         None if made.uncertainty is None else float(made.uncertainty.mean()),
         None if made.uncertainty is None else made.uncertainty_measure,
         made.layers,
@@ -302,20 +296,9 @@ def reduce_given(given: Prediction, cell: "Prediction | Checkpoint | Claim") -> 
         raise SettingsError(
             f"The depth map cannot be compared: it is {_quantity(given)}, but the checkpoint gives {_quantity(cell)}."
         )
-    return Tile(
-        given.checkpoint,
-        None,
-        None,
-        None,
-        None,
-        cell.modality,
-        cell.kind,
-        cell.space,
-        shrink(values.astype(np.float32), COMPARED_PX),
-        None,
-        None,
-        missing=None if missing is None else shrink(missing.astype(np.float32), COMPARED_PX) > 0,
-    )
+    small = shrink(values.astype(np.float32), COMPARED_PX)
+    unknown = None if missing is None else shrink(missing.astype(np.float32), COMPARED_PX) > 0
+    return Tile(given.checkpoint, cell.modality, cell.kind, cell.space, small, missing=unknown)
 
 
 def against_reference(tiles: Sequence[Tile], reference: Tile | None = None) -> list[Row]:

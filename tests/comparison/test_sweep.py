@@ -31,6 +31,7 @@ from marigold_core.comparison.sweep import (
 from marigold_core.images.colormaps import depth_to_rgb
 from marigold_core.prediction import Kind, Space
 from tests.helpers.command_line import fingerprints
+from tests.helpers.damage import failing
 from tests.helpers.predictions import prediction_of
 
 QUICK = ["--steps", "1,2", "--sizes", "1,3", "--processing-resolution", "32", "--device", "cpu"]
@@ -39,7 +40,7 @@ Compare = Callable[..., int]
 
 def tile(values: np.ndarray, steps: int = 1, members: int = 1, *, kind: Kind = "affine", name: str = "tiny") -> Tile:
     spread = (0.01, "spread") if members > 2 else (None, None)
-    return Tile(name, 0, steps, members, 0.5 * members, "depth", kind, "depth", values.astype(np.float32), *spread)
+    return Tile(name, "depth", kind, "depth", values.astype(np.float32), 0, steps, members, 0.5 * members, *spread)
 
 
 @pytest.fixture
@@ -354,10 +355,7 @@ def test_a_link_that_leads_out_of_the_output_is_not_followed(folder, out, tmp_pa
 
 
 def test_stopping_says_so_and_writes_nothing(folder, out, write, compare, capsys, monkeypatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("marigold_core.comparison.sweep.against_reference", interrupted)
+    monkeypatch.setattr("marigold_core.comparison.sweep.against_reference", failing(KeyboardInterrupt()))
     assert compare(write(folder / "a.png"), "--quiet") == cli.INTERRUPTED
     assert capsys.readouterr().err == "Stopped.\n"
     assert fingerprints(out) == {}

@@ -13,6 +13,6 @@ def sweep_of(cells: int, name: str = "tiny", **asked: object) -> Sweep:
     for checkpoint, seed, steps, members in sweep.places()[:cells]:
         values = np.random.default_rng(steps * 100 + members).random((30, 40), np.float32)
         spread = (0.1, "spread") if members > 2 else (None, None)
-        found = Tile(checkpoint, seed, steps, members, 0.5, "depth", "affine", "depth", values, *spread)
+        found = Tile(checkpoint, "depth", "affine", "depth", values, seed, steps, members, 0.5, *spread)
         sweep.tiles.append(found)
     return sweep

@@ -18,7 +18,6 @@ from PIL import Image
 INDEX = "metadata_images_split_scene_v1.csv"
 INDEX_COLUMNS = "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name"
 HYPERSIM_SIZE = (768, 1024)
-HYPERSIM_FOCAL_PX = 886.81
 KITTI_SIZE = (375, 1242)
 VKITTI_FARTHEST = 65535  # centimetres, where there is sky
 

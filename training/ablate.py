@@ -3,9 +3,10 @@
 A cell of a training ablation is a variant trained with one seed: a run of ``training.train`` in a folder of its own.
 The scores of every picture are kept, so the same command resumes cell by cell where it was stopped. Seeds of training
 and seeds of inference are two things: what is said of a variant rests on the spread between its training seeds, or,
-where nothing is trained, between seeds of inference. Published figures are AbsRel, or AbsRel / delta1, in percent.
-Those of the paper's ablations are on the NYUv2 training split and 800 pictures of KITTI's, so only differences between
-rows can be compared with ours.
+where nothing is trained, between seeds of inference. Trained variants are scored without the start's draft, which no
+variant changes and which would hide a part of what they differ by. Published figures are AbsRel, or AbsRel / delta1, in
+percent. Those of the paper's ablations are on the NYUv2 training split and 800 pictures of KITTI's, so only differences
+between rows can be compared with ours.
 """
 
 import copy
@@ -32,7 +33,8 @@ from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.storage import write_json
 from training import label as label_command
 from training.data.sets import open_set
-from training.data.sets.sample import DepthSet, labels, spread
+from training.data.sets.sample import DepthSet, Sample, labels, spread
+from training.data.targets import name_of
 from training.engine.checkpoints import step_of
 from training.engine.command import check_json_out, run
 from training.engine.memory import step_operations
@@ -40,8 +42,9 @@ from training.engine.progress import follow
 from training.models.networks import Spacing
 from training.recipe import PRESETS, Recipe
 from training.scoring.plots import Curve, draw_table
-from training.scoring.protocols import choose_protocol
-from training.scoring.scores import Row, averages, compare
+from training.scoring.protocols import Protocol, choose_protocol
+from training.scoring.scores import Row
+from training.scoring.targets import DEPTH, Metric, metric_of, photo_of
 from training.start import find_start
 from training.train import Task, train
 
@@ -212,7 +215,7 @@ ABLATIONS: dict[Name, Ablation] = {
 }
 
 
-KEPT = ("pixels", "abs_rel", "delta1")  # of the metrics of a picture
+SPREAD = "spread"  # key of rows: mean of the members' spread
 FIGURES = (".png", ".pdf")
 CELL, LABELS = "cell.json", "labels"  # in the folder of a cell
 
@@ -232,20 +235,20 @@ class SweepOptions:
 class Score:
     """One number of steps and members: means over pictures, then statistics over seeds."""
 
-    abs_rel: float  # mean over seeds
-    delta1: float  # mean over seeds
-    std: float  # of AbsRel over seeds
-    range: float  # highest minus lowest AbsRel over seeds
-    seeds: tuple[tuple[float, float], ...]  # AbsRel and delta1 of each training seed, or seed of inference
-    inference_range: float | None  # of a trained variant: the same of AbsRel over seeds of inference, mean over runs
+    means: dict[str, float]  # over seeds, of the metric's two columns by name: AbsRel and delta1 of depth
+    std: float  # of the first over seeds
+    range: float  # highest minus lowest of the first over seeds
+    seeds: tuple[tuple[float, float], ...]  # both figures of each training seed, or seed of inference
+    inference_range: float | None  # of a trained variant: the same range over seeds of inference, mean over runs
     spread: float | None  # mean uncertainty, in units of the depth range; None below three members
 
-    def beside(self, first: "Score") -> str:
+    def beside(self, first: "Score", higher_is_better: bool = False) -> str:
         """Compare with the first row: a difference within the spread of the seeds is undecided."""
         own, others = ([seed[0] for seed in score.seeds] for score in (self, first))
         if self is first or len(own) < 2:
             return "-"
-        return "better" if max(own) < min(others) else "worse" if min(own) > max(others) else "undecided"
+        lower, higher = max(own) < min(others), min(own) > max(others)
+        return "undecided" if not (lower or higher) else "better" if higher == higher_is_better else "worse"
 
 
 def place_timesteps(pipeline: MarigoldPipeline, spacing: Spacing | None) -> MarigoldPipeline:
@@ -280,17 +283,25 @@ def score_grid(
     if path.exists() and _kept(path).get("made_with") != made_with:
         path = path.with_stem(f"{path.stem}_{hashlib.sha256(text.encode()).hexdigest()[:8]}")
     rows: dict[str, dict[str, Row]] = _kept(path).get("rows", {})
-    pipeline = place_timesteps(pipeline, options.spacing)
+    pipeline, metric = place_timesteps(pipeline, options.spacing), metric_of(pipeline.modality)
+    protocol = choose_protocol(a_set.kind)
     for number in follow(numbers, len(numbers), path.parent.name):
         if a_set.name(number) not in rows:
-            rows[a_set.name(number)] = _score_picture(pipeline, a_set, number, options)
+            rows[a_set.name(number)] = _score_picture(pipeline, metric, a_set[number], protocol, options)
             write_json(path, {"made_with": made_with, "rows": rows})
     used = [rows[a_set.name(number)] for number in numbers]
     return {
-        (steps, members): [averages([row[_name(steps, members, seed)] for row in used]) for seed in options.seeds]
+        (steps, members): [
+            _mean(metric, protocol, [row[_name(steps, members, seed)] for row in used]) for seed in options.seeds
+        ]
         for steps in options.steps
         for members in options.members
     }
+
+
+def _mean(metric: Metric, protocol: Protocol, rows: Sequence[Row]) -> Row:
+    spreads = [row[SPREAD] for row in rows if SPREAD in row]
+    return metric.mean(rows, protocol.averaging) | ({SPREAD: float(np.mean(spreads))} if spreads else {})
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -302,23 +313,23 @@ def _kept(path: Path) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _score_picture(pipeline: MarigoldPipeline, a_set: DepthSet, number: int, options: SweepOptions) -> dict[str, Row]:
+def _score_picture(
+    pipeline: MarigoldPipeline, metric: Metric, sample: Sample, protocol: Protocol, options: SweepOptions
+) -> dict[str, Row]:
     """Predict one picture in every combination -> its metrics and spread by the combination's name."""
-    sample, protocol = a_set[number], choose_protocol(a_set.kind)
     rows = {}
     for cell in pipeline.grid(
-        sample.rgb,
+        photo_of(sample),
         steps=options.steps,
         sizes=options.members,
         seeds=options.seeds,
         processing_resolution=options.processing_resolution,
     ):
         alone = replace(cell.prediction, uncertainty=None)  # rank correlations would cost more than the prediction
-        found = compare(alone, sample.depth_m, protocol).row
-        row = {name: found[name] for name in KEPT if not math.isnan(found.get(name, math.nan))}
+        row = {name: value for name, value in metric.row(alone, sample, protocol).items() if not math.isnan(value)}
         spread = mean_spread(cell.prediction)
         if spread is not None:
-            row["spread"] = spread
+            row[SPREAD] = spread
         used = cell.settings
         rows[_name(used.num_inference_steps, used.ensemble_size, used.seed)] = row
     return rows
@@ -329,17 +340,18 @@ def _name(steps: int | None, members: int, seed: int) -> str:
     return f"{steps} steps, {members} members, seed {seed}"
 
 
-def _sum_up(runs: Sequence[Sequence[Row]], trained: bool) -> Score:
+def _sum_up(metric: Metric, runs: Sequence[Sequence[Row]], trained: bool) -> Score:
     """Sum up the means of every seed of inference, of every run -> a score; ``trained`` runs count as one each."""
     every = [row for rows in runs for row in rows]
-    pairs = np.array([[[row["abs_rel"], row["delta1"]] for row in rows] for rows in runs])  # [runs, seeds, 2]
+    names = [column.name for column in metric.columns]
+    pairs = np.array([[[row[name] for name in names] for row in rows] for rows in runs])  # [runs, seeds, 2]
     seeds = pairs.mean(axis=1) if trained else pairs[0]
-    spreads = [row["spread"] for row in every if "spread" in row]
+    spreads = [row[SPREAD] for row in every if SPREAD in row]
     return Score(
-        *map(float, seeds.mean(axis=0)),
+        dict(zip(names, seeds.mean(axis=0).tolist(), strict=True)),
         std=float(seeds[:, 0].std()),
         range=float(np.ptp(seeds[:, 0])),
-        seeds=tuple((float(abs_rel), float(delta1)) for abs_rel, delta1 in seeds),
+        seeds=tuple((float(first), float(second)) for first, second in seeds),
         inference_range=float(np.ptp(pairs[..., 0], axis=1).mean()) if trained else None,
         spread=float(np.mean(spreads)) if spreads else None,
     )
@@ -385,6 +397,7 @@ def main(
     runs = train_seeds if ablation.trains else 1
     _say_budget(ablation, task, recipe, sets, runs, seeds)
     lines: list[Line] = []
+    metric = DEPTH
     for variant in ablation.variants:
         folder = task.out / _slug(variant.label)
         options = SweepOptions(
@@ -394,59 +407,77 @@ def main(
         for number in range(runs):
             place = folder / f"seed_{number}" if ablation.trains else folder
             source = _train(variant, task, recipe, number) if ablation.trains else find_start(task.start_from)
-            grids.append(_score(source, sets, task, options, place))
+            pipeline = load(source, device=task.device, dtype="float32")  # scores must not depend on the machine
+            metric = metric_of(pipeline.modality)
+            if name_of(pipeline.modality) != "depth":
+                ablation = replace(ablation, columns=(), published=())
+            if ablation.trains:
+                pipeline.draft = None
+            grids.append(_score(pipeline, sets, task, options, place))
             if ablation.trains:
                 seconds.append(_seconds(variant, task, number))
                 print(f"Cell {variant.label}, seed {number}: {seconds[-1]:.0f} s of a processor", flush=True)
         mean = float(np.mean(seconds)) if seconds else None
         for key in product(ablation.steps, ablation.members):
-            scores = {label: _sum_up([grid[label][key] for grid in grids], ablation.trains) for label in grids[0]}
+            scores = {
+                label: _sum_up(metric, [grid[label][key] for grid in grids], ablation.trains) for label in grids[0]
+            }
             lines.append(Line(variant.label, key[0], key[1], scores, ablation.figures(variant.label, *key), mean))
-    table = markdown(ablation, lines, runs, seeds)
+    table = markdown(ablation, metric, lines, runs, seeds)
     print(table)
     storage.write_bytes(task.out / f"{name}.md", table.encode())
     rows = [asdict(line) for line in lines]
     write_json(task.out / f"{name}.json", {"title": ablation.title, "source": ablation.source, "rows": rows})
     for ending in FIGURES:
-        draw_table(ablation.title, panels(ablation, lines), task.out / f"{name}{ending}")
+        measures = [f"{column.title}, {column.unit}" for column in metric.columns]
+        draw_table(ablation.title, measures, panels(ablation, metric, lines), task.out / f"{name}{ending}")
 
 
-def markdown(ablation: Ablation, lines: Sequence[Line], runs: int, seeds: int) -> str:
-    """Format the table as Markdown: our figures beside the published ones, all in percent."""
-    sets = list(lines[0].scores)
+def markdown(ablation: Ablation, metric: Metric, lines: Sequence[Line], runs: int, seeds: int) -> str:
+    """Format the table as Markdown: our figures beside the published ones, which are in percent."""
+    sets, (first, second) = list(lines[0].scores), metric.columns
     spreads = any(score.spread is not None for line in lines for score in line.scores.values())
     of = f"{runs} training seeds" if ablation.trains else f"{seeds} seeds"
     head = ["", "steps", "members"]
     for label in sets:
-        head += [f"{label}: AbsRel / delta1", f"std / max-min of {of}", "beside the first"] + ["spread"] * spreads
+        head += [f"{label}: {first.title} / {second.title}", f"std / max-min of {of}", "beside the first"]
+        head += ["spread"] * spreads
     head += [f"published: {column}" for column in ablation.columns] + ["s to train a cell"] * ablation.trains
     table = [head, ["---"] * len(head)]
     for line in lines:
         cells = [line.label, str(line.steps), str(line.members)]
         for label in sets:
             score = line.scores[label]
-            cells.append(f"{100 * score.abs_rel:.2f} / {100 * score.delta1:.1f}")
-            cells.append(f"{100 * score.std:.3f} / {100 * score.range:.3f}" if len(score.seeds) > 1 else "-")
-            cells.append(score.beside(lines[0].scores[label]))
+            shown = score.means[first.name] * first.factor, score.means[second.name] * second.factor
+            cells.append(f"{shown[0]:.2f} / {shown[1]:.1f}")
+            spans = score.std * first.factor, score.range * first.factor
+            cells.append(f"{spans[0]:.3f} / {spans[1]:.3f}" if len(score.seeds) > 1 else "-")
+            cells.append(score.beside(lines[0].scores[label], metric.higher_is_better))
             cells += ["-" if score.spread is None else f"{100 * score.spread:.2f}"] * spreads
         table.append([*cells, *line.published, *([] if line.seconds is None else [f"{line.seconds:.0f}"])])
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+    units = f"{first.title} in {first.unit}, {second.title} in {second.unit}"
+    source = f" Published: {ablation.source}." if ablation.columns else ""
     return (
-        f"# {ablation.title}\n\n{rows}\n\nAll figures in percent; undecided: within the spread of the {of}, which "
-        f"overlaps with that of the first row. Published: {ablation.source}.\n"
+        f"# {ablation.title}\n\n{rows}\n\n{units}; undecided: within the spread of the {of}, which overlaps with that "
+        f"of the first row.{source}\n"
     )
 
 
-def panels(ablation: Ablation, lines: Sequence[Line]) -> dict[str, list[Curve]]:
+def panels(ablation: Ablation, metric: Metric, lines: Sequence[Line]) -> dict[str, list[Curve]]:
     """Arrange a table for its figure: a panel for each data set of ours and each published one, curves by label."""
     varied = "steps" if len(ablation.steps) > 1 else "members" if len(ablation.members) > 1 else None
+    first, second = metric.columns
     found: dict[str, list[Curve]] = {}
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(line.label if varied else "", []).append(line)
     places = {label: [getattr(line, varied or "label") for line in group] for label, group in groups.items()}
     for name in lines[0].scores:
-        values = {label: [[*line.scores[name].seeds] for line in group] for label, group in groups.items()}
+        values = {
+            label: [[(a * first.factor, b * second.factor) for a, b in line.scores[name].seeds] for line in group]
+            for label, group in groups.items()
+        }
         found[name] = [Curve(label, varied, places[label], values[label]) for label in groups]
     for number, column in enumerate(ablation.columns[: len(BOTH)]):
         values = {label: [[_percent(line.published[number])] for line in group] for label, group in groups.items()}
@@ -455,10 +486,10 @@ def panels(ablation: Ablation, lines: Sequence[Line]) -> dict[str, list[Curve]]:
 
 
 def _percent(figures: str) -> tuple[float, float]:
-    """Read published figures, "about 35 / 46" or "-" -> AbsRel and delta1 as shares, NaN where there is none."""
+    """Read published figures, "about 35 / 46" or "-" -> AbsRel and delta1 in percent, NaN where there is none."""
     one, _, other = figures.partition("/")
     numbers = [re.search(r"[\d.]+", part) for part in (one, other)]
-    abs_rel, delta1 = (float(number[0]) / 100 if number else math.nan for number in numbers)
+    abs_rel, delta1 = (float(number[0]) if number else math.nan for number in numbers)
     return abs_rel, delta1
 
 
@@ -551,10 +582,9 @@ def _seconds(variant: Variant, task: Task, number: int) -> float:
 
 
 def _score(
-    source: Path, sets: Sequence[DepthSet], task: Task, options: SweepOptions, folder: Path
+    pipeline: MarigoldPipeline, sets: Sequence[DepthSet], task: Task, options: SweepOptions, folder: Path
 ) -> dict[str, dict[tuple[int, int], list[Row]]]:
     """Score a checkpoint on every set -> by set, steps and members the means of every seed of inference."""
-    pipeline = load(source, device=task.device, dtype="float32")  # scores must not depend on the machine
     return {
         label: score_grid(
             pipeline,

@@ -103,7 +103,8 @@ def prepare_start(
             (_finish_marigold if is_marigold else finish_stable_diffusion)(folder, aside)
         if network == "random":
             reset_unet(aside / "unet", seed)
-            shutil.rmtree(aside / ERROR, ignore_errors=True)
+            for part in (DRAFT, ERROR):
+                shutil.rmtree(aside / part, ignore_errors=True)
         if noise_schedule != "start":
             _replace_schedule(aside, SPACINGS[noise_schedule])
         if target != "start":

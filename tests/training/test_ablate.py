@@ -9,6 +9,7 @@ from PIL import Image
 from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from tests.helpers.draft import with_draft
 from tests.helpers.set_writers import picture, write_measured, write_pairs
 from tests.helpers.training_runs import unwatched
 from training import ablate as ablate_module
@@ -19,6 +20,7 @@ from training.data.sets import open_set
 from training.engine import loop
 from training.recipe import RECIPES, Recipe
 from training.scoring.plots import Curve, draw_table
+from training.scoring.targets import DEPTH
 from training.train import Task
 
 SMOKE = RECIPES["smoke"].changed(steps=2, figure_steps=100, validate_steps=100)
@@ -88,7 +90,7 @@ def test_steps_are_compared_with_leading_and_trailing_timesteps(
     head, *lines = cells(out / "steps.md")
     assert {len(line) for line in lines} == {len(head)}
     assert "spread" not in head
-    values = [row["scores"]["measured val"]["abs_rel"] for row in rows]
+    values = [row["scores"]["measured val"]["means"]["abs_rel"] for row in rows]
     assert len(set(values)) == 4  # where timesteps lie matters
     monkeypatch.setattr(MarigoldPipeline, "grid", no_more)
     ablate("steps", asked, SMOKE, seeds=2, num_inference_steps=(1, 2))
@@ -128,7 +130,7 @@ def test_seeds_give_mean_deviation_and_range(task: Task, out: Path) -> None:
     by_seed = [
         np.mean([rows[f"1 steps, 1 members, seed {seed}"]["abs_rel"] for rows in kept.values()]) for seed in range(3)
     ]
-    assert one["abs_rel"] == pytest.approx(np.mean(by_seed))
+    assert one["means"]["abs_rel"] == pytest.approx(np.mean(by_seed))
     assert one["std"] == pytest.approx(np.std(by_seed))
     assert one["range"] == pytest.approx(max(by_seed) - min(by_seed))
     assert one["range"] > 0
@@ -140,7 +142,7 @@ def test_seeds_give_mean_deviation_and_range(task: Task, out: Path) -> None:
     assert [line[:3] for line in lines] == [["checkpoint", "1", "1"], ["checkpoint", "1", "3"]]
     assert [line[6] for line in lines] == ["-", f"{100 * three['spread']:.2f}"]
     assert one["inference_range"] is None and lines[0][5] == "-"
-    assert lines[0][3] == f"{100 * one['abs_rel']:.2f} / {100 * one['delta1']:.1f}"
+    assert lines[0][3] == f"{100 * one['means']['abs_rel']:.2f} / {100 * one['means']['delta1']:.1f}"
 
 
 def test_one_leading_step_lies_where_there_is_hardly_any_noise(tiny_depth: Path, tiny_depth_leading: Path) -> None:
@@ -175,12 +177,24 @@ def test_every_noise_is_a_run_of_its_own_and_none_is_made_twice(
         (0.9, True, 1),
     ]
     assert all((folder / "step_00000002").is_dir() for folder in cells_of)
-    assert len({row["scores"]["measured val"]["abs_rel"] for row in rows}) == 3
+    assert len({row["scores"]["measured val"]["means"]["abs_rel"] for row in rows}) == 3
     monkeypatch.setattr(loop, "_step", no_more)
     monkeypatch.setattr(MarigoldPipeline, "grid", no_more)
     ablate("noise", asked, SMOKE, train_seeds=2, num_inference_steps=(1,))
     assert read(out / "noise.json") == rows
     assert all(len(row["scores"]["measured val"]["seeds"]) == 2 and row["seconds"] > 0 for row in rows)
+
+
+def test_what_is_trained_is_scored_without_a_draft(task: Task, out: Path, tiny_guided: Path, tmp_path: Path) -> None:
+    starts = {"plain": tiny_guided, "drafted": with_draft(tiny_guided, tmp_path / "drafted", grey=0.5)}
+    found: dict[tuple[Name, str], float] = {}
+    for label, start in starts.items():
+        asked = given(task, out=out / label, start_from=str(start))
+        for name in ("noise", "ensemble"):
+            ablate(name, asked, SMOKE, train_seeds=1, num_inference_steps=(1,), ensemble_sizes=(1,))
+            found[name, label] = read(out / label / f"{name}.json")[0]["scores"]["measured val"]["means"]["abs_rel"]
+    assert found["noise", "plain"] == found["noise", "drafted"]
+    assert found["ensemble", "plain"] != found["ensemble", "drafted"]  # nothing is trained there
 
 
 def test_a_run_that_was_stopped_is_not_scored_but_goes_on(task: Task, out: Path) -> None:
@@ -225,7 +239,7 @@ def test_what_another_domain_adds_is_compared_at_equal_compute(task: Task, out: 
 
 
 def score(*abs_rel: float) -> Score:
-    return Score(0, 0, 0, 0, tuple((value, 0.5) for value in abs_rel), None, None)
+    return Score({}, 0, 0, tuple((value, 0.5) for value in abs_rel), None, None)
 
 
 @pytest.mark.parametrize(
@@ -235,14 +249,17 @@ def score(*abs_rel: float) -> Score:
 def test_a_row_whose_seeds_overlap_with_those_of_the_first_is_undecided(own: tuple[float, ...], word: str) -> None:
     first = score(0.4, 0.5)
     assert score(*own).beside(first) == word and first.beside(first) == "-"
+    turned = {"better": "worse", "worse": "better"}.get(word, word)  # where more is better, as of mIoU
+    assert score(*own).beside(first, higher_is_better=True) == turned
 
 
 def test_seeds_of_training_and_of_inference_are_kept_apart() -> None:
     runs = [[{"abs_rel": 0.1, "delta1": 0.8}, {"abs_rel": 0.3, "delta1": 0.6}], [{"abs_rel": 0.4, "delta1": 0.5}] * 2]
-    found = ablate_module._sum_up(runs, trained=True)
+    found = ablate_module._sum_up(DEPTH, runs, trained=True)
     assert np.allclose(found.seeds, [(0.2, 0.7), (0.4, 0.5)]) and found.inference_range == pytest.approx(0.1)
-    assert (found.abs_rel, found.std, found.range) == pytest.approx((0.3, 0.1, 0.2))
-    alone = ablate_module._sum_up(runs[:1], trained=False)
+    assert found.means == pytest.approx({"abs_rel": 0.3, "delta1": 0.6})
+    assert (found.std, found.range) == pytest.approx((0.1, 0.2))
+    alone = ablate_module._sum_up(DEPTH, runs[:1], trained=False)
     assert alone.seeds == ((0.1, 0.8), (0.3, 0.6)) and alone.inference_range is None
 
 
@@ -250,7 +267,7 @@ def test_the_figure_has_ours_and_the_published_curve_and_leaves_what_is_unpublis
     task: Task, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[dict[str, list[Curve]]] = []
-    monkeypatch.setattr(ablate_module, "draw_table", lambda *words: (drawn.append(words[1]), draw_table(*words)))
+    monkeypatch.setattr(ablate_module, "draw_table", lambda *words: (drawn.append(words[2]), draw_table(*words)))
     ablate("steps", given(task, out=out, data=()), SMOKE, seeds=2, num_inference_steps=(1, 2))
     ours, published, _ = drawn[0].values()
     assert [*drawn[0]] == ["measured val", "published: NYUv2", "published: KITTI"]
@@ -258,7 +275,7 @@ def test_the_figure_has_ours_and_the_published_curve_and_leaves_what_is_unpublis
         ("trailing", "steps", [1, 2]),
         ("leading", "steps", [1, 2]),
     ]
-    assert published[1].seeds[0] == [(0.35, 0.46)] and np.isnan(published[1].seeds[1]).all()
+    assert published[1].seeds[0] == [(35, 46)] and np.isnan(published[1].seeds[1]).all()
     assert [len(seeds) for seeds in ours[0].seeds] == [2, 2]
     with Image.open(out / "steps.png") as figure:
         assert figure.width > 300 and (out / "steps.pdf").read_bytes().startswith(b"%PDF")

@@ -289,6 +289,11 @@ def test_a_random_network_keeps_all_that_is_beside_it(tiny_guided: Path, tmp_pat
         prepare_start(tiny_guided, made[0])
 
 
+def test_a_random_network_has_no_draft_beside_it(tiny_guided: Path, tmp_path: Path) -> None:
+    drafted = with_draft(tiny_guided, tmp_path / "drafted")
+    assert load(prepare_start(drafted, tmp_path / "start", network="random"), device="cpu").draft is None
+
+
 def test_an_lcm_checkpoint_stays_one_or_becomes_ddim(tiny_depth_lcm: Path, tmp_path: Path) -> None:
     kept = load(prepare_start(tiny_depth_lcm, tmp_path / "kept"), device="cpu")
     assert isinstance(kept.scheduler, LCMScheduler) and kept.checkpoint.default_steps == 1

@@ -26,7 +26,7 @@ from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Norma
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import ColourSettings, MeshSettings
 from marigold_core.ui.screens.layers import draw_legends, main_layer, offered, paint
-from training import evaluate
+from training import ablate, evaluate
 from training.data.boxes import true_boxes
 from training.data.framing import frame
 from training.data.latent_cache import read_index
@@ -169,6 +169,24 @@ def test_a_target_is_trained_saved_loaded_and_scored(
     assert prediction.values.shape == (*SIZE, row.channels)[: 2 + (row.channels > 1)]
     assert prediction.kind == row.modality.kind and prediction.uncertainty is not None
     assert to_rgb(prediction).shape == (*SIZE, 3)
+
+
+@each_target
+def test_ablations_score_a_target_as_evaluation_does(
+    target: TargetName, begun: Callable[[TargetName], MarigoldPipeline], scenes: Path, tmp_path: Path
+) -> None:
+    start, data = str(begun(target).checkpoint.folder), f"rendered:{scenes}"
+    task = Task(start, tmp_path / "out", validation=(data,), device="cpu")
+    ablate.main("ensemble", task, QUICK, num_inference_steps=(1,), ensemble_sizes=(1,))
+    (row,) = json.loads((tmp_path / "out" / "ensemble.json").read_text())["rows"]
+    evaluate.main(start, data, Settings(num_inference_steps=1, seed=0), json_out=tmp_path / "scores.json")
+    report = json.loads((tmp_path / "scores.json").read_text())
+    wanted = report["means"][report["checkpoint"]]
+    (score,) = row["scores"].values()
+    assert [*score["means"]] == [column.name for column in metric_of(TARGETS[target].modality).columns]
+    assert score["means"] == pytest.approx({name: wanted[name] for name in score["means"]}, abs=1e-6)
+    assert row["published"] == (["6.13", "11.89"] if target == "depth" else [])  # the paper's are of depth
+    assert (tmp_path / "out" / "ensemble.png").exists()
 
 
 @each_target
@@ -573,6 +591,7 @@ def test_average_precision_is_the_area_below_precision_over_recall() -> None:
     found = mean_ap(rows, "pictures")
     assert found["ap50_object"] == pytest.approx((1 + 2 / 3) / 3) and found["ap50_plant"] == 0
     assert found["ap50"] == pytest.approx(found["ap50_object"] / 2) and "ap50_person" not in found
+    assert found["recall"] == 2 / 4
 
 
 def test_a_network_of_more_pictures_begins_as_each_of_them_alone(tiny_depth: Path, tmp_path: Path) -> None:

@@ -152,22 +152,22 @@ class Curve:
     label: str
     varied: str | None  # what the places are numbers of; None: they are names
     places: Sequence[float | str]
-    seeds: Sequence[Sequence[tuple[float, float]]]  # AbsRel and delta1 of every seed, by place; NaN: not known
+    seeds: Sequence[Sequence[tuple[float, float]]]  # both measures of every seed, by place; NaN: not known
 
 
-def draw_table(title: str, panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
-    """Draw AbsRel above delta1, in percent, a column for each panel, bars from the lowest to the highest seed.
+def draw_table(title: str, measures: Sequence[str], panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
+    """Draw two measures, one above the other, a column for each panel, bars from the lowest to the highest seed.
 
     Source: the figures of the ablations of Ke et al. 2024. Raises: ExportError when the file cannot be written.
     """
     figure = Figure((3.1 * len(panels), 5.0), dpi=DPI, layout="constrained")
     places = figure.subplots(2, len(panels), squeeze=False)
     for column, (name, curves) in enumerate(panels.items()):
-        for row, measure in enumerate(("AbsRel, %", "delta1, %")):
+        for row, measure in enumerate(measures):
             place = places[row, column]
             for curve in curves:
                 x = curve.places if curve.varied else range(len(curve.places))
-                values = [100 * np.array(seeds)[:, row] for seeds in curve.seeds]
+                values = [np.array(seeds)[:, row] for seeds in curve.seeds]
                 mean = np.array([each.mean() for each in values])
                 bars = [mean - [each.min() for each in values], [each.max() for each in values] - mean]
                 line = "-" if curve.varied else "none"

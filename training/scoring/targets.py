@@ -21,6 +21,7 @@ WITHIN_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)  # angles whose shares are reported; 
 HITS, EITHER = "hits_", "either_"  # of a class: how rows name its numbers of pixels
 THERE, FOUND = "there_", "found_"  # of a class: how rows name numbers of true boxes, and scores of found ones
 COUNTS = (HITS, EITHER, THERE, FOUND)  # what is of use to the mean alone
+UNITS: Mapping[str, tuple[str, float]] = {"mean_angle": ("degrees", 1), "psnr_db": ("dB", 1)}  # of all others: percent
 RIGHT_IOU = 0.5
 COLOURS = 3
 OBJECT_LAYERS = (
@@ -38,12 +39,23 @@ Mean = Callable[[Sequence[Row], Averaging], Row]
 
 
 @dataclass(frozen=True)
+class Column:
+    """A figure in a table: its key in rows, its name, its unit, and what a row's number is multiplied by for that."""
+
+    name: str
+    title: str
+    unit: str
+    factor: float
+
+
+@dataclass(frozen=True)
 class Metric:
     """How predictions of one target are scored."""
 
     decides: str  # the figure of a validation by which a checkpoint is the best
     title: str  # its name in messages
     measure: Measure
+    beside: str = "delta1"  # the figure that tables show beside it
     higher_is_better: bool = False
     mean: Mean = averages
     baselines: Mapping[str, Predictor] = field(default_factory=dict)
@@ -56,6 +68,15 @@ class Metric:
     def score(self, means: Row) -> float:
         """Return what a run minimises."""
         return 1 - means[self.decides] if self.higher_is_better else means[self.decides]
+
+    @property
+    def columns(self) -> tuple[Column, Column]:
+        """Return the two figures of a table, the one that decides first."""
+        first, second = (
+            Column(name, title, *UNITS.get(name, ("%", 100)))
+            for name, title in ((self.decides, self.title), (self.beside, self.beside.replace("_", " ")))
+        )
+        return first, second
 
 
 def measure_depth(prediction: np.ndarray | Prediction, sample: Sample, protocol: Protocol) -> Comparison:
@@ -157,9 +178,12 @@ def measure_boxes(prediction: np.ndarray | Prediction, sample: Sample, protocol:
 def mean_ap(rows: Sequence[Row], averaging: Averaging) -> Row:
     """Compute "ap50", the mean over classes that occur of the area below their precision over recall, and each.
 
+    "recall" is the share of the objects that are there of which a box is right.
+
     Source: Everingham et al. 2010 (PASCAL VOC), with the area of all points as since 2010.
     """
     result: Row = {}
+    every = hit = 0.0
     for name in PALETTE:
         there = sum(row.get(f"{THERE}{name}", 0.0) for row in rows)
         if not there:
@@ -170,7 +194,9 @@ def mean_ap(rows: Sequence[Row], averaging: Averaging) -> Row:
         precision = hits / np.arange(1, len(hits) + 1)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         result[f"ap50_{name}"] = float((envelope * right).sum() / there)
-    return {"ap50": float(np.mean([*result.values()])) if result else 0.0} | result
+        every, hit = every + there, hit + float(right.sum())
+    recall = hit / every if every else 0.0
+    return {"ap50": float(np.mean([*result.values()])) if result else 0.0, "recall": recall} | result
 
 
 def _values(target: TargetName, sample: Sample) -> np.ndarray:
@@ -202,6 +228,7 @@ NORMALS = Metric(
     "mean_angle",
     "mean angle",
     measure_angles,
+    "within_11.25",
     baselines={"facing the viewer": _all_one(0, 0, 1), "facing up and the viewer": _all_one(0, 0.6, 0.8)},
 )
 
@@ -210,6 +237,7 @@ SEGMENTATION = Metric(
     "miou",
     "mIoU",
     measure_classes,
+    "accuracy",
     higher_is_better=True,
     mean=mean_iou,
     baselines={name: _all_class(name) for name in ("wall", "ground")},
@@ -218,12 +246,14 @@ ALBEDO = Metric(
     "mae",
     "MAE",
     measure_layers,
+    "psnr_db",
     baselines={"the photo": lambda pixels: pixels / np.float32(255), "grey": _all_one(*[0.5] * 3)},
 )
 INTRINSICS = Metric(
     "mae",
     "MAE",
     measure_layers,
+    "psnr_db",
     baselines={
         "the photo in white light": lambda pixels: np.dstack(
             [pixels / np.float32(255), np.ones_like(pixels, np.float32)]
@@ -235,6 +265,7 @@ OBJECTS = Metric(
     "ap50",
     "AP at IoU .5",
     measure_boxes,
+    "recall",
     higher_is_better=True,
     mean=mean_ap,
     baselines={f"a large {name} in the middle": _one_box(name, 0.5) for name in ("object", "vehicle")},

@@ -1,12 +1,14 @@
 """What a training step takes: memory, of tensors without values, and operations, of a step on an empty picture."""
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,23 +28,24 @@ SMALLEST_8BIT, BLOCK = 4096, 256  # of bitsandbytes: smaller tensors keep 32 bit
 class StepMemory:
     """What a step needs at its peak, bytes."""
 
-    weights: int  # of the network, its running mean included
+    weights: int  # of the network, its running mean included, and of a decoder that the loss is taken through
     moments: int  # of the optimiser
     step: int  # gradients, activations and temporary tensors of a micro-batch
 
     @property
     def total(self) -> int:
-        """All together, without autoencoder, text encoder and what the framework itself takes."""
+        """All together, without encoder, text encoder and what the framework itself takes."""
         return self.weights + self.moments + self.step
 
 
 class _Counter(TorchDispatchMode):
-    """Counts the bytes of all tensors that live at once while the mode is on."""
+    """Counts the bytes of all tensors that live at once while the mode is on, those of ``kept`` excepted."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Iterable[Tensor]) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self.seen: dict[int, object] = {}
+        storages: list[Any] = [tensor.untyped_storage() for tensor in kept]  # a view of a tensor has its storage
+        self.seen: dict[int, object] = {storage._cdata: storage for storage in storages}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -64,30 +67,48 @@ class _Counter(TorchDispatchMode):
         self.live -= size
 
 
-def step_memory(unet: UNet2DConditionModel, recipe: Recipe, latent: tuple[int, int]) -> StepMemory:
+def step_memory(
+    unet: UNet2DConditionModel, recipe: Recipe, latent: tuple[int, int], vae: AutoencoderKL | None = None
+) -> StepMemory:
     """Count what training a U-Net takes in float32, with micro-batches of latents of ``latent`` = (h, w).
 
-    The U-Net is changed: it is moved to the device "meta", and adapters are added where the recipe asks for them. What
-    libraries of a device take as work space is not counted. In bfloat16 activations take about half.
-    Raises: MarigoldError for end-to-end training, whose decoder is not counted.
+    End-to-end training takes ``vae`` too, through whose decoder its loss goes. Both lose their values, and adapters are
+    added where the recipe asks for them. What libraries of a device take as work space is not counted. In bfloat16
+    activations take about half.
+    Raises: MarigoldError for end-to-end training without an autoencoder.
     """
-    if recipe.objective != "latent":
-        raise MarigoldError("Memory is counted of --objective latent alone; the decoder's is not known.")
-    network: Any = unet
-    network.to("meta")
+    decoder: Any = vae if recipe.objective == "end_to_end" else None
+    if recipe.objective == "end_to_end" and decoder is None:
+        raise MarigoldError("The loss of --objective end_to_end goes through a decoder: give the autoencoder too.")
+    network: Any = unet.to("meta")  # pyright: ignore
     make_trainable(network, recipe)
-    network.to("meta")  # adapters too
-    batch = recipe.micro_batch_size or recipe.batch_size
-    image = torch.empty(batch, cast(int, network.config["in_channels"]), *latent, device="meta")
-    t = torch.empty(batch, dtype=torch.long, device="meta")
-    prompt = torch.empty(batch, LENGTH, cast(int, network.config["cross_attention_dim"]), device="meta")
-    counter: Any = _Counter()
-    with counter:
-        predicted = network(image, t, encoder_hidden_states=prompt, return_dict=False)[0]
-        predicted.square().mean().backward()
+    parts = [network] if decoder is None else [network, decoder.requires_grad_(False)]
+    # tensors that claim to be a CPU's: those of "meta" have attention as a matrix of all cells, which no device keeps
+    with FakeTensorMode():
+        for part in parts:
+            _empty_weights(part)
+        batch = recipe.micro_batch_size or recipe.batch_size
+        image = torch.empty(batch, cast(int, network.config["in_channels"]), *latent)
+        t = torch.empty(batch, dtype=torch.long)
+        prompt = torch.empty(batch, LENGTH, cast(int, network.config["cross_attention_dim"]))
+        with _Counter(weight for part in parts for weight in part.parameters()) as counter:
+            predicted = network(image, t, encoder_hidden_states=prompt, return_dict=False)[0]
+            if decoder is not None:
+                predicted = decoder.decode(predicted, return_dict=False)[0]
+            predicted.square().mean().backward()
     trained = [weight.numel() for weight in network.parameters() if weight.requires_grad]
     weights = sum(weight.numel() for weight in network.parameters()) * (2 if recipe.ema_decay else 1)
+    if decoder is not None:
+        used = decoder.decoder, decoder.post_quant_conv
+        weights += sum(weight.numel() for part in used for weight in part.parameters())
     return StepMemory(FLOAT_BYTES * weights, sum(_moments(count, recipe) for count in trained), counter.peak)
+
+
+def _empty_weights(network: nn.Module) -> None:
+    """Replace all weights by new ones of their shapes, without values in a ``FakeTensorMode``."""
+    for module in network.modules():
+        for name, weight in [*module.named_parameters(recurse=False)]:
+            setattr(module, name, nn.Parameter(torch.empty(weight.shape), weight.requires_grad))
 
 
 def _moments(count: int, recipe: Recipe) -> int:

@@ -45,7 +45,7 @@ from training.scoring.plots import Curve, draw_table
 from training.scoring.protocols import Protocol, choose_protocol
 from training.scoring.scores import Row
 from training.scoring.targets import DEPTH, Metric, metric_of, photo_of
-from training.start import find_start
+from training.start import find_start, prepare_start
 from training.train import Task, train
 
 Name = Literal["noise", "mix", "schedule", "real", "objective", "steps", "ensemble"]
@@ -568,7 +568,7 @@ def _train(variant: Variant, task: Task, recipe: Recipe, number: int) -> Path:
 
 def _relative_cost(variant: Variant, task: Task, recipe: Recipe) -> float:
     """Compare the operations of a step of a variant with those of one of the recipe."""
-    source = find_start(task.start_from, "end_to_end")
+    source = prepare_start(task.start_from, task.out / "start", target=task.target, objective="end_to_end")
     recipes = recipe.changed(**variant.changes), recipe
     ours, others = (step_operations(load(source, device=task.device, dtype="float32"), each) for each in recipes)
     print(f"A step, {variant.label}, takes {ours / others:.2f} times the operations of one of the recipe", flush=True)

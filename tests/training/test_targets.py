@@ -189,6 +189,22 @@ def test_ablations_score_a_target_as_evaluation_does(
     assert (tmp_path / "out" / "ensemble.png").exists()
 
 
+def test_objectives_of_another_target_are_compared_at_equal_compute(
+    tiny_depth: Path, scenes: Path, tmp_path: Path
+) -> None:
+    data = (f"rendered:{scenes}",)
+    task = Task(str(tiny_depth), tmp_path, target="segmentation", data=data, validation=data, device="cpu")
+    ablate.main("objective", task, RECIPES["smoke"].changed(steps=4), train_seeds=2)
+    rows = json.loads((tmp_path / "objective.json").read_text())["rows"]
+    assert [row["label"] for row in rows][:2] == ["latent", "end to end"] and rows[0]["published"] == []
+    scores = [score for row in rows for score in row["scores"].values()]
+    assert all([*score["means"]] == ["miou", "accuracy"] and len(score["seeds"]) == 2 for score in scores)
+    steps = {
+        path.parts[-3]: json.loads(path.read_text())["recipe"]["steps"] for path in tmp_path.glob("*/seed_0/run.json")
+    }
+    assert steps["end_to_end"] < steps["latent"] == 4
+
+
 @each_target
 def test_the_truth_itself_scores_perfectly(target: TargetName, sample: RenderedSample) -> None:
     row = TARGETS[target]

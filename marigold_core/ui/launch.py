@@ -102,6 +102,7 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
             run_history=False,
             mcp_server=False,  # ours is another one
             ssr_mode=False,
+            _frontend=False,  # Gradio would end on a busy machine: it asks its own page for an answer within 3 s
             max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
             state_session_capacity=1000,
             app_kwargs={

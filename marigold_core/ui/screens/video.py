@@ -72,7 +72,7 @@ class VideoScreen(JobTab):
         check_clip(source)
         made_of, work = (source, preset, checkpoint), values[self.result]
         at_it = self.running.get(work)
-        if not (at_it == made_of if at_it else work and (_folder(work) / UNFINISHED).exists()):
+        if not (at_it == made_of if at_it else work and _is_unfinished(_folder(work))):
             work = secrets.token_hex(16)
         yield {
             self.result: work,
@@ -86,8 +86,7 @@ class VideoScreen(JobTab):
             sleep(WAIT_S)
         try:
             folder = _folder(work)
-            is_done = (folder / RECORD).exists() and not (folder / UNFINISHED).exists()
-            yield from [self._done(folder)] if is_done else self._frames(folder, *made_of)
+            yield from [self._done(folder)] if (folder / RECORD).exists() else self._frames(folder, *made_of)
         finally:
             del self.running[work]
 
@@ -139,7 +138,7 @@ class VideoScreen(JobTab):
             folder = _folder(work)
             with suppress(OSError, ValueError):  # it is gone
                 os.utime(folder)  # a use: what is not used is cleared
-                if work in self.running or (folder / UNFINISHED).exists():
+                if work in self.running or _is_unfinished(folder):
                     sentence = video_text.GOES_ON if work in self.running else video_text.STOPPED
                     return {self.result: work, **self.idle(sentence)}
                 return {self.result: work, **self._done(folder)}
@@ -152,6 +151,11 @@ class VideoScreen(JobTab):
     def rest(self, result: str | None, sentence: str, values: Values) -> Update:
         """Write how it ended."""
         return self.idle(sentence)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Tell what goes on from what is finished, beside which a kill may leave its maps."""
+    return (folder / UNFINISHED).exists() and not (folder / RECORD).exists()
 
 
 def _folder(work: str) -> Path:

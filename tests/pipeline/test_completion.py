@@ -34,11 +34,6 @@ def pipe(tiny_depth):
     return load(tiny_depth, device="cpu", dtype="float32")
 
 
-@pytest.fixture(scope="module")
-def picture(photo):
-    return photo(50, 70)
-
-
 def test_between_known_depths_it_is_nearer_to_the_truth_than_a_fit():
     nano, picture = load("nano", dtype="float32"), load_photo(examples.photos()[0]).pixels
     small: dict[str, Any] = {"processing_resolution": 96}

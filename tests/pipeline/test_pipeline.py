@@ -24,19 +24,9 @@ CLASSES = Layer(
 QUICK: dict[str, Any] = {"num_inference_steps": 2, "processing_resolution": 48}
 
 
-@pytest.fixture(scope="module")
-def pipe(tiny_depth):
-    return load(tiny_depth, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def picture(photo):
-    return photo(50, 70)
-
-
 def members(pipe: MarigoldPipeline, picture: np.ndarray, **settings: Any) -> np.ndarray:
-    """The members of a quick run, float32; they are kept in half precision."""
-    found = pipe(picture, Settings(**QUICK, **settings)).members
+    """The members [E, h, w] of a quick run, float32; they are kept in half precision."""
+    found = pipe(picture, Settings(**{**QUICK, **settings})).members
     assert found is not None
     return found.astype(np.float32)
 

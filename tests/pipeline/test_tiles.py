@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from marigold_core import Prediction, Progress, Settings, SettingsError, load
+from marigold_core import Prediction, Progress, Settings, SettingsError
 from marigold_core.images.photo import Photo
 from marigold_core.pipeline.modalities import Depth, Normals
 from marigold_core.pipeline.tiles import Mosaic, blurred, boxes, cut_out, member_grid
@@ -17,11 +17,6 @@ pytestmark = pytest.mark.numeric
 
 QUICK: dict[str, Any] = {"num_inference_steps": 2, "processing_resolution": 32}
 GRID = (96, 128)
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_depth):
-    return load(tiny_depth, device="cpu")
 
 
 def members(found: Prediction) -> np.ndarray:

@@ -9,30 +9,12 @@ from torch.nn import functional as F
 
 from marigold_core import Prediction, Settings, load
 from marigold_core.pipeline.modalities import Depth, Normals
-from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.pipeline.views import VIEWS, View, count_views, relative_pixels, view_of
+from tests.pipeline.test_pipeline import QUICK, members
 
 pytestmark = pytest.mark.numeric
 
-QUICK: dict[str, Any] = {"num_inference_steps": 2, "processing_resolution": 48}
 ALL = len(VIEWS["mirrored-rescaled"])
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_depth):
-    return load(tiny_depth, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def picture(photo):
-    return photo(50, 70)
-
-
-def members(pipe: MarigoldPipeline, picture: np.ndarray, **settings: Any) -> np.ndarray:
-    """The members [E, h, w] of a quick run, float32; they are kept in half precision."""
-    found = pipe(picture, Settings(**{**QUICK, **settings})).members
-    assert found is not None
-    return found.astype(np.float32)
 
 
 @pytest.mark.parametrize("views", VIEWS)

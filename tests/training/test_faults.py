@@ -31,12 +31,13 @@ from tests.helpers.training_runs import (
     unwatched,
     wait_for,
     weights,
-    write_latents,
 )
+from tests.training.conftest import TaskFor
 from training import train as train_module
 from training.data import latent_cache
 from training.data.sampling import Latents
 from training.engine import checkpoints
+from training.recipe import Recipe
 from training.train import Task, train
 
 LONG = RECIPE.changed(steps=64, cooldown_steps=10)
@@ -44,30 +45,20 @@ SHORT = RECIPE.changed(steps=6)
 PAUSED = ".paused"
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def data(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_latents(tmp_path_factory.mktemp("faults") / "latents", tiny_depth)
+pytestmark = pytest.mark.usefixtures("one_thread", "no_validation")
 
 
 @pytest.fixture(autouse=True)
-def without_figures_and_survivors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(train_module, "ValidationCallback", unwatched)
+def without_survivors() -> Iterator[None]:
     yield
     for process in multiprocessing.active_children():  # of a test that failed
         process.kill()
         process.join()
 
 
-def task_for(out: Path, tiny_depth: Path, data: Path, **more: object) -> Task:
-    return Task(str(tiny_depth), out, latents=(data,), device="cpu", **more)  # type: ignore
-
-
-def finished(task: Task, recipe, data: Path, tiny_depth: Path) -> Path:
+def finished(task: Task, recipe: Recipe) -> Path:
     """The uninterrupted run of the same recipe, in this process."""
-    whole = task_for(task.out.with_name("whole"), tiny_depth, data)
+    whole = replace(task, out=task.out.with_name("whole"))
     train(whole, recipe)
     return whole.out
 
@@ -138,12 +129,12 @@ PAUSES = [
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+def test_twenty_kills_change_nothing(task: Task) -> None:
     seed = 20
     print("seed", seed)
     rng = np.random.default_rng(seed)
-    task, recipe = task_for(tmp_path / "killed", tiny_depth, data), LONG.changed(save_minutes=0.1 / 60)
-    whole = finished(task, LONG, data, tiny_depth)
+    recipe = LONG.changed(save_minutes=0.1 / 60)
+    whole = finished(task, LONG)
     order = [None] * 15 + PAUSES
     kills = 0
     for number in [0, *(1 + rng.permutation(len(order) - 1))]:  # the first at random: the forced ones need a past
@@ -172,9 +163,8 @@ def test_twenty_kills_change_nothing(tiny_depth: Path, data: Path, tmp_path: Pat
 
 
 def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_from(
-    tiny_depth: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
     every = SHORT.changed(save_minutes=ALWAYS)
     before = weights(train(task, every))
     path = newest(task.out) / checkpoints.STATE
@@ -189,10 +179,7 @@ def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_from(
         train(task, every)
 
 
-def test_newer_damaged_checkpoints_do_not_crowd_out_good_ones_and_other_files_stay(
-    tiny_depth: Path, data: Path, tmp_path: Path
-) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
+def test_newer_damaged_checkpoints_do_not_crowd_out_good_ones_and_other_files_stay(task: Task) -> None:
     mine = task.out / ".step_notes" / "thesis.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("x")
@@ -227,7 +214,7 @@ def limit_files(size_bytes: int, steps: set[int]) -> None:
 @pytest.fixture(scope="module")
 def two_steps(tiny_depth: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that ended after two steps."""
-    task = task_for(tmp_path_factory.mktemp("two") / "run", tiny_depth, data)
+    task = Task(str(tiny_depth), tmp_path_factory.mktemp("two") / "run", latents=(data,), device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_module, "ValidationCallback", unwatched)
         train(task, SHORT.changed(steps=2))
@@ -236,15 +223,8 @@ def two_steps(tiny_depth: Path, data: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("size_bytes", [0, 600, 100_000, 800_000, 1_500_000])
 def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
-    size_bytes: int,
-    two_steps: Path,
-    tiny_depth: Path,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    size_bytes: int, two_steps: Path, task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
     shutil.copytree(two_steps, task.out)
     two = weights(newest(task.out))
     every = SHORT.changed(save_minutes=ALWAYS)
@@ -265,9 +245,8 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(
 
 
 def test_room_is_looked_for_before_anything_is_written(
-    tiny_depth: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
     found = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: found._replace(free=3_000_000))
     with pytest.raises(checkpoints.SaveError, match=r"disk is nearly full: a checkpoint needs [\d.]+ MB and 3 MB"):
@@ -291,11 +270,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("spare_room", [1.5, 0.0])
 def test_a_disk_that_fills_up(
-    spare_room: float, small_disk: Path, tiny_depth: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    spare_room: float, small_disk: Path, task_for: TaskFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With and without the look at the room beforehand."""
     monkeypatch.setattr(checkpoints, "SPARE_ROOM", spare_room)
-    task = task_for(small_disk / "run", tiny_depth, data)
+    task = task_for(small_disk / "run")
     with pytest.raises(checkpoints.SaveError, match="disk"):
         train(task, SHORT.changed(save_minutes=ALWAYS))
     check_all(task.out)
@@ -308,11 +287,10 @@ def test_a_disk_that_fills_up(
 # ------------------------------------------------------------------------------------------- told to stop
 
 
-def test_signals_at_random_moments_save_and_end(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+def test_signals_at_random_moments_save_and_end(task: Task) -> None:
     rng = np.random.default_rng(58)
     recipe = LONG.changed(steps=40)
-    task = task_for(tmp_path / "run", tiny_depth, data)
-    whole = finished(task, recipe, data, tiny_depth)
+    whole = finished(task, recipe)
     for number in range(10):
         begun_at = last_step(task.out)
         process = begin(task, recipe)
@@ -328,9 +306,9 @@ def test_signals_at_random_moments_save_and_end(tiny_depth: Path, data: Path, tm
     assert weights(newest(task.out)) == weights(newest(whole))
 
 
-def test_a_signal_to_the_whole_group_reaches_no_worker(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+def test_a_signal_to_the_whole_group_reaches_no_worker(task_for: TaskFor) -> None:
     """As schedulers of clusters, service managers and terminals send it."""
-    task = task_for(tmp_path / "run", tiny_depth, data, workers=1, loader_timeout_s=5.0)
+    task = task_for(workers=1, loader_timeout_s=5.0)
     process = begin(task, LONG.changed(steps=100_000))
     wait_for(lambda: last_step(task.out) >= 2, process)
     os.killpg(process.pid or 0, signal.SIGTERM)
@@ -338,8 +316,8 @@ def test_a_signal_to_the_whole_group_reaches_no_worker(tiny_depth: Path, data: P
     assert checkpoints.step_of(newest(task.out)) == last_step(task.out)
 
 
-def test_time_over_saves_and_ends(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data, minutes=0.0)
+def test_time_over_saves_and_ends(task_for: TaskFor) -> None:
+    task = task_for(minutes=0.0)
     assert checkpoints.step_of(train(task, SHORT)) == 1
     assert checkpoints.step_of(train(task, SHORT)) == 2
 
@@ -359,8 +337,8 @@ def read_slowly(run: Path) -> None:
     Latents.read = slow  # type: ignore
 
 
-def test_a_stuck_worker_ends_the_run(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data, workers=1, loader_timeout_s=1.0)
+def test_a_stuck_worker_ends_the_run(task_for: TaskFor) -> None:
+    task = task_for(workers=1, loader_timeout_s=1.0)
     began = time.monotonic()
     assert end(begin(task, SHORT, read_slowly)) == 2
     assert time.monotonic() - began < 30
@@ -369,8 +347,8 @@ def test_a_stuck_worker_ends_the_run(tiny_depth: Path, data: Path, tmp_path: Pat
     assert "Traceback" not in log(task)
 
 
-def test_a_killed_worker_ends_the_run(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data, workers=1, loader_timeout_s=1.0)
+def test_a_killed_worker_ends_the_run(task_for: TaskFor) -> None:
+    task = task_for(workers=1, loader_timeout_s=1.0)
     process = begin(task, LONG.changed(steps=100_000))
     wait_for(lambda: last_step(task.out) >= 2, process)
     (worker,) = psutil.Process(process.pid).children()
@@ -384,8 +362,8 @@ def test_a_killed_worker_ends_the_run(tiny_depth: Path, data: Path, tmp_path: Pa
 # ------------------------------------------------------------------------------------------- who may train, and faults
 
 
-def test_a_second_trainer_is_refused_and_a_crash_leaves_no_lock(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data, workers=1)  # workers outlive a trainer that is killed
+def test_a_second_trainer_is_refused_and_a_crash_leaves_no_lock(task_for: TaskFor) -> None:
+    task = task_for(workers=1)  # workers outlive a trainer that is killed
     first = begin(task, LONG.changed(steps=100_000))
     wait_for(lambda: last_step(task.out) >= 2, first)
     assert end(begin(task, LONG.changed(steps=100_000))) == 2
@@ -403,8 +381,7 @@ def fail(run: Path) -> None:
     train_module.velocity_loss = broken  # type: ignore
 
 
-def test_a_fault_of_the_program_keeps_its_trace(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
+def test_a_fault_of_the_program_keeps_its_trace(task: Task) -> None:
     assert end(begin(task, SHORT, fail)) == 1
     assert "Traceback" in log(task)
     assert "a fault of the program" in log(task)
@@ -433,9 +410,9 @@ module.train(task, Recipe.model_validate_json(recipe))
 
 
 @pytest.mark.slow
-def test_torchrun_starts_a_killed_process_again(tiny_depth: Path, data: Path, tmp_path: Path) -> None:
-    task, recipe = task_for(tmp_path / "run", tiny_depth, data), SHORT.changed(save_minutes=ALWAYS)
-    whole = finished(task, recipe, data, tiny_depth)
+def test_torchrun_starts_a_killed_process_again(task: Task, tiny_depth: Path, data: Path, tmp_path: Path) -> None:
+    recipe = SHORT.changed(save_minutes=ALWAYS)
+    whole = finished(task, recipe)
     script = tmp_path / "killed_thrice.py"
     script.write_text(KILLED_THRICE)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=3"]
@@ -454,7 +431,6 @@ def test_torchrun_starts_a_killed_process_again(tiny_depth: Path, data: Path, tm
     assert weights(newest(task.out)) == weights(newest(whole))
 
 
-@pytest.mark.usefixtures("no_validation")
 def test_what_a_refused_training_left_does_not_block_the_corrected_one(task: Task, tmp_path: Path) -> None:
     wrong = replace(task, start_from="new:tiny")  # another autoencoder than that of the latents
     with pytest.raises(MarigoldError, match="made by another autoencoder"):
@@ -463,7 +439,6 @@ def test_what_a_refused_training_left_does_not_block_the_corrected_one(task: Tas
     assert checkpoints.step_of(newest) == SHORT.steps
 
 
-@pytest.mark.usefixtures("no_validation")
 def test_going_on_names_the_step(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     train(task, SHORT)
     assert "Going on" not in capsys.readouterr().out
@@ -476,10 +451,7 @@ def test_going_on_names_the_step(task: Task, capsys: pytest.CaptureFixture[str])
     assert all("time" in line for line in lines(task.out))
 
 
-def test_files_of_the_users_in_a_run_stay_and_confuse_nothing(
-    tiny_depth: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    task = task_for(tmp_path / "run", tiny_depth, data)
+def test_files_of_the_users_in_a_run_stay_and_confuse_nothing(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     train(task, SHORT.changed(steps=1))
     mine = [task.out / name for name in ("step_00000001/notes.txt", "step_notes/a.txt", "samples/step_mine.png")]
     for path in mine:

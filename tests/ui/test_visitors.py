@@ -7,12 +7,9 @@ The model only waits (helpers/slow_app).
 
 import random
 import re
-import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +20,13 @@ from marigold_core.ui import text
 from marigold_core.ui.events import MODEL
 from tests.bench.soak import Figures as Soak
 from tests.bench.soak import Server, leave_early, many_jobs, running
-from tests.helpers.app_server import ROOT
+from tests.helpers.nginx import needs_nginx, proxy
 from tests.helpers.slow_app import MAX_WAITING, hold, inside
 
 pytestmark = pytest.mark.slow
 
 CLIENTS = 32  # of a class behind one router
 ENDED = (0, 130, -signal.SIGINT, -signal.SIGTERM)
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
 
 NAMES = [
     "../../etc/passwd",
@@ -76,33 +72,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> Iterator[Server]:
     with running(folder) as server:
         yield server
-
-
-@contextmanager
-def proxy(folder: Path, pages: list[str]) -> Iterator[str]:
-    """Run nginx as CONTRIBUTING says, with these pages behind it -> its address."""
-    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
-    site = text.partition("```nginx\n")[2].partition("```")[0]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for given, page in zip(("127.0.0.1:7861", "127.0.0.1:7862"), pages, strict=True):
-        site = site.replace(given, page.removeprefix("http://"))
-    site = site.replace("listen 7860", f"listen 127.0.0.1:{port}")
-    folder.mkdir()
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    main = f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/log; events {{}}\n"
-    (folder / "nginx.conf").write_text(f"{main}http {{ access_log off;\n{paths}{site}}}\n")
-    assert NGINX is not None
-    server = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL)
-    try:
-        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as web:
-            web.get(f"http://127.0.0.1:{port}/")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def nothing_is_half_done(folder: Path) -> bool:
@@ -199,7 +168,7 @@ def test_a_result_is_found_by_those_alone_who_were_given_its_address(server: Ser
     assert logs and "session_hash=" not in "".join(logs)
 
 
-@pytest.mark.skipif(NGINX is None, reason="needs nginx")
+@needs_nginx
 def test_a_visitor_is_served_by_two_processes_and_loses_no_result(server: Server, folder: Path) -> None:
     """One of them ends; its visitor goes on with the other one, which has the results as well."""
     with (

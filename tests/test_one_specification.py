@@ -119,9 +119,14 @@ def info(page: gr.Blocks) -> dict[str, Any]:
 
 def test_what_stop_ends_ends_with_its_photos_too(page: gr.Blocks) -> None:
     names = {block.elem_id: number for number, block in page.blocks.items() if getattr(block, "elem_id", None)}
-    ended = {number for event in page.fns.values() if event.cancels for number, _ in event.targets}
-    for photos, stop in (("lab-photo", "lab-stop"), ("video-clip", "video-stop"), ("batch-photos", "batch-stop")):
-        assert {names[photos], names[stop]} <= ended
+    targets = [set(event.targets) for event in page.fns.values()]
+    for photos, stop in (
+        ("photo", "stop"),
+        ("lab-photo", "lab-stop"),
+        ("video-clip", "video-stop"),
+        ("batch-photos", "batch-stop"),
+    ):
+        assert {(names[photos], "clear"), (names[stop], "click")} in targets
 
 
 def fields(name: str) -> list[tuple[Model, str]]:

@@ -61,7 +61,7 @@ class Batches(Stored):
             yield Drafts(tuple(features), grey, known)
 
 
-def compute_features(run: Addition) -> None:
+def compute_features(run: Addition, recipe: DraftRecipe) -> None:
     """Compute features and the map to learn of pictures -> ``maps/NUMBER.safetensors``; what is there is kept.
 
     Raises: MarigoldError when that was made otherwise, or the start has no image prior.
@@ -69,7 +69,7 @@ def compute_features(run: Addition) -> None:
     for pipeline, number, target in run.missing(".safetensors", 2 * NUMBERS_EACH):
         if pipeline.prior is None:
             raise MarigoldError("Depth is drafted from an image prior's features, and the start has none.")
-        store(target, to_learn(pipeline, photographed(run.scenes[number], run.recipe, number), run.scenes))
+        store(target, to_learn(pipeline, photographed(run.scenes[number], recipe, number), run.scenes))
 
 
 def to_learn(pipeline: MarigoldPipeline, sample: Sample, a_set: DepthSet) -> list[Tensor]:
@@ -114,7 +114,7 @@ def train_draft(task: Task, recipe: DraftRecipe) -> Path:
     Raises: MarigoldError for unusable starts or data, and what ``loop.run_loop`` raises.
     """
     run = Addition(task, recipe, find_start(task.start_from), DRAFT)
-    compute_features(run)
+    compute_features(run, recipe)
     batches = Batches(recipe, run.numbers, task.out / MAPS)
     channels = [len(one) for one in batches.read(run.numbers[0])[:-2]]
 

@@ -73,7 +73,7 @@ class Batches(Stored):
             yield Errors(tuple(features), depth, spread, error, counts, is_known)
 
 
-def predict_errors(run: Addition) -> None:
+def predict_errors(run: Addition, recipe: ExpectedErrorRecipe) -> None:
     """Let the checkpoint predict pictures -> ``maps/NUMBER.safetensors``; what is there is kept.
 
     Raises: MarigoldError when that was made otherwise, or the start has no image prior.
@@ -81,7 +81,7 @@ def predict_errors(run: Addition) -> None:
     for pipeline, number, target in run.missing(".safetensors", 2 * NUMBERS_EACH):
         if pipeline.prior is None:
             raise MarigoldError("Errors are expected from an image prior's features, and the start has none.")
-        sample = photographed(run.scenes[number], run.recipe, number)
+        sample = photographed(run.scenes[number], recipe, number)
         made = pipeline(sample.rgb, Settings(num_inference_steps=STEPS, ensemble_size=MEMBERS, seed=number))
         store(target, compare_with_truth(pipeline, made, sample, run.scenes.kind))
 
@@ -143,7 +143,7 @@ def train_expected_error(task: Task, recipe: ExpectedErrorRecipe) -> Path:
     Raises: MarigoldError for unusable starts or data, and what ``loop.run_loop`` raises.
     """
     run = Addition(task, recipe, find_start(task.start_from), ERROR)
-    predict_errors(run)
+    predict_errors(run, recipe)
     batches = Batches(recipe, run.numbers, task.out / MAPS)
     channels = [len(one) for one in batches.read(run.numbers[0])[:-4]]
     settings, device = run.begin(lambda: ErrorNetwork(channels, recipe.width)), run.accelerator.device

@@ -37,8 +37,8 @@ def inside(notes: Path) -> list[tuple[float, int]]:
 
 
 def main(notes: Path) -> None:
-    import gradio
     import torch
+    from gradio import networking
 
     import marigold_core
     from marigold_core.checkpoints.registry import find
@@ -72,7 +72,7 @@ def main(notes: Path) -> None:
     pipe: Any = WaitingPipeline()
     marigold_core.load = lambda *_, **__: pipe
     events.MAX_WAITING = MAX_WAITING
-    gradio.networking.url_ok = lambda url: False  # as on a machine that is too busy to answer within 3 s
+    networking.url_ok = lambda url: False  # as on a machine that is too busy to answer within 3 s
     launch.main()
 
 

@@ -82,13 +82,19 @@ class CurrentJob:
     source: object = ""  # the value of the input that it runs, None without one; "": it runs none of the input
     wanted: tuple[Any] | None = None  # the input of a run that was asked for and has not begun
     stopped: object | None = None  # the identity of the job that Stop has ended, until something else begins
+    is_halted: bool = False  # whether Stop was pressed and nothing asked for since, and ``end`` is still to answer
     shown: str | None = None  # the file of the result on show, where a job has compared the two
     is_filled: bool = False  # whether a pick has put another photo into the input, maybe in the place of a newer one
 
     def ask(self, source: Any) -> None:
         """Note that a photo is to be run, which ends what goes on, unless that runs the same one."""
         if self.identity is None or source != self.source:
-            self.identity, self.wanted, self.stopped = None, (source,), None
+            self.identity, self.wanted, self.stopped, self.is_halted = None, (source,), None, False
+
+    def halt(self) -> None:
+        """Note that what goes on, or was asked for, is to end."""
+        if self.identity is not None or self.wanted is not None:
+            self.identity, self.wanted, self.stopped, self.is_halted = None, None, self.identity, True
 
     def take(self) -> tuple[Any] | None:
         """Return the photo whose run was asked for, if nothing was since; each is begun once."""
@@ -97,8 +103,8 @@ class CurrentJob:
 
     def begin(self, source: object = "", *, is_stop: bool = False) -> object:
         """Begin a job or a pick in the place of what goes on -> its identity."""
-        self.stopped = self.identity if is_stop else None
-        self.identity, self.source, self.wanted = object(), source, None
+        self.stopped = self.stopped if is_stop else None
+        self.identity, self.source, self.wanted, self.is_halted = object(), source, None, False
         return self.identity
 
 
@@ -139,7 +145,10 @@ class JobTab:
         on(triggers, CurrentJob.ask, [self.current, source], None, **REPEATED)
         job = on(triggers, on_run, given, changed, MODEL, **REPEATED)
         emptied: Any = source
-        return job, on([self.actions.stop.click, emptied.clear], self.end, given, changed, **REPEATED)
+        endings = [self.actions.stop.click, emptied.clear]
+        # Likewise: reading all widgets takes longer than to note a press, and a later one must not come before it.
+        on(endings, CurrentJob.halt, self.current, None, **REPEATED)
+        return job, on(endings, self.end, given, changed, **REPEATED)
 
     def reported(self, updates: Generator[Update], values: Values, source: object = "") -> Generator[Update]:
         """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well.
@@ -181,12 +190,12 @@ class JobTab:
                 current.identity = None
 
     def end(self, values: Values) -> Update:
-        """End the job, if there is one, and make what it had reached the result, or that of before it.
+        """Make what a halted job had reached the result, or that of before it, unless something was asked for since.
 
         So do Stop, and whoever takes its photo out of the input.
         """
         current: CurrentJob = values[self.current]
-        if current.identity is None and current.wanted is None:
+        if not current.is_halted:
             return {self.status: NO_CHANGE}
         result = self.reached(values)
         return self.pick(lambda: self.stopped(result, values), values, is_stop=True)

@@ -18,6 +18,7 @@ from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
 from marigold_core.ui.screens.video import VideoScreen
 from tests.helpers.clips import scene, write_clip
+from tests.helpers.presses import press_stop
 
 TABS = ("compare", "batch", "video")
 
@@ -91,7 +92,7 @@ def test_stop_ends_the_job_that_goes_on_and_a_new_one_does_what_is_left(tab: Any
     updates = begun(tab, source, held)
     held |= real(next(updates))
     assert not is_at_rest(tab, held)
-    held |= real(tab.end(held))
+    held |= real(press_stop(tab, held))
     assert is_at_rest(tab, held) and "Stopped" in held[tab.status]
     for update in updates:  # it has ended at once, and says what it had still reached
         held |= real(update)
@@ -106,7 +107,7 @@ def test_a_stop_as_a_job_ends_by_itself_ends_no_later_one(tab: Any) -> None:
     tab, source, held = tab
     for update in begun(tab, source, held):
         held |= real(update)
-    assert tab.end(held) == {tab.status: NO_CHANGE}
+    assert press_stop(tab, held) == {tab.status: NO_CHANGE}
     later = begun(tab, source, held)
     assert real(next(later)) and not is_at_rest(tab, held)
     later.close()
@@ -115,8 +116,18 @@ def test_a_stop_as_a_job_ends_by_itself_ends_no_later_one(tab: Any) -> None:
 def test_a_job_that_was_stopped_changes_nothing_once_the_next_one_has_begun(tab: Any) -> None:
     tab, source, held = tab
     earlier = begun(tab, source, held)
-    held |= real(tab.end(held))
+    held |= real(press_stop(tab, held))
     held[tab.current].ask(source)  # which is heard before the job has ended
+    assert list(earlier) == [{tab.status: NO_CHANGE}]
+    assert held[tab.current].take() == (source,)
+
+
+def test_a_stop_that_is_answered_late_ends_nothing_that_was_asked_for_since(tab: Any) -> None:
+    tab, source, held = tab
+    earlier = begun(tab, source, held)
+    held[tab.current].halt()
+    held[tab.current].ask(source)  # the same once more, which a job under way would have taken for its own
+    assert tab.end(held) == {tab.status: NO_CHANGE}
     assert list(earlier) == [{tab.status: NO_CHANGE}]
     assert held[tab.current].take() == (source,)
 

@@ -21,6 +21,7 @@ from marigold_core.settings import Settings
 from marigold_core.ui import run_controller, text
 from marigold_core.ui.events import NO_CHANGE
 from marigold_core.ui.run_controller import CurrentJob, Job, RunController, Update, summary
+from tests.helpers.presses import press_stop
 
 PHOTO = Photo(np.zeros((20, 30, 3), np.uint8), None, None)
 
@@ -146,7 +147,7 @@ def test_a_stopped_job_leaves_the_members_it_had(controller: RunController) -> N
             following.close()
     key = values[controller.result]
     noted = replace(controller.service.prediction(key), note="The file holds several pictures.")
-    ended = controller.end({**values, controller.result: controller.service.keep(noted, key)})
+    ended = press_stop(controller, {**values, controller.result: controller.service.keep(noted, key)})
     assert shown_members(controller, ended) == 2
     assert "2 members. The file holds several pictures." in str(ended[controller.status])
     assert text.STOPPED_WITH.format(members="2 members") in str(ended[controller.status])
@@ -157,12 +158,12 @@ def test_a_job_stopped_before_its_first_member_leaves_the_result_before_it(contr
     following = controller.reported(controller.run_job(job(5), values), values)
     next(following)
     following.close()
-    assert controller.end(values)[controller.result] is None
+    assert press_stop(controller, values)[controller.result] is None
     values |= controller.show_result(prediction(4), "", values)
     following = controller.reported(controller.run_job(job(5), values), values)
     values |= next(following)
     following.close()
-    assert shown_members(controller, controller.end(values)) == 4
+    assert shown_members(controller, press_stop(controller, values)) == 4
 
 
 def test_what_is_picked_during_a_job_stays_and_ends_it(controller: RunController) -> None:
@@ -175,7 +176,7 @@ def test_what_is_picked_during_a_job_stays_and_ends_it(controller: RunController
             values |= controller.pick(picked, values)
     assert update == {controller.status: NO_CHANGE}  # which Gradio shows once more at the end
     assert shown_members(controller, values) == 7 and "Picked." in str(values[controller.status])
-    assert controller.end(values) == {controller.status: NO_CHANGE}  # which Gradio calls when it ends it first
+    assert press_stop(controller, values) == {controller.status: NO_CHANGE}  # which Gradio calls when it ends it first
 
 
 def test_a_job_ends_when_another_one_begins_whether_or_not_it_fails_then(controller: RunController) -> None:
@@ -213,11 +214,11 @@ def test_a_photo_that_is_taken_out_ends_its_job_and_may_come_again_at_once(contr
     for update in following:
         values |= {widget: value for widget, value in update.items() if value is not NO_CHANGE}
         if update.get(controller.result) and shown_members(controller, update) == 2:
-            values |= controller.end(values)
+            values |= press_stop(controller, values)
     assert shown_members(controller, values) == 2
     assert text.STOPPED_WITH.format(members="2 members") in str(values[controller.status])
     assert values[controller.actions.run].constructor_args["interactive"]
-    assert controller.end(values) == {controller.status: NO_CHANGE}  # a finished result stays
+    assert press_stop(controller, values) == {controller.status: NO_CHANGE}  # a finished result stays
     current.ask("same.png")
     assert current.take() == ("same.png",)
 
@@ -238,7 +239,7 @@ def test_a_run_that_was_asked_for_before_something_else_does_not_begin(controlle
     if later == "pick":
         controller.pick(lambda: {}, values)
     elif later == "end":
-        controller.end(values)
+        press_stop(controller, values)
     else:
         list(controller.reported(controller.run_job(job(1), values), values))
     assert current.take() is None
@@ -253,7 +254,7 @@ def test_a_photo_taken_out_before_its_run_has_begun_leaves_no_stop(controller: R
     next(following)
     values[controller.current].ask("photo.png")
     assert list(following) == [{controller.status: NO_CHANGE}]
-    ended = controller.end(values)
+    ended = press_stop(controller, values)
     assert text.STOPPED in str(ended[controller.status])
     assert not ended[controller.actions.stop].constructor_args["interactive"]
 
@@ -272,7 +273,9 @@ def test_a_pick_that_takes_long_leaves_what_was_asked_for_meanwhile(
         return controller.show_result(prediction(7), "Picked.", values)
 
     monkeypatch.setattr(controller, "stopped", lambda *_: slow())  # which shows what the job had reached
-    assert (controller.end(values) if ended else controller.pick(slow, values)) == {controller.status: NO_CHANGE}
+    assert (press_stop(controller, values) if ended else controller.pick(slow, values)) == {
+        controller.status: NO_CHANGE
+    }
     assert list(following) == [{controller.status: NO_CHANGE}]
     assert current.take() == ("photo.png",)
 
@@ -308,7 +311,7 @@ def test_a_job_stopped_while_its_photo_is_read_leaves_no_map_of_another_one(
         yield from controller.take(PHOTO, values)
 
     next(controller.reported(begun(), values, photo))
-    assert (controller.end(values)[controller.result] is not None) == kept
+    assert (press_stop(controller, values)[controller.result] is not None) == kept
 
 
 # ------------------------------------------------------------------------------- beside which photo
@@ -355,7 +358,9 @@ def test_any_other_failure_keeps_the_result_and_says_why(controller: RunControll
             values |= update
     assert shown_members(controller, values) == 2
     assert "Too much for one run." in str(values[controller.status])
-    assert controller.end(values) == {controller.status: NO_CHANGE}  # which Gradio calls after a failure as well
+    assert press_stop(controller, values) == {
+        controller.status: NO_CHANGE
+    }  # after a failure
 
 
 @pytest.mark.parametrize("chosen", [False, True])

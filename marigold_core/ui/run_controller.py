@@ -164,8 +164,8 @@ class JobTab:
                     if current.identity is not identity:
                         break
                     result = update.get(self.result, result)
-                    if update:
-                        yield update
+                    if update:  # with the buttons each time: the answer to an earlier Stop may be drawn after the first
+                        yield {**self.actions.begun(), **update}
         except gr.Error as error:
             if current.identity is identity:
                 current.identity = None

@@ -358,9 +358,7 @@ def test_any_other_failure_keeps_the_result_and_says_why(controller: RunControll
             values |= update
     assert shown_members(controller, values) == 2
     assert "Too much for one run." in str(values[controller.status])
-    assert press_stop(controller, values) == {
-        controller.status: NO_CHANGE
-    }  # after a failure
+    assert press_stop(controller, values) == {controller.status: NO_CHANGE}  # after a failure
 
 
 @pytest.mark.parametrize("chosen", [False, True])

@@ -4,6 +4,7 @@ A screen draws its own part of the page and returns what changes in it with a ne
 result: from the model (a run, members to add, a recorded run), an example or an earlier run.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
@@ -108,7 +109,7 @@ class CurrentJob:
         return self.identity
 
 
-class JobTab:
+class JobTab(ABC):
     """A tab of the page with Run and Stop, and the one path of its jobs; the server decides what Stop means."""
 
     status: gr.HTML
@@ -204,17 +205,17 @@ class JobTab:
         """Return the id of what is on show when a job is ended."""
         return values[self.result]
 
+    @abstractmethod
     def stopped(self, result: str | None, values: Values) -> Update:
         """Show what a stopped job had reached, if anything, and that it was stopped."""
-        raise NotImplementedError
 
     def settled(self, result: str) -> Update:
         """Change what a stopped job has still reached after ``stopped``: it goes on for a moment."""
         return {self.status: NO_CHANGE}
 
+    @abstractmethod
     def rest(self, result: str | None, sentence: str, values: Values) -> Update:
         """Show a result as finished, if there is one, with a sentence about how its job ended."""
-        raise NotImplementedError
 
     def idle(self, sentence: str) -> Update:
         """Write how a job ended and make the buttons ready for the next."""

@@ -17,6 +17,7 @@ vkitti: nothing is converted. RAW holds ``rgb/`` and ``depth/`` unpacked; all pa
 import csv
 import hashlib
 import os
+import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, cast
 
 import numpy as np
 import tyro
@@ -229,7 +230,12 @@ def unpack_archives(raw: Path, out: Path) -> Outcome:
             with atomic_folder(target) as aside, tarfile.open(path) as archive:
                 for member in archive:
                     if member.isfile() and member.name.lower().endswith((*PHOTO_ENDINGS, *DEPTH_ENDINGS)):
-                        archive.extract(member, aside, filter="data")
+                        file = (aside / member.name).resolve()
+                        if not file.is_relative_to(aside.resolve()):  # extract's own filter came with Python 3.11.4
+                            raise tarfile.ReadError(f"{member.name} lies outside of it")
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        with cast(IO[bytes], archive.extractfile(member)) as content, file.open("wb") as kept:
+                            shutil.copyfileobj(content, kept)
         except (tarfile.TarError, EOFError) as error:
             raise MarigoldError(f"{path} cannot be unpacked: {error}.") from None
     print(f"{len(search_pairs(out)):,} pictures in {len(archives)} archives: give pairs:{out}")

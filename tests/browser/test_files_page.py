@@ -120,9 +120,6 @@ def test_a_link_is_that_of_the_page_also_where_its_press_was_early(page, url, pi
     page.wait_for_function(f"url => {shown}?.startsWith(url) && !{shown}.includes('coffee')", arg=url)
     page.get_by_text("this is the new one").wait_for()
 
-    choose(page, "careful")
-    page.wait_for_function(f"{shown}.includes('ensemble_size=10')")
-
 
 def upload_after_clearing(page, picture: Path, made: str = "10 members, 4 steps") -> None:
     page.locator("#photo").get_by_label("Remove Image").click()

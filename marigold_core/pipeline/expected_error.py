@@ -78,7 +78,7 @@ class ErrorNetwork(ModelMixin, ConfigMixin):
         """
         is_known = depth.new_full((1, 1, 1, 1), float(spread is not None))
         known = torch.zeros_like(depth) if spread is None else spread
-        expected = self(tuple(one.float() for one in features), depth, known, is_known).exp()
+        expected = self(tuple(one.float() for one in features), depth, known, is_known).float().exp()
         expected = F.interpolate(expected, (depth.shape[-2], depth.shape[-1]), mode="bilinear")
         return expected if spread is None else (expected + SPREADS * spread) / 2
 

@@ -10,7 +10,7 @@ size, PPH PPW padded, h w latent.
 import copy
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -227,8 +227,20 @@ class MarigoldPipeline:
         """
         if self.prior is None:
             return ()
-        features = self.prior(self.decode(image_latent).float().clamp(-1, 1))
+        features = self._seen_by_prior(self.decode(image_latent).float().clamp(-1, 1))
         return tuple(one.to(image_latent.dtype) for one in features)
+
+    def _seen_by_prior(self, picture: Tensor) -> Features:
+        """Run the image prior, in the networks' type, on pictures [B, 3, H, W] in [-1, 1]; none without one."""
+        if self.prior is None:
+            return ()
+        with self._autocast():
+            return self.prior(picture.to(self.device, memory_format=torch.channels_last))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Let networks whose weights are float32, those beside U-Net and autoencoder, compute in the type of these."""
+        lower = self.dtype != torch.float32 and self.device.type != "meta"  # which has no values to round
+        return torch.autocast(self.device.type, self.dtype) if lower else nullcontext()
 
     def predict_velocity(
         self, image_latent: Tensor, noisy: Tensor, t: Tensor, features: Features | None = None
@@ -575,14 +587,10 @@ class MarigoldPipeline:
     def photo_features(self, photo: Photo, resolution: int) -> Features:
         """Compute the image prior's features of a photo as it is, none without a prior, for draft and expected errors.
 
-        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less. They are in
-        float32; for these the networks' type is as good (training/NOTES.md).
+        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less.
         """
-        if self.prior is None:
-            return ()
         x, _ = to_network(photo.pixels, resolution, factor=1)  # without padding: features cover what the map covers
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.prior(x.to(self.device, memory_format=torch.channels_last))
+        return self._seen_by_prior(x)
 
     def _features_to_fuse(self, photo: Photo, resolution: int) -> Features:
         """Compute what ``fuse_members`` is to be given."""
@@ -818,7 +826,8 @@ class MarigoldPipeline:
         values, spread = self.fuse(stack, features, modality)
         uncertainty, measure = (spread if len(members) >= SPREAD_FROM else None), "spread"
         if self.expected_error is not None and features and modality.kind == "affine":
-            uncertainty = self.expected_error.expected(features, values.clamp(0, 1), uncertainty)
+            with self._autocast():
+                uncertainty = self.expected_error.expected(features, values.clamp(0, 1), uncertainty)
             measure = "expected error"
         if not all(one is None or torch.isfinite(one).all() for one in (values, uncertainty)):
             raise CheckpointError(

@@ -1,12 +1,13 @@
 """The app over a model that only waits, for what happens around it; who enters and leaves the model is noted.
 
-python -m tests.helpers.slow_app NOTES.jsonl
+python -m tests.helpers.slow_app NOTES.jsonl [MiB of results that are kept]
 """
 
 import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def inside(notes: Path) -> list[tuple[float, int]]:
     return made
 
 
-def main(notes: Path) -> None:
+def main(notes: Path, kept_mib: str | None = None) -> None:
     import torch
     from gradio import networking
 
@@ -72,9 +73,11 @@ def main(notes: Path) -> None:
     pipe: Any = WaitingPipeline()
     marigold_core.load = lambda *_, **__: pipe
     events.MAX_WAITING = MAX_WAITING
+    if kept_mib:
+        launch.Service = partial(launch.Service, kept_bytes=int(kept_mib) * 2**20)
     networking.url_ok = lambda url: False  # as on a machine that is too busy to answer within 3 s
     launch.main()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

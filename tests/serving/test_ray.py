@@ -109,22 +109,25 @@ def test_jobs_of_several_clients_share_the_passes_of_the_network(tiny_depth: Pat
     monkeypatch.setattr(
         TogetherPipeline, "predict_velocities", lambda pipe, asked: passes.append(len(asked)) or real(pipe, asked)
     )
-    model = ray.Model("cpu", 2, {})
     asked: list[dict[str, Any]] = [
         {"num_inference_steps": steps, "processing_resolution": 64, "seed": steps} for steps in (12, 16)
     ]
 
-    async def ask_both() -> list[ray.Reply]:
+    def ask_both() -> list[ray.Reply]:
+        model = ray.Model("cpu", 2, {})
         given = (ray.ENDPOINT_OF["predict_depth"].read({**one, "formats": ["npy"]}) for one in asked)
-        return await asyncio.gather(
-            *(model.run("predict_depth", one, {"photo": (".png", png)}, False) for one in given)
-        )
+
+        async def ask() -> list[ray.Reply]:
+            return await asyncio.gather(
+                *(model.run("predict_depth", one, {"photo": (".png", png)}, False) for one in given)
+            )
+
+        return asyncio.run(ask())
 
     async def collect() -> None:
         gc.collect()
 
-    replies = asyncio.run(ask_both())
-    del model
+    replies = ask_both()
     asyncio.run(collect())  # Ray's queues ask for a loop as they go, and would leave a new one open where none runs
     assert max(passes) == 2 and 16 <= len(passes) < 12 + 16
     pipe = load(tiny_depth, device="cpu")

@@ -1,13 +1,13 @@
 """The draft network: depth by a plain regressor, whose mean with the members' map is nearer to the truth than either.
 
 It reads depth off the image prior's features alone, without noise, and errs elsewhere on photographs than a diffusion
-model that was trained on the same rendered scenes. Its map is soft, so only its coarse part is taken over, and the
-outlines stay those of the members. It belongs to the checkpoint that it was trained beside.
+model that was trained on the same rendered scenes. Its map is soft, so what is taken over of it is around every place a
+linear function of the members' map: outlines stay where the members have them, and nothing shines around them. It
+belongs to the checkpoint that it was trained beside.
 Source: Lin et al. 2017 (feature pyramids); Ranftl et al. 2021, section 3 (the residual units of DPT); Lakshminarayanan
-et al. 2017, section 2.4 (the mean of networks trained from other random weights).
+et al. 2017, section 2.4 (the mean of networks trained from other random weights); He and Sun 2015 (Fast Guided Filter).
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +20,8 @@ from marigold_core.pipeline.image_prior import Features, Residual, grid_of
 from marigold_core.pipeline.modalities import Depth
 
 SHARE = 0.5  # of the draft in the mean
-COARSE = 1.25  # cells of the finest features along a side of one that is taken over; at 1 outlines are softened
+AROUND = 4  # cells of the draft on each side of one that the same linear function is sought for
+SHAPELESS = 1e-3  # variance of the map around a place, in [0, 1], below which its shape is not followed
 
 
 class DraftNetwork(ModelMixin, ConfigMixin):
@@ -54,7 +55,7 @@ class DraftNetwork(ModelMixin, ConfigMixin):
 
     @torch.inference_mode()
     def averaged(self, features: Features, values: Tensor, depth: Depth) -> tuple[Tensor, Tensor]:
-        """Average the fused depth of members with the draft's, as far as that is coarse.
+        """Average the fused depth of members with the draft's, as far as the difference follows the members' map.
 
         Args:
             features: of the trunk, [1, C, h', w'] each, fine to coarse.
@@ -66,12 +67,24 @@ class DraftNetwork(ModelMixin, ConfigMixin):
             the scale [] by which it was stretched to them.
         """
         drafted = depth.read(self(tuple(one.float() for one in features)))
-        coarse = (math.ceil(features[0].shape[-2] / COARSE), math.ceil(features[0].shape[-1] / COARSE))
-        apart = F.adaptive_avg_pool2d(drafted, coarse) - F.adaptive_avg_pool2d(values, coarse)
-        mean = values + SHARE * F.interpolate(apart, (values.shape[-2], values.shape[-1]), mode="bilinear")
+        shape = F.adaptive_avg_pool2d(values, (drafted.shape[-2], drafted.shape[-1]))
+        apart = SHARE * (drafted - shape)
+        mean_shape, mean_apart = _around(shape), _around(apart)
+        covariance = _around(shape * apart) - mean_shape * mean_apart
+        slope = covariance / (_around(shape.square()) - mean_shape.square() + SHAPELESS)
+        size = values.shape[-2], values.shape[-1]
+        slope, offset = (
+            F.interpolate(_around(one), size, mode="bilinear") for one in (slope, mean_apart - slope * mean_shape)
+        )
+        mean = values + slope * values + offset
         (low, high), (near, far) = torch.aminmax(mean), torch.aminmax(values)
         scale = (far - near) / (high - low).clamp_min(1e-6)
         return near + scale * (mean - low), scale
+
+
+def _around(x: Tensor) -> Tensor:
+    """Average [1, 1, h, w] over the square of ``AROUND`` cells on each side of every cell -> [1, 1, h, w]."""
+    return F.avg_pool2d(F.pad(x, (AROUND,) * 4, mode="replicate"), 2 * AROUND + 1, stride=1)
 
 
 class _Pyramid(nn.Module):

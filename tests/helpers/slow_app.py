@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -44,6 +44,7 @@ def main(notes: Path, kept_mib: str | None = None) -> None:
     import marigold_core
     from marigold_core.checkpoints.registry import find
     from marigold_core.prediction import Prediction, Progress
+    from marigold_core.serving import jobs
     from marigold_core.settings import ResolvedSettings, Settings
     from marigold_core.ui import events, launch
     from tests.helpers.predictions import prediction_of
@@ -74,7 +75,7 @@ def main(notes: Path, kept_mib: str | None = None) -> None:
     marigold_core.load = lambda *_, **__: pipe
     events.MAX_WAITING = MAX_WAITING
     if kept_mib:
-        launch.Service = partial(launch.Service, kept_bytes=int(kept_mib) * 2**20)
+        jobs.Service = cast(Any, partial(jobs.Service, kept_bytes=int(kept_mib) * 2**20))
     networking.url_ok = lambda url: False  # as on a machine that is too busy to answer within 3 s
     launch.main()
 

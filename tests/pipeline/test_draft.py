@@ -29,26 +29,33 @@ def features(height: int = 6, width: int = 8) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("depth", [Depth(), Depth(transfer="root"), Depth(space="disparity")])
-def test_the_coarse_part_is_the_mean_of_both_and_the_outlines_are_the_members(depth: Depth) -> None:
+def test_it_is_the_mean_of_both_between_the_ends_of_the_members_map(depth: Depth) -> None:
     torch.manual_seed(0)
     network, given = DraftNetwork(CHANNELS, width=8), features()
     assert network(given).shape == (1, 1, 12, 16)
     drafted = depth.read(network(given))
-    values = torch.rand(1, 1, 1, 1).expand(1, 1, 48, 64).clone()
-    values[..., 21:, 37:] += 0.3  # an outline inside a cell of 8 x 8
+    values = torch.nn.functional.interpolate(torch.rand(1, 1, 3, 4), (48, 64), mode="bilinear")
     found, scale = network.averaged(given, values, depth)
     assert found.min() == values.min() and found.max() == pytest.approx(float(values.max()), abs=1e-6)
     found = (found - values.min()) / scale  # the mean, before it was stretched
-    cells = [torch.nn.functional.adaptive_avg_pool2d(one, (6, 8)) for one in (found - values, drafted, values)]
-    assert torch.corrcoef(torch.stack([cells[0].flatten(), (cells[1] - cells[2]).flatten()]))[0, 1] > 0.8
-    jump = found[..., 30, 37] - found[..., 30, 36]
-    assert abs(float(jump) - 0.3) < 0.05
+    cells = [torch.nn.functional.adaptive_avg_pool2d(one, (3, 4)).flatten() for one in (found - values, drafted, values)]
+    assert torch.corrcoef(torch.stack([cells[0], cells[1] - cells[2]]))[0, 1] > 0.9
     ramp = torch.linspace(0.2, 0.9, 64).expand(1, 1, 48, 64)
     halved, scale = flat(network, 0.2).averaged(given, ramp, depth)
-    assert float(scale) == pytest.approx(1 / (1 - SHARE), rel=0.2)  # finer than a cell the ramp stays as it was
-    torch.testing.assert_close(halved, ramp, atol=0.1, rtol=0)
+    assert float(scale) == pytest.approx(1 / (1 - SHARE), rel=0.1)
+    torch.testing.assert_close(halved, ramp, atol=0.05, rtol=0)
     same = torch.full((1, 1, 48, 64), 0.9)
     torch.testing.assert_close(network.averaged(given, same, depth)[0], same)
+
+
+@pytest.mark.numeric
+def test_a_soft_draft_leaves_outlines_sharp_and_nothing_shines_around_them(monkeypatch) -> None:
+    network, values = DraftNetwork(CHANNELS, width=8), torch.full((1, 1, 48, 64), 0.8)
+    values[..., 10:40, 22:45] = 0.2  # a near thing before a far wall
+    soft = torch.nn.functional.avg_pool2d(values, 13, 4, 6, count_include_pad=False)  # its outlines are three cells wide
+    monkeypatch.setattr(network, "forward", lambda given: 2 * (0.1 + 0.7 * soft) - 1)
+    found, _ = network.averaged(features(), values, Depth())
+    assert found[values < 0.5].max() < 0.25 and found[values > 0.5].min() > 0.75
 
 
 def test_it_moves_the_fused_map_and_no_member(tiny_guided: Path, tmp_path: Path, photo) -> None:
@@ -58,7 +65,7 @@ def test_it_moves_the_fused_map_and_no_member(tiny_guided: Path, tmp_path: Path,
     assert own.checkpoint.sha256 != plain.checkpoint.sha256
     before, after = plain(picture, QUICK), own(picture, QUICK)
     assert before.members is not None and after.members is not None and np.array_equal(before.members, after.members)
-    assert np.abs(after.values - before.values).mean() > 1e-2
+    assert np.abs(after.values - before.values).mean() > 5e-3  # a flat draft, of which stretching leaves little
     for end in (np.min, np.max):
         assert end(after.values) == pytest.approx(end(before.values), abs=0.05)  # before both were enlarged
     *_, again = own.stream(picture, QUICK, start=after)  # whose members are all there

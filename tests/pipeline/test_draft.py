@@ -38,7 +38,9 @@ def test_it_is_the_mean_of_both_between_the_ends_of_the_members_map(depth: Depth
     found, scale = network.averaged(given, values, depth)
     assert found.min() == values.min() and found.max() == pytest.approx(float(values.max()), abs=1e-6)
     found = (found - values.min()) / scale  # the mean, before it was stretched
-    cells = [torch.nn.functional.adaptive_avg_pool2d(one, (3, 4)).flatten() for one in (found - values, drafted, values)]
+    cells = [
+        torch.nn.functional.adaptive_avg_pool2d(one, (3, 4)).flatten() for one in (found - values, drafted, values)
+    ]
     assert torch.corrcoef(torch.stack([cells[0], cells[1] - cells[2]]))[0, 1] > 0.9
     ramp = torch.linspace(0.2, 0.9, 64).expand(1, 1, 48, 64)
     halved, scale = flat(network, 0.2).averaged(given, ramp, depth)
@@ -52,7 +54,9 @@ def test_it_is_the_mean_of_both_between_the_ends_of_the_members_map(depth: Depth
 def test_a_soft_draft_leaves_outlines_sharp_and_nothing_shines_around_them(monkeypatch) -> None:
     network, values = DraftNetwork(CHANNELS, width=8), torch.full((1, 1, 48, 64), 0.8)
     values[..., 10:40, 22:45] = 0.2  # a near thing before a far wall
-    soft = torch.nn.functional.avg_pool2d(values, 13, 4, 6, count_include_pad=False)  # its outlines are three cells wide
+    soft = torch.nn.functional.avg_pool2d(
+        values, 13, 4, 6, count_include_pad=False
+    )  # its outlines are three cells wide
     monkeypatch.setattr(network, "forward", lambda given: 2 * (0.1 + 0.7 * soft) - 1)
     found, _ = network.averaged(features(), values, Depth())
     assert found[values < 0.5].max() < 0.25 and found[values > 0.5].min() > 0.75

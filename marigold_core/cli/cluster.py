@@ -2,7 +2,7 @@
 
 Ray Data starts as many actors as there is room for, hands them photos, begins an actor or a task anew whose process or
 node was lost, and takes up nodes that join. A task that is begun anew finds what was finished before, so that only the
-photo in flight is predicted twice.
+photo in flight is predicted twice. One that ends the process of every actor that takes it is given up after a few.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TASK_PHOTOS = 32  # most of one task, whose outcomes come together
+MOST_ENDS = 5  # of processes at one photo: Ray would begin it anew for ever
 TASKS_EACH = 16  # of every actor at least, so that the last ones end together
 FINISHED = ".marigold-finished"  # folder of the output
 CONNECT_S = 5.0  # that a cluster has to answer
@@ -154,13 +156,30 @@ class FinishedList:
             (aside / name).write_bytes(content)
 
 
+class Attempts:
+    """How often each photo was begun whose process has not told how it ended."""
+
+    def __init__(self) -> None:
+        self._begun = Counter[int]()
+
+    def note(self, number: int, is_over: bool) -> int:
+        """Note that a photo is begun, or over -> how often it was begun."""
+        self._begun[number] += 1
+        return self._begun.pop(number) if is_over else self._begun[number]
+
+
 class Actor:
     """Predicts photos in a process of the cluster, with a checkpoint that it loads once."""
 
-    def __init__(self, work: Work, environment: dict[str, str]) -> None:
-        """Load the checkpoint; a refusal is told with the first photo, since Ray would try again."""
+    most_ends = MOST_ENDS
+
+    def __init__(self, work: Work, environment: dict[str, str], note: Callable[[int, bool], int]) -> None:
+        """Load the checkpoint; a refusal is told with the first photo, since Ray would try again.
+
+        ``note`` is that of the ``Attempts`` of the run.
+        """
         os.environ.update(environment)
-        self._work, self._problem = work, ""
+        self._work, self._problem, self._note = work, "", note
         try:
             self._predictor = Predictor(work)
         except MarigoldError as error:
@@ -168,7 +187,16 @@ class Actor:
 
     def __call__(self, rows: "dict[str, np.ndarray]") -> dict[str, list[Any]]:
         """Predict photos -> the number of each and its outcome as JSON."""
-        return {"number": [*rows["number"]], "outcome": [self._predict(place) for place in rows["job"]]}
+        places = zip(map(int, rows["number"]), rows["job"], strict=True)
+        return {"number": [*rows["number"]], "outcome": [self._attempt(*one) for one in places]}
+
+    def _attempt(self, number: int, place: str) -> str:
+        if self._note(number, False) > self.most_ends:
+            sentence = f"{self.most_ends} processes ended while they were at it, perhaps for want of memory."
+            return json.dumps(asdict(Outcome("failed", sentence)))
+        told = self._predict(place)
+        self._note(number, True)
+        return told
 
     def _predict(self, place: str) -> str:
         photo, folder = map(locate, json.loads(place))
@@ -224,11 +252,17 @@ def _outcomes(
         actors = min(room, len(jobs), options.ray_actors or room)
         photos = max(1, min(TASK_PHOTOS, len(jobs) // (actors * TASKS_EACH)))
         rows = [{"number": number, "job": place_of(job)} for number, job in enumerate(jobs)]
+        lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        attempts = engine.remote(Attempts).options(**lasting).remote()
+
+        def note(number: int, is_over: bool) -> int:
+            return engine.get(attempts.note.remote(number, is_over))
+
         pool = data.ActorPoolStrategy(min_size=1, initial_size=actors, max_size=options.ray_actors)
         photos_of = data.from_items(rows, override_num_blocks=-(-len(rows) // photos))
         mapped = photos_of.map_batches(
             actor,
-            fn_constructor_args=(work, environment()),
+            fn_constructor_args=(work, environment(), note),
             batch_size=1,
             compute=pool,
             num_cpus=cpus,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import ZipFile
 
 import grpc
@@ -156,6 +156,35 @@ def test_a_killed_actor_and_a_killed_node_lose_no_photo(
     assert there.splitlines()[-1] == here.splitlines()[-1] == f"{PHOTOS} done, 1 failed"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_photo_that_ends_every_process_that_takes_it_is_given_up_and_the_others_are_done(nodes: Any) -> None:
+    """Ray begins lost actors and tasks anew for ever."""
+
+    class Fragile(cluster.Actor):
+        most_ends = 2
+
+        def __init__(self, work: Any, environment: dict[str, str], note: Any) -> None:
+            self._note = note
+
+        def _predict(self, place: str) -> str:
+            if "bad" in place:
+                os._exit(1)
+            return json.dumps({"state": "done"})
+
+    jobs, work = [Job(Path(f"/{name}.png"), Path(f"/{name}")) for name in ("a", "bad", "b", "c")], cast(Any, None)
+    ended = dict(cluster._outcomes(jobs, work, "", cluster.ClusterOptions.model_validate({}), Fragile))
+    assert [ended[number].state for number in range(4)] == ["done", "failed", "done", "done"]
+    assert ended[1].reason.startswith("2 processes ended while they were at it")
+
+
+def test_photos_that_are_begun_again_because_of_another_one_are_not_given_up() -> None:
+    attempts = cluster.Attempts()
+    assert [attempts.note(0, is_over) for is_over in (False, True) * 3] == [1, 2] * 3
+    assert [attempts.note(1, False) for _ in range(3)] == [1, 2, 3]
+
+
 @pytest.fixture
 def one_actor(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Do what the cluster does by one actor in this process; the list counts the photos that each run gave it."""
@@ -163,7 +192,7 @@ def one_actor(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def outcomes(jobs: list[Job], work: Work, address: str, options: cluster.ClusterOptions) -> Iterator[Any]:
         given.append(len(jobs))
-        actor = cluster.Actor(work, {})
+        actor = cluster.Actor(work, {}, cluster.Attempts().note)
         for number, job in enumerate(jobs):
             told = actor({"number": np.array([number]), "job": np.array([cluster.place_of(job)])})
             yield number, cluster.outcome_of(told["outcome"][0])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marigold_core.errors import SettingsError, VideoError
+from marigold_core.files import archive
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import MAX_WORK, Service, check_cost
 from marigold_core.settings import CameraSettings, ColourSettings, FrameSettings, ResolvedSettings, Settings
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_FRAMES = 600  # of a clip
 MAX_CLIP_WORK = 12 * MAX_WORK  # megapixels through the network for all of them: of 4 steps x 10 members at 768 pixels
+MOST_WRITTEN = archive.LIMIT_BYTES  # of all files of a clip: of a format's frames one ZIP is made
+LOOK_EVERY = 10  # frames that are written, at the size of them all
 MAX_DRAWN = 250.0  # megapixels of all frames of a parallax clip; it has 94 unless otherwise asked
 
 
@@ -89,7 +92,17 @@ def run_clip(
         for event in events:
             if isinstance(event, Progress) and event.done > MOST_FRAMES:
                 raise VideoError(f"This video has more than the {MOST_FRAMES} frames that the server takes.")
+            if isinstance(event, Progress) and event.done % LOOK_EVERY == 0:
+                _check_written(folder)
             yield event
+
+
+def _check_written(folder: Path) -> None:
+    if sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > MOST_WRITTEN:
+        raise VideoError(
+            f"The files of this clip are larger than the {MOST_WRITTEN / 1e9:.0f} GB that the server writes of one;"
+            " choose fewer formats of frames or a smaller clip, or use the command line."
+        )
 
 
 def check_parallax(settings: ParallaxSettings, photo_size: tuple[int, int]) -> None:

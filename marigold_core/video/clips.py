@@ -22,7 +22,8 @@ WHOLE = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,wtv,rm,nut,dv,gif,apng,ivf,"
     "h264,hevc,av1,obu,m4v,mjpeg,yuv4mpegpipe,swf"
 )
-OPENING = {"format_whitelist": WHOLE, "protocol_whitelist": "file"}
+LIMITS = {"max_pixels": str(MAX_PIXELS)}  # of decoders: a small file may state frames of gigabytes
+OPENING = {"format_whitelist": WHOLE, "protocol_whitelist": "file", **LIMITS}
 COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # what players expect in MP4
 
 
@@ -91,6 +92,7 @@ class Clip:
         with self._opened() as container:
             stream = _moving_picture(container, self.path)
             stream.thread_type = "AUTO"
+            stream.codec_context.options = LIMITS
             sound = list(container.streams.audio[:1]) if with_sound else []
             try:
                 for packet in container.demux(stream, *sound):
@@ -111,7 +113,10 @@ class Clip:
             except FFmpegError as error:
                 self.note = f"The file is damaged or cut off after frame {count} ({_reason(error)})."
         if not count:
-            raise VideoError(f"{self.path.name} holds no frame that can be decoded. {self.note or ''}".rstrip())
+            most = f"{MAX_PIXELS / 1e6:.0f} megapixels"
+            raise VideoError(
+                f"{self.path.name} holds no frame of up to {most} that can be decoded. {self.note or ''}".rstrip()
+            )
         if self.note is None and stream.frames and count < stream.frames:
             self.note = f"The file states {stream.frames} frames, but only {count} could be decoded."
 
@@ -174,11 +179,17 @@ def _moving_picture(container: Any, path: Path) -> Any:
     """Find the first video stream that is no cover picture. Raises: VideoError."""
     for stream in container.streams.video:
         if not _is_cover(stream) and stream.codec_context is not None:
+            _check_size(stream.codec_context)
             return stream
     if container.streams.video and not any(_is_cover(stream) for stream in container.streams.video):
         raise VideoError(f"{path.name} cannot be read as a video (its format is not known or its head is damaged).")
     kinds = sorted({str(stream.type) for stream in container.streams})
     raise VideoError(f"{path.name} holds no moving picture, only {' and '.join(kinds) or 'nothing'}.")
+
+
+def _check_size(stated: Any) -> None:
+    if stated.width * stated.height > MAX_PIXELS:
+        raise VideoError(f"Frames of {stated.width} x {stated.height} pixels are too large.")
 
 
 def _is_cover(stream: Any) -> bool:
@@ -188,8 +199,7 @@ def _is_cover(stream: Any) -> bool:
 
 def _upright(decoded: Any, aspect: Fraction | None) -> np.ndarray:
     """A decoded frame -> [H, W, 3] uint8, turned as its metadata says, with square pixels. Raises: VideoError."""
-    if decoded.width * decoded.height > MAX_PIXELS:
-        raise VideoError(f"Frames of {decoded.width} x {decoded.height} pixels are too large.")
+    _check_size(decoded)
     pixels = decoded.to_ndarray(format="rgb24")
     if aspect and aspect != 1 and Fraction(1, 4) < aspect < 4:
         height, width = pixels.shape[:2]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marigold_core.errors import SettingsError
+from marigold_core.errors import SettingsError, VideoError
 from marigold_core.images.photo import load_photo
 from marigold_core.serving import video
 from marigold_core.serving.api.endpoints import ENDPOINTS
@@ -51,6 +51,17 @@ def test_what_the_cuts_leave_empty_is_noted(name: str, service, clip: Path, tiny
     *_, answer = endpoint.run(service, given)
     assert "was left out" in answer["note"] and "The cuts leave nothing" in answer["note"]
     assert "png16" in answer and answer["record"]["left_out"]
+
+
+def test_a_clip_whose_files_would_fill_the_disk_is_refused_and_leaves_none(service, clip, tiny_depth, monkeypatch):
+    monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
+    monkeypatch.setattr(video, "MOST_WRITTEN", 30_000)
+    monkeypatch.setattr(video, "LOOK_EVERY", 1)
+    endpoint = next(one for one in ENDPOINTS if one.name == "video")
+    given: dict[str, Any] = {**endpoint.complete([clip, *[None] * len(endpoint.arguments)]), "num_inference_steps": 1}
+    with pytest.raises(VideoError, match="larger than the 0 GB that the server writes of one"):
+        list(endpoint.run(service, {**given, "video_formats": ["exr", "glb"]}))
+    assert not list(service._folder.glob("call-*"))
 
 
 def test_a_call_that_is_stopped_leaves_no_files(service, clip: Path, tiny_depth: Path, monkeypatch):

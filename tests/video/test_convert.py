@@ -13,15 +13,18 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from marigold_core import ExportError, Settings, VideoError
 from marigold_core.prediction import Progress
 from marigold_core.settings import FrameSettings
+from marigold_core.video import clips
 from marigold_core.video.clips import Clip
 from marigold_core.video.convert import predict_video, stream_video
 from marigold_core.video.settings import VideoSettings
 from tests.helpers.clips import PlantedPipe, disturbed, flicker, scene, write_clip
 from tests.helpers.command_line import QUICK, fingerprints
+from tests.helpers.damage import failing
 from tests.helpers.kills import killed_at
 
 FRAMES = 12
@@ -293,6 +296,15 @@ def test_what_is_no_video_is_a_sentence(place, tmp_path: Path) -> None:
         with pytest.raises(VideoError, match=sentence):
             predict_video(PlantedPipe([]), tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_small_file_of_huge_frames_is_refused_before_they_are_decoded(tmp_path: Path, monkeypatch) -> None:
+    """One of 1.6 MB with frames of 16,000 x 16,000 pixels took 1.5 GB of memory."""
+    frames = [Image.new("L", (7000, 7000), level) for level in (0, 1)]
+    frames[0].save(tmp_path / "huge.gif", save_all=True, append_images=frames[1:])
+    monkeypatch.setattr(clips, "_upright", failing(AssertionError("it was decoded")))
+    with pytest.raises(VideoError, match="holds no frame of up to 35 megapixels that can be decoded"):
+        list(Clip(tmp_path / "huge.gif").frames())
 
 
 def test_a_real_checkpoint_on_the_command_line(place, tmp_path: Path, tiny_depth: Path, capsys) -> None:

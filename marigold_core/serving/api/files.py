@@ -2,6 +2,7 @@
 
 import json
 import mimetypes
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -21,11 +22,12 @@ USUAL: tuple[Format, ...] = ("npy", "png16", "color")  # of an endpoint that is 
 
 
 def describe_files(files: Mapping[str, Path]) -> Answer:
-    """Name files to clients: of JSON its content, of a folder a ZIP."""
+    """Name files to clients: of JSON its content, of a folder a ZIP, which takes its place."""
     answer: Answer = {}
     for name, path in files.items():
         if path.is_dir():
             archive.write(sorted(path.iterdir()), bundle := path.with_suffix(".zip"))
+            shutil.rmtree(path)
             path = bundle
         answer[name] = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else describe_file(path)
     return answer

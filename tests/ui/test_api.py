@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +25,7 @@ from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.ui import text
 from marigold_core.video.convert import predict_video
 from marigold_core.video.settings import VideoSettings
+from tests.helpers.app_server import ROOT
 from tests.helpers.clips import scene, write_clip
 
 pytestmark = pytest.mark.slow
@@ -442,3 +445,13 @@ class Canary:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+
+def test_the_program_of_the_readme_runs(url: str, picture: Path) -> None:
+    (program,) = re.findall(r"^```py\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    changed = program.replace("http://127.0.0.1:7860", url).replace("photo.jpg", str(picture))
+    assert url in changed and str(picture) in changed
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{changed}\nprint(sorted(result))"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0 and "'manifest', 'npy'" in ended.stdout, ended.stderr

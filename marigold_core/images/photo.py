@@ -129,6 +129,19 @@ def read_header(source: Path | bytes) -> tuple[tuple[int, int], float | None]:
     return (height, width), _fov_x_deg(width, height, focal_35mm)
 
 
+def stated_pixels(source: Path | bytes) -> int:
+    """Read how many pixels a photo states, of HEIC too without decoding it; 0 where it is no photo."""
+    with suppress(ImageError):
+        data = source if isinstance(source, bytes) else read_file(source)
+        with _decoding():
+            if containers.identify(data[: containers.HEAD_BYTES]) == "HEIC":
+                width, height = containers.open_heif(data).size
+                return width * height
+        (height, width), _ = read_header(data)
+        return height * width
+    return 0
+
+
 def network_size(height: int, width: int, resolution: int) -> tuple[int, int]:
     """Size of a photo -> the (height, width) at which the network sees it, without padding; ``resolution`` 0 keeps it.
 

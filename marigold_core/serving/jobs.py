@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from marigold_core import load
 from marigold_core.calibration.calibrate import COMPLETION_WORK, Hints
@@ -25,7 +25,7 @@ from marigold_core.errors import CheckpointError, ExportError, MarigoldError, Se
 from marigold_core.files import archive, replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import SaveFor
-from marigold_core.images.photo import load_photo
+from marigold_core.images.photo import load_photo, stated_pixels
 from marigold_core.pipeline.views import check_meaning, relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress, ProgressEvents
 from marigold_core.serving import kept
@@ -45,6 +45,10 @@ WAIT_S = 0.25  # a job whose checkpoint is loaded wakes this often, so that it c
 MAX_PIPELINES = 2
 MAX_WORK = 1000.0  # megapixels through the network in one job: 50 steps x 20 members at 1024 px fit, at 2048 do not
 MAX_CELLS, MAX_MINUTES = 64, 10.0  # of a comparison, all checkpoints together; other jobs wait meanwhile
+LARGE_PIXELS = (
+    16_000_000  # of a photo; one of 64 takes 1.7 GB of memory until its usual files are written, 3.9 GB with all
+)
+LARGE_AT_ONCE = 2  # that are worked on: one in the model, and another that is decoded or written
 KEPT_BYTES = 512 * 2**20  # of predictions, and as much of comparisons
 
 
@@ -87,6 +91,7 @@ class Service:
         self._folder = folder or Path(tempfile.mkdtemp(prefix="marigold-"))
         self._loader = loader
         self._line = WaitingLine(together)  # before the model
+        self._large = WaitingLine(LARGE_AT_ONCE)  # before a large photo is decoded
         self._thread = ModelThread() if together == 1 else None
         self._loads = threading.Lock()  # guards the checkpoints
         self._pipelines: OrderedDict[tuple[str, str | None], Future[MarigoldPipeline]] = OrderedDict()
@@ -205,6 +210,14 @@ class Service:
                 yield _loading(checkpoint)
             else:
                 return loading.result()
+
+    def admit(self, sources: Sequence[Path | bytes], events: Iterator[Event]) -> Iterator[Progress | Event]:
+        """Pass on the events of a job; one of a large photo begins when few others of large photos are worked on.
+
+        So those that wait for the model, which may be many, do not hold their decoded photos.
+        """
+        is_large = any(stated_pixels(source) > LARGE_PIXELS for source in sources)
+        return self._large.pass_in_turn(events, None) if is_large else events
 
     def in_turn(self, events: Iterator[Event], seconds: float | None = None) -> Generator[Progress | Event]:
         """Wait for the turn of a job, which takes that long if it is known, and run it in the model's thread."""
@@ -418,7 +431,8 @@ class Service:
             for photo in [photo for photo in batch.photos if photo.state not in over]:
                 batch.begin(photo)
                 try:
-                    with closing(self.run(photo.source, batch.settings, batch.checkpoint)) as events:
+                    job = self.run(photo.source, batch.settings, batch.checkpoint)
+                    with closing(cast(Any, self.admit([photo.source], job))) as events:
                         progress = ProgressEvents(events)
                         for event in progress:
                             yield Progress(event.done, event.total, f"{photo.name}: {event.stage}")

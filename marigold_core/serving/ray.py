@@ -28,6 +28,7 @@ from typing import Any, cast
 import ray
 from pydantic import Field
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -158,6 +159,9 @@ class Reader:
             wait_s = math.ceil(self._last_s)
             sentence = f"All replicas are busy and no more may wait; try again in {wait_s} s."
             return JSONResponse({"detail": sentence}, 503, {"retry-after": str(wait_s)})
+        except RayActorError:
+            sentence = "The replica that worked at this was lost; send it again."
+            return JSONResponse({"detail": sentence}, 503, {"retry-after": str(math.ceil(FIRST_RETRY_S))})
 
 
 def weight(accept: str, kind: str) -> float:
@@ -312,7 +316,7 @@ class Model:
         folder.mkdir()
         answer: Answer = {}
         try:
-            with closing(cast(Any, endpoint.run(self._service, {**given, **write(files, folder)}))) as answers:
+            with closing(cast(Any, endpoint.answers(self._service, {**given, **write(files, folder)}))) as answers:
                 for answer in answers:  # noqa: B007 - the last one is what was asked for
                     if gone.is_set():
                         return 499, JSON, b""

@@ -126,10 +126,10 @@ class ResultStore(Generic[Item]):
                 with suppress(ExportError):  # it was removed just now, or is damaged
                     item = self._form.read(self._file(key))
                     self._put(item, key, version)
-            with suppress(OSError):  # it is on no disk
-                os.utime(self.folder(key))
-        if item is None:
+        if key is None or item is None:  # any visitor may send any key
             raise ExportError(self._gone)
+        with suppress(OSError):  # it is on no disk
+            os.utime(self.folder(key))
         return item
 
     def find(self, matches: Callable[[Item], bool]) -> str | None:
@@ -171,13 +171,15 @@ def is_persisted(folder: Path) -> bool:
 
 
 def make_room(folder: Path, max_bytes: int = KEPT_ON_DISK) -> None:
-    """Remove the least recently used of the persisted items in the folder of stores, as far as they have more bytes."""
+    """Remove the least recently used of what is in the folder of stores for others to read, down to so many bytes."""
     found = list[tuple[float, int, Path]]()
     for one in folder.iterdir() if folder.is_dir() else ():
         with suppress(OSError):  # it was removed just now
-            if (one / RESULT).exists() or (one / BATCH).exists():
-                used, size = one.stat().st_mtime, sum(path.stat().st_size for path in one.rglob("*") if path.is_file())
-                found.append((used, size, one))
+            of_call = one.name.startswith(OF_CALL)
+            if of_call or (one / RESULT).exists() or (one / BATCH).exists():
+                states = [path.stat() for path in one.rglob("*") if path.is_file()]
+                used = [one.stat().st_mtime, *(state.st_mtime for state in states if of_call)]  # some are written still
+                found.append((max(used), sum(state.st_size for state in states), one))
     held = sum(size for _, size, _ in found)
     for _, size, one in sorted(found):
         if held > max_bytes:

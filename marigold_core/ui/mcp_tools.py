@@ -8,8 +8,9 @@ import base64
 import binascii
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -91,7 +92,7 @@ class McpTools:
         try:
             with translate_errors():
                 endpoint = _find(name)
-                answers = endpoint.run(self._service, self._read(endpoint, arguments))
+                answers = endpoint.answers(self._service, self._read(endpoint, arguments))
                 answer = await self._last(answers)
                 return _result(answer, _root(self._request))
         except gr.Error as error:
@@ -133,11 +134,12 @@ class McpTools:
                 return base64.b64decode(content, validate=True)
             except binascii.Error:
                 raise ImageError(f"The data: URL of the argument {name} is not valid base64.") from None
-        _, found, path = unquote(urlsplit(address).path).partition(FILE_ROUTE)
-        file = Path(path).resolve()
-        if not found or not file.is_relative_to(self._folder) or not file.is_file():
-            raise ImageError(text.FILE_ADDRESS.format(name=name, address=_address(name)))
-        return str(file)
+        with suppress(ValueError):  # no address, or a path with a character that none has
+            _, found, path = unquote(urlsplit(address).path).partition(FILE_ROUTE)
+            file = Path(path).resolve()
+            if found and file.is_relative_to(self._folder) and os.path.isfile(file):  # also where it is too long
+                return str(file)
+        raise ImageError(text.FILE_ADDRESS.format(name=name, address=_address(name)))
 
     @property
     def _request(self) -> Any:

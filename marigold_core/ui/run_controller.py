@@ -9,8 +9,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import gradio as gr
 import numpy as np
@@ -159,6 +160,7 @@ class JobTab(ABC):
         """
         result, current = values[self.result], values[self.current]
         identity = current.begin(source)
+        updates = self._admitted([Path(source)] if source and isinstance(source, str) else [], updates)
         try:
             with translate_errors(), closing(updates):
                 for update in updates:
@@ -178,6 +180,12 @@ class JobTab(ABC):
             yield self.settled(result)
         else:
             yield {self.status: NO_CHANGE}  # Gradio shows the last update of a job once more at its end
+
+    def _admitted(self, photos: list[Path], updates: Generator[Update]) -> Generator[Update]:
+        """Let a job with a large photo begin when there is room for it."""
+        with closing(cast(Any, self.service.admit(photos, updates))) as events:
+            for event in events:
+                yield {self.status: progress_line(event, stale=False)} if isinstance(event, Progress) else event
 
     def pick(self, make: Callable[[], Update], values: Values, *, is_stop: bool = False) -> Update:
         """Make what changes with a pick of the visitor, which ends a job; what is asked for meanwhile stays."""

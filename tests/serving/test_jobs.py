@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from marigold_core.errors import CheckpointError, ExportError, ImageError, SettingsError
 from marigold_core.prediction import Prediction, Progress
+from marigold_core.serving import jobs
+from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.serving.jobs import MAX_PIPELINES, Service, check_cost
 from marigold_core.settings import ColourSettings, MeshSettings, ResolvedSettings, Settings
+from tests.helpers.damage import failing
 from tests.helpers.predictions import prediction_of
 
 PHOTO = np.full((32, 40, 3), 120, np.uint8)
@@ -49,6 +53,13 @@ class SlowPipeline:
         finally:
             with self.lock:
                 self.inside -= 1
+
+
+@pytest.fixture
+def white(tmp_path: Path) -> Path:
+    """A photo in a file."""
+    Image.new("RGB", (40, 32), "white").save(path := tmp_path / "white.png")
+    return path
 
 
 def prediction(value: float = 0.5, size: int = 32) -> Prediction:
@@ -279,3 +290,46 @@ def test_a_run_made_again_has_the_recorded_type_where_the_device_is_of_its_kind(
         list(service.run(PHOTO, Settings(), "fake", record=record))
         assert loaded[used].steps == (before[used] if used < len(before) else 0) + 4
     assert [str(pipe.dtype) for pipe in loaded] == ["torch.bfloat16", "torch.float32"]
+
+
+def test_large_photos_are_worked_on_two_at_a_time_and_small_ones_pass_them(
+    serve: Serve, white: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So those that wait do not hold their decoded photos."""
+    service, begun = serve(), list[int]()
+
+    def job(number: int) -> Iterator[str]:
+        begun.append(number)
+        yield "begun"
+        yield "over"
+
+    monkeypatch.setattr(jobs, "LARGE_PIXELS", 40 * 32 - 1)
+    waiting = [service.admit([white], job(number)) for number in range(4)]
+    assert [next(waiting[0]), next(waiting[1])] == ["begun", "begun"]
+    assert [next(waiting[number]).stage for number in (2, 3)] == [
+        f"waiting: {count} jobs are before this one" for count in (2, 3)
+    ]
+    assert list(service.admit([b"no photo"], job(9))) == ["begun", "over"]
+    waiting[2].close()
+    assert list(waiting[0])[-1] == "over" and begun == [0, 1, 9]
+    assert list(waiting[3])[-1] == "over" and begun == [0, 1, 9, 3]
+
+
+def test_every_way_to_a_photo_waits_for_its_room(
+    serve: Serve, white: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve()
+    monkeypatch.setattr(jobs, "LARGE_PIXELS", 40 * 32 - 1)
+    held = [service.admit([white], iter([1, 2])) for _ in range(2)]
+    assert [next(one) for one in held] == [1, 1]
+    monkeypatch.setattr(jobs, "load_photo", failing(AssertionError("it is decoded")))
+    for endpoint in ENDPOINTS:
+        given = endpoint.complete([white, *[None] * (len(endpoint.files) + len(endpoint.arguments) - 1)])
+        answers: Any = endpoint.answers(service, given)
+        if endpoint.name != "video":
+            assert next(answers) == {"progress": "waiting: 2 jobs are before this one"}, endpoint.name
+        answers.close()
+    _, batch = service.begin_batch([white], Settings(), "nano", ["npy"], None)
+    events = service.run_batch(batch)
+    assert next(events).stage == "white: waiting: 2 jobs are before this one"
+    events.close()

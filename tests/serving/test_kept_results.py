@@ -19,6 +19,7 @@ from marigold_core.calibration.plane_fit import Patch
 from marigold_core.errors import ExportError
 from marigold_core.prediction import Prediction
 from marigold_core.serving import kept, results
+from marigold_core.serving.api.endpoints import ENDPOINT_OF
 from marigold_core.serving.jobs import Service
 from marigold_core.serving.work_folder import KEPT_S, LEFT_S, RESULTS, Janitor
 from marigold_core.settings import DepthReading, Settings
@@ -160,6 +161,16 @@ def test_what_is_no_id_is_no_result(key: object, tmp_path: Path) -> None:
     assert not Service(tmp_path / "results").keeps(key)
 
 
+@pytest.mark.parametrize("key", ["../secret", "/etc/passwd", "\0", "\ud800", "a" * 300])
+def test_asking_for_what_is_no_id_changes_nothing(key: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    os.utime(secret, (5, 5))
+    with pytest.raises(ExportError, match="no longer kept"):
+        Service(tmp_path / "results").prediction(key)
+    assert secret.stat().st_mtime == 5
+
+
 def test_ids_cannot_be_guessed(tmp_path: Path) -> None:
     service = Service(tmp_path)
     keys = {service.keep(prediction_of(DEPTH)) for _ in range(50)}
@@ -204,6 +215,33 @@ def test_the_longest_unused_result_makes_room_on_the_disk(tmp_path: Path) -> Non
     results.make_room(tmp_path, max_bytes=os.path.getsize(tmp_path / keys[0] / "result.npz"))
     assert [path.name for path in tmp_path.iterdir()] == [keys[1]]
     results.make_room(tmp_path / "not there")
+
+
+def test_files_of_a_call_stay_whatever_others_call_for(tiny_depth: Path, picture: Path, tmp_path: Path, monkeypatch):
+    """They are not those of results in memory, which make room for each other."""
+    monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
+    service, endpoint = Service(tmp_path, kept_bytes=1), ENDPOINT_OF["predict_depth"]
+    given = {**endpoint.complete([str(picture), *[None] * len(endpoint.arguments)]), "num_inference_steps": 1}
+    answers: list[Any] = [list(endpoint.answers(service, given))[-1] for _ in range(3)]
+    assert all(Path(answer["npy"]["path"]).exists() for answer in answers)
+    service.close()
+
+
+def test_files_of_calls_make_room_too_the_oldest_first(tmp_path: Path) -> None:
+    service, moment = Service(tmp_path), 100
+    folders = [service.new_folder() for _ in range(3)]
+    for folder in folders:
+        for name in ("frames/0.png", "table.csv"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"0" * 10)
+        os.utime(folder / "table.csv", (moment, moment := moment + 1))
+        for place in (folder / "frames", folder):
+            os.utime(place, (5, 5))
+    os.utime(folders[0] / "frames" / "0.png", (10**9, 10**9))  # it is written still
+    for folder in folders[1:]:
+        os.utime(folder / "frames" / "0.png", (5, 5))
+    results.make_room(tmp_path, max_bytes=45)
+    assert sorted(tmp_path.iterdir()) == sorted([folders[0], folders[2]])
 
 
 def test_files_that_were_removed_are_written_again(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -259,6 +260,15 @@ def test_a_full_line_says_when_to_come_again(png: bytes) -> None:
     assert answer.json()["detail"] == "All replicas are busy and no more may wait; try again in 5 s."
 
 
+def test_a_lost_replica_is_a_sentence(png: bytes) -> None:
+    async def lost(*_: object) -> ray.Reply:
+        raise ActorDiedError()
+
+    answer = ask_of(lost)("POST", "/predict_depth", files={"photo": png})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["detail"] == "The replica that worked at this was lost; send it again."
+
+
 def test_who_leaves_stops_the_job_before_its_next_step(replica: ray.Model, png: bytes, monkeypatch) -> None:
     steps = list[int]()
 
@@ -272,7 +282,7 @@ def test_who_leaves_stops_the_job_before_its_next_step(replica: ray.Model, png: 
                 time.sleep(0.01)
                 yield {"progress": str(step)}
 
-        endpoint: Any = SimpleNamespace(run=run)
+        endpoint: Any = SimpleNamespace(answers=run)
         monkeypatch.setitem(ray.ENDPOINT_OF, "slow", endpoint)
         loop = asyncio.get_running_loop()
         call = asyncio.ensure_future(replica.run("slow", {}, {}, False))

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from marigold_core.serving import jobs
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import run_controller
 from marigold_core.ui.events import NO_CHANGE
@@ -137,3 +138,22 @@ def test_no_event_of_the_page_is_cancelled_by_the_browser(service: Service) -> N
         return build(service).config
 
     assert not [one for one in asyncio.run(drawn())["dependencies"] if one["cancels"]]
+
+
+def test_a_large_photo_waits_for_room(tab: Any, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a batch each photo does, and what holds no photo does not."""
+    tab, source, held = tab
+    monkeypatch.setattr(jobs, "LARGE_PIXELS", 1)
+    photo = Path(source if isinstance(source, str) else source[0])
+    others = [service.admit([photo], iter([1, 2])) for _ in range(2)]
+    assert isinstance(tab, VideoScreen) or [next(one) for one in others] == [1, 1]
+    held[tab.current].ask(source)
+    (wanted,) = held[tab.current].take()
+    updates = tab.reported(tab.on_run(wanted, held), held, wanted)
+    told = ""
+    for update in updates:
+        held |= real(update)
+        told += str(update.get(tab.status, ""))
+        if "aiting: 2 jobs are before this one" in told or tab.actions.run in real(update) and is_at_rest(tab, held):
+            break
+    assert ("aiting: 2 jobs are before this one" in told) is not isinstance(tab, VideoScreen)

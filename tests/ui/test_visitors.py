@@ -160,9 +160,9 @@ def test_a_result_is_found_by_those_alone_who_were_given_its_address(server: Ser
     address = server.result(server.submit(server.upload(64)))["npy"]["url"]
     assert server.web.get(address).status_code == 200
     folder = address.rpartition("/")[0]
-    unguessable = [part for part in folder.split("/") if len(part) == 32 and set(part) <= set("0123456789abcdef")]
+    unguessable = re.search("/call-([0-9a-f]{32})$", folder)
     assert unguessable
-    for other in (folder, folder.rpartition("/")[0], address.replace(unguessable[-1], "0" * 32)):
+    for other in (folder, folder.rpartition("/")[0], address.replace(unguessable[1], "0" * 32)):
         assert server.web.get(other).status_code in (403, 404), other
     logs = [path.read_text() for path in server.notes.parent.glob("server-*.log")]
     assert logs and "session_hash=" not in "".join(logs)
@@ -183,11 +183,11 @@ def test_a_visitor_is_served_by_two_processes_and_loses_no_result(server: Server
             cookie = web.cookies["visitor"]
             path = visitor.result(visitor.submit(visitor.upload(88)))["npy"]["path"]
         assert re.fullmatch("[0-9a-f]{32}", cookie)
-        assert re.search("/results/[0-9a-f]{32}/[0-9a-f]{8}/depth.npy$", path)
+        assert re.search("/results/call-[0-9a-f]{32}/depth.npy$", path)
         file = Path(path)
         got = [httpx.get(f"{page}/gradio_api/file={file}") for page in (server.url, other.url, address)]
         assert {one.status_code for one in got} == {200} and {one.content for one in got} == {file.read_bytes()}
-        assert httpx.get(f"{address}/gradio_api/file={file.parents[2]}").status_code >= 400  # no list of results
+        assert httpx.get(f"{address}/gradio_api/file={file.parents[1]}").status_code >= 400  # no list of results
         other.process.send_signal(signal.SIGTERM)
         assert other.process.wait(60) in ENDED
         assert web.get(f"/gradio_api/file={file}").content == got[0].content

@@ -1,13 +1,17 @@
 """The table of the endpoints: what each takes, answers and runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from marigold_core.calibration.calibrate import CalibrationMethod
 from marigold_core.comparison.sweep import Comparison
 from marigold_core.errors import SettingsError
+from marigold_core.prediction import Progress
 from marigold_core.serving.api.answers import (
+    Answer,
     CompareResult,
     DefocusResult,
     DepthResult,
@@ -39,6 +43,7 @@ from marigold_core.serving.api.runs import (
     run_panorama,
     run_video,
 )
+from marigold_core.serving.jobs import Service
 from marigold_core.serving.video import MOST_FRAMES, run_defocus, run_parallax
 from marigold_core.settings import (
     CameraSettings,
@@ -76,6 +81,14 @@ class Endpoint:
     files: Mapping[str, str] = field(default_factory=lambda: {"photo": PHOTO})  # with descriptions; all but the first
     # may be null
     needs: tuple[str, ...] = ("photo",)  # the files without a default
+
+    def answers(self, service: Service, given: Arguments) -> Iterator[Answer]:
+        """Run a call -> its progress, and its result last; a large photo waits until there is room for it."""
+        sources = [given[name] for name in self.files if given[name] is not None]
+        sources = [source if isinstance(source, bytes) else Path(source) for source in sources]
+        with closing(cast(Any, service.admit(sources, self.run(service, given)))) as events:
+            for event in events:
+                yield {"progress": event.stage} if isinstance(event, Progress) else event
 
     def complete(self, values: Iterable[object]) -> Arguments:
         """Give the values of a call, the photo first, their names; null stands for the default."""

@@ -9,8 +9,10 @@ from typing import Any, cast
 
 from marigold_core.calibration.calibrate import Hints, calibrate, check_hints, measured
 from marigold_core.checkpoints.registry import Checkpoint
+from marigold_core.comparison.sweep import Sweep
 from marigold_core.files.manifest import left_out_of
 from marigold_core.files.panorama import save_panorama
+from marigold_core.files.writers import save
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.panorama import stream_panorama
 from marigold_core.prediction import Prediction, Progress, ProgressEvents
@@ -74,14 +76,17 @@ def run_given(service: Service, given: Arguments) -> Iterator[Answer]:
 def run_compare(service: Service, given: Arguments) -> Iterator[Answer]:
     """Run every combination on one photo."""
     requested, checkpoints = read_comparison(given)
-    key, sweep = service.begin_comparison(given["photo"], requested, checkpoints)
+    sweep = Sweep(load_photo(given["photo"]), requested, tuple(checkpoints))
     sweep.colormap, sweep.given = given["colormap"], read_given(given) if given["depth"] else None
     for event in service.run_comparison(sweep):
         if isinstance(event, Progress):
             yield {"progress": event.stage}
         else:
             yield {"progress": f"{sweep.done} of {len(sweep.places())} cells"}
-    files = zip(("sheet", "differences", "table"), service.export_comparison(key), strict=True)
+    from marigold_core.comparison import contact_sheet
+
+    written = contact_sheet.write(sweep.rows(), sweep.photo.pixels, sweep.colormap, service.new_folder())
+    files = zip(("sheet", "differences", "table"), written, strict=True)
     note = sweep.given.note if sweep.given else sweep.photo.note
     answer = {name: describe_file(path) for name, path in files}
     yield {**answer, "rows": [row.record for row in sweep.rows()], **({"note": note} if note else {})}
@@ -161,9 +166,9 @@ def _run(
 
 
 def _files(service: Service, prediction: Prediction, given: Arguments, usual: tuple[Format, ...]) -> Answer:
-    """Keep a prediction and write its files, ``usual`` where no formats are given -> the answer that names them."""
+    """Write the files of a prediction, ``usual`` where no formats are given -> the answer that names them."""
     formats, programs = wanted_files(given, usual, prediction.modality, prediction.uncertainty is not None)
-    colours = take(ColourSettings, given)
-    files = service.export(service.keep(prediction), formats, take(MeshSettings, given), colours, programs)
+    how: dict[str, Any] = {"mesh": take(MeshSettings, given), "colours": take(ColourSettings, given)}
+    files = save(prediction, service.new_folder(), formats, save_for=programs, **how)
     manifest = json.loads(files["manifest"].read_text(encoding="utf-8"))
     return {"manifest": manifest, **{name: describe_file(path) for name, path in files.items() if name != "manifest"}}

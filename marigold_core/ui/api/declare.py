@@ -70,7 +70,7 @@ def handler(endpoint: Endpoint, service: Service) -> Callable[..., Iterator[Answ
 
     def run(*values: object) -> Iterator[Answer]:
         with translate_errors():
-            yield from endpoint.run(service, endpoint.complete(values))
+            yield from endpoint.answers(service, endpoint.complete(values))
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     needed = [*endpoint.needs, *(one.name for one in endpoint.arguments if one.example is not None)]

@@ -4,8 +4,7 @@
     python -m tests.bench.soak --jobs 100 --cancels 5 --disconnects 3
     python -m tests.bench.soak --clients 32 --jobs 192 --steps 25 --cancels 0 --disconnects 0   # a class: 32 x 6 jobs
 
-The model only waits (``tests.helpers.slow_app``), so that the figures are those of everything around it. Of results
-only 8 MiB are kept, in place of 512, so that those are held before memory counts. The figures are
+The model only waits (``tests.helpers.slow_app``), so that the figures are those of everything around it. They are
 added to ``tests/bench/soak.json``, unless ``--output`` names another file, in the place of older ones of the same
 command.
 """
@@ -36,7 +35,6 @@ from tests.helpers.app_server import ROOT, serve
 from tests.helpers.slow_app import STEP_S, inside
 
 SETTLED = 1000  # jobs after which memory counts: of so many sessions Gradio keeps what it holds
-KEPT_MIB = "8"  # of results, those of some hundred jobs
 WIDTHS = range(32, 32 + 8 * 32, 8)  # of photos, which tell jobs apart
 
 
@@ -216,7 +214,7 @@ def running(folder: Path, name: str = "notes") -> Iterator[Server]:
     """Run the app over the model that waits, its files in ``folder``, what it does noted under this name."""
     notes = folder / f"{name}.jsonl"
     notes.unlink(missing_ok=True)
-    with serve("nano", folder, (sys.executable, "-m", "tests.helpers.slow_app", str(notes), KEPT_MIB), ROOT) as url:
+    with serve("nano", folder, (sys.executable, "-m", "tests.helpers.slow_app", str(notes)), ROOT) as url:
         port = int(url.rsplit(":", 1)[1])
         children = psutil.Process().children()
         (process,) = (one for one in children if any(c.laddr.port == port for c in one.net_connections("tcp")))

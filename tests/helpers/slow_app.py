@@ -1,15 +1,14 @@
 """The app over a model that only waits, for what happens around it; who enters and leaves the model is noted.
 
-python -m tests.helpers.slow_app NOTES.jsonl [MiB of results that are kept]
+python -m tests.helpers.slow_app NOTES.jsonl
 """
 
 import json
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -37,14 +36,13 @@ def inside(notes: Path) -> list[tuple[float, int]]:
     return made
 
 
-def main(notes: Path, kept_mib: str | None = None) -> None:
+def main(notes: Path) -> None:
     import torch
     from gradio import networking
 
     import marigold_core
     from marigold_core.checkpoints.registry import find
     from marigold_core.prediction import Prediction, Progress
-    from marigold_core.serving import jobs
     from marigold_core.settings import ResolvedSettings, Settings
     from marigold_core.ui import events, launch
     from tests.helpers.predictions import prediction_of
@@ -74,11 +72,9 @@ def main(notes: Path, kept_mib: str | None = None) -> None:
     pipe: Any = WaitingPipeline()
     marigold_core.load = lambda *_, **__: pipe
     events.MAX_WAITING = MAX_WAITING
-    if kept_mib:
-        jobs.Service = cast(Any, partial(jobs.Service, kept_bytes=int(kept_mib) * 2**20))
     networking.url_ok = lambda url: False  # as on a machine that is too busy to answer within 3 s
     launch.main()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main(Path(sys.argv[1]))

@@ -351,12 +351,12 @@ class RunController(JobTab):
     def show_result(self, prediction: Prediction, sentence: str, values: Values) -> Update:
         """Put a finished prediction on show, with a sentence about it and its note; it is on the disk from then on."""
         if prediction.note and prediction.note not in sentence:
-            sentence = f"{sentence}{'' if sentence.endswith('.') else '.'} {prediction.note}"
+            sentence = followed(sentence, prediction.note)
         key = self.service.keep(prediction)
         try:
             self.service.persist(key)
         except ExportError as error:  # it is in memory still
-            sentence = f"{sentence} {text.NOT_PERSISTED.format(reason=error)}"
+            sentence = followed(sentence, text.NOT_PERSISTED.format(reason=error))
         update = self._shown_so_far(prediction, key, values)
         for screen in self.screens:
             update |= screen.finish(prediction, values)
@@ -515,6 +515,11 @@ class RunController(JobTab):
 def photo_of(prediction: Prediction) -> Photo:
     """Give the photo that a prediction was made of."""
     return Photo(prediction.photo, prediction.fov_x_deg, prediction.note, prediction.given_size)
+
+
+def followed(sentence: str, remark: str) -> str:
+    """Put a remark after a sentence, which may lack its full stop."""
+    return f"{sentence}{'' if sentence.endswith('.') else '.'} {remark}"
 
 
 def status_line(sentence: str, share: float | None = None, *, stale: bool = False) -> str:

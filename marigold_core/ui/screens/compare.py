@@ -36,7 +36,7 @@ from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo
 from marigold_core.ui.pictures import preview
-from marigold_core.ui.run_controller import JobTab, Pace, Update, Values, progress_line, status_line
+from marigold_core.ui.run_controller import JobTab, Pace, Update, Values, followed, progress_line, status_line
 from marigold_core.ui.screens.depth import draw_colormaps
 from marigold_core.ui.templates import render
 from marigold_core.ui.text import compare as compare_text
@@ -254,7 +254,7 @@ class CompareScreen(JobTab):
         try:
             self.service.persist_comparison(result)
         except ExportError as error:  # it is in memory still
-            sentence = f"{sentence} {text.NOT_PERSISTED.format(reason=error)}"
+            sentence = followed(sentence, text.NOT_PERSISTED.format(reason=error))
         files = {button: gr.Button(interactive=bool(sweep.tiles)) for button in self.buttons}
         return {**self.idle(sentence), **files, **self._drawn(sweep)}
 

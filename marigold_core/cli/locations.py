@@ -99,9 +99,20 @@ def uploaded(home: Path, last: str, stale: list[str]) -> Generator[Path]:
         with _refused(ExportError, f"{home} cannot be written"):
             for name in sorted(stale, key=lambda name: name != last):
                 (home / name).unlink(missing_ok=True)
-            store.makedirs(cast(Any, home).path, exist_ok=True)
             for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
-                store.put_file(str(file), cast(Any, home / file.name).path)
+                put(store, file, cast(Any, home / file.name).path)
+
+
+def put(store: Any, file: Path, target: str) -> None:
+    """Write a file to a path of a store, making folders where those are needed, but no bucket of a mistyped name."""
+    try:
+        store.put_file(str(file), target)
+    except FileNotFoundError:
+        folder = PurePosixPath(target).parent
+        if not store.exists(folder.parts[0]):
+            raise
+        store.makedirs(str(folder), exist_ok=True)
+        store.put_file(str(file), target)
 
 
 def _store(address: Path) -> Any:

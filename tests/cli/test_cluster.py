@@ -20,10 +20,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from ray.exceptions import AuthenticationError
 
 from marigold_core import Settings, cli, load
-from marigold_core.cli import cluster
+from marigold_core.cli import cluster, locations
 from marigold_core.cli.photo_folders import Job
 from marigold_core.cli.predictor import Work
 from marigold_core.errors import CheckpointError, SettingsError
@@ -292,6 +293,32 @@ def test_photos_and_results_in_a_store_are_those_of_a_folder(
     assert "--overwrite replaces what it holds" in capsys.readouterr().err
     assert predict(f"file://{folder}/a.png", "-o", f"file://{store}", "--overwrite", formats="color") == cli.ALL_DONE
     assert {path.name for path in (store / "a").iterdir()} == {"depth_color.png", "manifest.json"}
+
+
+def test_a_bucket_of_a_mistyped_name_is_not_made(tmp_path: Path) -> None:
+    """Stores of objects make one for ``makedirs``."""
+
+    class Buckets(MemoryFileSystem):
+        store, pseudo_dirs, made = {}, [""], ["photos"]
+
+        def put_file(self, lpath: str, rpath: str, **how: Any) -> None:
+            if rpath.split("/")[0] not in self.made:
+                raise FileNotFoundError("The specified bucket does not exist")
+            super().put_file(lpath, rpath, **how)
+
+        def exists(self, path: str, **how: Any) -> bool:
+            return path in self.made
+
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            self.made.append(path.split("/")[0])
+
+    (tmp_path / "a").write_bytes(b"1")
+    store = Buckets(skip_instance_cache=True)
+    locations.put(store, tmp_path / "a", "photos/deep/a")
+    assert store.cat("photos/deep/a") == b"1"
+    with pytest.raises(FileNotFoundError, match="bucket"):
+        locations.put(store, tmp_path / "a", "potos/deep/a")
+    assert "potos" not in store.made
 
 
 def test_what_a_store_did_not_finish_is_done_again(folder: Path, out: Path, write, predict: Predict) -> None:

@@ -1,6 +1,7 @@
 """What the server keeps of a visit: values of its state, and no copy of the page."""
 
 import asyncio
+from typing import Any
 
 import gradio as gr
 from gradio.state_holder import StateHolder
@@ -26,4 +27,8 @@ def test_a_visit_keeps_its_state_and_no_description_of_the_page(monkeypatch) -> 
     visit._update_config(words._id)
     visit._update_value_in_config(words._id, "after")
     assert (visits["a"][result._id], visits["b"][result._id]) == (["id"], [])
+    visit[words._id] = changed = gr.Textbox("after", render=False)
+    assert visit.blocks_config.blocks[words._id] is changed and visits["b"].blocks_config.blocks[words._id] is words
+    held: Any = visit.blocks_config
+    assert (len(held.blocks.maps[0]), len(held.fns.maps[0])) == (1, 0)  # all else is the page's own
     assert [*visit.components] == [] and len(visit.config_values) == 0

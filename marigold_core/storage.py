@@ -18,6 +18,11 @@ from safetensors import SafetensorError
 
 from marigold_core.errors import ExportError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel maps the assets into the package; in a checkout they lie beside it.
 ASSETS = _PACKAGE / "assets" if (_PACKAGE / "assets").is_dir() else _PACKAGE.parent / "assets"
@@ -42,20 +47,54 @@ def cache_folder() -> Path:
 def replacing(path: Path) -> Generator[Path]:
     """Yield a path beside ``path`` to write to; on success it takes the place of ``path``, else it is removed.
 
-    Folders are made as needed. A process that is killed leaves at most a hidden file, which ``clear_unfinished`` finds.
+    Folders are made as needed. What a killed process left half-written is taken over by the next one that writes
+    ``path``.
 
     Raises:
         ExportError: disk full, folder read-only, or any other refusal of the operating system.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}.{UNFINISHED}"
     with made(path.parent, path.name), _refusals(path.name):
-        try:
-            yield temporary
-            sync(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _aside(path) as temporary:
+            try:
+                yield temporary
+                sync(temporary)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
         sync(path.parent)
+
+
+@contextmanager
+def _aside(path: Path) -> Generator[Path]:
+    """Yield the hidden file that becomes ``path``, held while it is written to.
+
+    Where another process writes the same ``path``, or files cannot be held, it has a random name.
+    """
+    file, handle = unfinished(path), None
+    with suppress(OSError):  # whatever refuses here refuses again where it is told
+        handle = _hold(file)
+    try:
+        yield file if handle is not None else path.parent / f".{secrets.token_hex(8)}.{UNFINISHED}"
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _hold(file: Path) -> int | None:
+    """Make a file, or empty the one that is there, and lock it -> its handle. Raises: OSError."""
+    if fcntl is None:
+        return None
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), file.stat()):  # else another process has just finished it
+            os.truncate(handle, 0)
+            return handle
+    except OSError:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -103,8 +142,10 @@ def atomic_folder(
     another way.
 
     Raises:
-        ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced.
+        ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced, as the current folder.
     """
+    if Path.cwd().is_relative_to(folder.resolve()):  # its place would be taken by another one
+        raise ExportError(f"{folder} is or holds the current folder, which cannot be replaced: give another folder.")
     aside = unfinished(folder)
     with made(folder.parent, folder.name):
         try:
@@ -113,8 +154,8 @@ def atomic_folder(
             if older.exists():
                 older.rename(aside if os.path.lexists(folder) else folder)
                 shutil.rmtree(aside, ignore_errors=True)
-            if not (replace or move) and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
+            if not (replace or move):
+                check_free(folder)
             aside.mkdir()
             yield aside
             for path in (*aside.rglob("*"), aside):
@@ -136,6 +177,12 @@ def atomic_folder(
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def check_free(folder: Path) -> None:
+    """Raise ExportError where a folder cannot be made because something is there; long work asks before it begins."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"{folder} holds something else already: move it away, or give another folder.")
+
+
 def not_in(new: Path, old: Path) -> list[str]:
     """List the files and links below the folder ``old`` that are not in ``new``, by their paths in it."""
     files = (path for path in sorted(old.rglob("*")) if path.is_symlink() or not path.is_dir())
@@ -143,15 +190,12 @@ def not_in(new: Path, old: Path) -> list[str]:
 
 
 def unfinished(folder: Path) -> Path:
-    """Name the hidden folder that ``atomic_folder`` writes to before the result is ``folder``."""
+    """Name the hidden file or folder that is written to before the result is ``folder``."""
     return _beside(folder, UNFINISHED)
 
 
 def clear_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left in ``folder``, not below it, of files and folders of a ``name`` with wildcards.
-
-    What ``replacing`` left is under random names.
-    """
+    """Remove what killed processes left in ``folder``, not below it, of what has a ``name``, with wildcards."""
     for path in list(folder.glob(f".{name}.{UNFINISHED}")):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ import tyro
 from marigold_core import load
 from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import MarigoldError
-from marigold_core.storage import atomic_folder
+from marigold_core.storage import atomic_folder, check_free
 from training.data.latent_cache import autoencoder_sha256, prior_sha256
 from training.engine import checkpoints
 from training.engine.command import run
@@ -27,6 +27,7 @@ def average(sources: Sequence[str | Path], shares: Sequence[float], out: Path) -
     """
     if len(shares) != len(sources) or len(sources) < 2 or min(shares) < 0 or sum(shares) <= 0:
         raise MarigoldError(f"{len(sources)} checkpoints need two or more, and as many shares; these are {shares}.")
+    check_free(out)
     folders = [find_start(source) for source in sources]
     pipelines = [load(folder, dtype="float32") for folder in folders]
     last = pipelines[-1]

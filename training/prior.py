@@ -29,7 +29,7 @@ from marigold_core.errors import CheckpointError
 from marigold_core.images.photo import to_network
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.pipeline import MarigoldPipeline
-from marigold_core.storage import atomic_folder
+from marigold_core.storage import atomic_folder, check_free
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, spread
 from training.engine import checkpoints, command
@@ -160,6 +160,7 @@ def main(
         data: data set, KIND:FOLDER, on whose pictures the features are standardised.
         weights: file with the classifier's weights; by default that of the installed package.
     """
+    check_free(out)
     a_set = open_set(data)
     folder = Path(checkpoints.in_run(source))
     prior = new_prior(classifier_weights(weights))

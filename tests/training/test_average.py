@@ -10,9 +10,10 @@ import torch
 
 from marigold_core import load
 from marigold_core.checkpoints.weights import write_checksums
-from marigold_core.errors import MarigoldError
+from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.pipeline.image_prior import GuidedUNet
 from tests.helpers.draft import with_draft
+from training import prior
 from training.average import average, main
 
 pytestmark = pytest.mark.numeric
@@ -59,3 +60,14 @@ def test_what_does_not_fit_together_is_refused(tiny_guided: Path, tiny_depth: Pa
     with pytest.raises(MarigoldError, match="shares must be numbers separated by commas"):
         main((str(tiny_guided), str(drafted)), "1,a", out)
     assert not out.exists()
+
+
+def test_a_folder_that_holds_something_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    for command in (
+        lambda: average([tmp_path / "none", tmp_path / "none"], (1, 1), tmp_path),
+        lambda: prior.main(tmp_path / "none", tmp_path, "pairs:none"),
+    ):
+        with pytest.raises(ExportError, match="holds something else already"):
+            command()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

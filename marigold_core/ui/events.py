@@ -32,12 +32,14 @@ MODEL = Queue(concurrency_id="model", concurrency_limit=32)
 LIGHT = Queue(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does
 SHAPING = Queue(concurrency_id="shaping", concurrency_limit=1)  # shapes: each event finds what the one before it left
 MARKING = Queue(concurrency_id="marking", concurrency_limit=1)  # points and hints: the same
+FOLLOWING = Queue(concurrency_id="following", concurrency_limit=1)  # quick answers, in the order of the changes
 
 QUIET = PrivateEvent(api_visibility="private", show_progress="hidden")
 SHOWN = PrivateEvent(api_visibility="private", show_progress="minimal")
 
-# Of what ends a job under way: by default the browser skips a click for as long as the one before is pending.
+# By default the browser skips an event for as long as the one before is pending, which suits a double click alone.
 REPEATED: dict[str, Any] = {"trigger_mode": "multiple"}
+LAST: dict[str, Any] = {"trigger_mode": "always_last"}  # once more in the end; of what comes after another event alone
 
 _gradio: Any = gr  # partly untyped
 NO_CHANGE: object = _gradio.skip()  # as the value of an output
@@ -61,8 +63,39 @@ def on(
     return _gradio.on(triggers, handler, inputs, outputs, **queue, **(SHOWN if shown else QUIET), **options)
 
 
-def download(event: Dependency, link: str) -> None:
-    """Let the browser follow the hidden link of this id after an event that has set its address."""
-    # The address is drawn a moment after the event.
-    click = f"document.querySelector('#{link} a, a#{link}, #{link}')?.click()"
-    event.success(None, js=f"() => setTimeout(() => {click}, 60)")
+def follow(
+    changes: Callable[..., Any] | Sequence[Callable[..., Any]],
+    handler: Callable[..., Any],
+    inputs: Component | Sequence[Component] | AbstractSet[Component] | None,
+    outputs: Component | Sequence[Component] | None,
+    queue: Queue = FOLLOWING,
+    *,
+    shown: bool = False,
+) -> Dependency:
+    """Call a handler after changes: at once, and while it still answers an earlier one once more in the end."""
+    # An event of the browser's own between the two: where a handler of a widget's event is put off, Gradio repeats all
+    # that this event has, and two of them would repeat each other for ever.
+    changed = _gradio.on(changes, None, None, None, js="() => []", **QUIET)
+    return changed.then(handler, inputs, outputs, **LAST, **queue, **(SHOWN if shown else QUIET))
+
+
+def draw_file() -> gr.DownloadButton:
+    """Make the place of a file for ``download``; nothing is seen of it."""
+    return gr.DownloadButton(visible=False)
+
+
+def download(event: Dependency, file: Component) -> None:
+    """Let the browser download a file after the event that has put it into its place, which no other event uses."""
+    event.success(
+        None,
+        file,
+        None,
+        js="""({ url, orig_name }) => {
+          const link = Object.assign(document.createElement("a"), { href: url, download: orig_name });
+          document.body.append(link);
+          link.click();
+          link.remove();
+          return [];
+        }""",
+        **QUIET,
+    )

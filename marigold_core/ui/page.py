@@ -19,7 +19,7 @@ from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.events import LIGHT, MAX_WAITING, QUIET, on
+from marigold_core.ui.events import FOLLOWING, LIGHT, MAX_WAITING, QUIET, REPEATED, on
 from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
@@ -107,10 +107,9 @@ class PhotoTab:
                         self.replay = ReplayButton(controller, self.inputs)
                 self.history = History(controller)
         controller.screens += [depth, uncertainty, mesh, metres, lens, panorama, files, self.history]
-        for tab in (depth_tab, uncertainty_tab, metres_tab, lens_tab, panorama_tab, files_tab):
-            mesh.closed_by(tab)
         for tab in (depth_tab, uncertainty_tab, mesh_tab, metres_tab, lens_tab, panorama_tab, files_tab):
-            on(tab.select, partial(OpenTab.set, name=str(tab.label)), controller.open_tab, None)
+            opened = partial(OpenTab.set, name=str(tab.label))
+            on(tab.select, opened, controller.open_tab, None, FOLLOWING, **REPEATED)
 
     def connect(self, page: gr.Blocks) -> None:
         """Wire the events; called once everything is drawn."""

@@ -118,6 +118,37 @@ def test_what_is_asked_for_last_is_what_stays(page, picture, tmp_path):
     status.get_by_text("100 × 80").wait_for()
 
 
+SLOW_JS = """() => {
+  const send = window.fetch;
+  window.asked = 0;
+  window.fetch = async (address, request) => {
+    if (!String(address).includes("queue/join")) return send(address, request);
+    window.asked += 1;
+    await new Promise((done) => setTimeout(done, 300));
+    return send(address, request);
+  };
+}"""  # as on a busy machine, whose answers come late
+
+
+def test_a_page_asks_until_it_knows_and_then_no_more(page, picture):
+    page.evaluate(SLOW_JS)
+    steps = page.get_by_label("range slider for Denoising steps")
+    for _ in range(4):
+        steps.press("ArrowRight")
+        page.wait_for_timeout(100)
+    page.get_by_label("Careful").check()
+    page.get_by_label("Fast").check()
+    upload(page, picture)
+    page.get_by_label("Careful").check()
+    page.locator("#cost").get_by_text("4 steps, 10 members").wait_for()
+    page.locator("#status").get_by_text("120 × 90").wait_for()
+    page.wait_for_timeout(4000)  # what is still under way ends
+    asked = page.evaluate("window.asked")
+    page.wait_for_timeout(3000)
+    assert page.evaluate("window.asked") == asked
+    page.locator("#cost").get_by_text("4 steps, 10 members").wait_for()
+
+
 def test_uncertainty_needs_members_and_shows_them(page, picture):
     upload(page, picture)
     page.get_by_text("1 member, 4 steps").wait_for()

@@ -57,6 +57,17 @@ def test_everything_is_the_files_and_its_manifest_runs_again(page, picture, tmp_
     assert page.get_by_label("Careful").is_checked()
 
 
+def test_each_of_two_files_that_are_pressed_at_once_is_downloaded(page, picture):
+    careful(page, picture)
+    page.locator("#downloads button:not([disabled])", has_text="Manifest").wait_for()
+    saved = []
+    page.on("download", lambda download: saved.append(download.suggested_filename))
+    with page.expect_event("download", lambda _: len(saved) == 3):
+        page.evaluate("""() => { for (const button of document.querySelectorAll("#downloads button"))
+          if (["NumPy", "Manifest", "16-bit PNG"].includes(button.innerText.trim())) button.click(); }""")
+    assert sorted(saved) == ["depth.npy", "depth_16bit.png", "manifest.json"]
+
+
 def test_a_manifest_comes_with_its_photo_or_says_what_is_missing(page, browser, url, picture, tmp_path):
     careful(page, picture)
     manifest = take(page, "Manifest", tmp_path)

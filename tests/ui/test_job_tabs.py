@@ -12,7 +12,6 @@ from marigold_core.serving import jobs
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import run_controller
 from marigold_core.ui.events import NO_CHANGE
-from marigold_core.ui.page import build
 from marigold_core.ui.photo_input import draw_photo
 from marigold_core.ui.run_controller import CurrentJob, JobTab, Update
 from marigold_core.ui.screens.batch import BatchScreen
@@ -131,13 +130,6 @@ def test_a_stop_that_is_answered_late_ends_nothing_that_was_asked_for_since(tab:
     assert tab.end(held) == {tab.status: NO_CHANGE}
     assert list(earlier) == [{tab.status: NO_CHANGE}]
     assert held[tab.current].take() == (source,)
-
-
-def test_no_event_of_the_page_is_cancelled_by_the_browser(service: Service) -> None:
-    async def drawn() -> Any:
-        return build(service).config
-
-    assert not [one for one in asyncio.run(drawn())["dependencies"] if one["cancels"]]
 
 
 def test_a_large_photo_waits_for_room(tab: Any, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

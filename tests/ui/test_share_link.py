@@ -89,15 +89,15 @@ def test_a_link_on_show_follows_the_page() -> None:
     link = link_of_a_page()
     values: dict[Any, Any] = {widget: getattr(widget, "value", None) for widget in link.inputs.values}
     values |= {link.controller.photo: str(examples.FOLDER / "coffee.jpg"), link.address: ""}
-    assert link.follow(values) == {link.address: NO_CHANGE}  # none was asked for
+    assert link.renew(values) == {link.address: NO_CHANGE}  # none was asked for
     shown = "https://here.org/depth/" + link.compose(values).value
     assert shown.endswith("&example=coffee")
-    assert link.follow({**values, link.address: shown}) == {link.address: NO_CHANGE}
+    assert link.renew({**values, link.address: shown}) == {link.address: NO_CHANGE}
     other = {**values, link.address: shown, link.controller.photo: str(examples.FOLDER / "CREDITS.md")}
-    assert link.follow(other)[link.address] == shown.removesuffix("&example=coffee")
-    bad = link.follow({**other, link.inputs.seed: -1})
+    assert link.renew(other)[link.address] == shown.removesuffix("&example=coffee")
+    bad = link.renew({**other, link.inputs.seed: -1})
     assert bad[link.address].value == "" and not bad[link.address].visible
-    assert link.follow({**other, link.address: "?example=coffee"}) == {link.address: NO_CHANGE}
+    assert link.renew({**other, link.address: "?example=coffee"}) == {link.address: NO_CHANGE}
 
 
 def link_of_a_page() -> ShareLink:

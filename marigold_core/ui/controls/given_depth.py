@@ -11,7 +11,7 @@ from marigold_core.errors import ImageError
 from marigold_core.files.reader import from_depth
 from marigold_core.settings import DepthReading, help_text
 from marigold_core.ui import text
-from marigold_core.ui.events import LIGHT, NO_CHANGE, REPEATED, on
+from marigold_core.ui.events import FOLLOWING, LIGHT, NO_CHANGE, REPEATED, follow, on
 from marigold_core.ui.photo_input import FileInput
 from marigold_core.ui.run_controller import RunController, Update, Values, photo_of
 
@@ -37,8 +37,8 @@ class GivenDepth:
         own = {self.file, self.photo, *self.reading.values(), controller.mesh.widgets["fov_x_deg"]}
         given = {controller.photo, controller.result, *own, *controller.inputs}
         controller.after(on(self.use.click, self.on_use, given, controller.outputs, LIGHT, **REPEATED))
-        on(self.file.upload, self.on_file, controller.photo, self.photo)
-        on(controller.photo.change, self.on_photo, [controller.photo, self.photo], [self.file, self.photo])
+        on(self.file.upload, self.on_file, controller.photo, self.photo, FOLLOWING, **REPEATED)
+        follow(controller.photo.change, self.on_photo, [controller.photo, self.photo], [self.file, self.photo])
 
     def on_file(self, photo: str | None) -> str | None:
         """Remember the photo that a map was added to."""

@@ -14,7 +14,7 @@ from marigold_core.serving.runtime_estimate import RuntimeEstimate
 from marigold_core.settings import Settings
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
-from marigold_core.ui.events import LIGHT, QUIET, on
+from marigold_core.ui.events import FOLLOWING, LAST, QUIET, follow
 from marigold_core.ui.run_controller import RunController, Values
 
 USUAL_SIZE = (3024, 4032)  # of a phone's photo, until there is one
@@ -44,10 +44,9 @@ class RuntimeLine:
         given = {photo, *inputs.values}
         changes = [page.load, inputs.steps.change, inputs.members.change, inputs.resolution.change]
         changes += [inputs.views.change, inputs.tiles.change, inputs.checkpoint.change, photo.change]
-        # One event, so that a slow answer about earlier values never comes after that about the last ones.
-        on(changes, estimate, given, self.line, trigger_mode="always_last")
+        follow(changes, estimate, given, self.line)
         for job in self.controller.jobs:
-            job.success(estimate, given, self.line, **LIGHT, **QUIET)
+            job.success(estimate, given, self.line, **LAST, **FOLLOWING, **QUIET)
 
 
 def describe(asked: Settings, made: RuntimeEstimate, *, has_photo: bool) -> str:

@@ -13,7 +13,7 @@ from marigold_core.checkpoints.registry import default_checkpoint, family_of
 from marigold_core.pipeline.views import most_members
 from marigold_core.settings import PRESETS, Settings, Views, bounds, default, help_text
 from marigold_core.ui import text
-from marigold_core.ui.events import QUIET, on
+from marigold_core.ui.events import QUIET, follow
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
 
 DEFAULT_PRESET = "balanced"
@@ -66,7 +66,7 @@ class SettingsInputs:
         given = [self.checkpoint, self.members, self.views]
         fitted = [self.steps, self.members, self.seed, self.preset]
         changes = [page.load, self.checkpoint.change, self.views.change]
-        on(changes, fit_to_checkpoint, given, fitted, trigger_mode="always_last")
+        follow(changes, fit_to_checkpoint, given, fitted)
 
     def read(self, values: Mapping[Component, Any]) -> Settings:
         """Make ``Settings`` from what the widgets hold. Raises: SettingsError."""
@@ -191,7 +191,7 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
     # In the browser, so that no run can begin with the values of the preset before.
     parts = [steps, members, views, tiles, outlines]  # as PRESET_FIELDS
     preset.input(None, preset, parts, js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
-    on([part.input for part in parts], matching_preset, parts, preset)
+    follow([part.input for part in parts], matching_preset, parts, preset)
     return SettingsInputs(steps, members, resolution, seed, views, tiles, outlines, decoder, checkpoint, preset)
 
 

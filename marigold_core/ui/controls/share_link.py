@@ -21,7 +21,7 @@ from marigold_core.ui import text
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import NO_CHANGE, on
+from marigold_core.ui.events import NO_CHANGE, follow, on
 from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
 FIELDS = tuple(name for name in Settings.model_fields if name != "batch_size")  # which changes no result
@@ -86,14 +86,14 @@ class ShareLink:
         # Its own change too: a press that came before news of the photo or a setting is answered after them.
         changes = [widget.change for widget in (*linked, self.address)]
         shown = [self.address, self.note]
-        on(changes, self.follow, {self.address, *linked}, shown, trigger_mode="always_last")
+        follow(changes, self.renew, {self.address, *linked}, shown)
 
     def compose(self, values: Values) -> gr.Textbox:
         """Write the query of the settings that are in place."""
         with translate_errors():
             return gr.Textbox(self._query(values), visible=True)
 
-    def follow(self, values: Values) -> Update:
+    def renew(self, values: Values) -> Update:
         """Keep the link that is shown that of the page as it is now; without valid settings there is none."""
         link = values[self.address]
         if not link or link.startswith("?"):  # none, or one that the browser has still to make whole

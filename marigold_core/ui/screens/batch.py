@@ -21,7 +21,7 @@ from marigold_core.settings import Format
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, preset_settings
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import download, on
+from marigold_core.ui.events import download, draw_file, on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.photo_input import PhotosInput
 from marigold_core.ui.pictures import file_address
@@ -58,7 +58,7 @@ class BatchScreen(JobTab):
                 self.table = gr.HTML(EMPTY, apply_default_css=False, elem_id="batch-table")
                 with gr.Row():
                     self.zip = gr.Button(batch_text.ZIP, size="sm", interactive=False, elem_id="batch-zip")
-                self.file = gr.DownloadButton(visible="hidden", elem_id="batch-file")
+                self.file = draw_file()
 
     def connect(self, page: gr.Blocks) -> None:
         """Wire the events; outside the tabs, as what is in a closed one is not there when the page is loaded."""
@@ -68,7 +68,7 @@ class BatchScreen(JobTab):
         on(page.load, self.on_load, self.browser, [self.result, *at_rest])
         changed = [self.result, self.browser, *at_rest]
         self.connect_job(self.on_run, [self.actions.run.click], self.photos, given, changed)
-        download(on(self.zip.click, self.on_zip, self.result, self.file, shown=True), "batch-file")
+        download(on(self.zip.click, self.on_zip, self.result, self.file, shown=True), self.file)
 
     def on_run(self, photos: list[str] | None, values: Values) -> Generator[Update]:
         """Predict photo after photo; what is done is kept when it is stopped."""

@@ -31,7 +31,7 @@ from marigold_core.ui.controls.examples import draw_examples, example_photo
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_resolution, draw_views
 from marigold_core.ui.error_messages import plain, translate_errors
-from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, download, on
+from marigold_core.ui.events import FOLLOWING, LAST, LIGHT, NO_CHANGE, QUIET, REPEATED, download, draw_file, follow, on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo
@@ -100,7 +100,7 @@ class CompareScreen(JobTab):
         self.table = gr.HTML(apply_default_css=False, elem_id="lab-table")
         with gr.Row(elem_id="lab-files"):
             self.buttons = [gr.Button(label, size="sm", interactive=False) for label in compare_text.FILES.values()]
-        self.file = gr.DownloadButton(visible="hidden", elem_id="lab-file")
+        self.written = [draw_file() for _ in self.buttons]
 
     # ------------------------------------------------------------------------------- events
 
@@ -114,20 +114,19 @@ class CompareScreen(JobTab):
         self.browser = gr.BrowserState(None, storage_key="marigold-comparison", secret="marigold")  # id, after a reload
         on(page.load, self.on_load, self.browser, [self.result, self.unseen])
         # What is put into a closed tab takes the words of its script away, so it is drawn when that is opened.
-        on(tab.select, self.on_open, view | {self.unseen}, [self.unseen, *at_rest])
+        follow(tab.select, self.on_open, view | {self.unseen}, [self.unseen, *at_rest], LIGHT)
         changed = [self.result, self.browser, self.photo, *at_rest]
         given = choices | view | {result}
         job, _ = self.connect_job(self.on_run, [self.actions.run.click], self.photo, given, changed)
-        on([self.shown.input, self.colormap.input], self.on_view, view, drawn)
-        on(self.grid.select, self.on_pin, self.result, drawn)
-        for number, button in enumerate(self.buttons):
-            written = on(button.click, partial(self.on_write, number), self.result, self.file, shown=True)
-            download(written, "lab-file")
+        follow([self.shown.input, self.colormap.input], self.on_view, view, drawn, LIGHT)
+        on(self.grid.select, self.on_pin, self.result, drawn, FOLLOWING, **REPEATED)
+        for number, (button, file) in enumerate(zip(self.buttons, self.written, strict=True)):
+            download(on(button.click, partial(self.on_write, number), self.result, file, shown=True), file)
         changes = [widget.change for widget in choices]
-        on(changes, self.show_cost, choices, self.cost, trigger_mode="always_last")
-        job.success(self.show_cost, choices, self.cost, **LIGHT, **QUIET)  # its times are known now
+        follow(changes, self.show_cost, choices, self.cost)
+        job.success(self.show_cost, choices, self.cost, **LAST, **FOLLOWING, **QUIET)  # its times are known now
         on(photo.change, None, photo, self.photo, js="(path) => path")
-        on(self.gallery.click, example_photo, self.gallery, self.photo)
+        follow(self.gallery.click, example_photo, self.gallery, self.photo)
         on(page.load, partial(example_photo, 0), None, self.photo)
 
     def on_run(self, file: str | None, values: Values) -> Generator[Update]:

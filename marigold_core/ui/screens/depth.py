@@ -24,7 +24,7 @@ from marigold_core.settings import (
 )
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import LIGHT, NO_CHANGE, QUIET, on
+from marigold_core.ui.events import LAST, LIGHT, NO_CHANGE, QUIET, follow
 from marigold_core.ui.pictures import draw_comparison, photo_file
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.layers import DEPTH, PHOTO, draw_legends, main_layer, offered, paint
@@ -122,17 +122,17 @@ class DepthScreen(Screen):
         painting = [self.left, self.right, self.colours["colormap"], self.colours["invert"]]
         changes = [self.tab.select, *(widget.input for widget in painting)]
         changes += [cast(gr.Slider, slider).release for slider in self._shaping.values()]
-        on(changes, self.repaint, *self._repainted, trigger_mode="always_last")
+        follow(changes, self.repaint, *self._repainted, LIGHT)
         given, changed = self._repainted
         for end in ENDS:
             moved = cast(gr.Slider, self.colours[end]).input
             ranged = [*changed, *(self.colours[name] for name in ENDS)]
-            on(moved, partial(self.on_range, end), given, ranged, trigger_mode="always_last")
-        on(self.handle.input, self.on_handle, self.handle, self.pictures, trigger_mode="always_last")
+            follow(moved, partial(self.on_range, end), given, ranged, LIGHT)
+        follow(self.handle.input, self.on_handle, self.handle, self.pictures)
 
     def after(self, event: Dependency) -> None:
         """Paint once more: a side or a colour may have been changed while the job went on."""
-        event.success(self.repaint, *self._repainted, **LIGHT, **QUIET)
+        event.success(self.repaint, *self._repainted, **LAST, **LIGHT, **QUIET)
 
     def on_handle(self, position: float) -> gr.ImageSlider:
         """Move the handle between the two sides."""

@@ -13,7 +13,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import Format, MeshSettings, StereoLayout, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import download, on
+from marigold_core.ui.events import download, draw_file, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values, button_note
 
 Item = Format | SaveFor | Literal["everything", "manifest"]
@@ -42,7 +42,7 @@ class FilesScreen(Screen):
                     self.notes[item] = gr.HTML(note(item))
         with gr.Row():
             self.stereo: dict[str, Component] = {name: _stereo_widget(name) for name in text.STEREO}
-        self.file = gr.DownloadButton(visible="hidden", elem_id="file-link")
+        self.files = {item: draw_file() for item in ITEMS}
 
     @property
     def outputs(self) -> list[Component]:
@@ -75,11 +75,12 @@ class FilesScreen(Screen):
         settings = {*controller.colours.widgets.values(), *controller.mesh.widgets.values()}
         given = {controller.result, *settings, *self.stereo.values()}
         for item, button in self.buttons.items():
-            written = on(button.click, partial(self.write, item), given, [self.file, self.notes[item]], shown=True)
-            download(written, "file-link")
+            file = self.files[item]
+            written = on(button.click, partial(self.write, item), given, [file, self.notes[item]], shown=True)
+            download(written, file)
 
     def write(self, item: Item, values: Values) -> Update:
-        """Write a file of the result on show, for the hidden link to download, and its size beside the button."""
+        """Write a file of the result on show, for the browser to download, and its size beside the button."""
         with translate_errors():
             controller, result = self.controller, values[self.controller.result]
             prediction = controller.shown(result)
@@ -104,7 +105,7 @@ class FilesScreen(Screen):
                 else:  # a file a layer
                     path = controller.service.archive(result, formats, mesh, colours)
             written = text.WRITTEN.format(size=text.size(path.stat().st_size))
-            return {self.file: str(path), self.notes[item]: note(item, written, prediction)}
+            return {self.files[item]: str(path), self.notes[item]: note(item, written, prediction)}
 
 
 def _stereo_widget(name: str) -> Component:

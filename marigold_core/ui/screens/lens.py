@@ -14,7 +14,7 @@ from marigold_core.prediction import Prediction, Progress
 from marigold_core.settings import default
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import SHAPING, on
+from marigold_core.ui.events import REPEATED, SHAPING, follow, on
 from marigold_core.ui.pictures import file_address, preview, preview_size
 from marigold_core.ui.run_controller import Pace, RunController, Screen, Update, Values, button_note
 from marigold_core.ui.templates import render
@@ -78,8 +78,8 @@ class LensScreen(Screen):
         """Blur at a click and with another aperture, and make the clip."""
         mesh = {*self.controller.mesh.widgets.values()}
         given = {self.controller.result, self.focus, self.aperture, self.marked, *mesh}
-        on(self.picture.select, self.on_click, given, [self.picture, self.focus], SHAPING, shown=True)
-        on([self.aperture.release, self.marked.input], self.on_change, given, self.picture, SHAPING, shown=True)
+        on(self.picture.select, self.on_click, given, [self.picture, self.focus], SHAPING, shown=True, **REPEATED)
+        follow([self.aperture.release, self.marked.input], self.on_change, given, self.picture, SHAPING, shown=True)
         on(self.make.click, self.on_make, {self.controller.result, *mesh}, [self.clip, self.note], SHAPING)
 
     def on_click(self, values: Values, event: gr.SelectData) -> Update:

@@ -31,7 +31,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import Format, MeshSettings, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import NO_CHANGE, SHAPING, SHOWN, on
+from marigold_core.ui.events import LAST, NO_CHANGE, REPEATED, SHAPING, SHOWN, follow, on
 from marigold_core.ui.pictures import PICTURE_HEIGHT_PX, draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 
@@ -72,7 +72,6 @@ class MeshScreen(Screen):
     def __init__(self, controller: RunController, tab: gr.Tab) -> None:
         """Draw it into ``tab``, the current one."""
         super().__init__(controller, tab)
-        self.is_open = gr.State(False)  # shapes are built while it is
         self.file = gr.State(None)  # of the viewer: set twice while it loads, the same one leaves it empty
         self.seen = gr.State(None)  # result and shape that the viewer's camera was placed for
         self.shape = gr.Radio(
@@ -128,19 +127,14 @@ class MeshScreen(Screen):
         moved, fov = [slider.release for slider in self.mesh.values()], self.mesh["fov_x_deg"]
         # A control that is moved while the shape of another is built counts as well.
         given = [self.scene, *self._given]
-        on(moved, self.rebuild, given, self._changed, SHAPING, shown=True, trigger_mode="always_last")
-        on(fov.release, self.explain, [self.controller.result, fov], fov)
-        self.after(on(self.shape.input, self.choose, self.shape, list(self.mesh.values())))
-        changed = [*self._changed, self.is_open]
-        on(self.tab.select, self.open, {*self._given}, changed, SHAPING, shown=True)
-
-    def closed_by(self, tab: gr.Tab) -> None:
-        """Note that another tab hides the scene; its viewer cannot start while hidden."""
-        on(tab.select, lambda: False, None, self.is_open, SHAPING)
+        follow(moved, self.rebuild, given, self._changed, SHAPING, shown=True)
+        follow(fov.release, self.explain, [self.controller.result, fov], fov)
+        self.after(follow(self.shape.input, self.choose, self.shape, list(self.mesh.values())))
+        on(self.tab.select, self.open, {*self._given}, self._changed, SHAPING, shown=True, **REPEATED)
 
     def after(self, event: Dependency) -> None:
         """Build the shape of a new result."""
-        event.success(self.build, {*self._given}, self._changed, **SHAPING, **SHOWN)
+        event.success(self.build, {*self._given}, self._changed, **LAST, **SHAPING, **SHOWN)
 
     def rebuild(self, scene: gr.Model3D, *held: object) -> Update:
         """Build the shape anew; the camera stays where the person has turned it."""
@@ -155,15 +149,15 @@ class MeshScreen(Screen):
         }
 
     def open(self, values: Values) -> Update:
-        """Note that the tab is open and build its shape."""
+        """Build the shape once its viewer is there, which cannot start while hidden."""
         if not values[self.file]:
             sleep(MOUNT_S)
-        return {**self.build({**values, self.is_open: True}), self.is_open: True}
+        return self.build(values)
 
     def build(self, values: Values, camera: Sequence[Any] = ()) -> Update:
         """Build the chosen shape of the result on show, if the tab is open; ``camera`` is where the viewer's stands."""
         result, shape = values[self.controller.result], values[self.shape]
-        if result is None or not values[self.is_open]:
+        if result is None or not self.is_seen(values):
             hidden = values[self.file] == HIDDEN
             return {
                 self.scene: None if values[self.file] and not hidden else NO_CHANGE,
@@ -218,7 +212,7 @@ class MeshScreen(Screen):
 
     @property
     def _given(self) -> list[Component]:
-        return [self.is_open, self.file, self.seen, self.controller.result, self.shape, *self.mesh.values()]
+        return [self.controller.open_tab, self.file, self.seen, self.controller.result, self.shape, *self.mesh.values()]
 
     @property
     def _changed(self) -> list[Component]:

@@ -31,7 +31,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings, ResolvedSettings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MARKING, MODEL, NO_CHANGE, REPEATED, on
+from marigold_core.ui.events import MARKING, MODEL, NO_CHANGE, REPEATED, follow, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.annotations import (
     MODES,
@@ -124,12 +124,12 @@ class MetresScreen(Screen):
         asked = [self.mode, self.x, self.y, self.metres, self.tape, self.fov]
         given = {self.annotations, controller.result, *asked, *controller.inputs}
         drawn = [self.picture, self.results, self.annotations]
-        on(self.picture.select, self.on_click, given, [*drawn, self.x, self.y], MARKING)
+        on(self.picture.select, self.on_click, given, [*drawn, self.x, self.y], MARKING, **REPEATED)
         on([self.point.click, self.y.submit], self.on_point, given, drawn, MARKING)
-        on(self.mode.input, self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], MARKING)
+        follow(self.mode.input, self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], MARKING)
+        controller.after(follow([self.fov.submit, self.fov.blur], self.on_view, given, controller.outputs, MARKING))
         for triggers, handler in (
             ([self.add.click, self.metres.submit], self.on_add),
-            ([self.fov.submit, self.fov.blur], self.on_view),
             ([self.results.click], self.on_remove),
             ([self.clear.click], self.on_clear),
         ):

@@ -23,7 +23,7 @@ from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.video import shared_predictor
 from marigold_core.settings import ResolvedSettings, Settings
 from marigold_core.ui import text
-from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, SHAPING, SHOWN, on
+from marigold_core.ui.events import LAST, MODEL, NO_CHANGE, REPEATED, SHAPING, SHOWN, follow, on
 from marigold_core.ui.offered_checkpoints import offered_checkpoint
 from marigold_core.ui.pictures import PICTURE_HEIGHT_PX, file_address, preview
 from marigold_core.ui.run_controller import Pace, RunController, Screen, Update, Values, photo_of, progress_line
@@ -87,8 +87,8 @@ class PanoramaScreen(Screen):
         job = on(self.make.click, self.on_make, self.given, self.controller.outputs, MODEL, **REPEATED)
         self.controller.jobs.append(job)
         # An event of its own, whose progress is shown: that draws the viewer anew once its code is there.
-        job.success(self.on_made, {self.unseen, self.controller.open_tab}, self._viewer, **SHAPING, **SHOWN)
-        on(self._tab.select, self.on_open, self.unseen, self._viewer, SHAPING, shown=True)
+        job.success(self.on_made, {self.unseen, self.controller.open_tab}, self._viewer, **LAST, **SHAPING, **SHOWN)
+        follow(self._tab.select, self.on_open, self.unseen, self._viewer, SHAPING, shown=True)
 
     @property
     def _viewer(self) -> list[Component]:

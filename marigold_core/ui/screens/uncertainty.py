@@ -23,7 +23,7 @@ from marigold_core.prediction import SPREAD_FROM, Prediction
 from marigold_core.settings import ColourSettings, ResolvedSettings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on
+from marigold_core.ui.events import FOLLOWING, LIGHT, MODEL, NO_CHANGE, REPEATED, follow, on
 from marigold_core.ui.offered_checkpoints import family_of_result
 from marigold_core.ui.pictures import draw_comparison, photo_file, preview
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
@@ -128,11 +128,11 @@ class UncertaintyScreen(Screen):
         assert self.tab is not None
         result = self.controller.result
         drawn = [self.pictures, self.note, self.curve, self.member_values]
-        on(self.tab.select, self.on_open, {result, self.controller.current, *self.inputs}, drawn)
+        follow(self.tab.select, self.on_open, {result, self.controller.current, *self.inputs}, drawn, LIGHT)
         threshold = self.controller.threshold
-        on(threshold.input, self.on_threshold, [result, threshold], self.curve, trigger_mode="always_last")
-        on(self.member_values.click, self.on_click, result, self.pixel)
-        on(self.pixel.change, self.on_pixel, [result, self.pixel], self.member_values, trigger_mode="always_last")
+        follow(threshold.input, self.on_threshold, [result, threshold], self.curve, LIGHT)
+        on(self.member_values.click, self.on_click, result, self.pixel, FOLLOWING, **REPEATED)
+        follow(self.pixel.change, self.on_pixel, [result, self.pixel], self.member_values, LIGHT)
         given = {result, *self.controller.inputs}
         self.controller.jobs.append(
             on(self.more.click, self.on_more, given, self.controller.outputs, MODEL, **REPEATED)

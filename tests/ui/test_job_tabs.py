@@ -149,3 +149,18 @@ def test_a_large_photo_waits_for_room(tab: Any, service: Service, monkeypatch: p
         if "aiting: 2 jobs are before this one" in told or tab.actions.run in real(update) and is_at_rest(tab, held):
             break
     assert ("aiting: 2 jobs are before this one" in told) is not isinstance(tab, VideoScreen)
+
+
+@pytest.mark.parametrize("tab", ["compare"], indirect=True)
+def test_a_second_page_at_a_comparison_says_so_and_leaves_it_running(tab: Any) -> None:
+    tab, source, held = tab
+    updates = begun(tab, source, held)
+    sweep = tab.service.comparison(held[tab.result])
+    while not sweep.done:
+        held |= real(next(updates))
+    second = {**held, tab.unseen: True, tab.shown: "differences"}
+    told = tab.on_open(second)[tab.status]
+    assert "1 of 4 cells done, and another page of yours is at it" in told
+    assert sweep.is_running and sweep.shows == "maps"
+    updates.close()  # as the first page is left
+    assert "Stopped after 1 of 4 cells" in tab.on_open(second)[tab.status] and not sweep.is_running

@@ -150,14 +150,17 @@ class CompareScreen(JobTab):
             **self._drawn(sweep),
         }
         began, pace, drawn = perf_counter(), Pace(), 0
-        for event in self.service.run_comparison(sweep):
-            if isinstance(event, Progress) and pace.is_due:
-                begun = perf_counter()
-                cells, drawn = self._drawn(sweep) if len(sweep.tiles) > drawn else {}, len(sweep.tiles)
-                yield {self.status: progress_line(event, stale=False), **cells}
-                pace.wait(perf_counter() - begun)
-            else:
-                yield {}
+        try:
+            for event in self.service.run_comparison(sweep):
+                if isinstance(event, Progress) and pace.is_due:
+                    begun = perf_counter()
+                    cells, drawn = self._drawn(sweep) if len(sweep.tiles) > drawn else {}, len(sweep.tiles)
+                    yield {self.status: progress_line(event, stale=False), **cells}
+                    pace.wait(perf_counter() - begun)
+                else:
+                    yield {}
+        finally:
+            sweep.is_running = False
         cells = text.count(sweep.done, "cell")
         done = compare_text.DONE.format(cells=cells, time=format_seconds(perf_counter() - began))
         yield self.rest(key, f"{done} {photo.note}" if photo.note else done, values)
@@ -190,6 +193,10 @@ class CompareScreen(JobTab):
             return {self.unseen: False}
         with translate_errors():
             sweep = self.service.comparison(key)
+            if sweep.is_running:
+                cells = text.count(len(sweep.places()), "cell")
+                going_on = self.idle(compare_text.GOES_ON.format(done=sweep.done, cells=cells))
+                return {self.unseen: False, **going_on, **self._drawn(sweep)}
             sweep.shows, sweep.colormap = values[self.shown], values[self.colormap]
             return {self.unseen: False, **self.stopped(key, values)}
 

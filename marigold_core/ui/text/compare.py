@@ -12,6 +12,7 @@ COST = "{cells}, about {time}; shared members make it {share:.2f} of separate ru
 COST_GUESS = "{cells}, roughly {time}, a first guess; shared members make it {share:.2f} of separate runs."
 DONE = "{cells} in {time}. Click one to measure the others against it."
 STOPPED = "Stopped after {done} of {cells}."
+GOES_ON = "{done} of {cells} done, and another page of yours is at it. Load this page again to see how it goes on."
 SHOWS = {"maps": "Maps", "differences": "Differences to the reference"}
 SHOWN = "Pictures"
 BLOCK = "{checkpoint}, seed {seed}"

@@ -5,13 +5,14 @@ It holds no time, no path and nothing of the photo's metadata, so the same run w
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
 from marigold_core import __version__
 from marigold_core.calibration.calibrate import Hints, Measured
@@ -35,6 +36,16 @@ _OF_PREDICTION = (  # what a manifest takes over as it is
     *("tiny_decoder", "torch_threads", "device", "dtype", "tiled", "machine"),
 )
 _AXES = "mesh.glb and points.ply: y up, the camera at the origin looks along -z; relief.stl: z up, millimetres"
+
+
+def _name(name: str, info: ValidationInfo) -> str:
+    """Write a name as text, where bytes that are none are replaced; read, it is as this locale holds names."""
+    if info.mode == "json":
+        return os.fsdecode(name.encode())
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class _Record(BaseModel):
@@ -87,7 +98,7 @@ class Manifest(_Record):
     """The record of one run. ``Manifest.model_validate_json(text)`` reads it back."""
 
     schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
-    checkpoint: str  # "given: NAME" for a depth map from elsewhere, whose file then has the hash
+    checkpoint: Name  # "given: NAME" for a depth map from elsewhere, whose file then has the hash
     checkpoint_sha256: str
     modality: str
     kind: Kind
@@ -109,13 +120,13 @@ class Manifest(_Record):
     camera: CameraRecord | None = None  # of depth, from schema 4 on
     photo: PhotoRecord
     save_for: dict[SaveFor, str] = {}  # programs that files were written for, and what to tick there
-    prefix: str = ""  # what the name of every file begins with
+    prefix: Name = ""  # what the name of every file begins with
     layers: dict[LayerName, str] = {}  # of intrinsics, in the order of their channels: what the numbers of each are
-    tiny_decoder: str | None = None  # name and hash of the tiny autoencoder that decoded members
+    tiny_decoder: Name | None = None  # name and hash of the tiny autoencoder that decoded members
     uncertainty: str | None = None  # what it is, where the result has one
     missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
-    files: dict[str, str]  # name -> SHA-256 of its bytes
-    left_out: dict[str, str] = {}  # files that the depth allows none of, where no formats were asked for -> why
+    files: dict[Name, str]  # name -> SHA-256 of its bytes
+    left_out: dict[Name, str] = {}  # files that the depth allows none of, where no formats were asked for -> why
     versions: dict[str, str]
     torch_threads: Annotated[int, Field(ge=1)] | None  # of the run; None where torch computed nothing
     device: str | None = None  # "cpu", "cuda" or "mps"

@@ -106,7 +106,7 @@ def save(
 
 def check_prefix(prefix: str) -> None:
     """Check that files which begin with ``prefix`` lie in their folder. Raises: ExportError."""
-    if set(prefix) & {*"/\\:"} or not prefix.isprintable():
+    if set(prefix) & {*"/\\:\x7f", *map(chr, range(32))}:  # not all that Python cannot print, as U+202F in screenshots
         raise ExportError(f"A prefix is the beginning of a file's name, but got {prefix!r}.")
 
 

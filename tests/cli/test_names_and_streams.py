@@ -11,6 +11,7 @@ import unicodedata
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -161,6 +162,21 @@ def test_any_locale_prints_any_name(
     ended = fresh("-m", "marigold_core", *words, **environment)
     assert (ended.returncode, TRACE in ended.stderr) == (cli.ALL_DONE, False), ended.stderr
     assert ended.stdout.endswith("3 done\n")
+    (folder / "Screenshot at 9.41.00\u202fAM \U0001f468\u200d\U0001f469.png").write_bytes(photo)  # as macOS names them
+    flat = predicting(out / "flat", tiny_depth, folder, "--formats", "npy", "--flat")
+    for state in ("done", "kept"):  # what its manifests list is found again
+        ended = fresh("-m", "marigold_core", *flat, **environment)
+        assert (ended.returncode, TRACE in ended.stderr) == (cli.ALL_DONE, False), ended.stderr
+        assert ended.stdout.endswith(f"4 {state}\n")
+    names = [name for path in (out / "flat").glob("*manifest.json") for name in json.loads(path.read_bytes())["files"]]
+    assert {os.fsencode(path.name) for path in (out / "flat").glob("*.npy")} == {name.encode() for name in names}
+
+
+def test_a_depth_map_whose_name_is_no_text_is_recorded_by_one(folder: Path, out: Path, write) -> None:
+    photo, depth = write(folder / "a.png"), folder / os.fsdecode(b"d\xff.npy")
+    np.save(depth, np.linspace(0, 1, 48 * 64).reshape(48, 64))
+    assert cli.main(["import-depth", str(photo), str(depth), "-o", str(out), "--formats", "npy", "--quiet"]) == 0
+    assert json.loads((out / "a" / "manifest.json").read_bytes())["checkpoint"] == "given: d\ufffd.npy"
 
 
 def test_an_error_about_a_strange_name_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
-// What Gradio's widgets lack: words for the example pictures, arrow keys for tabs, a status line that is read out, a page
-// to drop files on.
+// What Gradio's widgets lack: words for the example pictures, arrow keys for tabs and sliders, a status line that is
+// read out, a page to drop files on.
 (examplePhotos) => {
   // Screen readers follow an element that stays, but Gradio replaces the whole status line with every step. It is in a
   // closed shadow, so that the page's own text has every sentence once.
@@ -40,6 +40,13 @@
     if (!way || !tabs.includes(event.target)) return;
     event.preventDefault();
     tabs[(tabs.indexOf(event.target) + way + tabs.length) % tabs.length].focus();
+  });
+
+  // A slider that is moved by keys is let go with the key, as by the pointer, whose release alone Gradio tells.
+  const MOVES = /^(Arrow(Left|Right|Up|Down)|Home|End|Page(Up|Down))$/;
+  document.addEventListener("keyup", (event) => {
+    if (event.target.matches?.("input[type=range]") && MOVES.test(event.key))
+      event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
   });
 
   // Any file goes to the server, whose decoder takes photos that browsers give no type, such as IMG_0001.HEIC, and

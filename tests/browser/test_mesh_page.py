@@ -51,6 +51,16 @@ def test_a_relief_is_sized_said_and_downloaded_as_it_was_seen(page: Page, tmp_pa
     assert solid.is_watertight and abs(solid.extents.max() - 60) < 0.01 and abs(solid.extents[2] - 12) < 0.01
 
 
+def test_a_slider_that_is_moved_by_keys_changes_the_shape(page: Page) -> None:
+    open_scene(page)
+    page.get_by_label("range slider for Field of view").press("ArrowRight")
+    page.get_by_text("as you set it, the photo does not say").wait_for()
+    choose(page, "Relief to print")
+    wait_for_note(page, "Watertight · 100 ×")
+    page.get_by_label("range slider for Longest edge").press("ArrowRight")
+    wait_for_note(page, "Watertight · 105 ×")
+
+
 def test_points_normals_and_the_mesh_follow_one_another(page: Page) -> None:
     open_scene(page)
     choose(page, "Points")

@@ -1,12 +1,13 @@
 """Trains a small autoencoder, ``python -m training.autoencoder --out runs/ae --data data/scenes``.
 
-It encodes photographs, depth maps and normal maps as four channels at a quarter of their width and height, and is then
-frozen. Latents are scaled to unit variance by one factor, which is stored in its configuration as in diffusers.
+It encodes photographs, depth maps and normal maps, with ``--labels-share`` painted classes too, as four channels at a
+quarter of their width and height, and is then frozen. Latents are scaled to unit variance by one factor, which is
+stored in its configuration as in diffusers.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -45,12 +46,15 @@ class Task:
     out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
     data: Path  # rendered scenes, from training.render
     photos: Path | None = None  # folder of photographs (JPEG or PNG) to learn natural pictures from
-    shape: str = "nano"  # layer sizes, a name in training.models.networks
+    start_from: str = (
+        "new:nano"  # new:SHAPE for random weights, or a checkpoint whose U-Net then has to be trained anew
+    )
     minutes: float | None = None  # stop after this time
     device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
 PAINTED = Segmentation((Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES),))
+OWN_COLOURS = 0.5  # share of painted classes that have the palette's colours; the others have colours of their own
 SHOWN = 6  # crops of a sheet of reconstructions
 MEASURED = 128  # pictures from which the scaling factor is computed
 
@@ -89,7 +93,8 @@ class Pictures:
                 maps.append(self._depth(crop_nearest(sample.depth_m, box, size)))
             elif kind > 1 - self.recipe.labels_share:
                 labels = torch.from_numpy(crop_nearest(sample.labels, box, size).copy())[None, None]
-                maps.append(PAINTED.to_vae(labels, torch.ones_like(labels, dtype=torch.bool)))
+                palette = PAINTED if rng.random() < OWN_COLOURS else _any_colours(rng)
+                maps.append(palette.to_vae(labels, torch.ones_like(labels, dtype=torch.bool)))
             elif kind < self.recipe.depth_share + self.recipe.normals_share:
                 normals = torch.from_numpy(crop_nearest(sample.normals, box, size)).permute(2, 0, 1)[None]
                 maps.append(Normals().to_vae(normals, normals.norm(dim=1, keepdim=True) > 0.5))
@@ -105,6 +110,13 @@ class Pictures:
     def _depth(depth_m: np.ndarray) -> Tensor:
         depth = torch.from_numpy(depth_m)[None, None]
         return Depth().to_vae(depth, depth.isfinite())
+
+
+def _any_colours(rng: np.random.Generator) -> Segmentation:
+    """Draw a palette, so that what is learned does not hold for one alone."""
+    colours = rng.integers(0, 256, (len(CLASSES), 3)).tolist()
+    classes = tuple(replace(one, rgb=tuple(rgb)) for one, rgb in zip(CLASSES, colours, strict=True))
+    return Segmentation((replace(PAINTED.layers[0], classes=classes),))
 
 
 def autoencoder_losses(vae: AutoencoderKL, pictures: Tensor, recipe: AutoencoderRecipe, step: int) -> dict[str, Tensor]:
@@ -127,23 +139,28 @@ def autoencoder_losses(vae: AutoencoderKL, pictures: Tensor, recipe: Autoencoder
 def scale_latents(folder: Path, pictures: Pictures) -> dict[str, float]:
     """Write the factor that scales latents to unit variance into the folder -> factor and reconstruction errors.
 
-    Of photographs: PSNR in dB. Of depth: mean absolute error in [-1, 1] of the mean over channels.
+    Of photographs and renders: PSNR in dB. Of depth: mean absolute error in [-1, 1] of the mean over channels.
     """
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
-    batches = -(-MEASURED // pictures.recipe.batch_size)
-    seen = [pictures.batch(pictures.recipe.steps + number) for number in range(batches)]
-    latents = torch.cat([vae.encode(batch, return_dict=False)[0].mode().flatten() for batch in seen])
+    vae, recipe = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval(), pictures.recipe
+
+    def drawn(**shares: float) -> list[Tensor]:  # of which no step trained on any
+        source = Pictures(recipe.changed(**shares), pictures.scenes, pictures.photos)
+        return [source.batch(recipe.steps + number) for number in range(-(-MEASURED // recipe.batch_size))]
+
+    def with_decoded(batches: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.cat(batches), torch.cat([vae(batch, return_dict=False)[0] for batch in batches]).clamp(-1, 1)
+
+    latents = torch.cat([vae.encode(batch, return_dict=False)[0].mode().flatten() for batch in drawn()])
     factor = round(1 / latents.std().item(), 5)
     path = folder / "vae" / "config.json"
     write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"scaling_factor": factor})
-    decoded, truth = torch.cat([vae(batch, return_dict=False)[0] for batch in seen]).clamp(-1, 1), torch.cat(seen)
-    grey = (truth == truth[:, :1]).flatten(1).all(dim=1)
-    squares = (decoded - truth)[~grey].square().mean(dim=(1, 2, 3)) / 4
-    depth_error = (decoded[grey].mean(dim=1) - truth[grey][:, 0]).abs().mean()
+    truth, decoded = with_decoded(drawn(depth_share=0, normals_share=0, labels_share=0))
+    squares = (decoded - truth).square().mean(dim=(1, 2, 3)) / 4
+    depth, read = with_decoded(drawn(depth_share=1, normals_share=0, labels_share=0))
     return {
         "scaling_factor": factor,
         "picture_psnr_db": (-10 * squares.log10()).mean().item(),
-        "depth_mae": depth_error.item(),
+        "depth_mae": (read.mean(dim=1) - depth[:, 0]).abs().mean().item(),
     }
 
 
@@ -164,10 +181,15 @@ def draw_reconstructions(vae: AutoencoderKL, pictures: Pictures, step: int, path
 
 
 def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]:
-    """Train the autoencoder of a new checkpoint -> scaling factor and reconstruction errors, see ``scale_latents``.
+    """Train the autoencoder of a checkpoint -> scaling factor and reconstruction errors, see ``scale_latents``.
 
     Raises: MarigoldError for unusable data, and what ``loop.run_loop`` raises.
     """
+    maps = recipe.depth_share + recipe.normals_share + recipe.labels_share
+    if maps > 1:
+        raise MarigoldError(
+            f"Depth, normals and labels cannot be {maps:g} of the pictures: give shares of at most 1 in all."
+        )
     accelerator = accelerator_for(recipe, task.device)
     if accelerator.num_processes > 1:
         raise MarigoldError("The autoencoder is small and is trained by one process; start it without a launcher.")
@@ -176,7 +198,7 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
     natural = [photos.read(number) for number in range(len(photos))] if photos else []
     pictures = Pictures(recipe, scenes, natural)
     new = checkpoints.latest(task.out) is None  # nothing was trained from an earlier start
-    base = prepare_start(f"new:{task.shape}", task.out / "start", seed=recipe.seed, replace=new)
+    base = prepare_start(task.start_from, task.out / "start", seed=recipe.seed, replace=new)
     vae = AutoencoderKL.from_pretrained(base, subfolder="vae").train()
 
     def draw(network: ModelMixin, step: int, path: Path) -> None:
@@ -200,7 +222,7 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
 
 
 def main(task: Task, recipe: AutoencoderRecipe = AutoencoderRecipe()) -> None:  # noqa: B008 (frozen)
-    """Train the autoencoder of a new checkpoint; the same command resumes a run that was stopped."""
+    """Train the autoencoder of a checkpoint; the same command resumes a run that was stopped."""
     print(train_autoencoder(task, recipe))
 
 

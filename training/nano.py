@@ -151,7 +151,16 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
         Stage(
             "autoencoder",
             autoencoder.main,
-            ("--out", out / "autoencoder", "--data", out / "scenes", *photos, "--shape", sizes.shape, *device)
+            (
+                "--out",
+                out / "autoencoder",
+                "--data",
+                out / "scenes",
+                *photos,
+                "--start-from",
+                f"new:{sizes.shape}",
+                *device,
+            )
             + ("--steps", sizes.autoencoder_steps, "--cooldown-steps", sizes.autoencoder_steps // 3, "--seed", seed),
             sizes.autoencoder_steps,
         ),

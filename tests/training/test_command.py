@@ -279,6 +279,11 @@ BAD = [
     ),
     ("autoencoder", "--data nowhere --out new", ".*"),
     ("autoencoder", "--data mine --out new --crop-px 20", "crop_px must be a multiple of 16, but got 20."),
+    (
+        "autoencoder",
+        "--data mine --out new --depth-share 0.9 --labels-share 0.5",
+        "Depth, normals and labels cannot be 1.5 of the pictures: .*",
+    ),
     ("latents", "--checkpoint good --data nowhere --out new", "There is no folder nowhere."),
     ("latents", "--checkpoint empty --data mine --out new", "The folder 'empty' is not a checkpoint .*"),
     ("latents", "--checkpoint good --data mine --out new --flip 2", "flip must be less than or equal to 1, but got 2."),

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from marigold_core import load
+from marigold_core.images.colormaps import HALF_BYTE
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from tests.helpers.drawn_sets import DrawnSet
 from tests.helpers.training_runs import RECIPE as SHORT
@@ -19,6 +20,7 @@ from training import autoencoder
 from training import train as train_module
 from training.data.latent_cache import INDEX, read_index
 from training.data.sets.rendered import RenderedScenes, View, write_shard
+from training.data.targets import CLASSES
 from training.engine import checkpoints
 from training.engine.losses import velocity_loss
 from training.latents import Encoding, encode_set
@@ -45,7 +47,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rgb = np.where(ball[..., None], (220, 60, 40), (90, 120, 150)).astype(np.uint8)
         normals = np.zeros((48, 64, 3), np.float32)
         normals[..., 2] = 1
-        views.append(View(rgb, depth, normals, np.zeros((48, 64), np.uint8)))
+        views.append(View(rgb, depth, normals, np.where(ball, 5, 1).astype(np.uint8)))
     write_shard(folder / "shard_00000", views, {"kinds": ["ball"] * 6, "fov_x_deg": [60.0] * 6})
     return folder
 
@@ -146,7 +148,7 @@ def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: P
         ema_decay=0.8,
         precision="float32",
     )
-    task = autoencoder.Task(tmp_path / "ae", scenes, shape="tiny", device="cpu")
+    task = autoencoder.Task(tmp_path / "ae", scenes, None, "new:tiny", device="cpu")
     autoencoder.train_autoencoder(task, recipe)
     trained = newest(task.out)
     unseen = torch.cat([autoencoder.Pictures(recipe, RenderedScenes(scenes), []).batch(place) for place in (101, 102)])
@@ -164,3 +166,38 @@ def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: P
     autoencoder.train_autoencoder(task, recipe)  # finished: nothing to do
     assert newest(task.out) == trained
     assert lines(task.out) == noted
+
+
+def test_painted_classes_are_learned_from_a_checkpoint_whose_other_networks_stay(
+    scenes: Path, tiny_depth: Path, tmp_path: Path
+) -> None:
+    recipe = AutoencoderRecipe(
+        steps=20,
+        batch_size=8,
+        lr=5e-3,
+        warmup_steps=2,
+        cooldown_steps=5,
+        crop_px=32,
+        ema_decay=0.8,
+        precision="float32",
+        depth_share=0.0,
+        normals_share=0.0,
+        labels_share=1.0,
+    )
+    painted = autoencoder.Pictures(recipe, RenderedScenes(scenes), []).batch(101)
+    in_palette = torch.tensor([one.rgb for one in CLASSES]) / HALF_BYTE - 1
+    known = [bool(torch.isclose(crop[:, 0, 0], in_palette, atol=1e-5).all(dim=1).any()) for crop in painted]
+    assert any(known) and not all(known)  # the palette's colours, and others, so that not they alone are kept
+    autoencoder.train_autoencoder(
+        autoencoder.Task(tmp_path / "ae", scenes, None, str(tiny_depth), device="cpu"), recipe
+    )
+
+    @torch.no_grad()
+    def error(folder: Path) -> float:
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
+        return (vae(painted, return_dict=False)[0] - painted).abs().mean().item()
+
+    trained = newest(tmp_path / "ae")
+    assert error(trained) < 0.85 * error(tiny_depth)
+    unet = "unet/diffusion_pytorch_model.safetensors"
+    assert (trained / unet).read_bytes() == (tiny_depth / unet).read_bytes()

@@ -11,29 +11,36 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import tyro
 from pydantic import Field
 
 from marigold_core import Prediction, Settings, load
 from marigold_core.errors import MarigoldError
+from marigold_core.images.photo import network_size
+from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Dtype, ResolvedSettings
 from marigold_core.storage import write_json
+from training.data.framing import frame
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, Sample, spread
+from training.data.targets import focal_px
 from training.engine.checkpoints import BEST, choose, is_run
 from training.engine.command import check_json_out, run
 from training.engine.progress import follow
+from training.recipe import Framing
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
 from training.scoring.metrics import REMOVED
 from training.scoring.plots import draw_comparison, draw_fields_of_view, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
 from training.scoring.scores import Comparison, Row, averages
-from training.scoring.targets import COUNTS, DEPTH, Metric, by_field_of_view, metric_of, photo_of
+from training.scoring.targets import COUNTS, DEPTH, Metric, blind_protocol, by_field_of_view, metric_of, photo_of
 
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"
+RECONSTRUCTION = "the truth through the autoencoder"
 REPORTED = ("data", "checkpoint", "settings", "protocol", "photos", "means")  # keys of every report
 
 
@@ -74,6 +81,22 @@ class Source:
         assert self.folder is not None
         height, width = sample.depth_m.shape
         return read_map(self.folder, sample.name, (height, width))
+
+    @torch.inference_mode()
+    def reconstruct(self, sample: Sample, a_set: DepthSet) -> Prediction:
+        """Encode and decode the truth of a sample at the size that the network sees -> what no U-Net would surpass."""
+        pipeline = self.pipeline
+        assert pipeline is not None  # of a checkpoint
+        settings = pipeline.resolve(self.settings)
+        modality, (height, width) = pipeline.modality, sample.depth_m.shape
+        seen = network_size(height, width, settings.processing_resolution)
+        rows, columns = (max(1, round(edge / pipeline.factor)) * pipeline.factor for edge in seen)
+        size = rows, columns
+        framed = frame([sample], a_set, size, Framing(flip=0), pipeline.factor, (0,), modality=modality)
+        member = modality.from_vae(pipeline.decode(pipeline.encode(framed.target.to(pipeline.device))).float())
+        if isinstance(modality, Depth) and modality.focal_px and (own_px := focal_px(sample, columns / width)):
+            member = member * (own_px / modality.focal_px)
+        return pipeline.fuse_members(photo_of(sample), settings, [member])
 
 
 @dataclass
@@ -134,6 +157,7 @@ def main(
     figures: Path | None = None,
     save_maps: Path | None = None,
     honesty: Path | None = None,
+    reconstruction: bool = False,
     json_out: Path | None = None,
 ) -> None:
     """Score a checkpoint, or maps of depth, on pictures whose target is known, beside baselines that ignore the photo.
@@ -150,6 +174,7 @@ def main(
         figures: folder for a picture of photo, truth, prediction and error of each; of metres also by field of view.
         save_maps: folder for the predictions, NAME.npy.
         honesty: folder of example photographs; adds checks that predictions depend on the photo and on the noise.
+        reconstruction: adds the truth as the autoencoder encodes and decodes it, which bounds what a U-Net can reach.
         json_out: file for all numbers.
     """
     if limit is not None and limit < 1:
@@ -171,6 +196,8 @@ def main(
         if source.metric is not DEPTH:
             raise MarigoldError(f"The honesty checks are of depth, and {source.name} predicts {_predicted(source)}.")
         checks = SanityChecks(source.pipeline, source.settings, chosen, honesty)
+    if reconstruction and source.pipeline is None:
+        raise MarigoldError("Maps have no autoencoder: leave out --reconstruction, or give a checkpoint.")
     indices = spread(a_set, limit)
     if source.folder is not None:
         check_maps(source.folder, map(a_set.name, indices))
@@ -179,7 +206,7 @@ def main(
             f"Figures show depth, and {source.name} predicts {_predicted(source)}: leave out --figures."
         )
     metric, scores = source.metric, Scores()
-    fitted = chosen.changed(alignment="auto") if chosen.alignment == "none" else chosen  # baselines know no metres
+    fitted = blind_protocol(chosen, source.pipeline.modality if source.pipeline else None)
     for index in follow(indices, len(indices), a_set.kind):
         sample = a_set[index]
         prediction = source.predict(sample)
@@ -192,6 +219,9 @@ def main(
             scores.curves.append(comparison.curves)
         for name, guess in metric.baselines.items():
             scores.baselines.setdefault(name, []).append(metric.row(guess(sample.rgb), sample, fitted))
+        if reconstruction:
+            bound = metric.row(source.reconstruct(sample, a_set), sample, chosen)
+            scores.baselines.setdefault(RECONSTRUCTION, []).append(bound)
         if checks is not None and isinstance(prediction, Prediction):
             checks.add(sample, prediction)
         if figures is not None and comparison:

@@ -194,6 +194,7 @@ def test_a_bad_map_is_named(
         (["--crop", "half"], "crop must be"),
         (["--limit", "0"], "limit must be at least 1"),
         (["--honesty", "."], "The honesty checks ask for more predictions"),
+        (["--reconstruction"], "Maps have no autoencoder"),
         (["--near-m", "70"], "No picture has pixels that count"),
     ],
 )

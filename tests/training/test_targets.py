@@ -24,6 +24,7 @@ from marigold_core.images.intrinsics import BOXES, Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from marigold_core.pipeline.pipeline import MarigoldPipeline
+from marigold_core.prediction import Space
 from marigold_core.settings import ColourSettings, MeshSettings
 from marigold_core.ui.screens.layers import draw_legends, main_layer, offered, paint
 from training import ablate, evaluate
@@ -53,7 +54,8 @@ from training.latents import Encoding, encode_set
 from training.recipe import RECIPES, Framing
 from training.scenes.types import LABELS, THINGS
 from training.scoring.protocols import Protocol
-from training.scoring.targets import mean_ap, metric_of
+from training.scoring.scores import ramp
+from training.scoring.targets import DEPTH, blind_protocol, mean_ap, metric_of
 from training.start import prepare_start
 from training.train import Task, train
 
@@ -162,9 +164,10 @@ def test_a_target_is_trained_saved_loaded_and_scored(
     (guesses,) = validated["baselines"].values()
     assert metric_of(row.modality).score(means) == validated["score"] > 0 and len(guesses) == 2
     quick = Settings(num_inference_steps=1, ensemble_size=1)
-    evaluate.main(str(tmp_path / "run"), data, quick, json_out=tmp_path / "scores.json")
+    evaluate.main(str(tmp_path / "run"), data, quick, reconstruction=True, json_out=tmp_path / "scores.json")
     report = json.loads((tmp_path / "scores.json").read_text())
-    assert np.isfinite(report["means"][report["checkpoint"]][row.decides])
+    for scored in (report["checkpoint"], "the truth through the autoencoder"):
+        assert np.isfinite(report["means"][scored][row.decides])
     prediction = load(latest(tmp_path / "run") or "")(RenderedScenes(scenes)[0].rgb, Settings(ensemble_size=3))
     assert prediction.values.shape == (*SIZE, row.channels)[: 2 + (row.channels > 1)]
     assert prediction.kind == row.modality.kind and prediction.uncertainty is not None
@@ -221,6 +224,36 @@ def test_the_truth_itself_scores_perfectly(target: TargetName, sample: RenderedS
     errors = [metric.score(metric.mean([each], "pictures")) for each in (found, metric.row(flipped, sample, protocol))]
     assert errors[0] < {"normals": 0.5, "metric": 1e-3}.get(target, 0.02)
     assert errors[1] > max(3 * errors[0], 0.01)
+
+
+@pytest.mark.parametrize("space", ["depth", "log", "disparity"])
+def test_baselines_are_fitted_in_the_space_of_the_prediction(space: Space) -> None:
+    """A map that the ramp is exact for in one space is not exact in the others."""
+    up = np.repeat(np.linspace(1, 0, SIZE[0], dtype=np.float32)[:, None], SIZE[1], axis=1)
+    depth = {"depth": 1 + 9 * up, "log": 10**up, "disparity": 1 / (1 - 0.9 * up)}[space]
+    sample = Sample("a", np.zeros((*SIZE, 3), np.uint8), depth)
+    errors = {
+        one: DEPTH.row(ramp(sample.rgb), sample, blind_protocol(Protocol(), Depth(space=one)))["abs_rel"]
+        for one in ("depth", "log", "disparity")
+    }
+    assert errors.pop(space) < 1e-4 and min(errors.values()) > 0.05
+    assert blind_protocol(Protocol(alignment="none"), TARGETS["metric"].modality).alignment == "depth"
+    assert blind_protocol(Protocol(alignment="log"), Depth()).alignment == "log"  # as asked for
+
+
+@each_target
+def test_a_lossless_autoencoder_would_keep_a_target(
+    target: TargetName, begun: Callable[[TargetName], MarigoldPipeline], scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_set, protocol = RenderedScenes(scenes), Protocol()
+    source = evaluate.open_source(str(begun(target).checkpoint.folder), Settings(processing_resolution=64), protocol)
+    assert source.pipeline is not None
+    for name in ("encode", "decode"):
+        monkeypatch.setattr(source.pipeline, name, lambda pictures: pictures)
+    for sample in (a_set[0], a_set[3]):  # of other focal lengths
+        rows = [source.metric.row(source.reconstruct(sample, a_set), sample, protocol)]
+        error = source.metric.score(source.metric.mean(rows, "pictures"))
+        assert error < {"normals": 0.5, "metric": 1e-3}.get(target, 0.02)
 
 
 @each_target

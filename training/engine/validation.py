@@ -26,7 +26,7 @@ from training.recipe import Framing, Recipe
 from training.scoring.plots import draw_sheet
 from training.scoring.protocols import choose_protocol
 from training.scoring.scores import Row
-from training.scoring.targets import metric_of, photo_of
+from training.scoring.targets import blind_protocol, metric_of, photo_of
 
 VALIDATION_STEPS = 1  # denoising steps and members, as published
 SHOWN = 4  # pictures of a sheet
@@ -84,7 +84,7 @@ class ValidationCallback:
         metric = metric_of(pipeline.modality)
         for label, a_set in zip(labels(self.sets), self.sets, strict=True):
             protocol = choose_protocol(a_set.kind)
-            rows = []
+            blind, rows = blind_protocol(protocol, pipeline.modality), []
             guesses: dict[str, list[Row]] = {name: [] for name in metric.baselines}
             for number in spread(a_set, self.pictures):
                 if stopping():
@@ -98,7 +98,7 @@ class ValidationCallback:
                 rows.append(metric.row(pipeline(photo_of(sample), settings), sample, protocol))
                 if label not in self.baselines:
                     for name, guess in metric.baselines.items():
-                        guesses[name].append(metric.row(guess(sample.rgb), sample, protocol))
+                        guesses[name].append(metric.row(guess(sample.rgb), sample, blind))
             means[label] = metric.mean(rows, protocol.averaging)
             if label not in self.baselines:
                 found = {name: metric.mean(rows, protocol.averaging) for name, rows in guesses.items()}

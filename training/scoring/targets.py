@@ -286,6 +286,13 @@ def metric_of(modality: Modality) -> Metric:
     raise MarigoldError(f"Predictions of {modality.name} are not scored.")
 
 
+def blind_protocol(protocol: Protocol, modality: Modality | None) -> Protocol:
+    """Return how baselines are fitted, which know no metres: in the space that the prediction is fitted in."""
+    if protocol.alignment not in ("auto", "none"):
+        return protocol
+    return protocol.changed(alignment=modality.space if isinstance(modality, Depth) else "depth")
+
+
 def photo_of(sample: Sample) -> Photo:
     """Make the photo of a sample, with its field of view where that is known."""
     return replace(load_photo(sample.rgb), fov_x_deg=sample.fov_x_deg)

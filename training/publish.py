@@ -57,7 +57,13 @@ ABOUT: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...]]] = {
     "metric": (DEPTH_TASK, DEPTH_TAGS, "depth in metres, for the photo's focal length", ("delta1", "mae", "rmse")),
     "normals": ("image-to-image", ("surface-normals",), "surface normals", ("median_angle", "within_11.25")),
     "segmentation": ("image-segmentation", ("semantic-segmentation",), "classes of pixels", ("accuracy",)),
+    "objects": ("object-detection", ("object-detection",), "centres, sizes and classes of objects", ("recall",)),
     "albedo": ("image-to-image", ("intrinsic-images",), "albedo, the colours of surfaces without light", ("psnr_db",)),
+    "intrinsics": ("image-to-image", ("intrinsic-images",), "albedo and shading in [0, 1]", ("psnr_db",)),
+}
+FITTED = {  # by kind: what is fitted in validations
+    "affine": ", scale and shift fitted by least squares to each picture",
+    "metric": "; scale and shift of the baselines alone are fitted, to each picture",
 }
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 OWN_LICENCE, UNKNOWN_LICENCE = "apache-2.0", "other"  # of weights that began at random; of any others
@@ -267,7 +273,7 @@ def write_card(
         checkpoint=checkpoint,
         pipeline_class=PIPELINE_CLASSES[checkpoint.modality],
         output=output,
-        fitted=", scale and shift fitted by least squares to each picture" if checkpoint.kind == "affine" else "",
+        fitted=FITTED.get(checkpoint.kind, ""),
         figures=(metric.decides, *more) if metric else (),
         titles=(metric.title, *(name.replace("_", " ") for name in more)) if metric else (),
         resolution_px=resolution_px or checkpoint.default_resolution,

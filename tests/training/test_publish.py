@@ -328,11 +328,13 @@ def test_a_card_that_the_hub_or_anybody_cannot_read_is_refused(
         ("normals", "image-to-image", "is surface normals."),
         ("segmentation", "image-segmentation", "is classes of pixels."),
         ("disparity", "depth-estimation", "is affine-invariant disparity"),
+        ("objects", "object-detection", "is centres, sizes and classes of objects."),
+        ("intrinsics", "image-to-image", "is albedo and shading in [0, 1]."),
     ],
 )
 def test_the_card_says_what_is_predicted(target: TargetName, tag: str, says: str, tmp_path: Path) -> None:
     row = {"miou": 0.4321, "accuracy": 0.5, "mean_angle": 0.4321, "median_angle": 1.0, "within_11.25": 0.5}
-    row |= {"abs_rel": 0.4321, "delta1": 0.5, "mae": 1.0, "rmse": 2.0}
+    row |= {"abs_rel": 0.4321, "delta1": 0.5, "mae": 0.4321, "rmse": 2.0, "ap50": 0.4321, "recall": 0.5, "psnr_db": 9.0}
     folder = prepare_start("new:tiny", tmp_path / "run" / "step_00000010", target=target)
     (folder / "training_state.safetensors").write_bytes(b"state")
     line = {
@@ -351,4 +353,5 @@ def test_the_card_says_what_is_predicted(target: TargetName, tag: str, says: str
     columns = {line.count("|") for line in card.text.splitlines() if "rendered test" in line or "flat, without" in line}
     assert len(columns) == 1  # a table of equal rows
     assert ("Not metres" in card.text) == (target == "disparity")
+    assert ("of the baselines alone are fitted" in card.text) == (target == "metric")
     assert load(tmp_path / "p").modality == load(folder).modality

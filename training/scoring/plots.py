@@ -129,19 +129,26 @@ def draw_sheet(title: str, columns: Sequence[str], rows: SheetRows, path: Path) 
 
 
 def draw_fields_of_view(groups: Sequence[Sequence[Row]], path: Path) -> None:
-    """Draw AbsRel and delta1 of pictures by their field of view, "fov_x_deg", with the mean of each group -> ``path``.
+    """Draw AbsRel and delta1 of pictures by their field of view, "fov_x_deg", with each group's mean and median.
 
     Raises: ExportError when the file cannot be written.
     """
-    figure = Figure((6.2, 2.8), dpi=DPI, layout="constrained")
-    for place, (name, label) in zip(figure.subplots(1, 2), [*CAPTION.items()][:2], strict=True):
-        for group in groups:
+    figure = Figure((6.8, 3.2), dpi=DPI, layout="constrained")
+    places = figure.subplots(1, 2)
+    for place, (name, label) in zip(places, [*CAPTION.items()][:2], strict=True):
+        for number, group in enumerate(groups):
             degrees, values = ([row[key] for row in group] for key in ("fov_x_deg", name))
-            place.plot(degrees, values, ".", color="0.6")
-            place.plot(degrees[:: len(degrees) - 1 or 1], [np.mean(values)] * min(2, len(degrees)), color="#b2182b")
+            named = number == 0  # a legend has each once
+            place.plot(degrees, values, ".", color="0.7", label="a picture" if named else None)
+            for word, middle, line in (("mean", np.mean, "-"), ("median", np.median, "--")):
+                of_all = f"{word} of a third of them" if named else None
+                place.hlines(middle(values), degrees[0], degrees[-1], "#b2182b", line, label=of_all)
         place.set(xlabel="field of view, degrees", ylabel=f"{label}, without a fit")
         place.set_yscale("log" if name == "abs_rel" else "linear")  # a few pictures have errors many times the rest's
         place.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *places[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside upper center"
+    )
     save_figure(figure, path)
 
 
@@ -158,38 +165,51 @@ class Curve:
 def draw_table(title: str, measures: Sequence[str], panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
     """Draw two measures, one above the other, a column for each panel, bars from the lowest to the highest seed.
 
-    Source: the figures of the ablations of Ke et al. 2024. Raises: ExportError when the file cannot be written.
+    Figures of a single seed, as published ones are, are hollow and have no bars. Rows that have names stand below each
+    other, so that the names can be read. Source: the figures of the ablations of Ke et al. 2024. Raises: ExportError
+    when the file cannot be written.
     """
-    figure = Figure((3.1 * len(panels), 5.0), dpi=DPI, layout="constrained")
+    first = next(iter(panels.values()))[0] if panels else Curve("", None, (), ())
+    named = 0 if first.varied else max(len(str(place)) for place in first.places)  # letters
+    height_in = 5.0 if first.varied else 1.7 + 0.44 * len(first.places)
+    figure = Figure((2.7 * len(panels) + 0.07 * named, height_in), dpi=DPI, layout="constrained")
     places = figure.subplots(2, len(panels), squeeze=False)
     for column, (name, curves) in enumerate(panels.items()):
         for row, measure in enumerate(measures):
             place = places[row, column]
-            for curve in curves:
-                x = curve.places if curve.varied else range(len(curve.places))
+            for number, curve in enumerate(curves):
                 values = [np.array(seeds)[:, row] for seeds in curve.seeds]
                 mean = np.array([each.mean() for each in values])
-                bars = [mean - [each.min() for each in values], [each.max() for each in values] - mean]
-                line = "-" if curve.varied else "none"
-                place.errorbar(x, mean, bars, marker="o", markersize=3, linestyle=line, capsize=2, label=curve.label)
-            first = curves[0]
-            if first.varied:
+                alone = all(len(each) == 1 for each in values)
+                bars = (
+                    None if alone else [mean - [each.min() for each in values], [each.max() for each in values] - mean]
+                )
+                look = {"color": f"C{number}", "marker": "o", "markersize": 4, "capsize": 2, "label": curve.label}
+                look |= {"markerfacecolor": "white"} if alone else {}
+                if curve.varied:
+                    place.errorbar(curve.places, mean, bars, linestyle="-", **look)
+                else:
+                    place.errorbar(mean, range(len(mean)), xerr=bars, linestyle="none", **look)
+            if curves[0].varied:
                 place.set_xscale("log")
                 place.set_xticks(first.places, [f"{number:g}" for number in first.places])  # pyright: ignore
                 place.set_xlim(0.8 * float(first.places[0]), 1.25 * float(first.places[-1]))
                 place.minorticks_off()
                 place.set_xlabel(first.varied if row else "")
+                place.set_ylabel("" if column else measure)
+                place.margins(y=0.12)
             else:
-                place.set_xlim(-0.5, len(first.places) - 0.5)
-                names = map(str, first.places) if row else [""] * len(first.places)
-                place.set_xticks(range(len(first.places)), [*names], rotation=35, ha="right", fontsize=8)
+                place.set_ylim(len(first.places) - 0.5, -0.5)
+                place.set_yticks(range(len(first.places)), ["" if column else str(one) for one in first.places])
+                place.set_xlabel(measure)
+                place.margins(x=0.12)
             if np.isnan([seed[row] for curve in curves for seeds in curve.seeds for seed in seeds]).all():
-                place.set_yticks([])
+                (place.set_yticks if first.varied else place.set_xticks)([])
                 place.text(0.5, 0.5, "not published", color="0.5", ha="center", transform=place.transAxes)
             place.set_title("" if row else name, fontsize=10)
-            place.set_ylabel("" if column else measure)
             place.grid(alpha=0.25)
-    if panels and next(iter(panels.values()))[0].label:
+            place.spines[["top", "right"]].set_visible(False)
+    if len(next(iter(panels.values()), ())) > 1:
         places[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
     save_figure(figure, path)

@@ -23,6 +23,7 @@ from marigold_core.checkpoints.weights import CHECKSUMS, read_checksums, verify,
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
 from marigold_core.storage import UNFINISHED, atomic_folder, clear_unfinished, link, not_in
 from training.engine.metrics_log import MetricsLog
+from training.scoring.targets import TITLES
 
 STATE = "training_state.safetensors"
 METRICS = "metrics.jsonl"  # the log of a run
@@ -80,7 +81,8 @@ def choose(source: str | Path, step: str = BEST) -> Choice:
         return Choice(source, "")
     run = Path(source)
     there = saved(run)
-    scores = MetricsLog(run / METRICS).scores
+    log = MetricsLog(run / METRICS)
+    scores = log.scores
     validated = {number: score for number, score in scores.items() if number in there}
     if step.isdecimal() and int(step) in there:
         number, why = int(step), "as asked"
@@ -93,8 +95,8 @@ def choose(source: str | Path, step: str = BEST) -> Choice:
     else:
         steps = ", ".join(map(str, there))
         raise MarigoldError(f"{run.name} has no checkpoint {step!r}: give --step best, newest or one of {steps}.")
-    error = "error" if MetricsLog(run / METRICS).decides else "AbsRel"
-    score = f", {error} {scores[number]:.4f}" if number in scores else ""
+    name, value = log.deciding(number) if number in scores else ("", 0.0)
+    score = f", {TITLES[name]} {value:.4f}" if name else ""
     return Choice(there[number], f"{run.name}: step {number} ({why}{score})")
 
 

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from marigold_core.errors import ExportError
-from training.engine.metrics_log import MetricsLog, Record
+from training.engine.metrics_log import DECIDES, MetricsLog, Record
 from training.recipe import Schedule
 from training.scoring.plots import save_figure
+from training.scoring.targets import TITLES
 
 CURVES = "curves.png"
-DECIDES = "abs_rel"  # the figure that decides, where a validation does not name another
 SMOOTH = 50  # steps that a point of the loss curve is the mean of, at most
 NO_PARTS = {"step", "samples", "loss", "usable", "gradient", "lr", "skipped", "time"}  # of the loss, in a record
 
@@ -84,8 +84,8 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
     for name in parts:
         known = [record for record in steps if name in record]
         panes[1, 1].semilogy(*_smooth([one["step"] for one in known], [one[name] for one in known], True), label=name)
-    decides = str(scores[-1].get("decides", "AbsRel")) if scores else ""
-    title = "parts of the loss" if parts else f"validation {decides.replace('_', ' ')}"
+    decides = TITLES[str(scores[-1].get("decides", DECIDES))] if scores else ""
+    title = "parts of the loss" if parts else f"validation {decides}"
     panes[1, 1].set(title=title, xlabel="step")
     for pane in panes.flat:
         pane.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -17,6 +17,7 @@ from typing import cast
 
 from marigold_core import storage
 
+DECIDES = "abs_rel"  # the figure that decides, where a validation does not name another
 Record = dict[str, object]
 Report = Callable[[dict[str, float], int], None]  # figures and the step that they are of
 
@@ -35,10 +36,12 @@ class MetricsLog:
     def _scores(records: list[Record]) -> dict[int, float]:
         return {int(str(record["step"])): float(str(record["score"])) for record in records if "score" in record}
 
-    @property
-    def decides(self) -> str | None:
-        """Return the figure that validations are decided by, None for AbsRel."""
-        return next((str(record["decides"]) for record in self.read() if "decides" in record), None)
+    def deciding(self, step: int) -> tuple[str, float]:
+        """Return the name of the figure that decides the validation at ``step``, and its value on the first set."""
+        record = next(one for one in self.read() if one["step"] == step and "score" in one)
+        name = str(record.get("decides", DECIDES))
+        means = next(iter(cast(dict[str, dict[str, float]], record["validation"]).values()), {})
+        return name, means.get(name, self.scores[step])
 
     @property
     def best_step(self) -> int | None:

@@ -19,8 +19,8 @@ from training.data.framing import Batch
 from training.data.random_streams import stream
 from training.data.sets.sample import DepthSet, Sample, labels, spread
 from training.data.targets import focal_px, planes, target_of
-from training.engine.figures import CURVES, DECIDES, draw_curves, drawing, due, sheet_path
-from training.engine.metrics_log import MetricsLog, Record
+from training.engine.figures import CURVES, draw_curves, drawing, due, sheet_path
+from training.engine.metrics_log import DECIDES, MetricsLog, Record
 from training.engine.noise import gaussian_noise
 from training.recipe import Framing, Recipe
 from training.scoring.plots import draw_sheet

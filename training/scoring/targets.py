@@ -271,6 +271,7 @@ OBJECTS = Metric(
     baselines={f"a large {name} in the middle": _one_box(name, 0.5) for name in ("object", "vehicle")},
 )
 METRICS: Mapping[str, Metric] = {"albedo": ALBEDO, "intrinsics": INTRINSICS, "objects": OBJECTS}
+TITLES = {one.decides: one.title for one in (DEPTH, NORMALS, SEGMENTATION, *METRICS.values())}
 
 
 def metric_of(modality: Modality) -> Metric:

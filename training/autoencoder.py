@@ -171,7 +171,8 @@ def draw_reconstructions(vae: AutoencoderKL, pictures: Pictures, step: int, path
     The crops are the same in every sheet of a run; none of them is trained on.
     Raises: ExportError when it cannot be written.
     """
-    crops = pictures.batch(pictures.recipe.steps)[-SHOWN:]
+    batch = pictures.batch(pictures.recipe.steps)  # maps first, then pictures
+    crops = batch[:: max(1, len(batch) // SHOWN)][:SHOWN]
     training = vae.training
     decoded = vae.eval()(crops.to(vae.device), return_dict=False)[0].float().clamp(-1, 1).cpu()
     vae.train(training)

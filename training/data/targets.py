@@ -296,5 +296,5 @@ def planes(values: np.ndarray) -> Tensor:
 
 def _rendered(sample: Sample, what: str) -> RenderedSample:
     if not isinstance(sample, RenderedSample):
-        raise MarigoldError(f"{sample.name} has no {what}, which rendered scenes alone have: train on rendered:FOLDER.")
+        raise MarigoldError(f"{sample.name} has no {what}, which rendered scenes alone have: give rendered:FOLDER.")
     return sample

@@ -465,7 +465,8 @@ def test_classes_are_shown_on_the_page_and_saved_in_their_colours(tiny_depth: Pa
     assert {name for _, name in offered(made)} >= {"classes", "photo", "uncertainty"}
     shown = np.asarray(Image.open(paint(made, "classes", ColourSettings(), MeshSettings())).convert("RGB"))
     np.testing.assert_array_equal(shown, colours)
-    assert "sky, ground, wall" in draw_legends(made, ["classes"], ColourSettings())
+    legend = draw_legends(made, ["classes"], ColourSettings())
+    assert all(f"rgb{one.rgb}" in legend.split(f"</i>{one.name}<")[0][-40:] for one in CLASSES)  # each by its colour
     files = save(made, tmp_path / "out", ["npy", "color", "uncertainty"])
     np.testing.assert_array_equal(np.asarray(Image.open(files["classes"])), colours)
     with np.load(files["layers"]) as stored:

@@ -115,15 +115,13 @@ def _legend_of(layer: str, prediction: Prediction) -> str:
 
 
 def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[str, object]:
-    """Caption, colours from left to right, and the ticks below them; normals and layers have a caption alone."""
+    """Caption, with colours from left to right and the ticks below them, or with classes, or alone (normals, layers)."""
     if kind == NORMALS:
         return {"caption": text.KEY_NORMALS}
     for layer in prediction.layers:
         if layer.name == kind:
-            names = ", ".join(one.name for one in layer.classes)
-            caption = text.KEY_LAYERS[layer.name].format(names=names)
-            bar = {"colours": [np.array(one.rgb) for one in layer.classes], "ticks": []} if layer.classes else {}
-            return {"caption": caption + text.KEY_UP_TO_SCALE * layer.up_to_scale, **bar}
+            caption = text.KEY_LAYERS[layer.name] + text.KEY_UP_TO_SCALE * layer.up_to_scale
+            return {"caption": caption, "classes": layer.classes}
     ramp = np.linspace(0, 1, STOPS, dtype=np.float32)[None]
     if kind == UNCERTAINTY:
         assert prediction.uncertainty is not None  # the layer is not offered otherwise

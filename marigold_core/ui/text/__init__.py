@@ -295,7 +295,7 @@ KEY_LAYERS = {
     "metallicity": "Metallicity: white is metal, black is not",
     "shading": "Shading: the light that falls on the surfaces",
     "residual": "Residual: what is neither, such as highlights and lamps",
-    "classes": "Classes, in the order of their colours: {names}",
+    "classes": "Classes",
     "centre": "Centres: the lighter the surer that an object's middle is there",
     "widths": "Widths: white is an object as wide as the photo",
     "heights": "Heights: white is an object as high as the photo",

@@ -115,7 +115,7 @@ def _legend_of(layer: str, prediction: Prediction) -> str:
 
 
 def _legend(prediction: Prediction, kind: str, colours: ColourSettings) -> dict[str, object]:
-    """Caption, with colours from left to right and the ticks below them, or with classes, or alone (normals, layers)."""
+    """Caption, with colours from left to right and the ticks below, or with classes, or alone (normals, layers)."""
     if kind == NORMALS:
         return {"caption": text.KEY_NORMALS}
     for layer in prediction.layers:

@@ -79,7 +79,8 @@ def work_in(folder: Path) -> Work:
 def photos_a_core_second(folder: Path, count: int = 24) -> float:
     """Predict examples, 1 thread, depth as NPY and PNG -> photos in a second of a core."""
     torch.set_num_threads(1)
-    actor, photos = cluster.Actor(work_in(folder), {}), sorted(Path("assets/examples").glob("*.jpg"))
+    actor = cluster.Actor(work_in(folder), {}, cluster.Attempts().note)
+    photos = sorted(Path("assets/examples").glob("*.jpg"))
     jobs = [Job(photos[k % len(photos)].absolute(), folder / f"photo{k}") for k in range(count)]
     cluster.outcome_of(actor._predict(cluster.place_of(jobs[0])))
     began = time.process_time()

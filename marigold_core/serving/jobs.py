@@ -45,9 +45,8 @@ WAIT_S = 0.25  # a job whose checkpoint is loaded wakes this often, so that it c
 MAX_PIPELINES = 2
 MAX_WORK = 1000.0  # megapixels through the network in one job: 50 steps x 20 members at 1024 px fit, at 2048 do not
 MAX_CELLS, MAX_MINUTES = 64, 10.0  # of a comparison, all checkpoints together; other jobs wait meanwhile
-LARGE_PIXELS = (
-    16_000_000  # of a photo; one of 64 takes 1.7 GB of memory until its usual files are written, 3.9 GB with all
-)
+# Of a photo; one of 64 megapixels takes 1.7 GB of memory until its usual files are written, 3.9 GB with all.
+LARGE_PIXELS = 16_000_000
 LARGE_AT_ONCE = 2  # that are worked on: one in the model, and another that is decoded or written
 KEPT_BYTES = 512 * 2**20  # of predictions, and as much of comparisons
 

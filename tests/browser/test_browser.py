@@ -101,6 +101,7 @@ def test_what_is_asked_for_last_is_what_stays(page, picture, tmp_path):
     page.wait_for_function("document.querySelector('#views .comparison img.fixed').naturalWidth === 600")
     begin()
     upload(page, tmp_path / "other.png")
+    page.wait_for_function("document.querySelector('#photo img')?.src.includes('other')")  # it was sent to the server
     page.get_by_role("button", name="coffee").click()  # before its run has begun
     status.get_by_text("An example").wait_for()
     page.wait_for_timeout(2000)

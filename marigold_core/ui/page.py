@@ -127,7 +127,7 @@ class PhotoTab:
         self.inputs.follow_checkpoint(page)
         self.runtime.connect(page, self.inputs)
         loaded = on(page.load, self.history.on_load, self.history.browser, [self.history.runs, self.history.strip])
-        changed = [*self.inputs.outputs, *controller.outputs]
+        changed = [*self.inputs.values, *controller.outputs]
         # One after the other: what is put on show draws the strip of the runs that are known by then.
         controller.after(loaded.then(self.link.on_load, {*controller.inputs}, changed, **LIGHT, **QUIET))
 

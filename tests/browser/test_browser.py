@@ -4,6 +4,7 @@ import numpy as np
 import trimesh
 from PIL import Image
 
+from marigold_core.settings import PRESETS
 from tests.helpers.app_server import choose, in_chromium, looking, upload
 
 pytestmark = in_chromium
@@ -129,6 +130,8 @@ SLOW_JS = """() => {
     return send(address, request);
   };
 }"""  # as on a busy machine, whose answers come late
+VALUE_IS_JS = """([label, value]) =>
+  document.querySelector(`[aria-label="number input for ${label}"]`).value === String(value)"""
 
 
 def test_a_page_asks_until_it_knows_and_then_no_more(page, picture):
@@ -148,6 +151,25 @@ def test_a_page_asks_until_it_knows_and_then_no_more(page, picture):
     page.wait_for_timeout(3000)
     assert page.evaluate("window.asked") == asked
     page.locator("#cost").get_by_text("4 steps, 10 members").wait_for()
+    assert page.get_by_label("Careful").is_checked()
+
+
+def test_the_preset_on_show_is_the_one_whose_values_apply(page):
+    page.evaluate(SLOW_JS)  # no late answer takes a choice back
+    steps, chosen = page.get_by_label("range slider for Denoising steps"), page.locator("#preset label.selected")
+    for name, values in PRESETS.items():
+        page.get_by_label(name.capitalize()).check()
+        page.wait_for_function(VALUE_IS_JS, arg=["Denoising steps", values["num_inference_steps"]])
+        page.wait_for_function(VALUE_IS_JS, arg=["Ensemble size", values["ensemble_size"]])
+        assert chosen.inner_text() == name.capitalize()
+        steps.press("ArrowRight")
+        chosen.wait_for(state="detached")
+        steps.press("ArrowLeft")
+        chosen.get_by_text(name.capitalize()).wait_for()
+    steps.press("ArrowRight")
+    page.get_by_label("Fast").check()
+    page.wait_for_timeout(1000)  # in which the answers to the slider would have come
+    assert chosen.inner_text() == "Fast"
 
 
 def test_uncertainty_needs_members_and_shows_them(page, picture):

@@ -15,9 +15,8 @@ from marigold_core.serving import hosting
 from marigold_core.serving.api.checks import fault
 from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
 from marigold_core.serving.api.files import describe_file
-from marigold_core.settings import PRESETS, Settings
+from marigold_core.settings import PRESETS
 from marigold_core.ui import middleware, offered_checkpoints, text
-from marigold_core.ui.controls import settings
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.middleware import (
     BURST,
@@ -319,14 +318,6 @@ def test_a_file_is_described_completely(tmp_path):
 
 def test_the_presets_are_those_of_the_library():
     assert set(text.PRESETS) == set(PRESETS)
-    for name, values in PRESETS.items():
-        chosen = Settings(**values)
-        steps, members = values["num_inference_steps"], values["ensemble_size"]
-        others = chosen.views, chosen.tiles_per_side, chosen.follow_outlines
-        assert settings.matching_preset(steps, members, *others) == name
-    assert settings.matching_preset(7, 3, "photo", 1, False) is None
-    assert settings.matching_preset(1, 1, "mirrored", 1, False) is None
-    assert settings.matching_preset(1, 1, "photo", 1, True) is None
 
 
 def test_the_picker_lists_what_works(monkeypatch):

@@ -42,7 +42,7 @@ class ReplayButton:
     def listen(self) -> None:
         """Run a manifest when it comes."""
         given = {self.manifest, self.controller.photo, self.controller.result, *self.controller.inputs}
-        changed = [*self.controller.outputs, *self.inputs.outputs]
+        changed = [*self.controller.outputs, *self.inputs.values]
         job = on(self.manifest.upload, self.on_upload, given, changed, MODEL, **REPEATED)
         self.controller.jobs.append(job)
 

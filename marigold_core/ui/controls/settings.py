@@ -20,9 +20,12 @@ DEFAULT_PRESET = "balanced"
 OWN_RESOLUTION = "own"  # a drop-down has no choice for None
 RESOLUTIONS_PX = (256, 384, 512, 768, 1024)
 PRESET_FIELDS = ("num_inference_steps", "ensemble_size", "views", "tiles_per_side", "follow_outlines")
-PRESET_VALUES = {
-    name: [getattr(Settings(**values), field) for field in PRESET_FIELDS] for name, values in PRESETS.items()
-}
+PRESET_VALUES_JS = json.dumps(
+    {name: [getattr(Settings(**values), field) for field in PRESET_FIELDS] for name, values in PRESETS.items()}
+)
+# The row never shows a preset whose values do not apply, whoever has set them.
+MATCHING_PRESET_JS = f"""(...chosen) => Object.entries({PRESET_VALUES_JS})
+  .find(([, values]) => values.every((value, place) => value === chosen[place]))?.[0] ?? null"""
 OFFERED_PX = (*RESOLUTIONS_PX, 0)  # 0: the photo's own size
 
 
@@ -55,11 +58,6 @@ class SettingsInputs:
             self.decoder,
             self.checkpoint,
         ]
-
-    @property
-    def outputs(self) -> list[Component]:
-        """What ``restored`` changes."""
-        return [*self.values, self.preset]
 
     def follow_checkpoint(self, page: gr.Blocks) -> None:
         """Fit the widgets to the checkpoint at the page's beginning, and whenever it or the views change."""
@@ -94,8 +92,7 @@ class SettingsInputs:
             self.checkpoint: checkpoint,
         }
         if steps is not None:
-            preset = matching_preset(*(getattr(asked, field) for field in PRESET_FIELDS))
-            update |= {self.steps: steps, self.preset: preset}
+            update[self.steps] = steps
         if pixels is None:
             update[self.resolution] = OWN_RESOLUTION
         elif pixels in OFFERED_PX:
@@ -188,10 +185,12 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
             elem_id="decoder",
         )
         checkpoint = draw_checkpoint()
-    # In the browser, so that no run can begin with the values of the preset before.
+    # In the browser, so that no run can begin with the values of the preset before, and no late answer takes away the
+    # preset that was chosen since.
     parts = [steps, members, views, tiles, outlines]  # as PRESET_FIELDS
-    preset.input(None, preset, parts, js=f"(name) => ({json.dumps(PRESET_VALUES)})[name]", **QUIET)
-    follow([part.input for part in parts], matching_preset, parts, preset)
+    preset.input(None, preset, parts, js=f"(name) => ({PRESET_VALUES_JS})[name]", **QUIET)
+    for part in parts:
+        part.change(None, parts, preset, js=MATCHING_PRESET_JS, **QUIET)
     return SettingsInputs(steps, members, resolution, seed, views, tiles, outlines, decoder, checkpoint, preset)
 
 
@@ -216,11 +215,6 @@ def fit_to_checkpoint(checkpoint: str, members: int, views: Views) -> tuple[gr.S
         gr.Number(interactive=not family.deterministic),
         gr.Radio(visible=not family.one_step),
     )
-
-
-def matching_preset(*chosen: object) -> str | None:
-    """Name the preset of these values of ``PRESET_FIELDS``, so that the row never shows one that does not apply."""
-    return next((name for name, values in PRESET_VALUES.items() if values == [*chosen]), None)
 
 
 def _slider(name: str, label: str, value: int | None) -> gr.Slider:

@@ -61,6 +61,13 @@ class ImagePrior(ModelMixin, ConfigMixin):
         """Channels of each of the trunk's features."""
         return [len(self.get_buffer(f"mean_{number}")) for number in range(len(self.taps))]
 
+    def convolve_in(self, dtype: torch.dtype) -> None:
+        """Let the convolutions, but nothing after them, compute in a type, and in the layout that is fastest there."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                place: Any = layer.to
+                place(dtype, memory_format=torch.channels_last)
+
     def forward(self, picture: Tensor) -> Features:
         """Compute features [B, C, H / stride, W / stride], about unit variance, of pictures [B, 3, H, W] in [-1, 1]."""
         height, width = picture.shape[-2:]
@@ -75,7 +82,7 @@ class ImagePrior(ModelMixin, ConfigMixin):
         """Run the trunk on pictures [B, 3, H, W] -> the outputs of the tapped blocks as they are."""
         height, width = picture.shape[-2:]
         x = _resize(picture, round(height * self.enlarge), round(width * self.enlarge))
-        x = F.relu6(self.stem(x), inplace=True)
+        x = self.stem(x.to(self.stem.conv.weight.dtype))
         found: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -135,14 +142,22 @@ class GuidedUNet(UNet2DConditionModel):
         return residuals
 
 
+class ConvReLU6(nn.Conv2d):
+    """A convolution and ReLU6."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply it to [B, C, H, W] -> [B, C', H', W'] in [0, 6]."""
+        return F.relu6(super().forward(input), inplace=True)
+
+
 class _Convolution(nn.Module):
-    """Padding and convolution; paddings differ where TensorFlow, which trained the weights, made them differ."""
+    """Padding, convolution and ReLU6; paddings differ where TensorFlow, which trained the weights, made them differ."""
 
     def __init__(self, given: int, out: int, kernel: int, stride: int, pads: tuple[int, int], groups: int = 1) -> None:
         super().__init__()
         before, after = pads
         self.pad = (before, after, before, after) if before != after else None  # convolutions pad alike without a copy
-        self.conv = nn.Conv2d(given, out, kernel, stride, 0 if self.pad else before, groups=groups)
+        self.conv = ConvReLU6(given, out, kernel, stride, 0 if self.pad else before, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, self.pad) if self.pad else x)
@@ -153,14 +168,14 @@ class _Bottleneck(nn.Module):
 
     def __init__(self, given: int, expanded: int, out: int, kernel: int, stride: int, before: int, after: int) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(given, expanded, 1) if expanded != given else None
+        self.expand = ConvReLU6(given, expanded, 1) if expanded != given else None
         self.depthwise = _Convolution(expanded, expanded, kernel, stride, (before, after), groups=expanded)
         self.project = nn.Conv2d(expanded, out, 1)
         self.adds = stride == 1 and given == out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        y = x if self.expand is None else self.expand(x)
+        y = self.project(self.depthwise(y))
         return x + y if self.adds else y
 
 

@@ -36,7 +36,7 @@ from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.expected_error import ErrorNetwork
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.packed import pack
-from marigold_core.pipeline.strips import return_memory, work_in_strips
+from marigold_core.pipeline.strips import return_memory, reuse_memory, work_in_strips
 from marigold_core.settings import Settings, bounds
 
 _LOADING = threading.Lock()
@@ -75,6 +75,8 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
     def part(kind: type[Model], name: str, dtype: torch.dtype, by_tensor: bool = False) -> Model:
         return _load(kind, record.folder / name, name, dtype, record.variant, by_tensor)
 
+    if target.type == "cpu":
+        reuse_memory()
     with _quiet():
         with refusals("scheduler"):
             check_types(scheduler_class, read_config(record.folder, SCHEDULE), SCHEDULE)
@@ -84,12 +86,14 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         prompt = empty_prompt(record, kind)  # before the U-Net: the text encoder's memory is free again for it
         return_memory()
         unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind, by_tensor=lacks_amx)
-        # In bfloat16 its rounding would be the largest error of the map, and it runs once a photo.
+        # What comes after the prior's convolutions stays float32; its rounding would be the largest error of the map.
         prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
         draft = part(DraftNetwork, DRAFT, torch.float32) if record.draft else None
         displacement = part(DisplacementNetwork, DISPLACEMENT, torch.float32) if record.displacement else None
         error = part(ErrorNetwork, ERROR, torch.float32) if record.expected_error else None
         vae = part(vae_class, "vae", kind)
+    if prior is not None:
+        prior.convolve_in(kind)
     # Before the move: a host that lends its GPU only emulates one here.
     _speed_up(vae, target, kind)
     if target.type == "cuda":  # on a CPU it gains little, and the weights would be copied out of the mapped file
@@ -102,7 +106,7 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
     if lacks_amx:
         attend_in_blocks(unet, vae)
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # not where a variable keeps oneDNN from AVX-512
-            pack(unet, vae)
+            pack(*filter(None, (unet, vae, prior)))
     parts: list[nn.Module | None] = [unet, vae, prior, draft, displacement, error]
     for part in filter(None, parts):
         part.eval().requires_grad_(False).to(target)

@@ -2,7 +2,8 @@
 
 A convolution of torch brings its weights into another order whenever it is used, which for the many channels of the
 small feature maps takes as long as the products; here they lie in that order. A gated unit of a transformer writes
-three maps of its largest size; here they are one, written by the products themselves.
+three maps of its largest size; here they are one, written by the products themselves. So is what a convolution with
+ReLU6 writes.
 """
 
 from typing import Any, cast
@@ -12,12 +13,14 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from marigold_core.pipeline.image_prior import ConvReLU6
+
 FEWEST_CHANNELS = 256  # on both sides of a layer; with fewer the weights are in order in no time
 ONEDNN: Any = torch.ops.mkldnn
 
 
 def pack(*networks: nn.Module) -> None:
-    """Exchange the 3 x 3 convolutions and the gated units of networks; their weights exist once, in oneDNN's order.
+    """Exchange the layers that this module names; weights exist once, of wide 3 x 3 convolutions in oneDNN's order.
 
     Where gradients are asked for the layers compute as before. States, copies and files of the networks hold the
     weights in the usual order.
@@ -30,6 +33,8 @@ def pack(*networks: nn.Module) -> None:
                 exchanged.order()
             elif type(layer) is GEGLU:
                 exchanged.__class__ = FusedGEGLU
+            elif type(layer) is ConvReLU6:
+                exchanged.__class__ = FusedReLU6
 
 
 def _is_packed(conv: nn.Conv2d) -> bool:
@@ -85,3 +90,14 @@ class FusedGEGLU(GEGLU):
         (weight, gating), (bias, gate_bias) = (one.chunk(2) for one in (self.proj.weight, self.proj.bias))
         gate = ONEDNN._linear_pointwise(hidden_states, gating, gate_bias, "gelu", [], "none")
         return ONEDNN._linear_pointwise.binary(hidden_states, gate, weight, bias, "mul")
+
+
+class FusedReLU6(ConvReLU6):
+    """A convolution whose products are cut off where they are made."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Compute as ``ConvReLU6`` on [B, C, H, W] -> [B, C', H', W']."""
+        if torch.is_grad_enabled():
+            return super().forward(input)
+        places = self.padding, self.stride, self.dilation, self.groups
+        return ONEDNN._convolution_pointwise(input, self.weight, self.bias, *places, "hardtanh", [0.0, 6.0], "")

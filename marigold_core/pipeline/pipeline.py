@@ -234,8 +234,7 @@ class MarigoldPipeline:
         """Run the image prior, in the networks' type, on pictures [B, 3, H, W] in [-1, 1]; none without one."""
         if self.prior is None:
             return ()
-        with self._autocast():
-            return self.prior(picture.to(self.device, memory_format=torch.channels_last))
+        return self.prior(picture.to(self.device, memory_format=torch.channels_last))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """Let networks whose weights are float32, those beside U-Net and autoencoder, compute in the type of these."""

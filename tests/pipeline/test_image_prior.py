@@ -67,6 +67,25 @@ def test_trained_projections_heed_the_features(size: tuple[int, int], tiny_guide
         assert (velocity - pipe.predict_velocity(image, noisy, t, heard)).abs().mean() > 1e-3 * velocity.std()
 
 
+@torch.no_grad()
+def test_the_convolutions_alone_compute_in_another_type() -> None:
+    prior, picture = tiny_prior(), torch.rand(1, 3, 32, 48, generator=stream(1))
+    usual = prior(picture)
+    with torch.autocast("cpu", torch.bfloat16):  # which rounds convolutions alone too
+        expected = prior(picture)
+    prior.convolve_in(torch.bfloat16)
+    kinds = {name.rpartition(".")[2].rstrip("_0123456789"): value.dtype for name, value in prior.state_dict().items()}
+    assert kinds == {
+        "weight": torch.bfloat16,
+        "bias": torch.bfloat16,
+        "mean": torch.float32,
+        "deviation": torch.float32,
+    }
+    for found, rounded, exact in zip(prior(picture), expected, usual, strict=True):
+        torch.testing.assert_close(found, rounded, atol=1e-3, rtol=1e-3)
+        assert not torch.equal(found, exact)
+
+
 @pytest.mark.parametrize("attends", [(True, False, True, False), (False, True, False, True)])
 @pytest.mark.parametrize("size", [(8, 8), (5, 25), (7, 3)])
 @torch.no_grad()

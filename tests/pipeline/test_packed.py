@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from marigold_core import load
 from marigold_core.pipeline import loading, packed
-from marigold_core.pipeline.packed import FusedGEGLU, PackedConvolution, pack
+from marigold_core.pipeline.image_prior import ConvReLU6
+from marigold_core.pipeline.packed import FusedGEGLU, FusedReLU6, PackedConvolution, pack
 
 pytestmark = pytest.mark.numeric
 
@@ -22,15 +23,16 @@ def pack_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Layers(nn.Module):
-    """What is exchanged: a convolution of each stride, one of few channels that is not, and a gated unit."""
+    """Convolutions of few channels (alone not exchanged), of each stride and with ReLU6, and a gated unit."""
 
     def __init__(self) -> None:
         super().__init__()
         self.convs = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, padding=1))
         self.shrink, self.gated = nn.Conv2d(24, 16, 3, stride=2, padding=1, bias=False), GEGLU(16, 8)
+        self.cut = ConvReLU6(16, 16, 5, 2, padding=2, groups=16)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.gated(self.shrink(self.convs(x)).flatten(2).transpose(1, 2))
+        return self.gated(self.cut(30 * self.shrink(self.convs(x))).flatten(2).transpose(1, 2))
 
 
 def test_packed_layers_give_what_they_gave() -> None:
@@ -39,7 +41,7 @@ def test_packed_layers_give_what_they_gave() -> None:
     expected = layers(x)
     pack(layers)
     kinds = [type(layer) for layer in layers.modules() if type(layer) not in (Layers, nn.Sequential, nn.Linear)]
-    assert kinds == [nn.Conv2d, PackedConvolution, PackedConvolution, FusedGEGLU]
+    assert kinds == [nn.Conv2d, PackedConvolution, PackedConvolution, FusedGEGLU, FusedReLU6]
     for made in (layers, copy.deepcopy(layers), pickle.loads(pickle.dumps(layers))):
         with torch.inference_mode():
             torch.testing.assert_close(made(x), expected, atol=1e-5, rtol=1e-4)

@@ -1,6 +1,8 @@
 """Layers in strips: the numbers of diffusers, in less memory, and only on CPUs in bfloat16."""
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -89,3 +91,24 @@ def test_networks_compute_what_they_did(tiled, dtype, tiny_depth) -> None:
         pipe.vae = copy.deepcopy(pipe.vae)
         torch.testing.assert_close(pipe.decode(latent), found, atol=0, rtol=0)
     assert names == list(pipe.vae.state_dict()) and "decoder.up_blocks.0.resnets.0.conv1.weight" in names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_freed_memory_is_used_again() -> None:
+    """Pages that the system hands out while a network's feature maps of 4 MB come and go."""
+    program = """
+import ctypes, resource, torch
+from marigold_core.pipeline.strips import M_MMAP_THRESHOLD, reuse_memory
+ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 2**17)  # as glibc begins, whatever was freed since
+for reuses in (False, True):
+    if reuses: reuse_memory()
+    before = 0
+    for turn in range(40):
+        if turn == 20: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        maps = [torch.ones(2**20) for _ in range(4)]
+        del maps
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    usual, reused = map(int, made.stdout.split())
+    assert usual > 20 * 1024 and reused < 100

@@ -30,7 +30,7 @@ from training.data.targets import CLASSES
 from training.engine import checkpoints
 from training.engine.command import run
 from training.engine.figures import FigureCallback
-from training.engine.fingerprint import run_fingerprint
+from training.engine.fingerprint import check_folder, run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
 from training.engine.metrics_log import MetricsLog
 from training.engine.processes import accelerator_for
@@ -191,6 +191,7 @@ def train_autoencoder(task: Task, recipe: AutoencoderRecipe) -> dict[str, float]
         raise MarigoldError(
             f"Depth, normals and labels cannot be {maps:g} of the pictures: give shares of at most 1 in all."
         )
+    check_folder(task.out)
     accelerator = accelerator_for(recipe, task.device)
     if accelerator.num_processes > 1:
         raise MarigoldError("The autoencoder is small and is trained by one process; start it without a launcher.")

@@ -103,18 +103,21 @@ def guess(pipelines: Sequence[MarigoldPipeline], photo: Photo, how: Labelling, s
 def label(checkpoints: Sequence[str], photos: str | Path, out: Path, how: Labelling) -> int:
     """Label photographs of a folder or a data set -> how many are kept.
 
-    Raises: MarigoldError when ``out`` was begun otherwise, or another process labels into it.
+    Raises: MarigoldError when ``out`` was begun otherwise or holds what is no label, or another process labels into it.
     """
+    path = out / RECORD
+    if not path.exists() and out.is_dir() and any(one.name[0] != "." for one in out.iterdir()):
+        raise MarigoldError(f"{out} holds something else already, which labels could replace: give another --out.")
     pipelines = [load(in_run(checkpoint)) for checkpoint in checkpoints]
     found = photographs(photos)
     begun = how.model_dump() | {"checkpoints": [pipeline.checkpoint.sha256 for pipeline in pipelines]}
-    path = out / RECORD
     with locked(out, "labels", within=["**"]):
         record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": begun, "agreement": {}}
         if record["settings"] != begun:
             raise MarigoldError(
                 f"{out} holds labels of other checkpoints or settings: give the same, or another --out."
             )
+        write_json(path, record)  # before the first label, so that a killed run is known as one
         agreement = cast(dict[str, float], record["agreement"])
 
         def label_all(numbers: Sequence[int]) -> None:

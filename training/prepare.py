@@ -33,8 +33,9 @@ from pydantic import Field
 
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.settings import Frozen
-from marigold_core.storage import atomic_folder, replacing, write_bytes
+from marigold_core.storage import atomic_folder, remove, replacing, write_bytes
 from training.data.sets import recognise
+from training.data.sets.files import AS_STORED, is_list
 from training.data.sets.formats import (
     CAMERAS,
     DEPTH_ENDINGS,
@@ -255,11 +256,17 @@ def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
     form = FORMATS.get(recognise(raw))
     if form is None or not form.own:
         raise MarigoldError(f"{raw} holds rendered pictures: render a set of its own with another seed instead.")
+    lists = {split: raw / names[0] for split, names in form.lists.items()}
+    if other := next((path for path in lists.values() if path.is_file() and not is_list(path)), None):
+        raise MarigoldError(f"{other} is no list of this command, which would replace it: move it away.")
     limits = np.cumsum(options.shares) / sum(options.shares)
     found: dict[str, list[Sequence[str]]] = {split: [] for split in form.lists}
     for entry in form.search(raw, ""):
+        if any(mark in path for path in entry for mark in "\t\n\r"):
+            raise MarigoldError(f"{entry[0]!r} has a tab or a line break, which no list can hold: rename it.")
         kept = entry[0] if options.by == "picture" else Path(entry[0]).parent.as_posix()
-        place = int(hashlib.sha256(f"{options.seed} {kept}".encode()).hexdigest(), 16) / 2**256  # even for alike names
+        digest = hashlib.sha256(f"{options.seed} {kept}".encode(errors=AS_STORED)).hexdigest()
+        place = int(digest, 16) / 2**256  # even for alike names
         found[[*found][int(np.searchsorted(limits, place, side="right"))]].append(entry)
     for split, share in zip(found, options.shares, strict=True):
         if share and not found[split]:
@@ -267,12 +274,14 @@ def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
     for split, entries in found.items():
         print(f"{split}: {len(entries):,} pictures")
         if entries:
-            _write_list(raw / form.lists[split][0], entries, "\t")
+            _write_list(lists[split], entries, "\t")
+        else:  # an older one would hold pictures of the other splits
+            remove(lists[split])
     return [], []
 
 
 def _write_list(path: Path, entries: Sequence[Sequence[str]], between: str = " ") -> None:
-    write_bytes(path, "".join(f"{between.join(entry)}\n" for entry in entries).encode())
+    write_bytes(path, "".join(f"{between.join(entry)}\n" for entry in entries).encode(errors=AS_STORED))
 
 
 def main(

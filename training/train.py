@@ -28,7 +28,7 @@ from training.data.sets import open_set
 from training.data.targets import TargetName
 from training.engine import checkpoints
 from training.engine.command import run
-from training.engine.fingerprint import read_run, run_fingerprint
+from training.engine.fingerprint import check_folder, read_run, run_fingerprint
 from training.engine.loop import Losses, Run, run_loop
 from training.engine.losses import end_to_end_loss, feature_distance, velocity_loss
 from training.engine.processes import accelerator_for
@@ -124,6 +124,7 @@ def train(task: Task, recipe: Recipe) -> Path:
     if recipe.align_weight and task.unlabelled is None:
         raise MarigoldError("--align-weight needs real photographs: give a folder of them with --unlabelled.")
     # 1. Everything that can be wrong is opened before anything heavy is.
+    check_folder(task.out)
     accelerator = accelerator_for(recipe, task.device, task.trackers, task.out)
     validation = [open_set(spec, "val") for spec in task.validation]
     pictures = [open_set(spec) for spec in task.data]

@@ -15,6 +15,7 @@ from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import Photo, load_photo
 from marigold_core.pipeline.views import View
+from tests.helpers.command_line import fingerprints
 from tests.helpers.draft import with_draft
 from tests.helpers.kills import killed_at
 from tests.helpers.set_writers import picture, write_pairs
@@ -172,6 +173,17 @@ def test_a_draft_of_a_mirrored_view_comes_back_on_the_grid_of_the_photo(drafted:
     assert draft_map(pipe, photo, View(scale=1.25)).shape == found.shape
     with pytest.raises(MarigoldError, match="makes no draft: run training.draft first"):
         draft_map(load(tiny_guided), photo, View())
+
+
+@pytest.mark.parametrize("kind", ["pairs:", ""])
+def test_measured_pictures_and_photographs_are_never_replaced_by_labels(
+    kind: str, drafted: Path, tmp_path: Path
+) -> None:
+    write_pairs(tmp_path / "set", {"a": picture((48, 64), 0), "b": picture((48, 64), 1)})
+    before = fingerprints(tmp_path)
+    with pytest.raises(MarigoldError, match="set holds something else already, which labels could replace"):
+        label([str(drafted)], f"{kind}{tmp_path / 'set'}", tmp_path / "set", ALL)
+    assert fingerprints(tmp_path) == before
 
 
 def test_without_a_draft_two_halves_of_the_members_have_to_agree(tiny_guided: Path, tmp_path: Path) -> None:

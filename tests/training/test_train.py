@@ -11,8 +11,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from marigold_core import load
+from marigold_core.errors import MarigoldError
 from marigold_core.images.colormaps import HALF_BYTE
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
+from tests.helpers.command_line import fingerprints
 from tests.helpers.drawn_sets import DrawnSet
 from tests.helpers.training_runs import RECIPE as SHORT
 from tests.helpers.training_runs import curve, lines, newest, weights
@@ -135,6 +137,19 @@ def test_training_lowers_the_loss_and_the_result_opens(tiny_depth: Path, scenes:
     assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:3])
     prediction = load(folder)(np.zeros((40, 60, 3), np.uint8))
     assert prediction.values.shape == (40, 60)
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "samples/step_00000009.png"])
+def test_files_of_another_program_are_never_replaced(name: str, tiny_depth: Path, scenes: Path, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"mine": 1}\n')
+    before = fingerprints(tmp_path)
+    with pytest.raises(MarigoldError, match=f"{file.name} is there already and was not written by training"):
+        train(Task(str(tiny_depth), tmp_path, data=(f"rendered:{scenes}",)), RECIPE.changed(steps=2))
+    with pytest.raises(MarigoldError, match=f"{file.name} is there already and was not written by training"):
+        autoencoder.train_autoencoder(autoencoder.Task(out=tmp_path, data=scenes), AutoencoderRecipe())
+    assert fingerprints(tmp_path) == before
 
 
 def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes
 from training.data.sets.sample import Sample, spread
 from training.engine import checkpoints
-from training.engine.fingerprint import run_fingerprint
+from training.engine.fingerprint import check_folder, run_fingerprint
 from training.engine.loop import Run
 from training.engine.processes import accelerator_for
 from training.engine.progress import follow
@@ -108,6 +108,7 @@ class Addition:
         Raises: MarigoldError for a start that predicts no depth, too few pictures, or several processes.
         """
         self.task, self.recipe, self.folder, self._start = task, recipe, folder, start
+        check_folder(task.out)
         self.accelerator: Accelerator = accelerator_for(recipe, task.device)
         if self.accelerator.num_processes > 1:
             raise MarigoldError(f"The network {folder} is small and is trained by one process; use no launcher.")

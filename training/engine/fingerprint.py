@@ -11,6 +11,7 @@ import torch
 
 from marigold_core.errors import MarigoldError
 from marigold_core.storage import write_json
+from training.engine import checkpoints
 from training.recipe import Schedule
 
 RECORD = "run.json"
@@ -49,6 +50,15 @@ def read_run(path: Path) -> dict[str, object]:
     if not isinstance(found, dict):
         raise MarigoldError(f"{path} cannot be read: it is damaged.")
     return cast(dict[str, object], found)
+
+
+def check_folder(run: Path) -> None:
+    """Check that what a run would replace in its folder is of a run. Raises: MarigoldError."""
+    if checkpoints.latest(run) or read_run(run / RECORD).keys() >= {"recipe", "start", "data", "versions"}:
+        return
+    replaced = (run / RECORD, run / checkpoints.METRICS, *checkpoints.saved(run / "samples", ".png").values())
+    if other := next((path for path in replaced if path.exists()), None):
+        raise MarigoldError(f"{other} is there already and was not written by training: give another --out.")
 
 
 def check_fingerprint(

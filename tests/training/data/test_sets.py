@@ -1,5 +1,6 @@
 """The readers of public data sets against folders that were written from the documentation alone."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -216,6 +217,30 @@ def test_pictures_of_ones_own_are_divided_by_lists(kind: str, by: Literal["pictu
     (tmp_path / "val.txt").unlink()
     with pytest.raises(MarigoldError, match=r"has no val\.txt"):
         open_set(spec, "val")
+
+
+def test_names_that_are_no_text_or_hold_odd_breaks_are_divided_too(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9"), "a\u2028b", "a\x85b", " b ", "c d"]
+    sets.write_pairs(tmp_path, {name: picture((24, 36), place) for place, name in enumerate(names)})
+    split_own(tmp_path, tmp_path, Preparation(shares=(1, 0, 0)))
+    a_set = open_set(f"pairs/train:{tmp_path}")
+    assert sorted(a_set[place].name for place in range(len(a_set))) == sorted(names)
+    sets.write_pairs(tmp_path, {"a\tb": picture((24, 36), 9)})
+    with pytest.raises(MarigoldError, match=r"'a\\tb\.jpg' has a tab or a line break, which no list can hold"):
+        split_own(tmp_path, tmp_path, Preparation(shares=(1, 0, 0)))
+
+
+def test_lists_of_another_hand_stay_and_none_of_an_earlier_division_does(tmp_path: Path) -> None:
+    sets.write_pairs(tmp_path, {f"{number}": picture((24, 36), number) for number in range(8)})
+    (tmp_path / "val.txt").write_text("what to do on Monday\n")
+    with pytest.raises(MarigoldError, match=r"val\.txt is no list of this command, which would replace it"):
+        split_own(tmp_path, tmp_path, Preparation(shares=(0.5, 0.5, 0)))
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["val.txt"]
+    assert (tmp_path / "val.txt").read_text() == "what to do on Monday\n"
+    (tmp_path / "val.txt").unlink()
+    split_own(tmp_path, tmp_path, Preparation(shares=(0.5, 0, 0.5)))
+    split_own(tmp_path, tmp_path, Preparation(shares=(0.5, 0.5, 0)))
+    assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["train.txt", "val.txt"]  # tested on none of those
 
 
 def opened(kind: str, folder: Path) -> dict[str, DepthSet]:

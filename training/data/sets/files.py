@@ -13,6 +13,7 @@ from marigold_core.errors import MarigoldError
 from training.data.sets.reading import check_depth, check_shape, photo_size, read_photo
 from training.data.sets.sample import Sample
 
+AS_STORED = "surrogateescape"  # how Python holds names of files that are no text
 Entry = tuple[str, ...]  # photo, depth map and what else belongs to them, relative to the folder
 Decode = Callable[[Sequence[Path], tuple[int, int]], np.ndarray]  # depth files, photo's size -> [H, W] float32 metres
 
@@ -176,14 +177,23 @@ def _matches(folder: Path, template: str, values: Mapping[str, str]) -> Iterator
             yield found.groupdict()
 
 
+def is_list(path: Path) -> bool:
+    """Tell whether every line of a file is one of a list of one's own: paths with tabs between them."""
+    return all("\t" in line for line in _lines(path) if line)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors=AS_STORED).rstrip("\n").split("\n")  # names hold other breaks
+
+
 def _read_list(path: Path, root: str, columns: int) -> list[Entry]:
     """Read the pictures of a list file: a line holds the photo, the depth map and perhaps more; None means no map.
 
     Raises: MarigoldError when a line has fewer words, or leaves the folder.
     """
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        words = line.split("\t" if "\t" in line else None)[:columns]  # names of one's own may have spaces
+    for number, line in enumerate(_lines(path), start=1):
+        words = line.rstrip("\r").split("\t" if "\t" in line else None)[:columns]  # names of one's own may have spaces
         if not words or "None" in words:
             continue
         if len(words) < columns or any(word.startswith(("/", "\\")) or ".." in Path(word).parts for word in words):

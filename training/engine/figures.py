@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from marigold_core.errors import ExportError
 from training.engine.metrics_log import DECIDES, MetricsLog, Record
 from training.recipe import Schedule
-from training.scoring.plots import save_figure
+from training.scoring.plots import plain, save_figure
 from training.scoring.targets import TITLES
 
 CURVES = "curves.png"
@@ -76,10 +76,11 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
         pane.set(title={"lr": "learning rate", "gradient": "gradient norm"}.get(name, name), xlabel="step")
     for label in dict.fromkeys(label for record in scores for label in _validation(record)):
         known = [(record["step"], _validation(record)[label]) for record in scores if label in _validation(record)]
-        (line,) = panes[1, 1].plot(*zip(*known, strict=True), marker="o", markersize=3, label=label)
+        (line,) = panes[1, 1].plot(*zip(*known, strict=True), marker="o", markersize=3, label=plain(label))
         baselines = cast(dict[str, dict[str, float]], scores[-1].get("baselines", {}))
         for (name, score), dash in zip(baselines.get(label, {}).items(), ("--", ":"), strict=False):
-            panes[1, 1].axhline(score, color=line.get_color(), linestyle=dash, linewidth=1, label=f"{name}, {label}")
+            look = {"color": line.get_color(), "linestyle": dash, "linewidth": 1}
+            panes[1, 1].axhline(score, **look, label=plain(f"{name}, {label}"))
     parts = [] if scores or not steps else [name for name in steps[-1] if name not in NO_PARTS]
     for name in parts:
         known = [record for record in steps if name in record]

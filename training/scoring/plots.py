@@ -1,6 +1,7 @@
 """Figures of scores: a photo beside its truth, prediction, error and uncertainty; sparsification curves."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,13 @@ def draw_comparison(sample: Sample, comparison: Comparison, path: Path) -> None:
         figure.colorbar(picture, cax=bar, orientation="horizontal", extend=panel.beyond)
         bar.tick_params(labelsize=8, length=2)
         bar.locator_params(nbins=5)
-    figure.suptitle(sample.name, x=0.01, ha="left", fontsize=10, weight="bold")
+    figure.suptitle(plain(sample.name), x=0.01, ha="left", fontsize=10, weight="bold")
     save_figure(figure, path)
+
+
+def plain(name: str) -> str:
+    """Write the name of a file or folder as text of a figure, where two dollars would enclose a formula."""
+    return os.fsencode(name).decode(errors="replace").replace("$", r"\$")
 
 
 def draw_sparsification(curves: np.ndarray, path: Path) -> None:
@@ -123,7 +129,7 @@ def draw_sheet(title: str, columns: Sequence[str], rows: SheetRows, path: Path) 
             place.imshow(picture)
             if name == rows[0][0]:
                 place.set_title(column, fontsize=10)
-        line[0].text(0, -0.02, name, fontsize=8, va="top", transform=line[0].transAxes)
+        line[0].text(0, -0.02, plain(name), fontsize=8, va="top", transform=line[0].transAxes)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
     save_figure(figure, path)
 
@@ -206,7 +212,7 @@ def draw_table(title: str, measures: Sequence[str], panels: Mapping[str, Sequenc
             if np.isnan([seed[row] for curve in curves for seeds in curve.seeds for seed in seeds]).all():
                 (place.set_yticks if first.varied else place.set_xticks)([])
                 place.text(0.5, 0.5, "not published", color="0.5", ha="center", transform=place.transAxes)
-            place.set_title("" if row else name, fontsize=10)
+            place.set_title("" if row else plain(name), fontsize=10)
             place.grid(alpha=0.25)
             place.spines[["top", "right"]].set_visible(False)
     if len(next(iter(panels.values()), ())) > 1:

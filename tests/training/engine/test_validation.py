@@ -1,5 +1,6 @@
 """What a run looks like while it goes on."""
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.engine import checkpoints, validation
 from training.engine import figures as module
 from training.engine.metrics_log import Record
 from training.engine.validation import ValidationCallback
+from training.scoring.plots import draw_sheet
 from training.scoring.targets import Metric
 from training.train import Task, train
 
@@ -195,3 +197,12 @@ def test_curves_of_a_stage_without_validation_show_the_parts_of_its_loss(
         ("error", [0.4] * 2),
         ("kl", [3] * 2),
     ]
+
+
+def test_names_with_dollars_or_that_are_no_text_are_drawn_as_they_are(tmp_path: Path) -> None:
+    odd = "$_$ " + os.fsdecode(b"caf\xe9")
+    records: list[Record] = [{"step": step, "loss": 1.0, "gradient": 1.0, "lr": 1.0} for step in (1, 2)]
+    score = {"validation": {odd: {"abs_rel": 0.2}}, "baselines": {odd: {"vertical ramp": 0.3}}}
+    module.draw_curves([*records, {"step": 2, "score": 0.2, **score}], tmp_path / "curves.png")
+    draw_sheet("a sheet", ["photo"], [(odd, [np.zeros((9, 9, 3), np.uint8)])], tmp_path / "sheet.png")
+    assert len([*tmp_path.iterdir()]) == 2

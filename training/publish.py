@@ -92,7 +92,7 @@ def publish(
     """Write a checkpoint in half precision, in the place of an older published one -> ``out``.
 
     Args:
-        source: folder of the checkpoint, which may be a step of a run.
+        source: folder or name of the checkpoint, which may be a step of a run.
         out: folder to write: absent, empty, or a checkpoint that was published before.
         card: Markdown file that becomes the model card; by default one is written from the records of the run. A card
             in ``out`` that was written by hand is kept as ``README.old.md``.
@@ -107,6 +107,7 @@ def publish(
     """
     Settings(processing_resolution=resolution_px)  # checked before the work
     found = find(source)
+    source = found.folder  # of one that is given by its name too
     _check_target(source, out)
     run = read_run(source.parent / RUN)
     if resolution_px is None and (trained_px := run.get("resolution_px")):
@@ -303,7 +304,7 @@ def main(
     """Publish a checkpoint of a run, by default the one that validated best.
 
     Args:
-        run: folder of a run, or of a single checkpoint.
+        run: folder of a run, or folder or name of a single checkpoint.
         out: folder to write; of older content only a published checkpoint is replaced.
         step: which checkpoint of the run: best, newest, or a number of steps.
         card: Markdown file that becomes the model card; by default one is written from the records of the run.

@@ -130,6 +130,11 @@ def test_a_published_folder_that_holds_a_file_of_the_users_is_not_replaced(
     assert fingerprints(tmp_path) == before
 
 
+def test_a_checkpoint_is_published_by_its_name_too(tmp_path: Path) -> None:
+    assert command("nano", tmp_path / "out") == 0
+    assert find(tmp_path / "out").default_resolution == find("nano").default_resolution
+
+
 def test_files_of_the_users_in_the_source_are_not_published(tmp_path: Path) -> None:
     source = new_checkpoint(tmp_path / "source", "tiny")
     for part in ("tokenizer", "scheduler"):

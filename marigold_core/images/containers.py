@@ -69,12 +69,16 @@ _DECODABLE = {0, 1, 2, 3, 5, 6, 8}  # photometric interpretations that Pillow re
 _SENSOR_CODING = {32767, 34713, 65535}  # compressions of Sony, Nikon and Pentax
 _OLD_JPEG = 6  # a compression that Pillow reads no page of
 _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS = 254, 256, 257, 259, 262, 330
-_EXIF, _DNG = 34665, 50706
+_EXIF, _INTEROP, _INTEROP_INDEX, _DNG = 34665, 40965, 1, 50706
+_PLACES = (_SUB_IFDS, _EXIF, _INTEROP)  # tags that say where other directories are
+_R03 = tuple(b"R03\0")  # the index of what is in Adobe RGB. Source: Exif 3.0 (DCF)
 _IDENTITY, _YCGCO, _DERIVED = 0, 8, 12  # matrix coefficients that are read in some files only
 _MATRICES = {1, 2, 4, 5, 6, 7, 9}  # that are read in all; 2 says nothing
+_BMP_HEADER, _BMP_V5 = 14, struct.pack("<I", 124)  # where it begins; the length of the longest
 _MP_ENTRIES = 0xB002  # in the index of a JPEG's pictures
 _DESCRIBES = (b"hdrgm", b"AuxiliaryImageType", b'Semantic="Depth')  # in the XMP of such pictures
-ORIENTATION, FOCAL_35MM = 274, 0xA405
+ORIENTATION, FOCAL_35MM, COLOUR_SPACE = 274, 0xA405, 0xA001
+ADOBE_RGB = 2  # a value of the last, which cameras write beside that index or in its place
 
 
 def identify(head: bytes) -> str | None:
@@ -244,6 +248,14 @@ def gif_profile(data: bytes) -> bytes:
     return bytes(profile)
 
 
+def bmp_profile(data: bytes) -> bytes:
+    """Return the colour profile of a BMP; empty where it has none. Source: Microsoft, BITMAPV5HEADER."""
+    if data[_BMP_HEADER : _BMP_HEADER + 4] != _BMP_V5 or data[70:74] != b"DEBM":  # PROFILE_EMBEDDED
+        return b""
+    at, size = struct.unpack_from("<II", data, 126)
+    return data[_BMP_HEADER + at : _BMP_HEADER + at + size]
+
+
 def count_views(jpeg: JpegImageFile, data: bytes) -> int:
     """Count the pictures that stand beside each other in a JPEG, such as the two of a stereo pair.
 
@@ -345,10 +357,10 @@ def _jpeg_size(data: bytes, at: int) -> tuple[int, int] | None:
 class _Tiff:
     """The directories of a TIFF file, classic or big, or of a RAW file that is laid out as one.
 
-    Only whole numbers are read, and few of each, so that a hostile file costs no memory.
+    Only whole numbers and short texts are read, and few of each, so that a hostile file costs no memory.
     """
 
-    _SIZES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of whole numbers
+    _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of whole numbers, and of text
 
     def __init__(self, data: bytes) -> None:
         self.data, self.start, self.order, self.big = data, 0, "<", False
@@ -371,7 +383,7 @@ class _Tiff:
             at = waiting.pop(0)
             if at not in found and 0 < at < len(self.data) - start:
                 found[at], after = self._directory(at)
-                waiting += [*found[at].get(_SUB_IFDS, ()), *found[at].get(_EXIF, ()), after]
+                waiting += [*(place for tag in _PLACES for place in found[at].get(tag, ())), after]
         return list(found.values())
 
     def _directory(self, at: int) -> tuple[dict[int, tuple[int, ...]], int]:
@@ -402,10 +414,12 @@ class _Tiff:
 
     @staticmethod
     def tags(directories: list[dict[int, tuple[int, ...]]]) -> dict[int, int]:
-        """What the directories state of orientation and focal length; the first statement of each counts."""
+        """What the directories state of orientation, focal length and colours; the first statement of each counts."""
         stated: dict[int, int] = {}
         for one in directories:
-            for tag in (ORIENTATION, FOCAL_35MM):
+            for tag in (ORIENTATION, FOCAL_35MM, COLOUR_SPACE):
                 if tag in one:
                     stated.setdefault(tag, one[tag][0])
+            if one.get(_INTEROP_INDEX) == _R03:
+                stated[COLOUR_SPACE] = ADOBE_RGB
         return stated

@@ -41,6 +41,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PROFILES = {"GIF": containers.gif_profile, "BMP": containers.bmp_profile}
 _TURNED = {5, 6, 7, 8}  # of those: height and width change places
 
 
@@ -93,6 +94,8 @@ def load_photo(source: str | Path | bytes | Image.Image | np.ndarray | Photo) ->
     with _decoding():
         image.load()
         orientation, focal_35mm = _exif(image, opened.tags)
+        if space := opened.tags.get(containers.COLOUR_SPACE):
+            image.info[tones.SPACE] = space
         rgb, tone_note = tones.to_srgb(image, opened.full)
         given_size = opened.given_size
         rgb = upright(rgb, orientation)
@@ -292,7 +295,7 @@ def _open(data: bytes) -> _Opened:
             full = None
         if cicp := _png_chunk(image, data, b"cICP"):
             image.info[tones.CICP] = tuple(cicp[:2])
-        elif image.format == "GIF" and (profile := containers.gif_profile(data)):
+        elif image.format in _PROFILES and (profile := _PROFILES[image.format](data)):
             image.info["icc_profile"] = profile  # which Pillow passes over
         elif kind == "AVIF":
             with suppress(Exception):  # of the colours alone: Pillow decodes it

@@ -13,9 +13,11 @@ from PIL import ExifTags, Image, ImageChops, TiffImagePlugin, UnidentifiedImageE
 from PIL import ImageCms as _ImageCms
 
 from marigold_core.errors import ImageError
+from marigold_core.images.containers import ADOBE_RGB
 
 ImageCms: Any = _ImageCms  # untyped
 CICP = "cicp"  # under which the info of a picture holds what Pillow leaves out: the numbers of primaries and transfer
+SPACE = "colour space"  # the same for what EXIF elsewhere in the file states
 _PHOTOMETRIC, _YCBCR = 262, 6  # a TIFF tag, and a value of it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 _BITS, _COUNT, _PLANAR, _FORMAT = (258, 277, 284, 339)  # TIFF tags; planar 2: a plane a colour; format 3: floats
@@ -56,6 +58,8 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
         values = grey_values(image)
         full = full if full and values.max() <= full else None
         levels, note = _to_8_bit(values, full)
+        if isinstance(clear := image.info.get("transparency"), int):  # the one value of a PNG that is
+            alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is 0, which Pillow heeds up to 8 bits only
             levels, note = 255 - levels, None
         flat = Image.fromarray(levels)
@@ -65,9 +69,9 @@ def to_srgb(image: Image.Image, full: int | None = None) -> tuple[Image.Image, s
         flat = rgba.getchannel("R") if image.mode in ("LA", "La") else rgba.convert("RGB")
     else:
         flat = image.convert("L") if image.mode == "1" else image if image.mode in _SPACES else image.convert("RGB")
-    profile, said = image.info.get("icc_profile"), None
-    if isinstance(profile, bytes) and profile:
-        rgb, said = _convert(flat, profile)
+    profile, said = image.info.get("icc_profile", b""), None
+    if profile is None or (isinstance(profile, bytes) and profile):  # Pillow makes None of one that is cut
+        rgb, said = _convert(flat, profile or b"")
     else:
         rgb = flat.convert("RGB")
         if flat.mode == "CMYK":
@@ -103,8 +107,8 @@ def _stated_colours(image: Image.Image) -> str | None:
         return "of other primaries"
     with suppress(Exception):
         exif = image.getexif()
-        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-        if space == 2 or exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
+        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace, info.get(SPACE))
+        if space == ADOBE_RGB or exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03":
             return "Adobe RGB"
     return None
 
@@ -126,15 +130,15 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     which libtiff hands over in this machine's order.
 
     Raises:
-        ImageError: a TIFF that Pillow does not read: numbers of 64 bits, floats of 16, several floats a pixel, YCbCr
-            without compression.
+        ImageError: a TIFF that Pillow does not read: numbers of 64 bits, floats of 16, several floats a pixel, grey of
+            16 bits with alpha, YCbCr without compression.
         UnidentifiedImageError: other content that it does not read.
     """
     try:
         image = Image.open(BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         if data[:4] in _TIFF:
-            _check_numbers(data)
+            raise _unread(_first_tags(data)) from None
         raise
     tags: Any = getattr(image, "tag_v2", {})
     if not tags:
@@ -161,13 +165,12 @@ def grey_values(image: Image.Image) -> np.ndarray:
     return values.view(np.uint32) if not _sign(tags) else values.astype(f"i{max(tags[_BITS]) // 8}")
 
 
-def _check_numbers(data: bytes) -> None:
+def _first_tags(data: bytes) -> Any:
     file = BytesIO(data)
     tags: Any = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if b"+" in data[:4] else 8))
     file.seek(tags.next)
     tags.load(file)
-    if max(tags.get(_BITS, (1,))) > 16 or _sign(tags):
-        raise _unread(tags)
+    return tags
 
 
 def _sign(tags: Any) -> str:
@@ -179,7 +182,7 @@ def _unread(tags: Any) -> ImageError:
     kind = {"signed": "signed numbers", "floats": "floats"}.get(_sign(tags), "numbers")
     return ImageError(
         f"This TIFF has {kind} of {max(tags.get(_BITS, (1,)))} bits, {tags.get(_COUNT, 1)} a pixel, which are not read;"
-        " save whole numbers of 8 or 16 bits without a sign, or one 32-bit float a pixel."
+        " save grey or RGB of 8 or 16 bits without a sign, or one 32-bit float a pixel."
     )
 
 

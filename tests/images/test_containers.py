@@ -1,6 +1,7 @@
 """Camera RAW files and TIFF files with previews: the photo is never the preview."""
 
 import struct
+from collections.abc import Mapping
 from io import BytesIO
 
 import numpy as np
@@ -39,10 +40,13 @@ class Tiff:
         self.body += content
         return len(self.body) - len(content)
 
-    def directory(self, tags: dict[int, int | list[int]], after: int = 0) -> int:
+    def directory(self, tags: Mapping[int, int | list[int] | bytes], after: int = 0) -> int:
         counter, wide, word = ("Q", 8, "Q") if self.big else ("H", 4, "I")
         entries = b""
         for tag, value in sorted(tags.items()):
+            if isinstance(value, bytes):  # a short text
+                entries += struct.pack(f"{self.order}HH{word}", tag, 2, len(value)) + value.ljust(wide, b"\0")
+                continue
             values = value if isinstance(value, list) else [value]
             packed = struct.pack(f"{self.order}{len(values)}{word}", *values)
             place = packed if len(packed) <= wide else struct.pack(f"{self.order}{word}", self.put(packed))
@@ -147,6 +151,17 @@ def test_orientation_and_focal_length_of_the_raw_file_hold_for_its_jpeg() -> Non
     photo = load_photo(tiff.file(tiff.directory(first)))
     assert photo.pixels.shape == (WIDE, HIGH, 3)
     assert photo.fov_x_deg == pytest.approx(37.8, abs=0.1)  # 24 mm across at 35 mm
+
+
+@pytest.mark.parametrize(("order", "space", "index"), [("<", 2, b""), (">", 0xFFFF, b"R03\0"), ("<", 1, b"R98\0")])
+def test_adobe_rgb_in_a_raw_file_holds_for_its_jpeg(order: str, space: int, index: bytes) -> None:
+    tiff = Tiff(order)
+    sensor = tiff.directory(tiff.picture(WIDE, HIGH, CFA, t254=0))
+    more = {0xA005: tiff.directory({1: index})} if index else {}
+    shot = tiff.directory({0xA001: space} | more)
+    tiff.put(FULL)
+    photo = load_photo(tiff.file(tiff.directory(tiff.picture(48, 32, t254=1) | {330: sensor, 34665: shot})))
+    assert ("states its colours as Adobe RGB, without a profile" in (photo.note or "")) == (space != 1)
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])  # Pillow reads no fourth kind

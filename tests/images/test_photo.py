@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
@@ -410,6 +411,22 @@ def test_a_transparent_palette_colour_is_laid_on_white(form: str) -> None:
     assert (pixels[0] == (10, 20, 30)).all() and (pixels[-1] == 255).all()
 
 
+def test_a_transparent_grey_of_16_bits_is_laid_on_white() -> None:
+    grey = np.tile(np.arange(40, dtype=np.uint16) * 1000, (24, 1))
+    image = Image.fromarray(grey)
+    pixels = load_rgb(encoded(image, "PNG", transparency=5000))
+    expected = np.rint(grey / 257)
+    expected[:, 5] = 255
+    np.testing.assert_array_equal(pixels[..., 0], expected)
+
+
+def test_a_tiff_of_grey_and_alpha_of_16_bits_is_refused_by_what_it_holds() -> None:
+    file = BytesIO()
+    tifffile.imwrite(file, np.full((24, 40, 2), 9999, np.uint16), photometric="minisblack", extrasamples=["unassalpha"])
+    with pytest.raises(ImageError, match=r"numbers of 16 bits, 2 a pixel, which are not read; save grey or RGB"):
+        load_photo(file.getvalue())
+
+
 def test_alpha_is_laid_on_white() -> None:
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[8:, :, 3] = 128
@@ -555,6 +572,29 @@ def test_the_profile_of_a_gif_is_converted_to_srgb_or_noted(frames: int) -> None
     damaged = load_photo(with_profile(gif, icc[:99]))
     np.testing.assert_array_equal(damaged.pixels, flat)
     assert "The file's colour profile is damaged, so that it was not used" in (damaged.note or "")
+
+
+def test_the_profile_of_a_bmp_is_converted_to_srgb() -> None:
+    stored, icc = (np.asarray(smooth()) // 2 + 60).astype(np.uint8), wide_gamut()
+    bmp = encoded(stored, "BMP")
+    head, pixels = bmp[18:54], bmp[54:]
+    more = bytearray(124 - 40)
+    more[16:20] = b"DEBM"  # PROFILE_EMBEDDED, at 56 of the header
+    more[72:80] = struct.pack("<II", 124 + len(pixels), len(icc))
+    place = struct.pack("<I", 14 + 124)
+    with_icc = bmp[:10] + place + struct.pack("<I", 124) + head + more + pixels + icc
+    expected = load_rgb(encoded(stored, "PNG", icc_profile=icc))
+    assert np.abs(expected.astype(int) - stored).max() > 15
+    np.testing.assert_array_equal(load_rgb(with_icc), expected)
+    np.testing.assert_array_equal(load_rgb(with_icc.replace(b"DEBM", b"BGRs")), stored)  # LCS_sRGB
+
+
+def test_a_profile_of_which_a_part_is_missing_is_noted() -> None:
+    jpeg = encoded(smooth(), "JPEG", icc_profile=wide_gamut())
+    first_of_two = jpeg.replace(b"ICC_PROFILE\0\1\1", b"ICC_PROFILE\0\1\2")
+    photo = load_photo(first_of_two)
+    np.testing.assert_array_equal(photo.pixels, load_rgb(encoded(smooth(), "JPEG")))
+    assert photo.note == "The file's colour profile is damaged, so that it was not used and colours may be wrong."
 
 
 def without_a_profile(stated: str | None) -> str | None:

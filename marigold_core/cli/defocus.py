@@ -1,5 +1,6 @@
 """The command ``defocus``: a photo with the depth of field of a wide aperture."""
 
+from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, PHOTO, watch
 from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.settings import CameraSettings, Settings
@@ -26,8 +27,9 @@ def defocus(
 
     source, folder = begin(photo, output, FILES.values(), run, settings)
     check_focus(lens, source.size)
-    prediction = watch(run.load(run.model).stream(source, settings), photo.name, run.quiet)
-    files = save_defocus(prediction, folder, lens, mesh, overwrite=run.overwrite)
+    with photo_folders.sole_writer(folder):
+        prediction = watch(run.load(run.model).stream(source, settings), photo.name, run.quiet)
+        files = save_defocus(prediction, folder, lens, mesh, overwrite=run.overwrite)
     if not run.quiet:
         print(*files.values(), sep="\n")
     return ALL_DONE

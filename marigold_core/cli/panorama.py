@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, Timed
 from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.settings import ClippedSettings, ColourSettings, Settings
@@ -34,7 +35,7 @@ def panorama(
 
     source, folder = begin(photo, output, NAMES.values(), run, settings)
     check_full(source.size)
-    with Timed(photo.name, run.quiet) as bar:
+    with photo_folders.sole_writer(folder), Timed(photo.name, run.quiet) as bar:
         for event in stream_panorama(run.load(run.model), source, settings, mesh):
             if isinstance(event, Panorama):
                 files = save_panorama(event, folder, mesh=mesh, colours=colours, overwrite=run.overwrite)

@@ -1,5 +1,6 @@
 """The command ``parallax``: a short clip from one photo, whose camera moves a little."""
 
+from marigold_core.cli import photo_folders
 from marigold_core.cli.console import ALL_DONE, OUTPUT, PHOTO, Timed, watch
 from marigold_core.cli.video import PhotoRun, begin
 from marigold_core.prediction import Progress
@@ -26,11 +27,12 @@ def parallax(
     from marigold_core.video.parallax import FILES, stream_parallax
 
     source, folder = begin(photo, output, FILES.values(), run, settings)
-    prediction = watch(run.load(run.model).stream(source, settings), photo.name, run.quiet)
-    with Timed(photo.name, run.quiet) as bar:
-        for event in stream_parallax(prediction, folder, move, mesh, overwrite=run.overwrite):
-            if isinstance(event, Progress):
-                bar.show(event)
-            elif not run.quiet:
-                print(*event.values(), sep="\n")
+    with photo_folders.sole_writer(folder):
+        prediction = watch(run.load(run.model).stream(source, settings), photo.name, run.quiet)
+        with Timed(photo.name, run.quiet) as bar:
+            for event in stream_parallax(prediction, folder, move, mesh, overwrite=run.overwrite):
+                if isinstance(event, Progress):
+                    bar.show(event)
+                elif not run.quiet:
+                    print(*event.values(), sep="\n")
     return ALL_DONE

@@ -45,7 +45,15 @@ def _name(name: str, info: ValidationInfo) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def _in_folder(name: str) -> str:
+    """Refuse a name that leads out of the folder: files that a manifest lists are removed with their result."""
+    if {"/", "\\"} & {*name} or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is no name of a file")
+    return name
+
+
 Name = Annotated[str, AfterValidator(_name)]
+FileName = Annotated[Name, AfterValidator(_in_folder)]
 
 
 class _Record(BaseModel):
@@ -125,8 +133,8 @@ class Manifest(_Record):
     tiny_decoder: Name | None = None  # name and hash of the tiny autoencoder that decoded members
     uncertainty: str | None = None  # what it is, where the result has one
     missing_share: float = 0.0  # of pixels that a depth map from elsewhere has no value for: NaN in depth.npy and EXR
-    files: dict[Name, str]  # name -> SHA-256 of its bytes
-    left_out: dict[Name, str] = {}  # files that the depth allows none of, where no formats were asked for -> why
+    files: dict[FileName, str]  # name -> SHA-256 of its bytes
+    left_out: dict[FileName, str] = {}  # files that the depth allows none of, where no formats were asked for -> why
     versions: dict[str, str]
     torch_threads: Annotated[int, Field(ge=1)] | None  # of the run; None where torch computed nothing
     device: str | None = None  # "cpu", "cuda" or "mps"

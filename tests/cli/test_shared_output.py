@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from marigold_core import cli
 from marigold_core.storage import claim
@@ -104,12 +105,14 @@ def test_a_photo_that_another_process_is_at_is_waited_for_and_kept(
     assert not list(out.glob(".*"))
 
 
-@pytest.mark.parametrize("command", ["calibrate", "compare"])
+@pytest.mark.parametrize("command", ["calibrate", "compare", "panorama", "parallax", "defocus"])
 def test_other_commands_refuse_a_folder_that_is_written_to(
     command: str, folder: Path, out: Path, tiny_depth: Path, write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo = write(folder / "a.png")
-    more = ["--anchors", "3,3,2;20,20,5", *QUICK] if command == "calibrate" else ["--steps", "1", "--sizes", "1"]
+    Image.open(photo).resize((64, 32)).save(photo)
+    own = {"calibrate": ["--anchors", "3,3,2;20,20,5", *QUICK], "compare": ["--steps", "1", "--sizes", "1"]}
+    more = own.get(command, QUICK)
     words = [command, photo, "-o", out, "--model", tiny_depth, "--device", "cpu", *more]
     with claim(out / "a") as ours:
         assert ours

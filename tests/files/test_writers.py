@@ -288,6 +288,8 @@ def test_writing_needs_no_torch() -> None:
         {"kind": "sure"},
         {"settings": {"seed": -1}},
         {"value_range": {"low": "0", "high": 1}},
+        {"files": {"../depth.npy": "0"}},
+        {"left_out": {"a\\b.npy": "no mesh"}},
     ],
 )
 def test_a_changed_manifest_is_not_read(depth: Prediction, tmp_path: Path, change: dict[str, object]) -> None:

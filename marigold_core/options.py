@@ -66,6 +66,7 @@ def dispatch(commands: Sequence[Callable[..., int]], words: Sequence[str], progr
 
     Raises: SettingsError for a value that the model refuses.
     """
+    _check_folder()
     refuse_empty(words)
     completes = _completes(words, SHELLS)
     app = tyro.extras.SubcommandApp()
@@ -130,6 +131,7 @@ def call(function: Callable[..., Result], words: Sequence[str], program: str, pr
 
     Raises: SettingsError for a value that the model refuses, and for an unknown preset; SystemExit as ``dispatch``.
     """
+    _check_folder()
     refuse_empty(words)
     _completes(words)
     config = (tyro.conf.OmitArgPrefixes,)
@@ -167,6 +169,14 @@ def discard(stream: TextIO) -> None:
     """Send the rest of a stream nowhere: the interpreter flushes it once more at its end."""
     with suppress(OSError, ValueError):  # there may be no file behind it
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _check_folder() -> None:
+    """Refuse a current folder that is gone: relative paths lead nowhere, and torch ends. Raises: SettingsError."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise SettingsError("The current folder was removed; change to another one.") from None
 
 
 def refuse_empty(words: Sequence[str]) -> None:

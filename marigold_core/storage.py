@@ -144,7 +144,7 @@ def atomic_folder(
     Raises:
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced, as the current folder.
     """
-    if _holds_current(folder):  # its place would be taken by another one
+    if Path.cwd().is_relative_to(folder.resolve()):  # its place would be taken by another one
         raise ExportError(f"{folder} is or holds the current folder, which cannot be replaced: give another folder.")
     aside = unfinished(folder)
     with made(folder.parent, folder.name):
@@ -175,13 +175,6 @@ def atomic_folder(
             raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def _holds_current(folder: Path) -> bool:
-    try:
-        return Path.cwd().is_relative_to(folder.resolve())
-    except OSError:  # the current folder was removed
-        return False
 
 
 def check_free(folder: Path) -> None:

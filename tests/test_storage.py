@@ -92,13 +92,3 @@ def test_the_current_folder_is_never_replaced(name: str, tmp_path: Path, monkeyp
     with pytest.raises(ExportError, match="current folder"), atomic_folder(Path(name)):
         pass
     assert [*tmp_path.rglob("*")] == [tmp_path / "at"]
-
-
-def test_a_folder_is_written_although_the_current_one_was_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "at").mkdir()
-    monkeypatch.chdir(tmp_path / "at")
-    (tmp_path / "at").rmdir()
-    write(tmp_path / "new", "whole")
-    assert {*texts(tmp_path / "new").values()} == {"whole"}

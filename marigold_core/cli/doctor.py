@@ -47,7 +47,7 @@ def examine() -> Iterator[Finding]:
     floor = f"Python {'.'.join(map(str, PYTHON_FLOOR))} or newer is needed."
     yield Finding("ok", python) if sys.version_info >= PYTHON_FLOOR else Finding("fail", python, floor)
     yield from _packages()
-    free_gb = shutil.disk_usage(".").free / 1e9
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     disk = f"{free_gb:.0f} GB free on the disk of this folder"
     full = Finding("note", disk, "Public checkpoints may not fit.")
     yield Finding("ok", disk) if free_gb >= FREE_DISK_GB else full

@@ -170,7 +170,7 @@ def _folder(manifest: Path) -> Path:
 
 def _places(manifest: Path) -> tuple[Path, ...]:
     folder = _folder(manifest)
-    return folder, *folder.parents[:2], Path(), examples.FOLDER
+    return folder, *folder.parents[:2], Path.cwd(), examples.FOLDER
 
 
 def same_photo(record: Manifest, pixels: np.ndarray) -> bool:

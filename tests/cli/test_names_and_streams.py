@@ -293,6 +293,14 @@ def test_empty_arguments_are_refused(words: list[str], capsys: pytest.CaptureFix
     assert "An argument is empty" in capsys.readouterr().err
 
 
+def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "at").mkdir()
+    monkeypatch.chdir(tmp_path / "at")
+    (tmp_path / "at").rmdir()
+    assert cli.main(["predict", "photo.jpg", "-o", "out"]) == cli.USAGE
+    assert capsys.readouterr().err == "The current folder was removed; change to another one.\n"
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     from marigold_core import __version__
 

@@ -5,7 +5,10 @@ import json
 import re
 import runpy
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -19,6 +22,7 @@ import training
 from marigold_core.errors import MarigoldError
 from marigold_core.options import Presets
 from marigold_core.settings import Frozen
+from tests.helpers.command_line import ROOT
 from training.engine.command import run
 from training.engine.progress import Progress
 from training.recipe import PRESETS as training_presets
@@ -432,3 +436,26 @@ def test_a_measurement_is_not_written_over_a_file_of_the_users(
     monkeypatch.setattr(sys, "argv", [command, *data, "--json", str(mine)])
     with pytest.raises(MarigoldError, match="is no result of this command"):
         importlib.import_module(f"tests.bench.{command}").main()
+
+
+BEGUN = """
+import sys
+sys.argv = ["-m"]  # as python -m imports the package
+import training
+print("on", flush=True)
+import runpy
+sys.argv = ["train", "--help"]
+runpy.run_module("training.train", run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_libraries_are_imported_leaves_no_trace() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGUN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "Stopped.\n")

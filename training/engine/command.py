@@ -5,6 +5,7 @@ the program itself keep their traceback.
 """
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NoReturn
 from marigold_core.errors import MarigoldError
 from marigold_core.options import Presets, call, for_a_reader
 from marigold_core.storage import claim
+from training import stop_at_once
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -32,6 +34,8 @@ def run(
     Raises: SystemExit, always, except for errors of the program itself.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is stop_at_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _without_bars()
         given = expand(sys.argv[1:] if words is None else words)
         sys.exit(for_a_reader(lambda: call(function, given, prog, presets)))

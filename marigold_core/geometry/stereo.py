@@ -68,6 +68,7 @@ def _seen(photo: np.ndarray, shift_px: np.ndarray, side: int) -> tuple[np.ndarra
     from_left = (before >= 0) & ((after == width) | (ends[0] <= ends[1]))
     farther = np.where(from_left, before, np.minimum(after, width - 1))
     moved = np.where(seen, moved, np.where(crack, (low + high) / 2, np.take_along_axis(moved, farther, axis=1)))
+    moved = np.nan_to_num(moved)  # of rows that leave the picture as a whole
     return _sample(photo, np.where(filled, farther, columns) - side * moved), filled
 
 

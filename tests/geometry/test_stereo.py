@@ -51,6 +51,13 @@ def test_the_nearest_lies_on_the_screen_where_it_converges(scene: Prediction) ->
     assert picture[5, 30, 2] == 36 and picture[5, WIDTH + 30, 2] == 24  # the wall behind it
 
 
+def test_rows_that_leave_the_picture_of_a_telephoto_lens_are_marked(scene: Prediction) -> None:
+    values = np.full_like(scene.values, FAR)
+    values[-1] = NEAR
+    picture, filled = stereo_pair(replace(scene, values=values), MeshSettings(fov_x_deg=0.1))
+    assert picture.shape == (HEIGHT, 2 * WIDTH, 3) and filled[0].all() and not filled[-1].any()
+
+
 def test_layouts_are_the_same_pair(scene: Prediction) -> None:
     parallel, filled = stereo_pair(scene, MESH)
     left, right = parallel[:, :WIDTH], parallel[:, WIDTH:]

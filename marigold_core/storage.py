@@ -144,7 +144,7 @@ def atomic_folder(
     Raises:
         ExportError: the disk refuses, or ``folder`` holds something that is not to be replaced, as the current folder.
     """
-    if Path.cwd().is_relative_to(folder.resolve()):  # its place would be taken by another one
+    if Path.cwd().is_relative_to(real_path(folder)):  # its place would be taken by another one
         raise ExportError(f"{folder} is or holds the current folder, which cannot be replaced: give another folder.")
     aside = unfinished(folder)
     with made(folder.parent, folder.name):
@@ -175,6 +175,11 @@ def atomic_folder(
             raise ExportError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def real_path(path: Path) -> Path:
+    """Follow the links of a path as far as they lead anywhere; ``Path.resolve`` raises where they lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def check_free(folder: Path) -> None:

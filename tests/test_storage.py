@@ -92,3 +92,10 @@ def test_the_current_folder_is_never_replaced(name: str, tmp_path: Path, monkeyp
     with pytest.raises(ExportError, match="current folder"), atomic_folder(Path(name)):
         pass
     assert [*tmp_path.rglob("*")] == [tmp_path / "at"]
+
+
+def test_a_link_in_a_circle_is_no_place_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "at").symlink_to("at")
+    with pytest.raises(ExportError, match="at cannot be written"), atomic_folder(tmp_path / "at") as aside:
+        (aside / "file").touch()
+    assert [*tmp_path.iterdir()] == [tmp_path / "at"]

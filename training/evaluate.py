@@ -21,7 +21,7 @@ from marigold_core.images.photo import network_size
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Dtype, ResolvedSettings
-from marigold_core.storage import write_json
+from marigold_core.storage import real_path, write_json
 from training.data.framing import frame
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, Sample, spread
@@ -254,7 +254,7 @@ def _are_maps(checkpoint: str) -> bool:
 def _check_target(out: Path, a_set: DepthSet, checkpoint: str) -> None:
     """Check that files written to ``out`` replace neither the data nor what is scored. Raises: MarigoldError."""
     for folder in (a_set.folder, *([Path(checkpoint)] if _are_maps(checkpoint) else [])):
-        if out.resolve().is_relative_to(folder.resolve()):
+        if real_path(out).is_relative_to(folder.resolve()):
             raise MarigoldError(f"{out} is a part of {folder}, whose files it could replace: give another folder.")
 
 

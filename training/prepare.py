@@ -33,7 +33,7 @@ from pydantic import Field
 
 from marigold_core.errors import ExportError, MarigoldError
 from marigold_core.settings import Frozen
-from marigold_core.storage import atomic_folder, remove, replacing, write_bytes
+from marigold_core.storage import atomic_folder, real_path, remove, replacing, write_bytes
 from training.data.sets import recognise
 from training.data.sets.files import AS_STORED, is_list
 from training.data.sets.formats import (
@@ -191,7 +191,7 @@ def prepare_vkitti(raw: Path, out: Path) -> Outcome:
     if not any(found.values()):
         raise MarigoldError(f"{raw} holds no pictures of vkitti: {VKITTI.photo} with {VKITTI.depth[0]}.")
     for name in ("rgb", "depth"):
-        if (out / name).exists() and (out / name).resolve() != (raw / name).resolve():
+        if (out / name).exists() and real_path(out / name) != real_path(raw / name):
             raise MarigoldError(f"{out / name} is not that of {raw}, whose pictures would be listed: give another OUT.")
     for split, entries in found.items():
         whole = [entry for entry in entries if all((raw / path).is_file() for path in entry)]
@@ -204,7 +204,7 @@ def prepare_vkitti(raw: Path, out: Path) -> Outcome:
                     there = f"{counts[scene, variation]} pairs of {pairs // len(VARIATIONS)}"
                     faults.append(f"{scene}/{variation} has {there} ({' and '.join(CAMERAS)} together).")
         _write_list(out / f"vkitti_{split}.txt", whole)
-    if out.resolve() != raw.resolve():
+    if real_path(out) != real_path(raw):
         for name in ("rgb", "depth"):
             if not (out / name).exists():
                 try:
@@ -249,7 +249,7 @@ def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
     A picture's or sub-folder's place depends on its name and the seed, so pictures that are added later move no others.
     Raises: MarigoldError for another kind of folder, for shares that are no shares, and when a list would be empty.
     """
-    if raw.resolve() != out.resolve():
+    if real_path(raw) != real_path(out):
         raise MarigoldError(f"The lists of a split lie beside its pictures: give {raw} twice.")
     if min(options.shares) < 0 or not sum(options.shares):
         raise MarigoldError(f"shares must be three numbers of 0 or more, but got {options.shares}.")

@@ -28,7 +28,7 @@ from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.expected_error import ErrorNetwork
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.modalities import modality_for
-from marigold_core.storage import atomic_folder, write_json
+from marigold_core.storage import atomic_folder, real_path, write_json
 from training.data.targets import name_of
 from training.engine import checkpoints, command
 from training.engine.fingerprint import RECORD as RUN
@@ -205,7 +205,7 @@ def _check_card(path: Path) -> None:
 
 def _check_target(source: Path, out: Path) -> None:
     """Check that writing ``out`` removes nothing but a published checkpoint. Raises: MarigoldError."""
-    here, there = source.resolve(), out.resolve()
+    here, there = source.resolve(), real_path(out)
     run = here.parent if checkpoints.is_run(here.parent) else here
     if here.is_relative_to(there) or there.is_relative_to(run):
         raise MarigoldError(f"{out} is what is published, a folder in it or around it: give another folder.")

@@ -27,7 +27,7 @@ from marigold_core.errors import CheckpointError, SettingsError
 from marigold_core.images.intrinsics import Layer
 from marigold_core.prediction import Kind, gives_uncertainty
 from marigold_core.settings import Space
-from marigold_core.storage import ASSETS
+from marigold_core.storage import ASSETS, real_path
 
 BUNDLED = ASSETS / "marigold-nano"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -304,7 +304,7 @@ def _check_links(folder: Path) -> None:
     """Refuse a folder with a link that leads out of it; in the hub's cache files are links to ``blobs`` beside it."""
     home = folder.parents[1] if folder.parent.name == "snapshots" else folder
     for path in (*folder.glob("*"), *folder.glob("*/*")):
-        if not path.resolve().is_relative_to(home):
+        if not real_path(path).is_relative_to(home):
             raise CheckpointError(
                 f"In the folder {folder.name!r} {path.relative_to(folder).as_posix()} is a link that leads out of it; "
                 "put the files themselves there."

@@ -23,7 +23,7 @@ from marigold_core.cli import locations
 from marigold_core.cli.locations import is_address
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
 from marigold_core.images import containers
-from marigold_core.storage import atomic_folder, claim, portable_name, unfinished
+from marigold_core.storage import atomic_folder, claim, portable_name, real_path, unfinished
 
 if TYPE_CHECKING:
     from marigold_core.files.manifest import Manifest
@@ -210,13 +210,8 @@ def _within(path: Path, folder: Path) -> bool:
 
 
 def _resolved(path: Path) -> Path:
-    """Follow the links of a path, unless they lead in a circle; an address has none."""
-    if is_address(path):
-        return path
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):
-        return path.absolute()
+    """Follow the links of a path; an address has none."""
+    return path if is_address(path) else real_path(path)
 
 
 def _fixed_part(pattern: str) -> Path:

@@ -250,6 +250,13 @@ def test_links_out_of_the_folder(folder: Path, tmp_path: Path, name: str) -> Non
     assert "a link that leads out of it" in refusal(folder)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_links_in_a_circle(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to((folder / name).name)
+    refusal(folder)
+
+
 def test_the_hubs_cache_of_links_is_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "models--owner--name" / "snapshots" / "abc"
     for path in (path for path in folder.rglob("*") if path.is_file()):

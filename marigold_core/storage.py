@@ -97,14 +97,14 @@ def _hold(file: Path) -> int | None:
     return None
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file at once.
+def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a whole file at once, of content that may come in pieces.
 
     Raises:
         ExportError: as ``replacing``.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
 
 
 def refuse_existing(
@@ -206,8 +206,10 @@ def clear_unfinished(folder: Path, name: str = "*") -> None:
 
 
 @contextmanager
-def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
-    """Hold ``path`` against other processes; yields False where another one holds it, unless that is to ``wait`` for.
+def claim(path: Path, *, wait: bool = False) -> Generator[int]:
+    """Hold ``path`` against other processes; yields 0 where another one holds it, unless that is to ``wait`` for.
+
+    Else it yields how many have begun to hold it in a row, this one and those that ended without a word.
 
     The operating system frees what a process that was killed held. The hidden lock file is removed in the end, and of
     work that failed the folders that were made for it, where they are empty.
@@ -223,8 +225,13 @@ def claim(path: Path, *, wait: bool = False) -> Generator[bool]:
                 lock.acquire(timeout=-1 if wait else 0)
             except Timeout:
                 lock = None
+        begun = int(lock is not None)
+        if lock is not None:
+            with suppress(OSError), file.open("ab") as marks:
+                marks.write(b".")
+                begun = marks.tell()
         try:
-            yield lock is not None
+            yield begun
         finally:
             if lock is not None:
                 with suppress(OSError):  # before it is released: whoever waits finds its file gone, and makes one
@@ -251,6 +258,16 @@ def made(folder: Path, name: str | None = None) -> Generator[None]:
             for one in new:
                 one.rmdir()
         raise
+
+
+def ended(path: Path) -> int:
+    """Count the processes in a row that ended, without a word, while they held ``path``; 0 while another one does."""
+    file = _beside(path, LOCK)
+    with suppress(OSError, Timeout):
+        if file.exists():
+            with FileLock(file).acquire(timeout=0):
+                return file.stat().st_size
+    return 0
 
 
 def clear_claim(path: Path) -> None:

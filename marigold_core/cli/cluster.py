@@ -25,7 +25,7 @@ from pydantic import Field
 
 from marigold_core.cli.locations import EXTRA, is_address, locate, relative, uploaded
 from marigold_core.cli.photo_folders import STDIN, Job, finished_since
-from marigold_core.cli.predictor import Outcome, Predictor, Work
+from marigold_core.cli.predictor import GIVEN_UP, MOST_ENDS, Outcome, Predictor, Work
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
 from marigold_core.prediction import ProgressEvents
 from marigold_core.serving.actors import ActorOptions, environment
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 TASK_PHOTOS = 32  # most of one task, whose outcomes come together
-MOST_ENDS = 5  # of processes at one photo: Ray would begin it anew for ever
 TASKS_EACH = 16  # of every actor at least, so that the last ones end together
 FINISHED = ".marigold-finished"  # folder of the output
 CONNECT_S = 5.0  # that a cluster has to answer
@@ -191,9 +190,8 @@ class Actor:
         return {"number": [*rows["number"]], "outcome": [self._attempt(*one) for one in places]}
 
     def _attempt(self, number: int, place: str) -> str:
-        if self._note(number, False) > self.most_ends:
-            sentence = f"{self.most_ends} processes ended while they were at it, perhaps for want of memory."
-            return json.dumps(asdict(Outcome("failed", sentence)))
+        if self._note(number, False) > self.most_ends:  # else Ray would begin it anew for ever
+            return json.dumps(asdict(Outcome("failed", GIVEN_UP)))
         told = self._predict(place)
         self._note(number, True)
         return told

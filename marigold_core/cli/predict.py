@@ -16,7 +16,7 @@ from marigold_core.cli import photo_folders
 from marigold_core.cli.cluster import ClusterOptions, map_photos, ray_address
 from marigold_core.cli.console import ALL_DONE, SOME_FAILED, Output, Run, Timed, shown, table, watch
 from marigold_core.cli.locations import locate
-from marigold_core.cli.predictor import Outcome, Predictor, Work, clear_claims
+from marigold_core.cli.predictor import Outcome, Predictor, Work, clear_claims, ended
 from marigold_core.comparison.sweep import format_seconds, no_formula
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.files.presets import PRESETS
@@ -110,7 +110,10 @@ def predict(
 
 
 def _predict_here(jobs: Sequence[photo_folders.Job], predictor: Predictor, report: "Report", quiet: bool) -> None:
-    """Predict the photos in this process."""
+    """Predict the photos in this process; those at which others ended come last, so that none of the rest is lost."""
+    ends = {job: count for job in jobs if (count := ended(job))}
+    for job, count in ends.items():
+        report.say(f"left for last, as it ended {count} process{'es' * (count > 1)} before: {job.photo}")
 
     def attempt(job: photo_folders.Job, *, wait: bool) -> bool:
         """Predict one photo unless another process is at it -> whether it is through."""
@@ -119,7 +122,7 @@ def _predict_here(jobs: Sequence[photo_folders.Job], predictor: Predictor, repor
             report.add(job, outcome)
         return outcome is not None
 
-    elsewhere = [job for job in jobs if not attempt(job, wait=False)]
+    elsewhere = [job for job in sorted(jobs, key=lambda job: ends.get(job, 0)) if not attempt(job, wait=False)]
     if elsewhere:
         report.say(f"waiting for another process, which is at {len(elsewhere)} of the photos")
     for job in elsewhere:  # to take over those that it does not finish

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from marigold_core import storage
 from marigold_core.cli import photo_folders
 from marigold_core.cli.console import Run
 from marigold_core.cli.locations import is_address
@@ -17,6 +18,8 @@ from marigold_core.storage import claim, clear_claim
 if TYPE_CHECKING:
     from marigold_core.prediction import Prediction, Progress
 
+MOST_ENDS = 5  # of processes at one photo, which then is given up
+GIVEN_UP = f"{MOST_ENDS} processes ended while they were at it, perhaps for want of memory; the next run tries again."
 Watch = Callable[[Iterator["Progress | Prediction"]], "Prediction"]  # drains the stream of a photo
 
 
@@ -60,8 +63,10 @@ class Predictor:
         Raises: CheckpointError, which would fail the next photo as well.
         """
         try:
-            with nullcontext(True) if is_address(job.folder) else claim(job.folder, wait=wait) as ours:
-                return self._predict(job, watch) if ours else None
+            with nullcontext(1) if is_address(job.folder) else claim(job.folder, wait=wait) as begun:
+                if begun > MOST_ENDS:
+                    return Outcome("failed", GIVEN_UP)
+                return self._predict(job, watch) if begun else None
         except CheckpointError:
             raise
         except MarigoldError as error:
@@ -87,6 +92,11 @@ class Predictor:
             written = writers.save(prediction, folder, run.formats, prefix=prefix, **how)
             notes = filter(None, (prediction.note, left_out_of(written["manifest"])))
         return Outcome("done", "", " ".join(notes) or None, round(time.perf_counter() - began, 3))
+
+
+def ended(job: photo_folders.Job) -> int:
+    """Count the processes in a row that ended while they were at a photo; 0 in a store, which has no claims."""
+    return 0 if is_address(job.folder) else storage.ended(job.folder)
 
 
 def clear_claims(jobs: list[photo_folders.Job]) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from io import SEEK_END, BytesIO
@@ -22,8 +22,15 @@ from PIL.PngImagePlugin import PngInfo, putchunk
 from marigold_core.errors import ExportError
 from marigold_core.files import archive, manifest
 from marigold_core.files.presets import MILLIMETRES_MAX
-from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z, normals, vertical_field_of_view
+from marigold_core.geometry.camera import (
+    bands_of_normals,
+    field_of_view,
+    focal_length_px,
+    metric_z,
+    vertical_field_of_view,
+)
 from marigold_core.images import colormaps
+from marigold_core.images.bands import each_band, in_bands
 from marigold_core.images.intrinsics import LayerName
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings
@@ -49,10 +56,10 @@ class Content:
     colours: ColourSettings
     prefix: str = ""  # what the names of all files begin with
 
-    @cached_property
-    def normals(self) -> np.ndarray:
-        """[H, W, 3], for the picture and the array."""
-        return normals(self.prediction, self.mesh)
+    @property
+    def normals(self) -> Iterator[np.ndarray]:
+        """Bands [h, W, 3] of the normals, from the top."""
+        return bands_of_normals(self.prediction, self.mesh)
 
     @cached_property
     def stereo(self) -> tuple[np.ndarray, np.ndarray]:
@@ -75,11 +82,16 @@ class Content:
         return self.prediction.uncertainty
 
 
-def npy(array: np.ndarray) -> bytes:
-    """Numbers of any shape as float32."""
-    file = BytesIO()
-    np.save(file, np.asarray(array, np.float32), allow_pickle=False)
-    return file.getvalue()
+def npy(array: np.ndarray) -> Iterator[bytes]:
+    """Numbers of any shape as float32, in pieces."""
+    return _npy(array.shape, each_band(lambda rows: rows.astype(np.float32), array))
+
+
+def _npy(shape: tuple[int, ...], bands: Iterator[np.ndarray]) -> Iterator[bytes]:
+    head, form = BytesIO(), cast(Any, np.lib.format)
+    form.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    yield head.getvalue()
+    yield from (band.astype("<f4", copy=False).tobytes() for band in bands)
 
 
 def png(array: np.ndarray, texts: dict[str, str] | None = None) -> bytes:
@@ -120,8 +132,7 @@ def _jpeg(image: Image.Image) -> bytes:
 
 def _grey_16bit(prediction: Prediction, *, near_white: bool) -> bytes:
     """Depth over its whole range as a grey picture of 16 bits."""
-    unit = colormaps.to_unit(prediction)
-    levels = np.rint((1 - unit if near_white else unit) * np.float32(65535)).astype(np.uint16)
+    levels = colormaps.to_levels(prediction, np.uint16, near_white=near_white)
     sign = "near is white" if near_white else "near is black"
     return png(levels, _meaning(prediction, *colormaps.value_range(prediction), sign))
 
@@ -130,6 +141,25 @@ def _depth_color(content: Content) -> bytes:
     prediction, colours = content.prediction, content.colours
     texts = _meaning(prediction, *colormaps.colour_range(prediction, colours), colour_sign(colours))
     return png(colormaps.to_rgb(prediction, colours), texts)
+
+
+def _normals(content: Content) -> bytes:
+    return png(np.concatenate([colormaps.normals_to_rgb(band) for band in content.normals]), _NORMALS)
+
+
+def _normals_npy(content: Content) -> Iterator[bytes]:
+    height, width = content.prediction.values.shape[:2]
+    return _npy((height, width, 3), content.normals)
+
+
+def _normals_at(content: Content, pixels: np.ndarray) -> np.ndarray:
+    """The normals [N, 3] of pixels [N], which are counted row by row and increase."""
+    found, first = list[np.ndarray](), 0
+    for band in content.normals:
+        flat = band.reshape(-1, 3)
+        found.append(flat[pixels[slice(*np.searchsorted(pixels, (first, first + len(flat))))] - first])
+        first += len(flat)
+    return np.concatenate(found)
 
 
 def _uncertainty(content: Content) -> bytes:
@@ -195,7 +225,7 @@ def _points_ply(content: Content) -> bytes:
     points, pixels = sample_points(prediction, content.mesh)
     cloud: Any = trimesh.PointCloud(points, colors=prediction.photo.reshape(-1, 3)[pixels])
     cloud.apply_transform(preview.TO_GLTF)
-    normals = content.normals.reshape(-1, 3)[pixels]  # in these axes already
+    normals = _normals_at(content, pixels)  # in these axes already
     attributes: dict[str, np.ndarray] = {"nx": normals[:, 0], "ny": normals[:, 1], "nz": normals[:, 2]}
     comments = [f"depth is {manifest.claim(prediction)}"]
     if prediction.uncertainty is not None:
@@ -292,24 +322,33 @@ def _controlnet(content: Content) -> bytes:
     """Disparity as three channels of 8 bits, near white: what the depth models of ControlNet were trained on."""
     disparity = 1 / metric_z(content.prediction, content.mesh)
     far, near = float(disparity.min()), float(disparity.max())
-    levels = np.rint(colormaps.stretch(disparity, far, near) * np.float32(255)).astype(np.uint8)
+    levels = in_bands(
+        lambda rows: np.rint(colormaps.stretch(rows, far, near) * np.float32(255)).astype(np.uint8), disparity
+    )
     texts = _meaning(content.prediction, *colormaps.value_range(content.prediction), "near is white")
     return png(np.repeat(levels[..., None], 3, axis=-1), texts | {"quantity": "disparity"})
 
 
 def _rgbz_exr(content: Content) -> bytes:
     """The photo as linear light, which compositing works in, beside the values."""
-    light = colormaps.to_linear(content.prediction.photo).astype(np.float16)
-    channels = {name: light[..., number] for number, name in enumerate("RGB")}
+    photo = content.prediction.photo
+    channels = {
+        name: in_bands(lambda rows: colormaps.to_linear(rows).astype(np.float16), photo[..., number])
+        for number, name in enumerate("RGB")
+    }
     return _exr(content, channels | {"Z": content.prediction.known_values.astype(np.float32)})
 
 
 def _depth_mm(content: Content) -> bytes:
     """Metres as whole millimetres of 16 bits; 0 is unknown, as is what is beyond."""
-    millimetres = np.rint(content.prediction.known_values.astype(np.float64) * 1000)
-    millimetres[~((millimetres > 0) & (millimetres <= MILLIMETRES_MAX))] = 0
+
+    def rounded(metres: np.ndarray) -> np.ndarray:
+        millimetres = np.rint(metres.astype(np.float64) * 1000)
+        millimetres[~((millimetres > 0) & (millimetres <= MILLIMETRES_MAX))] = 0
+        return millimetres.astype(np.uint16)
+
     texts = _meaning(content.prediction, *colormaps.value_range(content.prediction), "near is black")
-    return png(millimetres.astype(np.uint16), texts | {"unit": "millimetre", "unknown": "0"})
+    return png(in_bands(rounded, content.prediction.known_values), texts | {"unit": "millimetre", "unknown": "0"})
 
 
 def _intrinsics(content: Content) -> bytes:
@@ -331,8 +370,13 @@ def _transforms(content: Content) -> bytes:
 
 
 def _side_by_side(content: Content) -> bytes:
-    grey = np.rint((1 - colormaps.to_unit(content.prediction)) * np.float32(255)).astype(np.uint8)
-    return _jpeg(Image.fromarray(np.hstack([content.prediction.photo, np.repeat(grey[..., None], 3, axis=-1)])))
+    grey = colormaps.to_levels(content.prediction, np.uint8, near_white=True)
+    photo = content.prediction.photo
+    height, width = grey.shape
+    both = Image.new("RGB", (2 * width, height))
+    both.paste(Image.fromarray(photo), (0, 0))
+    both.paste(Image.fromarray(grey).convert("RGB"), (width, 0))
+    return _jpeg(both)
 
 
 def _lithophane_stl(content: Content) -> bytes:
@@ -366,14 +410,14 @@ def _json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-FILES: dict[str, tuple[str, Callable[[Content], bytes]]] = {
+FILES: dict[str, tuple[str, Callable[[Content], bytes | Iterator[bytes]]]] = {
     "npy": ("depth.npy", lambda content: npy(content.prediction.known_values)),
     "png16": ("depth_16bit.png", lambda content: _grey_16bit(content.prediction, near_white=content.colours.invert)),
     "color": ("depth_color.png", _depth_color),
     "uncertainty": ("uncertainty.png", _uncertainty),
     "uncertainty_npy": ("uncertainty.npy", lambda content: npy(content.uncertainty)),
-    "normals": ("normals.png", lambda content: png(colormaps.normals_to_rgb(content.normals), _NORMALS)),
-    "normals_npy": ("normals.npy", lambda content: npy(content.normals)),
+    "normals": ("normals.png", _normals),
+    "normals_npy": ("normals.npy", _normals_npy),
     "glb": ("mesh.glb", _mesh_glb),
     "ply": ("points.ply", _points_ply),
     "stl": ("relief.stl", lambda content: _stl(content.relief)),

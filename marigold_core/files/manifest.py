@@ -12,10 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
 from marigold_core import __version__
 from marigold_core.calibration.calibrate import Hints, Measured
+from marigold_core.errors import ExportError
 from marigold_core.files.presets import SaveFor, advice
 from marigold_core.geometry.camera import field_of_view, focal_length_px
 from marigold_core.images.colormaps import value_range
@@ -166,7 +168,7 @@ def describe(
         photo=PhotoRecord(
             width=width,
             height=height,
-            sha256=sha256(prediction.photo.tobytes()),
+            sha256=sha256(np.ascontiguousarray(prediction.photo).data),
             note=prediction.note,
             given_size=prediction.given_size,
         ),
@@ -218,6 +220,15 @@ def versions() -> dict[str, str]:
     return found | {name: metadata.version(name) for name in _LIBRARIES}
 
 
-def sha256(content: bytes) -> str:
+def sha256_of(path: Path) -> str:
+    """Hash a file as ``sha256``. Raises: ExportError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ExportError(f"{path.name} cannot be read again: {error.strerror}.") from error
+
+
+def sha256(content: bytes | memoryview) -> str:
     """Hash bytes -> SHA-256 as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -98,7 +98,7 @@ def save(
             storage.remove(unwritten)  # of an earlier run
             continue
         storage.write_bytes(paths[name], written)
-        hashes[paths[name].name] = manifest.sha256(written)
+        hashes[paths[name].name] = manifest.sha256_of(paths[name])
     record = manifest.describe(prediction, mesh, colours, hashes, save_for, prefix, left_out)
     storage.write_bytes(paths["manifest"], (record.model_dump_json(indent=2) + "\n").encode())
     return paths

@@ -9,11 +9,13 @@ length. Scale and metric depth are used as they are.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from marigold_core.errors import ExportError
 from marigold_core.geometry.depth_filters import smooth
+from marigold_core.images.bands import each_band, in_bands
 from marigold_core.prediction import Prediction, Space
 from marigold_core.settings import CameraSettings, bounds
 
@@ -33,11 +35,12 @@ def metric_z(prediction: Prediction, settings: CameraSettings) -> np.ndarray:
     """
     if prediction.modality != "depth":
         raise ExportError(f"Geometry is made from depth, not from {prediction.modality}.")
-    z = prediction.values.astype(np.float32)
+    z = prediction.values.astype(np.float32, copy=False)
     if not np.isfinite(z).all():
         raise ExportError("The depth map holds values that are not numbers; run again with dtype float32.")
     if prediction.kind == "affine":
-        z = _affine_to_z(z, prediction.space, near_ratio(prediction, settings))
+        near = near_ratio(prediction, settings)
+        z = in_bands(lambda rows: _affine_to_z(rows, prediction.space, near), z)
     else:
         farthest = float(z.max())
         z = np.maximum(z, 1e-3 * farthest) if farthest > 0 else np.ones_like(z)
@@ -104,13 +107,20 @@ def normals_from_depth(z: np.ndarray, fov_x_deg: float) -> np.ndarray:
     Differences are taken of 1/z, which is linear across a plane, so planes are exact. Of the two neighbours on an
     axis the one on the same surface gets nearly all the weight, so normals are right up to a depth jump.
     """
-    disparity = 1 / z.astype(np.float32)
-    x, y = pixel_rays(z.shape, fov_x_deg)
-    du, dv = _derivative(disparity, axis=1), _derivative(disparity, axis=0)
-    # cross(dP/du, dP/dv) for P = (x, y, 1) / disparity, up to a positive factor
-    facing = disparity / focal_length_px(z.shape[1], fov_x_deg) - x * du - y * dv
-    vectors = np.stack([-du, dv, facing], axis=-1)
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.concatenate([*_bands_of_normals(z, fov_x_deg)])
+
+
+def _bands_of_normals(z: np.ndarray, fov_x_deg: float) -> Iterator[np.ndarray]:
+    focal_px = focal_length_px(z.shape[1], fov_x_deg)
+
+    def of_rows(z: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        disparity = 1 / z.astype(np.float32)
+        du, dv = _derivative(disparity, axis=1), _derivative(disparity, axis=0)
+        # cross(dP/du, dP/dv) for P = (x, y, 1) / disparity, up to a positive factor
+        vectors = np.stack([-du, dv, disparity / focal_px - x * du - y * dv], axis=-1)
+        return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+    return each_band(of_rows, z, *pixel_rays(z.shape, fov_x_deg), halo=1)
 
 
 def normals(prediction: Prediction, settings: CameraSettings) -> np.ndarray:
@@ -119,9 +129,14 @@ def normals(prediction: Prediction, settings: CameraSettings) -> np.ndarray:
     Raises:
         ExportError: as ``metric_z``.
     """
+    return np.concatenate([*bands_of_normals(prediction, settings)])
+
+
+def bands_of_normals(prediction: Prediction, settings: CameraSettings) -> Iterator[np.ndarray]:
+    """Make the ``normals`` in bands [h, W, 3] from the top: together they take three times as much as the depth."""
     if prediction.modality == "normals":
-        return prediction.values.astype(np.float32)
-    return normals_from_depth(metric_z(prediction, settings), field_of_view(prediction, settings))
+        return iter([prediction.values.astype(np.float32, copy=False)])
+    return _bands_of_normals(metric_z(prediction, settings), field_of_view(prediction, settings))
 
 
 def _affine_to_z(values: np.ndarray, space: Space, near: float) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import Any, cast
 import numpy as np
 from scipy import ndimage as _ndimage  # pyright: ignore[reportMissingTypeStubs]
 
+from marigold_core.images.bands import in_bands
+
 ndimage = cast(Any, _ndimage)  # scipy has no types
 
 RAMP_RADIUS = 0.008  # of the longest side: half as wide as decoders blur a jump
@@ -52,9 +54,13 @@ def sharpen(z: np.ndarray, share: float) -> np.ndarray:
     Source: Kramer and Bruckner, Iterations of a non-linear transformation for enhancement of digital images, 1975.
     """
     radius = _radius(z, RAMP_RADIUS)
-    for _ in range(SHARPENING_PASSES if share else 0):
+
+    def sharper(z: np.ndarray) -> np.ndarray:
         jumps, low, high = find_jumps(z, share, radius)
-        z = np.where(jumps, np.where(z * z < low * high, low, high), z)
+        return np.where(jumps, np.where(z * z < low * high, low, high), z)
+
+    for _ in range(SHARPENING_PASSES if share else 0):
+        z = in_bands(sharper, z, halo=2 * radius)
     return z
 
 

@@ -29,5 +29,6 @@ def sample_points(prediction: Prediction, settings: MeshSettings) -> tuple[np.nd
     if not kept.any():
         missing = prediction.missing
         raise nothing_left(settings, holes=missing is not None and not without_specks(~missing[grid.index]).any())
-    pixels = np.arange(prediction.values.size).reshape(prediction.values.shape)
-    return np.stack([grid.x * grid.z, grid.y * grid.z, grid.z], axis=-1)[kept], pixels[grid.index][kept]
+    rows, columns = grid.index
+    pixels = rows * prediction.values.shape[1] + columns
+    return np.stack([grid.x * grid.z, grid.y * grid.z, grid.z], axis=-1)[kept], pixels[kept]

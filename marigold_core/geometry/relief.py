@@ -13,7 +13,7 @@ from PIL.Image import Resampling
 from marigold_core.errors import ExportError
 from marigold_core.geometry.depth_filters import smooth
 from marigold_core.geometry.mesh import grid_faces, sample_grid
-from marigold_core.images.colormaps import to_unit
+from marigold_core.images.colormaps import stretch, value_range
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings
 
@@ -48,7 +48,8 @@ def relief(prediction: Prediction, settings: MeshSettings) -> trimesh.Trimesh:
     if prediction.modality != "depth" or not np.isfinite(values).all():
         raise ExportError("A relief is made from a depth map whose values are all numbers.")
     rows, cols = _grid(values.shape, settings)
-    depth = smooth(to_unit(prediction)[np.ix_(rows, cols)].astype(np.float64), settings.smoothing)
+    unit = stretch(values[np.ix_(rows, cols)], *value_range(prediction))
+    depth = smooth(unit.astype(np.float64), settings.smoothing)
     depth = np.clip(depth, settings.near_clip, settings.far_clip)
     span = float(depth.max() - depth.min()) or 1.0
     height_mm = settings.relief_base_mm + settings.relief_height_mm * (depth.max() - depth) / span

@@ -6,6 +6,7 @@ from PIL.Image import Resampling
 
 from marigold_core.geometry.camera import field_of_view, focal_length_px, metric_z
 from marigold_core.geometry.depth_filters import sharpen
+from marigold_core.images.bands import in_bands
 from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings
 
@@ -27,17 +28,23 @@ def stereo_pair(prediction: Prediction, settings: MeshSettings) -> tuple[np.ndar
     near, far = float(z.min()), float(z.max())
     screen = 1 / (near + settings.stereo_convergence * (far - near))
     focal_px = focal_length_px(z.shape[1], field_of_view(prediction, settings))
-    half_px = focal_px * settings.stereo_eye_distance * near * (1 / z - screen) / 2  # the near ones have the most
-    (left, left_filled), (right, right_filled) = (_seen(prediction.photo, half_px, side) for side in (1, -1))
-    layout = settings.stereo_layout
-    if layout == "anaglyph":
-        return np.concatenate([left[..., :1], right[..., 1:]], axis=-1), left_filled | right_filled
-    if layout.startswith("cross-eyed"):
-        left, left_filled, right, right_filled = right, right_filled, left, left_filled
-    pictures, masks = [left, right], [left_filled, right_filled]
-    if layout.endswith("half"):  # each by itself, so that none has a share of the other where the width is odd
-        pictures, masks = [_halved(eye) for eye in pictures], [_halved(255 * eye.astype(np.uint8)) > 0 for eye in masks]
-    return np.hstack(pictures), np.hstack(masks)
+    distance, layout = settings.stereo_eye_distance, settings.stereo_layout
+
+    def draw(photo: np.ndarray, z: np.ndarray) -> np.ndarray:
+        half_px = focal_px * distance * near * (1 / z - screen) / 2  # the near ones have the most
+        (left, left_filled), (right, right_filled) = (_seen(photo, half_px, side) for side in (1, -1))
+        if layout == "anaglyph":
+            return np.dstack([left[..., :1], right[..., 1:], left_filled | right_filled])
+        if layout.startswith("cross-eyed"):
+            left, left_filled, right, right_filled = right, right_filled, left, left_filled
+        pictures, masks = [left, right], [left_filled, right_filled]
+        if layout.endswith("half"):  # each by itself, so that none has a share of the other where the width is odd
+            pictures = [_halved(eye) for eye in pictures]
+            masks = [_halved(255 * eye.astype(np.uint8)) > 0 for eye in masks]
+        return np.dstack([np.hstack(pictures), np.hstack(masks)])
+
+    drawn = in_bands(draw, prediction.photo, z)
+    return np.ascontiguousarray(drawn[..., :3]), drawn[..., 3] > 0
 
 
 def _halved(picture: np.ndarray) -> np.ndarray:

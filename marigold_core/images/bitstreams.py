@@ -30,6 +30,8 @@ def hevc_colours(configuration: bytes) -> CodedColours:
         kind, count = configuration[at : at + 1], int.from_bytes(configuration[at + 1 : at + 3], "big")
         at += 3
         for _ in range(count):
+            if at >= len(configuration):  # a few bytes may state millions of parts
+                raise ValueError("it ends too early")
             length = int.from_bytes(configuration[at : at + 2], "big")
             if kind and kind[0] & 63 == _SPS:
                 unit = configuration[at + 4 : at + 2 + min(length, _MOST_BYTES)]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageShow
 
 from marigold_core.errors import ExportError, SettingsError
+from marigold_core.images.bands import in_bands
 from marigold_core.images.intrinsics import Claimed, Layer, channels_of
 from marigold_core.settings import DEFAULT_COLORMAP, Colormap, ColourSettings
 
@@ -39,8 +40,8 @@ def depth_to_rgb(values: np.ndarray, colormap: Colormap = DEFAULT_COLORMAP, *, i
         raise SettingsError(f"Unknown colormap {colormap!r}; choose from {', '.join(get_args(Colormap))}.")
     table = matplotlib.colormaps[colormap](np.arange(256), bytes=True)[:, :3]
     # A table of 256 colours gives those of calling the map, without its float64 copies of the picture.
-    level = np.minimum(np.clip(values, 0, 1) * 256, 255).astype(np.uint8)
-    return (table[::-1] if invert else table)[level]
+    colours = table[::-1] if invert else table
+    return in_bands(lambda rows: colours[np.minimum(np.clip(rows, 0, 1) * 256, 255).astype(np.uint8)], values)
 
 
 def uncertainty_to_rgb(
@@ -52,7 +53,7 @@ def uncertainty_to_rgb(
     that are to be compared. A map of zeros is all first colour.
     """
     top = uncertainty_top(uncertainty) if maximum is None else maximum
-    return depth_to_rgb(uncertainty / (top if top > 0 else 1.0), colormap)
+    return in_bands(lambda rows: depth_to_rgb(rows / (top if top > 0 else 1.0), colormap), uncertainty)
 
 
 def uncertainty_top(uncertainty: np.ndarray) -> float:
@@ -63,7 +64,7 @@ def uncertainty_top(uncertainty: np.ndarray) -> float:
 
 def normals_to_rgb(normals: np.ndarray) -> np.ndarray:
     """[H, W, 3] unit vectors -> [H, W, 3] uint8: each axis from -1 to 1 becomes 0 to 255."""
-    return np.rint((np.clip(normals, -1, 1) + 1) * HALF_BYTE).astype(np.uint8)
+    return in_bands(lambda rows: np.rint((np.clip(rows, -1, 1) + 1) * HALF_BYTE).astype(np.uint8), normals)
 
 
 def rgb_to_normals(rgb: np.ndarray) -> np.ndarray:
@@ -125,6 +126,18 @@ def to_unit(prediction: Map) -> np.ndarray:
     return stretch(prediction.values, *value_range(prediction))
 
 
+def to_levels(prediction: Map, top: type[np.integer[Any]], *, near_white: bool) -> np.ndarray:
+    """Depth prediction -> [H, W] from 0 to the greatest number of an unsigned type, over its ``value_range``."""
+    low, high = value_range(prediction)
+    white = np.float32(np.iinfo(top).max)
+
+    def levels(values: np.ndarray) -> np.ndarray:
+        unit = stretch(values, low, high)
+        return np.rint((1 - unit if near_white else unit) * white).astype(top)
+
+    return in_bands(levels, prediction.values)
+
+
 def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """[H, W] -> [H, W] float32 in [0, 1], from ``low`` to ``high``; all 0 or 1 where these are the same."""
     return np.clip((values - low) / ((high - low) or 1e-9), 0, 1).astype(np.float32)
@@ -147,8 +160,9 @@ def to_rgb(prediction: Map, colours: ColourSettings | None = None) -> np.ndarray
         first = prediction.layers[0]
         return layer_to_rgb(channels_of(prediction.layers, first.name, prediction.values), first)
     colours = colours or ColourSettings()
-    unit = stretch(prediction.values, *colour_range(prediction, colours))
-    return depth_to_rgb(unit, colours.colormap, invert=colours.invert)
+    low, high = colour_range(prediction, colours)
+    name, invert = colours.colormap, colours.invert
+    return in_bands(lambda rows: depth_to_rgb(stretch(rows, low, high), name, invert=invert), prediction.values)
 
 
 def to_png(prediction: Map, longest_px: int = NOTEBOOK_PX) -> bytes:

@@ -177,7 +177,7 @@ def test_a_photo_that_ends_every_process_that_takes_it_is_given_up_and_the_other
     jobs, work = [Job(Path(f"/{name}.png"), Path(f"/{name}")) for name in ("a", "bad", "b", "c")], cast(Any, None)
     ended = dict(cluster._outcomes(jobs, work, "", cluster.ClusterOptions.model_validate({}), Fragile))
     assert [ended[number].state for number in range(4)] == ["done", "failed", "done", "done"]
-    assert ended[1].reason.startswith("2 processes ended while they were at it")
+    assert "processes ended while they were at it" in ended[1].reason
 
 
 def test_photos_that_are_begun_again_because_of_another_one_are_not_given_up() -> None:

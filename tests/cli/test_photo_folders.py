@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +279,43 @@ def test_ten_kills_leave_only_whole_results_and_the_next_run_goes_on(
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     assert len(list(out.rglob("manifest.json"))) == 4
     check_whole(out)
+
+
+POISONED = """
+import os, signal, sys
+from marigold_core import cli
+from marigold_core.cli.photo_folders import Job
+
+real = Job.load
+Job.load = lambda job: os.kill(os.getpid(), signal.SIGKILL) if job.photo.name == "b.png" else real(job)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
+def test_a_photo_that_ends_its_process_costs_no_other_and_is_given_up_after_five(
+    folder: Path, out: Path, tiny_depth: Path, write
+) -> None:
+    for name in "abc":
+        write(folder / f"{name}.png", seed=ord(name))
+    words = f"predict {folder} -o {out} --model {tiny_depth} --device cpu --formats npy".split()
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return fresh("-c", POISONED, *words, *QUICK, OMP_NUM_THREADS="1")
+
+    done = []
+    for count in range(5):
+        ended = run()
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        told = f"left for last, as it ended {count} process{'es' * (count > 1)} before: {folder / 'b.png'}"
+        assert (told in ended.stderr) == (count > 0)
+        done.append(sorted(path.parent.name for path in out.rglob("manifest.json")))
+    assert done == [["a"], *[["a", "c"]] * 4]
+    last = run()
+    assert last.returncode == cli.SOME_FAILED
+    assert "5 processes ended while they were at it" in last.stdout and last.stdout.endswith("2 kept, 1 failed\n")
+    assert run().returncode == -signal.SIGKILL  # which tries it again
 
 
 def check_whole(out: Path) -> None:

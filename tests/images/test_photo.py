@@ -748,8 +748,21 @@ def test_colours_of_a_sequence_with_all_options_are_read() -> None:
     head = bytes(22) + b"\2" + b"\x20\0\1\0\2\1\1" + b"\x21\0\1" + len(unit).to_bytes(2, "big")
     assert hevc_colours(head + unit) == CodedColours(9, 16, 10, False)
     for short in (b"", head, head + unit[:60]):
-        with pytest.raises(ValueError, match="missing|no description"):
+        with pytest.raises(ValueError, match="missing|no description|too early"):
             hevc_colours(short)
+
+
+def test_a_few_bytes_that_state_millions_of_parts_are_read_to_their_end_alone() -> None:
+    class Counted(bytes):
+        reads = 0
+
+        def __getitem__(self, at: Any) -> Any:
+            Counted.reads += 1
+            return bytes.__getitem__(self, at)
+
+    with pytest.raises(ValueError, match="too early"):
+        hevc_colours(Counted(bytes(22) + b"\xff" + b"\x20\xff\xff" * 9))
+    assert Counted.reads < 100
 
 
 @pytest.mark.parametrize(

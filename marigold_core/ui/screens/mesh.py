@@ -18,10 +18,10 @@ from marigold_core.calibration.calibrate import Measured
 from marigold_core.geometry.camera import (
     DEFAULT_FOV_DEG,
     DEFAULT_NEAR_RATIO,
+    bands_of_normals,
     default_fov_x_deg,
     field_of_view,
     near_ratio,
-    normals,
 )
 from marigold_core.geometry.points import point_cloud
 from marigold_core.geometry.preview import centred, points_glb, read_vertices, relief_glb
@@ -202,7 +202,7 @@ class MeshScreen(Screen):
 
     def _show_normals(self, prediction: Prediction, mesh: MeshSettings) -> Update:
         """Paint which way every surface faces."""
-        picture = preview(normals_to_rgb(normals(prediction, mesh)))
+        picture = preview(np.concatenate([normals_to_rgb(band) for band in bands_of_normals(prediction, mesh)]))
         return {
             self.scene: gr.Model3D(visible="hidden"),  # a viewer that was taken away is slow to come back
             self.file: HIDDEN,

@@ -9,6 +9,7 @@ annex F, depth representation information (HEIC).
 
 import binascii
 import logging
+import math
 import re
 from base64 import b64decode
 from collections.abc import Callable, Generator, Mapping
@@ -46,6 +47,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by the orientation 
     7: lambda values: np.rot90(values, 2).T,
     8: np.rot90,
 }
+MOST_EXR_VALUES = 8 * MAX_PIXELS  # of all channels, which the library decodes together: 2 GB
 _NODATA = 42113  # the TIFF tag in which GDAL says which value stands for none
 _USE = "use PNG, TIFF, EXR, NPY or PFM, or a photo that carries depth."
 _DAMAGED = "The depth map is damaged: it cannot be decoded."
@@ -66,44 +68,64 @@ class DepthMap:
     note: str | None = None  # what a person should know of how it was read
 
 
-def decode(data: bytes) -> DepthMap:
-    """Decode the file of a depth map.
+def stated_pixels(data: bytes) -> int:
+    """Read how many pixels the file of a depth map states, or a photo of the map in it; 0 for none. None is decoded."""
+    try:
+        decode(data, _tell_size)
+    except _SizeToldError as told:
+        return told.pixels
+    except ImageError:
+        pass
+    return 0
+
+
+class _SizeToldError(ImageError):
+    """The size of a map, in the place of its values."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__("Its size was asked for.")
+        self.pixels = pixels
+
+
+def decode(data: bytes, check: "Check | None" = None) -> DepthMap:
+    """Decode the file of a depth map; ``check`` is called with its width and height before.
 
     Raises:
         ImageError: it is none, damaged, too large, or a picture with colours.
     """
+    check = check or _check_size
     check_bytes(len(data))
     if not data:  # which is what the page sends of a folder
         raise ImageError(f"This is an empty file or a folder; {_USE}")
     kind = containers.identify(data[: containers.HEAD_BYTES])
     with _decoding():
         if data.startswith(NPY):
-            return _from_npy(data)
+            return _from_npy(data, check)
         if data.startswith(b"v/1\x01"):
-            return _from_exr(data)
+            return _from_exr(data, check)
         if kind == "HEIC" or (kind == "JPEG" and b"GDepth" in data):
-            return decode_embedded(data)
-        if kind == "TIFF" and (found := _from_tiff(data)):
+            return decode_embedded(data, check)
+        if kind == "TIFF" and (found := _from_tiff(data, check)):
             return found
         if data.startswith(b"PF"):
             raise ImageError("This PFM has three values a pixel; a depth map has one (Pf).")
-        return _from_picture(data)
+        return _from_picture(data, check)
 
 
-def decode_embedded(data: bytes) -> DepthMap:
-    """Decode the depth map that a photo file carries, upright as the photo.
+def decode_embedded(data: bytes, check: "Check | None" = None) -> DepthMap:
+    """Decode the depth map that a photo file carries, upright as the photo; ``check`` as of ``decode``.
 
     Raises:
         ImageError: it carries none, or a damaged one.
     """
     check_bytes(len(data))
-    kind = containers.identify(data[: containers.HEAD_BYTES])
+    kind, check = containers.identify(data[: containers.HEAD_BYTES]), check or _check_size
     found = None
     with _decoding():
         if kind == "HEIC":
-            found = _from_heic(data)
+            found = _from_heic(data, check)
         elif kind == "JPEG":
-            found = _from_gdepth(JpegImageFile(BytesIO(data)))
+            found = _from_gdepth(JpegImageFile(BytesIO(data)), check)
     if found is None:
         raise ImageError("This photo carries no depth map; give one as a file of its own.")
     return found
@@ -120,6 +142,13 @@ def _decoding() -> Generator[None]:
         raise ImageError(f"This is no depth map that can be read; {_USE}") from None
     except Exception:
         raise ImageError(_DAMAGED) from None
+
+
+Check = Callable[[int, int], None]
+
+
+def _tell_size(width: int, height: int) -> None:
+    raise _SizeToldError(width * height)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -157,20 +186,21 @@ def _finite(array: np.ndarray) -> np.ndarray:
     return values
 
 
-def _from_npy(data: bytes) -> DepthMap:
+def _from_npy(data: bytes, check: Check) -> DepthMap:
     reader: Any = np.lib.format
     file = BytesIO(data)
     version = reader.read_magic(file)
     shape, _, dtype = (reader.read_array_header_1_0 if version == (1, 0) else reader.read_array_header_2_0)(file)
     if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > len(data):  # before it is allocated
         raise ImageError("The depth map is damaged: its header does not fit its size.")
+    check(min(max(1, int(np.prod(shape, dtype=object))), MAX_PIXELS), 1)  # its shape is looked at by ``from_array``
     return from_array(np.load(BytesIO(data), allow_pickle=False))
 
 
 # ------------------------------------------------------------------------------- EXR
 
 
-def _from_exr(data: bytes) -> DepthMap:
+def _from_exr(data: bytes, check: Check) -> DepthMap:
     """The channel that holds depth; where the picture is larger than what is stored, the rest is missing."""
     import OpenEXR
 
@@ -178,9 +208,16 @@ def _from_exr(data: bytes) -> DepthMap:
         raise ImageError(_DAMAGED)
     exr = cast(Any, OpenEXR)
     headers = exr.File(BytesIO(data), False, True).parts
-    for part in headers:
-        (left, top), (right, bottom) = part.header["dataWindow"]
-        _check_size(int(right - left) + 1, int(bottom - top) + 1)
+    windows = [part.header[name] for part in headers for name in ("dataWindow", "displayWindow")]
+    sizes = [(int(right - left) + 1, int(bottom - top) + 1) for (left, top), (right, bottom) in windows]
+    stored = sum(
+        width * height * len(part.header["channels"]) for part, (width, height) in zip(headers, sizes[::2], strict=True)
+    )
+    if stored > MOST_EXR_VALUES:
+        raise ImageError(f"This EXR holds {stored:,} numbers in its channels; save its depth alone.")
+    check(*max(*sizes, (stored * MAX_PIXELS // MOST_EXR_VALUES, 1), key=math.prod))
+    for size in sizes:
+        check(*size)
     parts = exr.File(BytesIO(data), True).parts
     if len(parts) < len(headers):  # the library leaves out what it cannot decode
         raise ImageError(_DAMAGED)
@@ -199,7 +236,6 @@ def _from_exr(data: bytes) -> DepthMap:
     texts = {key: value for key, value in header.items() if isinstance(value, str)}
     values = stored
     if stored.shape != (height, width):
-        _check_size(width, height)
         values = np.full((height, width), np.nan)
         x, y = int(left - origin_x), int(top - origin_y)
         inside = values[max(y, 0) : y + stored.shape[0], max(x, 0) : x + stored.shape[1]]
@@ -272,10 +308,10 @@ def _depth_channels(part: str, channels: list[str]) -> Generator[tuple[int, list
 # ------------------------------------------------------------------------------- pictures
 
 
-def _from_picture(data: bytes) -> DepthMap:
+def _from_picture(data: bytes, check: Check) -> DepthMap:
     """A grey picture: whole numbers as stored, 32-bit floats, colours that are all grey; transparent is missing."""
     image = tones.opened(data, FORMATS)
-    _check_size(*image.size)
+    check(*image.size)
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     white, full = _scaling(image)
     deep = ";16" in tones.raw_mode(image) and image.mode in ("RGB", "RGBA")
@@ -308,7 +344,7 @@ def _scaling(image: Image.Image) -> tuple[int, int]:
     return white or full, full
 
 
-def _from_tiff(data: bytes) -> DepthMap | None:
+def _from_tiff(data: bytes, check: Check) -> DepthMap | None:
     """The numbers of a TIFF as stored, of its first page that is no preview; None for colours of a palette or a print.
 
     Raises:
@@ -325,7 +361,7 @@ def _from_tiff(data: bytes) -> DepthMap | None:
         if page.photometric not in _READ_AS_STORED:
             return None
         count, has_alpha = page.samplesperpixel, bool({1, 2} & {*page.extrasamples})
-        _check_size(page.imagewidth, page.imagelength)
+        check(page.imagewidth, page.imagelength)
         if page.imagedepth > 1 or count - has_alpha not in (1, 3):
             raise ImageError("This TIFF has several numbers a pixel, of which depth cannot be told; save one a pixel.")
         if page.nbytes > 8 * MAX_PIXELS:
@@ -368,7 +404,7 @@ def _grey(planes: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------- depth within a photo
 
 
-def _from_heic(data: bytes) -> DepthMap | None:
+def _from_heic(data: bytes, check: Check) -> DepthMap | None:
     """The depth image of a HEIC file: 8 bits, near bright for disparity; portraits have that, with its two ends.
 
     Whether Apple's disparity is absolute stands in no box that libheif reads, so it is relative unless one says
@@ -378,7 +414,7 @@ def _from_heic(data: bytes) -> DepthMap | None:
     images: list[Any] = heif.info.get("depth_images") or []
     if not images:
         return None
-    _check_size(*images[0].size)
+    check(*images[0].size)
     metadata: dict[str, Any] = images[0].info.get("metadata") or {}
     levels = np.atleast_3d(np.asarray(images[0]))[..., 0]
     share = levels.astype(np.float64) / (255 if levels.dtype == np.uint8 else 65535)
@@ -396,7 +432,7 @@ def _from_heic(data: bytes) -> DepthMap | None:
     return DepthMap(share, DepthReading(quantity="depth" if uniform_z else "disparity"), belongs=True)
 
 
-def _from_gdepth(photo: JpegImageFile) -> DepthMap | None:
+def _from_gdepth(photo: JpegImageFile, check: Check) -> DepthMap | None:
     """Google's depth map in the XMP of a JPEG; it lies as the photo does before that is turned upright."""
     said = _xmp_values(photo)
     if not said.get("Data"):
@@ -414,7 +450,7 @@ def _from_gdepth(photo: JpegImageFile) -> DepthMap | None:
             f"The depth map in the photo cannot be read: its Format is {form}, from Near {near:g} to Far {far:g}."
         )
     picture = Image.open(BytesIO(content), formats=("PNG", "JPEG"))
-    _check_size(*picture.size)
+    check(*picture.size)
     is_deep = picture.mode.startswith("I")
     turned = upright(picture if is_deep else picture.convert("RGB"), orientation_of(photo))
     share = _grey(np.atleast_3d(np.asarray(turned))) / (65535 if is_deep else 255)

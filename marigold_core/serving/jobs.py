@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -21,15 +21,16 @@ from marigold_core.calibration.calibrate import COMPLETION_WORK, Hints
 from marigold_core.checkpoints.registry import default_checkpoint, downloading, family_of
 from marigold_core.comparison import sweep as sweeps
 from marigold_core.comparison.sweep import Comparison, Cost, PartTimes, Sweep
-from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
+from marigold_core.errors import CheckpointError, ExportError, ImageError, MarigoldError, SettingsError, VideoError
 from marigold_core.files import archive, replay
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import SaveFor
-from marigold_core.images.photo import load_photo, stated_pixels
+from marigold_core.images import depth_map
+from marigold_core.images.photo import load_photo, read_file, stated_pixels
 from marigold_core.pipeline.views import check_meaning, relative_pixels
 from marigold_core.prediction import Cell, Prediction, Progress, ProgressEvents
 from marigold_core.serving import kept
-from marigold_core.serving.batch import Batch
+from marigold_core.serving.batch import Batch, BatchPhoto
 from marigold_core.serving.model_thread import WORKER, ModelThread
 from marigold_core.serving.results import BATCH, KEPT_ON_DISK, OF_CALL, Form, ResultStore
 from marigold_core.serving.runtime_estimate import RuntimeEstimate, estimate, timed, timed_load
@@ -45,7 +46,8 @@ WAIT_S = 0.25  # a job whose checkpoint is loaded wakes this often, so that it c
 MAX_PIPELINES = 2
 MAX_WORK = 1000.0  # megapixels through the network in one job: 50 steps x 20 members at 1024 px fit, at 2048 do not
 MAX_CELLS, MAX_MINUTES = 64, 10.0  # of a comparison, all checkpoints together; other jobs wait meanwhile
-# Of a photo; one of 64 megapixels takes 1.7 GB of memory until its usual files are written, 3.9 GB with all.
+# Of a photo, a depth map or a frame. One of 64 megapixels takes 1.6 GB of memory until the usual files are written,
+# 2.0 with all and 2.7 with a depth map from elsewhere.
 LARGE_PIXELS = 16_000_000
 LARGE_AT_ONCE = 2  # that are worked on: one in the model, and another that is decoded or written
 KEPT_BYTES = 512 * 2**20  # of predictions, and as much of comparisons
@@ -91,6 +93,7 @@ class Service:
         self._loader = loader
         self._line = WaitingLine(together)  # before the model
         self._large = WaitingLine(LARGE_AT_ONCE)  # before a large photo is decoded
+        self._large_files = threading.Lock()  # files of one large result at a time are written in ``export``
         self._thread = ModelThread() if together == 1 else None
         self._loads = threading.Lock()  # guards the checkpoints
         self._pipelines: OrderedDict[tuple[str, str | None], Future[MarigoldPipeline]] = OrderedDict()
@@ -210,13 +213,25 @@ class Service:
             else:
                 return loading.result()
 
-    def admit(self, sources: Sequence[Path | bytes], events: Iterator[Event]) -> Iterator[Progress | Event]:
-        """Pass on the events of a job; one of a large photo begins when few others of large photos are worked on.
+    def admit(
+        self, files: Sequence[str | Path], events: Iterator[Event], result: str | None = None
+    ) -> Iterator[Progress | Event]:
+        """Pass on the events of a job; one that holds much begins when few others of that kind are worked on.
 
         So those that wait for the model, which may be many, do not hold their decoded photos.
+
+        Args:
+            files: photos, depth maps and videos that are read.
+            events: of the job.
+            result: id of what is kept that it goes on from.
         """
-        is_large = any(stated_pixels(source) > LARGE_PIXELS for source in sources)
+        is_large = any(map(is_large_file, files)) or self._is_large(result)
         return self._large.pass_in_turn(events, None) if is_large else events
+
+    def _is_large(self, result: str | None) -> bool:
+        with suppress(ExportError):  # it is gone, which the job will tell
+            return result is not None and self.prediction(result).photo[..., 0].size > LARGE_PIXELS
+        return False
 
     def in_turn(self, events: Iterator[Event], seconds: float | None = None) -> Generator[Progress | Event]:
         """Wait for the turn of a job, which takes that long if it is known, and run it in the model's thread."""
@@ -277,7 +292,7 @@ class Service:
         stored = self._results.get(key)
         mesh, colours = mesh or MeshSettings(), colours or ColourSettings()
         choice = (None if formats is None else tuple(formats), mesh, colours, tuple(save_for))
-        with stored.lock:
+        with stored.lock, self._large_files if self._is_large(key) else nullcontext():
             known = stored.files.get(choice)
             if known is None or not all(path.exists() for path in known.values()):  # another process may clear them
                 folder = self._results.folder(key) / secrets.token_hex(4)  # never that of a state before of this run
@@ -421,6 +436,14 @@ class Service:
 
         Raises: CheckpointError, which would fail every photo; ExportError when the disk refuses.
         """
+
+        def finished(photo: BatchPhoto, job: Generator[Progress | Prediction]) -> Iterator[Progress]:
+            """Write the files of a photo as well before the next large one is decoded."""
+            with closing(job):
+                progress = ProgressEvents(job)
+                yield from progress
+                batch.finish(photo, progress.result)
+
         key, over = batch.folder.name, {"done"}
         while not batch.turn.acquire(timeout=WAIT_S):
             over.add("failed")  # just now
@@ -431,11 +454,9 @@ class Service:
                 batch.begin(photo)
                 try:
                     job = self.run(photo.source, batch.settings, batch.checkpoint)
-                    with closing(cast(Any, self.admit([photo.source], job))) as events:
-                        progress = ProgressEvents(events)
-                        for event in progress:
+                    with closing(cast(Any, self.admit([photo.source], finished(photo, job)))) as events:
+                        for event in events:
                             yield Progress(event.done, event.total, f"{photo.name}: {event.stage}")
-                    batch.finish(photo, progress.result)
                 except CheckpointError:
                     raise
                 except MarigoldError as error:
@@ -464,6 +485,20 @@ def _loading(checkpoint: str) -> Progress:
 def shared_comparison(**values: Any) -> Comparison:
     """Make a comparison with the time that one of several users may take. Raises: SettingsError."""
     return Comparison(**values, most_minutes=MAX_MINUTES)
+
+
+def is_large_file(file: str | Path) -> bool:
+    """Tell whether a file states more than ``LARGE_PIXELS``: of a photo, a depth map in it, or a frame of a video."""
+    with suppress(ImageError):
+        data = read_file(Path(file))
+        pixels = max(stated_pixels(data), depth_map.stated_pixels(data))
+        if pixels:
+            return pixels > LARGE_PIXELS
+    with suppress(ImportError, VideoError):
+        from marigold_core.video.clips import Clip
+
+        return Clip(file).frame_pixels > LARGE_PIXELS
+    return False
 
 
 def _check_early(settings: Settings, checkpoint: str) -> None:

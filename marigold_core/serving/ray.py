@@ -63,6 +63,7 @@ TOGETHER_ON_GPU = 4
 BATCH_WAIT_S = 0.005  # that a job waits for the next step of the others; less than a step
 FIRST_RETRY_S = 5.0  # told before any request has ended
 MOST_FILES = 16  # of a form that is read, so that those that are too many can be named
+MOST_WAITING_BYTES = 2**30  # of the files of requests that wait for an answer, which are held in memory
 MOST_READING = 256  # requests that are read or wait for an answer at once
 KEPT_BYTES = 256 * 2**20  # of results, between the model and their files
 ZIP, JSON = "application/zip", "application/json"
@@ -128,7 +129,7 @@ class Reader:
     def __init__(self, model: Any, variables: Mapping[str, str]) -> None:
         """Hand calls to the deployment ``model``; ``variables`` of the environment name what is offered."""
         os.environ.update(variables)
-        self._model, self._last_s = model, FIRST_RETRY_S
+        self._model, self._last_s, self._waiting_bytes = model, FIRST_RETRY_S, 0
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
@@ -144,24 +145,36 @@ class Reader:
                 raise RefusedError(405, f"Send the photo and the arguments of {name} by POST, as a form.", allow="POST")
             if request.url.query:
                 raise RefusedError(422, f"{name} takes arguments as fields of the form, not after '?' in the address.")
-            with tempfile.TemporaryDirectory(prefix="marigold-") as folder:
-                given, files = await read_form(ENDPOINT_OF[name], request, Path(folder))
             accept = request.headers.get("accept", "")
             as_json = 0 < weight(accept, JSON) >= weight(accept, ZIP)
-            began = time.monotonic()
-            status, kind, content = await self._model.run.remote(name, given, files, as_json)
+            with tempfile.TemporaryDirectory(prefix="marigold-") as folder:
+                given, files = await read_form(ENDPOINT_OF[name], request, Path(folder))
+                began = time.monotonic()
+                status, kind, content = await self._run(name, given, files, as_json)
             self._last_s = time.monotonic() - began
             headers = {"content-disposition": f'attachment; filename="{name}.zip"'} if kind == ZIP else None
             return Response(content, status, headers, kind)
         except RefusedError as error:
             return JSONResponse({"detail": str(error)}, error.status, error.headers)
-        except BackPressureError:
+        except (BackPressureError, MemoryError):
             wait_s = math.ceil(self._last_s)
             sentence = f"All replicas are busy and no more may wait; try again in {wait_s} s."
             return JSONResponse({"detail": sentence}, 503, {"retry-after": str(wait_s)})
         except RayActorError:
             sentence = "The replica that worked at this was lost; send it again."
             return JSONResponse({"detail": sentence}, 503, {"retry-after": str(math.ceil(FIRST_RETRY_S))})
+
+    async def _run(self, name: str, given: Arguments, files: Mapping[str, Path], as_json: bool) -> Reply:
+        """Hand a call to a replica. Raises: MemoryError where the files of those that wait are too large."""
+        size = sum(path.stat().st_size for path in files.values())
+        if self._waiting_bytes + size > MOST_WAITING_BYTES:
+            raise MemoryError
+        self._waiting_bytes += size
+        try:
+            content = {name: (path.suffix, path.read_bytes()) for name, path in files.items()}
+            return await self._model.run.remote(name, given, content, as_json)
+        finally:
+            self._waiting_bytes -= size
 
 
 def weight(accept: str, kind: str) -> float:
@@ -170,10 +183,8 @@ def weight(accept: str, kind: str) -> float:
     return float(found[1] or 1) if found else 0.0
 
 
-async def read_form(
-    endpoint: Endpoint, request: Request, folder: Path
-) -> tuple[Arguments, dict[str, tuple[str, bytes]]]:
-    """Read a call -> its arguments, complete and checked, without the files; the files, each with its ending.
+async def read_form(endpoint: Endpoint, request: Request, folder: Path) -> tuple[Arguments, dict[str, Path]]:
+    """Read a call -> its arguments, complete and checked, without the files; the files, which are in the folder.
 
     Raises: RefusedError.
     """
@@ -190,14 +201,14 @@ async def read_form(
         sentence = f"This could not be read; send up to {MOST_FILES} files, and arguments, as multipart/form-data."
         raise RefusedError(400, sentence) from None
     try:
-        named, files = await take_apart(endpoint, form)
+        named, files = await take_apart(endpoint, form, folder)
     finally:
         await form.close()
     try:
         given, first = endpoint.read(named), next(iter(endpoint.files))
         if first not in files:
             raise RefusedError(422, f"Give a {first}: send it as a file of a form, multipart/form-data.")
-        found = await asyncio.to_thread(fault, endpoint, {**given, **write(files, folder)})
+        found = await asyncio.to_thread(fault, endpoint, {**given, **{name: str(files[name]) for name in files}})
     except MarigoldError as error:
         raise RefusedError(422, str(error)) from None
     if found:
@@ -205,10 +216,10 @@ async def read_form(
     return given, files
 
 
-async def take_apart(endpoint: Endpoint, form: FormData) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]]]:
-    """Read the fields of a form -> arguments and files. Raises: RefusedError."""
+async def take_apart(endpoint: Endpoint, form: FormData, folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Read the fields of a form -> arguments, and files, which are put into the folder. Raises: RefusedError."""
     named: dict[str, Any] = {}
-    files: dict[str, tuple[str, bytes]] = {}
+    files: dict[str, Path] = {}
     for name in form:
         values = [value for value in map(read_value, form.getlist(name)) if value is not None]
         if name in endpoint.files:
@@ -220,7 +231,9 @@ async def take_apart(endpoint: Endpoint, form: FormData) -> tuple[dict[str, Any]
                 if (upload.size or 0) > FILE_LIMIT:
                     raise RefusedError(413, f"{name} may have {FILE_LIMIT // 10**6} MB.")
                 ending = Path(upload.filename or "").suffix[:16]
-                files[name] = (ending if ending[1:].isalnum() else "", await upload.read())
+                files[name] = folder / f"{name}{ending if ending[1:].isalnum() else ''}"
+                with files[name].open("wb") as file:
+                    await asyncio.to_thread(shutil.copyfileobj, upload.file, file)
         elif any(isinstance(value, UploadFile) for value in values):
             raise RefusedError(422, f"{name} is no file of {endpoint.name}.")
         elif values and (depth := list_depth(endpoint.schemas().get(name, {}))):

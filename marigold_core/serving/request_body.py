@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 from starlette.types import Message, Receive, Scope
 
@@ -45,6 +46,26 @@ class LimitedBody:
             raise BodyRefusedError
         self.complete = not message.get("more_body", False)
         return message
+
+
+async def read_body(receive: Receive) -> AsyncIterator[bytes]:
+    """Read a body piece by piece."""
+    more = True
+    while more:
+        message = await receive()
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+def with_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
+    """Put a body in the place of the one that was read, before what comes after it."""
+    waiting, length = [body], (b"content-length", str(len(body)).encode())
+    replaced = (b"content-length", b"transfer-encoding")
+
+    async def replay() -> Message:
+        return {"type": "http.request", "body": waiting.pop()} if waiting else await receive()
+
+    return {**scope, "headers": [*(one for one in scope["headers"] if one[0] not in replaced), length]}, replay
 
 
 def declared_length(scope: Scope) -> int:

@@ -2,19 +2,24 @@
 
 Names, arguments, ranges and descriptions are those of the table of endpoints. Gradio's own MCP server is not used:
 there a call that its client cancels runs on, and photos would be fetched from any address.
+
+A file that is written into a request, as a data: URL, is put with the uploads while it is received, so that calls which
+wait hold none.
 """
 
 import base64
-import binascii
+import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, cast
+from urllib.parse import quote, unquote, urlsplit
 
 import gradio as gr
 from anyio import CancelScope, CapacityLimiter, ClosedResourceError, to_thread
@@ -24,17 +29,18 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from PIL import Image
 from starlette.types import Receive, Scope, Send
 
-from marigold_core import __version__
-from marigold_core.errors import ImageError, SettingsError
+from marigold_core import __version__, storage
+from marigold_core.errors import ExportError, ImageError, SettingsError
 from marigold_core.serving.api.answers import Answer
 from marigold_core.serving.api.arguments import Arguments
 from marigold_core.serving.api.checks import fault
 from marigold_core.serving.api.endpoints import ENDPOINTS, Endpoint
 from marigold_core.serving.jobs import Service
+from marigold_core.serving.request_body import JSON_LIMIT, RefusedError, read_body, with_body
+from marigold_core.serving.work_folder import has_room
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MODEL
-from marigold_core.ui.middleware import MCP_LIMIT
+from marigold_core.ui.events import MAX_WAITING, MODEL
 
 FILE_ROUTE = "/gradio_api/file="
 PICTURES = ("color", "sheet", "picture")  # what a model with eyes is shown of an answer
@@ -46,8 +52,10 @@ INSTRUCTIONS = (
     " /gradio_api/upload and give its address, or write it as a data: URL. Answers name files by address, which are"
     " kept for an hour."
 )
-UPLOADED = "the address of a file that was uploaded to this server"
-ADDRESS = f"a data: URL with base64, or {UPLOADED}"
+ADDRESS = "a data: URL with base64, or the address of a file that was uploaded to this server"
+DATA_URL = re.compile(rb'(?<!\\)"data:[^",]*;base64,([^"]*)"')  # a string of JSON
+NO_BASE64 = "data:;base64,*"  # stands for one that is none
+MOST_FILES = max(len(endpoint.files) for endpoint in ENDPOINTS)
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
@@ -65,21 +73,51 @@ class McpTools:
         """Serve the endpoints with a service; ``folder`` is where the server keeps uploads."""
         self._service, self._folder = service, folder.resolve()
         self._threads: CapacityLimiter | None = None
+        self._one: CapacityLimiter | None = None  # for what takes much memory: one at a time
+        self._calls = 0  # under way
         self._server = Server[object]("marigold-depth", version=__version__, instructions=INSTRUCTIONS)
         self._server.list_tools()(self._list)  # pyright: ignore[reportUnknownMemberType]
         self._server.call_tool(validate_input=False)(self._call)  # our own sentences are easier to follow
-        self._sessions = StreamableHTTPSessionManager(self._server, max_request_body_size=MCP_LIMIT)
+        self._sessions = StreamableHTTPSessionManager(self._server, max_request_body_size=JSON_LIMIT)
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncGenerator[None]:
         """Hold the sessions of clients while the server runs."""
-        self._threads = CapacityLimiter(MODEL["concurrency_limit"])
+        self._threads, self._one = CapacityLimiter(MODEL["concurrency_limit"]), CapacityLimiter(1)
         async with self._sessions.run():
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, of up to ``JSON_LIMIT`` without the files in it. Raises: RefusedError."""
+        if scope["method"] == "POST":
+            with SpooledTemporaryFile(JSON_LIMIT, dir=str(self._folder)) as body:
+                async for piece in read_body(receive):
+                    body.write(piece)
+                content = await to_thread.run_sync(self._without_files, body, limiter=self._one)
+            scope, receive = with_body(scope, receive, content)
         await self._sessions.handle_request(scope, receive, send)
+
+    def _without_files(self, body: IO[bytes]) -> bytes:
+        """Put the files in a request with the uploads -> the request with their addresses. Raises: RefusedError."""
+        body.seek(0)
+        content = DATA_URL.sub(self._put, body.read(), MOST_FILES)
+        if len(content) > JSON_LIMIT:
+            raise RefusedError(413, text.TOO_LARGE)
+        return content
+
+    def _put(self, found: re.Match[bytes]) -> bytes:
+        try:
+            file = base64.b64decode(json.loads(b'"%b"' % found[1]), validate=True)
+        except ValueError:
+            return f'"{NO_BASE64}"'.encode()
+        path = self._folder / hashlib.sha256(file).hexdigest() / "file"
+        if not has_room(self._folder):
+            raise RefusedError(507, text.DISK_FULL)
+        try:
+            storage.write_bytes(path, file)
+        except ExportError as error:
+            raise RefusedError(507, text.DISK_FULL) from error
+        return json.dumps(f"{FILE_ROUTE}{quote(str(path))}").encode()
 
     async def _list(self) -> list[types.Tool]:
         return [
@@ -89,14 +127,19 @@ class McpTools:
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
         """Run an endpoint and tell its progress; a client that cancels stops the job before its next step."""
+        self._calls += 1
         try:
             with translate_errors():
-                endpoint = _find(name)
-                answers = endpoint.answers(self._service, self._read(endpoint, arguments))
-                answer = await self._last(answers)
-                return _result(answer, _root(self._request))
+                if self._calls > MODEL["concurrency_limit"] + MAX_WAITING:
+                    raise SettingsError(text.CALLS_FULL)
+                endpoint, root = _find(name), _root(self._request)
+                given = await to_thread.run_sync(self._read, endpoint, arguments, limiter=self._threads)
+                answer = await self._last(endpoint.answers(self._service, given))
+                return await to_thread.run_sync(_result, answer, root, limiter=self._one)
         except gr.Error as error:
             return types.CallToolResult(content=[types.TextContent(type="text", text=error.message)], isError=True)
+        finally:
+            self._calls -= 1
 
     async def _last(self, answers: Iterator[Answer]) -> Answer:
         """Advance an endpoint in threads of their own -> its last answer."""
@@ -126,20 +169,17 @@ class McpTools:
             raise SettingsError(found[1])
         return {**given, **files}
 
-    def _file(self, name: str, address: str) -> bytes | str:
-        """Find the file that an address names -> its bytes, or its path. Raises: ImageError."""
-        kind, _, content = address.partition(",")
-        if kind.startswith("data:") and kind.endswith(";base64") and name != "video":  # which is read from a file
-            try:
-                return base64.b64decode(content, validate=True)
-            except binascii.Error:
-                raise ImageError(f"The data: URL of the argument {name} is not valid base64.") from None
+    def _file(self, name: str, address: str) -> str:
+        """Find the file that an address names -> its path. Raises: ImageError."""
+        if address == NO_BASE64:
+            raise ImageError(f"The data: URL of the argument {name} is not valid base64.")
         with suppress(ValueError):  # no address, or a path with a character that none has
             _, found, path = unquote(urlsplit(address).path).partition(FILE_ROUTE)
             file = Path(path).resolve()
             if found and file.is_relative_to(self._folder) and os.path.isfile(file):  # also where it is too long
+                os.utime(file)  # a use: what is not used is cleared
                 return str(file)
-        raise ImageError(text.FILE_ADDRESS.format(name=name, address=_address(name)))
+        raise ImageError(text.FILE_ADDRESS.format(name=name, address=ADDRESS))
 
     @property
     def _request(self) -> Any:
@@ -155,14 +195,8 @@ def _find(name: str) -> Endpoint:
 
 def _schema(endpoint: Endpoint) -> dict[str, Any]:
     """Write what a tool takes as a JSON schema."""
-    files = {
-        name: {"type": "string", "description": f"{about}: {_address(name)}"} for name, about in endpoint.files.items()
-    }
+    files = {name: {"type": "string", "description": f"{about}: {ADDRESS}"} for name, about in endpoint.files.items()}
     return {"type": "object", "properties": {**files, **endpoint.schemas()}, "required": [next(iter(files))]}
-
-
-def _address(name: str) -> str:
-    return UPLOADED if name == "video" else ADDRESS
 
 
 def _root(request: Any) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Generic, TypeVar, cast
 
@@ -152,15 +151,19 @@ class JobTab(ABC):
         on(endings, CurrentJob.halt, self.current, None, **REPEATED)
         return job, on(endings, self.end, given, changed, **REPEATED)
 
-    def reported(self, updates: Generator[Update], values: Values, source: object = "") -> Generator[Update]:
+    def reported(
+        self, updates: Generator[Update], values: Values, source: object = "", files: Sequence[str] = ()
+    ) -> Generator[Update]:
         """Pass on the updates of a job; where it fails, the reason stands in the status line and is raised as well.
 
         It takes the place of a job under way, and ends when another one or a pick of the visitor takes its own, at the
-        next update, which may be empty. ``source`` is as in ``CurrentJob``.
+        next update, which may be empty. ``source`` is as in ``CurrentJob``; ``files`` are what else it reads at once.
+        One of none goes on from the result on show.
         """
         result, current = values[self.result], values[self.current]
         identity = current.begin(source)
-        updates = self._admitted([Path(source)] if source and isinstance(source, str) else [], updates)
+        files = [*self.read_at_once(source), *files]
+        updates = self._admitted(files, updates, None if files or source else result)
         try:
             with translate_errors(), closing(updates):
                 for update in updates:
@@ -181,9 +184,13 @@ class JobTab(ABC):
         else:
             yield {self.status: NO_CHANGE}  # Gradio shows the last update of a job once more at its end
 
-    def _admitted(self, photos: list[Path], updates: Generator[Update]) -> Generator[Update]:
-        """Let a job with a large photo begin when there is room for it."""
-        with closing(cast(Any, self.service.admit(photos, updates))) as events:
+    def read_at_once(self, source: object) -> list[str]:
+        """List the files of the input that a run reads at once."""
+        return [source] if source and isinstance(source, str) else []
+
+    def _admitted(self, files: list[str], updates: Generator[Update], result: str | None) -> Generator[Update]:
+        """Let a job that holds much begin when there is room for it."""
+        with closing(cast(Any, self.service.admit(files, updates, result))) as events:
             for event in events:
                 yield {self.status: progress_line(event, stale=False)} if isinstance(event, Progress) else event
 

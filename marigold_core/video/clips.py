@@ -55,6 +55,7 @@ class Clip:
             self.rate = stream.average_rate or Fraction(25)
             seconds = float(container.duration or 0) / av.time_base
             self.frame_count = stream.frames or round(seconds * self.rate)  # as stated or guessed; 0 where unknown
+            self.frame_pixels: int = stream.codec_context.width * stream.codec_context.height
             self.has_sound = bool(container.streams.audio)
         self.note: str | None = None  # what a reader of all frames found to be wrong
 

@@ -161,6 +161,16 @@ def test_a_cut_exr_is_damaged_and_nothing_is_printed(kind: object, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_exr_of_many_channels_is_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 2 MB may hold 8 GB of zeros."""
+    data = exr({f"c{number}": np.zeros((64, 64), np.float16) for number in range(9)} | {"Z": np.ones((64, 64), "f4")})
+    monkeypatch.setattr(depth_map, "MOST_EXR_VALUES", 64 * 64 * 10)
+    assert decode(data).values.shape == (64, 64)
+    monkeypatch.setattr(depth_map, "MOST_EXR_VALUES", 64 * 64 * 10 - 1)
+    with pytest.raises(ImageError, match="holds 40,960 numbers in its channels; save its depth alone"):
+        decode(data)
+
+
 def test_an_exr_of_which_a_part_cannot_be_decoded_is_damaged() -> None:
     data = exr({name: np.random.default_rng(0).integers(0, 9, (64, 64)).astype(np.float32) for name in ("Y", "Z")})
     with pytest.raises(ImageError, match="The depth map is damaged"):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import OpenEXR
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from marigold_core.serving import jobs
 from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.serving.jobs import MAX_PIPELINES, Service, check_cost
 from marigold_core.settings import ColourSettings, MeshSettings, ResolvedSettings, Settings
+from tests.helpers.clips import write_clip
 from tests.helpers.damage import failing
 from tests.helpers.predictions import prediction_of
 
@@ -309,7 +311,8 @@ def test_large_photos_are_worked_on_two_at_a_time_and_small_ones_pass_them(
     assert [next(waiting[number]).stage for number in (2, 3)] == [
         f"waiting: {count} jobs are before this one" for count in (2, 3)
     ]
-    assert list(service.admit([b"no photo"], job(9))) == ["begun", "over"]
+    (no_photo := white.with_name("no photo")).write_bytes(b"no photo")
+    assert list(service.admit([no_photo], job(9))) == ["begun", "over"]
     waiting[2].close()
     assert list(waiting[0])[-1] == "over" and begun == [0, 1, 9]
     assert list(waiting[3])[-1] == "over" and begun == [0, 1, 9, 3]
@@ -333,3 +336,80 @@ def test_every_way_to_a_photo_waits_for_its_room(
     events = service.run_batch(batch)
     assert next(events).stage == "white: waiting: 2 jobs are before this one"
     events.close()
+    kept = service.keep(prediction(0.5))
+    monkeypatch.setattr(jobs, "LARGE_PIXELS", service.prediction(kept).photo[..., 0].size - 1)
+    later: Any = service.admit([], iter([1]), kept)
+    assert next(later).stage == "waiting: 2 jobs are before this one"
+
+
+@pytest.mark.parametrize("kind", ["npy", "png", "tiff", "exr", "two parts", "window", "channels", "clip"])
+def test_what_holds_as_much_as_a_large_photo_waits_as_well(
+    kind: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A depth map may be large beside a small photo, and so may the frames of a clip."""
+    monkeypatch.setattr(jobs, "LARGE_PIXELS", 40 * 32 - 1)
+    values, small = np.arange(40 * 32, dtype=np.float32).reshape(40, 32), np.eye(4)
+    file = tmp_path / ("clip.mp4" if kind == "clip" else "file")
+    part: Any = OpenEXR.Part
+    header = {"type": OpenEXR.scanlineimage}
+    window = {"displayWindow": (np.zeros(2, np.int32), np.array([31, 39], np.int32))}
+    if kind == "npy":
+        with file.open("wb") as open_file:
+            np.save(open_file, values)
+    elif kind in ("png", "tiff"):
+        Image.fromarray(values.astype(np.uint16)).save(file, kind)
+    elif kind == "clip":
+        write_clip(file, [np.zeros((32, 40, 3), np.uint8)] * 3)
+    elif kind == "two parts":
+        few, many = ({"Z": one.astype(np.float32)} for one in (small, values))
+        OpenEXR.File([part(header | window, few, "a"), part(header | window, many, "b")]).write(str(file))
+    elif kind == "window":
+        OpenEXR.File({**header, **window}, {"Z": small.astype(np.float32)}).write(str(file))
+    elif kind == "channels":
+        channels = {f"c{number}": np.zeros((8, 8), np.float32) for number in range(160)}  # 8 count as a pixel
+        OpenEXR.File(header, channels).write(str(file))
+    else:
+        OpenEXR.File(header, {"Z": values}).write(str(file))
+    service = serve()
+    held = [service.admit([file], iter([1, 2])) for _ in range(2)]
+    assert [next(one) for one in held] == [1, 1]
+    waiting: Any = service.admit([file], iter([1]))
+    assert next(waiting).stage == "waiting: 2 jobs are before this one"
+    monkeypatch.setattr(jobs, "LARGE_PIXELS", 40 * 32)
+    assert list(service.admit([file], iter([1]))) == [1]
+
+
+def test_files_of_large_results_are_written_one_result_at_a_time(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, inside, most = serve(), list[int](), list[int]()
+
+    def slow(made: Prediction, folder: Path, *_: object, **__: object) -> dict[str, Path]:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return {}
+
+    monkeypatch.setattr("marigold_core.files.writers.save", slow)
+    for limit, expected in ((0, 1), (jobs.LARGE_PIXELS, 2)):
+        most.clear()
+        monkeypatch.setattr(jobs, "LARGE_PIXELS", limit)
+        keys = [service.keep(prediction(level)) for level in (0.1, 0.2)]
+        threads = [threading.Thread(target=service.export, args=(key, ["npy"])) for key in keys]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert max(most) == expected
+
+
+def test_a_photo_of_a_batch_gives_its_place_up_when_its_files_are_written(
+    serve: Serve, white: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LARGE_PIXELS", 40 * 32 - 1)
+    service, held = serve(), list[int]()
+    monkeypatch.setattr(jobs.Batch, "finish", lambda *_: held.append(len(service._large._turns)))
+    _, batch = service.begin_batch([white], Settings(num_inference_steps=1), "nano", ["npy"], None)
+    list(service.run_batch(batch))
+    assert held == [1] and not service._large._turns

@@ -217,9 +217,9 @@ def test_what_is_plain_is_understood(form: dict[str, Any], found: dict[str, Any]
 
 
 @pytest.mark.parametrize("rows", [["[10, 20, 2]"], ["[10, 20, 2]", "[50, 20, 4]"], ["[[10, 20, 2]]", "[50, 20, 4]"]])
-def test_a_row_of_numbers_is_a_list_of_one(rows: list[str]) -> None:
+def test_a_row_of_numbers_is_a_list_of_one(rows: list[str], tmp_path: Path) -> None:
     fields = FormData([("anchors", row) for row in rows])
-    given, _ = asyncio.run(ray.take_apart(ray.ENDPOINT_OF["import_depth"], fields))
+    given, _ = asyncio.run(ray.take_apart(ray.ENDPOINT_OF["import_depth"], fields, tmp_path))
     assert given["anchors"] == [[10, 20, 2], [50, 20, 4]][: len(rows)]
 
 
@@ -258,6 +258,35 @@ def test_a_full_line_says_when_to_come_again(png: bytes) -> None:
     answer = ask_of(full)("POST", "/predict_depth", files={"photo": png})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json()["detail"] == "All replicas are busy and no more may wait; try again in 5 s."
+
+
+def test_files_of_those_who_wait_take_so_much_memory_and_no_more(png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "MOST_WAITING_BYTES", 2 * len(png))
+    reader: Any = ray.Reader(None, {})
+    statuses = list[int]()
+
+    async def ask() -> int:
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://cluster") as client:
+            return (await client.post("/predict_depth", files={"photo": png})).status_code
+
+    async def wait(*_: object) -> ray.Reply:
+        await asyncio.sleep(0.05 if len(statuses) else 0)
+        while len(statuses) < 1:
+            await asyncio.sleep(0.01)
+        return 200, ray.JSON, b"{}"
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await (await reader(Request(scope, receive)))(scope, receive, send)
+
+    async def three() -> list[int]:
+        tasks = [asyncio.ensure_future(ask()) for _ in range(3)]
+        for task in asyncio.as_completed(tasks):
+            statuses.append(await task)
+        return [*statuses, await ask()]
+
+    reader._model = SimpleNamespace(run=SimpleNamespace(remote=wait))
+    assert asyncio.run(three()) == [503, 200, 200, 200]  # and then there is room again
 
 
 def test_a_lost_replica_is_a_sentence(png: bytes) -> None:

@@ -3,12 +3,14 @@
 import base64
 import json
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import httpx
@@ -21,6 +23,7 @@ from PIL import Image
 
 from marigold_core import Settings, load
 from marigold_core.serving.api.endpoints import ENDPOINTS
+from marigold_core.serving.request_body import JSON_LIMIT, RefusedError
 from marigold_core.ui import mcp_tools
 from tests.helpers.app_server import serve
 
@@ -142,6 +145,80 @@ def test_what_is_wrong_is_said_in_one_sentence(
     assert (
         sentence in words.text and words.text.endswith(".") and "\n" not in words.text and "Traceback" not in words.text
     )
+
+
+# ------------------------------------------------------------------------------- what requests hold
+
+
+def passed_on(body: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch, pieces: int = 7) -> bytes:
+    """Send a request to the tools -> its body as the protocol's library gets it."""
+    tools, found = mcp_tools.McpTools(cast(Any, None), folder), list[bytes]()
+    size = -(-len(body) // pieces)
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def handle(scope: Any, receive: Any, send: Any) -> None:
+        found.append((await receive())["body"])
+        assert dict(scope["headers"])[b"content-length"] == str(len(found[0])).encode()
+
+    monkeypatch.setattr(tools._sessions, "handle_request", handle)
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-length", str(len(body)).encode())]}
+    anyio.run(tools, scope, receive, cast(Any, None))
+    return found[0]
+
+
+@pytest.mark.parametrize("escape", [lambda text: text, lambda text: text.replace("/", "\\/").replace("+", "\\u002B")])
+def test_a_file_in_a_request_is_put_with_the_uploads_and_not_held(
+    escape: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = np.random.default_rng(0).bytes(3_000_000)
+    asked = {"params": {"arguments": {"photo": inline(content), "text": 'of "data:image/png;base64,AAAA"'}}}
+    for _ in range(2):  # the same file is kept once
+        told = json.loads(passed_on(escape(json.dumps(asked)).encode(), tmp_path, monkeypatch))
+        address = told["params"]["arguments"]["photo"]
+        assert told["params"]["arguments"]["text"] == asked["params"]["arguments"]["text"]
+        (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+        assert address == f"/gradio_api/file={file}" and file.read_bytes() == content
+    assert mcp_tools.McpTools(cast(Any, None), tmp_path)._file("photo", address) == str(file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ({"photo": "x" * JSON_LIMIT}, 413),
+        ({name: f"data:;base64,{'AAAA' * 50_000}" for name in ("photo", "depth", "more", "and more")}, 413),
+        ({"photo": f"data:image/png,{'A' * JSON_LIMIT}"}, 413),
+        ({"photo": "data:;base64,AAAA", "full": True}, 507),
+    ],
+)
+def test_what_else_is_large_is_refused(
+    arguments: dict[str, Any], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if arguments.get("full"):
+        monkeypatch.setattr(mcp_tools, "has_room", lambda folder: False)
+    with pytest.raises(RefusedError) as refused:
+        passed_on(json.dumps({"params": {"arguments": arguments}}).encode(), tmp_path, monkeypatch)
+    assert refused.value.status == status and len([*tmp_path.rglob("file")]) <= 2
+
+
+def test_calls_are_read_beside_the_server_and_too_many_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo or depth map that takes long to read would hold up every other visitor."""
+    tools, threads = mcp_tools.McpTools(cast(Any, None), tmp_path), list[int]()
+    monkeypatch.setattr(mcp_tools.McpTools, "_request", SimpleNamespace(base_url="http://a"))
+    monkeypatch.setattr(tools, "_read", lambda *_: threads.append(threading.get_ident()))
+    answers = SimpleNamespace(answers=lambda *_: (one for one in [{"done": "yes"}]))
+    monkeypatch.setattr(mcp_tools, "_find", lambda _: answers)
+    assert anyio.run(tools._call, "predict_depth", {}).structuredContent == {"done": "yes"}
+    assert threads and threads[0] != threading.get_ident()
+    monkeypatch.setattr(mcp_tools, "MAX_WAITING", -mcp_tools.MODEL["concurrency_limit"])
+    refused = anyio.run(tools._call, "predict_depth", {})
+    (words,) = refused.content
+    assert refused.isError and isinstance(words, types.TextContent)
+    assert words.text == "Too many jobs are waiting already; try again in half a minute."
 
 
 def test_a_long_call_tells_its_progress_and_ends_when_it_is_cancelled(server: str, picture: bytes) -> None:

@@ -19,7 +19,7 @@ from marigold_core.serving.api.arguments import Arguments, read_axes, read_check
 from marigold_core.serving.api.endpoints import Endpoint
 from marigold_core.serving.api.files import check_files, check_made
 from marigold_core.serving.hosting import check_checkpoint
-from marigold_core.serving.jobs import MAX_CELLS
+from marigold_core.serving.jobs import MAX_CELLS, is_large_file
 from marigold_core.serving.video import check_clip, check_parallax
 from marigold_core.settings import ColourSettings, DepthReading, MeshSettings, Settings
 from marigold_core.video import check_installed
@@ -64,7 +64,7 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
         check_clip(given[first])
         return
     with _HEADERS:
-        size, fov_x_deg = read_header(given["photo"] if isinstance(given["photo"], bytes) else Path(given["photo"]))
+        size, fov_x_deg = read_header(Path(given["photo"]))
         reduction = max(1, math.ceil(math.sqrt(size[0] * size[1] / MAX_PIXELS)))  # as large ones are read
         shape = size[0] // reduction, size[1] // reduction
         yield from _check_effect(endpoint, given, size)
@@ -78,6 +78,8 @@ def _checks(endpoint: Endpoint, given: Arguments) -> Iterator[str]:
             claim = None if "depth" in given else claim_of(given["checkpoint"] or default_checkpoint())
             check_hints(hints, shape, fov_x_deg, size, claim and claim.kind)
         if given.get("depth") or "depth" in endpoint.needs:
+            if any(is_large_file(file) for file in (given["photo"], given["depth"]) if file):
+                return  # the job itself reads it, in its turn, and refuses it in the same words
             yield "depth"
             found = read_given(given)
             if "sizes" in given:

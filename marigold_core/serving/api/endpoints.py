@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from marigold_core.calibration.calibrate import CalibrationMethod
@@ -83,10 +82,9 @@ class Endpoint:
     needs: tuple[str, ...] = ("photo",)  # the files without a default
 
     def answers(self, service: Service, given: Arguments) -> Iterator[Answer]:
-        """Run a call -> its progress, and its result last; a large photo waits until there is room for it."""
-        sources = [given[name] for name in self.files if given[name] is not None]
-        sources = [source if isinstance(source, bytes) else Path(source) for source in sources]
-        with closing(cast(Any, service.admit(sources, self.run(service, given)))) as events:
+        """Run a call -> its progress, and its result last; what holds much waits until there is room for it."""
+        files = [given[name] for name in self.files if given[name] is not None]
+        with closing(cast(Any, service.admit(files, self.run(service, given)))) as events:
             for event in events:
                 yield {"progress": event.stage} if isinstance(event, Progress) else event
 

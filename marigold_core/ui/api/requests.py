@@ -10,10 +10,10 @@ from typing import Any, cast
 from urllib.parse import parse_qs
 
 from gradio.utils import get_upload_folder
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marigold_core.serving.api.endpoints import ENDPOINT_OF, Endpoint
-from marigold_core.serving.request_body import RefusedError
+from marigold_core.serving.request_body import RefusedError, read_body, with_body
 from marigold_core.ui import text
 from marigold_core.ui.middleware import CALL, JOIN, QUEUE
 from marigold_core.ui.photo_input import EXAMPLES
@@ -33,11 +33,11 @@ class CallReader:
         if path == JOIN or path.startswith(CALL):
             if scope["method"] == "POST":
                 events: dict[int, Any] = scope["app"].get_blocks().fns if path == JOIN else {}
-                body = complete(path, await _body(receive), {number: one.api_name for number, one in events.items()})
-                kept = [one for one in scope["headers"] if one[0] not in (b"content-type", b"content-length")]
-                length = str(len(body)).encode()
-                headers = [*kept, (b"content-type", b"application/json"), (b"content-length", length)]
-                scope, receive = {**scope, "headers": headers}, _again(body, receive)
+                body = b"".join([piece async for piece in read_body(receive)])
+                body = complete(path, body, {number: one.api_name for number, one in events.items()})
+                others = [one for one in scope["headers"] if one[0] != b"content-type"]
+                scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+                scope, receive = with_body(scope, receive, body)
             elif scope["method"] == "GET":
                 _check_event(scope["app"].get_blocks()._queue, path.rsplit("/", 1)[1], None)
         elif path == QUEUE:
@@ -124,22 +124,3 @@ def _check_event(queue: Any, event_id: str | None, session: str | None) -> None:
         session = event.session_hash if event else next((one for one, ids in pending.items() if event_id in ids), None)
     if session not in queue.pending_messages_per_session:
         raise RefusedError(404, text.NO_EVENT)
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, more = list[bytes](), True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read, and then what comes after it."""
-    waiting = [body]
-
-    async def replay() -> Message:
-        return {"type": "http.request", "body": waiting.pop()} if waiting else await receive()
-
-    return replay

@@ -50,7 +50,8 @@ class GivenDepth:
 
     def on_use(self, values: Values) -> Iterator[Update]:
         """Read the map, and show it or say why it cannot be used."""
-        yield from self.controller.reported(self._use(values), values)
+        files = [file for file in (values[self.controller.photo], values[self.file]) if file]
+        yield from self.controller.reported(self._use(values), values, files=files)
 
     def _use(self, values: Values) -> Generator[Update]:
         source, result = values[self.controller.photo], values[self.controller.result]

@@ -48,7 +48,8 @@ class ReplayButton:
 
     def on_upload(self, values: Values) -> Iterator[Update]:
         """Run the recorded settings on the recorded photo, put the result on show, and compare its files."""
-        yield from self.controller.reported(self._run(values), values)
+        at_hand = [*values[self.manifest], values[self.controller.photo]]
+        yield from self.controller.reported(self._run(values), values, files=[file for file in at_hand if file])
 
     def _run(self, values: Values) -> Generator[Update]:
         files = [Path(file) for file in values[self.manifest]]

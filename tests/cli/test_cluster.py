@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import util
 from pathlib import Path
 from typing import Any, cast
@@ -109,6 +110,45 @@ def test_two_replicas_serve_what_they_can_and_tell_the_others_to_come_again(
         values = np.load(io.BytesIO(ZipFile(io.BytesIO(bundle)).read("depth.npy")))
         expected = pipe(photo, Settings(num_inference_steps=20, processing_resolution=64)).values
         np.testing.assert_allclose(values, expected, atol=1e-4)  # of another number of threads
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # likewise
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_request_whose_replica_is_killed_ends_in_a_sentence_and_the_next_one_is_served(
+    nodes: Any, served: str, write, tmp_path: Path
+) -> None:
+    photo = write(tmp_path / "a.png", 0).read_bytes()
+    answers = list[httpx.Response]()
+
+    def ask(**settings: str) -> httpx.Response:
+        form = {"processing_resolution": "64", "formats": "npy", **settings}
+        return httpx.post(f"{served}/predict_depth", data=form, files={"photo": photo}, timeout=300)
+
+    def replicas() -> list[psutil.Process]:
+        raylets = [psutil.Process(one.all_processes["raylet"][0].process.pid) for one in nodes.list_all_nodes()]
+        return [one for raylet in raylets for one in raylet.children() if "ServeReplica:default:model" in name_of(one)]
+
+    def name_of(process: psutil.Process) -> str:
+        with suppress(psutil.Error):
+            return " ".join(process.cmdline())
+        return ""
+
+    assert ask(num_inference_steps="1").status_code == 200
+    long = {"num_inference_steps": "50", "ensemble_size": "20", "processing_resolution": "768"}
+    asking = threading.Thread(target=lambda: answers.append(ask(**long)), daemon=True)
+    asking.start()
+    time.sleep(3)
+    assert not answers and replicas()
+    for replica in replicas():
+        replica.kill()
+    asking.join(120)
+    assert answers[0].status_code == 503 and int(answers[0].headers["retry-after"]) >= 1
+    assert answers[0].json()["detail"] == "The replica that worked at this was lost; send it again."
+    deadline = time.monotonic() + 240
+    while (answer := ask(num_inference_steps="1")).status_code == 503 and time.monotonic() < deadline:
+        time.sleep(1)  # while they begin anew
+    assert answer.status_code == 200
 
 
 @pytest.mark.slow

@@ -20,7 +20,8 @@ CICP = "cicp"  # under which the info of a picture holds what Pillow leaves out:
 SPACE = "colour space"  # the same for what EXIF elsewhere in the file states
 _PHOTOMETRIC, _YCBCR = 262, 6  # a TIFF tag, and a value of it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
-_BITS, _COUNT, _PLANAR, _FORMAT = (258, 277, 284, 339)  # TIFF tags; planar 2: a plane a colour; format 3: floats
+# TIFF tags; planar 2: a plane a colour; format 3: floats
+_WIDTH, _BITS, _COUNT, _PLANAR, _FORMAT = (256, 258, 277, 284, 339)
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
 _SRGB = 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06  # x and y of white, red, green and blue
@@ -137,8 +138,8 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     try:
         image = Image.open(BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        if data[:4] in _TIFF:
-            raise _unread(_first_tags(data)) from None
+        if data[:4] in _TIFF and (tags := _first_tags(data)).get(_WIDTH):
+            raise _unread(tags) from None
         raise
     tags: Any = getattr(image, "tag_v2", {})
     if not tags:

@@ -54,7 +54,9 @@ def test_photos_and_results_in_s3_are_those_of_a_folder(
     write: Any,
     predict: Predict,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # else it joins the cluster of tests that run beside it
     for seed, name in enumerate(("a.png", "deep/b.png", "x y#%?.png")):
         write(folder / name, seed=seed)
     (folder / "bad.png").write_bytes(b"no photo")

@@ -439,7 +439,8 @@ def test_a_measurement_is_not_written_over_a_file_of_the_users(
 
 
 BEGUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's command in the background ignores
 sys.argv = ["-m"]  # as python -m imports the package
 import training
 print("on", flush=True)

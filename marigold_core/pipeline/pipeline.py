@@ -227,13 +227,12 @@ class MarigoldPipeline:
         """
         if self.prior is None:
             return ()
-        features = self._seen_by_prior(self.decode(image_latent).float().clamp(-1, 1))
-        return tuple(one.to(image_latent.dtype) for one in features)
+        picture = self.decode(image_latent).float().clamp(-1, 1)
+        return tuple(one.to(image_latent.dtype) for one in self._seen_by_prior(picture))
 
     def _seen_by_prior(self, picture: Tensor) -> Features:
-        """Run the image prior, in the networks' type, on pictures [B, 3, H, W] in [-1, 1]; none without one."""
-        if self.prior is None:
-            return ()
+        """Run the image prior, in the networks' type, on pictures [B, 3, H, W] in [-1, 1]."""
+        assert self.prior is not None  # whoever asks for features of a picture has one
         return self.prior(picture.to(self.device, memory_format=torch.channels_last))
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -584,7 +583,7 @@ class MarigoldPipeline:
 
     @torch.inference_mode()
     def photo_features(self, photo: Photo, resolution: int) -> Features:
-        """Compute the image prior's features of a photo as it is, none without a prior, for draft and expected errors.
+        """Compute the image prior's features of a photo as it is, for draft and expected errors.
 
         Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less.
         """

@@ -11,6 +11,7 @@ import copy
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -358,7 +359,7 @@ class MarigoldPipeline:
 
         Args:
             photo: as ``__call__``.
-            hints: known depths, two or more that differ, of method "completion".
+            hints: known depths, two or more that differ; they guide the denoising, whatever their method is.
             settings: as ``__call__``; by default 50 steps.
 
         Returns:
@@ -369,7 +370,8 @@ class MarigoldPipeline:
             ImageError, SettingsError, CheckpointError, MarigoldError: as ``__call__``; a checkpoint that does not
                 predict the velocity of relative depth in several steps, or that computes in float16, is refused too.
         """
-        *_, result = self._complete(photo, settings, None, hints)
+        check_type("hints", hints, Hints)
+        *_, result = self._complete(photo, settings, None, replace(hints, method="completion"))
         assert isinstance(result, Completed)
         return result
 
@@ -379,7 +381,8 @@ class MarigoldPipeline:
         """Complete step by step; the last of the events is the result."""
         photo = load_photo(photo)
         settings = self.resolve(settings, hints)
-        depth = self._check_completion(settings)
+        depth = self.modality
+        assert isinstance(depth, Depth)  # others are refused by now
         size = photo.pixels.shape[:2]
         known = known_depths(hints, size, photo.fov_x_deg, photo.size)
         yield Progress(0, 1, "reading the photo")
@@ -395,8 +398,8 @@ class MarigoldPipeline:
             fused = self.fuse_members(photo, settings, members, condition.tiled, modality=Depth("metric"))
             yield completed(fused, hints, known, relative)
 
-    def _check_completion(self, settings: Settings) -> Depth:
-        """Refuse what completion cannot guide -> how depth is read. Raises: CheckpointError, SettingsError."""
+    def _check_completion(self, settings: Settings) -> None:
+        """Refuse what completion cannot guide. Raises: CheckpointError, SettingsError."""
         record, depth = self.checkpoint, self.modality
         in_steps = not record.family.one_step and isinstance(self.scheduler, DDIMScheduler)
         if not (isinstance(depth, Depth) and (depth.kind, depth.space) == ("affine", "depth") and in_steps):
@@ -406,7 +409,6 @@ class MarigoldPipeline:
         if self.dtype == torch.float16:
             raise SettingsError("Completion needs gradients, which overflow in float16; load with bfloat16 or float32.")
         check_guided(settings)
-        return depth
 
     def _guided(
         self, condition: Condition, known: KnownDepths, stream: torch.Generator, steps: int, modality: Depth

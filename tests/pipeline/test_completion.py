@@ -115,6 +115,13 @@ def test_the_result_is_metres_and_says_how(pipe, picture):
     assert all(weights.grad is None for weights in pipe.unet.parameters())
 
 
+def test_known_depths_guide_whatever_their_method_and_the_result_says_so(pipe, picture):
+    """A replay takes the method of the hints that a result holds."""
+    found = pipe.complete(picture, Hints(TWO), Settings(**QUICK))
+    assert found.hints == hints_at(*TWO)
+    assert np.array_equal(found.values, pipe.complete(picture, hints_at(*TWO), Settings(**QUICK)).values)
+
+
 def test_it_takes_fifty_steps_unless_told_otherwise(pipe):
     assert pipe.resolve(None, hints_at(*TWO)).num_inference_steps == 50
     assert pipe.resolve(Settings(num_inference_steps=7), hints_at(*TWO)).num_inference_steps == 7

@@ -69,7 +69,7 @@ def test_a_call_that_is_stopped_leaves_no_files(service, clip: Path, tiny_depth:
     endpoint = next(one for one in ENDPOINTS if one.name == "video")
     given: dict[str, Any] = {**endpoint.complete([clip, *[None] * len(endpoint.arguments)]), "num_inference_steps": 1}
     answers: Any = endpoint.run(service, given)
-    while not next(answers)["progress"].startswith("frame 2"):
+    while not next(answers).stage.startswith("frame 2"):
         pass
     assert list(service._folder.glob("call-*/unfinished"))
     answers.close()

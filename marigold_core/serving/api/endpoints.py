@@ -77,8 +77,8 @@ class Endpoint:
     result: type
     run: Run
     usual: tuple[Format, ...] = USUAL  # files where none are asked for
-    files: Mapping[str, str] = field(default_factory=lambda: {"photo": PHOTO})  # with descriptions; all but the first
-    # may be null
+    # With descriptions; all but the first may be null.
+    files: Mapping[str, str] = field(default_factory=lambda: {"photo": PHOTO})
     needs: tuple[str, ...] = ("photo",)  # the files without a default
 
     def answers(self, service: Service, given: Arguments) -> Iterator[Answer]:

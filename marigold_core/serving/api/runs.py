@@ -1,11 +1,11 @@
-"""What runs behind each endpoint: a generator of answers, progress first, the result last."""
+"""What runs behind each endpoint: a generator of its progress and, last, its answer."""
 
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from marigold_core.calibration.calibrate import Hints, calibrate, check_hints, measured
 from marigold_core.checkpoints.registry import Checkpoint
@@ -27,7 +27,7 @@ from marigold_core.serving.api.arguments import (
 )
 from marigold_core.serving.api.files import USUAL, check_made, describe_file, describe_files, wanted_files
 from marigold_core.serving.jobs import Service
-from marigold_core.serving.video import SharedPredictor, run_clip, shared_predictor
+from marigold_core.serving.video import run_clip, shared_predictor
 from marigold_core.settings import (
     CameraSettings,
     ClippedSettings,
@@ -40,22 +40,22 @@ from marigold_core.settings import (
 )
 from marigold_core.video.settings import VideoSettings
 
-Run = Callable[[Service, Arguments], Iterator[Answer]]
+Run = Callable[[Service, Arguments], Iterator[Progress | Answer]]
 
 
-def run_depth(service: Service, given: Arguments) -> Iterator[Answer]:
+def run_depth(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
     """Predict a photo."""
     prediction = yield from _run(service, given["photo"], given, USUAL)
     yield _files(service, prediction, given, USUAL)
 
 
-def run_mesh(service: Service, given: Arguments) -> Iterator[Answer]:
+def run_mesh(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
     """Predict a photo and build its mesh."""
     prediction = yield from _run(service, given["photo"], given, ("glb",))
     yield _files(service, prediction, given, ("glb",))
 
 
-def run_metres(service: Service, given: Arguments) -> Iterator[Answer]:
+def run_metres(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
     """Predict a photo in metres. Raises: CalibrationError before the model is waited for."""
     hints, photo = read_hints(given), load_photo(given["photo"])
     check_hints(hints, photo.pixels.shape[:2], photo.fov_x_deg, photo.size)  # before the model is waited for
@@ -63,7 +63,7 @@ def run_metres(service: Service, given: Arguments) -> Iterator[Answer]:
     yield {**_files(service, found, given, USUAL), "calibration": solution(found)}
 
 
-def run_given(service: Service, given: Arguments) -> Iterator[Answer]:
+def run_given(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
     """Make files, and metres where there are hints, of a depth map from elsewhere."""
     found, hints = read_given(given), read_hints(given)
     if not hints.is_given:
@@ -73,16 +73,14 @@ def run_given(service: Service, given: Arguments) -> Iterator[Answer]:
     yield {**_files(service, metres, given, USUAL), "calibration": solution(metres)}
 
 
-def run_compare(service: Service, given: Arguments) -> Iterator[Answer]:
+def run_compare(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
     """Run every combination on one photo."""
     requested, checkpoints = read_comparison(given)
     sweep = Sweep(load_photo(given["photo"]), requested, tuple(checkpoints))
     sweep.colormap, sweep.given = given["colormap"], read_given(given) if given["depth"] else None
+    cells = len(sweep.places())
     for event in service.run_comparison(sweep):
-        if isinstance(event, Progress):
-            yield {"progress": event.stage}
-        else:
-            yield {"progress": f"{sweep.done} of {len(sweep.places())} cells"}
+        yield event if isinstance(event, Progress) else Progress(sweep.done, cells, f"{sweep.done} of {cells} cells")
     from marigold_core.comparison import contact_sheet
 
     written = contact_sheet.write(sweep.rows(), sweep.photo.pixels, sweep.colormap, service.new_folder())
@@ -92,29 +90,29 @@ def run_compare(service: Service, given: Arguments) -> Iterator[Answer]:
     yield {**answer, "rows": [row.record for row in sweep.rows()], **({"note": note} if note else {})}
 
 
-def run_panorama(service: Service, given: Arguments) -> Iterator[Answer]:
+def run_panorama(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
     """Predict a panorama."""
     mesh = take(ClippedSettings, given)
-    predictor = yield from _predictor(service, given)
+    predictor = yield from shared_predictor(service, read_checkpoint(given))
     for event in stream_panorama(predictor, given["photo"], take(Settings, given), mesh):
         if isinstance(event, Progress):
-            yield {"progress": event.stage}
+            yield event
         else:
             files = save_panorama(event, service.new_folder(), mesh=mesh, colours=take(ColourSettings, given))
             lacks = left_out_of(files["record"])
             yield describe_files(files) | ({"note": lacks} if lacks else {})
 
 
-def run_video(service: Service, given: Arguments) -> Iterator[Answer]:
+def run_video(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
     """Predict a clip; one that is stopped leaves nothing."""
     folder, settings, video = service.new_folder(), take(Settings, given), take(VideoSettings, given)
     how: dict[str, Any] = {"mesh": take(FrameSettings, given), "colours": take(ColourSettings, given)}
-    predictor, is_done = (yield from _predictor(service, given)), False
+    predictor, is_done = (yield from shared_predictor(service, read_checkpoint(given))), False
     try:
         with closing(run_clip(predictor, given["video"], folder, settings, video, **how)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    yield {"progress": event.stage or "predicting"}
+                    yield event
                 else:
                     yield describe_files(event.files) | ({"note": " ".join(event.notes)} if event.notes else {})
                     is_done = True
@@ -126,29 +124,20 @@ def run_video(service: Service, given: Arguments) -> Iterator[Answer]:
 def effect(draw: Callable[..., Iterator[Progress | dict[str, Path]]], model: type[Frozen]) -> Run:
     """Make what runs an effect of a photo, which ``draw`` draws from its depth with the settings of a ``model``."""
 
-    def run(service: Service, given: Arguments) -> Iterator[Answer]:
+    def run(service: Service, given: Arguments) -> Iterator[Progress | Answer]:
         prediction = yield from _run(service, given["photo"], given)
         for event in draw(service, prediction, service.new_folder(), take(model, given), take(CameraSettings, given)):
             if isinstance(event, Progress):
-                yield {"progress": event.stage}
+                yield event
             else:
                 yield describe_files(event) | ({"note": prediction.note} if prediction.note else {})
 
     return run
 
 
-def _predictor(service: Service, given: Arguments) -> Generator[Answer, None, SharedPredictor]:
-    loading = shared_predictor(service, read_checkpoint(given))
-    while True:
-        try:
-            yield {"progress": next(loading).stage}
-        except StopIteration as end:
-            return cast(SharedPredictor, end.value)
-
-
 def _run(
     service: Service, photo: str | Photo, given: Arguments, usual: tuple[Format, ...] = (), hints: Hints | None = None
-) -> Generator[Answer, None, Prediction]:
+) -> Generator[Progress, None, Prediction]:
     """Run a job, yielding its progress -> its prediction; closing this stops the job.
 
     Files that the result will not have are refused before the model runs.
@@ -160,8 +149,7 @@ def _run(
 
     checkpoint = read_checkpoint(given)
     events = ProgressEvents(service.run(photo, take(Settings, given), checkpoint, check=check, hints=hints))
-    for event in events:
-        yield {"progress": event.stage}
+    yield from events
     return events.result
 
 

@@ -56,76 +56,78 @@ class NamedCheckpoint:
     hub_id: str | None  # None: bundled
     modality: Modality
     description: str
-    size_bytes: int = PUBLIC_BYTES  # to download; 0 when bundled
     family: Family = MARIGOLD
     available: bool = False  # already on this machine
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes to download; 0 when bundled."""
+        if self.hub_id is None:
+            return 0
+        return PUBLIC_BYTES if self.family is MARIGOLD else FULL_BYTES
 
-_OFFERED: tuple[tuple[str, str | None, Modality, str, Family], ...] = (
-    ("nano", None, "depth", "small and bundled: works at once, offline, on a CPU", MARIGOLD),
-    ("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps", MARIGOLD),
-    ("lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024", MARIGOLD),
-    ("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps", MARIGOLD),
-    ("normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps", MARIGOLD),
-    (
+
+_NAMED = (
+    NamedCheckpoint("nano", None, "depth", "small and bundled: works at once, offline, on a CPU"),
+    NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "the published depth model, 1 to 4 steps"),
+    NamedCheckpoint("lcm", "prs-eth/marigold-depth-lcm-v1-0", "depth", "distilled for 1 to 4 steps, 2024"),
+    NamedCheckpoint("v1-0", "prs-eth/marigold-depth-v1-0", "depth", "the first published model, 10 steps"),
+    NamedCheckpoint("normals", "prs-eth/marigold-normals-v1-1", "normals", "published surface normals, 4 steps"),
+    NamedCheckpoint(
         "iid-appearance",
         "prs-eth/marigold-iid-appearance-v1-1",
         "intrinsics",
         "albedo, roughness and metallicity, 4 steps",
-        MARIGOLD,
     ),
-    (
-        "iid-lighting",
-        "prs-eth/marigold-iid-lighting-v1-1",
-        "intrinsics",
-        "albedo, shading and residual, 4 steps",
-        MARIGOLD,
+    NamedCheckpoint(
+        "iid-lighting", "prs-eth/marigold-iid-lighting-v1-1", "intrinsics", "albedo, shading and residual, 4 steps"
     ),
-    ("e2e-ft", "GonzaloMG/marigold-e2e-ft-depth", "depth", "v1-0, fine-tuned end to end", E2E_FT),
-    (
+    NamedCheckpoint("e2e-ft", "GonzaloMG/marigold-e2e-ft-depth", "depth", "v1-0, fine-tuned end to end", E2E_FT),
+    NamedCheckpoint(
         "e2e-ft-sd",
         "GonzaloMG/stable-diffusion-e2e-ft-depth",
         "depth",
         "Stable Diffusion 2, fine-tuned end to end",
         E2E_FT,
     ),
-    (
+    NamedCheckpoint(
         "e2e-ft-normals",
         "GonzaloMG/marigold-e2e-ft-normals",
         "normals",
         "surface normals, fine-tuned end to end",
         E2E_FT,
     ),
-    (
+    NamedCheckpoint(
         "e2e-ft-sd-normals",
         "GonzaloMG/stable-diffusion-e2e-ft-normals",
         "normals",
         "the same from Stable Diffusion 2",
         E2E_FT,
     ),
-    ("lotus-g", "jingheya/lotus-depth-g-v1-0", "depth", "generative: members differ", LOTUS_G),
-    ("lotus-d", "jingheya/lotus-depth-d-v1-0", "depth", "discriminative", LOTUS_D),
-    ("lotus-g-disparity", "jingheya/lotus-depth-g-v2-1-disparity", "depth", "generative, predicts 1 / depth", LOTUS_G),
-    (
+    NamedCheckpoint("lotus-g", "jingheya/lotus-depth-g-v1-0", "depth", "generative: members differ", LOTUS_G),
+    NamedCheckpoint("lotus-d", "jingheya/lotus-depth-d-v1-0", "depth", "discriminative", LOTUS_D),
+    NamedCheckpoint(
+        "lotus-g-disparity",
+        "jingheya/lotus-depth-g-v2-1-disparity",
+        "depth",
+        "generative, predicts 1 / depth",
+        LOTUS_G,
+    ),
+    NamedCheckpoint(
         "lotus-d-disparity",
         "jingheya/lotus-depth-d-v2-0-disparity",
         "depth",
         "discriminative, predicts 1 / depth",
         LOTUS_D,
     ),
-    ("lotus-g-normals", "jingheya/lotus-normal-g-v1-1", "normals", "surface normals, generative", LOTUS_G),
-    ("lotus-d-normals", "jingheya/lotus-normal-d-v1-1", "normals", "surface normals, discriminative", LOTUS_D),
+    NamedCheckpoint(
+        "lotus-g-normals", "jingheya/lotus-normal-g-v1-1", "normals", "surface normals, generative", LOTUS_G
+    ),
+    NamedCheckpoint(
+        "lotus-d-normals", "jingheya/lotus-normal-d-v1-1", "normals", "surface normals, discriminative", LOTUS_D
+    ),
 )
-
-
-def _download_bytes(hub_id: str | None, family: Family) -> int:
-    return 0 if hub_id is None else PUBLIC_BYTES if family is MARIGOLD else FULL_BYTES
-
-
-NAMED = {
-    name: NamedCheckpoint(name, hub_id, modality, description, _download_bytes(hub_id, family), family)
-    for name, hub_id, modality, description, family in _OFFERED
-}
+NAMED = {entry.name: entry for entry in _NAMED}
 
 
 def default_checkpoint() -> str:
@@ -141,24 +143,40 @@ def named_checkpoints() -> list[NamedCheckpoint]:
     ]
 
 
+def hub_id_of(checkpoint: str) -> str | None:
+    """Return the hub id that a checkpoint is fetched from; None for one on this machine, and for what is no id."""
+    if entry := NAMED.get(checkpoint):
+        return entry.hub_id
+    is_id = HUB_ID.fullmatch(checkpoint) and not os.path.exists(os.path.expanduser(checkpoint))
+    return checkpoint if is_id else None
+
+
+def is_here(checkpoint: str) -> bool:
+    """Return whether a checkpoint can be loaded without a download."""
+    hub_id = hub_id_of(checkpoint)
+    return hub_id is None or hub.is_complete(hub_id)
+
+
 def downloading(checkpoint: str) -> tuple[int, int] | None:
     """Count the bytes of a checkpoint that are here, and all of them; None where nothing is to be downloaded."""
-    entry = NAMED.get(checkpoint)
-    hub_id = entry.hub_id if entry else checkpoint
-    counted = hub.fetched_bytes(hub_id) if hub_id and HUB_ID.fullmatch(hub_id) else None
+    hub_id = hub_id_of(checkpoint)
+    counted = hub.fetched_bytes(hub_id) if hub_id else None
     return None if counted is None or counted[0] == counted[1] else counted
 
 
 def family_of(checkpoint: str) -> Family:
     """Tell the family of a checkpoint without fetching it; what is not known before that counts as Marigold's."""
-    entry = NAMED.get(checkpoint)
-    if entry is not None:
-        return entry.family
+    found = NAMED.get(checkpoint) or _described(checkpoint)
+    return found.family if found else MARIGOLD
+
+
+def _described(checkpoint: str) -> Capabilities | None:
+    """Read the small files of a folder; None where it is none, or no checkpoint, as whoever loads it is told."""
     folder = Path(checkpoint).expanduser()
     try:
-        return describe(folder.resolve()).family if folder.is_dir() else MARIGOLD
+        return describe(folder.resolve()) if folder.is_dir() else None
     except CheckpointError:
-        return MARIGOLD  # whoever loads it hears the reason
+        return None
 
 
 class Claim(NamedTuple):
@@ -184,15 +202,10 @@ def claim_of(checkpoint: str) -> Claim | None:
             return None
         kind = "affine" if entry.modality == "depth" else "unit-vector"
         return Claim(checkpoint, entry.modality, kind, "disparity" if checkpoint.endswith("-disparity") else "depth")
-    folder = Path(checkpoint).expanduser()
-    try:
-        found = describe(folder.resolve()) if folder.is_dir() else None
-    except CheckpointError:
-        return None
-    if found is None:
+    if (found := _described(checkpoint)) is None:
         return None
     made = found.modality, found.kind, found.space, found.layers, found.expected_error
-    return Claim(folder.resolve().name, *made)
+    return Claim(Path(checkpoint).expanduser().resolve().name, *made)
 
 
 def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
@@ -217,8 +230,8 @@ def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
         folder = Path(path).resolve()
         _check_links(folder)
         return _verified(folder, folder.name, read_checksums(folder))
-    hub_id = entry.hub_id if entry and entry.hub_id else name
-    if not HUB_ID.fullmatch(hub_id) or os.path.isfile(path):
+    hub_id = hub_id_of(name)
+    if hub_id is None:
         raise CheckpointError(
             f"There is no checkpoint {name!r}: give one of {', '.join(NAMED)}, a folder in diffusers' layout, "
             'or a hub id such as "prs-eth/marigold-depth-v1-1".'
@@ -229,10 +242,7 @@ def find(checkpoint: str | Path, refetch: bool = False) -> Checkpoint:
 
 def find_here(checkpoint: str) -> Checkpoint | None:
     """Verify a checkpoint as ``find`` does, unless it is to be downloaded -> its record. Raises: CheckpointError."""
-    entry = NAMED.get(checkpoint)
-    hub_id = entry.hub_id if entry else "" if os.path.exists(os.path.expanduser(checkpoint)) else checkpoint
-    is_elsewhere = hub_id and HUB_ID.fullmatch(hub_id) and not hub.is_complete(hub_id)
-    return None if is_elsewhere else find(checkpoint)
+    return find(checkpoint) if is_here(checkpoint) else None
 
 
 @dataclass(frozen=True)

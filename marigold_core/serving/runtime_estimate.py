@@ -19,9 +19,8 @@ import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from marigold_core.calibration.calibrate import COMPLETION_WORK, Hints
-from marigold_core.checkpoints import hub
 from marigold_core.checkpoints.layout import describe
-from marigold_core.checkpoints.registry import BUNDLED, NAMED, PUBLIC_BYTES
+from marigold_core.checkpoints.registry import BUNDLED, NAMED, PUBLIC_BYTES, is_here
 from marigold_core.comparison.sweep import PartTimes, format_seconds
 from marigold_core.errors import ExportError
 from marigold_core.images.photo import network_size
@@ -113,14 +112,6 @@ def remembered(checkpoint: str, device: str, dtype: str) -> tuple[float | None, 
     """Return the seconds to load a checkpoint, None when that was not timed, and its timed runs."""
     times = _times(_read(), checkpoint)
     return times.load_s, times.runs.get(f"{device} {dtype}", [])
-
-
-def is_here(checkpoint: str) -> bool:
-    """Return whether a checkpoint can be loaded without a download."""
-    entry = NAMED.get(checkpoint)
-    if entry is None:
-        return os.path.isdir(os.path.expanduser(checkpoint)) or hub.is_complete(checkpoint)
-    return entry.hub_id is None or hub.is_complete(entry.hub_id)
 
 
 def _remember(checkpoint: str, result: Prediction, steps: list[tuple[float, int]], decodes: list[float]) -> None:

@@ -322,9 +322,9 @@ def test_the_presets_are_those_of_the_library():
 
 def test_the_picker_lists_what_works(monkeypatch):
     entries = [
-        NamedCheckpoint("nano", None, "depth", "bundled", 0, available=True),
-        NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published", 2_600_000_000),
-        NamedCheckpoint("gone", None, "depth", "bundled, but missing", 0),
+        NamedCheckpoint("nano", None, "depth", "bundled", available=True),
+        NamedCheckpoint("v1-1", "prs-eth/marigold-depth-v1-1", "depth", "published"),
+        NamedCheckpoint("gone", None, "depth", "bundled, but missing"),
     ]
     for module in (offered_checkpoints, hosting):
         monkeypatch.setattr(module, "named_checkpoints", lambda: entries)

@@ -174,10 +174,12 @@ def describe(folder: Path) -> Capabilities:
     scheduler = "lcm" if classes["scheduler"] == "LCMScheduler" else "ddim"
     trailing = schedule.get("timestep_spacing") == "trailing"
     steps, resolution = _defaults(claims, steps=1 if scheduler == "lcm" else 4 if trailing else 10)
+    kind, prior = _kind(claims, modality), _has_prior(folder)
+    is_usable = kind == "affine" and prior  # of networks that read relative depth off the features of a prior
     return Capabilities(
         family=family,
         modality=modality,
-        kind=_kind(claims, modality),
+        kind=kind,
         space=_space(claims, modality),
         depth_transfer=_depth_transfer(claims, modality),
         scheduler=scheduler,
@@ -186,11 +188,11 @@ def describe(folder: Path) -> Capabilities:
         layers=layers,
         default_steps=1 if family.one_step else steps,
         default_resolution=resolution,
-        prior=_has_prior(folder),
-        draft=_has_for_depth(folder, DRAFT, _kind(claims, modality)),
+        prior=prior,
+        draft=_has_for_depth(folder, DRAFT, is_usable),
         displacement=_has(folder, DISPLACEMENT),
-        expected_error=_has_for_depth(folder, ERROR, _kind(claims, modality)),
-        metric_range_m=_metric_range(claims, modality),
+        expected_error=_has_for_depth(folder, ERROR, is_usable),
+        metric_range_m=_metric_range(claims, kind),
         focal_px=claims.canonical_focal_px,
     )
 
@@ -299,7 +301,7 @@ def _has_prior(folder: Path) -> bool:
     except (KeyError, IndexError, TypeError):
         given = None
     if given is None or given != taken:
-        raise CheckpointError("The checkpoint has an image prior that its U-Net does not take; fetch or copy it again.")
+        raise CheckpointError(f"The checkpoint has an image prior that its U-Net does not take; {AGAIN}.")
     return True
 
 
@@ -308,11 +310,11 @@ def _has(folder: Path, network: str) -> bool:
     return (folder / network).is_dir() and bool(read_config(folder, f"{network}/config.json"))
 
 
-def _has_for_depth(folder: Path, network: str, kind: Kind) -> bool:
+def _has_for_depth(folder: Path, network: str, is_usable: bool) -> bool:
     """Tell whether there is an optional network for relative depth. Raises: CheckpointError where it cannot be used."""
     if not _has(folder, network):
         return False
-    if kind != "affine" or not _has_prior(folder):
+    if not is_usable:
         raise CheckpointError(
             f"The checkpoint has a network in {network}, which reads relative depth or its errors from the features of"
             f" an image prior, and it does not predict that or has no prior; remove {network}."
@@ -430,12 +432,12 @@ def _space(claims: _Claims, modality: Modality) -> Space:
     return "log" if claims.depth_space == "log" else "depth"
 
 
-def _metric_range(claims: _Claims, modality: Modality) -> tuple[float, float] | None:
+def _metric_range(claims: _Claims, kind: Kind) -> tuple[float, float] | None:
     """Return the depths in metres that are black and white, of metric depth. Raises: CheckpointError."""
     if claims.metric_range_m is None:
         return None
     near, far = claims.metric_range_m
-    if _kind(claims, modality) != "metric" or claims.canonical_focal_px is None or not 0 < near < far < math.inf:
+    if kind != "metric" or claims.canonical_focal_px is None or not 0 < near < far < math.inf:
         raise CheckpointError(
             f"In {INDEX} of the checkpoint metric_range_m is {[near, far]}; it needs 0 < near < far, "
             "canonical_focal_px, and scale_invariant and shift_invariant that are false."

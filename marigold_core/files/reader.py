@@ -73,7 +73,9 @@ def from_depth(
         values = resize_map(values, size)
         missing = None if missing is None else resize_map(missing.astype(np.float32), size) > 0.5
         notes.append(f"The depth map of {stored[1]} x {stored[0]} was resized to the photo's {size[1]} x {size[0]}.")
-    if missing is not None and missing.any():
+    if missing is not None and not missing.any():  # too few for the photo's size
+        missing = None
+    if missing is not None:
         counts = f", as which {depth_map.NO_HIT:,.0f} and more counts" if is_far else ""
         notes.append(
             f"{max(missing.mean(), 0.001):.1%} of its pixels have no value{counts}: meshes, points and metres leave"
@@ -91,9 +93,9 @@ def from_depth(
         settings=full,
         checkpoint=f"{GIVEN}{source.name}",
         checkpoint_sha256=source.sha256,
-        note=" ".join([*([said] if said else ()), *(note for note in notes if note and note not in said)]) or None,
+        note=" ".join(filter(None, [said, *(note for note in notes if note and note not in said)])) or None,
         given_size=opened.given_size,
-        missing=missing if missing is not None and missing.any() else None,
+        missing=missing,
     )
 
 
@@ -191,36 +193,32 @@ def _complete(asked: DepthReading, stated: DepthReading) -> tuple[DepthReading, 
     Raises:
         SettingsError: metres without a unit, or a distance along rays of unknown scale.
     """
-    given = {name: value for name, value in asked.model_dump().items() if value is not None}
-    said = {name: value for name, value in stated.model_dump().items() if value is not None}
-    if "kind" in given and given["kind"] != "metric":
+    given, said = asked.model_dump(exclude_none=True), stated.model_dump(exclude_none=True)
+    if given.get("kind", "metric") != "metric":
         said.pop("unit_m", None)
     if "unit_m" in given:
         said.pop("kind", None)
     if "quantity" in given:
         said.pop("greater", None)
-    known = {**said, **given}
-    usual: dict[str, Any] = {}
-    if "quantity" not in known:
-        usual["quantity"] = "disparity" if known.get("greater") == "nearer" else "depth"
-    if "kind" not in known:
-        usual["kind"] = "metric" if "unit_m" in known else "affine"
-    kind = {**usual, **known}["kind"]
-    if "greater" not in known:
-        usual["greater"] = DepthReading(quantity={**usual, **known}["quantity"]).usual_greater
-    every: dict[str, Any] = {"measured": "axis", **usual, **known}
-    full = DepthReading(**every)
+    known: dict[str, Any] = said | given
+    usual: dict[str, Any] = {
+        "quantity": "disparity" if known.get("greater") == "nearer" else "depth",
+        "kind": "metric" if "unit_m" in known else "affine",
+        "measured": "axis",
+    }
+    read = usual | known
+    read.setdefault("greater", DepthReading(quantity=read["quantity"]).usual_greater)
+    full = DepthReading(**read)
     if full.kind == "metric" and full.unit_m is None:
         raise SettingsError(
             "unit_m is needed for metres: the depth in metres where the value of the map is 1; kind says metric."
         )
     if full.kind == "affine" and full.measured == "ray":
         raise SettingsError("measured along rays needs kind scale or metric; relative depth is along the axis.")
-    if kind == "metric":
-        usual.pop("kind", None)
-    if kind != "affine":
-        usual.pop("greater", None)
-    taken = ", ".join(_WORDS.get(word, word) for word in map(str, usual.values()))
+    follows = {"kind": full.kind == "metric", "greater": full.kind != "affine"}  # from the unit, from the quantity
+    assumed = [name for name in ("quantity", "kind", "greater") if name not in known and not follows.get(name)]
+    words = [str(getattr(full, name)) for name in assumed]
+    taken = ", ".join(_WORDS.get(word, word) for word in words)
     return full, f"Not all of what its values mean was stated; taken as usual: {taken}." if taken else None
 
 

@@ -15,6 +15,7 @@ from base64 import b64decode
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from typing import Any, cast
@@ -68,64 +69,69 @@ class DepthMap:
     note: str | None = None  # what a person should know of how it was read
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A depth map in a file, not decoded yet."""
+
+    size: tuple[int, int]  # width and height; of several pictures in one file those of the largest
+    read: Callable[[], DepthMap]
+
+
 def stated_pixels(data: bytes) -> int:
     """Read how many pixels the file of a depth map states, or a photo of the map in it; 0 for none. None is decoded."""
-    try:
-        decode(data, _tell_size)
-    except _SizeToldError as told:
-        return told.pixels
-    except ImageError:
-        pass
+    with suppress(ImageError), _decoding():
+        return math.prod(_find(data).size)
     return 0
 
 
-class _SizeToldError(ImageError):
-    """The size of a map, in the place of its values."""
-
-    def __init__(self, pixels: int) -> None:
-        super().__init__("Its size was asked for.")
-        self.pixels = pixels
-
-
-def decode(data: bytes, check: "Check | None" = None) -> DepthMap:
-    """Decode the file of a depth map; ``check`` is called with its width and height before.
+def decode(data: bytes) -> DepthMap:
+    """Decode the file of a depth map.
 
     Raises:
         ImageError: it is none, damaged, too large, or a picture with colours.
     """
-    check = check or _check_size
-    check_bytes(len(data))
-    if not data:  # which is what the page sends of a folder
-        raise ImageError(f"This is an empty file or a folder; {_USE}")
-    kind = containers.identify(data[: containers.HEAD_BYTES])
-    with _decoding():
-        if data.startswith(NPY):
-            return _from_npy(data, check)
-        if data.startswith(b"v/1\x01"):
-            return _from_exr(data, check)
-        if kind == "HEIC" or (kind == "JPEG" and b"GDepth" in data):
-            return decode_embedded(data, check)
-        if kind == "TIFF" and (found := _from_tiff(data, check)):
-            return found
-        if data.startswith(b"PF"):
-            raise ImageError("This PFM has three values a pixel; a depth map has one (Pf).")
-        return _from_picture(data, check)
+    return _decoded(data, _find)
 
 
-def decode_embedded(data: bytes, check: "Check | None" = None) -> DepthMap:
-    """Decode the depth map that a photo file carries, upright as the photo; ``check`` as of ``decode``.
+def decode_embedded(data: bytes) -> DepthMap:
+    """Decode the depth map that a photo file carries, upright as the photo.
 
     Raises:
         ImageError: it carries none, or a damaged one.
     """
+    return _decoded(data, _find_embedded)
+
+
+def _decoded(data: bytes, find: Callable[[bytes], _Stored]) -> DepthMap:
     check_bytes(len(data))
-    kind, check = containers.identify(data[: containers.HEAD_BYTES]), check or _check_size
-    found = None
     with _decoding():
-        if kind == "HEIC":
-            found = _from_heic(data, check)
-        elif kind == "JPEG":
-            found = _from_gdepth(JpegImageFile(BytesIO(data)), check)
+        stored = find(data)
+        _check_size(*stored.size)
+        return stored.read()
+
+
+def _find(data: bytes) -> _Stored:
+    """Find the depth map of a file. Raises: ImageError, or whatever a decoder raises."""
+    if not data:  # which is what the page sends of a folder
+        raise ImageError(f"This is an empty file or a folder; {_USE}")
+    kind = containers.identify(data[: containers.HEAD_BYTES])
+    if data.startswith(NPY):
+        return _find_npy(data)
+    if data.startswith(b"v/1\x01"):
+        return _find_exr(data)
+    if kind == "HEIC" or (kind == "JPEG" and b"GDepth" in data):
+        return _find_embedded(data)
+    if kind == "TIFF" and (found := _find_tiff(data)):
+        return found
+    if data.startswith(b"PF"):
+        raise ImageError("This PFM has three values a pixel; a depth map has one (Pf).")
+    return _find_picture(data)
+
+
+def _find_embedded(data: bytes) -> _Stored:
+    """Find the depth map that a photo file carries. Raises: as ``_find``."""
+    kind = containers.identify(data[: containers.HEAD_BYTES])
+    found = _find_heic(data) if kind == "HEIC" else _find_gdepth(data) if kind == "JPEG" else None
     if found is None:
         raise ImageError("This photo carries no depth map; give one as a file of its own.")
     return found
@@ -142,13 +148,6 @@ def _decoding() -> Generator[None]:
         raise ImageError(f"This is no depth map that can be read; {_USE}") from None
     except Exception:
         raise ImageError(_DAMAGED) from None
-
-
-Check = Callable[[int, int], None]
-
-
-def _tell_size(width: int, height: int) -> None:
-    raise _SizeToldError(width * height)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -186,40 +185,48 @@ def _finite(array: np.ndarray) -> np.ndarray:
     return values
 
 
-def _from_npy(data: bytes, check: Check) -> DepthMap:
+def _find_npy(data: bytes) -> _Stored:
     reader: Any = np.lib.format
     file = BytesIO(data)
     version = reader.read_magic(file)
     shape, _, dtype = (reader.read_array_header_1_0 if version == (1, 0) else reader.read_array_header_2_0)(file)
-    if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > len(data):  # before it is allocated
+    count = math.prod(shape)
+    if dtype.hasobject or count * dtype.itemsize > len(data):  # before it is allocated
         raise ImageError("The depth map is damaged: its header does not fit its size.")
-    check(min(max(1, int(np.prod(shape, dtype=object))), MAX_PIXELS), 1)  # its shape is looked at by ``from_array``
-    return from_array(np.load(BytesIO(data), allow_pickle=False))
+    size = min(max(1, count), MAX_PIXELS), 1  # its shape is looked at by ``from_array``
+    return _Stored(size, lambda: from_array(np.load(BytesIO(data), allow_pickle=False)))
 
 
 # ------------------------------------------------------------------------------- EXR
 
 
-def _from_exr(data: bytes, check: Check) -> DepthMap:
-    """The channel that holds depth; where the picture is larger than what is stored, the rest is missing."""
+def _find_exr(data: bytes) -> _Stored:
     import OpenEXR
 
     if not _is_whole(data):
         raise ImageError(_DAMAGED)
-    exr = cast(Any, OpenEXR)
-    headers = exr.File(BytesIO(data), False, True).parts
+    headers = cast(Any, OpenEXR).File(BytesIO(data), False, True).parts
     windows = [part.header[name] for part in headers for name in ("dataWindow", "displayWindow")]
     sizes = [(int(right - left) + 1, int(bottom - top) + 1) for (left, top), (right, bottom) in windows]
-    stored = sum(
-        width * height * len(part.header["channels"]) for part, (width, height) in zip(headers, sizes[::2], strict=True)
-    )
-    if stored > MOST_EXR_VALUES:
-        raise ImageError(f"This EXR holds {stored:,} numbers in its channels; save its depth alone.")
-    check(*max(*sizes, (stored * MAX_PIXELS // MOST_EXR_VALUES, 1), key=math.prod))
+    counts = [len(part.header["channels"]) for part in headers]
+    numbers = sum(math.prod(size) * count for size, count in zip(sizes[::2], counts, strict=True))
+    if numbers > MOST_EXR_VALUES:
+        raise ImageError(f"This EXR holds {numbers:,} numbers in its channels; save its depth alone.")
+    size = max(*sizes, (numbers * MAX_PIXELS // MOST_EXR_VALUES, 1), key=math.prod)
+    return _Stored(size, partial(_read_exr, data, sizes))
+
+
+def _read_exr(data: bytes, sizes: list[tuple[int, int]]) -> DepthMap:
+    """The channel that holds depth; where the picture is larger than what is stored, the rest is missing.
+
+    ``sizes`` are those of what is stored and of the picture, of each part.
+    """
+    import OpenEXR
+
     for size in sizes:
-        check(*size)
-    parts = exr.File(BytesIO(data), True).parts
-    if len(parts) < len(headers):  # the library leaves out what it cannot decode
+        _check_size(*size)
+    parts = cast(Any, OpenEXR).File(BytesIO(data), True).parts
+    if 2 * len(parts) < len(sizes):  # the library leaves out what it cannot decode
         raise ImageError(_DAMAGED)
     ranked = [(*found, part) for part in parts for found in _depth_channels(part.name() or "", [*part.channels])]
     if ranked:
@@ -308,10 +315,13 @@ def _depth_channels(part: str, channels: list[str]) -> Generator[tuple[int, list
 # ------------------------------------------------------------------------------- pictures
 
 
-def _from_picture(data: bytes, check: Check) -> DepthMap:
-    """A grey picture: whole numbers as stored, 32-bit floats, colours that are all grey; transparent is missing."""
+def _find_picture(data: bytes) -> _Stored:
     image = tones.opened(data, FORMATS)
-    check(*image.size)
+    return _Stored(image.size, partial(_read_picture, image, data))
+
+
+def _read_picture(image: Image.Image, data: bytes) -> DepthMap:
+    """A grey picture: whole numbers as stored, 32-bit floats, colours that are all grey; transparent is missing."""
     texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     white, full = _scaling(image)
     deep = ";16" in tones.raw_mode(image) and image.mode in ("RGB", "RGBA")
@@ -344,41 +354,44 @@ def _scaling(image: Image.Image) -> tuple[int, int]:
     return white or full, full
 
 
-def _from_tiff(data: bytes, check: Check) -> DepthMap | None:
-    """The numbers of a TIFF as stored, of its first page that is no preview; None for colours of a palette or a print.
+def _find_tiff(data: bytes) -> _Stored | None:
+    """The first page of a TIFF that is no preview; None where it has colours of a palette or a print."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it would print what it finds wrong with a file
+    pages = [cast(Any, page) for page in islice(tifffile.TiffFile(BytesIO(data)).pages, _MOST_PAGES)]
+    whole = [page for page in pages if not page.is_reduced] or pages[:1]
+    copies = [page for page in whole if containers.is_preview(_size_of(whole[0]), _size_of(page))]
+    page = max(copies, key=_size_of, default=whole[0])
+    if page.photometric not in _READ_AS_STORED:
+        return None
+    number = "first" if page is whole[0] else "largest"
+    note = f"Of the {len(whole)} pages of the depth map the {number} one was used." if len(whole) > 1 else None
+    return _Stored(_size_of(page), partial(_read_page, page, note))
+
+
+def _read_page(page: Any, note: str | None) -> DepthMap:
+    """The numbers of a page of a TIFF as stored.
 
     Raises:
         ImageError: several numbers a pixel that are no grey, or numbers that are none.
     """
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it would print what it finds wrong with a file
-    with tifffile.TiffFile(BytesIO(data)) as file:
-        pages = [cast(Any, page) for page in islice(file.pages, _MOST_PAGES)]
-        whole = [page for page in pages if not page.is_reduced] or pages[:1]
-        copies = [page for page in whole if containers.is_preview(_size_of(whole[0]), _size_of(page))]
-        page = max(copies, key=_size_of, default=whole[0])
-        if page.photometric not in _READ_AS_STORED:
-            return None
-        count, has_alpha = page.samplesperpixel, bool({1, 2} & {*page.extrasamples})
-        check(page.imagewidth, page.imagelength)
-        if page.imagedepth > 1 or count - has_alpha not in (1, 3):
-            raise ImageError("This TIFF has several numbers a pixel, of which depth cannot be told; save one a pixel.")
-        if page.nbytes > 8 * MAX_PIXELS:
-            raise ImageError(f"This TIFF holds {page.nbytes / 1e6:,.0f} MB; save one number a pixel.")
-        if any(not size for size in page.databytecounts):
-            raise ImageError(_DAMAGED)  # they would be taken as 0
-        planes = page.asarray(maxworkers=1)
-        if planes.dtype.kind not in "fiub":
-            raise ImageError(f"A depth map has one number a pixel, but this TIFF has {planes.dtype}.")
-        planes = np.moveaxis(planes, 0, -1) if page.planarconfig == _PLANES and count > 1 else np.atleast_3d(planes)
-        values = _grey(planes)
-        with suppress(AttributeError, KeyError, ValueError):  # where there is no such tag, or no number in it
-            missing = np.float64(page.tags[_NODATA].value.strip(" \0")).astype(planes.dtype)
-            values[planes[..., 0] == missing] = np.nan
-        turn = _TURNS.get(int(page.tags.valueof(ORIENTATION, 1) or 1))
-    number = "first" if page is whole[0] else "largest"
-    note = f"Of the {len(whole)} pages of the depth map the {number} one was used." if len(whole) > 1 else None
+    count, has_alpha = page.samplesperpixel, bool({1, 2} & {*page.extrasamples})
+    if page.imagedepth > 1 or count - has_alpha not in (1, 3):
+        raise ImageError("This TIFF has several numbers a pixel, of which depth cannot be told; save one a pixel.")
+    if page.nbytes > 8 * MAX_PIXELS:
+        raise ImageError(f"This TIFF holds {page.nbytes / 1e6:,.0f} MB; save one number a pixel.")
+    if any(not size for size in page.databytecounts):
+        raise ImageError(_DAMAGED)  # they would be taken as 0
+    planes = page.asarray(maxworkers=1)
+    if planes.dtype.kind not in "fiub":
+        raise ImageError(f"A depth map has one number a pixel, but this TIFF has {planes.dtype}.")
+    planes = np.moveaxis(planes, 0, -1) if page.planarconfig == _PLANES and count > 1 else np.atleast_3d(planes)
+    values = _grey(planes)
+    with suppress(AttributeError, KeyError, ValueError):  # where there is no such tag, or no number in it
+        missing = np.float64(page.tags[_NODATA].value.strip(" \0")).astype(planes.dtype)
+        values[planes[..., 0] == missing] = np.nan
+    turn = _TURNS.get(int(page.tags.valueof(ORIENTATION, 1) or 1))
     return DepthMap(np.ascontiguousarray(turn(values)) if turn else values, note=note)
 
 
@@ -404,19 +417,19 @@ def _grey(planes: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------- depth within a photo
 
 
-def _from_heic(data: bytes, check: Check) -> DepthMap | None:
+def _find_heic(data: bytes) -> _Stored | None:
+    images: list[Any] = containers.open_heif(data).info.get("depth_images") or []
+    return _Stored(images[0].size, partial(_read_heic, images[0])) if images else None
+
+
+def _read_heic(image: Any) -> DepthMap:
     """The depth image of a HEIC file: 8 bits, near bright for disparity; portraits have that, with its two ends.
 
     Whether Apple's disparity is absolute stands in no box that libheif reads, so it is relative unless one says
     otherwise.
     """
-    heif = containers.open_heif(data)
-    images: list[Any] = heif.info.get("depth_images") or []
-    if not images:
-        return None
-    check(*images[0].size)
-    metadata: dict[str, Any] = images[0].info.get("metadata") or {}
-    levels = np.atleast_3d(np.asarray(images[0]))[..., 0]
+    metadata: dict[str, Any] = image.info.get("metadata") or {}
+    levels = np.atleast_3d(np.asarray(image))[..., 0]
     share = levels.astype(np.float64) / (255 if levels.dtype == np.uint8 else 65535)
     known = {name: value for name, value in metadata.items() if isinstance(value, float | int)}
     inverse_z, uniform_z = known.get("representation_type") == 0, known.get("representation_type") == 2
@@ -432,8 +445,9 @@ def _from_heic(data: bytes, check: Check) -> DepthMap | None:
     return DepthMap(share, DepthReading(quantity="depth" if uniform_z else "disparity"), belongs=True)
 
 
-def _from_gdepth(photo: JpegImageFile, check: Check) -> DepthMap | None:
+def _find_gdepth(data: bytes) -> _Stored | None:
     """Google's depth map in the XMP of a JPEG; it lies as the photo does before that is turned upright."""
+    photo = JpegImageFile(BytesIO(data))
     said = _xmp_values(photo)
     if not said.get("Data"):
         return None
@@ -449,11 +463,6 @@ def _from_gdepth(photo: JpegImageFile, check: Check) -> DepthMap | None:
         raise ImageError(
             f"The depth map in the photo cannot be read: its Format is {form}, from Near {near:g} to Far {far:g}."
         )
-    picture = Image.open(BytesIO(content), formats=("PNG", "JPEG"))
-    check(*picture.size)
-    is_deep = picture.mode.startswith("I")
-    turned = upright(picture if is_deep else picture.convert("RGB"), orientation_of(photo))
-    share = _grey(np.atleast_3d(np.asarray(turned))) / (65535 if is_deep else 255)
     low, high = (1 / near, 1 / far) if form == "RangeInverse" else (near, far)
     stated = DepthReading(
         quantity="disparity" if form == "RangeInverse" else "depth",
@@ -461,7 +470,15 @@ def _from_gdepth(photo: JpegImageFile, check: Check) -> DepthMap | None:
         kind="metric" if unit else "scale",
         measured="ray" if said.get("MeasureType") == "OpticRay" else "axis",
     )
-    return DepthMap(low + share * (high - low), stated, (min(low, high), max(low, high)), belongs=True)
+    picture = Image.open(BytesIO(content), formats=("PNG", "JPEG"))
+
+    def read() -> DepthMap:
+        is_deep = picture.mode.startswith("I")
+        turned = upright(picture if is_deep else picture.convert("RGB"), orientation_of(photo))
+        share = _grey(np.atleast_3d(np.asarray(turned))) / (65535 if is_deep else 255)
+        return DepthMap(low + share * (high - low), stated, (min(low, high), max(low, high)), belongs=True)
+
+    return _Stored(picture.size, read)
 
 
 def _xmp_values(photo: JpegImageFile) -> dict[str, str]:

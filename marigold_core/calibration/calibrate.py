@@ -291,7 +291,6 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
     unknowns, covariance = problem.solve()
     scale, shift = map(float, unknowns)
     depth, slope = depth_from_affine(scale * prediction.values.astype(np.float64) + shift, space)
-    kept: dict[str, Any] = {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
     changed: dict[str, Any] = {
         "kind": hints.kind,
         "space": "depth",
@@ -301,7 +300,7 @@ def calibrate(prediction: Prediction, hints: Hints) -> Calibrated:
         "members": None,  # those of the model, each with a scale and shift of its own
     }
     return Calibrated(
-        **(kept | changed),
+        **(_fields(prediction) | changed),
         relative=prediction,
         hints=hints,
         scale=scale,
@@ -316,19 +315,24 @@ def completed(prediction: Prediction, hints: Hints, known: "KnownDepths", relati
 
     What the guided map is still off at these places is interpolated smoothly and divided out, so that it meets them.
     """
-    kept: dict[str, Any] = {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
-    changed: dict[str, Any] = {"members": None, "fov_x_deg": hints.fov_x_deg or prediction.fov_x_deg}
     rows, columns = known.places.T
     guided = np.maximum(prediction.values, _NEAREST * known.metres.min())
     off = interpolate(known.places, np.log(known.metres / guided[rows, columns]), guided.shape)
-    changed["values"] = guided * np.exp(off)
-    pairs = zip(known.names, known.metres, changed["values"][rows, columns], strict=True)
+    values = guided * np.exp(off)
+    fov_x_deg = hints.fov_x_deg or prediction.fov_x_deg
+    changed: dict[str, Any] = {"values": values, "members": None, "fov_x_deg": fov_x_deg}
+    pairs = zip(known.names, known.metres, values[rows, columns], strict=True)
     return Completed(
-        **(kept | changed),
+        **(_fields(prediction) | changed),
         hints=hints,
         residuals=tuple(Residual(name, float(given), float(depth), "m") for name, given, depth in pairs),
         relative=relative,
     )
+
+
+def _fields(prediction: Prediction) -> dict[str, Any]:
+    """Take the fields that every prediction has."""
+    return {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
 
 
 def measured(prediction: Prediction, hints: Hints) -> Measured:

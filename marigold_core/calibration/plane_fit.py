@@ -97,11 +97,8 @@ def fit_patch(
             f"{MAX_UNEVENNESS:.0%} is allowed; mark a part of one flat surface."
         )
     spread = 0.0 if uncertainty is None else math.sqrt(np.mean(uncertainty[rows, columns].astype(np.float64) ** 2))
-    ratio, error, at = (
-        float(unknowns[3]),
-        _ratio_error(slopes, noise, unevenness, spread, blocks),
-        float(np.median(seen)),
-    )
+    ratio, at = float(unknowns[3]), float(np.median(seen))
+    error = _ratio_error(slopes, noise, unevenness, spread, blocks)
     slope = PatchSlope(name, at, ratio, error)
     if space == "depth":
         slope = PatchSlope(name, at, 1 / (at + ratio), error / (at + ratio) ** 2)

@@ -90,16 +90,14 @@ class Steadier:
 
     def take(self, pixels: np.ndarray, values: np.ndarray, motion: "Motion | None") -> Steadied:
         """Align and average the map [h, w] of a frame [h, w, 3] uint8 of the same size."""
-        scale, shift, average = 1.0, 0.0, values
-        is_cut = motion is None and self.past is not None
-        maps: list[np.ndarray] = []
-        if motion is not None and self.past is not None:
-            maps = [motion.move(one) for one in self.past.maps]
-            if self._kind in ("affine", "scale"):
-                scale, shift = fit(values, maps, has_shift=self._kind == "affine")
-            aligned = (scale * values + shift).astype(np.float32)
-            average = self._average(aligned, motion.move(self.past.average))
-        aligned = (scale * values + shift).astype(np.float32)
+        scale, shift, past = 1.0, 0.0, self.past
+        is_cut = motion is None and past is not None
+        maps = [motion.move(one) for one in past.maps] if motion is not None and past is not None else []
+        if maps and self._kind in ("affine", "scale"):
+            scale, shift = fit(values, maps, has_shift=self._kind == "affine")
+        average = aligned = (scale * values + shift).astype(np.float32)
+        if motion is not None and past is not None:
+            average = self._average(aligned, motion.move(past.average))
         maps = [*maps, aligned][-self._settings.window :]
         carried = motion.carried if motion is not None else _standardised(_grey(pixels))
         self.past = Past(_grey(pixels), carried, average.astype(np.float32), maps)

@@ -265,12 +265,18 @@ def reduce(cell: Cell) -> Tile:
     """Keep of a cell what its row and its picture need."""
     made, used = cell.prediction, cell.settings
     return Tile(
-        *(made.checkpoint, made.modality, made.kind, made.space),
-        shrink(made.values, COMPARED_PX, kind=made.kind),
-        *(used.seed, used.num_inference_steps, used.ensemble_size, cell.seconds),
-        None if made.uncertainty is None else float(made.uncertainty.mean()),
-        None if made.uncertainty is None else made.uncertainty_measure,
-        made.layers,
+        checkpoint=made.checkpoint,
+        modality=made.modality,
+        kind=made.kind,
+        space=made.space,
+        values=shrink(made.values, COMPARED_PX, kind=made.kind),
+        seed=used.seed,
+        steps=used.num_inference_steps,
+        members=used.ensemble_size,
+        seconds=cell.seconds,
+        uncertainty=None if made.uncertainty is None else float(made.uncertainty.mean()),
+        uncertainty_measure=None if made.uncertainty is None else made.uncertainty_measure,
+        layers=made.layers,
     )
 
 

@@ -101,16 +101,12 @@ def unproject(z: np.ndarray, fov_x_deg: float) -> np.ndarray:
     return np.stack([x * z, y * z, z], axis=-1).astype(np.float32)
 
 
-def normals_from_depth(z: np.ndarray, fov_x_deg: float) -> np.ndarray:
-    """[H, W] z > 0 -> [H, W, 3] float32 unit normals, X right, Y up, Z toward the viewer.
+def _normals_of(z: np.ndarray, fov_x_deg: float) -> Iterator[np.ndarray]:
+    """[H, W] z > 0 -> bands [h, W, 3] float32 of unit normals, X right, Y up, Z toward the viewer.
 
     Differences are taken of 1/z, which is linear across a plane, so planes are exact. Of the two neighbours on an
     axis the one on the same surface gets nearly all the weight, so normals are right up to a depth jump.
     """
-    return np.concatenate([*_bands_of_normals(z, fov_x_deg)])
-
-
-def _bands_of_normals(z: np.ndarray, fov_x_deg: float) -> Iterator[np.ndarray]:
     focal_px = focal_length_px(z.shape[1], fov_x_deg)
 
     def of_rows(z: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -136,7 +132,7 @@ def bands_of_normals(prediction: Prediction, settings: CameraSettings) -> Iterat
     """Make the ``normals`` in bands [h, W, 3] from the top: together they take three times as much as the depth."""
     if prediction.modality == "normals":
         return iter([prediction.values.astype(np.float32, copy=False)])
-    return _bands_of_normals(metric_z(prediction, settings), field_of_view(prediction, settings))
+    return _normals_of(metric_z(prediction, settings), field_of_view(prediction, settings))
 
 
 def _affine_to_z(values: np.ndarray, space: Space, near: float) -> np.ndarray:

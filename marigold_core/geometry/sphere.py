@@ -11,7 +11,7 @@ import math
 import numpy as np
 import trimesh
 
-from marigold_core.geometry.camera import focal_length_px, pixel_rays
+from marigold_core.geometry.camera import focal_length_px, unproject
 from marigold_core.geometry.depth_filters import ndimage, sharpen
 from marigold_core.geometry.mesh import TEXTURE_PX, cut_faces, nothing_left, sample_grid, textured
 from marigold_core.settings import ClippedSettings
@@ -45,8 +45,7 @@ def face_axes(face: int) -> np.ndarray:
 def cut_out(panorama: np.ndarray, face: int, side_px: int) -> np.ndarray:
     """Panorama [H, W, 3] uint8 -> the view [side, side, 3] uint8 of a face."""
     height, width = panorama.shape[:2]
-    x, y = pixel_rays((side_px, side_px), FACE_FOV_DEG)
-    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ face_axes(face)
+    rays = unproject(np.ones((side_px, side_px), np.float32), FACE_FOV_DEG) @ face_axes(face)
     longitude = np.arctan2(rays[..., 0], rays[..., 2])
     latitude = np.arctan2(rays[..., 1], np.hypot(rays[..., 0], rays[..., 2]))
     columns = (longitude + math.pi) / (2 * math.pi) * width - 0.5

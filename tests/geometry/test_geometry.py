@@ -18,7 +18,6 @@ from marigold_core.geometry.camera import (
     field_of_view,
     metric_z,
     normals,
-    normals_from_depth,
     unproject,
     vertical_field_of_view,
 )
@@ -65,6 +64,10 @@ def plane(normal: tuple[float, float, float], height: int = 30, width: int = 40,
     rays = unproject(np.ones((height, width), np.float32), fov).astype(np.float64)
     n = np.array(normal) * (1, -1, -1)  # in OpenCV axes
     return 1 / -(rays @ n)
+
+
+def normals_of(z: np.ndarray) -> np.ndarray:
+    return normals(prediction_of(z, "metric"), MeshSettings(fov_x_deg=60))
 
 
 # ------------------------------------------------------------------------------- z
@@ -147,7 +150,7 @@ def test_projecting_unprojected_points_gives_the_pixels_back(h: int, w: int, fov
 )
 def test_normals_of_planes_are_exact(normal: tuple[float, float, float]) -> None:
     z = plane(normal)
-    found = normals_from_depth(z, 60)
+    found = normals_of(z)
     np.testing.assert_allclose(found, np.broadcast_to(normal, found.shape), atol=2e-3)
     assert found.dtype == np.float32
 
@@ -155,12 +158,12 @@ def test_normals_of_planes_are_exact(normal: tuple[float, float, float]) -> None
 def test_a_depth_jump_does_not_bend_the_normals_beside_it() -> None:
     z = plane((0.6, 0, 0.8))
     z[:, 20:] *= 3
-    np.testing.assert_allclose(normals_from_depth(z, 60)[..., 0], 0.6, atol=0.02)
+    np.testing.assert_allclose(normals_of(z)[..., 0], 0.6, atol=0.02)
 
 
 def test_normals_of_noise_are_unit_vectors_toward_the_viewer() -> None:
     z = np.random.default_rng(0).uniform(0.2, 5, (40, 50)).astype(np.float32)
-    found = normals_from_depth(z, 60)
+    found = normals_of(z)
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
     toward = (found * unproject(z, 60) * (-1, 1, 1)).sum(axis=-1)  # against the ray, both in outward axes
     assert (toward > 0).all()

@@ -65,12 +65,12 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
     finite, or a configuration does not fit them; SettingsError for an unknown device or dtype.
     """
     target = pick_device(device)
-    kind = pick_dtype(dtype, target)
+    chosen = pick_dtype(dtype, target)
     record = find(checkpoint, refetch=refetch)
     scheduler_class = LCMScheduler if record.scheduler == "lcm" else DDIMScheduler
     vae_class = AutoencoderTiny if record.vae_class == "AutoencoderTiny" else AutoencoderKL
-
-    lacks_amx = target.type == "cpu" and kind == torch.bfloat16 and _bfloat16_instructions() == ["avx512_bf16"]
+    in_bfloat16_on_cpu = target.type == "cpu" and chosen == torch.bfloat16
+    lacks_amx = in_bfloat16_on_cpu and _bfloat16_instructions() == ["avx512_bf16"]
 
     def part(kind: type[Model], name: str, dtype: torch.dtype, by_tensor: bool = False) -> Model:
         return _load(kind, record.folder / name, name, dtype, record.variant, by_tensor)
@@ -83,22 +83,22 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
             options = _schedule_options(record.family)
             scheduler = _from_pretrained(scheduler_class, record.folder, subfolder="scheduler", **options)
             _check_schedule(scheduler, record.family.one_step)
-        prompt = empty_prompt(record, kind)  # before the U-Net: the text encoder's memory is free again for it
+        prompt = empty_prompt(record, chosen)  # before the U-Net: the text encoder's memory is free again for it
         return_memory()
-        unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", kind, by_tensor=lacks_amx)
+        unet = part(GuidedUNet if record.prior else UNet2DConditionModel, "unet", chosen, by_tensor=lacks_amx)
         # What comes after the prior's convolutions stays float32; its rounding would be the largest error of the map.
         prior = part(ImagePrior, PRIOR, torch.float32) if record.prior else None
         draft = part(DraftNetwork, DRAFT, torch.float32) if record.draft else None
         displacement = part(DisplacementNetwork, DISPLACEMENT, torch.float32) if record.displacement else None
         error = part(ErrorNetwork, ERROR, torch.float32) if record.expected_error else None
-        vae = part(vae_class, "vae", kind)
+        vae = part(vae_class, "vae", chosen)
     if prior is not None:
-        prior.convolve_in(kind)
+        prior.convolve_in(chosen)
     # Before the move: a host that lends its GPU only emulates one here.
-    _speed_up(vae, target, kind)
+    _speed_up(vae, target, chosen)
     if target.type == "cuda":  # on a CPU it gains little, and the weights would be copied out of the mapped file
-        _place(unet, target, kind)
-    if target.type == "cpu" and kind == torch.bfloat16:
+        _place(unet, target, chosen)
+    if in_bfloat16_on_cpu:
         work_in_strips(vae)
         for weights in vae.parameters():
             if weights.ndim != 4:  # all others were copied into their layout: no part of the mapped file is needed
@@ -107,9 +107,9 @@ def load_components(checkpoint: str | Path, device: str, dtype: str, refetch: bo
         attend_in_blocks(unet, vae)
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # not where a variable keeps oneDNN from AVX-512
             pack(*filter(None, (unet, vae, prior)))
-    parts: list[nn.Module | None] = [unet, vae, prior, draft, displacement, error]
-    for part in filter(None, parts):
-        part.eval().requires_grad_(False).to(target)
+    networks: list[nn.Module | None] = [unet, vae, prior, draft, displacement, error]
+    for network in filter(None, networks):
+        network.eval().requires_grad_(False).to(target)
     return_memory()
     return record, unet, vae, scheduler, prompt.to(target), prior, draft, displacement, error
 

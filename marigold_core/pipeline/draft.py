@@ -16,7 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marigold_core.pipeline.image_prior import Features, Residual, grid_of
+from marigold_core.pipeline.image_prior import Features, Residual, grid_of, merge_levels
 from marigold_core.pipeline.modalities import Depth
 
 SHARE = 0.5  # of the draft in the mean
@@ -103,10 +103,6 @@ class _Pyramid(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """Features [B, C, h', w'], fine to coarse -> grey [B, 1, 2 h, 2 w]."""
         seen = [self.dropout(one) for one in features]
-        x = self.lateral[-1](seen[-1])
-        x = x + self.whole(x.mean(dim=(2, 3)))[:, :, None, None]
-        x = self.units[-1](x)
-        for found, lateral, unit in zip(seen[-2::-1], self.lateral[-2::-1], self.units[-2::-1], strict=True):
-            x = unit(F.interpolate(x, found.shape[-2:], mode="bilinear") + lateral(found))
+        x = merge_levels(seen, self.lateral, self.whole, self.units)
         x = self.refine(F.interpolate(self.narrow(F.gelu(x)), grid_of(features), mode="bilinear"))
         return self.out(F.gelu(x))

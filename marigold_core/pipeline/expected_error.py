@@ -15,7 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marigold_core.pipeline.image_prior import Features, Residual, grid_of
+from marigold_core.pipeline.image_prior import Features, Residual, grid_of, merge_levels
 
 GIVEN = 4  # channels that stand for map and spread
 SPREADS = 3.0  # times the spread of the members is about as large as their error
@@ -61,11 +61,7 @@ class ErrorNetwork(ModelMixin, ConfigMixin):
         seen = [
             torch.cat([one, F.adaptive_avg_pool2d(given, (one.shape[-2], one.shape[-1]))], dim=1) for one in features
         ]
-        x = self.lateral[-1](seen[-1])
-        x = x + self.whole(x.mean(dim=(2, 3)))[:, :, None, None]
-        x = self.units[-1](x)
-        for found, lateral, unit in zip(seen[-2::-1], self.lateral[-2::-1], self.units[-2::-1], strict=True):
-            x = unit(F.interpolate(x, found.shape[-2:], mode="bilinear") + lateral(found))
+        x = merge_levels(seen, self.lateral, self.whole, self.units)
         x = F.interpolate(self.narrow(F.gelu(x)), size, mode="bilinear") + self.fine(given)
         return self.out(F.gelu(self.refine(x))) + USUAL
 

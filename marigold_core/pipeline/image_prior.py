@@ -192,6 +192,20 @@ class Residual(nn.Module):
         return x + self.second(F.gelu(self.first(F.gelu(x))))
 
 
+def merge_levels(seen: Sequence[Tensor], lateral: nn.ModuleList, whole: nn.Linear, units: nn.ModuleList) -> Tensor:
+    """Merge features [B, C, h', w'], fine to coarse, from the coarsest on -> [B, width, h, w] of the finest.
+
+    ``lateral`` bring each level to one width and ``units`` follow it; ``whole`` adds the mean of the coarsest to it.
+    Source: Lin et al. 2017 (feature pyramids).
+    """
+    x = lateral[-1](seen[-1])
+    x = x + whole(x.mean(dim=(2, 3)))[:, :, None, None]
+    x = units[-1](x)
+    for found, level, unit in zip(seen[-2::-1], lateral[-2::-1], units[-2::-1], strict=True):
+        x = unit(F.interpolate(x, found.shape[-2:], mode="bilinear") + level(found))
+    return x
+
+
 def grid_of(features: Features) -> tuple[int, int]:
     """Return twice the (height, width) of the finest features, at which networks on them give their maps."""
     return 2 * features[0].shape[-2], 2 * features[0].shape[-1]

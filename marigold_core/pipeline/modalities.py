@@ -173,6 +173,10 @@ class Intrinsics:
         """Split values [B, C, H, W] into those of each layer."""
         return list(torch.split(values, [layer.width for layer in self.layers], dim=1))
 
+    def _each(self) -> "list[_Quantity | Segmentation]":
+        """What encodes, reads and fuses each of the layers."""
+        return [Segmentation((layer,)) if layer.classes else _Quantity(layer.grey) for layer in self.layers]
+
     def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
         """Encode layers [B, C, H, W] as pictures [B, 3 * pictures, H, W] in [-1, 1]; invalid pixels are -1.
 
@@ -181,46 +185,49 @@ class Intrinsics:
         """
         batch, _, height, width = values.shape
         pictures = values.new_full((batch, 3 * self.pictures, height, width), -1.0)
-        for layer, part in zip(self.layers, self._parts(values), strict=True):
-            painted = torch.where(valid, part, 0).clamp(0, 1) * 2 - 1
-            pictures[:, channels_in(layer)] = Segmentation((layer,)).to_vae(part, valid) if layer.classes else painted
+        for layer, one, part in zip(self.layers, self._each(), self._parts(values), strict=True):
+            pictures[:, channels_in(layer)] = one.to_vae(part, valid)
         return pictures
 
     def from_vae(self, decoded: Tensor) -> Tensor:
         """Read layers off decoded pictures [B, 3 * pictures, H, W] -> [B, C, H, W] in [0, 1], or numbers of classes."""
-        read: list[Tensor] = []
-        for layer in self.layers:
-            part = decoded[:, channels_in(layer)]
-            if layer.classes:
-                read.append(Segmentation((layer,)).from_vae(part))
-            else:
-                read.append(((part.mean(dim=1, keepdim=True) if layer.grey else part).clamp(-1, 1) + 1) / 2)
-        return torch.cat(read, dim=1)
+        pairs = zip(self.layers, self._each(), strict=True)
+        return torch.cat([one.from_vae(decoded[:, channels_in(layer)]) for layer, one in pairs], dim=1)
 
     def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse members [E, C, H, W] -> (median, of classes the vote [1, C, H, W], mean spread of all [1, 1, H, W])."""
-        fused: list[Tensor] = []
-        spreads: list[Tensor] = []
-        for layer, part in zip(self.layers, self._parts(members), strict=True):
-            if layer.classes:
-                values, spread = Segmentation((layer,)).fuse(part)
-            else:
-                values, spread = fuse_absolute(part.flatten(1, 2).unsqueeze(1))  # as maps [E, 1, C H, W]
-            fused.append(values.view_as(part[:1]))
-            spreads.append(spread.view_as(part[:1]))
-        return torch.cat(fused, dim=1), pool_spread(torch.cat(spreads, dim=1).mean(dim=1, keepdim=True))
+        fused = [one.fuse(part) for one, part in zip(self._each(), self._parts(members), strict=True)]
+        values, spreads = (torch.cat(parts, dim=1) for parts in zip(*fused, strict=True))
+        return values, pool_spread(spreads.mean(dim=1, keepdim=True))
 
     def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize layers [B, C, h, w] to (H, W) bilinearly; classes take the nearest."""
-        parts = zip(self.layers, self._parts(values), strict=True)
-        resized = [
-            Segmentation((one,)).resize(part, size) if one.classes else _bilinear(part, size) for one, part in parts
-        ]
-        return torch.cat(resized, dim=1)
+        pairs = zip(self._each(), self._parts(values), strict=True)
+        return torch.cat([one.resize(part, size) for one, part in pairs], dim=1)
 
     def mirror(self, values: Tensor, upside_down: bool = False) -> Tensor:
         """Turn layers [B, C, H, W] of a photo into those of its mirror image."""
         return values.flip(-2 if upside_down else -1)
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """A layer of one or three channels in [0, 1]."""
+
+    grey: bool  # one number, in all channels of its picture alike
+
+    def to_vae(self, values: Tensor, valid: Tensor) -> Tensor:
+        return torch.where(valid, values, 0).clamp(0, 1) * 2 - 1
+
+    def from_vae(self, decoded: Tensor) -> Tensor:
+        return ((decoded.mean(dim=1, keepdim=True) if self.grey else decoded).clamp(-1, 1) + 1) / 2
+
+    def fuse(self, members: Tensor) -> tuple[Tensor, Tensor]:
+        values, spread = fuse_absolute(members.flatten(1, 2).unsqueeze(1))  # as maps [E, 1, C H, W]
+        return values.view_as(members[:1]), spread.view_as(members[:1])
+
+    def resize(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        return _bilinear(values, size)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Completion: the denoising follows known depths, where a fit of the finished map cannot."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from marigold_core.calibration.calibrate import Completed
 from marigold_core.files import examples
 from marigold_core.images.photo import load_photo
 from marigold_core.pipeline.completion import guided
-from marigold_core.storage import write_json
+from tests.helpers.damage import edit
 from tests.helpers.families import as_e2e_ft
 
 pytestmark = pytest.mark.numeric
@@ -187,8 +186,7 @@ def test_checkpoints_that_cannot_be_guided_are_refused(
     tiny_depth_lcm, tiny_normals, tiny_depth, tmp_path: Path, picture
 ):
     one_step = as_e2e_ft(tiny_depth, tmp_path / "one_step")
-    index = json.loads((one_step / "model_index.json").read_text())
-    write_json(one_step / "model_index.json", index | {"prediction_type": "depth"})
+    edit(one_step / "model_index.json", prediction_type="depth")
     for folder in (tiny_depth_lcm, tiny_normals, one_step):
         with pytest.raises(CheckpointError, match="cannot be guided by known depths"):
             load(folder, dtype="float32").complete(picture, hints_at(*TWO))

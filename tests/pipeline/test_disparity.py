@@ -21,6 +21,7 @@ from marigold_core.pipeline.convergence import convergence_curve
 from marigold_core.pipeline.member_values import member_values_at
 from marigold_core.prediction import Cell
 from marigold_core.settings import MeshSettings
+from tests.helpers.damage import edit
 from tests.helpers.measured_room import FOV_DEG, abs_rel, anchors, room
 
 QUICK = Settings(num_inference_steps=1, processing_resolution=160, ensemble_size=3)
@@ -33,8 +34,7 @@ MESH = MeshSettings(fov_x_deg=FOV_DEG, near_ratio=float(Z.min() / Z.max()), edge
 def folder(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As diffusers saves a MarigoldDepthPipeline made with ``prediction_type="disparity"``."""
     folder = Path(shutil.copytree(tiny_depth, tmp_path_factory.mktemp("disparity") / "turned"))
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"prediction_type": "disparity"}))
+    edit(folder / "model_index.json", prediction_type="disparity")
     return folder
 
 
@@ -121,8 +121,6 @@ def test_comparing_and_replaying(made: Prediction, folder: Path, tiny_depth: Pat
 @pytest.mark.parametrize("shift", [True, False])
 def test_a_disparity_of_known_scale_is_refused(tiny_depth: Path, tmp_path: Path, changes: Any, shift: bool) -> None:
     folder = Path(shutil.copytree(tiny_depth, tmp_path / "known"))
-    index = json.loads((folder / "model_index.json").read_text())
-    claims = {"scale_invariant": shift, "shift_invariant": False}
-    (folder / "model_index.json").write_text(json.dumps(index | changes | claims))
+    edit(folder / "model_index.json", scale_invariant=shift, shift_invariant=False, **changes)
     with pytest.raises(CheckpointError, match="of a known scale or shift cannot be used"):
         find(folder)

@@ -11,12 +11,12 @@ import torch
 from marigold_core import Prediction, Settings, load
 from marigold_core.calibration.calibrate import Hints
 from marigold_core.checkpoints.hub import CONFIG_FILES
-from marigold_core.checkpoints.layout import ERROR, INDEX, read_config
+from marigold_core.checkpoints.layout import ERROR, INDEX
 from marigold_core.checkpoints.registry import find
 from marigold_core.errors import CheckpointError, ExportError
 from marigold_core.files.writers import file_names, formats_for, save
 from marigold_core.pipeline.expected_error import SPREADS, USUAL, ErrorNetwork
-from marigold_core.storage import write_json
+from tests.helpers.damage import edit
 from tests.helpers.expected_error import with_expected_error
 from training.data.targets import CLAIMS
 from training.engine.addition import add_network
@@ -109,13 +109,13 @@ def test_a_network_that_does_not_fit_its_checkpoint_is_refused(
     elif fault == "all missing":
         shutil.rmtree(folder / ERROR)
     elif fault == "metres":
-        write_json(folder / INDEX, read_config(folder, INDEX) | CLAIMS["metric"])
+        edit(folder / INDEX, **CLAIMS["metric"])
     elif fault == "no prior":
         shutil.copytree(expecting / ERROR, folder / ERROR)
     else:
         ErrorNetwork((3, 5, 7) if fault == "other features" else (3,), width=8).save_pretrained(folder / ERROR)
     if fault == "no features":
-        write_json(folder / ERROR / "config.json", read_config(folder, f"{ERROR}/config.json") | {"prior_channels": []})
+        edit(folder / ERROR / "config.json", prior_channels=[])
     with pytest.raises(CheckpointError):
         load(folder, device="cpu")
 

@@ -4,7 +4,6 @@ E2E-FT: Martin Garcia et al. 2024 (arXiv 2409.11355). Lotus: He et al. 2024 (arX
 2025 (arXiv 2403.06090).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import CLIPTextModel
 
 from marigold_core import Settings, SettingsError, load
 from marigold_core.pipeline.sampling import generator
+from tests.helpers.damage import edit
 from tests.helpers.families import as_e2e_ft, as_genpercept, as_lotus
 
 pytestmark = pytest.mark.numeric
@@ -91,8 +91,7 @@ def test_lotus(tiny_depth, photo, tmp_path, name, generative):
 @pytest.mark.parametrize("quantity", ["depth", "disparity"])
 def test_genpercept(tiny_depth, photo, tmp_path, quantity):
     folder = as_genpercept(tiny_depth, tmp_path / "composed")
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "prediction_type": quantity}))
+    edit(folder / "model_index.json", prediction_type=quantity)
     expected = depth_of(reference(folder, photo(48, 64), None, t=1))
     found = load(folder, device="cpu")(photo(48, 64), NATIVE).values
     np.testing.assert_allclose(found, 1 - expected if quantity == "disparity" else expected, atol=1e-4)

@@ -1,4 +1,7 @@
-"""What tests of the pipeline share: the tiny checkpoint, opened once a module, and a photo."""
+"""What tests of the pipeline share: the tiny checkpoint, opened once a module, a photo, and counted calls."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,3 +18,15 @@ def pipe(tiny_depth) -> MarigoldPipeline:
 @pytest.fixture(scope="module")
 def picture(photo) -> np.ndarray:
     return photo(50, 70)
+
+
+@pytest.fixture
+def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[tuple]]:
+    """``calls_of(thing, method)`` -> a list to which each call adds its arguments from now on."""
+
+    def calls_of(thing: Any, method: str) -> list[tuple]:
+        calls, call = list[tuple](), getattr(thing, method)
+        monkeypatch.setattr(thing, method, lambda *given, **named: calls.append(given) or call(*given, **named))
+        return calls
+
+    return calls_of

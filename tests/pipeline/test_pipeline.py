@@ -67,10 +67,8 @@ def test_stream_reports_each_step_and_a_prediction_after_each_member(pipe, pictu
     assert np.array_equal(predictions[-1].values, pipe(picture, Settings(**QUICK, ensemble_size=3)).values)
 
 
-def test_closing_a_stream_stops_before_the_next_step(pipe, picture, monkeypatch):
-    calls = []
-    forward = pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+def test_closing_a_stream_stops_before_the_next_step(pipe, picture, calls_of):
+    calls = calls_of(pipe.unet, "forward")
     stream = pipe.stream(picture, Settings(num_inference_steps=10, processing_resolution=48))
     for event in stream:
         if isinstance(event, Progress) and "step 3 " in event.stage:
@@ -109,19 +107,15 @@ def test_members_of_other_kinds_do_not_depend_on_the_batch(checkpoint, picture, 
     np.testing.assert_allclose(one, three, atol=6e-4)
 
 
-def test_the_photo_is_encoded_once_for_all_members(pipe, picture, monkeypatch):
-    calls = []
-    encode = pipe.vae.encode
-    monkeypatch.setattr(pipe.vae, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
+def test_the_photo_is_encoded_once_for_all_members(pipe, picture, calls_of):
+    calls = calls_of(pipe.vae, "encode")
     pipe(picture, Settings(**QUICK, ensemble_size=3, batch_size=1))
     assert len(calls) == 1
 
 
-def test_the_image_prior_looks_once_at_a_photo(tiny_guided, picture, monkeypatch):
+def test_the_image_prior_looks_once_at_a_photo(tiny_guided, picture, calls_of):
     pipe: Any = load(tiny_guided, device="cpu")
-    looks = []
-    forward = pipe.prior.forward
-    monkeypatch.setattr(pipe.prior, "forward", lambda seen: looks.append(1) or forward(seen))
+    looks = calls_of(pipe.prior, "forward")
     part = pipe(picture, Settings(**QUICK, ensemble_size=2, batch_size=1))
     assert len(looks) == 1
     *_, whole = pipe.stream(picture, Settings(**QUICK, ensemble_size=3, batch_size=1), start=part)
@@ -190,12 +184,10 @@ def test_other_errors_are_no_lack_of_memory(pipe, picture, monkeypatch):
         pipe(picture, Settings(**QUICK))
 
 
-def test_a_prediction_can_be_continued(pipe, picture, monkeypatch):
+def test_a_prediction_can_be_continued(pipe, picture, calls_of):
     whole = pipe(picture, Settings(**QUICK, ensemble_size=5, seed=4))
     part = pipe(picture, Settings(**QUICK, ensemble_size=3, seed=4))
-    calls = []
-    forward = pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
+    calls = calls_of(pipe.unet, "forward")
     *_, last = pipe.stream(picture, Settings(**QUICK, ensemble_size=5, seed=4), start=part)
     assert len(calls) == 4  # two more members of two steps
     assert np.array_equal(last.members, whole.members)
@@ -211,11 +203,8 @@ def test_another_job_cannot_be_continued(pipe, picture, photo):
         list(pipe.stream(photo(50, 70, 1), Settings(**QUICK), start=part))
 
 
-def test_grid_shares_the_encoding_and_the_members(pipe, picture, monkeypatch):
-    encodes, steps = [], []
-    encode, forward = pipe.vae.encode, pipe.unet.forward
-    monkeypatch.setattr(pipe.vae, "encode", lambda *a, **k: encodes.append(1) or encode(*a, **k))
-    monkeypatch.setattr(pipe.unet, "forward", lambda *a, **k: steps.append(1) or forward(*a, **k))
+def test_grid_shares_the_encoding_and_the_members(pipe, picture, calls_of):
+    encodes, steps = calls_of(pipe.vae, "encode"), calls_of(pipe.unet, "forward")
     cells = list(pipe.grid(picture, steps=[1, 2], sizes=[3, 1], seeds=[0, 7], processing_resolution=48))
     assert len(encodes) == 1 and len(steps) == 2 * 3 * (1 + 1)  # the first of two steps is that of one step
     told = [(c.settings.seed, c.settings.num_inference_steps, c.settings.ensemble_size) for c in cells]

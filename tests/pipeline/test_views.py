@@ -66,10 +66,8 @@ def test_members_of_a_batch_come_in_their_order_with_progress_between(pipe, pict
     assert steps[0].stage == "members 1, 4 of 4, step 1 of 2"
 
 
-def test_the_photo_is_encoded_once_in_each_view_and_members_can_be_added(pipe, picture, monkeypatch):
-    calls = []
-    encode = pipe.vae.encode
-    monkeypatch.setattr(pipe.vae, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
+def test_the_photo_is_encoded_once_in_each_view_and_members_can_be_added(pipe, picture, calls_of):
+    calls = calls_of(pipe.vae, "encode")
     whole = pipe(picture, Settings(**QUICK, ensemble_size=ALL + 2, views="mirrored-rescaled"))
     assert len(calls) == ALL
     part = pipe(picture, Settings(**QUICK, ensemble_size=2, views="mirrored-rescaled"))

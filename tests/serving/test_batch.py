@@ -1,6 +1,5 @@
 """Many photos in one go: each done once, those that fail named, nothing of it in memory."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -14,13 +13,6 @@ from marigold_core.serving.batch import Batch
 from marigold_core.serving.jobs import Service
 
 QUICK = Settings(num_inference_steps=1, processing_resolution=32)
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path / "kept")
-    yield service
-    service.close()
 
 
 @pytest.fixture

@@ -36,11 +36,6 @@ def own_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Service:
-    return Service(tmp_path / "files", loader=lambda name: load(name, device="cpu"))
-
-
 # ------------------------------------------------------------------------------- the grid, step by step
 
 

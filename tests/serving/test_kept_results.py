@@ -221,7 +221,7 @@ def test_files_of_a_call_stay_whatever_others_call_for(tiny_depth: Path, picture
     """They are not those of results in memory, which make room for each other."""
     monkeypatch.setenv("MARIGOLD_MODEL", str(tiny_depth))
     service, endpoint = Service(tmp_path, kept_bytes=1), ENDPOINT_OF["predict_depth"]
-    given = {**endpoint.complete([str(picture), *[None] * len(endpoint.arguments)]), "num_inference_steps": 1}
+    given = endpoint.read({"photo": str(picture), "num_inference_steps": 1})
     answers: list[Any] = [list(endpoint.answers(service, given))[-1] for _ in range(3)]
     assert all(Path(answer["npy"]["path"]).exists() for answer in answers)
     service.close()

@@ -42,22 +42,29 @@ def replica(tiny_depth: Path) -> Iterator[ray.Model]:
         model.__del__()
 
 
-def ask_of(run: Callable[..., Any] | None) -> Ask:
-    """Return what sends a request to a ``Reader`` whose replicas answer by ``run``."""
-    reader = ray.Reader(SimpleNamespace(run=SimpleNamespace(remote=run)), {})
+def sender(reader: ray.Reader) -> Callable[..., Any]:
+    """Return what sends a request, and waits for the answer of this reader."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await (await reader(Request(scope, receive)))(scope, receive, send)
 
-    def ask(method: str, path: str, **how: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(application)
-            async with httpx.AsyncClient(transport=transport, base_url="http://cluster") as client:
-                return await client.request(method, path, **how)
+    async def send(method: str, path: str, **how: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://cluster") as client:
+            return await client.request(method, path, **how)
 
-        return asyncio.run(send())
+    return send
 
-    return ask
+
+def replicas(run: Callable[..., Any] | None) -> Any:
+    """Replicas that answer by ``run``."""
+    return SimpleNamespace(run=SimpleNamespace(remote=run))
+
+
+def ask_of(run: Callable[..., Any] | None) -> Ask:
+    """Return what sends a request to a ``Reader`` whose replicas answer by ``run``."""
+    send = sender(ray.Reader(replicas(run), {}))
+    return lambda method, path, **how: asyncio.run(send(method, path, **how))
 
 
 @pytest.fixture(scope="module")
@@ -262,13 +269,7 @@ def test_a_full_line_says_when_to_come_again(png: bytes) -> None:
 
 def test_files_of_those_who_wait_take_so_much_memory_and_no_more(png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "MOST_WAITING_BYTES", 2 * len(png))
-    reader: Any = ray.Reader(None, {})
     statuses = list[int]()
-
-    async def ask() -> int:
-        transport = httpx.ASGITransport(application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://cluster") as client:
-            return (await client.post("/predict_depth", files={"photo": png})).status_code
 
     async def wait(*_: object) -> ray.Reply:
         await asyncio.sleep(0.05 if len(statuses) else 0)
@@ -276,8 +277,10 @@ def test_files_of_those_who_wait_take_so_much_memory_and_no_more(png: bytes, mon
             await asyncio.sleep(0.01)
         return 200, ray.JSON, b"{}"
 
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await (await reader(Request(scope, receive)))(scope, receive, send)
+    send = sender(ray.Reader(replicas(wait), {}))
+
+    async def ask() -> int:
+        return (await send("POST", "/predict_depth", files={"photo": png})).status_code
 
     async def three() -> list[int]:
         tasks = [asyncio.ensure_future(ask()) for _ in range(3)]
@@ -285,7 +288,6 @@ def test_files_of_those_who_wait_take_so_much_memory_and_no_more(png: bytes, mon
             statuses.append(await task)
         return [*statuses, await ask()]
 
-    reader._model = SimpleNamespace(run=SimpleNamespace(remote=wait))
     assert asyncio.run(three()) == [503, 200, 200, 200]  # and then there is room again
 
 

@@ -15,8 +15,9 @@ from marigold_core.files.manifest import Manifest
 from marigold_core.geometry.camera import metric_z, pixel_rays
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, MeshSettings
+from tests.helpers.encoded import encoded
 from tests.helpers.predictions import prediction_of
-from tests.images.test_depth_map import LEVELS, PORTRAIT, gdepth_photo, stored
+from tests.images.test_depth_map import LEVELS, PORTRAIT, gdepth_photo
 
 SIZE = 48, 64
 PHOTO = np.random.default_rng(3).integers(0, 255, (*SIZE, 3), np.uint8)
@@ -247,7 +248,7 @@ def test_a_heic_portrait_is_relative_disparity_and_metres_where_its_unit_is_stat
 
 
 def test_a_photo_with_google_depth_is_in_metres(tmp_path: Path) -> None:
-    (tmp_path / "lens.jpg").write_bytes(gdepth_photo(stored(LEVELS.astype(np.uint8))))
+    (tmp_path / "lens.jpg").write_bytes(gdepth_photo(encoded(LEVELS.astype(np.uint8))))
     found = from_depth(tmp_path / "lens.jpg")
     assert (found.kind, found.checkpoint, found.values.shape) == ("metric", "given: lens.jpg", (36, 48))
     assert found.values[0, 0] == pytest.approx(2) and found.values.max() == pytest.approx(5.37, rel=0.01)

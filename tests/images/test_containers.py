@@ -2,15 +2,14 @@
 
 import struct
 from collections.abc import Mapping
-from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from marigold_core.errors import ImageError
 from marigold_core.images.containers import identify
 from marigold_core.images.photo import load_photo
+from tests.helpers.encoded import encoded
 
 WIDE, HIGH = 480, 320
 CFA, RGB = 32803, 2
@@ -22,9 +21,7 @@ def shades(width: int, height: int) -> np.ndarray:
 
 
 def jpeg(width: int, height: int) -> bytes:
-    file = BytesIO()
-    Image.fromarray(shades(width, height)).save(file, "JPEG", quality=95)
-    return file.getvalue()
+    return encoded(shades(width, height), "JPEG", quality=95)
 
 
 class Tiff:

@@ -1,7 +1,6 @@
 """Depth maps as other programs write them: the values as they were planted, and what the file says of them."""
 
 import struct
-import zlib
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
@@ -19,16 +18,11 @@ from marigold_core.images import depth_map
 from marigold_core.images.depth_map import decode, decode_embedded, from_array
 from marigold_core.images.photo import load_photo
 from marigold_core.settings import DepthReading
+from tests.helpers.encoded import encoded, npy, png_of
 
 LEVELS = np.add.outer(np.arange(18), np.arange(24)) * 5  # 0 to 200
 PORTRAIT = Path(__file__).with_name("portrait.heic")  # drawn, not photographed
 NAMESPACE = "http://ns.google.com/photos/1.0/depthmap/"
-
-
-def stored(array: np.ndarray, form: str = "PNG", **options: object) -> bytes:
-    file = BytesIO()
-    Image.fromarray(array).save(file, form, **options)
-    return file.getvalue()
 
 
 def exr(channels: dict[str, np.ndarray], **header: object) -> bytes:
@@ -38,25 +32,19 @@ def exr(channels: dict[str, np.ndarray], **header: object) -> bytes:
     return file.getvalue()
 
 
-def npy(array: np.ndarray) -> bytes:
-    file = BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
 # ------------------------------------------------------------------------------- pictures and arrays
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        stored(LEVELS.astype(np.uint8)),
-        stored(LEVELS.astype(np.uint16)),
-        stored(np.repeat(LEVELS.astype(np.uint8)[..., None], 3, axis=-1)),
-        stored(LEVELS.astype(np.uint8), "BMP"),
-        stored(LEVELS.astype(np.uint16), "TIFF"),
-        stored(LEVELS.astype(np.float32), "TIFF"),
-        stored(LEVELS.astype(np.float32), "PPM"),  # that is PFM
+        encoded(LEVELS.astype(np.uint8)),
+        encoded(LEVELS.astype(np.uint16)),
+        encoded(np.repeat(LEVELS.astype(np.uint8)[..., None], 3, axis=-1)),
+        encoded(LEVELS.astype(np.uint8), "BMP"),
+        encoded(LEVELS.astype(np.uint16), "TIFF"),
+        encoded(LEVELS.astype(np.float32), "TIFF"),
+        encoded(LEVELS.astype(np.float32), "PPM"),  # that is PFM
         npy(LEVELS.astype(np.uint8)),
         npy(LEVELS.astype(">f8")),
         npy(LEVELS.astype(np.float16)[None, ..., None]),
@@ -89,11 +77,8 @@ def test_a_png_of_few_bits_holds_its_values_as_stored(bits: int) -> None:
     values = LEVELS // 5 % 2**bits
     rows = np.unpackbits(values.astype(np.uint8)[..., None], axis=-1)[..., -bits:].reshape(18, -1)
     lines = b"".join(b"\0" + line.tobytes() for line in np.packbits(rows, axis=-1))
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 24, 18, bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(lines))]
-    data = b"\x89PNG\r\n\x1a\n"
-    for name, content in (*chunks, (b"IEND", b"")):
-        data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-    np.testing.assert_array_equal(decode(data).values, values)
+    png = png_of(struct.pack(">IIBBBBB", 24, 18, bits, 0, 0, 0, 0), lines)
+    np.testing.assert_array_equal(decode(png).values, values)
 
 
 def test_colours_of_16_bits_keep_all_of_them() -> None:
@@ -109,7 +94,7 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
     alpha = np.full(LEVELS.shape, 255)
     alpha[:4] = 0
     picture = np.stack([LEVELS, LEVELS, LEVELS, alpha], axis=-1).astype(np.uint8)
-    assert np.isnan(decode(stored(picture)).values).sum() == 4 * 24
+    assert np.isnan(decode(encoded(picture)).values).sum() == 4 * 24
     values = LEVELS.astype(np.float32)
     values[0, :5] = np.nan, np.inf, -np.inf, 1e10, 3
     for data in (npy(values), exr({"Z": values})):
@@ -117,7 +102,7 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
     coloured = exr({"R": values, "G": 2 * values, "B": values})
     with pytest.raises(ImageError, match="has colours"):
         decode(coloured)
-    tiff = stored(LEVELS.astype(np.float32), "TIFF", tiffinfo={42113: "200"})
+    tiff = encoded(LEVELS.astype(np.float32), "TIFF", tiffinfo={42113: "200"})
     assert np.isnan(decode(tiff).values).sum() == (LEVELS == 200).sum() > 0
 
 
@@ -135,7 +120,7 @@ def test_what_is_transparent_or_no_number_or_no_hit_is_missing() -> None:
         (exr({name: np.ones((8, 8), np.float32) for name in ("u", "v")}), "The EXR file has no depth"),
         (exr({f"N.{name}": np.ones((8, 8), np.float32) for name in "XYZ"}), "The EXR file has no depth"),
         (exr({name: np.eye(8, dtype=np.float32) * (name == "R") for name in "RGB"}), "has colours"),
-        (stored(np.stack([LEVELS, 200 - LEVELS, LEVELS], axis=-1).astype(np.uint8)), "has colours"),
+        (encoded(np.stack([LEVELS, 200 - LEVELS, LEVELS], axis=-1).astype(np.uint8)), "has colours"),
     ],
 )
 def test_what_is_no_depth_map_is_refused_in_a_sentence(data: bytes, message: str) -> None:
@@ -362,7 +347,7 @@ def gdepth_photo(depth: bytes, orientation: int = 1, cut: int | None = None, **s
     """A JPEG with Google's depth in its XMP, in one packet or the data cut into segments of an extended one."""
     exif = Image.Exif()
     exif[274] = orientation
-    jpeg = stored(np.zeros((36, 48, 3), np.uint8), "JPEG", exif=exif)
+    jpeg = encoded(np.zeros((36, 48, 3), np.uint8), "JPEG", exif=exif)
     data = b64encode(depth).decode()
     said = {"Format": "RangeInverse", "Near": "2", "Far": "10", "Mime": "image/png"} | said
     if cut is None:
@@ -380,18 +365,19 @@ def gdepth_photo(depth: bytes, orientation: int = 1, cut: int | None = None, **s
 def test_google_depth_is_read_by_its_formulas(cut: int | None, unit_m: float) -> None:
     share = LEVELS / 255
     unit = "m" if unit_m == 1 else "mm"
-    inverse = decode_embedded(gdepth_photo(stored(LEVELS.astype(np.uint8)), cut=cut, Units=unit))
+    inverse = decode_embedded(gdepth_photo(encoded(LEVELS.astype(np.uint8)), cut=cut, Units=unit))
     depth = 10 * 2 / (10 - share * (10 - 2))  # the formula of Google's page
     np.testing.assert_allclose(1 / inverse.values, depth, rtol=1e-12)
     wanted = DepthReading(quantity="disparity", kind="metric", unit_m=float(unit_m), measured="axis")
     assert inverse.stated == wanted
-    linear = gdepth_photo(stored(LEVELS.astype(np.uint8)), cut=cut, Format="RangeLinear", MeasureType="OpticRay")
+    linear = gdepth_photo(encoded(LEVELS.astype(np.uint8)), cut=cut, Format="RangeLinear", MeasureType="OpticRay")
     np.testing.assert_allclose(decode(linear).values, 2 + share * 8, rtol=1e-12)
     assert decode(linear).stated == DepthReading(quantity="depth", kind="metric", unit_m=1.0, measured="ray")
 
 
 def test_google_depth_turns_upright_with_its_photo() -> None:
-    found = decode_embedded(gdepth_photo(stored(LEVELS.astype(np.uint8)), 6, Format="RangeLinear", Near="0", Far="255"))
+    photo = gdepth_photo(encoded(LEVELS.astype(np.uint8)), 6, Format="RangeLinear", Near="0", Far="255")
+    found = decode_embedded(photo)
     np.testing.assert_allclose(found.values, np.rot90(LEVELS, -1), rtol=1e-12)
 
 
@@ -399,12 +385,12 @@ def test_google_depth_turns_upright_with_its_photo() -> None:
     "data",
     [
         gdepth_photo(b"no picture"),
-        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="near"),
-        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="5", Far="5"),
-        gdepth_photo(stored(LEVELS.astype(np.uint8)), Near="0"),
-        gdepth_photo(stored(LEVELS.astype(np.uint8)), Format="Range"),
-        stored(np.zeros((32, 32, 3), np.uint8), "JPEG"),
-        stored(np.zeros((32, 32), np.uint8)),
+        gdepth_photo(encoded(LEVELS.astype(np.uint8)), Near="near"),
+        gdepth_photo(encoded(LEVELS.astype(np.uint8)), Near="5", Far="5"),
+        gdepth_photo(encoded(LEVELS.astype(np.uint8)), Near="0"),
+        gdepth_photo(encoded(LEVELS.astype(np.uint8)), Format="Range"),
+        encoded(np.zeros((32, 32, 3), np.uint8), "JPEG"),
+        encoded(np.zeros((32, 32), np.uint8)),
     ],
 )
 def test_a_photo_without_usable_depth_says_so(data: bytes) -> None:
@@ -415,7 +401,7 @@ def test_a_photo_without_usable_depth_says_so(data: bytes) -> None:
 @pytest.mark.parametrize(("form", "near", "far"), [("RangeInverse", "1e-320", "5"), ("RangeLinear", "1", "inf")])
 def test_ends_that_are_infinite_are_named(form: str, near: str, far: str) -> None:
     with pytest.raises(ImageError, match="from Near .* to Far"):
-        decode_embedded(gdepth_photo(stored(LEVELS.astype(np.uint8)), Format=form, Near=near, Far=far))
+        decode_embedded(gdepth_photo(encoded(LEVELS.astype(np.uint8)), Format=form, Near=near, Far=far))
 
 
 def test_the_depth_of_a_real_heic_file() -> None:

@@ -28,6 +28,7 @@ from marigold_core.images.bitstreams import CodedColours, hevc_colours
 from marigold_core.images.photo import Photo, load_photo, load_rgb, to_network
 from marigold_core.settings import MeshSettings
 from tests.bench.fuzz import CORPUS
+from tests.helpers.encoded import chunk, encoded, png_of
 
 # 40 x 24 before libheif turns it by 90 degrees: top left red, bottom right blue, the rest white.
 HEIC = base64.b64decode(
@@ -62,17 +63,6 @@ def in_mode(mode: str) -> Image.Image:
         to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
         return cast(Image.Image, ImageCms.applyTransform(smooth(), to_lab))
     return smooth().quantize(256) if mode == "P" else smooth().convert(mode)
-
-
-def encoded(image: Image.Image | np.ndarray, form: str, **options: object) -> bytes:
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    file = BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 # ------------------------------------------------------------------------------- sources
@@ -126,8 +116,7 @@ def test_wrong_sources_are_refused_in_words(source: object, words: str) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    return png_of(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"0")
 
 
 def patched(content: bytes, offset: int, form: str, *values: int) -> bytes:
@@ -1061,8 +1050,7 @@ def planar_tiff(planes: np.ndarray, order: str) -> bytes:
 def png_rgb16(values: np.ndarray) -> bytes:
     height, width = values.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[values.shape[2]], 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return png_of(struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[values.shape[2]], 0, 0, 0), rows)
 
 
 # ------------------------------------------------------------------------------- to the network

@@ -185,8 +185,7 @@ def test_closing_closes_the_run() -> None:
 def test_what_an_ended_run_gives_is_what_as_many_members_give(tiny_depth: Path, photo) -> None:
     """And its settings say so: a manifest made from them replays the same."""
     pipe, picture = load(tiny_depth, device="cpu"), photo(32, 32)
-    asked = Settings(**{**QUICK.model_dump(), "ensemble_size": 8})
-    *_, ended = EarlyStopping(pipe.stream(picture, asked), 8, 1.0)
+    *_, ended = EarlyStopping(pipe.stream(picture, sized(8)), 8, 1.0)
     assert isinstance(ended, Prediction)
     assert ended.fused == MIN_MEMBERS and isinstance(ended.settings, Settings)
     again = pipe(picture, ended.settings)
@@ -211,7 +210,7 @@ def last(events: Iterable[Progress | Prediction]) -> Prediction:
 
 
 def sized(count: int, **changed: int) -> Settings:
-    return Settings(**{**QUICK.model_dump(), "ensemble_size": count, **changed})
+    return QUICK.changed(ensemble_size=count, **changed)
 
 
 def test_added_members_are_those_of_a_longer_run_and_no_other_is_computed(service: Service, photo) -> None:

@@ -17,7 +17,6 @@ import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 from starlette.datastructures import FormData
@@ -28,6 +27,7 @@ from marigold_core.errors import SettingsError
 from marigold_core.pipeline.together import TogetherPipeline
 from marigold_core.serving import ray, request_body
 from marigold_core.serving.api.endpoints import ENDPOINTS
+from tests.helpers.encoded import encoded, npy
 
 QUICK = {"num_inference_steps": "1", "processing_resolution": "64"}
 Ask = Callable[..., httpx.Response]
@@ -74,9 +74,7 @@ def ask(replica: ray.Model) -> Ask:
 
 @pytest.fixture(scope="module")
 def png(photo) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(photo()).save(file, "PNG")
-    return file.getvalue()
+    return encoded(photo())
 
 
 def test_it_offers_the_endpoints_of_the_page_with_their_arguments(ask: Ask) -> None:
@@ -146,9 +144,8 @@ def test_jobs_of_several_clients_share_the_passes_of_the_network(tiny_depth: Pat
 
 
 def test_two_files_and_lists_of_numbers(ask: Ask, png: bytes) -> None:
-    depth = io.BytesIO()
-    np.save(depth, np.tile(np.linspace(0, 1, 64, dtype=np.float32), (48, 1)))
-    files = {"photo": ("x.png", png), "depth": ("d.npy", depth.getvalue())}
+    depth = npy(np.tile(np.linspace(0, 1, 64, dtype=np.float32), (48, 1)))
+    files = {"photo": ("x.png", png), "depth": ("d.npy", depth)}
     form = {"anchors": "[[10, 20, 2], [50, 20, 4]]", "formats": "npy"}
     answer = ask("POST", "/import_depth", data=form, files=files, headers={"accept": "application/json"})
     assert answer.status_code == 200, answer.text

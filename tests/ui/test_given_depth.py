@@ -18,7 +18,8 @@ from marigold_core.ui import text
 from marigold_core.ui.events import NO_CHANGE
 from marigold_core.ui.page import PhotoTab
 from marigold_core.ui.screens.files import ITEMS
-from tests.images.test_depth_map import LEVELS, gdepth_photo, stored
+from tests.helpers.encoded import encoded
+from tests.images.test_depth_map import LEVELS, gdepth_photo
 
 Z = (2 + np.add.outer(np.arange(48) / 48, np.arange(64) / 16)).astype(np.float32)
 
@@ -86,7 +87,7 @@ def test_what_is_chosen_is_used_and_an_own_unit_can_be_typed(tab: PhotoTab, file
 
 def test_without_a_file_it_is_the_depth_of_the_photo(tab: PhotoTab, tmp_path: Path, files: SimpleNamespace) -> None:
     lens = tmp_path / "lens.jpg"
-    lens.write_bytes(gdepth_photo(stored(LEVELS.astype(np.uint8))))
+    lens.write_bytes(gdepth_photo(encoded(LEVELS.astype(np.uint8))))
     made, _ = used(tab, held(tab, photo=str(lens)))
     assert made.kind == "metric" and made.checkpoint == "given: lens.jpg"
     with pytest.raises(gr.Error, match="This photo carries no depth map"):

@@ -18,7 +18,7 @@ from marigold_core.files.writers import save
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings
-from tests.helpers.command_line import QUICK
+from tests.helpers.command_line import QUICK, run_command
 from tests.helpers.measured_room import FLOOR, FOV_DEG, anchors, length, noisy, planted, room
 
 pytestmark = pytest.mark.numeric
@@ -137,7 +137,7 @@ def test_words_become_numbers() -> None:
 
 
 def run(*words: object) -> int:
-    return cli.main(["calibrate", *map(str, words), *QUICK, "--device", "cpu", "--formats", "npy"])
+    return run_command("calibrate", *words, *QUICK, "--device", "cpu", "--formats", "npy")
 
 
 def test_the_command_writes_metres_and_says_how(
@@ -174,7 +174,7 @@ def test_the_command_completes_a_sparse_map_and_a_replay_has_the_same_bytes(
     np.testing.assert_allclose(depth_m[known > 0], known[known > 0], rtol=0.05)
     record = json.loads((out / "photo" / "manifest.json").read_text())
     assert (record["kind"], record["hints"]["method"], len(record["hints"]["anchors"])) == ("metric", "completion", 3)
-    assert cli.main(["replay", str(out / "photo"), "--photo", str(photo), "--model", str(tiny_depth)]) == 0
+    assert run_command("replay", out / "photo", "--photo", photo, "--model", tiny_depth) == 0
     assert "Same bytes" in capsys.readouterr().out
 
 

@@ -15,7 +15,7 @@ from marigold_core.cli.console import Run
 from marigold_core.files.manifest import Manifest
 from marigold_core.files.presets import PRESETS
 from marigold_core.settings import default, help_text
-from tests.helpers.command_line import ROOT, Predict, fingerprints, predicting
+from tests.helpers.command_line import ROOT, Predict, fingerprints, predicting, run_command
 
 # ------------------------------------------------------------------------------- options
 
@@ -51,7 +51,7 @@ def test_every_setting_is_an_option_with_its_help_and_default(capsys: pytest.Cap
 )
 def test_a_wrong_value_is_one_sentence_and_usage(words, message, tmp_path, capsys) -> None:
     (tmp_path / "empty").mkdir()
-    assert cli.main(["predict", str(tmp_path / "empty"), "-o", str(tmp_path / "out"), *words]) == cli.USAGE
+    assert run_command("predict", tmp_path / "empty", "-o", tmp_path / "out", *words) == cli.USAGE
     captured = capsys.readouterr()
     assert re.fullmatch(message, captured.err.rstrip("\n"))
     assert captured.out == ""
@@ -69,8 +69,8 @@ def test_an_incomplete_or_unknown_command_is_usage(words: list[str], capsys: pyt
 
 def test_an_unknown_or_damaged_checkpoint_ends_with_its_own_status(folder: Path, out: Path, write) -> None:
     write(folder / "a.png")
-    assert cli.main(["predict", str(folder), "-o", str(out), "--model", "no-such-checkpoint"]) == cli.CHECKPOINT
-    assert cli.main(["predict", str(folder), "-o", str(out), "--model", str(folder)]) == cli.CHECKPOINT
+    assert run_command("predict", folder, "-o", out, "--model", "no-such-checkpoint") == cli.CHECKPOINT
+    assert run_command("predict", folder, "-o", out, "--model", folder) == cli.CHECKPOINT
     assert fingerprints(out) == {}
 
 
@@ -134,8 +134,8 @@ def test_flat_names_lie_beside_each_other_and_are_finished_and_replaced_alike(
     assert predict(folder / "a.png", "--flat", "--overwrite", formats="color") == cli.ALL_DONE
     assert fingerprints(out).keys() == names - {"a_depth.npy"} | {"a_depth_color.png"}
     capsys.readouterr()
-    assert cli.main(["replay", str(out / "a_b_manifest.json"), "--photo", str(folder / "a_b.png"), "--model", "nano"])
-    assert cli.main(["replay", str(out / "deep" / "c_manifest.json")]) == cli.USAGE
+    assert run_command("replay", out / "a_b_manifest.json", "--photo", folder / "a_b.png", "--model", "nano")
+    assert run_command("replay", out / "deep" / "c_manifest.json") == cli.USAGE
     assert "The photo of" in capsys.readouterr().err
 
 

@@ -24,7 +24,7 @@ from marigold_core.comparison.sweep import COLUMNS, to_csv
 from marigold_core.errors import SettingsError
 from marigold_core.options import COMPLETION, call
 from marigold_core.storage import portable_name
-from tests.helpers.command_line import ROOT, Predict, fresh, predicting
+from tests.helpers.command_line import ROOT, Predict, fresh, predicting, run_command
 
 TRACE = "Traceback"
 
@@ -175,13 +175,13 @@ def test_any_locale_prints_any_name(
 def test_a_depth_map_whose_name_is_no_text_is_recorded_by_one(folder: Path, out: Path, write) -> None:
     photo, depth = write(folder / "a.png"), folder / os.fsdecode(b"d\xff.npy")
     np.save(depth, np.linspace(0, 1, 48 * 64).reshape(48, 64))
-    assert cli.main(["import-depth", str(photo), str(depth), "-o", str(out), "--formats", "npy", "--quiet"]) == 0
+    assert run_command("import-depth", photo, depth, "-o", out, "--formats", "npy", "--quiet") == 0
     assert json.loads((out / "a" / "manifest.json").read_bytes())["checkpoint"] == "given: d\ufffd.npy"
 
 
 def test_an_error_about_a_strange_name_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"a\xff\nb\x1b[31m.png")
-    assert cli.main(["calibrate", str(tmp_path / name), "-o", str(tmp_path / "out"), "--near-m", "1"]) == cli.USAGE
+    assert run_command("calibrate", tmp_path / name, "-o", tmp_path / "out", "--near-m", "1") == cli.USAGE
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "a\\udcff\\nb\\x1b[31m.png" in said
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from marigold_core import cli
-from tests.helpers.command_line import QUICK, Predict, fingerprints, fresh
+from tests.helpers.command_line import QUICK, Predict, fingerprints, fresh, run_command
 
 # ------------------------------------------------------------------------------- T63: bad among good
 
@@ -362,6 +362,6 @@ def test_of_a_damaged_photo_nothing_but_the_refusal_is_printed(
     tmp_path: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cut.tif").write_bytes(b"II*\0\x08\0\0\0")  # of which Pillow warns
-    assert cli.main(["predict", str(tmp_path), "-o", str(tmp_path / "out")]) == cli.SOME_FAILED
+    assert run_command("predict", tmp_path, "-o", tmp_path / "out") == cli.SOME_FAILED
     assert "This is not a photo that can be read" in capsys.readouterr().err
     assert not [one for one in recwarn if "PIL" in one.filename]

@@ -14,7 +14,7 @@ from PIL import Image
 from marigold_core import cli
 from marigold_core.storage import claim
 from tests.cli.test_photo_folders import check_whole
-from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints, predicting
+from tests.helpers.command_line import QUICK, ROOT, Predict, fingerprints, predicting, run_command
 
 PHOTOS = 12
 
@@ -116,7 +116,7 @@ def test_other_commands_refuse_a_folder_that_is_written_to(
     words = [command, photo, "-o", out, "--model", tiny_depth, "--device", "cpu", *more]
     with claim(out / "a") as ours:
         assert ours
-        assert cli.main([str(word) for word in words]) == cli.USAGE
+        assert run_command(*words) == cli.USAGE
     assert "Another process is writing to" in capsys.readouterr().err
     assert fingerprints(out) == {}
 

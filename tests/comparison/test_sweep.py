@@ -30,7 +30,7 @@ from marigold_core.comparison.sweep import (
 )
 from marigold_core.images.colormaps import depth_to_rgb
 from marigold_core.prediction import Kind, Space
-from tests.helpers.command_line import fingerprints
+from tests.helpers.command_line import fingerprints, run_command
 from tests.helpers.damage import failing
 from tests.helpers.predictions import prediction_of
 
@@ -52,7 +52,7 @@ def hills() -> np.ndarray:
 @pytest.fixture
 def compare(tiny_depth: Path, out: Path) -> Compare:
     def compare(*words: object) -> int:
-        return cli.main([str(word) for word in ("compare", "-o", out, "--model", tiny_depth, *QUICK, *words)])
+        return run_command("compare", "-o", out, "--model", tiny_depth, *QUICK, *words)
 
     return compare
 

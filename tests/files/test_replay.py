@@ -16,7 +16,7 @@ from marigold_core.files.manifest import Manifest
 from marigold_core.files.replay import against, read, stream
 from marigold_core.files.writers import save
 from marigold_core.prediction import Progress
-from tests.helpers.command_line import QUICK, fingerprints, fresh
+from tests.helpers.command_line import QUICK, fingerprints, fresh, run_command
 from tests.helpers.damage import edit
 
 Replay = Callable[..., int]
@@ -40,7 +40,7 @@ def replay(tiny_depth: Path, folder: Path, tmp_path: Path) -> Replay:
         given = [*words, "--model", tiny_depth] if "--model" not in words else list(words)
         given += [] if "--photo" in words else ["--photo", folder / "a.png"]
         given += [] if "-o" in words else ["-o", tmp_path / "again"]
-        return cli.main([str(word) for word in ("replay", *given)])
+        return run_command("replay", *given)
 
     return replay
 
@@ -112,7 +112,7 @@ def test_metres_are_made_again_from_their_hints(folder, out, tmp_path, tiny_dept
     (y1, x1), (y2, x2) = (divmod(int(at), values.shape[1]) for at in (values.argmin(), values.argmax()))
     hints = f"{x1},{y1},2; {x2},{y2},3.5"
     words = ["-o", out, "--model", tiny_depth, "--device", "cpu", "--formats", "npy,ply", "--anchors", hints, *QUICK]
-    assert cli.main([str(word) for word in ("calibrate", folder / "a.png", *words, "--quiet")]) == cli.ALL_DONE
+    assert run_command("calibrate", folder / "a.png", *words, "--quiet") == cli.ALL_DONE
     assert replay(out / "a") == cli.ALL_DONE
     assert capsys.readouterr().out == "Same bytes: 2 files.\n"
     assert read(tmp_path / "again" / "a").hints == read(out / "a").hints
@@ -121,7 +121,7 @@ def test_metres_are_made_again_from_their_hints(folder, out, tmp_path, tiny_dept
 def test_without_an_output_nothing_is_kept(done: Path, folder: Path, tiny_depth: Path, tmp_path: Path) -> None:
     before = fingerprints(tmp_path)
     words = ["replay", done, "--model", tiny_depth, "--photo", folder / "a.png", "--quiet"]
-    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert run_command(*words) == cli.ALL_DONE
     assert fingerprints(tmp_path) == before
 
 
@@ -181,7 +181,7 @@ def test_refusals_are_a_sentence(
         captured = capsys.readouterr()
         assert (captured.out, captured.err.count("\n")) == ("", 1) and message in captured.err
     assert fingerprints(tmp_path) == before
-    assert cli.main(["replay", str(done), "--photo", str(folder / "a.png")]) == cli.CHECKPOINT
+    assert run_command("replay", done, "--photo", folder / "a.png") == cli.CHECKPOINT
     assert re.search(
         rf"The manifest names '{tiny_depth.name}'; give its folder with --model\.", capsys.readouterr().err
     )

@@ -34,6 +34,7 @@ from marigold_core.images.intrinsics import ClassColour, Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings, Settings
+from tests.helpers.command_line import run_command
 from tests.helpers.predictions import LAYERS, layers_of, prediction_of
 
 CLASSES = Layer(
@@ -527,7 +528,7 @@ def test_what_depth_allows_no_points_of_leaves_the_other_files(tmp_path: Path, c
     np.save(tmp_path / "noise.npy", noise)
     Image.fromarray(photo).save(tmp_path / "a.png")
     words = ["import-depth", tmp_path / "a.png", tmp_path / "noise.npy", "-o", tmp_path / "out", "--edge-cut", "0.01"]
-    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert run_command(*words) == cli.ALL_DONE
     assert "points.ply was left out: The cuts leave nothing" in capsys.readouterr().out
     written = {path.name for path in (tmp_path / "out" / "a").iterdir()}
     assert {"depth.npy", "depth_16bit.png", "depth.exr", "relief.stl", "manifest.json"} <= written

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from marigold_core import cli
 from marigold_core.options import Presets
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,11 @@ Predict = Callable[..., int]
 def predicting(out: Path, model: Path, *words: object) -> list[str]:
     """``predict``, fast and on the processor, of the photos among the words; an option counts as last given."""
     return [str(word) for word in ("predict", "-o", out, "--model", model, "--device", "cpu", *QUICK, *words)]
+
+
+def run_command(*words: object) -> int:
+    """Run a command line in this process -> its exit status."""
+    return cli.main([str(word) for word in words])
 
 
 def exit_status(command: Callable[..., int | None], *words: object, presets: Presets | None = None) -> int:

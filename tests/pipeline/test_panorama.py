@@ -9,13 +9,14 @@ import pytest
 import trimesh
 from PIL import Image
 
-from marigold_core import ImageError, Settings
+from marigold_core import ImageError, Settings, cli
 from marigold_core.files.panorama import NAMES, save_panorama
 from marigold_core.geometry import sphere
 from marigold_core.geometry.camera import pixel_rays
 from marigold_core.pipeline.panorama import Panorama, stream_panorama
 from marigold_core.prediction import Progress
 from tests.helpers.clips import PlantedPipe
+from tests.helpers.command_line import QUICK, run_command
 
 HALF = np.array([3.0, 1.4, 2.2])  # metres from the camera to the walls of a box room
 SIZE = (96, 192)
@@ -113,21 +114,19 @@ def test_what_is_no_full_panorama_is_refused() -> None:
 
 
 def test_a_real_checkpoint_on_the_command_line(tmp_path: Path, tiny_depth: Path, capsys) -> None:
-    from marigold_core import cli
-
     photo = Image.fromarray(picture(64, 128))
     photo.save(tmp_path / "around.png", save_all=True, append_images=[photo.rotate(180)])
-    words = ["panorama", tmp_path / "around.png", "-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu"]
-    words += ["--num-inference-steps", "1", "--processing-resolution", "32"]
+    words = ["panorama", tmp_path / "around.png", "-o", tmp_path / "out", "--model", tiny_depth]
+    words += ["--device", "cpu", *QUICK]
     empty = ["--near-clip", "0.95", "--far-clip", "0.96", "--max-triangles", "1000", "--overwrite"]
-    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert run_command(*words) == cli.ALL_DONE
     told = capsys.readouterr()
     assert "where they overlap" in told.out and "several pictures" in told.err
     record = json.loads((tmp_path / "out" / "around" / NAMES["record"]).read_text())
     assert record["note"] in told.err
     assert len(list((tmp_path / "out" / "around").iterdir())) == 5
-    assert cli.main([str(word) for word in words]) == cli.USAGE
-    assert cli.main([*map(str, words), *empty]) == cli.ALL_DONE
+    assert run_command(*words) == cli.USAGE
+    assert run_command(*words, *empty) == cli.ALL_DONE
     assert "panorama.glb was left out: The cuts leave nothing" in capsys.readouterr().err
     record = json.loads((tmp_path / "out" / "around" / NAMES["record"]).read_text())
     left = {path.name for path in (tmp_path / "out" / "around").iterdir()}

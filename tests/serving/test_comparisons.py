@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from marigold_core import Cell, Progress, cli, from_depth, load
+from marigold_core import Cell, Progress, from_depth, load
 from marigold_core.comparison.sweep import Comparison, Sweep
 from marigold_core.errors import ExportError, SettingsError
 from marigold_core.serving import kept
@@ -18,6 +18,7 @@ from marigold_core.serving.jobs import MAX_CELLS, MAX_MINUTES, Service, shared_c
 from marigold_core.serving.results import Form, ResultStore
 from marigold_core.settings import Settings
 from marigold_core.ui.screens.compare import draw_grid
+from tests.helpers.command_line import run_command
 from tests.helpers.predictions import prediction_of
 from tests.helpers.sweeps import sweep_of
 
@@ -86,7 +87,7 @@ def test_a_comparison_has_the_figures_of_the_command(service, tiny_depth, folder
     places = [(tile.seed, tile.steps, tile.members) for tile in sweep.tiles]
     assert places == [place[1:] for place in sweep.places()]
     words = ["--steps", "1,2", "--sizes", "1,3", "--seeds", "0,7", "--processing-resolution", "32", "--device", "cpu"]
-    assert cli.main(["compare", str(picture), "-o", str(out), "--model", str(tiny_depth), "--quiet", *words]) == 0
+    assert run_command("compare", picture, "-o", out, "--model", tiny_depth, "--quiet", *words) == 0
     sheet, differences, table = service.export_comparison(key)
     assert {path.name for path in (sheet, differences, table)} == {path.name for path in (out / "a").iterdir()}
     assert figures(table) == figures(out / "a" / "compare.csv")

@@ -15,7 +15,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from marigold_core import ExportError, Settings, VideoError
+from marigold_core import ExportError, Settings, VideoError, cli
 from marigold_core.prediction import Progress
 from marigold_core.settings import FrameSettings
 from marigold_core.video import clips
@@ -23,7 +23,7 @@ from marigold_core.video.clips import Clip
 from marigold_core.video.convert import predict_video, stream_video
 from marigold_core.video.settings import VideoSettings
 from tests.helpers.clips import PlantedPipe, disturbed, flicker, scene, write_clip
-from tests.helpers.command_line import QUICK, fingerprints
+from tests.helpers.command_line import QUICK, fingerprints, run_command
 from tests.helpers.damage import failing
 from tests.helpers.kills import killed_at
 
@@ -308,15 +308,13 @@ def test_a_small_file_of_huge_frames_is_refused_before_they_are_decoded(tmp_path
 
 
 def test_a_real_checkpoint_on_the_command_line(place, tmp_path: Path, tiny_depth: Path, capsys) -> None:
-    from marigold_core import cli
-
     source = write_clip(tmp_path / "a.mp4", frames_of(place, 3))
     words = ["video", source, "-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu", *QUICK]
     words += ["--video-formats", "grey,png16"]
-    assert cli.main([str(word) for word in words]) == cli.ALL_DONE
+    assert run_command(*words) == cli.ALL_DONE
     assert capsys.readouterr().out.startswith("3 frames, 1 scene.")
     assert len(list((tmp_path / "out" / "a" / "frames_16bit").iterdir())) == 3
-    assert cli.main([str(word) for word in words]) == cli.USAGE
+    assert run_command(*words) == cli.USAGE
     assert "finished result already" in capsys.readouterr().err
 
 

@@ -9,13 +9,14 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
-from marigold_core import ExportError, MeshSettings, Prediction, Settings, SettingsError
+from marigold_core import ExportError, MeshSettings, Prediction, Settings, SettingsError, cli
 from marigold_core.images.colormaps import to_linear
 from marigold_core.prediction import Progress
 from marigold_core.settings import CameraSettings
 from marigold_core.video.defocus import defocus, save_defocus
 from marigold_core.video.parallax import camera_path, seen_from, stream_parallax, views
 from marigold_core.video.settings import DefocusSettings, ParallaxSettings
+from tests.helpers.command_line import QUICK, run_command
 
 SIZE = (60, 80)
 BOX = (slice(20, 40), slice(30, 50))  # of the near thing
@@ -164,15 +165,12 @@ def test_the_pictures_of_a_lens_are_written_once(prediction: Prediction, tmp_pat
 def test_commands_make_them_with_a_real_checkpoint(
     prediction: Prediction, tmp_path: Path, tiny_depth: Path, capsys
 ) -> None:
-    from marigold_core import cli
-
     Image.fromarray(prediction.photo).save(tmp_path / "a.png")
-    options = ["-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu", "--num-inference-steps", "1"]
-    options += ["--processing-resolution", "32"]
+    options = ["-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu", *QUICK]
     for words in (["parallax", "--seconds", "0.5", "--rate", "5"], ["defocus", "--focus", "40,30"]):
         command = [words[0], tmp_path / "a.png", *options, *words[1:]]
-        assert cli.main([str(word) for word in command]) == cli.ALL_DONE
+        assert run_command(*command) == cli.ALL_DONE
         assert len(capsys.readouterr().out.splitlines()) == 2
-        assert cli.main([str(word) for word in command]) != cli.ALL_DONE
+        assert run_command(*command) != cli.ALL_DONE
         assert capsys.readouterr().err.endswith(" exists already; --overwrite replaces it.\n")
     assert len(list((tmp_path / "out" / "a").iterdir())) == 4

@@ -25,8 +25,7 @@ def open_tab(page, name: str) -> None:
 def test_a_batch_a_clip_and_a_comparison_outlive_their_process(
     browser, tiny_depth: Path, picture: Path, tmp_path: Path
 ) -> None:
-    place, port = scene(0), free_port()
-    clip = write_clip(tmp_path / "clip.mp4", [place.window(place.picture, number) for number in range(5)])
+    clip, port = write_clip(tmp_path / "clip.mp4", scene(0).frames(5)), free_port()
     context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()

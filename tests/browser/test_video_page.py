@@ -9,8 +9,7 @@ pytestmark = in_chromium
 
 
 def test_a_video_becomes_clips_of_its_depth(page, tmp_path: Path) -> None:
-    place = scene(0)
-    source = write_clip(tmp_path / "clip.mp4", [place.window(place.picture, number) for number in range(5)])
+    source = write_clip(tmp_path / "clip.mp4", scene(0).frames(5))
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     page.get_by_role("tab", name="Video").click()
     page.locator("#video-clip input[type=file]").set_input_files(tmp_path / "bad.mp4")

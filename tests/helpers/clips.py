@@ -31,6 +31,22 @@ class Scene:
         top, left = (step * number for step in STEP)
         return array[top : top + size[0], left : left + size[1]]
 
+    def frame(self, number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+        """The picture [h, w, 3] of a frame."""
+        return np.ascontiguousarray(self.window(self.picture, number, size))
+
+    def truth(self, number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+        """The depth [h, w] of a frame."""
+        return self.window(self.depth, number, size)
+
+    def frames(self, count: int, size: tuple[int, int] = SIZE) -> list[np.ndarray]:
+        """The pictures of the first so many frames."""
+        return [self.frame(number, size) for number in range(count)]
+
+    def truths(self, count: int, size: tuple[int, int] = SIZE) -> list[np.ndarray]:
+        """Their depths."""
+        return [self.truth(number, size) for number in range(count)]
+
 
 def scene(seed: int, size: tuple[int, int] = (160, 240)) -> Scene:
     """Boxes before a ground plane, and a texture with detail everywhere."""

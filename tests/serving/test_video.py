@@ -18,8 +18,7 @@ from tests.helpers.clips import scene, write_clip
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    still = scene(2)
-    return write_clip(tmp_path / "clip.mp4", [still.window(still.picture, number) for number in range(3)])
+    return write_clip(tmp_path / "clip.mp4", scene(2).frames(3))
 
 
 def test_all_frames_together_are_bounded(service: Service, clip: Path, tiny_depth: Path, tmp_path: Path, monkeypatch):

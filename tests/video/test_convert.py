@@ -35,14 +35,6 @@ def place():
     return scene(0)
 
 
-def frames_of(place, count: int = FRAMES, size=(72, 96)) -> list[np.ndarray]:
-    return [np.ascontiguousarray(place.window(place.picture, number, size)) for number in range(count)]
-
-
-def depths_of(place, count: int = FRAMES, size=(72, 96)) -> list[np.ndarray]:
-    return [place.window(place.depth, number, size) for number in range(count)]
-
-
 def decoded(path: Path) -> tuple[list[np.ndarray], list[float]]:
     with av.open(str(path)) as container:
         both = [(frame.to_ndarray(format="rgb24"), frame.time or 0.0) for frame in container.decode(video=0)]
@@ -50,10 +42,10 @@ def decoded(path: Path) -> tuple[list[np.ndarray], list[float]]:
 
 
 def test_a_clip_becomes_clips_and_frames_over_one_range(place, tmp_path: Path) -> None:
-    truths = depths_of(place)
+    truths = place.truths(FRAMES)
     pipe = PlantedPipe(disturbed(truths, 0))
     formats = ("color", "grey", "side_by_side", "exr", "png16", "ply", "glb")
-    source = write_clip(tmp_path / "a.mp4", frames_of(place), sound="aac")
+    source = write_clip(tmp_path / "a.mp4", place.frames(FRAMES), sound="aac")
     video = VideoSettings(video_formats=formats)
     made = predict_video(pipe, source, tmp_path / "out", video=video)
     assert (made.frames, made.scenes, made.notes) == (FRAMES, 1, ())
@@ -105,7 +97,7 @@ def run_until(events: Iterator[object], done: int) -> None:
 
 
 def test_a_stopped_run_goes_on_to_the_same_files(place, tmp_path: Path) -> None:
-    source, depths = write_clip(tmp_path / "a.mp4", frames_of(place)), disturbed(depths_of(place), 1)
+    source, depths = write_clip(tmp_path / "a.mp4", place.frames(FRAMES)), disturbed(place.truths(FRAMES), 1)
     video = VideoSettings(video_formats=("png16",))
     whole = predict_video(PlantedPipe(depths), source, tmp_path / "whole", video=video)
 
@@ -124,7 +116,7 @@ def test_a_killed_run_goes_on_from_its_last_state(place, tmp_path: Path, monkeyp
     from marigold_core.video import convert
 
     monkeypatch.setattr(convert, "KEEP_EVERY", 4)
-    source, depths = write_clip(tmp_path / "a.mp4", frames_of(place)), disturbed(depths_of(place), 2)
+    source, depths = write_clip(tmp_path / "a.mp4", place.frames(FRAMES)), disturbed(place.truths(FRAMES), 2)
     video = VideoSettings(video_formats=("png16",))
     whole = predict_video(PlantedPipe(depths), source, tmp_path / "whole", video=video)
     pipe = PlantedPipe(depths)
@@ -142,7 +134,7 @@ def test_killed_at_any_change_of_the_disk_it_goes_on_to_the_same_files(place, tm
     from marigold_core.video import convert
 
     monkeypatch.setattr(convert, "KEEP_EVERY", 4)
-    source, depths = write_clip(tmp_path / "a.mp4", frames_of(place, 6)), disturbed(depths_of(place, 6), 2)
+    source, depths = write_clip(tmp_path / "a.mp4", place.frames(6)), disturbed(place.truths(6), 2)
     video = VideoSettings(video_formats=("png16",), carry=0)
 
     def work(out: Path) -> None:
@@ -153,12 +145,9 @@ def test_killed_at_any_change_of_the_disk_it_goes_on_to_the_same_files(place, tm
 
         predict_video(Named(depths), source, out, video=video)
 
-    def files(out: Path) -> dict[str, bytes]:
-        return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-
     seen = [frame.astype(int) for frame in decoded(source)[0]]
     work(tmp_path / "whole")
-    assert len(whole := files(tmp_path / "whole")) == 6 + 2
+    assert len(whole := fingerprints(tmp_path / "whole")) == 6 + 2
     for number in range(0, 200, 5):
         out = tmp_path / str(number)
         killed = killed_at(number, partial(work, out))
@@ -169,14 +158,14 @@ def test_killed_at_any_change_of_the_disk_it_goes_on_to_the_same_files(place, tm
         else:
             with pytest.raises(ExportError, match="holds a finished result already"):
                 work(out)
-        assert files(out) == whole, number
+        assert fingerprints(out) == whole, number
     assert number > 30
 
 
 def test_two_processes_do_not_make_one_clip_and_frames_of_another_run_are_not_taken_for_its_own(
     place, tmp_path: Path
 ) -> None:
-    source, depths = write_clip(tmp_path / "a.mp4", frames_of(place)), depths_of(place)
+    source, depths = write_clip(tmp_path / "a.mp4", place.frames(FRAMES)), place.truths(FRAMES)
     first, second = (stream_video(PlantedPipe(depths), source, tmp_path / "out") for _ in range(2))
     next(first)
     with pytest.raises(ExportError, match="Another process makes a video in"):
@@ -189,7 +178,7 @@ def test_two_processes_do_not_make_one_clip_and_frames_of_another_run_are_not_ta
 
 
 def test_other_settings_begin_anew(place, tmp_path: Path) -> None:
-    source, depths = write_clip(tmp_path / "a.mp4", frames_of(place)), depths_of(place)
+    source, depths = write_clip(tmp_path / "a.mp4", place.frames(FRAMES)), place.truths(FRAMES)
     pipe = PlantedPipe([*depths[:3], *depths])
     events = stream_video(pipe, source, tmp_path / "out")
     run_until(events, 3)
@@ -200,7 +189,7 @@ def test_other_settings_begin_anew(place, tmp_path: Path) -> None:
 
 def test_cuts_are_found_and_each_scene_keeps_one_range(place, tmp_path: Path) -> None:
     other = scene(1)
-    frames, depths = frames_of(place, 6) + frames_of(other, 6), depths_of(place, 6) + depths_of(other, 6)
+    frames, depths = place.frames(6) + other.frames(6), place.truths(6) + other.truths(6)
     made = predict_video(PlantedPipe(depths), write_clip(tmp_path / "a.mp4", frames), tmp_path / "out")
     assert made.scenes == 2
     rows = list(csv.DictReader(made.files["table"].read_text().splitlines()))
@@ -212,26 +201,26 @@ def test_cuts_are_found_and_each_scene_keeps_one_range(place, tmp_path: Path) ->
 
 def test_times_of_a_variable_rate_are_kept(place, tmp_path: Path) -> None:
     times = [0, 40, 200, 210, 500, 1500]
-    source = write_clip(tmp_path / "a.mp4", frames_of(place, 6), times=times)
-    made = predict_video(PlantedPipe(depths_of(place, 6)), source, tmp_path / "out")
+    source = write_clip(tmp_path / "a.mp4", place.frames(6), times=times)
+    made = predict_video(PlantedPipe(place.truths(6)), source, tmp_path / "out")
     assert decoded(made.files["color"])[1] == [time / 1000 for time in times]
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_turned_clips_are_upright(place, tmp_path: Path, rotation: int) -> None:
     """What a phone states beside the frames is applied once: players turn neither the frames nor our clips again."""
-    upright = frames_of(place, 3)
+    upright = place.frames(3)
     stored = [np.rot90(frame, -rotation // 90) for frame in upright]
     source = write_clip(tmp_path / "a.mp4", stored, rotation=rotation)
     read = [frame.pixels for frame in Clip(source).frames()]
     assert np.abs(read[0].astype(int) - upright[0]).mean() < 6
-    made = predict_video(PlantedPipe(depths_of(place, 3)), source, tmp_path / "out")
+    made = predict_video(PlantedPipe(place.truths(3)), source, tmp_path / "out")
     assert decoded(made.files["color"])[0][0].shape == (72, 96, 3)
 
 
 def test_odd_sides_lose_nothing(place, tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "a.mp4", frames_of(place, 3, (71, 95)))
-    pipe = PlantedPipe(depths_of(place, 3, (71, 95)))
+    source = write_clip(tmp_path / "a.mp4", place.frames(3, (71, 95)))
+    pipe = PlantedPipe(place.truths(3, (71, 95)))
     made = predict_video(pipe, source, tmp_path / "out", video=VideoSettings(video_formats=("color", "png16")))
     assert pipe.seen[0].shape == (71, 95, 3)
     assert decoded(made.files["color"])[0][0].shape == (72, 96, 3)
@@ -240,9 +229,9 @@ def test_odd_sides_lose_nothing(place, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "ts"])
 def test_a_file_that_was_cut_off_gives_what_is_there(place, tmp_path: Path, ending: str) -> None:
-    source = write_clip(tmp_path / f"a.{ending}", frames_of(place, 12))
+    source = write_clip(tmp_path / f"a.{ending}", place.frames(12))
     source.write_bytes(source.read_bytes()[: source.stat().st_size * 2 // 3])
-    made = predict_video(PlantedPipe(depths_of(place)), source, tmp_path / "out")
+    made = predict_video(PlantedPipe(place.truths(FRAMES)), source, tmp_path / "out")
     assert 1 <= made.frames < 12
     assert len(decoded(made.files["color"])[0]) == made.frames
     if ending == "mp4":  # which states how many there are
@@ -250,16 +239,16 @@ def test_a_file_that_was_cut_off_gives_what_is_there(place, tmp_path: Path, endi
 
 
 def test_sound_that_mp4_does_not_hold_is_left_out_with_a_sentence(place, tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "a.mkv", frames_of(place, 6), sound="pcm_s16le")
-    made = predict_video(PlantedPipe(depths_of(place, 6)), source, tmp_path / "out")
+    source = write_clip(tmp_path / "a.mkv", place.frames(6), sound="pcm_s16le")
+    made = predict_video(PlantedPipe(place.truths(6)), source, tmp_path / "out")
     assert made.notes == ("The sound is pcm_s16le, which MP4 players do not expect; it was left out.",)
     silent = VideoSettings(silent=True)
-    assert predict_video(PlantedPipe(depths_of(place, 6)), source, tmp_path / "b", video=silent).notes == ()
+    assert predict_video(PlantedPipe(place.truths(6)), source, tmp_path / "b", video=silent).notes == ()
 
 
 def test_frames_that_the_cuts_leave_empty_leave_the_other_files(place, tmp_path: Path) -> None:
     """A flat clip; where nothing at all is left the run goes on with other files, and predicts no frame anew."""
-    source, mesh = write_clip(tmp_path / "a.mp4", frames_of(place, 2)), FrameSettings(near_clip=0.95, far_clip=0.96)
+    source, mesh = write_clip(tmp_path / "a.mp4", place.frames(2)), FrameSettings(near_clip=0.95, far_clip=0.96)
     alone, beside = VideoSettings(video_formats=("ply",)), VideoSettings(video_formats=("glb", "ply", "exr", "png16"))
     with pytest.raises(ExportError, match="cuts leave nothing"):
         flat = PlantedPipe([np.full((72, 96), 0.5, np.float32)] * 2)
@@ -283,7 +272,7 @@ def _sound_alone(path: Path) -> None:
 def test_what_is_no_video_is_a_sentence(place, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("no video")
-    whole = write_clip(tmp_path / "whole.mp4", frames_of(place, 6))
+    whole = write_clip(tmp_path / "whole.mp4", place.frames(6))
     (tmp_path / "head.mp4").write_bytes(whole.read_bytes()[:400])
     _sound_alone(tmp_path / "sound.m4a")
     for name, sentence in {
@@ -308,7 +297,7 @@ def test_a_small_file_of_huge_frames_is_refused_before_they_are_decoded(tmp_path
 
 
 def test_a_real_checkpoint_on_the_command_line(place, tmp_path: Path, tiny_depth: Path, capsys) -> None:
-    source = write_clip(tmp_path / "a.mp4", frames_of(place, 3))
+    source = write_clip(tmp_path / "a.mp4", place.frames(3))
     words = ["video", source, "-o", tmp_path / "out", "--model", tiny_depth, "--device", "cpu", *QUICK]
     words += ["--video-formats", "grey,png16"]
     assert run_command(*words) == cli.ALL_DONE
@@ -332,7 +321,7 @@ def test_a_real_checkpoint_on_the_command_line(place, tmp_path: Path, tiny_depth
     ids=["hls", "concat", "sdp", "dash"],
 )
 def test_playlists_are_refused_and_what_they_name_is_not_opened(place, tmp_path: Path, playlist: str):
-    write_clip(tmp_path / "clip.mp4", frames_of(place, 2))
+    write_clip(tmp_path / "clip.mp4", place.frames(2))
     for name in ("a.mp4", "a.m3u8", "a.ffconcat", "a.sdp", "a.mpd"):
         (tmp_path / name).write_text(playlist)
         with pytest.raises(VideoError, match=f"^{name} (cannot be read as a video|is no file that holds a whole)"):

@@ -34,7 +34,8 @@ from marigold_core.images.intrinsics import ClassColour, Layer
 from marigold_core.images.photo import load_photo
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings, Settings
-from tests.helpers.command_line import run_command
+from tests.helpers.command_line import fingerprints, run_command
+from tests.helpers.encoded import encoded
 from tests.helpers.predictions import LAYERS, layers_of, prediction_of
 
 CLASSES = Layer(
@@ -82,10 +83,6 @@ def glb_tree(content: bytes) -> dict:
     magic, version, length, json_length, kind = struct.unpack("<4sIII4s", content[:20])
     assert (magic, version, length, kind) == (b"glTF", 2, len(content), b"JSON")
     return json.loads(content[20 : 20 + json_length])
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 # ------------------------------------------------------------------------------- reading back
@@ -270,7 +267,7 @@ def test_the_manifest_says_what_was_done(depth: Prediction, tmp_path: Path) -> N
     assert record.value_range.low == depth.values.min() and record.value_range.high == depth.values.max()
     assert (record.photo.width, record.photo.height) == (64, 48)
     assert record.photo.sha256 == hashlib.sha256(depth.photo.tobytes()).hexdigest()
-    assert record.files == {name: hashes(tmp_path)[name] for name in ("depth.npy", "mesh.glb")}
+    assert record.files == {name: fingerprints(tmp_path)[name] for name in ("depth.npy", "mesh.glb")}
     assert {"python", "marigold_core", "torch", "diffusers", "transformers", "numpy"} <= record.versions.keys()
     assert Manifest.model_validate_json(record.model_dump_json()) == record
     assert str(tmp_path) not in text and str(Path.home()) not in text
@@ -302,17 +299,16 @@ def test_a_changed_manifest_is_not_read(depth: Prediction, tmp_path: Path, chang
 def test_the_same_prediction_writes_the_same_bytes(depth: Prediction, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         save(depth, tmp_path / folder, mesh=MESH)
-    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+    assert fingerprints(tmp_path / "a") == fingerprints(tmp_path / "b")
 
 
 def test_no_metadata_of_the_photo_reaches_an_output(depth: Prediction, tmp_path: Path) -> None:
     tags = Image.Exif()
     tags[0x010F] = "SECRETCAMERA"
     tags.get_ifd(0x8825)[29] = "SECRETPLACE"
-    file = BytesIO()
-    Image.fromarray(depth.photo).save(file, "JPEG", exif=tags, comment=b"SECRETWORDS")
-    assert file.getvalue().count(b"SECRET") == 3
-    photo = load_photo(file.getvalue())
+    file = encoded(depth.photo, "JPEG", exif=tags, comment=b"SECRETWORDS")
+    assert file.count(b"SECRET") == 3
+    photo = load_photo(file)
     for path in save(replace(depth, photo=photo.pixels), tmp_path, mesh=MESH).values():
         assert b"SECRET" not in path.read_bytes() and b"Exif" not in path.read_bytes(), path.name
 
@@ -420,11 +416,11 @@ def test_what_does_not_suit_is_refused_before_anything_is_written(depth: Predict
 
 def test_nothing_is_overwritten_unasked(depth: Prediction, tmp_path: Path) -> None:
     save(depth, tmp_path, ["npy"])
-    before = hashes(tmp_path)
+    before = fingerprints(tmp_path)
     other = replace(depth, values=depth.values * 0.5)
     with pytest.raises(ExportError, match="depth.npy exists already"):
         save(other, tmp_path, ["color", "npy"])
-    assert hashes(tmp_path) == before
+    assert fingerprints(tmp_path) == before
     paths = save(other, tmp_path, ["color", "npy"], overwrite=True)
     np.testing.assert_array_equal(np.load(paths["npy"]), other.values)
     assert Manifest.model_validate_json(paths["manifest"].read_text()).files.keys() == {"depth_color.png", "depth.npy"}

@@ -20,6 +20,7 @@ from marigold_core.cli.console import Run, WrittenFlat
 from marigold_core.cli.predict import PredictRun
 from marigold_core.cli.video import PhotoRun, QuietRun
 from marigold_core.comparison.sweep import Comparison
+from marigold_core.files.formats import FILES as FILE_NAMES
 from marigold_core.serving.api.arguments import CompareOutput, DepthOutput, EffectOutput, GivenOutput, MeshOutput
 from marigold_core.serving.api.endpoints import BESIDE, CLIP, DEPTH, ENDPOINTS, PANORAMA, PHOTO
 from marigold_core.serving.jobs import Service
@@ -177,6 +178,12 @@ def test_arguments_of_endpoints_are_fields_of_the_models(info: dict[str, Any], n
             item = part.get("items", part)
             assert "minimum" not in item or f"({item['minimum']} to {item['maximum']}" in said
             assert all(choice in said for choice in item.get("enum", ()))
+
+
+@pytest.mark.parametrize("name", ["predict_depth", "build_mesh", "calibrate", "import_depth"])
+def test_answers_name_every_file_that_can_be_written(info: dict[str, Any], name: str) -> None:
+    (answer,) = info[f"/{name}"]["returns"]
+    assert answer["type"]["properties"].keys() >= {*FILE_NAMES, "manifest", "progress"}
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)

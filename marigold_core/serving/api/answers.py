@@ -1,10 +1,12 @@
 """What endpoints answer: names of files and figures."""
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from marigold_core.calibration.calibrate import Calibrated, Measured
+from marigold_core.files.formats import FILES
 
 Answer = dict[str, Any]
+_typed_dict = cast(Any, TypedDict)  # of fields that are listed elsewhere, which type checkers do not know
 
 
 class FileMeta(TypedDict):
@@ -25,48 +27,9 @@ class FileData(TypedDict):
     meta: FileMeta
 
 
-class DepthResult(TypedDict, total=False):
-    """Files by format name, as requested, and the manifest; while a job runs only ``progress``."""
-
-    npy: FileData
-    png16: FileData
-    color: FileData
-    uncertainty: FileData
-    uncertainty_npy: FileData
-    normals: FileData
-    normals_npy: FileData
-    glb: FileData
-    ply: FileData
-    stl: FileData
-    exr: FileData
-    controlnet: FileData
-    height: FileData
-    rgbz: FileData
-    photo: FileData
-    depth_mm: FileData
-    intrinsics: FileData
-    transforms: FileData
-    side_by_side: FileData
-    stereo: FileData
-    stereo_filled: FileData
-    lithophane: FileData
-    relief_3mf: FileData
-    albedo: FileData
-    albedo_16bit: FileData
-    roughness: FileData
-    roughness_16bit: FileData
-    metallicity: FileData
-    metallicity_16bit: FileData
-    shading: FileData
-    shading_16bit: FileData
-    residual: FileData
-    residual_16bit: FileData
-    classes: FileData
-    classes_16bit: FileData
-    layers: FileData
-    layers_exr: FileData
-    manifest: dict[str, Any]
-    progress: str
+# Files by their names in ``files.formats.FILES``, as requested, and the manifest; while a job runs only ``progress``.
+_OF_DEPTH: dict[str, Any] = {**dict.fromkeys(FILES, FileData), "manifest": dict[str, Any], "progress": str}
+DepthResult: type = _typed_dict("DepthResult", _OF_DEPTH, total=False)
 
 
 class HintResult(TypedDict):
@@ -94,10 +57,8 @@ class Solution(TypedDict):
     how: str
 
 
-class MetresResult(DepthResult, total=False):
-    """The files of a calibrated result, and what the hints have led to."""
-
-    calibration: Solution
+# The files of a calibrated result, and what the hints have led to.
+MetresResult: type = _typed_dict("MetresResult", {**_OF_DEPTH, "calibration": Solution}, total=False)
 
 
 class CompareResult(TypedDict, total=False):

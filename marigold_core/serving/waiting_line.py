@@ -61,12 +61,9 @@ class WaitingLine:
                 self._moved.notify_all()
 
     def _is_first(self, turn: Turn) -> bool:
-        """Wait a moment for the line to move -> whether the job is among its first."""
+        """Wait a moment for its turn -> whether the job is among the first."""
         with self._moved:
-            return self._is_inside(turn) or (self._moved.wait(WAKE_S) and self._is_inside(turn))
-
-    def _is_inside(self, turn: Turn) -> bool:
-        return turn in self._turns[: self._places]
+            return self._moved.wait_for(lambda: turn in self._turns[: self._places], WAKE_S)
 
     def _place(self, turn: Turn) -> Progress:
         with self._moved:

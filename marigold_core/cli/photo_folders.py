@@ -22,6 +22,7 @@ import numpy as np
 from marigold_core.cli import locations
 from marigold_core.cli.locations import is_address
 from marigold_core.errors import ExportError, ImageError, MarigoldError, SettingsError
+from marigold_core.files import MANIFEST
 from marigold_core.images import containers
 from marigold_core.storage import atomic_folder, claim, portable_name, real_path, unfinished
 
@@ -290,8 +291,6 @@ def result_folder(folder: Path, within: Path, overwrite: bool, flat: bool = Fals
     cannot be written.
     """
     if is_address(folder):
-        from marigold_core.files.writers import MANIFEST
-
         home, prefix = place(folder, flat)
         if (older := _recorded(home, prefix)) and not overwrite:
             raise ExportError(f"{folder} exists already; --overwrite replaces what it holds.")
@@ -327,7 +326,6 @@ def end_publishing(folder: Path, flat: bool) -> None:
 def _taken(home: Path, prefix: str) -> Path | None:
     """Find a file of a flat result that is there already."""
     from marigold_core.files.formats import FILES
-    from marigold_core.files.writers import MANIFEST
 
     names = (MANIFEST, *(name for name, _ in FILES.values()))
     return next((path for name in names if os.path.lexists(path := home / f"{prefix}{name}")), None)
@@ -335,8 +333,6 @@ def _taken(home: Path, prefix: str) -> Path | None:
 
 def _publish(aside: Path, folder: Path, flat: bool) -> None:
     """Rename a finished folder; flat or where there is one, let its files take the place of those it lists."""
-    from marigold_core.files.writers import MANIFEST
-
     if not flat and (not folder.exists() or not any(folder.iterdir())):
         os.replace(aside, folder)
         return
@@ -353,8 +349,6 @@ def _publish(aside: Path, folder: Path, flat: bool) -> None:
 
 def finished_since(folder: Path, moment: float, flat: bool) -> bool:
     """Return whether the result of ``folder`` was finished after a moment, in seconds as of ``time.time``."""
-    from marigold_core.files.writers import MANIFEST
-
     home, prefix = place(folder, flat)
     try:
         return (home / f"{prefix}{MANIFEST}").stat().st_mtime > moment
@@ -380,7 +374,6 @@ def is_done(folder: Path, pixels: np.ndarray, files: Iterable[str], *, flat: boo
 def _recorded(home: Path, prefix: str) -> "Manifest | None":
     """Read the manifest of a finished result; None where no run of ours finished."""
     from marigold_core.files.manifest import Manifest
-    from marigold_core.files.writers import MANIFEST
 
     try:
         return Manifest.model_validate_json((home / f"{prefix}{MANIFEST}").read_text(encoding="utf-8"))

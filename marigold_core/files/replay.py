@@ -16,11 +16,11 @@ from pydantic import BaseModel, ValidationError
 from marigold_core.calibration.calibrate import calibrate
 from marigold_core.checkpoints.registry import Checkpoint, find
 from marigold_core.errors import CheckpointError, ExportError, ImageError, SettingsError
-from marigold_core.files import examples
+from marigold_core.files import MANIFEST, examples
 from marigold_core.files.formats import FILES_OF
 from marigold_core.files.manifest import Manifest, sha256
 from marigold_core.files.reader import GIVEN
-from marigold_core.files.writers import MANIFEST, check_prefix, formats_of, save
+from marigold_core.files.writers import check_prefix, formats_of, save
 from marigold_core.images.photo import Photo, load_photo, read_file
 from marigold_core.prediction import Prediction, Progress
 

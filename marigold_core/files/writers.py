@@ -10,14 +10,13 @@ import numpy as np
 from marigold_core import storage
 from marigold_core.calibration.calibrate import Hints
 from marigold_core.errors import ExportError
-from marigold_core.files import manifest
+from marigold_core.files import MANIFEST, manifest
 from marigold_core.files.formats import FILES, FILES_OF, LAYERS, Content
 from marigold_core.files.presets import PRESETS, SaveFor
 from marigold_core.images.intrinsics import Claimed
 from marigold_core.prediction import Kind, Prediction
 from marigold_core.settings import ColourSettings, Format, MeshSettings, check_type
 
-MANIFEST = "manifest.json"
 NO_UNCERTAINTY = "Uncertainty needs 3 or more members (ensemble_size) here; a depth map from elsewhere has none."
 
 

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from marigold_core.cli.locations import EXTRA, is_address, locate, relative, uploaded
+from marigold_core.cli.locations import EXTRA, is_address, locate, may_lack, relative, uploaded
 from marigold_core.cli.photo_folders import STDIN, Job, finished_since
 from marigold_core.cli.predictor import GIVEN_UP, MOST_ENDS, Outcome, Predictor, Work
 from marigold_core.errors import CheckpointError, MarigoldError, SettingsError
@@ -127,11 +127,11 @@ class FinishedList:
         return version and json.dumps([name, str(_absolute(job.photo)), version])
 
     def read(self) -> set[str]:
-        """Read what is listed. A file that cannot be read costs that its photos are looked up."""
+        """Read what is listed. A file that cannot be read costs that its photos are looked up. Raises: ExportError."""
         found = set[str]()
-        with suppress(OSError):
-            if self._folder.exists():
-                for file in self._folder.glob("*.jsonl"):
+        with may_lack(self._folder):
+            for file in self._folder.glob("*.jsonl") if self._folder.exists() else ():
+                with may_lack(file):
                     found.update(file.read_text(encoding="utf-8").splitlines())
         return found
 

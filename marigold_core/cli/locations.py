@@ -4,7 +4,7 @@ An address is a ``UPath``: it has those methods of ``Path`` that are used of it,
 """
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from glob import escape
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -29,11 +29,9 @@ def locate(word: str) -> Path:
         raise SettingsError(f"{word} is the address of a store, which needs an extra: {EXTRA}.")
     from upath import UPath
 
-    try:
+    with refused(SettingsError, f"{word} cannot be opened"):  # fsspec says "Install s3fs to access S3"
         address = UPath(word)
-        _ = address.fs  # imports the library of the store
-    except (ImportError, ValueError) as error:  # fsspec says "Install s3fs to access S3"
-        raise SettingsError(f"{word} cannot be opened: {error}.") from None
+        _ = address.fs  # imports the library of the store, some of which connect at once
     return cast(Path, address)
 
 
@@ -48,7 +46,7 @@ def below(address: Path) -> Iterator[tuple[Path, Path, str]]:
     Raises: ImageError when the store refuses.
     """
     store, top = _store(address), cast(Any, address).path
-    with _refused(ImageError, f"{address} cannot be listed"):
+    with refused(ImageError, f"{address} cannot be listed"):
         root = PurePosixPath(top)
         if escape(top) != top:
             while escape(str(root)) != str(root):
@@ -76,7 +74,7 @@ def relative(place: Path, folder: Path) -> Path:
 
 def read(address: Path, most: int) -> bytes:
     """Read up to so many bytes of a file in a store. Raises: ImageError."""
-    with _refused(ImageError, "The photo cannot be read"), address.open("rb") as file:
+    with refused(ImageError, "The photo cannot be read"), address.open("rb") as file:
         return file.read(most)
 
 
@@ -96,7 +94,7 @@ def uploaded(home: Path, last: str, stale: list[str]) -> Generator[Path]:
         aside = Path(made)
         yield aside
         store = _store(home)
-        with _refused(ExportError, f"{home} cannot be written"):
+        with refused(ExportError, f"{home} cannot be written"):
             for name in sorted(stale, key=lambda name: name != last):
                 (home / name).unlink(missing_ok=True)
             for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
@@ -120,7 +118,15 @@ def _store(address: Path) -> Any:
 
 
 @contextmanager
-def _refused(kind: type[MarigoldError], what: str) -> Generator[None]:
+def may_lack(place: Path) -> Generator[None]:
+    """Pass over that something is not there or is damaged. Raises: ExportError where a store cannot be asked at all."""
+    of_store = refused(ExportError, f"{place} cannot be read") if is_address(place) else nullcontext()
+    with of_store, suppress(OSError, ValueError):
+        yield
+
+
+@contextmanager
+def refused(kind: type[MarigoldError], what: str) -> Generator[None]:
     """Turn what a store raises into one sentence: each library has errors of its own, of no common class."""
     try:
         yield

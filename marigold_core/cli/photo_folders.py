@@ -350,10 +350,9 @@ def _publish(aside: Path, folder: Path, flat: bool) -> None:
 def finished_since(folder: Path, moment: float, flat: bool) -> bool:
     """Return whether the result of ``folder`` was finished after a moment, in seconds as of ``time.time``."""
     home, prefix = place(folder, flat)
-    try:
+    with locations.may_lack(home):
         return (home / f"{prefix}{MANIFEST}").stat().st_mtime > moment
-    except OSError:
-        return False
+    return False
 
 
 def is_done(folder: Path, pixels: np.ndarray, files: Iterable[str], *, flat: bool = False, **wanted: object) -> bool:
@@ -375,7 +374,6 @@ def _recorded(home: Path, prefix: str) -> "Manifest | None":
     """Read the manifest of a finished result; None where no run of ours finished."""
     from marigold_core.files.manifest import Manifest
 
-    try:
+    with locations.may_lack(home):
         return Manifest.model_validate_json((home / f"{prefix}{MANIFEST}").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    return None

@@ -266,6 +266,17 @@ def test_a_second_run_looks_up_none_of_what_is_listed_as_finished(
         assert predict(*words, "--seed", 7) == cli.ALL_DONE and one_actor[-1] == 1
 
 
+def test_a_list_of_finished_photos_that_is_damaged_costs_nothing_else(
+    folder: Path, out: Path, write, predict: Predict, one_actor: list[int]
+) -> None:
+    write(folder / "a.png")
+    assert predict(folder, "--ray") == cli.ALL_DONE
+    (listed,) = (out / cluster.FINISHED).glob("*")
+    (listed / "damaged.jsonl").write_bytes(b"\xff")
+    (listed / "0.jsonl").mkdir()
+    assert predict(folder, "--ray") == cli.ALL_DONE and one_actor == [1]
+
+
 def test_a_photo_that_an_actor_finished_and_could_not_tell_is_done(
     folder: Path, out: Path, write, predict: Predict, one_actor: list[int], monkeypatch, capsys
 ) -> None:
@@ -381,6 +392,7 @@ def test_what_a_store_did_not_finish_is_done_again(folder: Path, out: Path, writ
     [
         (["IN", "-o", "OUT", "--ray", "IN"], "--ray takes one address, such as 10.0.0.1:6379, but got IN;"),
         (["nope://x", "-o", "OUT"], "nope://x cannot be opened: "),
+        (["ftp://127.0.0.1:1/x", "-o", "OUT"], "ftp://127.0.0.1:1/x cannot be opened: "),
         (["file://IN", "-o", "file://IN"], "The output folder file://IN is also the input folder"),
         (["file:///no/such/folder", "-o", "OUT"], "There is no photo in file:///no/such/folder"),
         (["IN", "-o", "OUT", "--ray", "127.0.0.1:1"], "There is no Ray cluster at 127.0.0.1:1: "),

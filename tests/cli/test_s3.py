@@ -102,14 +102,32 @@ def test_what_s3_refuses_is_one_sentence(
     assert store.ls("") == ["photos"]
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["s3://photos/in", "-o", "OUT"], "s3://photos/in cannot be listed"),
+        (["IN", "-o", "s3://photos/out"], "s3://photos/out/a cannot be read"),
+        (["IN", "-o", "s3://photos/out", "--overwrite"], "s3://photos/out/a cannot be read"),
+        (["IN", "-o", "s3://photos/out", "--ray"], "s3://photos/out/.marigold-finished"),
+    ],
+)
 def test_s3_that_cannot_be_reached_is_one_sentence(
-    store: Any, out: Path, predict: Predict, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    sentence: str,
+    store: Any,
+    folder: Path,
+    out: Path,
+    write: Any,
+    predict: Predict,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    write(folder / "a.png")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
-    assert predict("s3://photos/in", "-o", out) == cli.USAGE
+    assert predict(*({"IN": str(folder), "OUT": str(out)}.get(word, word) for word in words)) != cli.ALL_DONE
     told = capsys.readouterr().err
-    assert "s3://photos/in cannot be listed" in told and "Traceback" not in told
+    assert sentence in told and "Traceback" not in told

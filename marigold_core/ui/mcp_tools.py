@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import gradio as gr
-from anyio import CancelScope, CapacityLimiter, ClosedResourceError, to_thread
+from anyio import CancelScope, CapacityLimiter, ClosedResourceError, Semaphore, to_thread
 from mcp import types
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -56,6 +56,7 @@ ADDRESS = "a data: URL with base64, or the address of a file that was uploaded t
 DATA_URL = re.compile(rb'(?<!\\)"data:[^",]*;base64,([^"]*)"')  # a string of JSON
 NO_BASE64 = "data:;base64,*"  # stands for one that is none
 MOST_FILES = max(len(endpoint.files) for endpoint in ENDPOINTS)
+READERS = 4  # calls whose files are looked at at once
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
@@ -72,8 +73,11 @@ class McpTools:
     def __init__(self, service: Service, folder: Path) -> None:
         """Serve the endpoints with a service; ``folder`` is where the server keeps uploads."""
         self._service, self._folder = service, folder.resolve()
-        self._threads: CapacityLimiter | None = None
-        self._one: CapacityLimiter | None = None  # for what takes much memory: one at a time
+        most = MODEL["concurrency_limit"]
+        self._places = Semaphore(most)  # of calls that run or stand in the line before the model, as events of the page
+        self._threads = CapacityLimiter(most)  # of these calls, one each, so that the one in the model waits for none
+        self._readers = CapacityLimiter(READERS)
+        self._one = CapacityLimiter(1)  # for what takes much memory: one at a time
         self._calls = 0  # under way
         self._server = Server[object]("marigold-depth", version=__version__, instructions=INSTRUCTIONS)
         self._server.list_tools()(self._list)  # pyright: ignore[reportUnknownMemberType]
@@ -83,7 +87,6 @@ class McpTools:
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncGenerator[None]:
         """Hold the sessions of clients while the server runs."""
-        self._threads, self._one = CapacityLimiter(MODEL["concurrency_limit"]), CapacityLimiter(1)
         async with self._sessions.run():
             yield
 
@@ -133,8 +136,11 @@ class McpTools:
                 if self._calls > MODEL["concurrency_limit"] + MAX_WAITING:
                     raise SettingsError(text.CALLS_FULL)
                 endpoint, root = _find(name), _root(self._request)
-                given = await to_thread.run_sync(self._read, endpoint, arguments, limiter=self._threads)
-                answer = await self._last(endpoint.answers(self._service, given))
+                given = await to_thread.run_sync(self._read, endpoint, arguments, limiter=self._readers)
+                if not self._places.value:
+                    await self._report(text.CALL_WAITS)
+                async with self._places:
+                    answer = await self._last(endpoint.answers(self._service, given))
                 return await to_thread.run_sync(_result, answer, root, limiter=self._one)
         except gr.Error as error:
             return types.CallToolResult(content=[types.TextContent(type="text", text=error.message)], isError=True)

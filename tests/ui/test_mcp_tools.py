@@ -221,6 +221,45 @@ def test_calls_are_read_beside_the_server_and_too_many_are_refused(
     assert words.text == "Too many jobs are waiting already; try again in half a minute."
 
 
+def test_a_call_in_the_model_waits_for_no_thread_of_those_in_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call of a hundred had its turn only when all others had waited for a moment, step by step."""
+    most, begun, held = 2, list[int](), list[int]()
+    monkeypatch.setitem(mcp_tools.MODEL, "concurrency_limit", most)
+    tools = mcp_tools.McpTools(cast(Any, None), tmp_path)
+    monkeypatch.setattr(mcp_tools.McpTools, "_request", SimpleNamespace(base_url="http://a"))
+    monkeypatch.setattr(tools, "_read", lambda *_: {})
+
+    async def told(stage: str) -> None:
+        pass
+
+    monkeypatch.setattr(tools, "_report", told)
+
+    def answers(*_: object) -> Iterator[dict[str, str]]:
+        begun.append(1)
+        for step in range(5):
+            time.sleep(0.01)
+            held.append(len(begun))
+            yield {"progress": str(step)}
+        begun.pop()
+        yield {"done": "yes"}
+
+    monkeypatch.setattr(mcp_tools, "_find", lambda _: SimpleNamespace(answers=answers))
+
+    async def call() -> None:
+        answer = await tools._call("predict_depth", {})
+        assert answer.structuredContent == {"done": "yes"}
+
+    async def ask() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(call)
+
+    anyio.run(ask)
+    assert len(held) == 5 * 8 and max(held) == most
+
+
 def test_a_long_call_tells_its_progress_and_ends_when_it_is_cancelled(server: str, picture: bytes) -> None:
     stages: list[str | None] = []
 

@@ -26,7 +26,8 @@ class PrivateEvent(TypedDict):
     show_progress: Literal["minimal", "hidden"]
 
 
-MAX_WAITING = 256  # events of all visitors; more are refused
+MAX_WAITING = 256  # jobs of all visitors that wait for a place before the model; more are refused
+MAX_EVENTS = 2 * MAX_WAITING  # with the quick events of pages, such as Stop, which a full line does not refuse
 # The line itself is the service's, which tells each job its place; more than these wait before it and are told nothing.
 MODEL = Queue(concurrency_id="model", concurrency_limit=32)
 LIGHT = Queue(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does

@@ -19,7 +19,7 @@ from marigold_core.ui.controls.replay import ReplayButton
 from marigold_core.ui.controls.runtime import RuntimeLine
 from marigold_core.ui.controls.settings import draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import ShareLink
-from marigold_core.ui.events import FOLLOWING, LIGHT, MAX_WAITING, QUIET, REPEATED, on
+from marigold_core.ui.events import FOLLOWING, LIGHT, MAX_EVENTS, QUIET, REPEATED, on
 from marigold_core.ui.run_controller import OpenTab, RunController, Update, Values
 from marigold_core.ui.screens.batch import BatchScreen
 from marigold_core.ui.screens.compare import CompareScreen
@@ -60,7 +60,7 @@ def build(service: Service) -> gr.Blocks:
         video_tab.connect(page)
         add_endpoints(page, service)
         page.load(None, js=_script())
-    page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    page.queue(max_size=MAX_EVENTS, default_concurrency_limit=1, api_open=False)
     return page
 
 

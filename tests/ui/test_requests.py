@@ -11,6 +11,7 @@ import pytest
 from marigold_core.serving.api.endpoints import ENDPOINTS
 from marigold_core.serving.request_body import RefusedError
 from marigold_core.ui import text
+from marigold_core.ui.api import requests
 from marigold_core.ui.api.requests import META, CallReader, complete
 from marigold_core.ui.middleware import CALL, JOIN, QUEUE, told
 
@@ -98,6 +99,50 @@ def test_only_what_waits_or_runs_is_listened_to(path: str, query: str) -> None:
     with pytest.raises(RefusedError) as refused:
         ask(path, query)
     assert refused.value.status == 404 and len(passed) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "call", "is_refused"),
+    [
+        (f"{CALL}predict_depth", {"data": [None]}, True),
+        (f"{CALL}v2/predict_depth", {}, True),
+        (JOIN, {"data": [], "fn_index": 3, "session_hash": "s"}, True),
+        (JOIN, {"data": [], "fn_index": 4, "session_hash": "s"}, False),
+    ],
+)
+def test_where_the_line_is_full_what_does_not_need_the_model_is_heard(
+    path: str, call: dict[str, Any], is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "MAX_WAITING", 2)
+    line = SimpleNamespace(queue=["a job"])
+    events = {
+        3: SimpleNamespace(api_name="", concurrency_id="model"),
+        4: SimpleNamespace(api_name="", concurrency_id="light"),
+    }
+    queue = SimpleNamespace(event_queue_per_concurrency_id={"model": line, "light": SimpleNamespace(queue=["one"] * 9)})
+    app = SimpleNamespace(get_blocks=lambda: SimpleNamespace(_queue=queue, fns=events))
+    passed: list[object] = []
+
+    async def gradio(*given: object) -> None:
+        passed.append(given)
+
+    def ask() -> None:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": json.dumps(call).encode()}
+
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "app": app}
+        asyncio.run(CallReader(gradio)(scope, receive, None))  # type: ignore[arg-type]
+
+    ask()
+    assert len(passed) == 1
+    line.queue.append("another")
+    if is_refused:
+        with pytest.raises(RefusedError, match="Too many jobs are waiting already") as refused:
+            ask()
+        assert refused.value.status == 503 and refused.value.headers == {"retry-after": "30"}
+    else:
+        ask()
+        assert len(passed) == 2
 
 
 def test_refusals_by_gradio_become_sentences_and_of_validators_what_is_wrong_stays() -> None:

@@ -97,13 +97,24 @@ def test_a_class_behind_one_address_loses_no_job_and_mixes_up_none_beside_slow_r
     assert server.waited > 0  # and they were told for how long
 
 
+def press_stop(server: Server) -> httpx.Response:
+    """Press Stop on the page -> how that is taken."""
+    config = server.web.get("/config").json()
+    button = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "stop")
+    event = next(one for one in config["dependencies"] if [button, "click"] in one["targets"])
+    asked = {"data": [None] * len(event["inputs"]), "fn_index": event["id"], "session_hash": "visitor"}
+    return server.web.post("/gradio_api/queue/join", json=asked)
+
+
 def test_a_full_queue_refuses_with_a_sentence_and_loses_none_of_those_who_wait(server: Server) -> None:
     path, held = server.upload(80), hold(server.notes)
     held.touch()
     try:
         answers = [server.ask(path) for _ in range(MODEL["concurrency_limit"] + MAX_WAITING + 5)]
+        stopped = press_stop(server)
     finally:
         held.unlink()
+    assert stopped.status_code == 200, stopped.text  # a visitor of the page is still heard
     accepted = [answer.json()["event_id"] for answer in answers if answer.status_code == 200]
     refused = [answer for answer in answers if answer.status_code != 200]
     assert len(accepted) == MODEL["concurrency_limit"] + MAX_WAITING
@@ -168,6 +179,11 @@ def test_a_result_is_found_by_those_alone_who_were_given_its_address(server: Ser
     assert logs and "session_hash=" not in "".join(logs)
 
 
+def without_cookies(request: httpx.Request) -> None:
+    """Send a request as a program does that keeps none, such as curl."""
+    request.headers.pop("cookie", None)
+
+
 @needs_nginx
 def test_a_visitor_is_served_by_two_processes_and_loses_no_result(server: Server, folder: Path) -> None:
     """One of them ends; its visitor goes on with the other one, which has the results as well."""
@@ -175,6 +191,7 @@ def test_a_visitor_is_served_by_two_processes_and_loses_no_result(server: Server
         running(folder, "other") as other,
         proxy(folder / "nginx", [server.url, other.url]) as address,
         httpx.Client(base_url=address, timeout=300) as web,
+        httpx.Client(base_url=address, timeout=300, event_hooks={"request": [without_cookies]}) as bare,
     ):
         visitor = Server(web, folder / "none", folder, other.process)
         while not inside(other.notes):  # until it is one of the process that will end
@@ -188,6 +205,10 @@ def test_a_visitor_is_served_by_two_processes_and_loses_no_result(server: Server
         got = [httpx.get(f"{page}/gradio_api/file={file}") for page in (server.url, other.url, address)]
         assert {one.status_code for one in got} == {200} and {one.content for one in got} == {file.read_bytes()}
         assert httpx.get(f"{address}/gradio_api/file={file.parents[1]}").status_code >= 400  # no list of results
+        program = Server(bare, folder / "none", folder, other.process)
+        for width in range(104, 104 + 6 * 8, 8):  # else each request would go to any of the two
+            answer = program.result(program.submit(program.upload(width)))
+            assert answer["manifest"]["photo"]["width"] == width
         other.process.send_signal(signal.SIGTERM)
         assert other.process.wait(60) in ENDED
         assert web.get(f"/gradio_api/file={file}").content == got[0].content

@@ -5,6 +5,7 @@ A call may leave arguments out: null stands for their defaults.
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs
@@ -15,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from marigold_core.serving.api.endpoints import ENDPOINT_OF, Endpoint
 from marigold_core.serving.request_body import RefusedError, read_body, with_body
 from marigold_core.ui import text
-from marigold_core.ui.middleware import CALL, JOIN, QUEUE
+from marigold_core.ui.events import MAX_WAITING, MODEL
+from marigold_core.ui.middleware import CALL, FULL_RETRY_S, JOIN, QUEUE
 from marigold_core.ui.photo_input import EXAMPLES
 
 META = {"_type": "gradio.FileData"}
@@ -32,9 +34,12 @@ class CallReader:
         path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
         if path == JOIN or path.startswith(CALL):
             if scope["method"] == "POST":
-                events: dict[int, Any] = scope["app"].get_blocks().fns if path == JOIN else {}
+                page = scope["app"].get_blocks()
+                events: dict[int, Any] = page.fns if path == JOIN else {}
                 body = b"".join([piece async for piece in read_body(receive)])
                 body = complete(path, body, {number: one.api_name for number, one in events.items()})
+                if path != JOIN or events[json.loads(body)["fn_index"]].concurrency_id == MODEL["concurrency_id"]:
+                    _check_line(page._queue)
                 others = [one for one in scope["headers"] if one[0] != b"content-type"]
                 scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
                 scope, receive = with_body(scope, receive, body)
@@ -124,3 +129,20 @@ def _check_event(queue: Any, event_id: str | None, session: str | None) -> None:
         session = event.session_hash if event else next((one for one, ids in pending.items() if event_id in ids), None)
     if session not in queue.pending_messages_per_session:
         raise RefusedError(404, text.NO_EVENT)
+
+
+def waiting_files(page: Any) -> Iterator[str]:
+    """Yield the paths of the files with which calls wait or run."""
+    for event in list(page._queue.event_ids_to_events.values()):
+        if event.data and event.fn.api_name in ENDPOINT_OF:  # whose paths were checked
+            yield from (one["path"] for one in event.data.data if isinstance(one, dict))
+
+
+def _check_line(queue: Any) -> None:
+    """Check that one more job may wait. Raises: RefusedError.
+
+    Gradio's own limit counts all events, so that a full line would refuse Stop, and a page that is opened, as well.
+    """
+    waiting = queue.event_queue_per_concurrency_id.get(MODEL["concurrency_id"])
+    if waiting and len(waiting.queue) >= MAX_WAITING:
+        raise RefusedError(503, text.QUEUE_FULL, **{"retry-after": str(FULL_RETRY_S)})

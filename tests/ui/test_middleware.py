@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from marigold_core.ui.middleware import (
     RequestFilter,
     allowed,
 )
+from tests.helpers.app_server import ROOT
 
 JOIN = "/gradio_api/queue/join"
 
@@ -125,6 +127,12 @@ def test_a_body_over_its_limit_is_refused_while_it_is_received():
     assert "40 MB" in json.loads(body)["detail"]
     status, _, body = ask(RequestFilter(app), UPLOAD, [b"x" * 1000] * 400)
     assert (status, body) == (200, b"400000")
+
+
+def test_the_proxy_that_is_described_lets_through_what_the_app_takes():
+    guide = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (mebibytes,) = re.findall(r"client_max_body_size (\d+)m;", guide)
+    assert int(mebibytes) * 2**20 >= max(middleware.LIMITS.values())
 
 
 def test_one_client_is_held_back_then_refused_and_cannot_flood_the_others(monkeypatch):

@@ -322,6 +322,16 @@ def _refusals(name: str) -> Generator[None]:
         raise ExportError(text) from error
 
 
+def size_of(folder: Path) -> int:
+    """Sum the bytes of the files below a folder, which others may write and remove meanwhile; 0 where there is none."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it was renamed just now
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
+
+
 def sync(path: Path) -> None:
     """Wait until a file's content or a folder's list of names is on the disk."""
     if os.name != "posix" and path.is_dir():

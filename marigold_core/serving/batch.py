@@ -54,7 +54,7 @@ class Batch:
     @property
     def size_bytes(self) -> int:
         """What it holds on the disk."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return storage.size_of(self.folder)
 
     def count(self, state: State) -> int:
         """Count the photos in a state."""

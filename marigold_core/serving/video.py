@@ -13,6 +13,7 @@ from marigold_core.files import archive
 from marigold_core.prediction import Prediction, Progress
 from marigold_core.serving.jobs import MAX_WORK, Service, check_cost
 from marigold_core.settings import CameraSettings, ColourSettings, FrameSettings, ResolvedSettings, Settings
+from marigold_core.storage import size_of
 from marigold_core.video.settings import DefocusSettings, ParallaxSettings, VideoSettings
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def run_clip(
 
 
 def _check_written(folder: Path) -> None:
-    if sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > MOST_WRITTEN:
+    if size_of(folder) > MOST_WRITTEN:
         raise VideoError(
             f"The files of this clip are larger than the {MOST_WRITTEN / 1e9:.0f} GB that the server writes of one;"
             " choose fewer formats of frames or a smaller clip, or use the command line."

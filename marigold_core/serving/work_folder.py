@@ -11,7 +11,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from marigold_core.serving import results
@@ -22,20 +22,22 @@ KEPT_S = 3600.0  # files of a visit to which nothing was added for so long, and 
 LEFT_S = 24 * KEPT_S  # likewise what a process keeps itself as long as it runs: it was left by one that has ended
 LEAST_FREE_BYTES = 10**9  # of the disk, below which no upload is taken
 RESULTS = "results"  # the sub-folder of the service
-_OF_GRADIO = re.compile("[0-9a-f]{64}")  # its sub-folders, one for each content of a file
+_OURS = re.compile("[0-9a-f]{64}|[0-9a-f]{32}")  # sub-folders: of Gradio, one for each content of a file, and of clips
 
 
 class Janitor:
     """Deletes what has lain unchanged for long enough since it was first seen, by a clock that does not jump."""
 
-    def __init__(self, folder: Path, drawn: Collection[Path] = ()) -> None:
+    def __init__(
+        self, folder: Path, drawn: Collection[Path] = (), waiting: Callable[[], Iterable[str]] = lambda: ()
+    ) -> None:
         """Look after uploads, results and what else is put into ``folder`` from now on.
 
         Other things that are there already are somebody else's. The files in it that the page was ``drawn`` with stay
-        for as long as this process runs.
+        for as long as this process runs, as do the files that jobs are ``waiting`` with.
         """
-        self._folder, self._drawn = folder, {path.parent for path in drawn}
-        self._others = {path.name for path in folder.iterdir() if not _OF_GRADIO.fullmatch(path.name)}
+        self._folder, self._drawn, self._waiting = folder, {path.parent for path in drawn}, waiting
+        self._others = {path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)}
         self._seen: dict[Path, tuple[float, float]] = {}  # its newest change, and when that was first seen
 
     def work_for_ever(self) -> None:
@@ -52,7 +54,9 @@ class Janitor:
     def clear(self, now: float) -> None:
         """Delete what is old at ``now``, in seconds of any clock that only goes forward."""
         seen: dict[Path, tuple[float, float]] = {}
-        for place in self._drawn:
+        inside = self._folder.resolve()
+        waiting = {place for file in self._waiting() if (place := Path(file).resolve().parent).parent == inside}
+        for place in self._drawn | waiting:
             with contextlib.suppress(OSError):
                 os.utime(place)  # other processes see that it is in use; the files, which browsers ask for, stay as old
         for path, most_s in self._looked_after():

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ ENVIRONMENT = {
 }
 PHOTO_LIMIT = "40mb"
 TOLD_S = 3.0
+MOST_FILES = 65_536  # that are asked for, connections among them
 
 
 def main(host: str | None = None, port: int | None = None) -> None:
@@ -64,7 +66,7 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     from starlette.middleware import Middleware
 
     from marigold_core.serving.jobs import Service
-    from marigold_core.ui.api.requests import CallReader
+    from marigold_core.ui.api.requests import CallReader, waiting_files
     from marigold_core.ui.events import MODEL
     from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
@@ -79,10 +81,11 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
     service = Service(folder / work_folder.RESULTS, loader=loader, device_lost=_end_soon)
     service.warm(default_checkpoint())
     tools = _tools(service, folder)
+    _allow_connections()
     began = time.time()
     page = build(service)
     drawn = [file for file in folder.glob("*/*") if file.stat().st_ctime >= began - 1]  # made or taken again by Gradio
-    work_folder.Janitor(folder, drawn).work_for_ever()
+    work_folder.Janitor(folder, drawn, lambda: waiting_files(page)).work_for_ever()
     try:
         page.launch(
             server_name=host,
@@ -122,6 +125,20 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
             "The app cannot listen there: the port is in use, or the address is none of this machine's. "
             "Choose others with --port and --host, or $GRADIO_SERVER_PORT and $GRADIO_SERVER_NAME."
         ) from error
+
+
+def _allow_connections() -> None:
+    """Let as many pages be open as the system allows; many systems begin with 1,024 files of a process.
+
+    A page holds a connection for as long as it is open, and another one while it waits.
+    """
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _check_variables() -> None:

@@ -1,5 +1,7 @@
 """Many photos in one go: each done once, those that fail named, nothing of it in memory."""
 
+import shutil
+import threading
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -7,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marigold_core import ExportError, ImageError, Settings, SettingsError
+from marigold_core import ExportError, ImageError, Settings, SettingsError, storage
 from marigold_core.serving import batch as batches
 from marigold_core.serving.batch import Batch
 from marigold_core.serving.jobs import Service
+from marigold_core.storage import write_bytes
 
 QUICK = Settings(num_inference_steps=1, processing_resolution=32)
 
@@ -94,3 +97,25 @@ def test_what_a_batch_refuses(service: Service, files: list[Path], tiny_depth: P
         batch.archive()
     with pytest.raises(ExportError, match="no longer kept"):
         service.batch("unknown")
+
+
+def test_what_is_renamed_while_a_folder_is_counted_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "one").write_bytes(b"0" * 100)
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            write_bytes(tmp_path / "deep" / "other", b"0" * 10)
+            shutil.rmtree(tmp_path / "gone", ignore_errors=True)
+            (tmp_path / "gone" / "deep").mkdir(parents=True)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        sizes = {Batch(tmp_path, Settings(), "", ()).size_bytes for _ in range(2000)}
+    finally:
+        done.set()
+        writing.join()
+    assert sizes <= {100, 110, 120}
+    assert storage.size_of(tmp_path / "nowhere") == 0

@@ -4,12 +4,14 @@ import os
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from marigold_core.serving import work_folder
 from marigold_core.serving.work_folder import BROKEN_OFF_S, KEPT_S, RESULTS, Janitor
+from marigold_core.ui.api.requests import waiting_files
 from tests.helpers.app_server import serve
 
 HASH = "ab" * 32
@@ -53,6 +55,40 @@ def test_what_another_process_put_there_goes_too_unless_that_says_that_it_is_in_
     other.clear(KEPT_S - 1)
     ours.clear(KEPT_S)
     assert left_in(tmp_path) == [f"{HASH}/photo.jpg"]
+
+
+def test_a_clip_of_a_process_that_has_ended_goes_too(tmp_path: Path) -> None:
+    (tmp_path / HASH[:32] / "unfinished").mkdir(parents=True)
+    (tmp_path / HASH[:32] / "unfinished" / "maps").write_bytes(b"0")
+    janitor = Janitor(tmp_path)
+    janitor.clear(0)
+    janitor.clear(KEPT_S - 1)
+    assert left_in(tmp_path)
+    janitor.clear(KEPT_S)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_photo_of_a_call_that_waits_for_hours_stays(tmp_path: Path) -> None:
+    for name in (HASH, "cd" * 32):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo.jpg").write_bytes(b"0")
+        os.utime(tmp_path / name, (5, 5))
+    waiting = [{"path": str(tmp_path / HASH / "photo.jpg")}, 4, None]
+    event = SimpleNamespace(data=SimpleNamespace(data=waiting), fn=SimpleNamespace(api_name="predict_depth"))
+    others = (
+        SimpleNamespace(data=None, fn=event.fn),
+        SimpleNamespace(data=SimpleNamespace(data=[{"path": "a\0"}]), fn=SimpleNamespace(api_name="on_run")),
+        SimpleNamespace(data=SimpleNamespace(data=[{"path": "https://example.org/temple.jpg"}]), fn=event.fn),
+    )
+    queue = SimpleNamespace(event_ids_to_events=dict(enumerate((event, *others))))
+    janitor = Janitor(tmp_path, (), lambda: waiting_files(SimpleNamespace(_queue=queue)))
+    janitor.clear(0)
+    janitor.clear(KEPT_S)
+    assert left_in(tmp_path) == [f"{HASH}/photo.jpg"]
+    queue.event_ids_to_events.clear()  # it is done
+    janitor.clear(KEPT_S + 1)
+    janitor.clear(3 * KEPT_S)
+    assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("jump_s", [-3600, 3 * 3600, 10 * 365 * 86400])

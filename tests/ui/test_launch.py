@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from marigold_core.cli import console, main
-from marigold_core.ui import page
+from marigold_core.ui import launch, page
 
 
 class Taken:
@@ -36,3 +36,16 @@ def test_what_cannot_be_served_is_told_before_anything_is(monkeypatch, capsys, n
     finally:
         signal.signal(signal.SIGTERM, before)
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_more_pages_may_be_open_than_many_systems_begin_with():
+    """Each holds a connection, which is a file of the process."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        launch._allow_connections()
+        most = launch.MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, launch.MOST_FILES)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -6,6 +6,7 @@ kind of data, unless another is named.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,7 @@ from marigold_core.images.photo import network_size
 from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.settings import Dtype, ResolvedSettings
-from marigold_core.storage import real_path, write_json
+from marigold_core.storage import real_path, refuse_existing, write_json
 from training.data.framing import frame
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, Sample, spread
@@ -41,6 +42,7 @@ from training.scoring.targets import COUNTS, DEPTH, Metric, blind_protocol, by_f
 PRINTED_ROWS = 40  # pictures that are listed one by one on the screen; the JSON has all
 SPLIT = "test"
 RECONSTRUCTION = "the truth through the autoencoder"
+SUMMARIES = SPARSIFICATION, FIELDS_OF_VIEW = "sparsification", "field_of_view"  # figures of all pictures together
 REPORTED = ("data", "checkpoint", "settings", "protocol", "photos", "means")  # keys of every report
 
 
@@ -180,8 +182,10 @@ def main(
     if limit is not None and limit < 1:
         raise MarigoldError(f"limit must be at least 1 picture, but got {limit}.")
     a_set = open_set(data, SPLIT)
-    for folder in filter(None, (figures, save_maps)):
-        _check_target(folder, a_set, checkpoint)
+    indices = spread(a_set, limit)
+    names = [*map(a_set.name, indices)]
+    _check_target(figures, ".png", (*names, *SUMMARIES), a_set, checkpoint)
+    _check_target(save_maps, ".npy", names, a_set, checkpoint)
     check_json_out(json_out, REPORTED)
     chosen = choose_protocol(a_set.kind, protocol, overrides)
     source = open_source(checkpoint, settings, chosen, step, dtype)
@@ -198,9 +202,8 @@ def main(
         checks = SanityChecks(source.pipeline, source.settings, chosen, honesty)
     if reconstruction and source.pipeline is None:
         raise MarigoldError("Maps have no autoencoder: leave out --reconstruction, or give a checkpoint.")
-    indices = spread(a_set, limit)
     if source.folder is not None:
-        check_maps(source.folder, map(a_set.name, indices))
+        check_maps(source.folder, names)
     if figures is not None and source.metric is not DEPTH:
         raise MarigoldError(
             f"Figures show depth, and {source.name} predicts {_predicted(source)}: leave out --figures."
@@ -230,9 +233,9 @@ def main(
             values = prediction.values if isinstance(prediction, Prediction) else prediction
             write_map(save_maps, sample.name, values)
     if figures is not None and scores.curves:
-        draw_sparsification(np.mean(scores.curves, axis=0), figures / "sparsification.png")
+        draw_sparsification(np.mean(scores.curves, axis=0), figures / f"{SPARSIFICATION}.png")
     if figures is not None and (groups := by_field_of_view([*scores.rows.values()])):
-        draw_fields_of_view([*groups.values()], figures / "field_of_view.png")
+        draw_fields_of_view([*groups.values()], figures / f"{FIELDS_OF_VIEW}.png")
     report = {"data": {"kind": a_set.kind, "folder": a_set.folder.name}, **summary(source, chosen, scores)}
     if checks is not None:
         report["honesty"] = asdict(checks.finish())
@@ -251,11 +254,14 @@ def _are_maps(checkpoint: str) -> bool:
     return holds_maps(checkpoint) and not is_run(checkpoint)
 
 
-def _check_target(out: Path, a_set: DepthSet, checkpoint: str) -> None:
-    """Check that files written to ``out`` replace neither the data nor what is scored. Raises: MarigoldError."""
+def _check_target(out: Path | None, ending: str, names: Sequence[str], a_set: DepthSet, checkpoint: str) -> None:
+    """Check that files of these names in ``out`` would replace nothing. Raises: MarigoldError."""
+    if out is None:
+        return
     for folder in (a_set.folder, *([Path(checkpoint)] if _are_maps(checkpoint) else [])):
         if real_path(out).is_relative_to(folder.resolve()):
             raise MarigoldError(f"{out} is a part of {folder}, whose files it could replace: give another folder.")
+    refuse_existing((out / f"{name}{ending}" for name in names), False, f"remove it, or give another folder than {out}")
 
 
 def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, object]:

@@ -20,7 +20,7 @@ import os
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -100,6 +100,7 @@ def prepare_hypersim(raw: Path, out: Path, options: Preparation) -> Outcome:
     """
     pictures = read_index(raw)
     splits = [split for split in PUBLISHED if any(picture.split == split for picture in pictures)]
+    _check_lists(_list(out, split) for split in splits)
     rows = {split: _read_rows(_meta(out, split), out / split) for split in splits}
     missing = [picture for picture in pictures if picture.paths[0] not in rows[picture.split]]
     print(f"{len(pictures)} pictures in the index, {len(pictures) - len(missing)} done")
@@ -142,13 +143,17 @@ def _meta(out: Path, split: str) -> Path:
     return out / split / f"filename_meta_{split}.csv"
 
 
+def _list(out: Path, split: str) -> Path:
+    return out / split / f"filename_list_{split}.txt"
+
+
 def _read_rows(path: Path, folder: Path) -> dict[str, Row]:
     """Read the rows of pictures that are there, by photo, and write the file anew with these alone.
 
     The last line of a run that was killed may be cut off: it does not count.
     Raises: MarigoldError for a table that this command did not write.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
     if text and not f"{text}\n".startswith(",".join(COLUMNS)):
         raise MarigoldError(f"{path} is not a table of this command, which would replace it: give another OUT.")
     there = {}
@@ -171,7 +176,7 @@ def _list_hypersim(out: Path, split: str, rows: Sequence[Row], options: Preparat
     """Write the sorted rows and the list of complete pictures, and print the published numbers beside ours."""
     _write_rows(_meta(out, split), rows)
     complete = [row for row in rows if options.lists(row)]
-    _write_list(out / split / f"filename_list_{split}.txt", [(row["rgb_path"], row["depth_path"]) for row in complete])
+    _write_list(_list(out, split), [(row["rgb_path"], row["depth_path"]) for row in complete])
     scenes = len({row["scene_name"] for row in complete})
     paper = f"; the paper: {PAPER}" if split == "train" else ""
     print(
@@ -193,6 +198,8 @@ def prepare_vkitti(raw: Path, out: Path) -> Outcome:
     for name in ("rgb", "depth"):
         if (out / name).exists() and real_path(out / name) != real_path(raw / name):
             raise MarigoldError(f"{out / name} is not that of {raw}, whose pictures would be listed: give another OUT.")
+    lists = {split: out / f"vkitti_{split}.txt" for split in found}
+    _check_lists(lists.values())
     for split, entries in found.items():
         whole = [entry for entry in entries if all((raw / path).is_file() for path in entry)]
         faults += [f"{raw / path} is missing." for entry in entries for path in entry if not (raw / path).is_file()]
@@ -203,7 +210,7 @@ def prepare_vkitti(raw: Path, out: Path) -> Outcome:
                 if counts[scene, variation] != pairs // len(VARIATIONS):
                     there = f"{counts[scene, variation]} pairs of {pairs // len(VARIATIONS)}"
                     faults.append(f"{scene}/{variation} has {there} ({' and '.join(CAMERAS)} together).")
-        _write_list(out / f"vkitti_{split}.txt", whole)
+        _write_list(lists[split], whole)
     if real_path(out) != real_path(raw):
         for name in ("rgb", "depth"):
             if not (out / name).exists():
@@ -257,8 +264,7 @@ def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
     if form is None or not form.own:
         raise MarigoldError(f"{raw} holds rendered pictures: render a set of its own with another seed instead.")
     lists = {split: raw / names[0] for split, names in form.lists.items()}
-    if other := next((path for path in lists.values() if path.is_file() and not is_list(path)), None):
-        raise MarigoldError(f"{other} is no list of this command, which would replace it: move it away.")
+    _check_lists(lists.values(), "\t")
     limits = np.cumsum(options.shares) / sum(options.shares)
     found: dict[str, list[Sequence[str]]] = {split: [] for split in form.lists}
     for entry in form.search(raw, ""):
@@ -278,6 +284,13 @@ def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
         else:  # an older one would hold pictures of the other splits
             remove(lists[split])
     return [], []
+
+
+def _check_lists(paths: Iterable[Path], between: str = " ") -> None:
+    """Check that what is in the place of lists are lists. Raises: MarigoldError."""
+    for path in paths:
+        if path.exists() and not (path.is_file() and is_list(path, between)):
+            raise MarigoldError(f"{path} is no list of this command, which would replace it: move it away.")
 
 
 def _write_list(path: Path, entries: Sequence[Sequence[str]], between: str = " ") -> None:

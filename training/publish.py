@@ -213,7 +213,9 @@ def _check_target(source: Path, out: Path) -> None:
         raise MarigoldError(f"{out} is a link or a file: give a folder.")
     if not out.exists():
         return
-    if any(out.iterdir()) and not all((out / name).is_file() for name in (INDEX, CHECKSUMS)):
+    if any(out.iterdir()) and not all(
+        (out / name).is_file() for name in (INDEX, CHECKSUMS, CARD)
+    ):  # others lack a card
         raise MarigoldError(f"{out} holds something that training.publish did not write: give another folder.")
     written = {*PARTS, *FILES, *(name for name in read_checksums(out) if name.endswith(".safetensors"))}
     others = sorted({path.relative_to(out).as_posix() for path in out.rglob("*")} - written)

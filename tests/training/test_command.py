@@ -371,7 +371,7 @@ def test_a_run_begins_anew_with_the_options_of_another(tmp_path: Path) -> None:
     recipe = RECIPES["nano"].changed(lr=1e-5, shares=(0.9, 0.1), flip=0.25)
     task = Task("new:tiny", tmp_path / "a", data=("rendered:x", "pairs:y z"), photos=Path("photos"), workers=2)
     record = {"recipe": recipe.model_dump(mode="json"), "task": jsonable(task)}
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8-sig")  # as some editors save it
     given: list[tuple[Task, Recipe]] = []
 
     def take(task: Task, recipe: Recipe) -> None:

@@ -248,6 +248,22 @@ def test_results_are_not_written_over_the_data_or_what_is_scored(
     assert fingerprints(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--figures", "floor_1.png"), ("--figures", "sparsification.png"), ("--save-maps", "floor_1.npy")],
+)
+def test_results_replace_no_file_that_is_there(
+    option: str, name: str, score: Score, floors: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b"of another program")
+    before = fingerprints(tmp_path)
+    monkeypatch.setattr("training.evaluate.open_source", None)  # nothing runs
+    assert score("nano", floors, option, tmp_path / "out") == 2
+    assert f"{name} exists already; remove it, or give another folder" in capsys.readouterr().err
+    assert fingerprints(tmp_path) == before
+
+
 @pytest.mark.parametrize("text", ["x", '{"mine": 1}', '[{"photos": {}}]', "[]", "3", '{"data": "mine", "means": [1]}'])
 def test_a_report_replaces_nothing_but_a_report(
     text: str, score: Score, floors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

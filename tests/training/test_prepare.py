@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tests.helpers.command_line import ROOT, exit_status, fingerprints
 from tests.helpers.damage import DAMAGE
 from tests.helpers.set_writers import Frame, frame, picture
 from training.data.sets import open_set
-from training.data.sets.hypersim import COLUMNS, plane_depth, tone_map
+from training.data.sets.hypersim import COLUMNS, INDEX, plane_depth, tone_map
 from training.prepare import Preparation, main, unpack_archives
 
 
@@ -372,6 +373,36 @@ def test_what_another_program_left_is_not_replaced(
     assert prepare("hypersim", small, tmp_path / "out") == 2
     assert "is not a table of this command" in capsys.readouterr().err
     assert table.read_text() == "scene,rgb\nmine,1\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("hypersim", "train/filename_list_train.txt"), ("vkitti", "vkitti_train.txt")]
+)
+def test_a_file_that_is_no_list_is_not_replaced(
+    kind: str, name: str, small: Path, streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("what to do on Monday\n")
+    before = fingerprints(tmp_path / "out")
+    assert prepare(kind, small if kind == "hypersim" else streets, tmp_path / "out") == 2
+    assert f"{name} is no list of this command" in capsys.readouterr().err
+    assert fingerprints(tmp_path / "out") == before
+
+
+def test_tables_that_a_spreadsheet_saved_are_read(small: Path, tmp_path: Path) -> None:
+    raw = shutil.copytree(small, tmp_path / "raw")
+    mark(raw / INDEX)
+    assert prepare("hypersim", raw, tmp_path / "out") == 0
+    before = fingerprints(tmp_path / "out")
+    mark(tmp_path / "out" / "train" / "filename_meta_train.csv")
+    assert prepare("hypersim", raw, tmp_path / "out") == 0
+    assert fingerprints(tmp_path / "out") == before
+
+
+def mark(path: Path) -> None:
+    """Put the byte-order mark before a text."""
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
 
 
 def test_pictures_of_two_folders_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

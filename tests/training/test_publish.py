@@ -10,10 +10,11 @@ import pytest
 import torch
 from diffusers import MarigoldDepthPipeline
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from marigold_core import load
 from marigold_core.checkpoints.registry import find
+from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError, SettingsError
 from marigold_core.storage import ASSETS
 from tests.helpers.command_line import exit_status, fingerprints
@@ -166,6 +167,12 @@ def _another_checkpoint(out: Path) -> None:
     (out / "checksums.json").unlink()
 
 
+def _a_step_of_a_run(out: Path) -> None:
+    new_checkpoint(out, "tiny")
+    save_file({"weights.a": torch.zeros(1)}, out / "training_state.safetensors")
+    write_checksums(out)
+
+
 def _a_start(out: Path) -> None:
     prepare_start("new:tiny", out)
 
@@ -175,7 +182,8 @@ def _a_file(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fill", [_strange_file, _published_with_a_strange_file, _another_checkpoint, _a_start, _a_file]
+    "fill",
+    [_strange_file, _published_with_a_strange_file, _another_checkpoint, _a_step_of_a_run, _a_start, _a_file],
 )
 def test_what_is_no_published_checkpoint_is_not_replaced(
     fill: Callable[[Path], None], run_folder: Path, tmp_path: Path

@@ -42,7 +42,7 @@ def read_run(path: Path) -> dict[str, object]:
     Raises: MarigoldError when it is damaged.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # editors add the mark
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError):

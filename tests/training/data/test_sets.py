@@ -230,6 +230,16 @@ def test_names_that_are_no_text_or_hold_odd_breaks_are_divided_too(tmp_path: Pat
         split_own(tmp_path, tmp_path, Preparation(shares=(1, 0, 0)))
 
 
+def test_a_list_that_an_editor_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    sets.write_pairs(tmp_path, {name: picture((24, 36), place) for place, name in enumerate("ab")})
+    split_own(tmp_path, tmp_path, Preparation(shares=(1, 0, 0)))
+    path = tmp_path / "train.txt"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig", newline="\r\n")
+    a_set = open_set(f"pairs/train:{tmp_path}")
+    assert [a_set[place].name for place in range(len(a_set))] == ["a", "b"]
+    split_own(tmp_path, tmp_path, Preparation(shares=(1, 0, 0)))  # it is still a list of this command
+
+
 def test_lists_of_another_hand_stay_and_none_of_an_earlier_division_does(tmp_path: Path) -> None:
     sets.write_pairs(tmp_path, {f"{number}": picture((24, 36), number) for number in range(8)})
     (tmp_path / "val.txt").write_text("what to do on Monday\n")

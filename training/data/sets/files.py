@@ -177,13 +177,15 @@ def _matches(folder: Path, template: str, values: Mapping[str, str]) -> Iterator
             yield found.groupdict()
 
 
-def is_list(path: Path) -> bool:
-    """Tell whether every line of a file is one of a list of one's own: paths with tabs between them."""
-    return all("\t" in line for line in _lines(path) if line)
+def is_list(path: Path, between: str = "\t") -> bool:
+    """Tell whether every line of a file is one of a list that ``training.prepare`` writes: names of files in a row."""
+    rows = (line.split(between) for line in _lines(path) if line)
+    return all(len(row) > 1 and all(Path(word).suffix for word in row) for row in rows)
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors=AS_STORED).rstrip("\n").split("\n")  # names hold other breaks
+    text = path.read_text(encoding="utf-8-sig", errors=AS_STORED)  # editors and spreadsheets add the mark
+    return text.rstrip("\n").split("\n")  # names hold other breaks
 
 
 def _read_list(path: Path, root: str, columns: int) -> list[Entry]:

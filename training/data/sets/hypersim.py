@@ -65,7 +65,7 @@ def read_index(raw: Path) -> list[Picture]:
     if not path.is_file():
         raise MarigoldError(f"{raw} has no {INDEX}; it is in the Hypersim repository, evermotion_dataset/analysis.")
     pictures = []
-    with naming(path), path.open(newline="", encoding="utf-8") as file:
+    with naming(path), path.open(newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):
             if (
                 row["included_in_public_release"].strip() == "True"

@@ -41,6 +41,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PNG = b"\x89PNG\r\n\x1a\n"  # how such files begin
 _PROFILES = {"GIF": containers.gif_profile, "BMP": containers.bmp_profile}
 _TURNED = {5, 6, 7, 8}  # of those: height and width change places
 
@@ -293,7 +294,7 @@ def _open(data: bytes) -> _Opened:
                 if dark and image.mode == "RGBA" and tones.dark_note(cast(Any, image).getextrema()[3][1] << 8 | 255):
                     tones.make_opaque(image)  # of as few bits as the colours
             full = None
-        if cicp := _png_chunk(image, data, b"cICP"):
+        if len(cicp := _png_chunk(image, data, b"cICP")) > 1:
             image.info[tones.CICP] = tuple(cicp[:2])
         elif image.format in _PROFILES and (profile := _PROFILES[image.format](data)):
             image.info["icc_profile"] = profile  # which Pillow passes over
@@ -331,9 +332,14 @@ def _stated_white(image: Image.Image, data: bytes) -> int | None:
 
 
 def _png_chunk(image: Image.Image, data: bytes, name: bytes) -> bytes:
-    """What follows the name of a chunk before the pixels of a PNG; nothing where there is none."""
-    at = data.find(name, 0, data.find(b"IDAT")) if image.format == "PNG" else -1
-    return data[at + 4 :] if at >= 0 else b""
+    """Return the content of a chunk before the pixels of a PNG; nothing where there is none."""
+    at = len(_PNG) if image.format == "PNG" else len(data)
+    while at + 8 <= len(data) and (kind := data[at + 4 : at + 8]) != b"IDAT":
+        size = int.from_bytes(data[at : at + 4], "big")
+        if kind == name:
+            return data[at + 8 : at + 8 + size]
+        at += 12 + size
+    return b""
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -21,7 +21,9 @@ SPACE = "colour space"  # the same for what EXIF elsewhere in the file states
 _PHOTOMETRIC, _YCBCR = 262, 6  # a TIFF tag, and a value of it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
 # TIFF tags; planar 2: a plane a colour; format 3: floats
-_WIDTH, _BITS, _COUNT, _PLANAR, _FORMAT = (256, 258, 277, 284, 339)
+_WIDTH, _BITS, _COMPRESSION, _COUNT, _PLANAR, _FORMAT = (256, 258, 259, 277, 284, 339)
+_WEBP = 50001  # a value of the third
+_READ = {*TiffImagePlugin.COMPRESSION_INFO} - {_WEBP}  # which the libtiff of Pillow is built without
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}  # Pillow's mode -> a profile's colour space
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # how Pillow calls byte orders
 _SRGB = 0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06  # x and y of white, red, green and blue
@@ -131,8 +133,8 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     which libtiff hands over in this machine's order.
 
     Raises:
-        ImageError: a TIFF that Pillow does not read: numbers of 64 bits, floats of 16, several floats a pixel, grey of
-            16 bits with alpha, YCbCr without compression.
+        ImageError: a TIFF that Pillow does not read: an unusual compression, numbers of 64 bits, floats of 16, several
+            floats a pixel, grey of 16 bits with alpha, YCbCr without compression.
         UnidentifiedImageError: other content that it does not read.
     """
     try:
@@ -144,8 +146,8 @@ def opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     tags: Any = getattr(image, "tag_v2", {})
     if not tags:
         return image
-    if image.mode == "L" and _sign(tags) == "signed":
-        raise _unread(tags)  # as if they had no sign
+    if tags.get(_COMPRESSION) == _WEBP or (image.mode == "L" and _sign(tags) == "signed"):
+        raise _unread(tags)  # Pillow would fail to decode it, or read numbers as if they had no sign
     is_big, tiles = data.startswith(b"MM"), cast(Any, image).tile
     if tags.get(_PHOTOMETRIC) == _YCBCR and tiles and tiles[0].codec_name == "raw":  # which Pillow finds cut short
         raise ImageError("This TIFF has YCbCr colours without compression, which are not read; save it as RGB or grey.")
@@ -180,6 +182,11 @@ def _sign(tags: Any) -> str:
 
 
 def _unread(tags: Any) -> ImageError:
+    if (compression := tags.get(_COMPRESSION, 1)) not in _READ:
+        return ImageError(
+            f"This TIFF is compressed in a way that is not read (number {compression} of TIFF); save it with LZW,"
+            " Deflate or no compression."
+        )
     kind = {"signed": "signed numbers", "floats": "floats"}.get(_sign(tags), "numbers")
     return ImageError(
         f"This TIFF has {kind} of {max(tags.get(_BITS, (1,)))} bits, {tags.get(_COUNT, 1)} a pixel, which are not read;"

@@ -416,6 +416,15 @@ def test_a_tiff_of_grey_and_alpha_of_16_bits_is_refused_by_what_it_holds() -> No
         load_photo(file.getvalue())
 
 
+@pytest.mark.parametrize("number", [34712, 34933, 50001])  # JPEG 2000, PNG, WebP
+def test_a_tiff_of_an_unusual_compression_is_refused_by_it(number: int) -> None:
+    plain = encoded(smooth(), "TIFF")
+    stated = struct.pack("<HHIHH", 259, 3, 1, 1, 0)
+    assert plain.count(stated) == 1
+    with pytest.raises(ImageError, match=rf"compressed in a way that is not read \(number {number} of TIFF\); save it"):
+        load_photo(plain.replace(stated, struct.pack("<HHIHH", 259, 3, 1, number, 0)))
+
+
 def test_alpha_is_laid_on_white() -> None:
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[8:, :, 3] = 128
@@ -606,6 +615,8 @@ PRIMARIES = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 
         ([(b"cICP", b"\x0c\x0d\0\1")], "Display P3"),
         ([(b"cICP", b"\x09\x10\0\1")], "BT.2020 PQ"),
         ([(b"cICP", b"\x01\x0d\0\1"), (b"gAMA", struct.pack(">I", 100000))], None),
+        ([(b"tEXt", b"Comment\0the cICP\x09\x10 chunk")], None),
+        ([(b"cICP", b"\x09")], None),
         ([(b"gAMA", struct.pack(">I", 100000))], "of gamma 1"),
         ([(b"gAMA", struct.pack(">I", 45455))], None),
         ([(b"cHRM", PRIMARIES)], "of other primaries"),

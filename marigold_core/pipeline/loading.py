@@ -369,7 +369,9 @@ def empty_prompt(record: Checkpoint, dtype: torch.dtype) -> Tensor:
             padded = tokenizer("", padding="max_length", max_length=length, return_tensors="pt").input_ids
         encoder: Any = _load(CLIPTextModel, record.folder / "text_encoder", "text_encoder", dtype, record.variant)
         size = encoder.config.vocab_size
-        if len(tokenizer) != size or tokens.tolist() != [[tokenizer.bos_token_id, tokenizer.eos_token_id]]:
+        if len(tokenizer) != size or tokens.tolist() != [
+            [size - 2, size - 1]
+        ]:  # begin and end are the last words of CLIP
             raise CheckpointError(
                 f"The tokenizer of the checkpoint, of {len(tokenizer)} tokens, is damaged or does not fit its text"
                 f" encoder of {size}; {AGAIN}."

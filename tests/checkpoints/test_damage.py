@@ -242,6 +242,17 @@ def test_a_tokenizer_of_another_model(folder: Path) -> None:
         assert "tokenizer" in refusal(folder)
 
 
+def test_a_tokenizer_that_begins_and_ends_a_text_otherwise(folder: Path) -> None:
+    """Each would give another depth, without a word."""
+    edit(folder / "tokenizer/tokenizer_config.json", bos_token="!")
+    assert "The tokenizer of the checkpoint" in refusal(folder)
+    edit(folder / "tokenizer/tokenizer_config.json", bos_token="<|startoftext|>")
+    (folder / "tokenizer/tokenizer.json").unlink()
+    load(folder)
+    edit(folder / "tokenizer/vocab.json", **{"<|startoftext|>": 513, "<|endoftext|>": 512})
+    assert "The tokenizer of the checkpoint" in refusal(folder)
+
+
 @pytest.mark.parametrize("name", ["unet/config.json", PARTS["unet"], "unet", "model_index.json"])
 def test_links_out_of_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "elsewhere").mkdir()

@@ -71,10 +71,36 @@
     true,
   );
 
+  // What is asked for last stays: a photo that is still being sent gives way to an example that is picked and to
+  // another photo of its box. A request does not say whose it is, so it is that of the box that was touched last.
+  let box = null;
+  const sending = new WeakMap(); // boxes, and what ends their requests
+  for (const kind of ["change", "drop", "click"])
+    document.addEventListener(
+      kind,
+      ({ target }) => {
+        box = target.closest?.(".photo");
+        const tab = target.closest?.(".gallery-item")?.closest("#studio, #lab");
+        sending.get(tab?.querySelector(".photo"))?.abort();
+      },
+      true,
+    );
+
   // Many photos are sent one by one: a request has the limit of one photo.
   const send = window.fetch;
+  const answered = (paths) =>
+    new Response(JSON.stringify(paths), { headers: { "content-type": "application/json" } });
   window.fetch = async (address, request) => {
     const files = request?.body instanceof FormData ? request.body.getAll("files") : [];
+    if (files.length === 1 && box) {
+      const end = new AbortController();
+      sending.get(box)?.abort();
+      sending.set(box, end);
+      return send(address, { ...request, signal: end.signal }).catch((error) => {
+        if (!end.signal.aborted) throw error;
+        return answered([]); // Gradio leaves the box as it is
+      });
+    }
     if (files.length < 2) return send(address, request);
     const paths = [];
     for (const file of files) {
@@ -84,7 +110,7 @@
       if (!answer.ok) return answer;
       paths.push(...(await answer.json()));
     }
-    return new Response(JSON.stringify(paths), { headers: { "content-type": "application/json" } });
+    return answered(paths);
   };
 
   // A manifest may be dropped anywhere, also on the field for photos, which would refuse it. Any other file that

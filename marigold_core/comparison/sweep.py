@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
 from itertools import product
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
@@ -368,6 +369,7 @@ class Sweep:
     pinned: int | None = None  # the tile that the others are measured against; None: as ``against_reference``
     is_running: bool = False
     given: Prediction | None = None  # a depth map of the photo from elsewhere, which comes before the first cell
+    file: Path | None = None  # that the photo was read from
     tiles: list[Tile] = field(default_factory=list[Tile])  # in the order of ``places``, after the given map's
     _measured: tuple[int, int | None, list[Row]] = field(default=(0, None, []), init=False)  # tiles, pinned, rows
 

@@ -72,11 +72,17 @@ def follow(
     queue: Queue = FOLLOWING,
     *,
     shown: bool = False,
+    edited: Sequence[Component] | None = None,
+    js: str = "() => []",
 ) -> Dependency:
-    """Call a handler after changes: at once, and while it still answers an earlier one once more in the end."""
+    """Call a handler after changes: at once, and while it still answers an earlier one once more in the end.
+
+    What changes in widgets that a visitor edits is written by the browser before, as a late answer would take back
+    what was edited since: ``js`` maps the values of ``edited`` to new ones, undefined where one stays.
+    """
     # An event of the browser's own between the two: where a handler of a widget's event is put off, Gradio repeats all
     # that this event has, and two of them would repeat each other for ever.
-    changed = _gradio.on(changes, None, None, None, js="() => []", **QUIET)
+    changed = _gradio.on(changes, None, edited, edited, js=js, **QUIET)
     return changed.then(handler, inputs, outputs, **LAST, **queue, **(SHOWN if shown else QUIET))
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -37,6 +38,12 @@ def photo_file(photo: np.ndarray) -> str:
 def file_address(path: str | Path) -> str:
     """Give a file of the server's folder the address under which the page finds it."""
     return f"gradio_api/file={quote(str(path))}"
+
+
+def file_value(path: Path) -> dict[str, Any]:
+    """Give a file of the server's folder as the value that its input has in the browser."""
+    kind = {"_type": "gradio.FileData"}
+    return {"path": str(path), "url": file_address(path), "orig_name": path.name, "meta": kind}
 
 
 def shrunk(picture: np.ndarray) -> Image.Image:

@@ -86,9 +86,11 @@ class CurrentJob:
     is_halted: bool = False  # whether Stop was pressed and nothing asked for since, and ``end`` is still to answer
     shown: str | None = None  # the file of the result on show, where a job has compared the two
     is_filled: bool = False  # whether a pick has put another photo into the input, maybe in the place of a newer one
+    is_new: bool = True  # whether nothing was asked for so far
 
     def ask(self, source: Any) -> None:
         """Note that a photo is to be run, which ends what goes on, unless that runs the same one."""
+        self.is_new = False
         if self.identity is None or source != self.source:
             self.identity, self.wanted, self.stopped, self.is_halted = None, (source,), None, False
 
@@ -104,7 +106,7 @@ class CurrentJob:
 
     def begin(self, source: object = "", *, is_stop: bool = False) -> object:
         """Begin a job or a pick in the place of what goes on -> its identity."""
-        self.stopped = self.stopped if is_stop else None
+        self.is_new, self.stopped = False, self.stopped if is_stop else None
         self.identity, self.source, self.wanted, self.is_halted = object(), source, None, False
         return self.identity
 
@@ -341,7 +343,8 @@ class RunController(JobTab):
 
         Given as a set, they make Gradio call the handler with one mapping from widget to value.
         """
-        return [self.open_tab, self.current, *(widget for screen in self.screens for widget in screen.inputs)]
+        common = [self.open_tab, self.current, self.result]
+        return [*common, *(widget for screen in self.screens for widget in screen.inputs)]
 
     @property
     def outputs(self) -> list[Component]:
@@ -354,6 +357,12 @@ class RunController(JobTab):
         if result is None:
             raise ExportError(text.NO_RESULT)
         return self.service.prediction(result)
+
+    def shown_of(self, photo: np.ndarray, values: Values) -> Prediction | None:
+        """Return the result that was on show, if it is of this photo [H, W, 3] uint8."""
+        result: str | None = values[self.result]
+        shown = self.service.prediction(result) if result and self.service.keeps(result) else None
+        return shown if shown is not None and np.array_equal(shown.photo, photo) else None
 
     def show_result(self, prediction: Prediction, sentence: str, values: Values) -> Update:
         """Put a finished prediction on show, with a sentence about it and its note; it is on the disk from then on."""
@@ -400,9 +409,7 @@ class RunController(JobTab):
         except ImageError:
             yield {**self._cleared(values, None), self.photo: None}
             raise
-        result: str | None = values[self.result]
-        shown = self.service.prediction(result).photo if result and self.service.keeps(result) else None
-        if shown is None or not np.array_equal(shown, photo.pixels):
+        if self.shown_of(photo.pixels, values) is None:
             yield self._cleared(values, photo.pixels)
         if current.identity is identity:
             current.shown = source if isinstance(source, str) else None

@@ -5,7 +5,7 @@ import trimesh
 from PIL import Image
 
 from marigold_core.settings import PRESETS
-from tests.helpers.app_server import choose, in_chromium, looking, upload
+from tests.helpers.app_server import choose, in_chromium, looking, unanswered, unfold, upload
 
 pytestmark = in_chromium
 
@@ -108,6 +108,14 @@ def test_what_is_asked_for_last_is_what_stays(page, picture, tmp_path):
     page.wait_for_timeout(2000)
     assert "An example" in status.inner_text()
     page.locator("#run:not([disabled])").wait_for()
+    with unanswered(page, "**/upload?*"):
+        upload(page, tmp_path / "other.png")
+        page.wait_for_function("!document.querySelector('#photo img')")
+        page.locator("#examples .gallery-item").nth(6).click()  # while it is still being sent
+        page.wait_for_function("document.querySelector('#photo img')?.src.includes('cat')")
+    page.wait_for_timeout(2000)
+    assert "An example" in status.inner_text()
+    assert "cat" in page.locator("#photo img").get_attribute("src")
     begin()
     page.locator("#stop").click()
     upload(page, picture)
@@ -170,6 +178,21 @@ def test_the_preset_on_show_is_the_one_whose_values_apply(page):
     page.get_by_label("Fast").check()
     page.wait_for_timeout(1000)  # in which the answers to the slider would have come
     assert chosen.inner_text() == "Fast"
+
+    def see(views: str) -> None:
+        page.locator("#members-see input").click()
+        page.get_by_role("option", name=views).click()
+
+    page.get_by_label("number input for Ensemble size").fill("10")
+    unfold(page, page.get_by_role("button", name="More settings"))
+    see("three sizes")
+    with unanswered(page):
+        page.locator("#settings").get_by_label("Checkpoint").click()
+        page.get_by_role("option", name="e2e-ft (").click()  # of one step; its members differ by their view alone
+        page.wait_for_function(VALUE_IS_JS, arg=["Denoising steps", 1])
+        page.wait_for_function(VALUE_IS_JS, arg=["Ensemble size", 6])
+        see("The photo")
+        page.wait_for_function(VALUE_IS_JS, arg=["Ensemble size", 1])
 
 
 def test_uncertainty_needs_members_and_shows_them(page, picture):

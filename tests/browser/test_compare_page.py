@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.helpers.app_server import in_chromium
+from tests.helpers.app_server import in_chromium, unanswered
 
 CELLS = "#lab-grid button.cell"
 
@@ -68,6 +68,7 @@ def test_a_grid_fills_is_measured_anew_and_is_taken_home(page, picture, tmp_path
     page.get_by_role("tab", name="Compare").click()
     page.locator(f"{CELLS}[aria-pressed='true'][data-cell='1']").wait_for()
     assert page.locator(CELLS).count() == 6 and page.get_by_role("button", name="Table CSV").is_enabled()
+    page.wait_for_function("document.querySelector('#lab-photo img')?.src.includes('photo.png')")  # that of the grid
 
 
 def test_every_picture_follows_wheel_drag_and_keys(page, picture):
@@ -147,3 +148,9 @@ def test_the_photo_of_the_studio_comes_along(page):
     page.wait_for_function("document.querySelector('#photo img')?.src.includes('coffee')")
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_function("document.querySelector('#lab-photo img')?.src.includes('coffee')")
+    with unanswered(page):  # a late answer would take the place of a photo that is added next
+        page.locator("#lab-examples .gallery-item").nth(1).click()
+        page.wait_for_function("document.querySelector('#lab-photo img')?.src.includes('stream')")
+    page.locator("#lab-run").click()
+    page.locator(CELLS).first.wait_for()
+    page.locator("#lab-stop").click()

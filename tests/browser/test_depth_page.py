@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.app_server import choose, in_chromium, looking, serve, unfold, upload
+from tests.helpers.app_server import choose, in_chromium, looking, serve, unanswered, unfold, upload
 
 RIGHT = "document.querySelector('#look .comparison img.fixed').src"
 PAINTED = "document.querySelector('#look .comparison img.fixed')?.naturalWidth > 0"
+ENDS_ARE_JS = """becomes => ["from", "to"].every((end, place) =>
+  document.querySelector(`[aria-label="number input for Range ${end}"]`).value === becomes[place])"""
 
 pytestmark = in_chromium
 
@@ -50,6 +52,21 @@ def test_sides_colours_and_range_are_painted_again(viewer):
     viewer.get_by_label("number input for Range from").press("Tab")
     changes(viewer, RIGHT, seen[-1])
     viewer.locator("#keys").get_by_text("near 0.50").wait_for()
+    seen.append(viewer.evaluate(RIGHT))
+    # The end that was not moved is pushed ahead of the other one at once: a late answer would take the next one back.
+    with unanswered(viewer):
+        for end, typed, becomes in (
+            ("to", "0.3", ["0.29", "0.3"]),
+            ("from", "0.1", ["0.1", "0.3"]),
+            ("from", "0.3", ["0.3", "0.31"]),
+            ("from", "1", ["0.99", "1"]),
+            ("to", "0", ["0", "0.01"]),
+            ("to", "0.5", ["0", "0.5"]),
+        ):
+            viewer.get_by_label(f"number input for Range {end}").fill(typed)
+            viewer.get_by_label(f"number input for Range {end}").press("Tab")
+            viewer.wait_for_function(ENDS_ARE_JS, arg=becomes)
+    viewer.locator("#keys").get_by_text("0.50 far").wait_for()
     seen.append(viewer.evaluate(RIGHT))
     viewer.get_by_label("Swap near and far").check()
     changes(viewer, RIGHT, seen[-1])

@@ -9,12 +9,12 @@ from playwright.sync_api import expect
 
 from marigold_core.files import examples
 from tests.browser.test_files_page import take
-from tests.helpers.app_server import in_chromium
+from tests.helpers.app_server import in_chromium, unanswered, upload
 
 pytestmark = in_chromium
 
 
-def test_millimetres_are_shown_measured_and_taken_away(page, tmp_path: Path) -> None:
+def test_millimetres_are_shown_measured_and_taken_away(page, picture: Path, tmp_path: Path) -> None:
     height, width = examples.load_result(examples.photos()[0]).values.shape
     z = 2 + np.add.outer(np.arange(height) / height, 3 * np.arange(width) / width)
     z[:40] = 0
@@ -42,3 +42,11 @@ def test_millimetres_are_shown_measured_and_taken_away(page, tmp_path: Path) -> 
     np.testing.assert_allclose(values[40:], z[40:], atol=6e-4)
     record = json.loads(take(page, "Manifest", tmp_path).read_text())
     assert (record["checkpoint"], record["kind"]) == ("given: sensor.png", "metric")
+
+    upload(page, picture)
+    page.locator("#photo img").wait_for()
+    box = page.locator("#given-file")
+    assert box.get_by_text("sensor").count()  # it was there before any photo
+    with unanswered(page):  # a late answer would take out the next map
+        page.locator("#photo").get_by_label("Remove Image").click()
+        box.locator("input[type=file]").wait_for(state="attached")

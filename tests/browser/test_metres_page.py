@@ -7,7 +7,7 @@ import numpy as np
 from playwright.sync_api import expect
 
 from marigold_core.files import examples
-from tests.helpers.app_server import PATIENCE_MS, in_chromium, looking
+from tests.helpers.app_server import PATIENCE_MS, in_chromium, looking, unanswered
 
 pytestmark = in_chromium
 
@@ -65,8 +65,12 @@ def test_two_known_points_give_metres_files_say_so_and_clearing_undoes_it(page, 
     page.get_by_label("x, pixels", exact=True).fill(str(far_x))  # the second one by keyboard alone
     page.get_by_label("y, pixels", exact=True).fill(str(far_y))
     page.get_by_label("Metres", exact=True).fill(str(KNOWN_M[1]))
-    page.get_by_label("Metres", exact=True).press("Enter")
+    with unanswered(page):
+        page.get_by_label("Metres", exact=True).press("Enter")
+        page.get_by_label("Metres", exact=True).fill("7")  # for the next one
     page.locator("#status").get_by_text("In metres, from 2 hints").wait_for()
+    expect(page.get_by_label("x, pixels", exact=True)).to_have_value("", timeout=PATIENCE_MS)
+    assert page.get_by_label("Metres", exact=True).input_value() == "7"
     assert found.locator("tbody tr").count() == 2
 
     page.get_by_label("Field of view, degrees across").fill("60")

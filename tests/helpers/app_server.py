@@ -20,7 +20,7 @@ from marigold_core import PRESETS
 
 if TYPE_CHECKING:
     from gradio_client import Client
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 240  # on a busy machine; a quiet one needs five
@@ -158,6 +158,26 @@ def looking(context: "BrowserContext", url: str) -> "Iterator[Page]":
     assert outside == []
     usual = (OF_HURRY, *OF_LEAVING) if len(visited) > 1 else OF_HURRY
     assert [error for error in errors if not error.startswith(usual)] == []
+
+
+@contextmanager
+def unanswered(page: "Page", address: str = "**/queue/join?*") -> Iterator[None]:
+    """Hold back what the page sends there until the end: what happens meanwhile is the browser's own work."""
+    held: list[Route] = []
+    is_over = False
+
+    def hold(route: "Route") -> None:
+        if is_over:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route(address, hold)
+    yield
+    is_over = True
+    for route in held:
+        route.continue_()
+    page.unroute(address)
 
 
 def choose(page: "Page", preset: str) -> None:

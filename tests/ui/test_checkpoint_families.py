@@ -14,36 +14,35 @@ from marigold_core.ui.offered_checkpoints import checkpoint_choices, family_of_r
 from tests.helpers.families import as_e2e_ft
 
 
-def changed(checkpoint: str, members: int, views: Any) -> dict[str, dict[str, Any]]:
-    """What the event changes in steps, members, seed and presets."""
+def changed(checkpoint: str, views: Any) -> dict[str, dict[str, Any]]:
+    """What the event changes in steps, members, seed and presets; values, which may be newer, stay the visitor's."""
     names = ("steps", "members", "seed", "preset")
-    updates = fit_to_checkpoint(checkpoint, members, views)
+    updates = fit_to_checkpoint(checkpoint, views)
+    assert not any("value" in update.constructor_args for update in updates)
     return {name: update.constructor_args for name, update in zip(names, updates, strict=True)}
 
 
 def test_steps_and_members_are_closed_where_they_mean_nothing() -> None:
-    found = changed("e2e-ft", 10, "photo")
-    assert (found["steps"]["value"], found["steps"]["interactive"]) == (1, False)
-    assert (found["members"]["value"], found["members"]["interactive"]) == (1, False)
+    found = changed("e2e-ft", "photo")
+    assert not found["steps"]["interactive"] and not found["members"]["interactive"]
     assert found["members"]["info"] == text.SAME_MEMBERS and found["steps"]["info"] == text.ONE_STEP
     assert not found["seed"]["interactive"] and not found["preset"]["visible"]
-    wide = changed("lotus-d", 10, "mirrored-rescaled")["members"]
-    assert (wide["value"], wide["maximum"], wide["interactive"]) == (6, 6, True)
+    wide = changed("lotus-d", "mirrored-rescaled")["members"]
+    assert (wide["maximum"], wide["interactive"]) == (6, True)
 
 
 def test_members_of_a_generative_one_stay_open() -> None:
-    found = changed("lotus-g", 10, "photo")
+    found = changed("lotus-g", "photo")
     assert not found["steps"]["interactive"] and not found["preset"]["visible"]
-    assert "value" not in found["members"] and found["members"]["maximum"] == 20 and found["seed"]["interactive"]
+    assert found["members"]["maximum"] == 20 and found["seed"]["interactive"]
 
 
-def test_all_is_open_for_others_and_no_value_is_touched(tmp_path: Path) -> None:
+def test_all_is_open_for_others(tmp_path: Path) -> None:
     for name in ("nano", str(tmp_path)):  # a folder without a checkpoint is refused when it is loaded
-        found = changed(name, 10, "photo")
+        found = changed(name, "photo")
         assert (
             all(found[widget]["interactive"] for widget in ("steps", "members", "seed")) and found["preset"]["visible"]
         )
-        assert not any("value" in update for update in found.values())
 
 
 def test_the_picker_says_it_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +55,7 @@ def test_the_picker_says_it_before_the_download(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_is_known_too(tiny_depth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = as_e2e_ft(tiny_depth, tmp_path / "marigold-e2e-ft-depth")
     monkeypatch.setenv("MARIGOLD_MODEL", str(folder))
-    assert not changed(str(folder), 1, "photo")["steps"]["interactive"]
+    assert not changed(str(folder), "photo")["steps"]["interactive"]
     assert family_of_result(folder.name).deterministic and not family_of_result("unheard of").deterministic
 
 

@@ -242,27 +242,6 @@ def values_of(viewer: DepthScreen, **changed: object) -> Values:
     return held | {getattr(viewer, name): value for name, value in changed.items()}
 
 
-@pytest.mark.parametrize(
-    ("moved", "ends", "becomes"),
-    [
-        ("range_from", (0.5, 0.5), (0.5, 0.51)),
-        ("range_from", (1, 0.3), (0.99, 1)),
-        ("range_to", (0.6, 0.2), (0.19, 0.2)),
-        ("range_to", (0.6, 0), (0, 0.01)),
-        ("range_to", (0.6, 0.7), None),
-    ],
-)
-def test_one_end_of_the_range_pushes_the_other(
-    viewer: DepthScreen, moved: str, ends: tuple[float, float], becomes: tuple[float, float] | None
-) -> None:
-    low, high = viewer.colours["range_from"], viewer.colours["range_to"]
-    key = viewer.controller.service.keep(depth(1))
-    held = {**values_of(viewer), viewer.controller.result: key, low: ends[0], high: ends[1]}
-    update = viewer.on_range(moved, held)
-    assert (update.get(low), update.get(high)) == (becomes or (None, None))
-    assert viewer.pictures in update
-
-
 def test_a_side_that_a_result_does_not_have_shows_what_it_is_about(viewer: DepthScreen) -> None:
     asked = values_of(viewer, left=GREY, right=UNCERTAINTY)
     offer = viewer.finish(depth(1), asked)

@@ -15,7 +15,6 @@ from marigold_core import Anchor, Hints, MeshSettings, Prediction, calibrate, sa
 from marigold_core.files.presets import PRESETS
 from marigold_core.serving.jobs import Service
 from marigold_core.ui import text
-from marigold_core.ui.events import NO_CHANGE
 from marigold_core.ui.page import PhotoTab
 from marigold_core.ui.screens.files import ITEMS
 from tests.helpers.encoded import encoded
@@ -119,12 +118,6 @@ def test_what_cannot_be_is_said(tab: PhotoTab, files: SimpleNamespace, given: di
         for update in tab.given.on_use(values):
             updates.append(update)
     assert message.split()[0] in str(updates[-1][tab.controller.status])
-
-
-@pytest.mark.parametrize(("before", "photo", "stays"), [("a", "a", True), (None, "a", True), ("a", "b", False)])
-def test_a_map_leaves_with_its_photo(tab: PhotoTab, before: str | None, photo: str, stays: bool) -> None:
-    file, of = tab.given.on_photo(photo, before)
-    assert (file is NO_CHANGE, file is None, of) == (stays, not stays, photo)
 
 
 def test_a_given_map_has_no_members_to_add(tab: PhotoTab, files: SimpleNamespace) -> None:

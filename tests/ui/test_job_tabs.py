@@ -67,6 +67,21 @@ def tab(
     return tab_of(request.param, service, tiny_depth, photos, clip)
 
 
+def test_a_comparison_comes_back_with_its_photo_and_a_bad_one_leaves_its_box(
+    service: Service, tiny_depth: Path, folder: Path, write
+) -> None:
+    """What the browser does with these it does where the box still holds that photo."""
+    photo, bad = write(folder / "0.png"), folder / "text.png"
+    tab, source, held = tab_of("compare", service, tiny_depth, [photo], folder / "none.mp4")
+    first, *_ = tab.on_run(source, held)
+    result, unseen, (example, value) = tab.on_load(first[tab.result])
+    assert (result, unseen, value["path"], Path(example).name) == (first[tab.result], True, source, "street.jpg")
+    photo.unlink()
+    assert tab.on_load(first[tab.result])[2] == [example, None]
+    bad.write_text("no photo")
+    assert next(tab.on_run(str(bad), held))[tab.instead] == [str(bad), None]
+
+
 def begun(tab: Any, source: Any, held: dict[Any, Any]) -> Generator[Update]:
     """Press Run, as the page does, and go on until the job has something to show of itself."""
     held[tab.current].ask(source)

@@ -1,10 +1,12 @@
 """The 3D screen without a browser: where the camera stands, and the sentences about a shape."""
 
+import asyncio
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
+import gradio as gr
 import numpy as np
 import pytest
 import trimesh
@@ -13,14 +15,17 @@ from marigold_core.files.writers import save
 from marigold_core.geometry.preview import centred, read_vertices
 from marigold_core.geometry.relief import Solid
 from marigold_core.prediction import Prediction
+from marigold_core.serving.jobs import Service
 from marigold_core.settings import MeshSettings, Settings
 from marigold_core.ui import text
+from marigold_core.ui.run_controller import RunController
 from marigold_core.ui.screens.mesh import (
     FIELDS,
     FILES,
     IN_VIEW,
     VIEW_ASPECT,
     VIEW_TANGENT,
+    MeshScreen,
     camera_position,
     describe,
     fov_source,
@@ -50,6 +55,27 @@ def test_every_setting_of_a_shape_has_a_control_with_a_name() -> None:
     assert FIELDS.keys() == text.MESH_LABELS.keys()
     assert {*FIELDS, *text.STEREO} == MeshSettings.model_fields.keys()  # a stereo pair is set beside its file
     assert set().union(*(shapes for _, shapes in FIELDS.values())) == text.SHAPES.keys() == {*FILES, "normals"}
+
+
+def test_the_camera_that_a_visitor_has_set_stays_for_results_of_the_same_photo(tmp_path: Path) -> None:
+    z = 2 + np.tile(np.linspace(0, 1, 40, dtype=np.float32), (30, 1))
+    controller = RunController(Service(tmp_path))
+
+    async def draw() -> MeshScreen:  # in a loop that is closed again
+        with gr.Blocks(), gr.Tab(text.SCENE_TAB) as tab:
+            return MeshScreen(controller, tab)
+
+    screen = asyncio.run(draw())
+    fov, near = screen.mesh["fov_x_deg"], screen.mesh["near_ratio"]
+    first = planted(z, fov_x_deg=None)
+    values: Any = {controller.result: None}
+    assert {fov, near} <= screen.finish(first, values).keys()
+    values = {controller.result: controller.service.keep(first)}
+    assert not {fov, near} & screen.finish(replace(first, uncertainty=first.values), values).keys()
+    assert fov in screen.finish(replace(first, fov_x_deg=61.0), values)
+    assert near in screen.finish(replace(first, kind="metric"), values)
+    assert {fov, near} <= screen.finish(replace(first, photo=255 - first.photo), values).keys()
+    controller.service.close()
 
 
 RUN = Settings().resolved(4, 64)

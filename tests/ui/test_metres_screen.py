@@ -206,7 +206,6 @@ def test_two_distances_make_the_result_metric_and_clearing_undoes_it(visitor: Vi
     (x1, y1), (x2, y2) = SPOTS[:2]
     visitor.know(x1, y1, float(Z[y1, x1]))
     assert visitor.shown is model and "alone cannot fix both" in visitor.found
-    assert visitor.values[visitor.screen.metres] is None
     visitor.know(x2, y2, float(Z[y2, x2]))
     np.testing.assert_allclose(visitor.shown.values, Z, rtol=1e-4)
     assert "In metres" in visitor.found and "In metres, from 2 hints" in visitor.values[visitor.controller.status]
@@ -262,6 +261,23 @@ def test_a_flat_floor_and_a_length_need_and_take_the_field_of_view(visitor: Visi
     visitor.take(visitor.screen.on_add(visitor.values))
     assert (visitor.shown.kind, visitor.shown.fov_x_deg) == ("metric", FOV_DEG)
     np.testing.assert_allclose(visitor.shown.values, Z, rtol=2e-3)
+
+
+def test_an_answer_takes_no_number_back_that_was_typed_since(visitor: Visitor) -> None:
+    """It says what its hint was made of, so that the browser empties the fields that still hold that."""
+    visitor.open(planted(Z))
+    fields = [visitor.screen.x, visitor.screen.y, visitor.screen.metres, visitor.screen.fov]
+    for x, y in SPOTS[:2]:
+        visitor.type(x=x, y=y, metres=float(Z[y, x]), fov=FOV_DEG)
+        update = visitor.screen.on_add(visitor.values)
+        assert not {*fields} & update.keys()
+        assert update[visitor.screen.sent] == [x, y, float(Z[y, x])]
+        visitor.take(update)
+    assert visitor.shown.kind == "metric"
+    more = visitor.controller.show_result(planted(Z), "", visitor.values)
+    assert not {*fields[:3]} & more.keys()  # of the same photo
+    visitor.open(replace(planted(Z), photo=255 - planted(Z).photo))
+    assert [visitor.values[field] for field in fields[:3]] == [None, None, None]
 
 
 def test_distances_wait_for_metres_and_do_not_solve_again(visitor: Visitor) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import gradio as gr
@@ -17,7 +18,7 @@ from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, RESOLUTIONS_PX, draw_effort, draw_settings
 from marigold_core.ui.controls.share_link import PageState, ShareLink, read, write
 from marigold_core.ui.events import NO_CHANGE
-from marigold_core.ui.run_controller import RunController
+from marigold_core.ui.run_controller import CurrentJob, RunController
 
 
 def query(**words: str) -> dict[str, str]:
@@ -100,11 +101,22 @@ def test_a_link_on_show_follows_the_page() -> None:
     assert link.renew({**other, link.address: "?example=coffee"}) == {link.address: NO_CHANGE}
 
 
+def test_a_page_that_begins_late_takes_nothing_back() -> None:
+    link = link_of_a_page()
+    current = CurrentJob()
+    current.ask("photo.png")  # before the page's beginning was answered
+    values: Any = {link.controller.current: current, link.controller.result: None}
+    asked = SimpleNamespace(query_params={"example": "coffee"})
+    assert link.on_load(values, cast(gr.Request, asked)) == {link.controller.status: NO_CHANGE}
+    assert current.wanted == ("photo.png",)
+
+
 def link_of_a_page() -> ShareLink:
     async def draw() -> ShareLink:  # in a loop that is closed again
         with gr.Blocks():
             controller = RunController(Service())
             controller.draw_photo()
+            controller.draw_status()
             inputs = draw_settings(draw_effort())
             return ShareLink(controller, inputs, ExampleGallery(controller))
 

@@ -2,15 +2,16 @@
 
 import filecmp
 from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import gradio as gr
-from gradio.processing_utils import save_file_to_cache
-from gradio.utils import get_upload_folder
 
 from marigold_core.files import examples
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
 from marigold_core.ui.events import REPEATED, on
+from marigold_core.ui.pictures import file_value
 from marigold_core.ui.run_controller import RunController, Update, Values
 
 
@@ -26,9 +27,12 @@ def draw_examples(elem_id: str) -> gr.Dataset:
     )
 
 
-def example_photo(index: int) -> str:
-    """Put an example photo into the page's cache -> its file, the value of a photo input."""
-    return save_file_to_cache(examples.photos()[index], get_upload_folder())
+def example_files(gallery: gr.Dataset) -> list[dict[str, Any]]:
+    """List the page's own copies of the examples, each the value of a photo input as the browser has it.
+
+    They stay for as long as the page is served.
+    """
+    return [file_value(Path(sample["path"])) for (sample,) in cast(Any, gallery.samples)]
 
 
 class ExampleGallery:
@@ -53,7 +57,8 @@ class ExampleGallery:
 
     def fill(self, name: str, values: Values) -> Update:
         """Put an example photo into the input."""
-        return self.controller.fill_photo(example_photo(examples.NAMES.index(name)), values)
+        file = example_files(self.pictures)[examples.NAMES.index(name)]["path"]
+        return self.controller.fill_photo(file, values)
 
     def show(self, name: str, values: Values, before: str = "") -> Update:
         """Show the stored result of an example; ``before`` comes ahead of the sentence about it."""

@@ -11,7 +11,7 @@ from marigold_core.errors import ImageError
 from marigold_core.files.reader import from_depth
 from marigold_core.settings import DepthReading, help_text
 from marigold_core.ui import text
-from marigold_core.ui.events import FOLLOWING, LIGHT, NO_CHANGE, REPEATED, follow, on
+from marigold_core.ui.events import LIGHT, REPEATED, on
 from marigold_core.ui.photo_input import FileInput
 from marigold_core.ui.run_controller import RunController, Update, Values, photo_of
 
@@ -24,7 +24,7 @@ class GivenDepth:
     def __init__(self, controller: RunController) -> None:
         """Draw the fold, closed."""
         self.controller = controller
-        self.photo = gr.State(None)  # that the map was added to
+        self.photo = gr.Textbox(visible=False)  # the path of the one that the map was added to
         with gr.Accordion(text.GIVEN, open=False, elem_id="given"):
             gr.Markdown(text.GIVEN_ABOUT)
             self.file = FileInput(label=text.GIVEN_FILE, height=110, elem_id="given-file")
@@ -37,16 +37,11 @@ class GivenDepth:
         own = {self.file, self.photo, *self.reading.values(), controller.mesh.widgets["fov_x_deg"]}
         given = {controller.photo, controller.result, *own, *controller.inputs}
         controller.after(on(self.use.click, self.on_use, given, controller.outputs, LIGHT, **REPEATED))
-        on(self.file.upload, self.on_file, controller.photo, self.photo, FOLLOWING, **REPEATED)
-        follow(controller.photo.change, self.on_photo, [controller.photo, self.photo], [self.file, self.photo])
-
-    def on_file(self, photo: str | None) -> str | None:
-        """Remember the photo that a map was added to."""
-        return photo
-
-    def on_photo(self, photo: str | None, before: str | None) -> tuple[object, str | None]:
-        """Take the map of another photo out of its box; one that was there before any photo stays."""
-        return (NO_CHANGE if before in (None, photo) else None), photo
+        # The browser takes the map of another photo out of its box: a late answer would take out the next one as well.
+        # One that was there before any photo stays.
+        on(self.file.upload, None, controller.photo, self.photo, js="(photo) => photo?.path ?? null")
+        leave = "(photo, of) => [of && of !== photo?.path ? null : undefined, photo?.path ?? null]"
+        on(controller.photo.change, None, [controller.photo, self.photo], [self.file, self.photo], js=leave)
 
     def on_use(self, values: Values) -> Iterator[Update]:
         """Read the map, and show it or say why it cannot be used."""

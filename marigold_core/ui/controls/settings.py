@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from marigold_core.checkpoints.registry import default_checkpoint, family_of
-from marigold_core.pipeline.views import most_members
+from marigold_core.pipeline.views import VIEWS, most_members
 from marigold_core.settings import PRESETS, Settings, Views, bounds, default, help_text
 from marigold_core.ui import text
 from marigold_core.ui.events import QUIET, follow
@@ -61,10 +61,9 @@ class SettingsInputs:
 
     def follow_checkpoint(self, page: gr.Blocks) -> None:
         """Fit the widgets to the checkpoint at the page's beginning, and whenever it or the views change."""
-        given = [self.checkpoint, self.members, self.views]
-        fitted = [self.steps, self.members, self.seed, self.preset]
+        given, fitted = [self.checkpoint, self.views], [self.steps, self.members, self.seed, self.preset]
         changes = [page.load, self.checkpoint.change, self.views.change]
-        follow(changes, fit_to_checkpoint, given, fitted)
+        follow(changes, fit_to_checkpoint, given, fitted, edited=[*given, self.steps, self.members], js=limit_js())
 
     def read(self, values: Mapping[Component, Any]) -> Settings:
         """Make ``Settings`` from what the widgets hold. Raises: SettingsError."""
@@ -194,23 +193,31 @@ def draw_settings(effort: tuple[gr.Slider, gr.Slider, gr.Radio]) -> SettingsInpu
     return SettingsInputs(steps, members, resolution, seed, views, tiles, outlines, decoder, checkpoint, preset)
 
 
-def fit_to_checkpoint(checkpoint: str, members: int, views: Views) -> tuple[gr.Slider, gr.Slider, gr.Number, gr.Radio]:
-    """Leave open only what means something for a checkpoint -> steps, members, seed and presets.
+def limit_js() -> str:
+    """Write what lowers steps and members to the most that mean something, of checkpoint, views, steps and members."""
+    families = {name: family_of(name) for _, name in checkpoint_choices()}
+    limits = {
+        name: [1 if family.one_step else None, {views: most_members(family, views) for views in VIEWS}]
+        for name, family in families.items()
+    }
+    return f"""(checkpoint, views, ...asked) => {{
+      const [steps, members] = ({json.dumps(limits)})[checkpoint] ?? [null, {{}}];
+      return [undefined, undefined, ...[steps ?? Infinity, members[views] ?? Infinity].map((most, place) =>
+        asked[place] > most ? most : undefined)];
+    }}"""
 
-    A value that does is not among the changes: another event may set it at the same time.
-    """
+
+def fit_to_checkpoint(checkpoint: str, views: Views) -> tuple[gr.Slider, gr.Slider, gr.Number, gr.Radio]:
+    """Leave open only what means something for a checkpoint -> steps, members, seed and presets, without values."""
     family = family_of(checkpoint)
     most = most_members(family, views)
-    one: dict[str, Any] = {"value": 1} if family.one_step else {}
-    fewer: dict[str, Any] = {"value": most} if members > most else {}
     about_steps = text.ONE_STEP if family.one_step else _info("num_inference_steps")
     return (
-        gr.Slider(interactive=not family.one_step, info=about_steps, **one),
+        gr.Slider(interactive=not family.one_step, info=about_steps),
         gr.Slider(
             maximum=max(2, most),  # a slider needs two ends
             interactive=most > 1,
             info=text.SAME_MEMBERS if family.deterministic else _info("ensemble_size"),
-            **fewer,
         ),
         gr.Number(interactive=not family.deterministic),
         gr.Radio(visible=not family.one_step),

@@ -109,7 +109,9 @@ class ShareLink:
         return write(PageState(self.inputs.read(values), values[self.inputs.checkpoint], example))
 
     def on_load(self, values: Values, request: gr.Request) -> Update:
-        """Begin with what the page's address asks for, else with the first example."""
+        """Begin with what the page's address asks for, else with the first example, unless a visitor was faster."""
+        if not values[self.controller.current].is_new:
+            return {self.controller.status: NO_CHANGE}
         query = dict(cast(Mapping[str, str], cast(Any, request).query_params))
         return self.controller.pick(lambda: self._begin(query, values), values)
 

@@ -4,13 +4,14 @@ Another reference, other colours and the files are made from the kept comparison
 are zoomed in the browser, by assets/compare.js.
 """
 
+import json
 from collections.abc import Generator
 from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,7 @@ from marigold_core.serving.hosting import check_checkpoint
 from marigold_core.serving.jobs import Service, shared_comparison
 from marigold_core.settings import Settings, default
 from marigold_core.ui import text
-from marigold_core.ui.controls.examples import draw_examples, example_photo
+from marigold_core.ui.controls.examples import draw_examples, example_files
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_resolution, draw_views
 from marigold_core.ui.error_messages import plain, translate_errors
@@ -35,7 +36,7 @@ from marigold_core.ui.events import FOLLOWING, LAST, LIGHT, NO_CHANGE, QUIET, RE
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo
-from marigold_core.ui.pictures import preview
+from marigold_core.ui.pictures import file_value, preview
 from marigold_core.ui.run_controller import JobTab, Pace, Update, Values, followed, progress_line, status_line
 from marigold_core.ui.screens.depth import draw_colormaps
 from marigold_core.ui.templates import render
@@ -47,6 +48,7 @@ SIZES, SIZES_AT_FIRST = (1, 2, 3, 5, 10, 20), [1, 5]
 SEEDS, SEEDS_AT_FIRST = (0, 1, 2, 3), [0]
 EMPTY = f"<div class='lab-empty'><p>{compare_text.EMPTY}</p></div>"  # in the place of the grid
 
+INSTEAD_JS = "(instead, own) => [instead && own?.path === instead[0] ? instead[1] : undefined, null]"
 PictureKey = tuple[int, Paint, int | None]  # a cell, its colours, and for differences its reference
 
 
@@ -58,6 +60,7 @@ class CompareScreen(JobTab):
         super().__init__(service)
         self.files = WeakKeyDictionary[Sweep, dict[PictureKey, str]]()  # every picture is painted once
         self.unseen = gr.State(False)  # whether it was brought back and not drawn yet
+        self.instead = gr.JSON(visible=False)  # a photo, and what the server puts in its place if it is still there
         with gr.Row(elem_id="lab", equal_height=False):
             with gr.Column(scale=0, min_width=340, elem_id="lab-controls"):
                 self._draw_controls()
@@ -111,23 +114,27 @@ class CompareScreen(JobTab):
         view = {self.result, self.shown, self.colormap}
         drawn = [self.grid, self.table]
         at_rest = [self.status, *self.actions.outputs, *self.buttons, *drawn]
+        # By the browser, as a late answer would take the place of a photo that was added since.
+        files = json.dumps(example_files(self.gallery))
+        on(self.gallery.click, None, self.gallery, self.photo, js=f"(index) => ({files})[index]")
+        on(page.load, None, None, self.photo, js=f"() => ({files})[0]")
         self.browser = gr.BrowserState(None, storage_key="marigold-comparison", secret="marigold")  # id, after a reload
-        on(page.load, self.on_load, self.browser, [self.result, self.unseen])
+        loaded = on(page.load, self.on_load, self.browser, [self.result, self.unseen, self.instead])
         # What is put into a closed tab takes the words of its script away, so it is drawn when that is opened.
         follow(tab.select, self.on_open, view | {self.unseen}, [self.unseen, *at_rest], LIGHT)
-        changed = [self.result, self.browser, self.photo, *at_rest]
+        changed = [self.result, self.browser, self.instead, *at_rest]
         given = choices | view | {result}
         job, _ = self.connect_job(self.on_run, [self.actions.run.click], self.photo, given, changed)
         follow([self.shown.input, self.colormap.input], self.on_view, view, drawn, LIGHT)
         on(self.grid.select, self.on_pin, self.result, drawn, FOLLOWING, **REPEATED)
         for number, (button, file) in enumerate(zip(self.buttons, self.written, strict=True)):
             download(on(button.click, partial(self.on_write, number), self.result, file, shown=True), file)
-        changes = [widget.change for widget in choices]
+        changes = [page.load, *(widget.change for widget in choices)]
         follow(changes, self.show_cost, choices, self.cost)
         job.success(self.show_cost, choices, self.cost, **LAST, **FOLLOWING, **QUIET)  # its times are known now
         on(photo.change, None, photo, self.photo, js="(path) => path")
-        follow(self.gallery.click, example_photo, self.gallery, self.photo)
-        on(page.load, partial(example_photo, 0), None, self.photo)
+        for answered in (loaded, job):
+            answered.then(None, [self.instead, self.photo], [self.photo, self.instead], js=INSTEAD_JS, **QUIET)
 
     def on_run(self, file: str | None, values: Values) -> Generator[Update]:
         """Fill the grid cell by cell; the cells so far are kept when it is stopped."""
@@ -136,12 +143,13 @@ class CompareScreen(JobTab):
         try:
             photo = load_photo(file)
         except ImageError:
-            nothing: Update = {self.photo: None, self.result: None, self.grid: EMPTY, self.table: ""}
+            nothing: Update = {self.instead: [file, None], self.result: None, self.grid: EMPTY, self.table: ""}
             yield {**nothing, **{button: gr.Button(interactive=False) for button in self.buttons}}
             raise
         checkpoints = [check_checkpoint(name) for name in values[self.checkpoints]]
         key, sweep = self.service.begin_comparison(photo, self._requested(values), checkpoints, values[self.given])
         sweep.shows, sweep.colormap, sweep.is_running = values[self.shown], values[self.colormap], True
+        sweep.file = Path(file)
         yield {
             self.result: key,
             self.browser: key,
@@ -178,13 +186,13 @@ class CompareScreen(JobTab):
         """Offer the cell that was under way if it is done."""
         return self.stopped(result, {})
 
-    def on_load(self, key: object) -> tuple[str | None, bool]:
+    def on_load(self, key: object) -> tuple[str | None, bool, list[Any] | None]:
         """Bring back the comparison of this browser, also one that another process has made, as long as it is kept."""
-        with suppress(ExportError):
-            if isinstance(key, str):
-                self.service.comparison(key)
-                return key, True
-        return None, False
+        sweep = self._kept(key) if isinstance(key, str) else None
+        if sweep is None:
+            return None, False, None
+        first = example_files(self.gallery)[0]["path"]
+        return cast(str, key), True, [first, file_value(sweep.file) if sweep.file and sweep.file.exists() else None]
 
     def on_open(self, values: Values) -> Update:
         """Draw a comparison that was brought back, as the page shows them."""

@@ -1,7 +1,6 @@
 """The depth screen: two layers of a result side by side, their legends, and the map's values under the pointer."""
 
 from base64 import b64encode
-from functools import partial
 from typing import Any, cast, get_args
 
 import gradio as gr
@@ -37,6 +36,11 @@ READOUT_PX = 160  # longest edge of the map whose values the page holds
 LEVELS = 65535
 ENDS = ("range_from", "range_to")  # of the colours
 STEP = 0.01  # of their sliders
+PUSH_JS = f"""(from, to) => {{
+  if (from === null || to === null || from < to) return [];
+  const low = MOVED === "range_from" ? Math.min(from, 1 - {STEP}) : Math.max(to, {STEP}) - {STEP};
+  return [low, low + {STEP}].map((end) => Math.round(100 * end) / 100);
+}}"""  # the end that was not MOVED is pushed ahead of the one that was
 
 
 def draw_colormaps(min_width: int, *, container: bool = True, scale: int | None = None) -> gr.Dropdown:
@@ -123,11 +127,10 @@ class DepthScreen(Screen):
         changes = [self.tab.select, *(widget.input for widget in painting)]
         changes += [cast(gr.Slider, slider).release for slider in self._shaping.values()]
         follow(changes, self.repaint, *self._repainted, LIGHT)
-        given, changed = self._repainted
-        for end in ENDS:
-            moved = cast(gr.Slider, self.colours[end]).input
-            ranged = [*changed, *(self.colours[name] for name in ENDS)]
-            follow(moved, partial(self.on_range, end), given, ranged, LIGHT)
+        ends = [self.colours[name] for name in ENDS]
+        for name, end in zip(ENDS, ends, strict=True):
+            push = PUSH_JS.replace("MOVED", f'"{name}"')
+            follow(cast(gr.Slider, end).input, self.repaint, *self._repainted, LIGHT, edited=ends, js=push)
         follow(self.handle.input, self.on_handle, self.handle, self.pictures)
 
     def after(self, event: Dependency) -> None:
@@ -137,15 +140,6 @@ class DepthScreen(Screen):
     def on_handle(self, position: float) -> gr.ImageSlider:
         """Move the handle between the two sides."""
         return gr.ImageSlider(slider_position=position)
-
-    def on_range(self, moved: str, values: Values) -> Update:
-        """Paint with another range; the end that was not ``moved`` is pushed ahead of the one that was."""
-        low, high = (values[self.colours[end]] for end in ENDS)
-        if None in (low, high) or low < high:
-            return self.repaint(values)
-        low = min(low, 1 - STEP) if moved == "range_from" else max(high, STEP) - STEP
-        ends = {self.colours["range_from"]: round(low, 2), self.colours["range_to"]: round(low + STEP, 2)}
-        return {**self.repaint({**values, **ends}), **ends}
 
     def repaint(self, values: Values) -> Update:
         """Paint the result on show with the values of the widgets."""

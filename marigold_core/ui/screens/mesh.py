@@ -109,17 +109,23 @@ class MeshScreen(Screen):
         return {self.scene: gr.Model3D(None, visible=True), self.file: None, **front}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:
-        """Set the camera to what is known or assumed of it, and offer the controls that suit the result."""
+        """Set the camera to what is known or assumed of it, and offer the controls that suit the result.
+
+        Where the result before says the same of the same photo, the camera stays as the visitor has set it.
+        """
+        before = self.controller.shown_of(prediction.photo, values)
         fov_x_deg = round(field_of_view(prediction, MeshSettings()), 2)
         nearest = round(near_ratio(prediction, MeshSettings()), 2)
         cut = gr.Slider(interactive=True)
         if prediction.uncertainty is None:
             cut = gr.Slider(value=default(MeshSettings, "uncertainty_cut"), interactive=False)
-        return {
-            self.mesh["fov_x_deg"]: gr.Slider(value=fov_x_deg, info=fov_source(prediction, fov_x_deg)),
-            self.mesh["near_ratio"]: gr.Slider(value=nearest, interactive=prediction.kind == "affine"),
-            self.mesh["uncertainty_cut"]: cut,
-        }
+        update: Update = {self.mesh["uncertainty_cut"]: cut}
+        is_other = before is None or before.fov_x_deg != prediction.fov_x_deg
+        if is_other:
+            update[self.mesh["fov_x_deg"]] = gr.Slider(value=fov_x_deg, info=fov_source(prediction, fov_x_deg))
+        if is_other or before.kind != prediction.kind:
+            update[self.mesh["near_ratio"]] = gr.Slider(value=nearest, interactive=prediction.kind == "affine")
+        return update
 
     def listen(self) -> None:
         """Build when the tab is opened or a control is moved; nothing is built while it is closed."""

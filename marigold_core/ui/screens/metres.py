@@ -31,7 +31,7 @@ from marigold_core.prediction import Prediction
 from marigold_core.settings import MeshSettings, ResolvedSettings, bounds
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MARKING, MODEL, NO_CHANGE, REPEATED, follow, on
+from marigold_core.ui.events import MARKING, MODEL, NO_CHANGE, QUIET, REPEATED, follow, on
 from marigold_core.ui.run_controller import RunController, Screen, Update, Values
 from marigold_core.ui.screens.annotations import (
     MODES,
@@ -47,6 +47,7 @@ from marigold_core.ui.templates import render
 from marigold_core.ui.text import metres as metres_text
 from marigold_core.ui.theme import script
 
+CLEAR_JS = "(sent, ...now) => now.map((value, place) => (value === sent[place] ? null : undefined))"
 NONE = "–"
 FINEST = 3  # decimals of a metre
 
@@ -92,6 +93,7 @@ class MetresScreen(Screen):
             self.metres = gr.Number(label=metres_text.METRES_VALUE, min_width=80)
             self.add = gr.Button(metres_text.ADD_HINT, variant="primary", size="sm", min_width=90)
         self.typed = [self.x, self.y, self.metres]
+        self.sent = gr.JSON(visible=False)  # what they held as the last hint was made of them
         self.tape = gr.Checkbox(label=metres_text.BY_TAPE, info=metres_text.BY_TAPE_INFO)
         low, high = bounds(MeshSettings, "fov_x_deg")
         self.fov = gr.Number(
@@ -115,8 +117,11 @@ class MetresScreen(Screen):
     def finish(self, prediction: Prediction, values: Values) -> Update:
         """Start without annotations, or with the hints that the result came from."""
         hints = replace(prediction.hints, method="affine") if isinstance(prediction, Measured) else Hints()
-        annotations = Annotations(hints)
-        return {**self._draw(prediction, annotations, MODES[0]), **dict.fromkeys(self.typed)}
+        is_other = self.controller.shown_of(prediction.photo, values) is None
+        return {
+            **self._draw(prediction, Annotations(hints), MODES[0]),
+            **(dict.fromkeys(self.typed) if is_other else {}),
+        }
 
     def listen(self) -> None:
         """Mark, add, remove and measure; every change of a hint solves them all again."""
@@ -128,12 +133,11 @@ class MetresScreen(Screen):
         on([self.point.click, self.y.submit], self.on_point, given, drawn, MARKING)
         follow(self.mode.input, self.on_mode, given, [*drawn, self.help, self.metres, self.add, self.tape], MARKING)
         controller.after(follow([self.fov.submit, self.fov.blur], self.on_view, given, controller.outputs, MARKING))
-        for triggers, handler in (
-            ([self.add.click, self.metres.submit], self.on_add),
-            ([self.results.click], self.on_remove),
-            ([self.clear.click], self.on_clear),
-        ):
-            controller.after(on(triggers, handler, given, controller.outputs, MARKING))
+        added = on([self.add.click, self.metres.submit], self.on_add, given, [*controller.outputs, self.sent], MARKING)
+        added.success(None, [self.sent, *self.typed], self.typed, js=CLEAR_JS, **QUIET)  # what was typed since stays
+        controller.after(added)
+        for trigger, handler in ((self.results.click, self.on_remove), (self.clear.click, self.on_clear)):
+            controller.after(on(trigger, handler, given, controller.outputs, MARKING))
         controller.jobs.append(on(self.complete.click, self.on_complete, given, controller.outputs, MODEL, **REPEATED))
 
     # ------------------------------------------------------------------------------- marking
@@ -196,7 +200,8 @@ class MetresScreen(Screen):
             one = annotations.next_hint(values[self.mode], values[self.metres], values[self.tape])
             prediction = self._shown(values)
             check_hints(one, prediction.values.shape[:2], prediction.fov_x_deg, prediction.photo_size)
-            return {**self._solve(values, annotations.with_hint(one)), **dict.fromkeys(self.typed)}
+            sent = [values[field] for field in self.typed]
+            return {**self._solve(values, annotations.with_hint(one)), self.sent: sent}
 
     def on_view(self, values: Values) -> Update:
         """Use the field of view that was typed."""
@@ -238,12 +243,13 @@ class MetresScreen(Screen):
                 made = calibrate(relative, annotations.hints)
             except CalibrationError as refusal:
                 reason = str(refusal)
-        kept = {field: values[field] for field in self.typed}
-        drawn = {**kept, **self._draw(made, annotations, values[self.mode], reason)}
-        if made is shown and values[self.controller.current].identity is None:
-            return drawn
-        sentence = _status(made, annotations)
-        return self.controller.pick(lambda: self.controller.show_result(made, sentence, values) | drawn, values)
+        update = self._draw(made, annotations, values[self.mode], reason)
+        if made is not shown or values[self.controller.current].identity is not None:
+            drawn, sentence = update, _status(made, annotations)
+            update = self.controller.pick(lambda: self.controller.show_result(made, sentence, values) | drawn, values)
+        if update.get(self.fov) == values[self.fov]:
+            update.pop(self.fov, None)  # it may hold another number by now
+        return update
 
     def _draw(self, prediction: Prediction, annotations: Annotations, mode: Mode, reason: str = "") -> Update:
         return {

@@ -11,11 +11,10 @@ import torch
 import tyro
 
 from marigold_core import load
-from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import MarigoldError
-from marigold_core.storage import atomic_folder, check_free
+from marigold_core.storage import check_free
 from training.data.latent_cache import autoencoder_sha256, prior_sha256
-from training.engine import checkpoints
+from training.engine.checkpoints import derived
 from training.engine.command import run
 from training.start import find_start
 
@@ -42,11 +41,8 @@ def average(sources: Sequence[str | Path], shares: Sequence[float], out: Path) -
                 raise MarigoldError(f"The U-Net of {folder.name} has other layers than that of {folders[-1].name}.")
             mean[name] += share / sum(shares) * found[name]
     last.unet.load_state_dict(mean)
-    with atomic_folder(out) as aside:
-        checkpoints.link_parts(folders[-1], aside, "unet")
+    with derived(folders[-1], out, "unet") as aside:
         last.unet.save_pretrained(aside / "unet", max_shard_size="1GB")
-        write_checksums(aside)
-        load(aside)
     return out
 
 

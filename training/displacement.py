@@ -5,18 +5,14 @@ from the photo alone. It is the last to be trained, since it knows the faults of
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marigold_core import load
 from marigold_core.checkpoints.layout import DISPLACEMENT
 from marigold_core.images.colormaps import depth_to_rgb
 from marigold_core.pipeline.displacement import PASSES, DisplacementNetwork
@@ -29,10 +25,8 @@ from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes
 from training.engine.addition import MAPS, SHOWN, Addition, Task
 from training.engine.command import run
-from training.engine.figures import FigureCallback
-from training.engine.loop import Losses, run_loop
+from training.engine.loop import Losses
 from training.recipe import DisplacementRecipe
-from training.scoring.plots import draw_sheet
 from training.start import find_start
 
 STEPS = 2  # denoising steps of a map that is trained on; one member
@@ -42,8 +36,7 @@ OFFERED = 3  # places for a crop; the one with most to mend is taken
 WEIGHTS = (0.5, 1.0)  # of the maps after the passes
 
 
-@dataclass(frozen=True)
-class Crops:
+class Crops(NamedTuple):
     """A batch: photos [B, 3, S, S] in [-1, 1], maps and what is to be made of them [B, 1, S, S] in [0, 1]."""
 
     photos: Tensor
@@ -58,14 +51,13 @@ class Maps:
     def __init__(self, recipe: DisplacementRecipe, scenes: RenderedScenes, numbers: list[int], folder: Path) -> None:
         self.recipe, self.scenes, self.numbers, self.folder = recipe, scenes, numbers, folder
 
-    def __call__(self, steps: range) -> Iterator[Crops]:
-        """Yield the batches of some steps."""
-        for step in steps:
-            rng = np.random.default_rng([self.recipe.seed, step])
-            places = rng.integers(len(self.numbers) - SHOWN, size=self.recipe.batch_size)
-            crops = torch.stack([self._crop(self.numbers[SHOWN + place], rng) for place in places])
-            photos = photographic(crops[:, :3].clamp(0, 1), stream(self.recipe.seed, step))
-            yield Crops(photos * 2 - 1, crops[:, 3:4], crops[:, 4:])
+    def batch(self, step: int) -> Crops:
+        """Draw the batch of a step."""
+        rng = np.random.default_rng([self.recipe.seed, step])
+        places = rng.integers(len(self.numbers) - SHOWN, size=self.recipe.batch_size)
+        crops = torch.stack([self._crop(self.numbers[SHOWN + place], rng) for place in places])
+        photos = photographic(crops[:, :3].clamp(0, 1), stream(self.recipe.seed, step))
+        return Crops(photos * 2 - 1, crops[:, 3:4], crops[:, 4:])
 
     def read(self, number: int) -> Tensor:
         """Read photo, map and what is to be made of it -> [5, H, W] in [0, 1]."""
@@ -91,7 +83,7 @@ class Maps:
 
 
 def predict_maps(run: Addition) -> None:
-    """Let the checkpoint predict pictures -> ``maps/NUMBER.npy`` [2, H, W] float16, each map as it is and as wanted.
+    """Let the checkpoint predict pictures -> ``maps/NUMBER.npy`` [2, H, W] float16: the map, and what to make of it.
 
     What is there is kept. Raises: MarigoldError when it was made otherwise.
     """
@@ -117,23 +109,6 @@ def displacement_losses(network: nn.Module, crops: Crops) -> Losses:
     return {"loss": loss, "error": (depth - crops.wanted).abs().mean().detach(), "error_before": before}
 
 
-@torch.inference_mode()
-def draw_outlines(network: DisplacementNetwork, maps: Maps, step: int, path: Path) -> None:
-    """Draw photo, map, and what the network makes of it -> a PNG at ``path``.
-
-    Raises: ExportError when it cannot be written.
-    """
-    rows: list[tuple[str, tuple[np.ndarray, ...]]] = []
-    for number in maps.numbers[:SHOWN]:
-        picture = maps.read(number)
-        photo = (picture[:3] * 255).byte().permute(1, 2, 0).numpy()
-        before, wanted = picture[3:].numpy()
-        followed = follow_outlines(before, photo, max(photo.shape) * 2 // 3, network)
-        rows.append((f"picture {number}", (photo, *(depth_to_rgb(one) for one in (before, followed, wanted)))))
-    columns = ("photo", "predicted", "followed", "with true outlines")
-    draw_sheet(f"pictures that no step trains on, after step {step}", columns, rows, path)
-
-
 def train_displacement(task: Task, recipe: DisplacementRecipe) -> Path:
     """Predict the pictures, then train the network on these maps -> the newest checkpoint of the run.
 
@@ -141,21 +116,20 @@ def train_displacement(task: Task, recipe: DisplacementRecipe) -> Path:
     """
     run = Addition(task, recipe, find_start(task.start_from), DISPLACEMENT)
     predict_maps(run)
-    settings, device = run.begin(DisplacementNetwork), run.accelerator.device
-    network = DisplacementNetwork.from_pretrained(settings.base / DISPLACEMENT).train().to(device)
     maps = Maps(recipe, run.scenes, run.numbers, task.out / MAPS)
 
-    def loss(network: nn.Module, step: int, crops: Crops) -> Losses:
-        photos, maps, wanted = (part.to(device) for part in (crops.photos, crops.maps, crops.wanted))
-        return displacement_losses(network, Crops(photos, maps, wanted))
+    def loss(network: DisplacementNetwork, step: int, crops: Crops) -> Losses:
+        return displacement_losses(network, crops)
 
-    def draw(network: ModelMixin, step: int, path: Path) -> None:
-        draw_outlines(cast(DisplacementNetwork, network), maps, step, path)
+    def show(network: DisplacementNetwork, number: int) -> tuple[np.ndarray, ...]:
+        picture = maps.read(number)
+        photo = (picture[:3] * 255).byte().permute(1, 2, 0).numpy()
+        before, wanted = picture[3:].numpy()
+        followed = follow_outlines(before, photo, max(photo.shape) * 2 // 3, network)
+        return photo, *(depth_to_rgb(one) for one in (before, followed, wanted))
 
-    figures = FigureCallback(recipe, task.out, draw)
-    folder = run_loop(network, loss, maps, recipe, settings, run.accelerator, callback=figures, minutes=task.minutes)
-    load(folder)  # checks that the folder is complete
-    return folder
+    columns = ("photo", "predicted", "followed", "with true outlines")
+    return run.train(DisplacementNetwork, DisplacementNetwork, maps.batch, loss, columns, show)
 
 
 def _blur(maps: Tensor, sigma_px: float) -> Tensor:

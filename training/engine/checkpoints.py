@@ -9,6 +9,8 @@ moments.
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from marigold_core import load
 from marigold_core.checkpoints.layout import INDEX
 from marigold_core.checkpoints.weights import CHECKSUMS, read_checksums, verify, write_checksums
 from marigold_core.errors import CheckpointError, ExportError, MarigoldError
@@ -217,6 +220,19 @@ def unpack(state: dict[str, Tensor], network: nn.Module, optimizer: Optimizer) -
             else:  # the fused optimiser expects its step counts on the CPU, unless it runs on a GPU
                 moved = value.to(parameter.device) if value.ndim or parameter.is_cuda else value
                 optimizer.state[parameter][kind] = moved
+
+
+@contextmanager
+def derived(source: Path, out: Path, part: str = "") -> Iterator[Path]:
+    """Write a checkpoint that has all of ``source`` but ``part``, and what is put into the folder that this yields.
+
+    It is opened before it appears as ``out``. Raises: ExportError when ``out`` cannot be written.
+    """
+    with atomic_folder(out) as aside:
+        link_parts(source, aside, part)
+        yield aside
+        write_checksums(aside)
+        load(aside)
 
 
 def link_parts(base: Path, aside: Path, part: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Every choice of a training run, stated once; the command line options are made from these models."""
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,39 +15,50 @@ Levels = Literal["published", "halving"]
 ObjectiveName = Literal["latent", "end_to_end"]
 OptimizerName = Literal["adamw", "adamw_8bit"]
 
+# What several recipes choose, each with a default of its own.
+Steps = Annotated[int, Field(ge=1, description="optimiser steps in all; may be changed when a run is resumed")]
+Rate = Annotated[float, Field(gt=0, description="highest learning rate")]
+WarmupSteps = Annotated[int, Field(ge=0, description="steps in which the rate rises")]
+CooldownSteps = Annotated[
+    int, Field(ge=0, description="last steps, in which a linear rate falls to 0; may be changed on resume")
+]
+WeightDecay = Annotated[float, Field(ge=0, description="AdamW's decay of the weights; 0 makes it Adam")]
+EmaDecay = Annotated[
+    float, Field(ge=0, lt=1, description="the saved weights are a running mean this slow; 0: the weights themselves")
+]
+ComputedIn = Annotated[Precision, Field(description="of the computations; weights and loss stay float32")]
+FigureSteps = Annotated[int, Field(ge=1, description="steps between figures; may be changed on resume")]
+Pictures = Annotated[int, Field(ge=8, description="pictures that it is trained on, evenly spread")]
+UpsideDown = Annotated[
+    float, Field(ge=0, le=1, description="share turned upside down, against calling the bottom near unseen")
+]
+
 
 class Schedule(Frozen):
     """How long and how fast a network learns."""
 
-    steps: int = Field(default=5000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
+    steps: Steps = 5000
     batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step, over all processes")
     micro_batch_size: int | None = Field(
         default=None, ge=1, description="pictures a forward pass; the rest is accumulated; auto: the whole batch"
     )
-    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
-    warmup_steps: int = Field(default=200, ge=0, description="steps in which the rate rises")
+    lr: Rate = 1e-3
+    warmup_steps: WarmupSteps = 200
     decay: Decay = Field(
         default="linear", description="how the rate falls: linear over the cool-down, or exponential as published"
     )
-    cooldown_steps: int = Field(
-        default=1000, ge=0, description="last steps, in which a linear rate falls to 0; may be changed on resume"
-    )
+    cooldown_steps: CooldownSteps = 1000
     decay_steps: int = Field(default=25_000, ge=1, description="step at which an exponential rate has fallen to 1 %")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    weight_decay: WeightDecay = 0.0
     optimizer: OptimizerName = Field(
         default="adamw", description="adamw_8bit keeps the moments in 8 bits, in blocks; it needs bitsandbytes"
     )
     clip_norm: float = Field(default=1.0, ge=0, description="longest gradient; longer ones are shortened; 0: any")
-    ema_decay: float = Field(
-        default=0.999,
-        ge=0,
-        lt=1,
-        description="the saved weights are a running mean this slow; 0: the weights themselves",
-    )
-    precision: Precision = Field(default="bfloat16", description="of the computations; weights and loss stay float32")
+    ema_decay: EmaDecay = 0.999
+    precision: ComputedIn = "bfloat16"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="all randomness is a function of (seed, step)")
     save_minutes: float = Field(default=5.0, gt=0, description="minutes between checkpoints; may be changed on resume")
-    figure_steps: int = Field(default=500, ge=1, description="steps between figures; may be changed on resume")
+    figure_steps: FigureSteps = 500
 
     def rate(self, step: int) -> float:
         """Return the learning rate of step ``step``, counted from 0.
@@ -82,9 +93,7 @@ class Framing(Frozen):
         description="random crops with the pixels of a 4:3 picture this long; auto: the published size",
     )
     flip: float = Field(default=0.5, ge=0, le=1, description="share of pictures mirrored left to right")
-    upside_down: float = Field(
-        default=0.0, ge=0, le=1, description="share turned upside down, against calling the bottom near unseen"
-    )
+    upside_down: UpsideDown = 0.0
     photographic: float = Field(
         default=0.0, ge=0, le=1, description="share given the faults of photographs: colour, blur, noise, JPEG"
     )
@@ -100,13 +109,11 @@ class Framing(Frozen):
 class AutoencoderRecipe(Schedule):
     """Stage 1: the autoencoder."""
 
-    steps: int = Field(default=1800, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
-    lr: float = Field(default=2e-3, gt=0, description="highest learning rate")
-    warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
-    cooldown_steps: int = Field(
-        default=600, ge=0, description="last steps, in which the rate falls; may be changed on resume"
-    )
-    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="the saved weights are a running mean this slow")
+    steps: Steps = 1800
+    lr: Rate = 2e-3
+    warmup_steps: WarmupSteps = 50
+    cooldown_steps: CooldownSteps = 600
+    ema_decay: EmaDecay = 0.99
     crop_px: int = Field(default=64, ge=16, multiple_of=16, description="side of the square crops, pixels")
     gradient_weight: float = Field(
         default=0.5, ge=0, description="weight of the differences between neighbours in the loss"
@@ -115,37 +122,31 @@ class AutoencoderRecipe(Schedule):
     depth_share: float = Field(default=0.35, ge=0, le=1, description="share of depth maps among the pictures")
     normals_share: float = Field(default=0.1, ge=0, le=1, description="share of normal maps among the pictures")
     labels_share: float = Field(default=0.0, ge=0, le=1, description="share of painted classes among the pictures")
-    figure_steps: int = Field(default=300, ge=1, description="steps between figures; may be changed on resume")
+    figure_steps: FigureSteps = 300
 
 
 class AdditionRecipe(Schedule):
-    """What the networks have in common that a finished checkpoint is given."""
+    """What the recipes of the networks have in common that a finished checkpoint is given."""
 
-    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
-    ema_decay: float = Field(default=0.995, ge=0, lt=1, description="the saved weights are a running mean this slow")
-    precision: Precision = Field(default="float32", description="of the computations; weights and loss stay float32")
-    warmup_steps: int = Field(default=50, ge=0, description="steps in which the rate rises")
-    pictures: int = Field(default=2000, ge=8, description="pictures that the checkpoint predicts, evenly spread")
+    weight_decay: WeightDecay = 1e-2
+    ema_decay: EmaDecay = 0.995
+    precision: ComputedIn = "float32"
+    warmup_steps: WarmupSteps = 50
+    pictures: Pictures = 2000
 
 
 class PhotographedRecipe(AdditionRecipe):
-    """What those have in common that learn from pictures with the faults of photographs."""
+    """The same of those that learn from pictures with the faults of photographs."""
 
-    upside_down: float = Field(
-        default=0.06, ge=0, le=1, description="share turned upside down, against calling the bottom near unseen"
-    )
+    upside_down: UpsideDown = 0.06
 
 
 class DraftRecipe(PhotographedRecipe):
     """Stage 4: the network that drafts depth."""
 
-    steps: int = Field(default=2000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
-    batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step")
-    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
-    cooldown_steps: int = Field(
-        default=1800, ge=0, description="last steps, in which the rate falls; may be changed on resume"
-    )
-    pictures: int = Field(default=4096, ge=8, description="pictures that it is trained on, evenly spread")
+    steps: Steps = 2000
+    cooldown_steps: CooldownSteps = 1800
+    pictures: Pictures = 4096
     width: int = Field(default=32, ge=4, multiple_of=4, description="channels of a pyramid; 32 has 0.1 M weights")
     pyramids: int = Field(default=6, ge=1, description="regressors of their own, whose mean is the draft")
     feature_dropout: float = Field(default=0.4, ge=0, lt=1, description="share of the features' channels left out")
@@ -155,12 +156,8 @@ class ExpectedErrorRecipe(PhotographedRecipe):
     """Stage 4: the network that expects the errors of depth."""
 
     steps: int = Field(default=400, ge=1, description="optimiser steps in all; more learn the renders by heart")
-    batch_size: int = Field(default=16, ge=1, description="pictures an optimiser step")
-    lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
-    cooldown_steps: int = Field(
-        default=380, ge=0, description="last steps, in which the rate falls; may be changed on resume"
-    )
-    weight_decay: float = Field(default=5e-2, ge=0, description="AdamW's decay of the weights; 0 makes it Adam")
+    cooldown_steps: CooldownSteps = 380
+    weight_decay: WeightDecay = 5e-2
     width: int = Field(default=48, ge=4, multiple_of=4, description="channels of the network; 48 has 0.2 M weights")
     alone: float = Field(default=0.3, ge=0, le=1, description="share of maps that come without the members' spread")
 
@@ -168,12 +165,10 @@ class ExpectedErrorRecipe(PhotographedRecipe):
 class DisplacementRecipe(AdditionRecipe):
     """Stage 4: the network that moves the outlines of depth onto those of the photo."""
 
-    steps: int = Field(default=4000, ge=1, description="optimiser steps in all; may be changed when a run is resumed")
+    steps: Steps = 4000
     batch_size: int = Field(default=8, ge=1, description="crops an optimiser step")
-    lr: float = Field(default=1.5e-3, gt=0, description="highest learning rate")
-    cooldown_steps: int = Field(
-        default=3000, ge=0, description="last steps, in which the rate falls; may be changed on resume"
-    )
+    lr: Rate = 1.5e-3
+    cooldown_steps: CooldownSteps = 3000
     crop_px: int = Field(default=160, ge=32, multiple_of=16, description="side of the square crops, pixels")
 
 
@@ -229,7 +224,7 @@ class Recipe(Schedule, Framing):
     validate_px: int | None = Field(
         default=0, ge=0, description="longest edge in validation; 0: the photos' own; auto: the checkpoint's"
     )
-    figure_steps: int = Field(default=1000, ge=1, description="steps between figures; may be changed on resume")
+    figure_steps: FigureSteps = 1000
 
 
 _PUBLISHED: dict[str, Any] = {

@@ -65,6 +65,8 @@ FITTED = {  # by kind: what is fitted in validations
     "affine": ", scale and shift fitted by least squares to each picture",
     "metric": "; scale and shift of the baselines alone are fitted, to each picture",
 }
+# optional networks by their folders; the field of ``Checkpoint`` with the same name tells whether there is one
+ADDED = {PRIOR: ImagePrior, DRAFT: DraftNetwork, DISPLACEMENT: DisplacementNetwork, ERROR: ErrorNetwork}
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 OWN_LICENCE, UNKNOWN_LICENCE = "apache-2.0", "other"  # of weights that began at random; of any others
 PARTS = (*CLASSES, *OPTIONAL)
@@ -110,8 +112,8 @@ def publish(
     source = found.folder  # of one that is given by its name too
     _check_target(source, out)
     run = read_run(source.parent / RUN)
-    if resolution_px is None and (trained_px := run.get("resolution_px")):
-        resolution_px = int(str(trained_px))
+    if resolution_px is None:
+        resolution_px = run.get("resolution_px")
     with atomic_folder(out, replace=True, known=lambda _: True) as aside:  # _check_target has looked
         for part, names in COPIED.items():
             (aside / part).mkdir()
@@ -123,10 +125,7 @@ def publish(
             index["default_processing_resolution"] = resolution_px
         write_json(aside / INDEX, index)
         parts = {"unet": GuidedUNet if found.prior else UNet2DConditionModel, "vae": AutoencoderKL}
-        parts |= {PRIOR: ImagePrior} if found.prior else {}
-        parts |= {DRAFT: DraftNetwork} if found.draft else {}
-        parts |= {DISPLACEMENT: DisplacementNetwork} if found.displacement else {}
-        parts |= {ERROR: ErrorNetwork} if found.expected_error else {}
+        parts |= {name: kind for name, kind in ADDED.items() if getattr(found, name)}
         for name, kind in parts.items():
             network = kind.from_pretrained(source / name, torch_dtype=torch.float16)
             network.save_pretrained(aside / name, max_shard_size=SHARD)
@@ -134,14 +133,8 @@ def publish(
         text = CLIPTextModel.from_pretrained(source / "text_encoder", dtype=torch.float32)
         text.save_pretrained(aside / "text_encoder", max_shard_size=SHARD)
         for path in aside.glob("*/config.json"):  # where it lay before is nobody's concern
-            write_json(
-                path,
-                {
-                    key: value
-                    for key, value in read_config(aside, path.relative_to(aside).as_posix()).items()
-                    if key != "_name_or_path"
-                },
-            )
+            config = read_config(aside, path.relative_to(aside).as_posix())
+            write_json(path, {key: value for key, value in config.items() if key != "_name_or_path"})
         for path in aside.rglob("*.safetensors"):
             path.chmod(0o644)  # safetensors makes files that only the owner can read
         if (kept := _hand_written(out)) is not None:
@@ -237,7 +230,7 @@ def write_card(
     source: Path,
     name: str,
     checkpoint: Checkpoint,
-    run: dict[str, object],
+    run: dict[str, Any],
     resolution_px: int | None,
     licence: str | None = None,
 ) -> str:
@@ -255,14 +248,14 @@ def write_card(
     begun_with = str(start.get("source", ""))
     records = MetricsLog(source.parent / checkpoints.METRICS).read() if run else []
     step = checkpoints.step_of(source) if run else None
-    scores: list[dict[str, Any]] = [record for record in records if "score" in record and record["step"] == step]
-    default = Recipe().model_dump(mode="json")
-    recipe: dict[str, Any] = json.loads(json.dumps(run.get("recipe", {})))
+    scores = [record for record in records if "score" in record and record["step"] == step]
+    validated = scores[-1] if scores else {}
+    chosen, default = run.get("recipe", {}), Recipe().model_dump(mode="json")
     always = ("steps", "batch_size", "lr", "seed")
     modality = modality_for(checkpoint)
     layers = ("image-to-image", ("intrinsic-images",), f"layers in [0, 1]: {name_of(modality)}", ())
     tag, tags, output, more = ABOUT.get(name_of(modality), layers)
-    metric = metric_of(modality) if scores else None
+    metric = metric_of(modality) if validated else None
     data = ModelCardData(
         license=licence or (OWN_LICENCE if begun_with.startswith("random weights") else UNKNOWN_LICENCE),
         library_name="diffusers",
@@ -284,11 +277,11 @@ def write_card(
         unknown_licence=UNKNOWN_LICENCE,
         start=begun_with,
         step=step,
-        recipe={key: value for key, value in recipe.items() if key in always or value != default.get(key)},
+        recipe={key: value for key, value in chosen.items() if key in always or value != default.get(key)},
         pictures=run.get("pictures", run.get("data", [])),
         versions=run.get("versions", {}),
-        validation=scores[-1]["validation"] if scores else {},
-        baselines=scores[-1].get("baselines", {}) if scores else {},
+        validation=validated.get("validation", {}),
+        baselines=validated.get("baselines", {}),
     )
     return str(card)
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:  # the doctor starts without torch
 
 INDEX, NAMES = "latents.json", "names.json"
 TARGET_FIELDS = ("range_m", "focal_px")  # of a modality that has them
-OLD_DEFAULTS: dict[str, object] = {"depth_curve": "linear", "target": {"name": "depth"}}  # of older folders
+OLD_DEFAULTS: dict[str, Any] = {"depth_curve": "linear", "target": {"name": "depth"}}  # of older folders
 
 
-def target_record(modality: "Modality") -> dict[str, object]:
+def target_record(modality: "Modality") -> dict[str, Any]:
     """Describe what targets are, as ``latents.json`` records it: all that their pictures depend on but the curve."""
     from training.data.targets import name_of
 
@@ -43,12 +43,7 @@ def target_record(modality: "Modality") -> dict[str, object]:
     return json.loads(json.dumps(found))
 
 
-def named(record: object) -> str:
-    """Return the name in a record of a target."""
-    return str(cast(Mapping[str, object], record).get("name"))
-
-
-def read_index(folder: Path) -> dict[str, object]:
+def read_index(folder: Path) -> dict[str, Any]:
     """Read what the latents of a folder were made with, and the number of pictures.
 
     Raises: MarigoldError when it holds none.
@@ -73,7 +68,7 @@ def check_record(folder: Path, made_with: Mapping[str, object], pictures: int) -
                 f"The latents in {folder.name} were made with another {', '.join(changed)}; "
                 "use the same, or another --out."
             )
-        if pictures < cast(int, begun["pictures"]):
+        if pictures < begun["pictures"]:
             raise MarigoldError(
                 f"The latents in {folder.name} were made of {begun['pictures']} pictures and there are {pictures} now; "
                 "use another --out."

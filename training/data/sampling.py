@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.modalities import Depth, Modality
 from training.data.framing import PUBLISHED, Batch, choose_size, frame
-from training.data.latent_cache import NAMES, OLD_DEFAULTS, named, read_index, target_record
+from training.data.latent_cache import NAMES, OLD_DEFAULTS, read_index, target_record
 from training.data.sets.sample import DepthSet, Sample
 from training.data.targets import name_of
 from training.recipe import Framing
@@ -121,7 +121,7 @@ class Latents:
         fault = None
         if stored["target"] != target_record(modality):
             fault = (
-                f"latents in {self.label} are of {named(stored['target'])} and the start predicts {name_of(modality)}"
+                f"latents in {self.label} are of {stored['target']['name']} and the start predicts {name_of(modality)}"
             )
         elif stored["depth_curve"] != transfer:
             curve = stored["depth_curve"]
@@ -165,7 +165,7 @@ class Latents:
 
     def long_edge_px(self, factor: int) -> int:
         """Return what the pictures were framed to before they were encoded."""
-        framing = cast(dict[str, int | None], self.made_with.get("framing") or {})
+        framing = self.made_with.get("framing") or {}
         return framing.get("long_edge_px") or max(self.shards[0]["image"].shape[2:]) * factor
 
     def _place(self, item: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import diffusers
 import torch
@@ -27,7 +27,7 @@ OLD_DEFAULTS = {
     "optimizer": "adamw",
 }
 
-Fingerprint = dict[str, object]
+Fingerprint = dict[str, Any]
 
 
 def run_fingerprint(recipe: Schedule, start_sha256: str, data: list[str], device: str) -> Fingerprint:
@@ -36,7 +36,7 @@ def run_fingerprint(recipe: Schedule, start_sha256: str, data: list[str], device
     return {"recipe": recipe.model_dump(mode="json"), "start": start_sha256, "data": data, "versions": versions}
 
 
-def read_run(path: Path) -> dict[str, object]:
+def read_run(path: Path) -> dict[str, Any]:
     """Read the record of a run, ``run.json``; empty where there is none.
 
     Raises: MarigoldError when it is damaged.
@@ -49,7 +49,7 @@ def read_run(path: Path) -> dict[str, object]:
         found = None
     if not isinstance(found, dict):
         raise MarigoldError(f"{path} cannot be read: it is damaged.")
-    return cast(dict[str, object], found)
+    return found
 
 
 def check_folder(run: Path) -> None:
@@ -93,10 +93,10 @@ def _differences(begun: Fingerprint, now: Fingerprint) -> list[str]:
     for part in now:
         before, after = begun.get(part), now[part]
         if isinstance(before, dict) and isinstance(after, dict):
-            old, new = cast(Fingerprint, before), cast(Fingerprint, after)
-            old = {name: value for name, value in OLD_DEFAULTS.items() if name in new} | old
-            changed = [name for name in {**old, **new} if name not in MAY_CHANGE and old.get(name) != new.get(name)]
-            found += [f"{name} {old.get(name)}, now {new.get(name)}" for name in changed]
+            before = {name: value for name, value in OLD_DEFAULTS.items() if name in after} | before
+            names = [name for name in {**before, **after} if name not in MAY_CHANGE]
+            changed = [name for name in names if before.get(name) != after.get(name)]
+            found += [f"{name} {before.get(name)}, now {after.get(name)}" for name in changed]
         elif before != after:
             found.append(f"another {part}" if part == "start" else f"{part} {before}, now {after}")
     return found

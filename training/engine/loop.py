@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from marigold_core.errors import MarigoldError
 from training.engine import checkpoints
 from training.engine.fingerprint import Fingerprint, check_fingerprint
-from training.engine.metrics_log import MetricsLog, Throughput
+from training.engine.metrics_log import MetricsLog, Record, Throughput
 from training.engine.processes import agree, report_to, stop_signals
 from training.engine.progress import Progress
 from training.engine.workers import locked, say_disk_need
@@ -118,13 +118,8 @@ def run_loop(
         )
         log.rewind(step)
         if log.active:
-            for number, sheet in checkpoints.saved(run.folder / "samples", ".png").items():
-                if number > step:  # it will be made again
-                    sheet.unlink()
-            numbers_bytes = sum(value.nbytes for value in network.state_dict().values())
-            most = checkpoints.KEEP + 2  # beside the newest: the best, and the one that is being written
-            size_bytes = most * 4 * numbers_bytes  # the saved weights, the raw ones and the optimiser's two moments
-            say_disk_need(run.folder, size_bytes, "Checkpoints need up to")
+            _clear_sheets(run.folder, step)
+            say_disk_need(run.folder, _checkpoints_bytes(network), "Checkpoints need up to")
         if step:
             accelerator.print(f"Going on from step {step} of {schedule.steps}", flush=True)
         first, saved, failure = step, time.monotonic(), None
@@ -148,12 +143,26 @@ def run_loop(
                     made = _step(weights, loss, items, schedule, step, log, accelerator)
                     log.add(made)
                 step += 1
-                progress.update(loss=float(str(made["loss"])))
+                progress.update(loss=made["loss"])
     if failure is not None:
         raise failure
     if signal.SIGINT in asked:
         raise KeyboardInterrupt
     return checkpoints.folder_of(run.folder, kept)
+
+
+def _clear_sheets(folder: Path, step: int) -> None:
+    """Remove the pictures of steps after ``step``, which will be made again."""
+    for number, sheet in checkpoints.saved(folder / "samples", ".png").items():
+        if number > step:
+            sheet.unlink()
+
+
+def _checkpoints_bytes(network: nn.Module) -> int:
+    """Compute what the checkpoints of a run take at most."""
+    numbers_bytes = sum(value.nbytes for value in network.state_dict().values())
+    most = checkpoints.KEEP + 2  # beside the newest: the best, and the one that is being written
+    return most * 4 * numbers_bytes  # the saved weights, the raw ones and the optimiser's two moments
 
 
 def _numbers(step: int, schedule: Schedule, accelerator: Accelerator) -> range:
@@ -193,7 +202,7 @@ def _step(
     step: int,
     log: MetricsLog,
     accelerator: Accelerator,
-) -> dict[str, object]:
+) -> Record:
     """Make one optimiser step -> its record.
 
     A loss or gradient that is not finite changes nothing, nor do pictures of which nothing counts.

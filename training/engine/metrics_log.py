@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from marigold_core import storage
 
 DECIDES = "abs_rel"  # the figure that decides, where a validation does not name another
-Record = dict[str, object]
+Record = dict[str, Any]  # a JSON object
 Report = Callable[[dict[str, float], int], None]  # figures and the step that they are of
 
 
@@ -34,13 +34,13 @@ class MetricsLog:
 
     @staticmethod
     def _scores(records: list[Record]) -> dict[int, float]:
-        return {int(str(record["step"])): float(str(record["score"])) for record in records if "score" in record}
+        return {record["step"]: record["score"] for record in records if "score" in record}
 
     def deciding(self, step: int) -> tuple[str, float]:
         """Return the name of the figure that decides the validation at ``step``, and its value on the first set."""
         record = next(one for one in self.read() if one["step"] == step and "score" in one)
-        name = str(record.get("decides", DECIDES))
-        means = next(iter(cast(dict[str, dict[str, float]], record["validation"]).values()), {})
+        name = record.get("decides", DECIDES)
+        means = next(iter(record["validation"].values()), {})
         return name, means.get(name, self.scores[step])
 
     @property
@@ -52,7 +52,7 @@ class MetricsLog:
         """Drop the lines of steps after ``step``, and a last line that a kill cut off."""
         if not self.active or not self.path.exists():
             return
-        kept = [record for record in self.read() if int(str(record["step"])) <= step]
+        kept = [record for record in self.read() if record["step"] <= step]
         self.scores = self._scores(kept)
         storage.write_bytes(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
@@ -61,9 +61,9 @@ class MetricsLog:
         if not self.active:
             return
         if "score" in record:
-            self.scores[int(str(record["step"]))] = float(str(record["score"]))
+            self.scores[record["step"]] = record["score"]
         if self.report is not None:
-            self.report(dict(_numbers(record)), int(str(record["step"])))
+            self.report(dict(_numbers(record)), record["step"])
         whole = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -86,11 +86,11 @@ class MetricsLog:
         return records
 
 
-def _numbers(record: Mapping[str, object], within: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(record: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
     """Yield the numbers of a record but the step, those of mappings in it as "name/inner name"."""
     for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from _numbers(cast(Mapping[str, object], value), f"{within}{name}/")
+            yield from _numbers(value, f"{within}{name}/")
         elif isinstance(value, int | float) and (within or name != "step"):
             yield within + name, float(value)
 
@@ -118,9 +118,9 @@ class Throughput:
         yield
         self.waited_s += time.monotonic() - began
 
-    def read(self) -> dict[str, object]:
+    def read(self) -> Record:
         """Return samples a second and the share of time spent waiting since the last call; empty without a step."""
-        found = dict[str, object]()
+        found: Record = {}
         if self.steps:
             found["samples_a_second"] = round(self.steps * self.batch_size / self.spent_s, 3)
             found["waited_share"] = round(self.waited_s / self.spent_s, 5)

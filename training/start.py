@@ -7,7 +7,6 @@ Every folder opens in ``marigold_core.load`` and in diffusers' own Marigold pipe
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -34,6 +33,13 @@ NetworkChoice = Literal["start", "random"]
 SPACINGS: dict[NoiseSchedule, Spacing] = {"v1-0": "leading", "v1-1": "trailing"}
 VARIANTS = (None, "fp16")  # of weights: full precision is preferred to half
 RECORD = "start.json"  # in a start folder: its source, noise schedule and depth transfer function
+DEFAULTS = ("start", "latent")  # choices that a record leaves out
+DESCRIBED = {  # how a message names the others
+    "target": " and target {}",
+    "objective": " for {}",
+    "network": " and a U-Net of {}",
+    "depth_curve": " and depth curve {}",
+}
 
 
 def prepare_start(
@@ -70,15 +76,10 @@ def prepare_start(
             from another and is not to be replaced.
         ExportError: ``out`` cannot be written.
     """
+    weights_of = f"random weights, seed {seed}" if network == "random" else network
+    choices = {"target": target, "depth_curve": depth_curve, "objective": objective, "network": weights_of}
     record: Config = {"source": _label(source, seed), "noise_schedule": noise_schedule}
-    if target != "start":
-        record["target"] = target
-    if depth_curve != "start":
-        record["depth_curve"] = depth_curve
-    if objective != "latent":
-        record["objective"] = objective
-    if network != "start":
-        record["network"] = f"random weights, seed {seed}"
+    record |= {name: choice for name, choice in choices.items() if choice not in DEFAULTS}
     if (out / RECORD).exists():
         made = read_config(out, RECORD)
         if made == record:
@@ -96,32 +97,23 @@ def prepare_start(
     with atomic_folder(out, replace=made_before, known=lambda name: name in weights or _is_config(name)) as aside:
         if shape:
             new_checkpoint(aside, shape, seed=seed)
-        else:
-            assert folder is not None
+        elif folder:
             _copy_components(folder, aside)
             is_marigold = _pipeline(folder) in MODALITIES
             (_finish_marigold if is_marigold else finish_stable_diffusion)(folder, aside)
         if network == "random":
             reset_unet(aside / "unet", seed)
-            for part in (DRAFT, ERROR):
-                shutil.rmtree(aside / part, ignore_errors=True)
+            _remove(aside, DRAFT, ERROR)
         if noise_schedule != "start":
             _replace_schedule(aside, SPACINGS[noise_schedule])
         if target != "start":
-            stated = read_config(aside, INDEX)
-            same = name_of(modality_for(find(aside))) == target
-            kept = stated if same else {key: value for key, value in stated.items() if key not in CLAIM_KEYS}
-            for part in () if same else (DRAFT, ERROR):  # which are those of what was predicted before
-                shutil.rmtree(aside / part, ignore_errors=True)
-            names = cast(Mapping[str, list[str]], CLAIMS[target].get("target_properties", {})).get("target_names", [""])
-            set_pictures(aside / "unet", len(names))
-            write_json(aside / INDEX, kept | CLAIMS[target])
+            _change_target(aside, target)
         if objective == "end_to_end":
-            write_json(aside / INDEX, read_config(aside, INDEX) | {NOISE: "zeros", "default_denoising_steps": 1})
+            _state(aside, {NOISE: "zeros", "default_denoising_steps": 1})
         if depth_curve != "start":
             if find(aside).depth_transfer != depth_curve:
-                shutil.rmtree(aside / DRAFT, ignore_errors=True)  # its greys are those of the other curve
-            write_json(aside / INDEX, read_config(aside, INDEX) | {"depth_curve": depth_curve})
+                _remove(aside, DRAFT)  # its greys are those of the other curve
+            _state(aside, {"depth_curve": depth_curve})
         write_json(aside / RECORD, record)
         write_checksums(aside)
         check_targets(find(aside))
@@ -130,11 +122,8 @@ def prepare_start(
 
 def _describe(record: Config) -> str:
     """Describe the record of a start, for messages."""
-    curve = f" and target {record['target']}" if "target" in record else ""
-    curve += f" for {record['objective']}" if "objective" in record else ""
-    curve += f" and a U-Net of {record['network']}" if "network" in record else ""
-    curve += f" and depth curve {record['depth_curve']}" if "depth_curve" in record else ""
-    return f"{record.get('source')} with noise schedule {record.get('noise_schedule')}{curve}"
+    more = "".join(words.format(record[name]) for name, words in DESCRIBED.items() if name in record)
+    return f"{record.get('source')} with noise schedule {record.get('noise_schedule')}{more}"
 
 
 def find_start(source: str | Path, objective: ObjectiveName = "latent") -> Path:
@@ -285,8 +274,29 @@ def _finish_marigold(folder: Path, out: Path) -> None:
 def _replace_schedule(out: Path, spacing: Spacing) -> None:
     """Replace the noise schedule of a checkpoint by a published one."""
     new_scheduler("ddim", spacing).save_pretrained(out / "scheduler")
-    changed: Config = {"scheduler": ["diffusers", "DDIMScheduler"], "default_denoising_steps": STEPS[spacing]}
-    write_json(out / INDEX, read_config(out, INDEX) | changed)
+    _state(out, {"scheduler": ["diffusers", "DDIMScheduler"], "default_denoising_steps": STEPS[spacing]})
+
+
+def _change_target(out: Path, target: TargetName) -> None:
+    """Let a checkpoint predict a target; what it stated of another one and the networks that know it are left out."""
+    stated = read_config(out, INDEX)
+    if name_of(modality_for(find(out))) != target:
+        stated = {key: value for key, value in stated.items() if key not in CLAIM_KEYS}
+        _remove(out, DRAFT, ERROR)
+    pictures = CLAIMS[target].get("target_properties", {}).get("target_names", [""])
+    set_pictures(out / "unet", len(pictures))
+    write_json(out / INDEX, stated | CLAIMS[target])
+
+
+def _state(out: Path, claims: Config) -> None:
+    """Add to what the pipeline index of a checkpoint states, or change it."""
+    write_json(out / INDEX, read_config(out, INDEX) | claims)
+
+
+def _remove(out: Path, *parts: str) -> None:
+    """Remove networks of a checkpoint, where it has them."""
+    for part in parts:
+        shutil.rmtree(out / part, ignore_errors=True)
 
 
 def main(

@@ -134,42 +134,28 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
         framing = ("--variants", 1, "--long-edge-px", long_edge_px, "--upside-down", upside_down, "--seed", number)
         return Stage(name, latents.main, (*words, *framing), presets=recipe.PRESETS)
 
+    def learning(steps: int, cooldown: int) -> tuple[object, ...]:
+        return ("--steps", steps, "--cooldown-steps", cooldown)
+
     def trained(name: str, source: Path, steps: int, cooldown: int, *more: object) -> Stage:
-        words = ("--recipe", "nano", "--start-from", source, "--out", out / name, *device, "--steps", steps)
-        return Stage(name, train.main, (*words, "--cooldown-steps", cooldown, *more), steps, presets=recipe.PRESETS)
+        words = ("--recipe", "nano", "--start-from", source, "--out", out / name, *device, *learning(steps, cooldown))
+        return Stage(name, train.main, (*words, *more), steps, presets=recipe.PRESETS)
 
     def added(name: str, main: Callable[..., object], source: Path, pictures: int, steps: int) -> Stage:
         words = ("--start-from", source, "--data", out / "scenes", "--out", out / name, *device)
-        words += ("--pictures", min(sizes.scenes, pictures), "--steps", steps, "--cooldown-steps", steps * 9 // 10)
-        return Stage(name, main, (*words, "--seed", seed), steps)
+        words += ("--pictures", min(sizes.scenes, pictures), *learning(steps, steps * 9 // 10), "--seed", seed)
+        return Stage(name, main, words, steps)
 
+    natural = ("--out", out / "autoencoder", "--data", out / "scenes", *photos, "--start-from", f"new:{sizes.shape}")
+    natural += (*device, *learning(sizes.autoencoder_steps, sizes.autoencoder_steps // 3), "--seed", seed)
+    guided = (out / "autoencoder", out / "guided", "--data", f"rendered:{out / 'scenes'}", *weights)
     coarse, fine = ((out / f"{kind}_scenes", out / f"{kind}_streets") for kind in ("coarse", "fine"))
     own = ("--timestep-power", 1, "--picture-weight", 0.5, "--own-estimate")
     made = [
         rendered("scenes", sizes.scenes, sizes.width_px * 3 // 4 // 32 * 32, seed),
         rendered("streets", sizes.streets, half, seed + 1, "--kinds", "street,drive"),
-        Stage(
-            "autoencoder",
-            autoencoder.main,
-            (
-                "--out",
-                out / "autoencoder",
-                "--data",
-                out / "scenes",
-                *photos,
-                "--start-from",
-                f"new:{sizes.shape}",
-                *device,
-            )
-            + ("--steps", sizes.autoencoder_steps, "--cooldown-steps", sizes.autoencoder_steps // 3, "--seed", seed),
-            sizes.autoencoder_steps,
-        ),
-        Stage(
-            "prior",
-            prior.main,
-            (out / "autoencoder", out / "guided", "--data", f"rendered:{out / 'scenes'}", *weights),
-            whole=out / "guided",
-        ),
+        Stage("autoencoder", autoencoder.main, natural, sizes.autoencoder_steps),
+        Stage("prior", prior.main, guided, whole=out / "guided"),
         Stage("start", start.main, (out / "guided", out / "start", "--depth-curve", "root")),
         encoded("coarse_scenes", "scenes", sizes.coarse_px, 0.15, seed),
         encoded("coarse_streets", "streets", sizes.coarse_px, 0.05, seed + 1),
@@ -189,32 +175,21 @@ def stages(out: Path, sizes: Sizes, inputs: Inputs) -> list[Stage]:
     made.append(added("draft", draft.main, out / "fine", 4096, sizes.draft_steps))
     if inputs.photos:
         result = out / "mean"
+        labels = (out / "draft", "--photos", inputs.photos, "--out", out / "labels", "--limit", sizes.labelled)
+        mean = (out / "draft", out / "photographs", "--shares", "0.25,0.75", "--out", result)
         made += [
-            Stage(
-                "labels",
-                label.main,
-                (out / "draft", "--photos", inputs.photos, "--out", out / "labels", "--limit", sizes.labelled)
-                + ("--seed", seed),
-            ),
+            Stage("labels", label.main, (*labels, "--seed", seed)),
             encoded("fine_labels", "labels", sizes.fine_px, 0.05, seed + 4),
             trained(
                 *("photographs", out / "draft", sizes.photo_steps, sizes.photo_steps * 9 // 10),
                 *("--latents", *fine, out / "fine_labels", "--shares", "0.46,0.28,0.26"),
                 *("--lr", 2e-4, "--ema-decay", 0.98, *own, 0.6, "--seed", seed + 2),
             ),
-            Stage(
-                "mean",
-                average.main,
-                (out / "draft", out / "photographs", "--shares", "0.25,0.75", "--out", result),
-                whole=result,
-            ),
+            Stage("mean", average.main, mean, whole=result),
         ]
-    for name, main, steps in (
-        ("displacement", displacement.main, sizes.displacement_steps),
-        ("expected_error", expected_error.main, sizes.error_steps),
-    ):
-        made.append(added(name, main, result, 2000, steps))
-        result = out / name
+    made.append(added("displacement", displacement.main, result, 2000, sizes.displacement_steps))
+    made.append(added("expected_error", expected_error.main, out / "displacement", 2000, sizes.error_steps))
+    result = out / "expected_error"
     if inputs.validation:
         sampling = ("--num-inference-steps", 4, "--ensemble-size", 4, "--seed", 0)
         words = (result, inputs.validation, *sampling, "--json-out", out / "scores.json")
@@ -231,12 +206,12 @@ def make(out: Path, sizes: Sizes, inputs: Inputs) -> Path:
     pick_device(inputs.device)
     _check(out, sizes, inputs)
     settings = sizes.model_dump() | {name: str(value) for name, value in vars(inputs).items()}
-    record = read_config(out, RECORD) if (out / RECORD).exists() else {}
-    if any(row["finished"] for row in cast(dict[str, dict[str, Any]], record.get("stages", {})).values()):
-        _refuse_changes(out, cast(Mapping[str, object], record["settings"]), settings)
+    record: dict[str, Any] = read_config(out, RECORD) if (out / RECORD).exists() else {}
+    if any(row["finished"] for row in record.get("stages", {}).values()):
+        _refuse_changes(out, record["settings"], settings)
     else:  # a first stage compares its own settings with what it left
         record = {"settings": settings, "stages": {}}
-    times = cast(dict[str, dict[str, Any]], record["stages"])
+    times = record["stages"]
     with (
         locked(out),
         (out / LOG).open("a", encoding="utf-8") as log,

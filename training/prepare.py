@@ -81,11 +81,11 @@ class Preparation(Frozen):
 
     def lists(self, row: Row) -> bool:
         """Decide whether a picture is listed."""
-        numbers = {name: float(row[name]) for name in COLUMNS[4:8] + COLUMNS[9:]}
+        ranges = {name: float(row[f"{name}_max"]) - float(row[f"{name}_min"]) for name in ("depth", "rgb")}
         return (
-            numbers["invalid_ratio"] <= self.max_invalid
-            and numbers["depth_max"] - numbers["depth_min"] >= self.min_depth_range_m
-            and numbers["rgb_max"] - numbers["rgb_min"] >= self.min_rgb_range
+            float(row["invalid_ratio"]) <= self.max_invalid
+            and ranges["depth"] >= self.min_depth_range_m
+            and ranges["rgb"] >= self.min_rgb_range
         )
 
 
@@ -221,7 +221,7 @@ def prepare_vkitti(raw: Path, out: Path) -> Outcome:
     return faults, [split for split in found if found[split]]
 
 
-def unpack_archives(raw: Path, out: Path) -> Outcome:
+def unpack_archives(raw: Path, out: Path) -> None:
     """Unpack the photos and depth maps of all archives ``*.tar`` of a folder, those that are there whole excepted.
 
     Raises: MarigoldError when there is no archive, one is damaged or would write elsewhere; ExportError when ``out``
@@ -247,10 +247,9 @@ def unpack_archives(raw: Path, out: Path) -> Outcome:
         except (tarfile.TarError, EOFError) as error:
             raise MarigoldError(f"{path} cannot be unpacked: {error}.") from None
     print(f"{len(search_pairs(out)):,} pictures in {len(archives)} archives: give pairs:{out}")
-    return [], []
 
 
-def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
+def split_own(raw: Path, out: Path, options: Preparation) -> None:
     """Divide a folder of pairs or measured pictures into lists that ``open_set`` reads.
 
     A picture's or sub-folder's place depends on its name and the seed, so pictures that are added later move no others.
@@ -283,7 +282,6 @@ def split_own(raw: Path, out: Path, options: Preparation) -> Outcome:
             _write_list(lists[split], entries, "\t")
         else:  # an older one would hold pictures of the other splits
             remove(lists[split])
-    return [], []
 
 
 def _check_lists(paths: Iterable[Path], between: str = " ") -> None:
@@ -313,11 +311,18 @@ def main(
     """
     if not raw.is_dir():
         raise MarigoldError(f"There is no folder {raw}.")
+    faults: list[str] = []
+    splits: list[str] = []
     with locked(out, within=[f"{split}{below}" for split in PUBLISHED for below in ("", "/*")]):
-        if data in ("hypersim", "split"):
-            faults, splits = (prepare_hypersim if data == "hypersim" else split_own)(raw, out, options)
-        else:
-            faults, splits = (prepare_vkitti if data == "vkitti" else unpack_archives)(raw, out)
+        match data:
+            case "hypersim":
+                faults, splits = prepare_hypersim(raw, out, options)
+            case "vkitti":
+                faults, splits = prepare_vkitti(raw, out)
+            case "tar":
+                unpack_archives(raw, out)
+            case "split":
+                split_own(raw, out, options)
     if options.verify:
         from training.doctor import examine
 

@@ -66,15 +66,13 @@ class _Numbered(Dataset[LoadedBatch | str]):
         sound, damaged = [], []
         replacements = islice(self.plan.others(number), 2 * len(items))
         for item in chain(items, replacements):
-            if len(sound) == len(items):
-                return sound, tuple(damaged)
             try:
                 source.read([item], (0,))
                 sound.append(item)
             except MarigoldError as error:
                 damaged.append(str(error))
-        if len(sound) == len(items):
-            return sound, tuple(damaged)
+            if len(sound) == len(items):
+                return sound, tuple(damaged)
         raise MarigoldError(f"Too many damaged pictures in a row in {source.label}; the last: {damaged[-1]}")
 
 

@@ -20,6 +20,7 @@ INDEX_COLUMNS = "scene_name,camera_name,frame_id,included_in_public_release,excl
 HYPERSIM_SIZE = (768, 1024)
 KITTI_SIZE = (375, 1242)
 VKITTI_FARTHEST = 65535  # centimetres, where there is sky
+SPLITS = {"nyu": "test", "kitti": "test", "eth3d": "test", "scannet": "val", "diode": "val"}  # of sets for evaluation
 
 
 @dataclass(frozen=True)

@@ -111,13 +111,8 @@ def write_healthy(kind: str, folder: Path) -> str:
         drawn[0].depth_m[:5] = np.inf
         sets.write_rendered(folder, drawn)
     else:
-        write = {"hypersim": sets.write_hypersim, "nyu": sets.write_nyu, "eth3d": sets.write_eth3d}
-        write |= {"scannet": sets.write_scannet, "diode": sets.write_diode, "measured": sets.write_measured}
-        write[kind](
-            folder, {name.replace("/", "_"): one for name, one in ordinary.items()} if kind == "measured" else ordinary
-        )
-    split = {"kitti": "/test", "nyu": "/test", "eth3d": "/test", "scannet": "/val", "diode": "/val"}.get(kind, "")
-    return f"{kind}{split}:{folder}"
+        getattr(sets, f"write_{kind}")(folder, ordinary)
+    return f"{kind}/{sets.SPLITS[kind]}:{folder}" if kind in sets.SPLITS else f"{kind}:{folder}"
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,6 @@ SIZES = {
 }
 STEPS_M = {"vkitti": 1 / 100, "kitti": 1 / 256}
 WRITERS: dict[str, Callable[..., None]] = {kind: getattr(sets, f"write_{kind}") for kind in (*NAMES, "pairs")}
-SPLITS = {"nyu": "test", "kitti": "test", "eth3d": "test", "scannet": "val", "diode": "val"}
 KINDS = list(NAMES)
 LOSSY = ("vkitti", "eth3d", "scannet", "pairs")  # photos are JPEGs
 
@@ -57,7 +56,7 @@ def pictures(kind: str) -> dict[str, Picture]:
 def spec(kind: str, folder: Path) -> str:
     if kind == "measured":
         return str(folder)  # recognised
-    return f"{kind}/{SPLITS[kind]}:{folder}" if kind in SPLITS else f"{kind}:{folder}"
+    return f"{kind}/{sets.SPLITS[kind]}:{folder}" if kind in sets.SPLITS else f"{kind}:{folder}"
 
 
 @pytest.fixture(scope="module")
@@ -107,22 +106,23 @@ def test_names_files_and_sizes_are_those_of_the_pictures(kind: str, written: dic
 
 
 @pytest.mark.parametrize(
-    ("kind", "near_m", "far_m", "size"),
+    ("kind", "near_m", "far_m", "size", "fov_x_deg"),
     [
-        ("hypersim", 1e-5, 65, (480, 640)),
-        ("vkitti", 1e-5, 80, (352, 1216)),
-        ("nyu", 1e-3, 10, None),
-        ("kitti", 1e-5, 80, None),
-        ("eth3d", 1e-5, np.inf, None),
-        ("scannet", 1e-3, 10, None),
+        ("hypersim", 1e-5, 65, (480, 640), 60.0),  # 1024 pixels at 886.81
+        ("vkitti", 1e-5, 80, (352, 1216), 79.97),  # 1216 at 725.0087
+        ("nyu", 1e-3, 10, None, 63.33),  # 640 at 518.8579
+        ("kitti", 1e-5, 80, None, None),
+        ("eth3d", 1e-5, np.inf, None, None),
+        ("scannet", 1e-3, 10, None, None),
     ],
 )
-def test_published_ranges_and_training_sizes(
-    kind: str, near_m: float, far_m: float, size: tuple[int, int] | None, written: dict
+def test_published_ranges_training_sizes_and_fields_of_view(
+    kind: str, near_m: float, far_m: float, size: tuple[int, int] | None, fov_x_deg: float | None, written: dict
 ) -> None:
     opened = open_set(spec(kind, written[kind][0]))
     assert (opened.near_m, opened.far_m) == (near_m, far_m)
     assert opened.size == size
+    assert opened[0].fov_x_deg == (fov_x_deg and pytest.approx(fov_x_deg, abs=0.01))
 
 
 @pytest.mark.parametrize("kind", KINDS)

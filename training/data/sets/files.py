@@ -1,9 +1,11 @@
 """Data sets of files in folders: one class for all of them, and a ``Format`` that describes each."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from string import Formatter
 
@@ -41,6 +43,7 @@ class Format:
     parts: Callable[[str], Iterable[Mapping[str, str]]] = whole_split  # split -> values of some fields
     crop: Callable[[np.ndarray], np.ndarray] | None = None
     pixels: tuple[int, int] | None = None  # height and width of all pictures as read, where the set has one size
+    focal_px: float | None = None  # of pictures of that width, where one camera took all of them
     size: tuple[int, int] | None = None  # of training, as published
     upright: bool = False  # turn photos as their EXIF tags say
     lister: Callable[[Path], Iterable[Entry]] | None = None  # in place of looking for ``photo`` and ``depth``
@@ -70,6 +73,13 @@ class Format:
             raise MarigoldError(f"{folder} holds no pictures of {self.kind}: {' with '.join(paths)}{self.hint}.")
         return found
 
+    @property
+    def fov_x_deg(self) -> float | None:
+        """Horizontal field of view of the pictures as read, degrees; None where the set does not tell."""
+        if self.focal_px is None or self.pixels is None:
+            return None
+        return math.degrees(2 * math.atan(self.pixels[1] / 2 / self.focal_px))
+
     def has_lists(self, folder: Path) -> bool:
         """Return whether any list file lies in a folder."""
         return any((folder / name).is_file() for names in self.lists.values() for name in names)
@@ -97,7 +107,6 @@ class FileSet:
         self.near_m, self.far_m = form.range_m
         self.size = form.size
         self._entries = form.entries(folder, split)
-        self._sizes: list[tuple[int, int]] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -110,7 +119,8 @@ class FileSet:
         check_shape(depth_m, rgb, depth[0])
         rgb, depth_m = (self._cropped(array, photo) for array in (rgb, depth_m))
         check_depth(depth_m, depth[0])
-        return Sample(self.name(index), np.ascontiguousarray(rgb), np.ascontiguousarray(depth_m, np.float32))
+        whole = np.ascontiguousarray(rgb), np.ascontiguousarray(depth_m, np.float32)
+        return Sample(self.name(index), *whole, fov_x_deg=self.form.fov_x_deg)
 
     def name(self, index: int) -> str:
         """Name a picture: the path of its photo in the folder, without ending; NAME/rgb.png is NAME."""
@@ -126,17 +136,18 @@ class FileSet:
         When the first has the size that the set is published in, all have it. A photo that cannot be read counts as
         the most common size, so that one damaged file does not make a set unusable.
         """
-        if self._sizes is None:
-            first = self._size(0) or self.form.pixels
-            if first and first == self.form.pixels:
-                self._sizes = [first] * len(self)
-            else:
-                found = [self._size(index) for index in range(len(self))]
-                common = Counter(size for size in found if size).most_common(1)
-                if not common:
-                    raise MarigoldError(f"{self.folder} has no photo that can be read.")
-                self._sizes = [size or common[0][0] for size in found]
         return self._sizes
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        first = self._size(0) or self.form.pixels
+        if first and first == self.form.pixels:
+            return [first] * len(self)
+        found = [self._size(index) for index in range(len(self))]
+        common = Counter(size for size in found if size).most_common(1)
+        if not common:
+            raise MarigoldError(f"{self.folder} has no photo that can be read.")
+        return [size or common[0][0] for size in found]
 
     def _size(self, index: int) -> tuple[int, int] | None:
         photo = self.folder / self._entries[index][0]

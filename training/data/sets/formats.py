@@ -20,6 +20,7 @@ from training.data.sets.reading import HEIC, naming, read_numbers, read_png16
 
 HYPERSIM_SPLITS = ("train", "val", "test")
 HYPERSIM_PX = (768, 1024)  # height, width, as all sizes below
+HYPERSIM_FOCAL_PX = 886.81
 KITTI_BENCHMARK_PX = (352, 1216)
 SCENE_PAIRS = {  # of Virtual KITTI: split -> scene -> pictures with depth, all variations and cameras together
     "train": {"Scene02": 2796, "Scene06": 3240, "Scene18": 4068, "Scene20": 10_044},
@@ -173,6 +174,7 @@ VKITTI = Format(
     parts=_vkitti_folders,
     crop=kitti_benchmark_crop,
     pixels=KITTI_BENCHMARK_PX,
+    focal_px=725.0087,
     size=KITTI_BENCHMARK_PX,
 )
 _ALL = (
@@ -185,6 +187,7 @@ _ALL = (
         lists={name: (f"filename_list_{name}_filtered.txt", f"filename_list_{name}.txt") for name in HYPERSIM_SPLITS},
         list_root="{split}/",
         pixels=HYPERSIM_PX,
+        focal_px=HYPERSIM_FOCAL_PX,
         size=(480, 640),
         hint="; the raw HDF5 files become such a folder by: python -m training.prepare hypersim RAW OUT",
     ),
@@ -197,6 +200,7 @@ _ALL = (
         range_m=(1e-3, 10.0),
         lists={"test": ("filename_list_test.txt",), "train": ("filename_list_train.txt",)},
         pixels=(480, 640),
+        focal_px=518.8579,  # Silberman et al. 2012, of the colour camera
     ),
     Format(
         kind="kitti",

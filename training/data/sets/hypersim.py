@@ -13,11 +13,10 @@ from PIL import Image
 
 from marigold_core.errors import MarigoldError
 from marigold_core.storage import replacing
-from training.data.sets.formats import FORMATS, HYPERSIM_PX
+from training.data.sets.formats import FORMATS, HYPERSIM_FOCAL_PX, HYPERSIM_PX
 from training.data.sets.reading import naming
 
 PER_METRE = 1000  # depth PNGs hold millimetres
-FOCAL_PX = 886.81  # of pictures 1024 pixels wide
 NO_GEOMETRY = -1  # entity of pixels that show nothing
 BRIGHT_PERCENTILE, BRIGHT_SHOWN = 90, 0.8  # this percentile of brightness is shown this bright
 DARKEST = 1e-4  # a picture whose bright pixels are below this is left black
@@ -130,7 +129,7 @@ def plane_depth(distance_m: np.ndarray) -> np.ndarray:
     Source: the renderer's camera, image plane centred on the optical axis.
     """
     height, width = distance_m.shape
-    focal = FOCAL_PX * width / HYPERSIM_PX[1]
+    focal = HYPERSIM_FOCAL_PX * width / HYPERSIM_PX[1]
     x = np.linspace(-(width - 1) / 2, (width - 1) / 2, width)
     y = np.linspace(-(height - 1) / 2, (height - 1) / 2, height)[:, None]
     return distance_m * (focal / np.sqrt(x**2 + y**2 + focal**2))

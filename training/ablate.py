@@ -4,9 +4,7 @@ A cell of a training ablation is a variant trained with one seed: a run of ``tra
 The scores of every picture are kept, so the same command resumes cell by cell where it was stopped. Seeds of training
 and seeds of inference are two things: what is said of a variant rests on the spread between its training seeds, or,
 where nothing is trained, between seeds of inference. Trained variants are scored without the start's draft, which no
-variant changes and which would hide a part of what they differ by. Published figures are AbsRel, or AbsRel / delta1, in
-percent. Those of the paper's ablations are on the NYUv2 training split and 800 pictures of KITTI's, so only differences
-between rows can be compared with ours.
+variant changes and which would hide a part of what they differ by. What is compared is in ``scoring.ablations``.
 """
 
 import copy
@@ -16,18 +14,20 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from diffusers import DDIMScheduler
 
 from marigold_core import load, storage
-from marigold_core.errors import MarigoldError
+from marigold_core.checkpoints.registry import find
+from marigold_core.errors import CheckpointError, MarigoldError
 from marigold_core.pipeline.convergence import mean_spread
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.storage import write_json
@@ -41,182 +41,15 @@ from training.engine.memory import step_operations
 from training.engine.progress import follow
 from training.models.networks import Spacing
 from training.recipe import PRESETS, Recipe
-from training.scoring.plots import Curve, draw_table
+from training.scoring.ablations import ABLATIONS, BOTH, Ablation, Name, Variant
+from training.scoring.plots import PDF, PNG, Curve, draw_table
 from training.scoring.protocols import Protocol, choose_protocol
 from training.scoring.scores import Row
 from training.scoring.targets import DEPTH, Metric, metric_of, photo_of
 from training.start import find_start, prepare_start
 from training.train import Task, train
 
-Name = Literal["noise", "mix", "schedule", "real", "objective", "steps", "ensemble"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One change of the recipe or of the data, or one spacing of the timesteps in inference."""
-
-    label: str
-    changes: Mapping[str, object] = field(default_factory=dict)  # of fields of the recipe
-    spacing: Spacing | None = None
-    data: tuple[int, ...] = ()  # numbers of the data sets that are trained on; empty: all
-    begin: "Variant | None" = None  # what is trained first, and started from
-    # of the last data set that is trained on: labels from ``begin`` take the place of its depth
-    labelled: bool = False
-    unlabelled: int | None = None  # number of the data set whose photographs features are aligned with
-    # of a step beside one of the recipe: it is trained for so many times fewer; None: by the operations that both take
-    cost: float | None = 1.0
-
-
-@dataclass(frozen=True)
-class Published:
-    """Published figures of one row, in the order of the ablation's ``columns``; None stands for any number."""
-
-    label: str
-    figures: tuple[str, ...]
-    steps: int | None = None
-    members: int | None = None
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """One table: its rows are variants x denoising steps x members."""
-
-    title: str
-    source: str
-    columns: tuple[str, ...]
-    published: Sequence[Published]
-    variants: Sequence[Variant]
-    steps: tuple[int, ...] = (4,)
-    members: tuple[int, ...] = (1,)
-
-    @property
-    def trains(self) -> bool:
-        """Return whether every variant is a training run of its own."""
-        return any(variant.changes for variant in self.variants)
-
-    def figures(self, label: str, steps: int, members: int) -> tuple[str, ...]:
-        """Return the published figures of a row, a column each, dashes where there is none."""
-        for row in self.published:
-            if row.label == label and row.steps in (None, steps) and row.members in (None, members):
-                return row.figures
-        return ("-",) * len(self.columns)
-
-
-_PLAIN: dict[str, object] = {"shares": None, "photographic": 0.0}
-_HALF = Variant("synthetic, first half", _PLAIN, data=(0,), cost=2)
-PAPER = "Ke et al. 2024 (CVPR)"
-BOTH = ("NYUv2", "KITTI")
-SHARES = (100, 95, 90, 50, 0)  # percent of the first data set
-BUNDLE = "checkpoint"  # label of a checkpoint that is not trained
-
-ABLATIONS: dict[Name, Ablation] = {
-    "noise": Ablation(
-        title="Training noise",
-        source=f"{PAPER}, ablation of training noise; std and max-min of AbsRel over 10 runs: its supplement",
-        columns=(*BOTH, "NYUv2 std / max-min", "KITTI std / max-min"),
-        published=(
-            Published("Gaussian", ("7.7 / 93.4", "14.2 / 82.1", ".086 / .260", ".050 / .152")),
-            Published("multi-resolution", ("5.8 / 96.1", "12.1 / 87.1", ".037 / .117", ".030 / .094")),
-            Published("annealed multi-resolution", ("5.6 / 96.5", "11.3 / 88.7", ".033 / .106", ".025 / .079")),
-        ),
-        variants=(
-            Variant("Gaussian", {"noise_strength": 0.0, "noise_annealed": False}),
-            Variant("multi-resolution", {"noise_strength": 0.9, "noise_annealed": False}),
-            Variant("annealed multi-resolution", {"noise_strength": 0.9, "noise_annealed": True}),
-        ),
-    ),
-    "mix": Ablation(
-        title="Shares of two data sets",
-        source=f"{PAPER}, ablation of training data, Hypersim : Virtual KITTI",
-        columns=BOTH,
-        published=(
-            Published("100 : 0", ("5.7 / 96.3", "13.7 / 82.5")),
-            Published("95 : 5", ("5.8 / 96.2", "11.1 / 88.8")),
-            Published("90 : 10", ("5.6 / 96.5", "11.3 / 88.7")),
-            Published("50 : 50", ("6.0 / 96.0", "12.8 / 85.5")),
-            Published("0 : 100", ("13.9 / 83.4", "15.4 / 79.3")),
-        ),
-        variants=tuple(
-            Variant(f"{first} : {100 - first}", {"shares": (float(first), float(100 - first))}) for first in SHARES
-        ),
-    ),
-    "schedule": Ablation(
-        title="Noise schedule",
-        source="one step on the test sets: v1-0 with trailing timesteps, Martin Garcia et al. 2025; v1-1, as reported "
-        "for the release (TPAMI 2025)",
-        columns=BOTH,
-        published=(
-            Published("v1-0", ("5.7 / 96.2", "10.8 / 89.6"), steps=1, members=1),
-            Published("v1-1", ("5.9 / 96.1", "-"), steps=1, members=1),
-            Published("v1-1", ("5.5 / 96.4", "-"), steps=4, members=10),
-        ),
-        variants=(Variant("v1-0", {"noise_schedule": "v1-0"}), Variant("v1-1", {"noise_schedule": "v1-1"})),
-        steps=(1, 4),
-    ),
-    "real": Ablation(
-        title="What pictures of another domain add to rendered ones",
-        source="none; equal compute stands for equal forward and backward passes of the U-Net",
-        columns=(),
-        published=(),
-        variants=(
-            Variant("synthetic only", _PLAIN, data=(0,)),
-            Variant("augmented", _PLAIN | {"photographic": 1.0}, data=(0,)),
-            Variant("hybrid 9 : 1", _PLAIN | {"shares": (0.9, 0.1)}),
-            Variant("transfer", _PLAIN, data=(1,), begin=_HALF, cost=2),
-            # half a U-Net, forward and backward, for two pictures: as much again as a step
-            Variant("feature-aligned", _PLAIN | {"align_weight": 0.1}, data=(0,), unlabelled=1, cost=2),
-            Variant("pseudo-labelled", _PLAIN | {"shares": (0.5, 0.5)}, begin=_HALF, labelled=True, cost=2),
-        ),
-    ),
-    "objective": Ablation(
-        title="Objective, and what is trained",
-        source="Martin Garcia et al. 2025, latent: 50 steps and 10 members; LoRA: Xu et al. 2025 (GenPercept), ranks 4 "
-        "to 16 beside 5.3 of all weights",
-        columns=BOTH,
-        published=(
-            Published("latent", ("5.5 / 96.4", "9.9 / 91.6")),
-            Published("end to end", ("5.2 / 96.6", "9.6 / 91.9")),
-            Published("latent, LoRA of rank 16", ("8.5", "-")),
-        ),
-        variants=(
-            Variant("latent", {"objective": "latent"}),
-            Variant("end to end", {"objective": "end_to_end"}, cost=None),
-            Variant("latent, LoRA of rank 16", {"lora_rank": 16}, cost=None),
-            Variant("latent, LoRA of rank 64", {"lora_rank": 64}, cost=None),
-        ),
-        steps=(1,),
-    ),
-    "steps": Ablation(
-        title="Denoising steps, and where they lie",
-        source=f"marigold-depth-v1-0. Leading: {PAPER}, figure of the ablation of denoising steps, read off its axes; "
-        "50 steps: its main table. Trailing: Martin Garcia et al. 2025, who found that the failure at one step is "
-        "leading's",
-        columns=BOTH,
-        published=(
-            Published("leading", ("about 35 / 46", "about 62"), steps=1),
-            Published("leading", ("6.0 / 95.9", "10.5 / 90.4"), steps=50),
-            Published("trailing", ("5.7 / 96.2", "10.8 / 89.6"), steps=1),
-            Published("trailing", ("6.0", "-"), steps=50),
-        ),
-        variants=(Variant("trailing", spacing="trailing"), Variant("leading", spacing="leading")),
-        steps=(1, 2, 4, 10, 25, 50),
-    ),
-    "ensemble": Ablation(
-        title="Members of an ensemble",
-        source=f"{PAPER}, figure of the ablation of ensemble size, read off its axes; 10 members: 8 % less than one",
-        columns=BOTH,
-        published=(
-            Published(BUNDLE, ("6.13", "11.89"), members=1),
-            Published(BUNDLE, ("5.49", "11.22"), members=20),
-        ),
-        variants=(Variant(BUNDLE),),
-        members=(1, 2, 5, 10, 20),
-    ),
-}
-
-
 SPREAD = "spread"  # key of rows: mean of the members' spread
-FIGURES = (".png", ".pdf")
 CELL, LABELS = "cell.json", "labels"  # in the folder of a cell
 
 
@@ -341,7 +174,7 @@ def _name(steps: int | None, members: int, seed: int) -> str:
 
 
 def _sum_up(metric: Metric, runs: Sequence[Sequence[Row]], trained: bool) -> Score:
-    """Sum up the means of every seed of inference, of every run -> a score; ``trained`` runs count as one each."""
+    """Sum up the means of each run and seed of inference -> a score: over runs that are ``trained``, else seeds."""
     every = [row for rows in runs for row in rows]
     names = [column.name for column in metric.columns]
     pairs = np.array([[[row[name] for name in names] for row in rows] for rows in runs])  # [runs, seeds, 2]
@@ -399,13 +232,12 @@ def main(
     lines: list[Line] = []
     metric = DEPTH
     for variant in ablation.variants:
-        folder = task.out / _slug(variant.label)
         options = SweepOptions(
             ablation.steps, ablation.members, tuple(range(seeds)), variant.spacing, recipe.validate_px
         )
         grids, seconds = [], []
         for number in range(runs):
-            place = folder / f"seed_{number}" if ablation.trains else folder
+            place = _cell(task, variant, number) if ablation.trains else _folder(task, variant)
             source = _train(variant, task, recipe, number) if ablation.trains else find_start(task.start_from)
             pipeline = load(source, device=task.device, dtype="float32")  # scores must not depend on the machine
             metric = metric_of(pipeline.modality)
@@ -423,17 +255,18 @@ def main(
                 label: _sum_up(metric, [grid[label][key] for grid in grids], ablation.trains) for label in grids[0]
             }
             lines.append(Line(variant.label, key[0], key[1], scores, ablation.figures(variant.label, *key), mean))
-    table = markdown(ablation, metric, lines, runs, seeds)
+    start = _name_start(task.start_from)
+    table = markdown(ablation, start, metric, lines, runs, seeds)
     print(table)
     storage.write_bytes(task.out / f"{name}.md", table.encode())
     rows = [asdict(line) for line in lines]
-    write_json(task.out / f"{name}.json", {"title": ablation.title, "source": ablation.source, "rows": rows})
-    for ending in FIGURES:
-        measures = [f"{column.title}, {column.unit}" for column in metric.columns]
-        draw_table(ablation.title, measures, panels(ablation, metric, lines), task.out / f"{name}{ending}")
+    report = {"title": ablation.title, "start": start, "source": ablation.source, "rows": rows}
+    write_json(task.out / f"{name}.json", report)
+    measures = [f"{column.title}, {column.unit}" for column in metric.columns]
+    draw_table(ablation.title, start, measures, panels(ablation, metric, lines), task.out / f"{name}{PNG}")
 
 
-def markdown(ablation: Ablation, metric: Metric, lines: Sequence[Line], runs: int, seeds: int) -> str:
+def markdown(ablation: Ablation, start: str, metric: Metric, lines: Sequence[Line], runs: int, seeds: int) -> str:
     """Format the table as Markdown: our figures beside the published ones, which are in percent."""
     sets, (first, second) = list(lines[0].scores), metric.columns
     spreads = any(score.spread is not None for line in lines for score in line.scores.values())
@@ -459,8 +292,8 @@ def markdown(ablation: Ablation, metric: Metric, lines: Sequence[Line], runs: in
     units = f"{first.title} in {first.unit}, {second.title} in {second.unit}"
     source = f" Published: {ablation.source}." if ablation.columns else ""
     return (
-        f"# {ablation.title}\n\n{rows}\n\n{units}; undecided: within the spread of the {of}, which overlaps with that "
-        f"of the first row.{source}\n"
+        f"# {ablation.title}\n\n{rows}\n\nOf {start}. {units}; undecided: within the spread of the {of}, which "
+        f"overlaps with that of the first row.{source}\n"
     )
 
 
@@ -485,6 +318,14 @@ def panels(ablation: Ablation, metric: Metric, lines: Sequence[Line]) -> dict[st
     return found
 
 
+def _name_start(start_from: str) -> str:
+    """Name what an ablation begins with, by its sha256 too where that is a checkpoint."""
+    with suppress(CheckpointError):  # Stable Diffusion, or random weights
+        found = find(find_start(start_from))
+        return f"{found.name}, sha256 {found.sha256[:8]}"
+    return start_from
+
+
 def _percent(figures: str) -> tuple[float, float]:
     """Read published figures, "about 35 / 46" or "-" -> AbsRel and delta1 in percent, NaN where there is none."""
     one, _, other = figures.partition("/")
@@ -493,14 +334,18 @@ def _percent(figures: str) -> tuple[float, float]:
     return abs_rel, delta1
 
 
-def _slug(label: str) -> str:
-    return re.sub(r"\W+", "_", label)
+def _folder(task: Task, variant: Variant) -> Path:
+    return task.out / re.sub(r"\W+", "_", variant.label)
+
+
+def _cell(task: Task, variant: Variant, number: int) -> Path:
+    return _folder(task, variant) / f"seed_{number}"
 
 
 def _say_budget(
     ablation: Ablation, task: Task, recipe: Recipe, sets: Sequence[DepthSet], runs: int, seeds: int
 ) -> None:
-    """Say what a cell takes before anything is done."""
+    """Print what a cell takes, before anything is done."""
     pictures = sum(min(len(a_set), task.validation_pictures) for a_set in sets)
     scored = f"{pictures} pictures x {seeds} seeds x {sum(ablation.steps) * max(ablation.members)} denoising steps"
     if not ablation.trains:
@@ -529,7 +374,7 @@ def _check(name: Name, ablation: Ablation, task: Task, seeds: int, train_seeds: 
     check_json_out(task.out / f"{name}.json", ("title", "source", "rows"))
     table = task.out / f"{name}.md"
     ours = table.exists() and table.read_bytes().startswith(f"# {ablation.title}\n".encode())
-    for path in (table, *(task.out / f"{name}{ending}" for ending in FIGURES)):
+    for path in (table, *(task.out / f"{name}{ending}" for ending in (PNG, PDF))):
         if path.exists() and not ours:
             raise MarigoldError(f"{path} is there already and is no result of this command: give another --out.")
     return [open_set(spec, "val") for spec in task.validation]
@@ -540,7 +385,7 @@ def _train(variant: Variant, task: Task, recipe: Recipe, number: int) -> Path:
 
     Raises: MarigoldError when the run was stopped before its end.
     """
-    folder = task.out / _slug(variant.label) / f"seed_{number}"
+    folder = _cell(task, variant, number)
     source = str(_train(variant.begin, task, recipe, number)) if variant.begin else task.start_from
     began = time.process_time()
     data = tuple(task.data[k] for k in variant.data) or task.data
@@ -554,7 +399,7 @@ def _train(variant: Variant, task: Task, recipe: Recipe, number: int) -> Path:
     unlabelled = task.unlabelled if variant.unlabelled is None else task.data[variant.unlabelled]
     own = replace(task, out=folder, start_from=source, data=data, unlabelled=unlabelled, validation=())  # scored after
     newest = train(own, changed)
-    spent = float(str(_kept(folder / CELL).get("seconds", 0.0)))
+    spent = _kept(folder / CELL).get("seconds", 0.0)
     if step_of(newest) < steps:
         write_json(folder / CELL, {"seconds": spent + time.process_time() - began})
         raise MarigoldError(
@@ -578,7 +423,7 @@ def _relative_cost(variant: Variant, task: Task, recipe: Recipe) -> float:
 def _seconds(variant: Variant, task: Task, number: int) -> float:
     """Return the processor's time that a cell was trained for, what it begins with included."""
     before = _seconds(variant.begin, task, number) if variant.begin else 0.0
-    return before + float(str(_kept(task.out / _slug(variant.label) / f"seed_{number}" / CELL)["seconds"]))
+    return before + _kept(_cell(task, variant, number) / CELL)["seconds"]
 
 
 def _score(

@@ -19,14 +19,13 @@ from torch.nn import functional as F
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from marigold_core.images.intrinsics import Layer
 from marigold_core.pipeline.modalities import Depth, Normals, Segmentation
 from marigold_core.storage import write_json
 from training.data.augmentation import crop_nearest, crop_picture, draw_crop, photographic
 from training.data.photographs import photographs
 from training.data.random_streams import stream
 from training.data.sets.rendered import RenderedScenes
-from training.data.targets import CLASSES
+from training.data.targets import CLASS_LAYER, CLASSES
 from training.engine import checkpoints
 from training.engine.command import run
 from training.engine.figures import FigureCallback
@@ -46,14 +45,13 @@ class Task:
     out: Path  # folder of the run; its newest step_* folder is a whole checkpoint
     data: Path  # rendered scenes, from training.render
     photos: Path | None = None  # folder of photographs (JPEG or PNG) to learn natural pictures from
-    start_from: str = (
-        "new:nano"  # new:SHAPE for random weights, or a checkpoint whose U-Net then has to be trained anew
-    )
+    # new:SHAPE for random weights, or a checkpoint whose U-Net then has to be trained anew
+    start_from: str = "new:nano"
     minutes: float | None = None  # stop after this time
     device: Literal["auto", "cpu"] = "auto"  # where to train
 
 
-PAINTED = Segmentation((Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES),))
+PAINTED = Segmentation((CLASS_LAYER,))
 OWN_COLOURS = 0.5  # share of painted classes that have the palette's colours; the others have colours of their own
 SHOWN = 6  # crops of a sheet of reconstructions
 MEASURED = 128  # pictures from which the scaling factor is computed
@@ -116,7 +114,7 @@ def _any_colours(rng: np.random.Generator) -> Segmentation:
     """Draw a palette, so that what is learned does not hold for one alone."""
     colours = rng.integers(0, 256, (len(CLASSES), 3)).tolist()
     classes = tuple(replace(one, rgb=tuple(rgb)) for one, rgb in zip(CLASSES, colours, strict=True))
-    return Segmentation((replace(PAINTED.layers[0], classes=classes),))
+    return Segmentation((replace(CLASS_LAYER, classes=classes),))
 
 
 def autoencoder_losses(vae: AutoencoderKL, pictures: Tensor, recipe: AutoencoderRecipe, step: int) -> dict[str, Tensor]:
@@ -143,7 +141,7 @@ def scale_latents(folder: Path, pictures: Pictures) -> dict[str, float]:
     """
     vae, recipe = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval(), pictures.recipe
 
-    def drawn(**shares: float) -> list[Tensor]:  # of which no step trained on any
+    def drawn(**shares: float) -> list[Tensor]:  # batches that no step trained on
         source = Pictures(recipe.changed(**shares), pictures.scenes, pictures.photos)
         return [source.batch(recipe.steps + number) for number in range(-(-MEASURED // recipe.batch_size))]
 

@@ -33,7 +33,7 @@ from training.engine.progress import follow
 from training.recipe import Framing
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
 from training.scoring.metrics import REMOVED
-from training.scoring.plots import draw_comparison, draw_fields_of_view, draw_sparsification
+from training.scoring.plots import PNG, draw_comparison, draw_fields_of_view, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
 from training.scoring.scores import Comparison, Row, averages
@@ -65,6 +65,11 @@ class Source:
     settings: Settings | None  # as resolved, of a checkpoint
     folder: Path | None
     chosen: str = ""  # which checkpoint of a run, and why
+
+    @property
+    def label(self) -> str:
+        """Its name in figures, by the sha256 of a checkpoint too."""
+        return f"{self.name}, sha256 {self.pipeline.checkpoint.sha256[:8]}" if self.pipeline else self.name
 
     @property
     def metric(self) -> Metric:
@@ -173,7 +178,7 @@ def main(
         step: which checkpoint of a run: best, newest, or a number of steps.
         dtype: type of the weights; scores in float32 do not depend on the machine.
         limit: score only this many pictures, evenly spread.
-        figures: folder for a picture of photo, truth, prediction and error of each; of metres also by field of view.
+        figures: folder for figures, PNG and PDF: photo, truth, prediction and error of each; metres by field of view.
         save_maps: folder for the predictions, NAME.npy.
         honesty: folder of example photographs; adds checks that predictions depend on the photo and on the noise.
         reconstruction: adds the truth as the autoencoder encodes and decodes it, which bounds what a U-Net can reach.
@@ -189,17 +194,7 @@ def main(
     check_json_out(json_out, REPORTED)
     chosen = choose_protocol(a_set.kind, protocol, overrides)
     source = open_source(checkpoint, settings, chosen, step, dtype)
-    checks = None
-    if honesty is not None:
-        if source.pipeline is None or source.settings is None:
-            raise MarigoldError("The honesty checks ask for more predictions: give a checkpoint, not a folder of maps.")
-        if source.pipeline.checkpoint.family.one_step:
-            raise MarigoldError(
-                f"The honesty checks compare denoising steps, and {source.name} predicts in one: score it without them."
-            )
-        if source.metric is not DEPTH:
-            raise MarigoldError(f"The honesty checks are of depth, and {source.name} predicts {_predicted(source)}.")
-        checks = SanityChecks(source.pipeline, source.settings, chosen, honesty)
+    checks = None if honesty is None else _sanity_checks(source, chosen, honesty)
     if reconstruction and source.pipeline is None:
         raise MarigoldError("Maps have no autoencoder: leave out --reconstruction, or give a checkpoint.")
     if source.folder is not None:
@@ -214,34 +209,47 @@ def main(
         sample = a_set[index]
         prediction = source.predict(sample)
         found = metric.measure(prediction, sample, chosen)
-        comparison = found if isinstance(found, Comparison) else None
-        scores.rows[sample.name] = comparison.row if comparison else found  # pyright: ignore[reportArgumentType]
+        row, comparison = (found.row, found) if isinstance(found, Comparison) else (found, None)
         if source.metres and sample.fov_x_deg is not None:
-            scores.rows[sample.name]["fov_x_deg"] = sample.fov_x_deg
+            row["fov_x_deg"] = sample.fov_x_deg
+        scores.rows[sample.name] = row
         if comparison and comparison.curves is not None:
             scores.curves.append(comparison.curves)
-        for name, guess in metric.baselines.items():
-            scores.baselines.setdefault(name, []).append(metric.row(guess(sample.rgb), sample, fitted))
+        beside = metric.guess(sample, fitted)
         if reconstruction:
-            bound = metric.row(source.reconstruct(sample, a_set), sample, chosen)
-            scores.baselines.setdefault(RECONSTRUCTION, []).append(bound)
+            beside[RECONSTRUCTION] = metric.row(source.reconstruct(sample, a_set), sample, chosen)
+        for name, one in beside.items():
+            scores.baselines.setdefault(name, []).append(one)
         if checks is not None and isinstance(prediction, Prediction):
             checks.add(sample, prediction)
         if figures is not None and comparison:
-            draw_comparison(sample, comparison, figures / f"{sample.name}.png")
+            draw_comparison(sample, comparison, source.label, figures / f"{sample.name}{PNG}")
         if save_maps is not None:
             values = prediction.values if isinstance(prediction, Prediction) else prediction
             write_map(save_maps, sample.name, values)
     if figures is not None and scores.curves:
-        draw_sparsification(np.mean(scores.curves, axis=0), figures / f"{SPARSIFICATION}.png")
+        draw_sparsification(np.mean(scores.curves, axis=0), source.label, figures / f"{SPARSIFICATION}{PNG}")
     if figures is not None and (groups := by_field_of_view([*scores.rows.values()])):
-        draw_fields_of_view([*groups.values()], figures / f"{FIELDS_OF_VIEW}.png")
+        draw_fields_of_view([*groups.values()], source.label, figures / f"{FIELDS_OF_VIEW}{PNG}")
     report = {"data": {"kind": a_set.kind, "folder": a_set.folder.name}, **summary(source, chosen, scores)}
     if checks is not None:
         report["honesty"] = asdict(checks.finish())
         print(json.dumps(report["honesty"], indent=2))
     if json_out is not None:
         write_json(json_out, report)
+
+
+def _sanity_checks(source: Source, protocol: Protocol, examples: Path) -> SanityChecks:
+    """Begin the honesty checks of a checkpoint. Raises: MarigoldError for what they cannot be made of."""
+    if source.pipeline is None or source.settings is None:
+        raise MarigoldError("The honesty checks ask for more predictions: give a checkpoint, not a folder of maps.")
+    if source.pipeline.checkpoint.family.one_step:
+        raise MarigoldError(
+            f"The honesty checks compare denoising steps, and {source.name} predicts in one: score it without them."
+        )
+    if source.metric is not DEPTH:
+        raise MarigoldError(f"The honesty checks are of depth, and {source.name} predicts {_predicted(source)}.")
+    return SanityChecks(source.pipeline, source.settings, protocol, examples)
 
 
 def _predicted(source: Source) -> str:

@@ -1,4 +1,5 @@
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from marigold_core import load
+from marigold_core.checkpoints.registry import find
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.pipeline import MarigoldPipeline
 from tests.helpers.draft import with_draft
@@ -14,12 +16,13 @@ from tests.helpers.set_writers import picture, write_measured, write_pairs
 from tests.helpers.training_runs import unwatched
 from training import ablate as ablate_module
 from training import train as train_module
-from training.ablate import ABLATIONS, Name, Score, place_timesteps
+from training.ablate import Score, place_timesteps
 from training.ablate import main as ablate
 from training.data.sets import open_set
 from training.engine import loop
 from training.recipe import RECIPES, Recipe
-from training.scoring.plots import Curve, draw_table
+from training.scoring.ablations import ABLATIONS, Name
+from training.scoring.plots import draw_table
 from training.scoring.targets import DEPTH
 from training.train import Task
 
@@ -75,12 +78,7 @@ def test_steps_are_compared_with_leading_and_trailing_timesteps(
     asked = given(task, out=out, data=())
     ablate("steps", asked, SMOKE, seeds=2, num_inference_steps=(2, 1))
     rows = read(out / "steps.json")
-    assert [(row["label"], row["steps"]) for row in rows] == [
-        ("trailing", 1),
-        ("trailing", 2),
-        ("leading", 1),
-        ("leading", 2),
-    ]
+    assert [(row["label"], row["steps"]) for row in rows] == [*product(("trailing", "leading"), (1, 2))]
     assert [row["published"] for row in rows] == [
         ["5.7 / 96.2", "10.8 / 89.6"],
         ["-", "-"],
@@ -171,11 +169,8 @@ def test_every_noise_is_a_run_of_its_own_and_none_is_made_twice(
     assert rows[2]["published"][0] == "5.6 / 96.5"
     cells_of = [out / name / "seed_1" for name in ("Gaussian", "multi_resolution", "annealed_multi_resolution")]
     begun = [json.loads((folder / "run.json").read_text())["recipe"] for folder in cells_of]
-    assert [(one["noise_strength"], one["noise_annealed"], one["seed"]) for one in begun] == [
-        (0, False, 1),
-        (0.9, False, 1),
-        (0.9, True, 1),
-    ]
+    chosen = [(one["noise_strength"], one["noise_annealed"], one["seed"]) for one in begun]
+    assert chosen == [(0, False, 1), (0.9, False, 1), (0.9, True, 1)]
     assert all((folder / "step_00000002").is_dir() for folder in cells_of)
     assert len({row["scores"]["measured val"]["means"]["abs_rel"] for row in rows}) == 3
     monkeypatch.setattr(loop, "_step", no_more)
@@ -202,12 +197,8 @@ def test_a_run_that_was_stopped_is_not_scored_but_goes_on(task: Task, out: Path)
         ablate("schedule", given(task, out=out, minutes=0), SMOKE, train_seeds=1)
     assert not (out / "schedule.json").exists()
     ablate("schedule", given(task, out=out), SMOKE, train_seeds=1)
-    assert [(row["label"], row["steps"]) for row in read(out / "schedule.json")] == [
-        ("v1-0", 1),
-        ("v1-0", 4),
-        ("v1-1", 1),
-        ("v1-1", 4),
-    ]
+    rows = [(row["label"], row["steps"]) for row in read(out / "schedule.json")]
+    assert rows == [*product(("v1-0", "v1-1"), (1, 4))]
     spacings = [
         json.loads((out / name / "seed_0" / "step_00000002" / "scheduler" / "scheduler_config.json").read_text())
         for name in ("v1_0", "v1_1")
@@ -266,11 +257,12 @@ def test_seeds_of_training_and_of_inference_are_kept_apart() -> None:
 def test_the_figure_has_ours_and_the_published_curve_and_leaves_what_is_unpublished_empty(
     task: Task, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[dict[str, list[Curve]]] = []
-    monkeypatch.setattr(ablate_module, "draw_table", lambda *words: (drawn.append(words[2]), draw_table(*words)))
+    drawn: list[tuple] = []
+    monkeypatch.setattr(ablate_module, "draw_table", lambda *words: (drawn.append(words), draw_table(*words)))
     ablate("steps", given(task, out=out, data=()), SMOKE, seeds=2, num_inference_steps=(1, 2))
-    ours, published, _ = drawn[0].values()
-    assert [*drawn[0]] == ["measured val", "published: NYUv2", "published: KITTI"]
+    ((_, start, _, panels, _),) = drawn
+    ours, published, _ = panels.values()
+    assert [*panels] == ["measured val", "published: NYUv2", "published: KITTI"]
     assert [(curve.label, curve.varied, list(curve.places)) for curve in published] == [
         ("trailing", "steps", [1, 2]),
         ("leading", "steps", [1, 2]),
@@ -279,6 +271,9 @@ def test_the_figure_has_ours_and_the_published_curve_and_leaves_what_is_unpublis
     assert [len(seeds) for seeds in ours[0].seeds] == [2, 2]
     with Image.open(out / "steps.png") as figure:
         assert figure.width > 300 and (out / "steps.pdf").read_bytes().startswith(b"%PDF")
+    assert start == f"tiny-depth, sha256 {find(task.start_from).sha256[:8]}"  # whose figures these are
+    assert f"\nOf {start}. AbsRel in %" in (out / "steps.md").read_text()
+    assert json.loads((out / "steps.json").read_text())["start"] == start
 
 
 # ------------------------------------------------------------------------------- what is known, what is refused
@@ -298,13 +293,8 @@ def test_published_figures_belong_to_rows(name: Name) -> None:
 
 
 def test_shares_are_those_of_the_paper() -> None:
-    assert [variant.changes["shares"] for variant in ABLATIONS["mix"].variants] == [
-        (100, 0),
-        (95, 5),
-        (90, 10),
-        (50, 50),
-        (0, 100),
-    ]
+    shares = [variant.changes["shares"] for variant in ABLATIONS["mix"].variants]
+    assert shares == [(100, 0), (95, 5), (90, 10), (50, 50), (0, 100)]
 
 
 @pytest.mark.parametrize(

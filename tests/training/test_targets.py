@@ -27,6 +27,8 @@ from marigold_core.pipeline.pipeline import MarigoldPipeline
 from marigold_core.prediction import Space
 from marigold_core.settings import ColourSettings, MeshSettings
 from marigold_core.ui.screens.layers import draw_legends, main_layer, offered, paint
+from tests.helpers.damage import edit
+from tests.helpers.training_runs import lines, step_lines
 from training import ablate, evaluate
 from training.data.boxes import true_boxes
 from training.data.framing import frame
@@ -55,7 +57,7 @@ from training.recipe import RECIPES, Framing
 from training.scenes.types import LABELS, THINGS
 from training.scoring.protocols import Protocol
 from training.scoring.scores import ramp
-from training.scoring.targets import DEPTH, blind_protocol, mean_ap, metric_of
+from training.scoring.targets import DEPTH, blind_protocol, by_field_of_view, mean_ap, metric_of
 from training.start import prepare_start
 from training.train import Task, train
 
@@ -132,14 +134,17 @@ def begun(tiny_depth: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return cache(lambda target: load(prepare_start(tiny_depth, folder / target, target=target)))
 
 
-def perfect(modality: Modality, sample: Sample) -> np.ndarray:
-    """The truth of a sample as a network would give it that paints without error."""
+def painted(modality: Modality, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """The truth of a sample as a network would paint it without error [1, 3 P, H, W], and what of it is known."""
     target = target_of(modality)
-    values = torch.from_numpy(target.values(sample, focal_px(sample, 1.0)).copy())
-    values = values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]
-    values = target.finish(values)
+    values = target.finish(planes(target.values(sample, focal_px(sample, 1.0)))[None])
     known, _ = target.masks(values, RenderedScenes.__new__(RenderedScenes), Framing())
-    back = modality.from_vae(modality.to_vae(values, known))[0]
+    return modality.to_vae(values, known), known
+
+
+def perfect(modality: Modality, sample: Sample) -> np.ndarray:
+    """What is read of that: the truth of a sample as a prediction."""
+    back = modality.from_vae(painted(modality, sample)[0])[0]
     return back.permute(1, 2, 0).numpy() if len(back) > 1 else back[0].numpy()
 
 
@@ -158,8 +163,7 @@ def test_a_target_is_trained_saved_loaded_and_scored(
     assert name_of(row.modality) == target
     said = {"abs_rel": "AbsRel", "mean_angle": "mean angle", "miou": "mIoU", "ap50": "AP at IoU .5", "mae": "MAE"}
     assert (tmp_path / "run" / "samples" / "step_00000002.png").exists()
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    (validated,) = (line for line in lines if "validation" in line)
+    (validated,) = (line for line in lines(tmp_path / "run") if "validation" in line)
     (means,) = validated["validation"].values()
     (guesses,) = validated["baselines"].values()
     assert metric_of(row.modality).score(means) == validated["score"] > 0 and len(guesses) == 2
@@ -378,17 +382,18 @@ def test_metric_depth_is_scored_as_it_is_and_affine_depth_is_not(
         assert (ended.value.code or 0) == code
     sentence = "tiny-depth predicts depth whose scale and shift are not known, so that it cannot be scored with"
     assert capsys.readouterr().err.splitlines()[-1].startswith(sentence)
-    assert (tmp_path / "field_of_view.png").is_file()
+    assert all((tmp_path / f"field_of_view.{ending}").is_file() for ending in ("png", "pdf"))
     report = json.loads((tmp_path / "scores.json").read_text())
     pipeline, protocol = load(metric, dtype="float32"), Protocol()
-    for name, sample in (("shard_00000/0001", RenderedScenes(scenes)[1]),):
-        photo = replace(load_photo(sample.rgb), fov_x_deg=FOVS[1])
-        settings = Settings(num_inference_steps=1, processing_resolution=report["settings"]["processing_resolution"])
-        values, counted = pipeline(photo, settings).values.clip(1e-3, 80), protocol.counted(sample.depth_m)
-        error = np.mean(np.abs(values - sample.depth_m)[counted] / sample.depth_m[counted])
-        assert report["photos"][name]["abs_rel"] == pytest.approx(error, rel=1e-4)
-        assert report["photos"][name]["fov_x_deg"] == pytest.approx(FOVS[1])
+    sample, row = RenderedScenes(scenes)[1], report["photos"]["shard_00000/0001"]
+    photo = replace(load_photo(sample.rgb), fov_x_deg=FOVS[1])
+    settings = Settings(num_inference_steps=1, processing_resolution=report["settings"]["processing_resolution"])
+    values, counted = pipeline(photo, settings).values.clip(1e-3, 80), protocol.counted(sample.depth_m)
+    error = np.mean(np.abs(values - sample.depth_m)[counted] / sample.depth_m[counted])
+    assert row["abs_rel"] == pytest.approx(error, rel=1e-4)
+    assert row["fov_x_deg"] == pytest.approx(FOVS[1])
     assert {"50 to 60 degrees", "70 to 70 degrees", "80 to 80 degrees"} <= report["means"].keys()
+    assert by_field_of_view([{"pixels": 1.0, "fov_x_deg": 60.0}] * 6) == {}  # of one camera: nothing to divide
 
 
 @pytest.mark.parametrize(
@@ -405,8 +410,7 @@ def test_a_checkpoint_of_metres_states_range_and_focal_length(
     claim: dict[str, object], tiny_depth: Path, tmp_path: Path
 ) -> None:
     folder = prepare_start(tiny_depth, tmp_path / "start", target="metric")
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | claim))
+    edit(folder / "model_index.json", **claim)
     with pytest.raises(CheckpointError, match="canonical_focal_px|metric_range_m must be greater than 0"):
         find(folder)
 
@@ -479,10 +483,8 @@ def test_classes_are_shown_on_the_page_and_saved_in_their_colours(tiny_depth: Pa
 
 
 def test_objects_are_shown_as_labelled_boxes(tiny_depth: Path, sample: RenderedSample, tmp_path: Path) -> None:
-    pipeline, modality = (
-        load(prepare_start(tiny_depth, tmp_path / "start", target="objects")),
-        TARGETS["objects"].modality,
-    )
+    pipeline = load(prepare_start(tiny_depth, tmp_path / "start", target="objects"))
+    modality = TARGETS["objects"].modality
     made = pipeline(sample.rgb, Settings(num_inference_steps=1, ensemble_size=3))
     assert made.values.shape == (*SIZE, 4) and set(np.unique(made.values[..., 3])) <= set(range(len(OBJECT_CLASSES)))
     planted = replace(made, values=perfect(modality, sample))
@@ -497,9 +499,8 @@ def test_objects_are_shown_as_labelled_boxes(tiny_depth: Path, sample: RenderedS
     with np.load(files["layers"]) as stored:
         assert [*stored] == ["centre", "widths", "heights", "classes"]
     votes = torch.tensor([3.0, 5.0, 3.0])[:, None, None, None]
-    values, _ = modality.fuse(
-        torch.cat([torch.tensor([0.2, 0.4, 0.9])[:, None, None, None].repeat(1, 3, 1, 1), votes], 1)
-    )
+    sizes = torch.tensor([0.2, 0.4, 0.9])[:, None, None, None].repeat(1, 3, 1, 1)
+    values, _ = modality.fuse(torch.cat([sizes, votes], dim=1))
     assert values.flatten().tolist() == pytest.approx([0.4, 0.4, 0.4, 3])
 
 
@@ -542,8 +543,7 @@ def test_miou_is_over_the_whole_set(sample: RenderedSample) -> None:
 )
 def test_a_segmentation_states_its_classes(properties: dict, tiny_depth: Path, tmp_path: Path) -> None:
     folder = prepare_start(tiny_depth, tmp_path / "start", target="segmentation")
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"target_properties": properties}))
+    edit(folder / "model_index.json", target_properties=properties)
     with pytest.raises(CheckpointError, match="target_properties"):
         find(folder)
 
@@ -561,10 +561,7 @@ def test_albedo_of_older_shards_is_asked_for(scenes: Path, tmp_path: Path) -> No
 @each_target
 def test_the_loss_of_decoded_pictures_is_least_at_the_truth(target: TargetName, sample: RenderedSample) -> None:
     modality = TARGETS[target].modality
-    read = target_of(modality)
-    values = read.finish(planes(read.values(sample, focal_px(sample, 1.0)))[None])
-    known, _ = read.masks(values, RenderedScenes.__new__(RenderedScenes), Framing())
-    truth = modality.to_vae(values, known)
+    truth, known = painted(modality, sample)
     noise = torch.randn(truth.shape, generator=torch.manual_seed(0))
     losses = [float(task_loss(modality, truth + size * noise, truth, known.float())) for size in (0.0, 0.1, 0.3, 1.0)]
     assert losses == sorted(losses) and losses[1] > losses[0] >= 0
@@ -609,9 +606,7 @@ def test_end_to_end_trains_the_one_step_that_inference_makes(
     task = Task(str(start), tmp_path / "run", validation=(f"rendered:{scenes}",), device="cpu", **what)  # type: ignore
     recipe = QUICK.changed(steps=12, objective="end_to_end", lr=3e-3, ema_decay=0.0, validate_steps=12, warmup_steps=0)
     train(task, recipe)
-    losses = [
-        json.loads(line)["loss"] for line in (task.out / "metrics.jsonl").read_text().splitlines() if '"loss"' in line
-    ]
+    losses = [line["loss"] for line in step_lines(task.out)]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     made = load(latest(task.out) or "")
     assert made.checkpoint.family is E2E_FT and made.resolve(None).num_inference_steps == 1

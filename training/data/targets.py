@@ -7,7 +7,7 @@ in ``engine.losses``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from marigold_core.errors import MarigoldError
 from marigold_core.geometry.camera import focal_length_px
 from marigold_core.images.colormaps import to_linear
-from marigold_core.images.intrinsics import BOXES, ClassColour
+from marigold_core.images.intrinsics import BOXES, ClassColour, Layer
 from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
 from training.data.boxes import with_objects
 from training.data.sets.rendered import RenderedSample
@@ -74,9 +74,22 @@ OBJECT_PALETTE: dict[str, tuple[int, int, int]] = {
     "person": (255, 255, 255),
 }
 OBJECT_CLASSES = tuple(ClassColour(name, rgb) for name, rgb in OBJECT_PALETTE.items())
+# How the targets of several layers are painted.
+CLASS_LAYER = Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES)
+OBJECT_LAYERS = (
+    *(Layer(name, picture, (0, 1, 2), "srgb", grey=True) for picture, name in enumerate(BOXES)),
+    Layer("classes", len(BOXES), (0, 1, 2), "srgb", classes=OBJECT_CLASSES),
+)
+_ALBEDO_LAYER = Layer("albedo", 0, (0, 1, 2), "srgb")
+MODALITIES: Mapping[TargetName, Modality] = {
+    "segmentation": Segmentation((CLASS_LAYER,)),
+    "objects": Intrinsics(OBJECT_LAYERS),
+    "albedo": Intrinsics((_ALBEDO_LAYER,)),
+    "intrinsics": Intrinsics((_ALBEDO_LAYER, Layer("shading", 1, (0, 1, 2), "linear"))),
+}
 _ALBEDO = {"prediction_space": "srgb", "up_to_scale": False}
 # what model_index.json states of a checkpoint that predicts the target
-CLAIMS: Mapping[TargetName, dict[str, object]] = {
+CLAIMS: Mapping[TargetName, dict[str, Any]] = {
     "depth": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", **_AFFINE},
     "disparity": {"_class_name": _DEPTH_CLASS, "prediction_type": "disparity", **_AFFINE},
     "log": {"_class_name": _DEPTH_CLASS, "prediction_type": "depth", "depth_space": "log", **_AFFINE},
@@ -289,9 +302,8 @@ def which_count(depth_m: Tensor, a_set: DepthSet, framing: Framing) -> Masks:
 
 def planes(values: np.ndarray) -> Tensor:
     """Turn [H, W] or [H, W, C] into a tensor [C, H, W] of its own memory."""
-    return torch.from_numpy(np.ascontiguousarray(values if values.ndim == 3 else values[..., None]).copy()).permute(
-        2, 0, 1
-    )
+    own = np.array(values if values.ndim == 3 else values[..., None], order="C")
+    return torch.from_numpy(own).permute(2, 0, 1)
 
 
 def _rendered(sample: Sample, what: str) -> RenderedSample:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from diffusers import ModelMixin
@@ -15,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from marigold_core.errors import ExportError
 from training.engine.metrics_log import DECIDES, MetricsLog, Record
 from training.recipe import Schedule
-from training.scoring.plots import plain, save_figure
+from training.scoring.plots import PNG, plain, save_figure
 from training.scoring.targets import TITLES
 
 CURVES = "curves.png"
@@ -77,7 +76,7 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
     for label in dict.fromkeys(label for record in scores for label in _validation(record)):
         known = [(record["step"], _validation(record)[label]) for record in scores if label in _validation(record)]
         (line,) = panes[1, 1].plot(*zip(*known, strict=True), marker="o", markersize=3, label=plain(label))
-        baselines = cast(dict[str, dict[str, float]], scores[-1].get("baselines", {}))
+        baselines = scores[-1].get("baselines", {})
         for (name, score), dash in zip(baselines.get(label, {}).items(), ("--", ":"), strict=False):
             look = {"color": line.get_color(), "linestyle": dash, "linewidth": 1}
             panes[1, 1].axhline(score, **look, label=plain(f"{name}, {label}"))
@@ -85,20 +84,19 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
     for name in parts:
         known = [record for record in steps if name in record]
         panes[1, 1].semilogy(*_smooth([one["step"] for one in known], [one[name] for one in known], True), label=name)
-    decides = TITLES[str(scores[-1].get("decides", DECIDES))] if scores else ""
+    decides = TITLES[scores[-1].get("decides", DECIDES)] if scores else ""
     title = "parts of the loss" if parts else f"validation {decides}"
     panes[1, 1].set(title=title, xlabel="step")
     for pane in panes.flat:
         pane.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panes[1, 1].legend(fontsize=8) if scores or parts else panes[1, 1].remove()
-    save_figure(figure, path)
+    save_figure(figure, path, PNG)
 
 
 def _validation(record: Record) -> dict[str, float]:
     """Return the figure that decides by data set."""
-    means = record["validation"]
-    assert isinstance(means, dict)
-    return {label: row[str(record.get("decides", DECIDES))] for label, row in means.items()}
+    decides = record.get("decides", DECIDES)
+    return {label: row[decides] for label, row in record["validation"].items()}
 
 
 def _smooth(x: Sequence[object], y: Sequence[object], smooth: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a training step takes: memory, of tensors without values, and operations, of a step on an empty picture."""
+"""What a training step takes: memory, counted on tensors without values, and operations, on an empty picture."""
 
 import weakref
 from collections.abc import Iterable

@@ -92,7 +92,7 @@ def report_to(accelerator: Accelerator, folder: Path) -> Report | None:
 
 
 def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
-    """Return flags that are True where they are True in any process."""
+    """Combine the flags of all processes -> each is True where it is True in any of them."""
     if accelerator.num_processes == 1:
         return flags
     counts = accelerator.reduce(torch.tensor(flags, dtype=torch.float32, device=accelerator.device))

@@ -84,8 +84,9 @@ class ValidationCallback:
         metric = metric_of(pipeline.modality)
         for label, a_set in zip(labels(self.sets), self.sets, strict=True):
             protocol = choose_protocol(a_set.kind)
-            blind, rows = blind_protocol(protocol, pipeline.modality), []
-            guesses: dict[str, list[Row]] = {name: [] for name in metric.baselines}
+            blind = blind_protocol(protocol, pipeline.modality)
+            rows: list[Row] = []
+            guesses: list[dict[str, Row]] = []
             for number in spread(a_set, self.pictures):
                 if stopping():
                     return None
@@ -97,11 +98,11 @@ class ValidationCallback:
                 )
                 rows.append(metric.row(pipeline(photo_of(sample), settings), sample, protocol))
                 if label not in self.baselines:
-                    for name, guess in metric.baselines.items():
-                        guesses[name].append(metric.row(guess(sample.rgb), sample, blind))
+                    guesses.append(metric.guess(sample, blind))
             means[label] = metric.mean(rows, protocol.averaging)
-            if label not in self.baselines:
-                found = {name: metric.mean(rows, protocol.averaging) for name, rows in guesses.items()}
+            if guesses:
+                by_name = {name: [guess[name] for guess in guesses] for name in metric.baselines}
+                found = {name: metric.mean(rows, protocol.averaging) for name, rows in by_name.items()}
                 self.baselines[label] = {name: row[metric.decides] for name, row in found.items()}
         first = next(iter(means.values()))
         print(f"Step {step}: " + json.dumps({name: round(row[metric.decides], 4) for name, row in means.items()}))

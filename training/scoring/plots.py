@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -25,6 +26,7 @@ WIDE = 1.9  # from this width over height on, panels stand two in a row instead 
 LARGEST_ERROR = 0.3  # of the truth; takes the last colour in every figure, so that figures compare
 UNKNOWN = "#d9d9d9"
 GRID_PX = 900  # no panel shows more pixels a side
+PNG, PDF = ".png", ".pdf"
 CAPTION = {
     "abs_rel": "AbsRel",
     "delta1": "delta1",
@@ -49,10 +51,11 @@ class _Panel:
     beyond: str  # ends of the colour bar that go on: "both", "max"
 
 
-def draw_comparison(sample: Sample, comparison: Comparison, path: Path) -> None:
-    """Draw photo, truth, prediction, relative error and, where there is one, uncertainty -> a PNG at ``path``.
+def draw_comparison(sample: Sample, comparison: Comparison, predictor: str, path: Path) -> None:
+    """Draw photo, truth, prediction, relative error and, where there is one, uncertainty -> PNG and PDF at ``path``.
 
-    Truth and prediction share their colours. Raises: ExportError when the file cannot be written.
+    Truth and prediction share their colours; ``predictor`` names what predicted. Raises: ExportError when a file cannot
+    be written.
     """
     height, width = sample.depth_m.shape
     panels = _panels(sample, comparison)
@@ -80,8 +83,8 @@ def draw_comparison(sample: Sample, comparison: Comparison, path: Path) -> None:
         figure.colorbar(picture, cax=bar, orientation="horizontal", extend=panel.beyond)
         bar.tick_params(labelsize=8, length=2)
         bar.locator_params(nbins=5)
-    figure.suptitle(plain(sample.name), x=0.01, ha="left", fontsize=10, weight="bold")
-    save_figure(figure, path)
+    _title(figure, f"{sample.name}, by {predictor}")
+    save_figure(figure, path, PNG, PDF)
 
 
 def plain(name: str) -> str:
@@ -89,10 +92,10 @@ def plain(name: str) -> str:
     return os.fsencode(name).decode(errors="replace").replace("$", r"\$")
 
 
-def draw_sparsification(curves: np.ndarray, path: Path) -> None:
-    """Draw mean curves [2, N], by uncertainty and by the oracle -> a PNG at ``path``.
+def draw_sparsification(curves: np.ndarray, predictor: str, path: Path) -> None:
+    """Draw mean curves [2, N], by uncertainty and by the oracle -> PNG and PDF at ``path``.
 
-    Raises: ExportError when the file cannot be written.
+    Raises: ExportError when a file cannot be written.
     """
     figure = Figure(figsize=(4.8, 3.6), dpi=DPI, layout="constrained")
     place = figure.subplots()
@@ -104,11 +107,12 @@ def draw_sparsification(curves: np.ndarray, path: Path) -> None:
     place.set(xlabel="share of pixels removed", ylabel="mean error of the rest (all = 1)", xlim=(0, 1), ylim=(0, None))
     place.spines[["top", "right"]].set_visible(False)
     place.legend(frameon=False, fontsize=9)
-    save_figure(figure, path)
+    _title(figure, "Sparsification", predictor)
+    save_figure(figure, path, PNG, PDF)
 
 
 def draw_sheet(title: str, columns: Sequence[str], rows: SheetRows, path: Path) -> None:
-    """Draw pictures in rows and columns -> a PNG at ``path``.
+    """Draw pictures in rows and columns -> PNG at ``path``.
 
     Args:
         title: of the whole sheet.
@@ -130,14 +134,14 @@ def draw_sheet(title: str, columns: Sequence[str], rows: SheetRows, path: Path) 
             if name == rows[0][0]:
                 place.set_title(column, fontsize=10)
         line[0].text(0, -0.02, plain(name), fontsize=8, va="top", transform=line[0].transAxes)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
-    save_figure(figure, path)
+    _title(figure, title)
+    save_figure(figure, path, PNG)
 
 
-def draw_fields_of_view(groups: Sequence[Sequence[Row]], path: Path) -> None:
-    """Draw AbsRel and delta1 of pictures by their field of view, "fov_x_deg", with each group's mean and median.
+def draw_fields_of_view(groups: Sequence[Sequence[Row]], predictor: str, path: Path) -> None:
+    """Draw AbsRel and delta1 of pictures by their field of view, "fov_x_deg" -> PNG and PDF at ``path``.
 
-    Raises: ExportError when the file cannot be written.
+    Each group has its mean and its median. Raises: ExportError when a file cannot be written.
     """
     figure = Figure((6.8, 3.2), dpi=DPI, layout="constrained")
     places = figure.subplots(1, 2)
@@ -152,10 +156,9 @@ def draw_fields_of_view(groups: Sequence[Sequence[Row]], path: Path) -> None:
         place.set(xlabel="field of view, degrees", ylabel=f"{label}, without a fit")
         place.set_yscale("log" if name == "abs_rel" else "linear")  # a few pictures have errors many times the rest's
         place.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *places[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside upper center"
-    )
-    save_figure(figure, path)
+    places[1].legend(frameon=False, fontsize=8)
+    _title(figure, "Depth in metres by field of view", predictor)
+    save_figure(figure, path, PNG, PDF)
 
 
 @dataclass(frozen=True)
@@ -168,14 +171,15 @@ class Curve:
     seeds: Sequence[Sequence[tuple[float, float]]]  # both measures of every seed, by place; NaN: not known
 
 
-def draw_table(title: str, measures: Sequence[str], panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
-    """Draw two measures, one above the other, a column for each panel, bars from the lowest to the highest seed.
+def draw_table(
+    title: str, start: str, measures: Sequence[str], panels: Mapping[str, Sequence[Curve]], path: Path
+) -> None:
+    """Draw two measures, one above the other, a column for each panel -> PNG and PDF at ``path``.
 
-    Figures of a single seed, as published ones are, are hollow and have no bars. Rows that have names stand below each
-    other, so that the names can be read. Source: the figures of the ablations of Ke et al. 2024. Raises: ExportError
-    when the file cannot be written.
+    Rows that have names stand below each other, so that the names can be read; ``start`` names the checkpoint. Source:
+    the figures of the ablations of Ke et al. 2024. Raises: ExportError when a file cannot be written.
     """
-    first = next(iter(panels.values()))[0] if panels else Curve("", None, (), ())
+    first = next(iter(panels.values()))[0]
     named = 0 if first.varied else max(len(str(place)) for place in first.places)  # letters
     height_in = 5.0 if first.varied else 1.7 + 0.44 * len(first.places)
     figure = Figure((2.7 * len(panels) + 0.07 * named, height_in), dpi=DPI, layout="constrained")
@@ -184,19 +188,8 @@ def draw_table(title: str, measures: Sequence[str], panels: Mapping[str, Sequenc
         for row, measure in enumerate(measures):
             place = places[row, column]
             for number, curve in enumerate(curves):
-                values = [np.array(seeds)[:, row] for seeds in curve.seeds]
-                mean = np.array([each.mean() for each in values])
-                alone = all(len(each) == 1 for each in values)
-                bars = (
-                    None if alone else [mean - [each.min() for each in values], [each.max() for each in values] - mean]
-                )
-                look = {"color": f"C{number}", "marker": "o", "markersize": 4, "capsize": 2, "label": curve.label}
-                look |= {"markerfacecolor": "white"} if alone else {}
-                if curve.varied:
-                    place.errorbar(curve.places, mean, bars, linestyle="-", **look)
-                else:
-                    place.errorbar(mean, range(len(mean)), xerr=bars, linestyle="none", **look)
-            if curves[0].varied:
+                _draw_curve(place, curve, row, f"C{number}")
+            if first.varied:
                 place.set_xscale("log")
                 place.set_xticks(first.places, [f"{number:g}" for number in first.places])  # pyright: ignore
                 place.set_xlim(0.8 * float(first.places[0]), 1.25 * float(first.places[-1]))
@@ -215,10 +208,27 @@ def draw_table(title: str, measures: Sequence[str], panels: Mapping[str, Sequenc
             place.set_title("" if row else plain(name), fontsize=10)
             place.grid(alpha=0.25)
             place.spines[["top", "right"]].set_visible(False)
-    if len(next(iter(panels.values()), ())) > 1:
+    if len(next(iter(panels.values()))) > 1:
         places[0, 0].legend(frameon=False, fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
-    save_figure(figure, path)
+    _title(figure, title, start)
+    save_figure(figure, path, PNG, PDF)
+
+
+def _draw_curve(place: Axes, curve: Curve, measure: int, colour: str) -> None:
+    """Draw one of the two measures of a curve: means, with bars from the lowest to the highest seed.
+
+    Figures of a single seed, as published ones are, are hollow and have no bars.
+    """
+    values = [np.array(seeds)[:, measure] for seeds in curve.seeds]
+    mean = np.array([each.mean() for each in values])
+    single = all(len(each) == 1 for each in values)
+    bars = None if single else [mean - [each.min() for each in values], [each.max() for each in values] - mean]
+    look = {"color": colour, "marker": "o", "markersize": 4, "capsize": 2, "label": curve.label}
+    look |= {"markerfacecolor": "white"} if single else {}
+    if curve.varied:
+        place.errorbar(curve.places, mean, bars, linestyle="-", **look)
+    else:
+        place.errorbar(mean, range(len(mean)), xerr=bars, linestyle="none", **look)
 
 
 def _panels(sample: Sample, comparison: Comparison) -> list[_Panel]:
@@ -238,8 +248,19 @@ def _panels(sample: Sample, comparison: Comparison) -> list[_Panel]:
     return panels
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or PDF, whole or not at all. Raises: ExportError when it cannot be written."""
+def _title(figure: Figure, title: str, of: str = "") -> None:
+    """Write what a figure shows above it and, below it, the checkpoint that it is of."""
+    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10, weight="bold")
+    if of:
+        figure.supxlabel(plain(of), x=0.99, ha="right", fontsize=8, color="0.4")
+
+
+def save_figure(figure: Figure, path: Path, *endings: str) -> None:
+    """Write a figure with each of the endings in the place of the path's, ``PNG`` or ``PDF``, whole or not at all.
+
+    Raises: ExportError when a file cannot be written.
+    """
     FigureCanvasAgg(figure)
-    with replacing(path) as aside:
-        figure.savefig(aside, format=path.suffix[1:], facecolor="white")
+    for ending in endings:
+        with replacing(path.with_suffix(ending)) as aside:
+            figure.savefig(aside, format=ending[1:], facecolor="white")

@@ -1,6 +1,6 @@
 """Comparison of a prediction with the truth, averages over pictures, and baselines that ignore the photo."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,6 @@ from PIL.Image import Resampling
 from marigold_core.errors import MarigoldError
 from marigold_core.images.differences import resize_map
 from marigold_core.prediction import Prediction
-from training.data.sets.sample import Sample
 from training.scoring.alignment import align, as_estimate
 from training.scoring.metrics import METRICS, ause, boundary_f1, rank_correlation, sparsification, tenths
 from training.scoring.protocols import Averaging, Protocol
@@ -86,11 +85,6 @@ def _measure(
         "tenths": tenths(error, spread),
     }
     return row, curves
-
-
-def evaluate(predict: Predictor, samples: Iterable[Sample], protocol: Protocol) -> list[Row]:
-    """Score a predictor on every sample, one at a time -> a row of metrics each, in their order."""
-    return [compare(predict(sample.rgb), sample.depth_m, protocol).row for sample in samples]
 
 
 def averages(rows: Sequence[Row], averaging: Averaging = "pictures") -> Row:

@@ -7,33 +7,23 @@ import numpy as np
 
 from marigold_core.errors import MarigoldError
 from marigold_core.images.boxes import find_boxes, size_of
-from marigold_core.images.intrinsics import BOXES, Layer
 from marigold_core.images.photo import Photo, load_photo
-from marigold_core.pipeline.modalities import Depth, Intrinsics, Modality, Normals, Segmentation
+from marigold_core.pipeline.modalities import Depth, Modality, Normals, Segmentation
 from marigold_core.prediction import Prediction
 from training.data.boxes import true_boxes
 from training.data.sets.sample import Sample
-from training.data.targets import CLASSES, OBJECT_CLASSES, OBJECT_PALETTE, PALETTE, TargetName, name_of, target_of
+from training.data.targets import MODALITIES, OBJECT_LAYERS, OBJECT_PALETTE, PALETTE, TargetName, name_of, target_of
 from training.scoring.protocols import Averaging, Protocol
 from training.scoring.scores import BASELINES, Comparison, Predictor, Row, averages, compare
 
 WITHIN_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)  # angles whose shares are reported; the usual ones since Fouhey et al. 2013
-HITS, EITHER = "hits_", "either_"  # of a class: how rows name its numbers of pixels
-THERE, FOUND = "there_", "found_"  # of a class: how rows name numbers of true boxes, and scores of found ones
-COUNTS = (HITS, EITHER, THERE, FOUND)  # what is of use to the mean alone
+# Keys of a row begin with these and end with the name of a class.
+HITS, EITHER = "hits_", "either_"  # pixels of the class in both maps, in either map
+THERE, FOUND = "there_", "found_"  # number of true boxes, score of a found one
+COUNTS = (HITS, EITHER, THERE, FOUND)  # what only the mean over pictures is computed from
 UNITS: Mapping[str, tuple[str, float]] = {"mean_angle": ("degrees", 1), "psnr_db": ("dB", 1)}  # of all others: percent
 RIGHT_IOU = 0.5
 COLOURS = 3
-OBJECT_LAYERS = (
-    *(Layer(name, picture, (0, 1, 2), "srgb", grey=True) for picture, name in enumerate(BOXES)),
-    Layer("classes", len(BOXES), (0, 1, 2), "srgb", classes=OBJECT_CLASSES),
-)
-MODALITIES: Mapping[str, Modality] = {
-    "segmentation": Segmentation((Layer("classes", 0, (0, 1, 2), "srgb", classes=CLASSES),)),
-    "objects": Intrinsics(OBJECT_LAYERS),
-    "albedo": Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"),)),
-    "intrinsics": Intrinsics((Layer("albedo", 0, (0, 1, 2), "srgb"), Layer("shading", 1, (0, 1, 2), "linear"))),
-}
 Measure = Callable[[np.ndarray | Prediction, Sample, Protocol], Comparison | Row]
 Mean = Callable[[Sequence[Row], Averaging], Row]
 
@@ -64,6 +54,10 @@ class Metric:
         """Measure one picture."""
         found = self.measure(prediction, sample, protocol)
         return found.row if isinstance(found, Comparison) else found
+
+    def guess(self, sample: Sample, protocol: Protocol) -> dict[str, Row]:
+        """Measure what the baselines make of one picture -> a row of each, by name."""
+        return {name: self.row(baseline(sample.rgb), sample, protocol) for name, baseline in self.baselines.items()}
 
     def score(self, means: Row) -> float:
         """Return what a run minimises."""
@@ -300,7 +294,12 @@ def photo_of(sample: Sample) -> Photo:
 
 
 def by_field_of_view(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Divide rows that have "fov_x_deg" and scores into thirds of them -> these by their range, in degrees."""
+    """Divide rows that have "fov_x_deg" and scores into thirds of them -> these by their range, in degrees.
+
+    Nothing is divided where all are alike, as of a set that one camera took.
+    """
     known = sorted((row for row in rows if "fov_x_deg" in row and row["pixels"]), key=lambda row: row["fov_x_deg"])
+    if not known or known[0]["fov_x_deg"] == known[-1]["fov_x_deg"]:
+        return {}
     thirds = [[known[k] for k in part] for part in np.array_split(np.arange(len(known)), 3) if len(part)]
     return {f"{third[0]['fov_x_deg']:.0f} to {third[-1]['fov_x_deg']:.0f} degrees": third for third in thirds}

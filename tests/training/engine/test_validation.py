@@ -12,7 +12,7 @@ from PIL import Image
 from marigold_core.errors import ExportError
 from tests.helpers.damage import failing
 from tests.helpers.set_writers import picture, write_measured
-from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, unwatched, weights
+from tests.helpers.training_runs import ALWAYS, RECIPE, Killed, curve, lines, newest, unwatched, weights
 from tests.training.conftest import TaskFor
 from training import train as train_module
 from training.data.sets import open_set
@@ -75,10 +75,6 @@ def test_a_run_is_scored_and_drawn_without_being_changed(task: Task, monkeypatch
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than such a run."""
     monkeypatch.setattr(validation, "draw_curves", lambda *_: None)
-
-
-class Killed(BaseException):
-    """As a kill: nothing is saved."""
 
 
 def test_a_run_killed_in_a_validation_ends_the_same(
@@ -171,7 +167,7 @@ def test_a_sheet_shows_held_out_pictures_where_there_are_some(task: Task, monkey
 
 def test_curves_have_whole_steps_and_the_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
-    monkeypatch.setattr(module, "save_figure", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(module, "save_figure", lambda figure, *_: figures.append(figure))
     records: list[Record] = [{"step": step, "loss": 1.0, "gradient": 1.0, "lr": 1.0} for step in (1, 2)]
     score = {"validation": {"nyu x": {"abs_rel": 0.2}}, "baselines": {"nyu x": {"vertical ramp": 0.3}}}
     module.draw_curves([*records, {"step": 2, "score": 0.2, **score}], tmp_path / "curves.png")
@@ -185,7 +181,7 @@ def test_curves_of_a_stage_without_validation_show_the_parts_of_its_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(module, "save_figure", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(module, "save_figure", lambda figure, *_: drawn.append(figure))
     records: list[Record] = [
         {"step": step, "samples": 8, "loss": 1.0, "error": 0.4, "kl": 3.0, "gradient": 1.0, "lr": 1.0, "skipped": False}
         for step in (1, 2)

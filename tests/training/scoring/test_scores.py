@@ -11,7 +11,7 @@ from tests.training.scoring.test_alignment import prediction
 from training.data.sets.sample import Sample
 from training.scoring.metrics import METRICS
 from training.scoring.protocols import PRESETS, Protocol
-from training.scoring.scores import averages, compare, constant, evaluate, ramp
+from training.scoring.scores import averages, compare, constant, ramp
 
 pytestmark = pytest.mark.numeric
 
@@ -38,10 +38,10 @@ def test_a_perfect_map_is_perfect_in_every_metric_whatever_its_scale() -> None:
 
 def test_the_ramp_solves_a_floor_and_the_constant_does_not() -> None:
     floor = sloping_floor()
-    assert evaluate(ramp, [floor], Protocol())[0]["abs_rel"] == pytest.approx(0, abs=1e-6)
+    assert compare(ramp(floor.rgb), floor.depth_m, Protocol()).row["abs_rel"] == pytest.approx(0, abs=1e-6)
     depth = np.linspace(5, 1, HEIGHT)
     expected = np.mean(np.abs(depth.mean() - depth) / depth)
-    assert evaluate(constant, [floor], Protocol())[0]["abs_rel"] == pytest.approx(expected, rel=1e-5)
+    assert compare(constant(floor.rgb), floor.depth_m, Protocol()).row["abs_rel"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_fitted_depths_are_clipped_to_the_range() -> None:
@@ -107,8 +107,8 @@ def test_averages_count_every_picture_the_same_or_by_its_pixels() -> None:
 @pytest.mark.parametrize("depth_m", [np.nan, 2.0])
 def test_a_picture_that_nothing_counts_of_or_every_map_fits_is_left_out(depth_m: float) -> None:
     floor = sloping_floor()
-    empty = Sample("empty", floor.rgb, np.full_like(floor.depth_m, depth_m))
-    rows = evaluate(ramp, [empty, floor], Protocol())
+    depths = (np.full_like(floor.depth_m, depth_m), floor.depth_m)
+    rows = [compare(ramp(floor.rgb), each, Protocol()).row for each in depths]
     assert rows[0] == {"pixels": 0}
     assert averages(rows)["abs_rel"] == rows[1]["abs_rel"]
     with pytest.raises(MarigoldError, match="No picture has pixels that count, of more than one depth"):

@@ -10,7 +10,7 @@ import torch
 
 from marigold_core import Settings, load
 from marigold_core.errors import MarigoldError
-from tests.helpers.training_runs import RECIPE, curve, newest, weights
+from tests.helpers.training_runs import RECIPE, curve, newest, step_lines, weights
 from tests.training.conftest import TaskFor
 from training.engine import checkpoints, processes
 from training.engine.processes import accelerator_for
@@ -109,8 +109,7 @@ def test_a_tracker_is_given_what_the_log_has(task_for: TaskFor) -> None:
     task = task_for(trackers=("tensorboard",))
     train(task, RECIPE.changed(steps=3))
     found = EventAccumulator(str(task.out / task.out.name)).Reload()
-    lines = [json.loads(line) for line in (task.out / "metrics.jsonl").read_text().splitlines()]
-    logged = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    logged = [(line["step"], line["loss"]) for line in step_lines(task.out)]
     assert [(event.step, pytest.approx(event.value)) for event in found.Scalars("loss")] == logged
     train(task, RECIPE.changed(steps=3))  # whether figures are reported is not a part of the run
 

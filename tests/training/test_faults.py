@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from tests.helpers.training_runs import (
     lines,
     log,
     newest,
+    step_lines,
     unwatched,
     wait_for,
     weights,
@@ -71,10 +73,6 @@ def check_all(run: Path) -> None:
 # ------------------------------------------------------------------------------------------- killed
 
 
-def pause_before_writing(run: Path) -> None:
-    _pause_after(run, checkpoints, "link_parts")
-
-
 def pause_in_a_half_written_file(run: Path) -> None:
     write = checkpoints.save_file
 
@@ -86,14 +84,6 @@ def pause_in_a_half_written_file(run: Path) -> None:
     checkpoints.save_file = half
 
 
-def pause_before_the_checksums(run: Path) -> None:
-    _pause_after(run, checkpoints, "save_file")
-
-
-def pause_before_the_name(run: Path) -> None:
-    _pause_after(run, checkpoints, "write_checksums")
-
-
 def pause_in_a_half_removed_folder(run: Path) -> None:
     def half(folder: Path, **_: object) -> None:
         (folder / checkpoints.STATE).unlink(missing_ok=True)
@@ -103,15 +93,15 @@ def pause_in_a_half_removed_folder(run: Path) -> None:
     checkpoints.shutil.rmtree = half  # type: ignore
 
 
-def _pause_after(run: Path, module, name: str) -> None:
-    function = getattr(module, name)
+def pause_after(name: str, run: Path) -> None:
+    function = getattr(checkpoints, name)
 
     def slow(*words, **named):
         result = function(*words, **named)
         _pause(run)
         return result
 
-    setattr(module, name, slow)
+    setattr(checkpoints, name, slow)
 
 
 def _pause(run: Path) -> None:
@@ -120,10 +110,10 @@ def _pause(run: Path) -> None:
 
 
 PAUSES = [
-    pause_before_writing,
+    partial(pause_after, "link_parts"),  # before anything is written
     pause_in_a_half_written_file,
-    pause_before_the_checksums,
-    pause_before_the_name,
+    partial(pause_after, "save_file"),  # before the checksums
+    partial(pause_after, "write_checksums"),  # before the name
     pause_in_a_half_removed_folder,
 ]
 
@@ -281,7 +271,7 @@ def test_a_disk_that_fills_up(
     kept = newest(task.out)
     assert checkpoints.step_of(kept) < SHORT.steps
     assert list(task.out.glob(".step_*")) == []
-    assert [line["step"] for line in lines(task.out) if "loss" in line][-1] == SHORT.steps  # it went on to the end
+    assert [line["step"] for line in step_lines(task.out)][-1] == SHORT.steps  # it went on to the end
 
 
 # ------------------------------------------------------------------------------------------- told to stop
@@ -446,8 +436,8 @@ def test_going_on_names_the_step(task: Task, capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     assert f"Going on from step {SHORT.steps} of {SHORT.steps + 1}" in printed
     assert "Checkpoints need up to" in printed
-    steps = [line for line in lines(task.out) if "loss" in line]
-    assert [line["samples"] for line in steps] == [SHORT.batch_size * (number + 1) for number in range(len(steps))]
+    made = step_lines(task.out)
+    assert [line["samples"] for line in made] == [SHORT.batch_size * (number + 1) for number in range(len(made))]
     assert all("time" in line for line in lines(task.out))
 
 

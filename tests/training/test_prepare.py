@@ -225,14 +225,6 @@ def test_verifying_finds_what_was_damaged_later(
     assert path.name in capsys.readouterr().out
 
 
-def test_a_folder_without_an_index_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder in (tmp_path, tmp_path / "none"):
-        assert prepare("hypersim", folder, tmp_path / "out") == 2
-        said = capsys.readouterr().err.strip()
-        assert "\n" not in said
-        assert sets.INDEX in said or "none" in said
-
-
 @pytest.mark.slow
 def test_a_killed_preparation_ends_as_one_that_was_not(small: Path, tmp_path: Path) -> None:
     assert prepare("hypersim", small, tmp_path / "whole") == 0

@@ -27,7 +27,7 @@ from training.data.targets import TargetName
 from training.engine import checkpoints
 from training.models.networks import new_checkpoint
 from training.publish import publish
-from training.recipe import RECIPES
+from training.recipe import RECIPES, Recipe
 from training.start import prepare_start
 
 SCORES = {10: 0.2, 20: 0.1, 30: 0.15}
@@ -44,13 +44,14 @@ def run_folder(tmp_path: Path) -> Path:
         validation = {"measured dev": {"abs_rel": score, "delta1": 0.9}}
         baselines = {"measured dev": {"vertical ramp": 0.162}}
         lines.append({"step": step, "score": score, "validation": validation, "baselines": baselines})
+    recipe = RECIPES["nano"].changed(lr=0.000123)
+    return record(run, lines, recipe, pictures=["1,234 pictures of rendered"], resolution_px=192)
+
+
+def record(run: Path, lines: list[dict], recipe: Recipe, **more: object) -> Path:
+    """Write what a run keeps beside its checkpoints."""
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    record = {
-        "recipe": RECIPES["nano"].changed(lr=0.000123).model_dump(mode="json"),
-        "pictures": ["1,234 pictures of rendered"],
-        "resolution_px": 192,
-    }
-    (run / "run.json").write_text(json.dumps(record))
+    (run / "run.json").write_text(json.dumps({"recipe": recipe.model_dump(mode="json"), **more}))
     return run
 
 
@@ -350,15 +351,8 @@ def test_the_card_says_what_is_predicted(target: TargetName, tag: str, says: str
     row |= {"abs_rel": 0.4321, "delta1": 0.5, "mae": 0.4321, "rmse": 2.0, "ap50": 0.4321, "recall": 0.5, "psnr_db": 9.0}
     folder = prepare_start("new:tiny", tmp_path / "run" / "step_00000010", target=target)
     (folder / "training_state.safetensors").write_bytes(b"state")
-    line = {
-        "step": 10,
-        "score": 0.1,
-        "validation": {"rendered test": row},
-        "baselines": {"rendered test": {"flat": 0.9}},
-    }
-    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    record = {"recipe": RECIPES["nano"].model_dump(mode="json")}
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    validated = {"validation": {"rendered test": row}, "baselines": {"rendered test": {"flat": 0.9}}}
+    record(tmp_path / "run", [{"step": 10, "score": 0.1, **validated}], RECIPES["nano"])
     assert command(tmp_path / "run", tmp_path / "p") == 0
     card = ModelCard.load(tmp_path / "p" / "README.md")
     assert card.data.to_dict()["pipeline_tag"] == tag and says in card.text

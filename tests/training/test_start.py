@@ -32,7 +32,7 @@ from tests.helpers.displacement import with_displacement
 from tests.helpers.draft import with_draft
 from training.models.networks import SHAPES, new_checkpoint, new_scheduler, new_unet, new_vae
 from training.publish import publish
-from training.start import TransferChoice, prepare_start
+from training.start import prepare_start
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -289,11 +289,6 @@ def test_a_random_network_keeps_all_that_is_beside_it(tiny_guided: Path, tmp_pat
         prepare_start(tiny_guided, made[0])
 
 
-def test_a_random_network_has_no_draft_beside_it(tiny_guided: Path, tmp_path: Path) -> None:
-    drafted = with_draft(tiny_guided, tmp_path / "drafted")
-    assert load(prepare_start(drafted, tmp_path / "start", network="random"), device="cpu").draft is None
-
-
 def test_an_lcm_checkpoint_stays_one_or_becomes_ddim(tiny_depth_lcm: Path, tmp_path: Path) -> None:
     kept = load(prepare_start(tiny_depth_lcm, tmp_path / "kept"), device="cpu")
     assert isinstance(kept.scheduler, LCMScheduler) and kept.checkpoint.default_steps == 1
@@ -344,12 +339,22 @@ def test_a_curve_is_chosen_at_the_start_and_stays(tiny_depth: Path, tmp_path: Pa
     assert find(publish(start, tmp_path / "published")).depth_transfer == "root"
 
 
-@pytest.mark.parametrize(("curve", "is_kept"), [("start", True), ("linear", True), ("root", False)])
-def test_a_draft_in_greys_of_another_curve_is_left_out(
-    curve: TransferChoice, is_kept: bool, tiny_guided: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("choice", "is_kept"),
+    [
+        ({}, True),
+        ({"depth_curve": "linear"}, True),
+        ({"depth_curve": "root"}, False),  # its greys are those of another curve
+        ({"target": "depth"}, True),
+        ({"target": "disparity"}, False),
+        ({"network": "random"}, False),
+    ],
+)
+def test_a_draft_that_does_not_fit_is_left_out(
+    choice: dict[str, Any], is_kept: bool, tiny_guided: Path, tmp_path: Path
 ) -> None:
     drafted = with_draft(tiny_guided, tmp_path / "drafted")
-    start = prepare_start(drafted, tmp_path / "start", depth_curve=curve)
+    start = prepare_start(drafted, tmp_path / "start", **choice)
     assert (load(start, device="cpu").draft is not None) == is_kept
     assert load(drafted, device="cpu").draft is not None
 

@@ -15,12 +15,13 @@ from marigold_core.errors import MarigoldError
 from marigold_core.images.colormaps import HALF_BYTE
 from marigold_core.pipeline.image_prior import GuidedUNet, ImagePrior
 from tests.helpers.command_line import fingerprints
+from tests.helpers.damage import edit
 from tests.helpers.drawn_sets import DrawnSet
 from tests.helpers.training_runs import RECIPE as SHORT
-from tests.helpers.training_runs import curve, lines, newest, weights
+from tests.helpers.training_runs import curve, lines, newest, step_lines, weights
 from training import autoencoder
 from training import train as train_module
-from training.data.latent_cache import INDEX, read_index
+from training.data.latent_cache import INDEX
 from training.data.sets.rendered import RenderedScenes, View, write_shard
 from training.data.targets import CLASSES
 from training.engine import checkpoints
@@ -30,6 +31,16 @@ from training.recipe import AutoencoderRecipe, Framing, Recipe
 from training.train import Task, train
 
 RECIPE = Recipe(precision="float32")
+AUTOENCODER = AutoencoderRecipe(
+    steps=20,
+    batch_size=8,
+    lr=5e-3,
+    warmup_steps=2,
+    cooldown_steps=5,
+    crop_px=32,
+    ema_decay=0.8,
+    precision="float32",
+)
 
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
@@ -72,7 +83,7 @@ def test_stored_features_train_as_those_computed_on_the_way(
     bare = Path(shutil.copytree(encoded, tmp_path / "bare"))
     for path in bare.rglob("features_*.npy"):
         path.unlink()
-    (bare / INDEX).write_text(json.dumps(read_index(bare) | {"prior_sha256": None}))
+    edit(bare / INDEX, prior_sha256=None)
     looks = []
     look = ImagePrior.forward
 
@@ -86,7 +97,7 @@ def test_stored_features_train_as_those_computed_on_the_way(
     for latents, asked in ((encoded, []), (bare, [2] * 6)):
         task = Task(str(tiny_guided), tmp_path / f"run_{latents.name}", latents=(latents,), device="cpu")
         train(task, SHORT.changed(steps=3, prior_dropout=0.2))
-        losses.append([line["loss"] for line in lines(task.out) if "loss" in line])
+        losses.append([line["loss"] for line in step_lines(task.out)])
         assert looks == asked
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
@@ -133,7 +144,7 @@ def test_training_lowers_the_loss_and_the_result_opens(tiny_depth: Path, scenes:
         far_m=80.0,
     )
     folder = train(Task(str(tiny_depth), tmp_path / "run", data=(f"rendered:{scenes}",), device="cpu"), recipe)
-    losses = [line["loss"] for line in lines(tmp_path / "run") if "loss" in line]
+    losses = [line["loss"] for line in step_lines(tmp_path / "run")]
     assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:3])
     prediction = load(folder)(np.zeros((40, 60, 3), np.uint8))
     assert prediction.values.shape == (40, 60)
@@ -152,33 +163,24 @@ def test_files_of_another_program_are_never_replaced(name: str, tiny_depth: Path
     assert fingerprints(tmp_path) == before
 
 
+@torch.no_grad()
+def reconstruction_error(folder: Path, pictures: torch.Tensor) -> float:
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
+    return (vae(pictures, return_dict=False)[0] - pictures).abs().mean().item()
+
+
 def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: Path) -> None:
-    recipe = AutoencoderRecipe(
-        steps=20,
-        batch_size=8,
-        lr=5e-3,
-        warmup_steps=2,
-        cooldown_steps=5,
-        crop_px=32,
-        ema_decay=0.8,
-        precision="float32",
-    )
     task = autoencoder.Task(tmp_path / "ae", scenes, None, "new:tiny", device="cpu")
-    autoencoder.train_autoencoder(task, recipe)
+    autoencoder.train_autoencoder(task, AUTOENCODER)
     trained = newest(task.out)
-    unseen = torch.cat([autoencoder.Pictures(recipe, RenderedScenes(scenes), []).batch(place) for place in (101, 102)])
-
-    @torch.no_grad()
-    def error(folder: Path) -> float:
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
-        return (vae(unseen, return_dict=False)[0] - unseen).abs().mean().item()
-
-    assert error(trained) < 0.85 * error(task.out / "start")
+    pictures = autoencoder.Pictures(AUTOENCODER, RenderedScenes(scenes), [])
+    unseen = torch.cat([pictures.batch(101), pictures.batch(102)])
+    assert reconstruction_error(trained, unseen) < 0.85 * reconstruction_error(task.out / "start", unseen)
     factor = json.loads((trained / "vae" / "config.json").read_text())["scaling_factor"]
     assert factor == lines(task.out)[-1]["scaling_factor"] != 0.18215
     noted = lines(task.out)
     assert (task.out / "curves.png").stat().st_size > 10_000
-    autoencoder.train_autoencoder(task, recipe)  # finished: nothing to do
+    autoencoder.train_autoencoder(task, AUTOENCODER)  # finished: nothing to do
     assert newest(task.out) == trained
     assert lines(task.out) == noted
 
@@ -186,33 +188,14 @@ def test_the_autoencoder_learns_and_scales_its_latents(scenes: Path, tmp_path: P
 def test_painted_classes_are_learned_from_a_checkpoint_whose_other_networks_stay(
     scenes: Path, tiny_depth: Path, tmp_path: Path
 ) -> None:
-    recipe = AutoencoderRecipe(
-        steps=20,
-        batch_size=8,
-        lr=5e-3,
-        warmup_steps=2,
-        cooldown_steps=5,
-        crop_px=32,
-        ema_decay=0.8,
-        precision="float32",
-        depth_share=0.0,
-        normals_share=0.0,
-        labels_share=1.0,
-    )
+    recipe = AUTOENCODER.changed(depth_share=0.0, normals_share=0.0, labels_share=1.0)
     painted = autoencoder.Pictures(recipe, RenderedScenes(scenes), []).batch(101)
     in_palette = torch.tensor([one.rgb for one in CLASSES]) / HALF_BYTE - 1
     known = [bool(torch.isclose(crop[:, 0, 0], in_palette, atol=1e-5).all(dim=1).any()) for crop in painted]
     assert any(known) and not all(known)  # the palette's colours, and others, so that not they alone are kept
-    autoencoder.train_autoencoder(
-        autoencoder.Task(tmp_path / "ae", scenes, None, str(tiny_depth), device="cpu"), recipe
-    )
-
-    @torch.no_grad()
-    def error(folder: Path) -> float:
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae").eval()
-        return (vae(painted, return_dict=False)[0] - painted).abs().mean().item()
-
-    trained = newest(tmp_path / "ae")
-    assert error(trained) < 0.85 * error(tiny_depth)
+    task = autoencoder.Task(tmp_path / "ae", scenes, None, str(tiny_depth), device="cpu")
+    autoencoder.train_autoencoder(task, recipe)
+    trained = newest(task.out)
+    assert reconstruction_error(trained, painted) < 0.85 * reconstruction_error(tiny_depth, painted)
     unet = "unet/diffusion_pytorch_model.safetensors"
     assert (trained / unet).read_bytes() == (tiny_depth / unet).read_bytes()

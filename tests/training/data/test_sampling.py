@@ -1,6 +1,5 @@
 """Micro-batches as a function of their number."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import torch
 from marigold_core import load
 from marigold_core.errors import MarigoldError
 from marigold_core.pipeline.modalities import Depth
+from tests.helpers.damage import edit
 from tests.helpers.drawn_sets import DrawnSet
 from tests.helpers.training_runs import write_latents
-from training.data.latent_cache import INDEX, autoencoder_sha256, prior_sha256, read_index
+from training.data.latent_cache import INDEX, autoencoder_sha256, prior_sha256
 from training.data.sampling import Latents, Pictures, Plan
 from training.recipe import Framing
 
@@ -156,7 +156,7 @@ def test_latents_of_another_depth_curve_are_refused(tiny_depth: Path, tmp_path: 
     autoencoder = autoencoder_sha256(load(tiny_depth, dtype="float32"))
     with pytest.raises(MarigoldError, match="painted on a linear curve and the start's on a root one; encode"):
         Latents(folder).check(autoencoder, modality=Depth(transfer="root"))
-    (folder / INDEX).write_text(json.dumps(read_index(folder) | {"depth_curve": "root"}))
+    edit(folder / INDEX, depth_curve="root")
     Latents(folder).check(autoencoder, modality=Depth(transfer="root"))
     with pytest.raises(MarigoldError, match="painted on a root curve and the start's on a linear one; encode"):
         Latents(folder).check(autoencoder)
@@ -169,7 +169,7 @@ def test_features_are_read_where_the_starts_prior_made_them(tiny_guided: Path, t
     Latents(folder).check(autoencoder, prior)  # made without one: the training computes them
     stored = np.random.default_rng(0).normal(size=(6, 8, 2, 3)).astype(np.float16)
     np.save(folder / "shard_00000000_v0" / "features_0.npy", stored)
-    (folder / INDEX).write_text(json.dumps(read_index(folder) | {"prior_sha256": prior}))
+    edit(folder / INDEX, prior_sha256=prior)
     source = Latents(folder)
     source.check(autoencoder)  # a start without a prior
     assert source.read([4, 1], (0,)).features == ()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from marigold_core import load
 from marigold_core.errors import MarigoldError
-from tests.helpers.training_runs import ALWAYS, RECIPE, curve, lines, newest, weights, write_latents
+from tests.helpers.training_runs import ALWAYS, RECIPE, Killed, curve, lines, newest, step_lines, weights, write_latents
 from training import train as train_module
 from training.engine import checkpoints, command, fingerprint, processes
 from training.engine.loop import DivergedError
@@ -22,11 +22,6 @@ from training.engine.losses import velocity_loss
 from training.recipe import Recipe
 from training.start import new_checkpoint
 from training.train import Task, train
-
-
-class Killed(BaseException):
-    """Ends a run on the spot, as SIGKILL does; tests/test_faults.py has the real one."""
-
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_validation")
 
@@ -155,7 +150,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     monkeypatch.setattr(train_module, "velocity_loss", at(5, spoil))
     train(task, RECIPE.changed(steps=3, save_minutes=ALWAYS))
     assert weights(task.out / "step_00000003") == weights(task.out / "step_00000002")
-    assert [line["skipped"] for line in lines(task.out) if "loss" in line] == [False, False, True]
+    assert [line["skipped"] for line in step_lines(task.out)] == [False, False, True]
     (event,) = (line for line in lines(task.out) if line.get("event") == "skipped")
     assert event["step"] == 3
     assert len(event["names"]) == RECIPE.batch_size
@@ -211,7 +206,7 @@ def test_pictures_of_which_nothing_counts_change_nothing_and_end_the_run(task: T
 def test_two_bad_steps_then_a_good_one_are_forgiven(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_module, "velocity_loss", at(lambda micro: micro // 2 % 3 > 0, spoil_loss))
     train(task, RECIPE)
-    assert [line["skipped"] for line in lines(task.out) if "loss" in line] == [bool(step % 3) for step in range(8)]
+    assert [line["skipped"] for line in step_lines(task.out)] == [bool(step % 3) for step in range(8)]
 
 
 # ------------------------------------------------------------------------------------------- a step

@@ -1,7 +1,6 @@
 """The processes that train together, here two on one CPU, and the precisions."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.app_server import free_port
-from tests.helpers.training_runs import RECIPE, begin, end, lines, log, newest, write_latents
+from tests.helpers.training_runs import RECIPE, begin, end, lines, log, newest, step_lines, write_latents
 from tests.training.conftest import TaskFor
 from training.engine import checkpoints
 from training.engine.processes import accelerator_for
@@ -32,15 +31,12 @@ def task(task_for: TaskFor) -> Task:
 
 def train_alone(task: Task, recipe: Recipe) -> list[dict]:
     assert end(begin(task, recipe)) == 0, log(task)
-    return [line for line in lines(task.out) if "loss" in line]
+    return step_lines(task.out)
 
 
 def train_together(task: Task, recipe: Recipe, nodes: int = 1) -> list[int | None]:
     """Two processes of one or two nodes, told of each other by an address as torchrun does; they speak gloo."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    each = 2 // nodes
+    each, port = 2 // nodes, str(free_port())
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": str(each), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     places = [{"RANK": str(rank), "LOCAL_RANK": str(rank % each), "GROUP_RANK": str(rank // each)} for rank in range(2)]
     both = [begin(task, recipe, None, **place, **shared) for place in places]
@@ -52,7 +48,7 @@ def test_two_processes_give_the_curve_of_one(task_for: TaskFor, tmp_path: Path) 
     task = task_for("two", device=DEVICE)
     assert train_together(task, SHARED.changed(steps=3, cooldown_steps=0)) == [0, 0], log(task)
     assert train_together(task, SHARED, nodes=2) == [0, 0], log(task)  # and goes on, on two nodes
-    two = [line for line in lines(task.out) if "loss" in line]
+    two = step_lines(task.out)
     assert [line["step"] for line in two] == list(range(1, SHARED.steps + 1))
     for ours, theirs in zip(one, two, strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
@@ -91,7 +87,7 @@ def test_two_launchers_find_each_other_as_the_manual_says(task_for: TaskFor, tin
         for one in both:
             one.terminate()
     assert [one.returncode for one in both] == [0, 0], "\n".join(said)[-3000:]
-    together = [line for line in lines(task.out) if "loss" in line]
+    together = step_lines(task.out)
     assert [line["step"] for line in together] == [1, 2]
     assert [line["loss"] for line in together] == pytest.approx([line["loss"] for line in alone], abs=1e-5)
 
@@ -106,7 +102,7 @@ def test_a_bad_step_of_one_process_is_skipped_by_both(task_for: TaskFor, tiny_de
 
 
 def test_bfloat16_runs_on_a_cpu(task: Task, whole: Path) -> None:
-    exact = [line for line in lines(whole) if "loss" in line]
+    exact = step_lines(whole)
     rough = train_alone(task, RECIPE.changed(precision="bfloat16"))
     assert [line["loss"] for line in rough] == pytest.approx([line["loss"] for line in exact], rel=0.03)
     assert rough != exact

@@ -107,7 +107,7 @@ def draw_sparsification(curves: np.ndarray, predictor: str, path: Path) -> None:
     place.set(xlabel="share of pixels removed", ylabel="mean error of the rest (all = 1)", xlim=(0, 1), ylim=(0, None))
     place.spines[["top", "right"]].set_visible(False)
     place.legend(frameon=False, fontsize=9)
-    _title(figure, "Sparsification", predictor)
+    _sign(figure, predictor)
     save_figure(figure, path, PNG, PDF)
 
 
@@ -156,8 +156,9 @@ def draw_fields_of_view(groups: Sequence[Sequence[Row]], predictor: str, path: P
         place.set(xlabel="field of view, degrees", ylabel=f"{label}, without a fit")
         place.set_yscale("log" if name == "abs_rel" else "linear")  # a few pictures have errors many times the rest's
         place.spines[["top", "right"]].set_visible(False)
-    places[1].legend(frameon=False, fontsize=8)
-    _title(figure, "Depth in metres by field of view", predictor)
+    handles, names = places[0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=8, ncols=3, loc="outside upper center")
+    _sign(figure, predictor)
     save_figure(figure, path, PNG, PDF)
 
 
@@ -182,7 +183,8 @@ def draw_table(
     first = next(iter(panels.values()))[0]
     named = 0 if first.varied else max(len(str(place)) for place in first.places)  # letters
     height_in = 5.0 if first.varied else 1.7 + 0.44 * len(first.places)
-    figure = Figure((2.7 * len(panels) + 0.07 * named, height_in), dpi=DPI, layout="constrained")
+    width_in = max(2.7 * len(panels) + 0.07 * named, 0.09 * len(title))
+    figure = Figure((width_in, height_in), dpi=DPI, layout="constrained")
     places = figure.subplots(2, len(panels), squeeze=False)
     for column, (name, curves) in enumerate(panels.items()):
         for row, measure in enumerate(measures):
@@ -210,7 +212,8 @@ def draw_table(
             place.spines[["top", "right"]].set_visible(False)
     if len(next(iter(panels.values()))) > 1:
         places[0, 0].legend(frameon=False, fontsize=8)
-    _title(figure, title, start)
+    _title(figure, title)
+    _sign(figure, start)
     save_figure(figure, path, PNG, PDF)
 
 
@@ -248,11 +251,14 @@ def _panels(sample: Sample, comparison: Comparison) -> list[_Panel]:
     return panels
 
 
-def _title(figure: Figure, title: str, of: str = "") -> None:
-    """Write what a figure shows above it and, below it, the checkpoint that it is of."""
+def _title(figure: Figure, title: str) -> None:
+    """Write what a figure shows above it."""
     figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10, weight="bold")
-    if of:
-        figure.supxlabel(plain(of), x=0.99, ha="right", fontsize=8, color="0.4")
+
+
+def _sign(figure: Figure, checkpoint: str) -> None:
+    """Write below a figure which checkpoint it is of."""
+    figure.supxlabel(plain(checkpoint), x=0.99, ha="right", fontsize=8, color="0.4")
 
 
 def save_figure(figure: Figure, path: Path, *endings: str) -> None:

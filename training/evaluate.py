@@ -33,7 +33,7 @@ from training.engine.progress import follow
 from training.recipe import Framing
 from training.scoring.maps import check_maps, holds_maps, read_map, write_map
 from training.scoring.metrics import REMOVED
-from training.scoring.plots import PNG, draw_comparison, draw_fields_of_view, draw_sparsification
+from training.scoring.plots import PDF, PNG, draw_comparison, draw_fields_of_view, draw_sparsification
 from training.scoring.protocols import PRESETS, Overrides, Protocol, choose_protocol
 from training.scoring.sanity_checks import SanityChecks
 from training.scoring.scores import Comparison, Row, averages
@@ -189,8 +189,10 @@ def main(
     a_set = open_set(data, SPLIT)
     indices = spread(a_set, limit)
     names = [*map(a_set.name, indices)]
-    _check_target(figures, ".png", (*names, *SUMMARIES), a_set, checkpoint)
-    _check_target(save_maps, ".npy", names, a_set, checkpoint)
+    _check_target(
+        figures, [f"{name}{ending}" for name in (*names, *SUMMARIES) for ending in (PNG, PDF)], a_set, checkpoint
+    )
+    _check_target(save_maps, [f"{name}.npy" for name in names], a_set, checkpoint)
     check_json_out(json_out, REPORTED)
     chosen = choose_protocol(a_set.kind, protocol, overrides)
     source = open_source(checkpoint, settings, chosen, step, dtype)
@@ -262,14 +264,14 @@ def _are_maps(checkpoint: str) -> bool:
     return holds_maps(checkpoint) and not is_run(checkpoint)
 
 
-def _check_target(out: Path | None, ending: str, names: Sequence[str], a_set: DepthSet, checkpoint: str) -> None:
+def _check_target(out: Path | None, names: Sequence[str], a_set: DepthSet, checkpoint: str) -> None:
     """Check that files of these names in ``out`` would replace nothing. Raises: MarigoldError."""
     if out is None:
         return
     for folder in (a_set.folder, *([Path(checkpoint)] if _are_maps(checkpoint) else [])):
         if real_path(out).is_relative_to(folder.resolve()):
             raise MarigoldError(f"{out} is a part of {folder}, whose files it could replace: give another folder.")
-    refuse_existing((out / f"{name}{ending}" for name in names), False, f"remove it, or give another folder than {out}")
+    refuse_existing((out / name for name in names), False, f"remove it, or give another folder than {out}")
 
 
 def summary(source: Source, protocol: Protocol, scores: Scores) -> dict[str, object]:

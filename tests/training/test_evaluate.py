@@ -246,7 +246,7 @@ def test_results_are_not_written_over_the_data_or_what_is_scored(
 
 @pytest.mark.parametrize(
     ("option", "name"),
-    [("--figures", "floor_1.png"), ("--figures", "sparsification.png"), ("--save-maps", "floor_1.npy")],
+    [("--figures", "floor_1.png"), ("--figures", "sparsification.pdf"), ("--save-maps", "floor_1.npy")],
 )
 def test_results_replace_no_file_that_is_there(
     option: str, name: str, score: Score, floors: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]

@@ -32,7 +32,7 @@ def example_files(gallery: gr.Dataset) -> list[dict[str, Any]]:
 
     They stay for as long as the page is served.
     """
-    return [file_value(Path(sample["path"])) for (sample,) in cast(Any, gallery.samples)]
+    return [file_value(Path(sample["path"])) for (sample,) in cast(Any, gallery).samples]
 
 
 class ExampleGallery:

@@ -123,7 +123,7 @@ class MeshScreen(Screen):
         is_other = before is None or before.fov_x_deg != prediction.fov_x_deg
         if is_other:
             update[self.mesh["fov_x_deg"]] = gr.Slider(value=fov_x_deg, info=fov_source(prediction, fov_x_deg))
-        if is_other or before.kind != prediction.kind:
+        if is_other or (before and before.kind != prediction.kind):
             update[self.mesh["near_ratio"]] = gr.Slider(value=nearest, interactive=prediction.kind == "affine")
         return update
 

@@ -68,6 +68,7 @@ _SENSOR = {32803, 34892}  # photometric interpretations: colour filter array, li
 _DECODABLE = {0, 1, 2, 3, 5, 6, 8}  # photometric interpretations that Pillow reads
 _SENSOR_CODING = {32767, 34713, 65535}  # compressions of Sony, Nikon and Pentax
 _OLD_JPEG = 6  # a compression that Pillow reads no page of
+_LOSSLESS = 0xC3  # the marker of a JPEG that holds values of a sensor
 _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS = 254, 256, 257, 259, 262, 330
 _EXIF, _INTEROP, _INTEROP_INDEX, _DNG = 34665, 40965, 1, 50706
 _PLACES = (_SUB_IFDS, _EXIF, _INTEROP)  # tags that say where other directories are
@@ -321,33 +322,42 @@ def _sensor_size(data: bytes, directories: list[dict[int, tuple[int, ...]]]) -> 
                 height, width = struct.unpack(">HH", data[at + 8 : at + 12].ljust(4, b"\0"))
                 sizes.append((width, height))
             at += 4 + length
+    for _, marker, _, (width, height), planes in _frames(data):
+        if marker == _LOSSLESS:  # Canon's CR2 states the sensor's size there alone: columns in turn are planes
+            sizes.append((width * planes if planes in (2, 4) else width, height))
     return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
 
 
 def _jpegs(data: bytes) -> Iterator[Inner]:
     """Yield the JPEGs within a file, wherever they lie; without the lossless ones, which hold values of a sensor."""
+    for at, marker, precision, size, planes in _frames(data):
+        if marker != _LOSSLESS and precision == 8 and planes in (1, 3, 4):
+            yield Inner(at, size, "JPEG")
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, int, int, tuple[int, int], int]]:
+    """Yield what the JPEGs within a file state: where they begin, coding, bits, (width, height), planes."""
     at = -1
     for _ in range(_MOST_MARKERS):
         at = data.find(b"\xff\xd8\xff", at + 1)
         if at < 0:
             return
-        size = _jpeg_size(data, at + 2)
-        if size:
-            yield Inner(at, size, "JPEG")
+        if frame := _frame(data, at + 2):
+            yield at, *frame
 
 
-def _jpeg_size(data: bytes, at: int) -> tuple[int, int] | None:
-    """Width and height of the JPEG whose segments begin there; None where it is none that Pillow reads."""
+def _frame(data: bytes, at: int) -> tuple[int, int, tuple[int, int], int] | None:
+    """Coding, bits, (width, height) and planes of the JPEG whose segments begin there; None where it is none."""
     for _ in range(_MOST_PICTURES):
         if at + 10 > len(data) or data[at] != 0xFF:
             return None
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in (0xC0, 0xC1, 0xC2):
+        if marker in (0xC0, 0xC1, 0xC2, _LOSSLESS):
             precision, height, width, planes = struct.unpack(">BHHB", data[at + 4 : at + 10])
-            return (width, height) if precision == 8 and planes in (1, 3, 4) else None
+            return marker, precision, (width, height), planes
         if marker == 0xFF:
             at += 1
-        elif length < 2 or marker in (0xC3, 0xD8, 0xD9, 0xDA):
+        elif length < 2 or marker in (0xD8, 0xD9, 0xDA):
             return None
         else:
             at += 2 + length

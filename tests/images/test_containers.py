@@ -139,6 +139,22 @@ def test_a_raw_file_with_previews_only_is_refused(kind: str, inside: bytes) -> N
         load_photo(RAW_FILES[kind](inside))
 
 
+@pytest.mark.parametrize(("planes", "width"), [(2, WIDE // 2), (3, WIDE)])  # columns in turn, or colours
+def test_the_lossless_jpeg_of_a_cr2_states_the_size_of_the_sensor(planes: int, width: int) -> None:
+    """Early ones hold a JPEG of half the size, which is all that their directories state."""
+    lossless = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHB", 8 + 3 * planes, 14, HIGH, width, planes) + bytes(2000)
+    for inside in (PREVIEW, FULL):
+        tiff = Tiff(magic=b"II*\0\x10\0\0\0CR\2\0")
+        sensor = tiff.directory({259: 6, 273: tiff.put(lossless), 279: len(lossless)})
+        tags: dict[int, int | list[int]] = {256: 240, 257: 160, 258: [8, 8, 8], 259: 6}
+        data = tiff.file(tiff.directory({**tags, 273: tiff.put(inside), 279: len(inside)}, after=sensor))
+        if inside == FULL:
+            assert load_photo(data).pixels.shape == (HIGH, WIDE, 3)
+        else:
+            with pytest.raises(ImageError, match=f"only 240 x 160 pixels of {WIDE} x {HIGH}"):
+                load_photo(data)
+
+
 def test_orientation_and_focal_length_of_the_raw_file_hold_for_its_jpeg() -> None:
     tiff = Tiff()
     sensor = tiff.directory(tiff.picture(WIDE, HIGH, CFA, t254=0))

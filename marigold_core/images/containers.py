@@ -335,6 +335,12 @@ def _jpegs(data: bytes) -> Iterator[Inner]:
             yield Inner(at, size, "JPEG")
 
 
+def jpeg_bits(data: bytes) -> int | None:
+    """Return how many bits a value of a JPEG has; None where it does not tell."""
+    frame = _frame(data, 2)
+    return frame[1] if frame else None
+
+
 def _frames(data: bytes) -> Iterator[tuple[int, int, int, tuple[int, int], int]]:
     """Yield what the JPEGs within a file state: where they begin, coding, bits, (width, height), planes."""
     at = -1

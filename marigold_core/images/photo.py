@@ -273,6 +273,8 @@ def _open(data: bytes) -> _Opened:
         if kind in ("RAW", "TIFF") and (inner := containers.find_photo(data, kind)):
             data, note, tags = inner.cut(data), inner.note, inner.tags
         if data.startswith(b"\xff\xd8\xff"):  # past Image.open, which refuses from 179 megapixels on
+            if (bits := containers.jpeg_bits(data) or 8) != 8:
+                raise ImageError(f"This JPEG has {bits} bits a value, which are not read; save it with 8 bits.")
             jpeg = JpegImageFile(BytesIO(data))
             if note is None and containers.count_views(jpeg, data) > 1:
                 note = containers.SEVERAL.format(which="first")

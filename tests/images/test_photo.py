@@ -425,6 +425,13 @@ def test_a_tiff_of_an_unusual_compression_is_refused_by_it(number: int) -> None:
         load_photo(plain.replace(stated, struct.pack("<HHIHH", 259, 3, 1, number, 0)))
 
 
+def test_a_jpeg_of_more_than_8_bits_is_refused_by_them() -> None:
+    plain = encoded(smooth(), "JPEG")
+    at = plain.index(b"\xff\xc0") + 4
+    with pytest.raises(ImageError, match=r"This JPEG has 12 bits a value, which are not read; save it with 8 bits\."):
+        load_photo(plain[:at] + b"\x0c" + plain[at + 1 :])
+
+
 def test_alpha_is_laid_on_white() -> None:
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[8:, :, 3] = 128

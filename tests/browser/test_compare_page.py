@@ -69,6 +69,7 @@ def test_a_grid_fills_is_measured_anew_and_is_taken_home(page, picture, tmp_path
     page.locator(f"{CELLS}[aria-pressed='true'][data-cell='1']").wait_for()
     assert page.locator(CELLS).count() == 6 and page.get_by_role("button", name="Table CSV").is_enabled()
     page.wait_for_function("document.querySelector('#lab-photo img')?.src.includes('photo.png')")  # that of the grid
+    page.locator("#lab-status").get_by_text("6 cells. Click one").wait_for()
 
 
 def test_every_picture_follows_wheel_drag_and_keys(page, picture):

@@ -326,3 +326,5 @@ def test_without_a_result_there_is_nothing_to_mark(visitor: Visitor) -> None:
     with pytest.raises(gr.Error, match=text.NO_RESULT):
         visitor.screen.on_point(visitor.values)
     assert visitor.screen.help in visitor.screen.on_mode(visitor.values)
+    visitor.take(visitor.screen.clear_result(visitor.values, None))
+    assert visitor.found == visitor.screen.results.value == metres_text.METRES_WAITS  # there is no map to be relative

@@ -176,11 +176,11 @@ class CompareScreen(JobTab):
     def stopped(self, result: str | None, values: Values) -> Update:
         """Offer the cells so far."""
         sweep = self._kept(result)
-        places = len(sweep.places()) if sweep else 0
-        if sweep is None or sweep.done == places:  # an earlier one: the new one was refused
+        if sweep is None:
             return self.rest(result, compare_text.READY, values)
-        cells = text.count(places, "cell")
-        return self.rest(result, compare_text.STOPPED.format(done=sweep.done, cells=cells), values)
+        places = len(sweep.places())
+        sentence = compare_text.BACK if sweep.done == places else compare_text.STOPPED  # an earlier one, or this one
+        return self.rest(result, sentence.format(done=sweep.done, cells=text.count(places, "cell")), values)
 
     def settled(self, result: str) -> Update:
         """Offer the cell that was under way if it is done."""

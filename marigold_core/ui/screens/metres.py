@@ -70,7 +70,7 @@ class MetresScreen(Screen):
                     alt_text=metres_text.PICTURE_ALT,
                     elem_id="marks",
                 )
-                self.results = gr.HTML(metres_text.METRES_NONE, js_on_load=script("metres.js"), elem_id="found")
+                self.results = gr.HTML(metres_text.METRES_WAITS, js_on_load=script("metres.js"), elem_id="found")
                 with gr.Row(elem_classes="numbers"):
                     self.complete = gr.Button(metres_text.COMPLETE, size="sm", interactive=False, elem_id="complete")
                     self.clear = gr.Button(metres_text.CLEAR_HINTS, size="sm", elem_id="clear")
@@ -111,7 +111,7 @@ class MetresScreen(Screen):
 
     def clear_result(self, values: Values, photo: np.ndarray | None) -> Update:
         """Start anew, without a photo."""
-        none = {self.picture: None, self.results: metres_text.METRES_NONE, self.annotations: Annotations()}
+        none = {self.picture: None, self.results: metres_text.METRES_WAITS, self.annotations: Annotations()}
         return {**none, **dict.fromkeys([self.fov, *self.typed])}
 
     def finish(self, prediction: Prediction, values: Values) -> Update:

@@ -11,6 +11,7 @@ EMPTY = (
 COST = "{cells}, about {time}; shared members make it {share:.2f} of separate runs."
 COST_GUESS = "{cells}, roughly {time}, a first guess; shared members make it {share:.2f} of separate runs."
 DONE = "{cells} in {time}. Click one to measure the others against it."
+BACK = "{cells}. Click one to measure the others against it."
 STOPPED = "Stopped after {done} of {cells}."
 GOES_ON = "{done} of {cells} done, and another page of yours is at it. Load this page again to see how it goes on."
 SHOWS = {"maps": "Maps", "differences": "Differences to the reference"}

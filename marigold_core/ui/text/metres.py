@@ -43,6 +43,7 @@ METRES_LACKING = "Type the number of metres first."
 POINT_LACKING = "Type both x and y of the point, in pixels from the photo's top left corner."
 POINT_OUTSIDE = "There is no such point: the photo has {width} x {height} pixels."
 METRES_NONE = Markup("<b>Relative.</b> The map tells near from far, but not metres. Mark two things that you know.")
+METRES_WAITS = "What you know of the photo is marked here once its map is there; two things give metres."
 METRES_NOT_YET = Markup("<b>Not yet in metres.</b> {reason}")
 METRES_FOUND = Markup("<b>In metres.</b> The picture spans {nearest} to {farthest} m; its middle depth is {middle} m.")
 METRES_COMPLETED = Markup(

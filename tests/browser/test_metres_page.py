@@ -66,7 +66,8 @@ def test_two_known_points_give_metres_files_say_so_and_clearing_undoes_it(page, 
     page.get_by_label("y, pixels", exact=True).fill(str(far_y))
     page.get_by_label("Metres", exact=True).fill(str(KNOWN_M[1]))
     with unanswered(page):
-        page.get_by_label("Metres", exact=True).press("Enter")
+        with page.expect_request("**/queue/join?*"):
+            page.get_by_label("Metres", exact=True).press("Enter")
         page.get_by_label("Metres", exact=True).fill("7")  # for the next one
     page.locator("#status").get_by_text("In metres, from 2 hints").wait_for()
     expect(page.get_by_label("x, pixels", exact=True)).to_have_value("", timeout=PATIENCE_MS)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from marigold_core.pipeline.image_prior import Features, Residual, grid_of, merge_levels
 from marigold_core.pipeline.modalities import Depth
 
-SHARE = 0.5  # of the draft in the mean
+SHARE = 0.65  # of the draft in the mean; chosen on photographs (training/NOTES.md)
 AROUND = 4  # cells of the draft on each side of one that the same linear function is sought for
 SHAPELESS = 1e-3  # variance of the map around a place, in [0, 1], below which its shape is not followed
 

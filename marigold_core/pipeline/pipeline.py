@@ -77,6 +77,7 @@ from marigold_core.settings import ResolvedSettings, Settings, Views, check_type
 
 TRIED_CELLS = 8  # latent cells along each side of a picture that every U-Net takes
 COMPILED_CELLS = (4 * TRIED_CELLS, 6 * TRIED_CELLS)  # many and not alike: torch takes a side of 1 within for fixed
+TRAINED_ASPECT = 4 / 3  # longer over shorter edge of the pictures that draft and error network learned from
 RECOMPUTED_FROM = 100_000_000  # parameters of the U-Net; smaller ones keep little
 TOO_LARGE = "This photo is too large for the memory of this machine; choose a lower processing resolution."
 PhotoSource = str | Path | bytes | np.ndarray | Photo  # and PIL images; see images.photo.load_photo
@@ -587,9 +588,13 @@ class MarigoldPipeline:
     def photo_features(self, photo: Photo, resolution: int) -> Features:
         """Compute the image prior's features of a photo as it is, for draft and expected errors.
 
-        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less.
+        Those that the U-Net is given are of the photo as the autoencoder reproduces it, and tell less. Without padding
+        they cover what the map covers. A photo wider or higher than 4:3 is seen with as many pixels as one of 4:3: at
+        the same longest edge a wide street would have far fewer rows than the pictures that the draft learned from.
         """
-        x, _ = to_network(photo.pixels, resolution, factor=1)  # without padding: features cover what the map covers
+        height, width = photo.pixels.shape[:2]
+        elongated = max(height, width) / min(height, width) / TRAINED_ASPECT
+        x, _ = to_network(photo.pixels, round(resolution * max(1.0, elongated) ** 0.5), factor=1)
         return self._seen_by_prior(x)
 
     def _features_to_fuse(self, photo: Photo, resolution: int) -> Features:

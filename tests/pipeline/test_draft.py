@@ -94,6 +94,19 @@ def test_features_cover_what_the_map_covers(tiny_guided: Path, photo) -> None:
         seen.clear()
 
 
+@pytest.mark.parametrize(
+    ("sides", "seen"), [((60, 60), (64, 64)), ((60, 80), (48, 64)), ((60, 240), (27, 111)), ((240, 60), (111, 27))]
+)
+def test_a_wide_photo_is_seen_with_as_many_pixels_as_one_that_was_learned_from(
+    tiny_guided: Path, photo, sides: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    pipe, found = load(tiny_guided, device="cpu"), list[torch.Size]()
+    assert pipe.prior is not None
+    pipe.prior.register_forward_hook(lambda _, given, __: found.append(given[0].shape[-2:]))
+    pipe.photo_features(load_photo(photo(*sides)), 64)
+    assert found == [seen]
+
+
 def test_it_is_published(tiny_guided: Path, tmp_path: Path) -> None:
     drafted = with_draft(tiny_guided, tmp_path / "drafted")
     before, after = load(drafted).draft, load(publish(drafted, tmp_path / "published")).draft

@@ -17,6 +17,7 @@ function read() {
 }
 
 function write() {
+  sentence.style.visibility = channels.length ? "" : "hidden"; // it keeps its lines where there is no picture to point at
   if (!place || !channels.length) {
     sentence.textContent = hint;
     return;

@@ -21,7 +21,7 @@ from marigold_core.ui import text
 from marigold_core.ui.controls.examples import ExampleGallery
 from marigold_core.ui.controls.settings import DEFAULT_PRESET, OFFERED_PX, SettingsInputs
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import NO_CHANGE, follow, on
+from marigold_core.ui.events import FOLLOWING, LAST, NO_CHANGE, QUIET, follow, on
 from marigold_core.ui.run_controller import RunController, Update, Values, button_note
 
 FIELDS = tuple(name for name in Settings.model_fields if name != "batch_size")  # which changes no result
@@ -82,11 +82,12 @@ class ShareLink:
         """Make a link when the button is pressed; the browser knows the page's address and has the clipboard."""
         linked: list[Any] = [self.controller.photo, *self.inputs.values]
         made = on(self.button.click, self.compose, {*linked}, self.address)
-        made.success(None, self.address, [self.address, self.note], js=COPY_JS)
-        # Its own change too: a press that came before news of the photo or a setting is answered after them.
-        changes = [widget.change for widget in (*linked, self.address)]
-        shown = [self.address, self.note]
-        follow(changes, self.renew, {self.address, *linked}, shown)
+        given, shown = {self.address, *linked}, [self.address, self.note]
+        copied = made.success(None, self.address, shown, js=COPY_JS)
+        # A press that came before news of the photo or a setting is answered after them; the field that the link has
+        # just appeared in does not always tell that it changed.
+        copied.then(self.renew, given, shown, **LAST, **FOLLOWING, **QUIET)
+        follow([widget.change for widget in linked], self.renew, given, shown)
 
     def compose(self, values: Values) -> gr.Textbox:
         """Write the query of the settings that are in place."""

@@ -25,7 +25,7 @@ def test_a_dropped_folder_is_told_to_be_one(page, tmp_path):
     for kind in ("dragEnter", "dragOver", "drop"):
         session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
     page.locator("#status").get_by_text("This is an empty file or a folder").wait_for()
-    page.locator("#readout span").wait_for(state="hidden")  # there is no picture to point at
+    page.locator("#readout").get_by_text("Point at the picture").wait_for(state="hidden")  # there is none
 
 
 def test_a_dropped_photo_becomes_depth_a_mesh_and_a_file(page, picture, tmp_path):

@@ -153,5 +153,5 @@ def test_the_photo_of_the_studio_comes_along(page):
         page.locator("#lab-examples .gallery-item").nth(1).click()
         page.wait_for_function("document.querySelector('#lab-photo img')?.src.includes('stream')")
     page.locator("#lab-run").click()
-    page.locator(CELLS).first.wait_for()
-    page.locator("#lab-stop").click()
+    page.locator("#lab-status").get_by_text("cells").wait_for()
+    assert "stream" in page.locator("#lab-photo img").get_attribute("src")

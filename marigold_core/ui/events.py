@@ -3,7 +3,7 @@
 Every event goes through the queue, also the quick ones: the other way in is the route that skips it, which is shut.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal, TypedDict
 
@@ -84,6 +84,26 @@ def follow(
     # that this event has, and two of them would repeat each other for ever.
     changed = _gradio.on(changes, None, edited, edited, js=js, **QUIET)
     return changed.then(handler, inputs, outputs, **LAST, **queue, **(SHOWN if shown else QUIET))
+
+
+def one_of_many(update: Mapping[Component, Any]) -> dict[Component, Any]:
+    """Wrap the values that reach the browser as objects, such as files, in an update that an event does not end with.
+
+    The browser makes the update after it by editing the objects of this one, also where a widget already holds them as
+    its value: a photo would lose its path with the next update that leaves the photo as it is.
+    """
+    return {
+        widget: _gradio.update(value=value) if _is_object(widget) and not _is_whole(value) else value
+        for widget, value in update.items()
+    }
+
+
+def _is_object(widget: Component) -> bool:
+    return getattr(widget, "data_model", None) is not None
+
+
+def _is_whole(value: object) -> bool:
+    return value is None or isinstance(value, (gr.blocks.Block, dict))  # an update already
 
 
 def draw_file() -> gr.DownloadButton:

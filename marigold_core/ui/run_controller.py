@@ -28,7 +28,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.settings import ColourSettings, Frozen, MeshSettings, ResolvedSettings, Settings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on
+from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on, one_of_many
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import family_of_result, offered_checkpoint
 from marigold_core.ui.photo_input import draw_photo
@@ -173,11 +173,11 @@ class JobTab(ABC):
                         break
                     result = update.get(self.result, result)
                     if update:  # with the buttons each time: the answer to an earlier Stop may be drawn after the first
-                        yield {**self.actions.begun(), **update}
+                        yield one_of_many({**self.actions.begun(), **update})
         except gr.Error as error:
             if current.identity is identity:
                 current.identity = None
-                yield self.rest(result, error.message, values)
+                yield one_of_many(self.rest(result, error.message, values))
                 raise
         if current.identity is identity:
             current.identity = None

@@ -132,6 +132,18 @@ def test_a_link_is_that_of_the_page_also_where_its_press_was_early(page, url, pi
     page.get_by_text("this is the new one").wait_for()
 
 
+def test_the_photo_stays_a_file_while_and_after_it_runs(page):
+    page.get_by_role("button", name="coffee").click()
+    page.wait_for_function("document.querySelector('#photo img')?.src.includes('coffee')")
+    page.get_by_role("button", name="Estimate depth").click()
+    page.get_by_text("1 member, 4 steps").wait_for()
+    page.get_by_role("tab", name="Files").click()
+    with page.expect_request("**/queue/join*") as asked:
+        page.get_by_role("button", name="Copy link").click()
+    photo = next(value for value in asked.value.post_data_json["data"] if isinstance(value, dict))
+    assert photo["path"].endswith("coffee.jpg") and "__type__" not in photo
+
+
 def upload_after_clearing(page, picture: Path, made: str = "10 members, 4 steps") -> None:
     page.locator("#photo").get_by_label("Remove Image").click()
     upload(page, picture)

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
+from gradio.utils import diff
 
 from marigold_core.serving.jobs import Service
+from marigold_core.ui.events import NO_CHANGE, one_of_many
 from marigold_core.ui.page import build
 
 WIDGETS = {"change", "input", "select", "release", "blur", "stream"}  # events that come again before they are answered
@@ -48,3 +51,19 @@ def test_a_change_is_never_skipped_because_the_one_before_is_pending(wired: list
 def test_every_download_has_a_place_of_its_own(wired: list[dict[str, Any]]) -> None:
     taken = [tuple(event["inputs"]) for event in wired if "download" in str(event["js"])]
     assert len(taken) > 20 and len(taken) == len({*taken})
+
+
+def test_the_browser_keeps_a_file_that_the_update_after_it_leaves_as_it_is() -> None:
+    """Gradio's client edits the objects of the update before; it lets a widget hold the value of an update alone."""
+    photo, line, button = gr.Image(), gr.HTML(), gr.Button()
+    given = {photo: "photo.png", line: "Begun.", button: gr.Button(interactive=False)}
+    prepared = one_of_many(given)
+    assert prepared[photo] == {"__type__": "update", "value": "photo.png"}
+    assert (prepared[line], prepared[button]) == ("Begun.", given[button])
+    assert one_of_many({photo: None}) == {photo: None}
+    assert one_of_many({photo: NO_CHANGE}) == {photo: NO_CHANGE}
+    held = {"path": "photo.png"}
+    sent = {**prepared[photo], "value": held}
+    for action, path, _ in diff(sent, NO_CHANGE):  # as the client does
+        assert (action, path) == ("delete", ["value"])
+    assert held == {"path": "photo.png"}

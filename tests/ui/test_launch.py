@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from marigold_core.cli import console, main
+from marigold_core.serving import work_folder
 from marigold_core.ui import launch, page
 
 
@@ -29,6 +30,7 @@ class Taken:
 )
 def test_what_cannot_be_served_is_told_before_anything_is(monkeypatch, capsys, name, value, status, said):
     monkeypatch.setattr(page, "build", lambda service: Taken())
+    monkeypatch.setattr(work_folder.Janitor, "work_for_ever", lambda _: None)  # it would outlive this page
     monkeypatch.setenv(f"MARIGOLD_{name}", value)
     before = signal.getsignal(signal.SIGTERM)
     try:

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Literal, TypedDict
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 from gradio.events import Dependency
 
@@ -30,6 +31,8 @@ MAX_WAITING = 256  # jobs of all visitors that wait for a place before the model
 MAX_EVENTS = 2 * MAX_WAITING  # with the quick events of pages, such as Stop, which a full line does not refuse
 # The line itself is the service's, which tells each job its place; more than these wait before it and are told nothing.
 MODEL = Queue(concurrency_id="model", concurrency_limit=32)
+LONG = Queue(concurrency_id="long", concurrency_limit=16)  # jobs of minutes or hours, which leave those places free
+MODEL_QUEUES = {queue["concurrency_id"]: queue["concurrency_limit"] for queue in (MODEL, LONG)}
 LIGHT = Queue(concurrency_id="light", concurrency_limit=4)  # colours, files: beside whatever the model does
 SHAPING = Queue(concurrency_id="shaping", concurrency_limit=1)  # shapes: each event finds what the one before it left
 MARKING = Queue(concurrency_id="marking", concurrency_limit=1)  # points and hints: the same
@@ -103,7 +106,7 @@ def _is_object(widget: Component) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    return value is None or isinstance(value, (gr.blocks.Block, dict))  # an update already
+    return value is None or isinstance(value, (Block, dict))  # an update already
 
 
 def draw_file() -> gr.DownloadButton:

@@ -67,7 +67,7 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
 
     from marigold_core.serving.jobs import Service
     from marigold_core.ui.api.requests import CallReader, waiting_files
-    from marigold_core.ui.events import MODEL
+    from marigold_core.ui.events import MODEL_QUEUES
     from marigold_core.ui.middleware import RequestFilter
     from marigold_core.ui.page import build
     from marigold_core.ui.photo_previews import PhotoPreviews
@@ -106,7 +106,7 @@ def _serve(folder: Path, host: str | None, port: int | None) -> None:
             mcp_server=False,  # ours is another one
             ssr_mode=False,
             _frontend=False,  # Gradio would end on a busy machine: it asks its own page for an answer within 3 s
-            max_threads=MODEL["concurrency_limit"] + 16,  # a job that waits for the model holds one
+            max_threads=sum(MODEL_QUEUES.values()) + 16,  # a job that waits for the model holds one
             state_session_capacity=1000,
             app_kwargs={
                 "middleware": [

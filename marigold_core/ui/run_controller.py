@@ -28,7 +28,7 @@ from marigold_core.serving.jobs import Service
 from marigold_core.settings import ColourSettings, Frozen, MeshSettings, ResolvedSettings, Settings
 from marigold_core.ui import text
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on, one_of_many
+from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, Queue, on, one_of_many
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import family_of_result, offered_checkpoint
 from marigold_core.ui.photo_input import draw_photo
@@ -116,6 +116,7 @@ class JobTab(ABC):
 
     status: gr.HTML
     actions: JobButtons
+    queue: Queue = MODEL
 
     def __init__(self, service: Service) -> None:
         """Begin without a result."""
@@ -146,7 +147,7 @@ class JobTab(ABC):
         given = {*given, self.current, self.result}
         # Before the run: the browser begins with the second event of a click when the first has ended.
         on(triggers, CurrentJob.ask, [self.current, source], None, **REPEATED)
-        job = on(triggers, on_run, given, changed, MODEL, **REPEATED)
+        job = on(triggers, on_run, given, changed, self.queue, **REPEATED)
         emptied: Any = source
         endings = [self.actions.stop.click, emptied.clear]
         # Likewise: reading all widgets takes longer than to note a press, and a later one must not come before it.

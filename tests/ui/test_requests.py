@@ -108,6 +108,7 @@ def test_only_what_waits_or_runs_is_listened_to(path: str, query: str) -> None:
         (f"{CALL}v2/predict_depth", {}, True),
         (JOIN, {"data": [], "fn_index": 3, "session_hash": "s"}, True),
         (JOIN, {"data": [], "fn_index": 4, "session_hash": "s"}, False),
+        (JOIN, {"data": [], "fn_index": 5, "session_hash": "s"}, True),
     ],
 )
 def test_where_the_line_is_full_what_does_not_need_the_model_is_heard(
@@ -118,8 +119,10 @@ def test_where_the_line_is_full_what_does_not_need_the_model_is_heard(
     events = {
         3: SimpleNamespace(api_name="", concurrency_id="model"),
         4: SimpleNamespace(api_name="", concurrency_id="light"),
+        5: SimpleNamespace(api_name="", concurrency_id="long"),
     }
-    queue = SimpleNamespace(event_queue_per_concurrency_id={"model": line, "light": SimpleNamespace(queue=["one"] * 9)})
+    lines = {"model": line, "long": SimpleNamespace(queue=[]), "light": SimpleNamespace(queue=["one"] * 9)}
+    queue = SimpleNamespace(event_queue_per_concurrency_id=lines)
     app = SimpleNamespace(get_blocks=lambda: SimpleNamespace(_queue=queue, fns=events))
     passed: list[object] = []
 

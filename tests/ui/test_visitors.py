@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from marigold_core.ui import text
-from marigold_core.ui.events import MODEL
+from marigold_core.ui.events import LONG, MODEL
 from tests.bench.soak import Figures as Soak
 from tests.bench.soak import Server, leave_early, many_jobs, running
 from tests.helpers.nginx import needs_nginx, proxy
@@ -97,13 +97,25 @@ def test_a_class_behind_one_address_loses_no_job_and_mixes_up_none_beside_slow_r
     assert server.waited > 0  # and they were told for how long
 
 
-def press_stop(server: Server) -> httpx.Response:
-    """Press Stop on the page -> how that is taken."""
+def press(server: Server, button: str, visitor: str, given: dict[str, Any]) -> list[httpx.Response]:
+    """Press a button of the page -> how that is taken.
+
+    Widgets hold what they begin with; those whose id or label is among the keys of ``given`` hold its values.
+    """
     config = server.web.get("/config").json()
-    button = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == "stop")
-    event = next(one for one in config["dependencies"] if [button, "click"] in one["targets"])
-    asked = {"data": [None] * len(event["inputs"]), "fn_index": event["id"], "session_hash": "visitor"}
-    return server.web.post("/gradio_api/queue/join", json=asked)
+    widgets = {one["id"]: one["props"] for one in config["components"]}
+    (pressed,) = (number for number, props in widgets.items() if props.get("elem_id") == button)
+    answers = list[httpx.Response]()
+    for event in config["dependencies"]:
+        if [pressed, "click"] in event["targets"] and event["backend_fn"]:
+            if answers:  # the browser begins with the second event of a click when the first has ended
+                with server.web.stream("GET", "/gradio_api/queue/data", params={"session_hash": visitor}) as told:
+                    next(line for line in told.iter_lines() if "process_completed" in line)
+            held = [widgets[number] for number in event["inputs"]]
+            data = [given.get(one.get("elem_id"), given.get(one.get("label"), one.get("value"))) for one in held]
+            asked = {"data": data, "fn_index": event["id"], "session_hash": visitor}
+            answers.append(server.web.post("/gradio_api/queue/join", json=asked))
+    return answers
 
 
 def test_a_full_queue_refuses_with_a_sentence_and_loses_none_of_those_who_wait(server: Server) -> None:
@@ -111,10 +123,10 @@ def test_a_full_queue_refuses_with_a_sentence_and_loses_none_of_those_who_wait(s
     held.touch()
     try:
         answers = [server.ask(path) for _ in range(MODEL["concurrency_limit"] + MAX_WAITING + 5)]
-        stopped = press_stop(server)
+        stopped = press(server, "stop", "visitor", {})
     finally:
         held.unlink()
-    assert stopped.status_code == 200, stopped.text  # a visitor of the page is still heard
+    assert [one.status_code for one in stopped] == [200, 200]  # a visitor of the page is still heard
     accepted = [answer.json()["event_id"] for answer in answers if answer.status_code == 200]
     refused = [answer for answer in answers if answer.status_code != 200]
     assert len(accepted) == MODEL["concurrency_limit"] + MAX_WAITING
@@ -123,6 +135,22 @@ def test_a_full_queue_refuses_with_a_sentence_and_loses_none_of_those_who_wait(s
     }
     assert {server.result(job)["manifest"]["photo"]["width"] for job in accepted} == {80}
     assert server.result(server.submit(path))["manifest"]["photo"]["width"] == 80
+
+
+def test_batches_of_many_leave_places_for_photos(server: Server) -> None:
+    """So do clips and comparisons: a photo is told its place at once, and is not behind all of them."""
+    path, held = server.upload(72), hold(server.notes)
+    photos = {"batch-photos": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
+    held.touch()
+    try:
+        for number in range(LONG["concurrency_limit"] + 4):
+            assert {one.status_code for one in press(server, "batch-run", f"visitor {number}", photos)} == {200}
+        with server.web.stream("GET", f"/gradio_api/call/predict_depth/{server.submit(path)}") as told:
+            line = next(line for line in told.iter_lines() if "waiting: " in line)
+    finally:
+        held.unlink()
+    assert f"waiting: {LONG['concurrency_limit']} jobs are before this one" in line
+    server.wait_until_idle()
 
 
 def test_any_name_of_an_upload_is_taken_or_refused(server: Server) -> None:

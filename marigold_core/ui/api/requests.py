@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from marigold_core.serving.api.endpoints import ENDPOINT_OF, Endpoint
 from marigold_core.serving.request_body import RefusedError, read_body, with_body
 from marigold_core.ui import text
-from marigold_core.ui.events import MAX_WAITING, MODEL
+from marigold_core.ui.events import MAX_WAITING, MODEL_QUEUES
 from marigold_core.ui.middleware import CALL, FULL_RETRY_S, JOIN, QUEUE
 from marigold_core.ui.photo_input import EXAMPLES
 
@@ -38,7 +38,7 @@ class CallReader:
                 events: dict[int, Any] = page.fns if path == JOIN else {}
                 body = b"".join([piece async for piece in read_body(receive)])
                 body = complete(path, body, {number: one.api_name for number, one in events.items()})
-                if path != JOIN or events[json.loads(body)["fn_index"]].concurrency_id == MODEL["concurrency_id"]:
+                if path != JOIN or events[json.loads(body)["fn_index"]].concurrency_id in MODEL_QUEUES:
                     _check_line(page._queue)
                 others = [one for one in scope["headers"] if one[0] != b"content-type"]
                 scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
@@ -143,6 +143,6 @@ def _check_line(queue: Any) -> None:
 
     Gradio's own limit counts all events, so that a full line would refuse Stop, and a page that is opened, as well.
     """
-    waiting = queue.event_queue_per_concurrency_id.get(MODEL["concurrency_id"])
-    if waiting and len(waiting.queue) >= MAX_WAITING:
+    lines = map(queue.event_queue_per_concurrency_id.get, MODEL_QUEUES)
+    if sum(len(line.queue) for line in lines if line) >= MAX_WAITING:
         raise RefusedError(503, text.QUEUE_FULL, **{"retry-after": str(FULL_RETRY_S)})

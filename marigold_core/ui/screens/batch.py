@@ -21,7 +21,7 @@ from marigold_core.settings import Format
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, preset_settings
 from marigold_core.ui.error_messages import translate_errors
-from marigold_core.ui.events import download, draw_file, on
+from marigold_core.ui.events import LONG, download, draw_file, on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.photo_input import PhotosInput
 from marigold_core.ui.pictures import file_address
@@ -35,6 +35,8 @@ EMPTY = f"<div class='lab-empty'><p>{batch_text.EMPTY}</p></div>"  # in the plac
 
 class BatchScreen(JobTab):
     """The photos and the choices, and the table of what became of each."""
+
+    queue = LONG
 
     def __init__(self, service: Service) -> None:
         """Draw it into the current tab."""

@@ -25,7 +25,7 @@ from marigold_core.serving.jobs import WAIT_S, Service
 from marigold_core.serving.video import MOST_FRAMES, SharedPredictor, check_clip, run_clip, shared_predictor
 from marigold_core.ui import text
 from marigold_core.ui.controls.settings import draw_checkpoint, draw_presets, preset_settings
-from marigold_core.ui.events import on
+from marigold_core.ui.events import LONG, on
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.photo_input import PhotosInput
 from marigold_core.ui.pictures import file_address
@@ -40,6 +40,8 @@ EMPTY = f"<div class='lab-empty'><p>{video_text.EMPTY.format(most=MOST_FRAMES)}<
 
 class VideoScreen(JobTab):
     """The clip and the choices, and the clips that are made."""
+
+    queue = LONG
 
     def __init__(self, service: Service) -> None:
         """Draw it into the current tab."""

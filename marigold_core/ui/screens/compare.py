@@ -32,7 +32,19 @@ from marigold_core.ui.controls.examples import draw_examples, example_files
 from marigold_core.ui.controls.runtime import USUAL_SIZE, size_of
 from marigold_core.ui.controls.settings import chosen_px, draw_resolution, draw_views
 from marigold_core.ui.error_messages import plain, translate_errors
-from marigold_core.ui.events import FOLLOWING, LAST, LIGHT, LONG, NO_CHANGE, QUIET, REPEATED, download, draw_file, follow, on
+from marigold_core.ui.events import (
+    FOLLOWING,
+    LAST,
+    LIGHT,
+    LONG,
+    NO_CHANGE,
+    QUIET,
+    REPEATED,
+    download,
+    draw_file,
+    follow,
+    on,
+)
 from marigold_core.ui.job_buttons import JobButtons
 from marigold_core.ui.offered_checkpoints import checkpoint_choices
 from marigold_core.ui.photo_input import PhotoInput, draw_photo

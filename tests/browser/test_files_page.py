@@ -55,6 +55,8 @@ def test_everything_is_the_files_and_its_manifest_runs_again(page, picture, tmp_
     page.evaluate(DROP_JS, [manifest.name, manifest.read_text()])  # onto the photo, which takes no such file
     page.locator("#status").get_by_text(f"Same bytes: {len(recorded)} files.").wait_for()
     assert page.get_by_label("Careful").is_checked()
+    page.locator("#run:not([disabled])").click()
+    page.locator("#status").get_by_text("10 members, 4 steps").wait_for()
 
 
 def test_each_of_two_files_that_are_pressed_at_once_is_downloaded(page, picture):

@@ -138,6 +138,8 @@ def test_its_manifest_is_made_again_or_says_what_is_missing(
     values: dict[Any, Any] = {**held(tab), tab.replay.manifest: [manifest, files.photo, files.depth]}
     *_, last = tab.replay.on_upload(values)
     assert "Same bytes: 2 files." in last[tab.controller.status]
+    run, stop = (last[button].constructor_args["interactive"] for button in tab.controller.actions.outputs)
+    assert run and not stop
     values[tab.replay.manifest] = [manifest, files.photo]
     with pytest.raises(gr.Error, match="The depth map of this manifest, room_mm.png, is not here"):
         list(tab.replay.on_upload(values))

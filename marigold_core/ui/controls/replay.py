@@ -18,7 +18,7 @@ from marigold_core.ui import text
 from marigold_core.ui.controls.settings import SettingsInputs
 from marigold_core.ui.events import MODEL, NO_CHANGE, REPEATED, on
 from marigold_core.ui.photo_input import FilesButton
-from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note, status_line
+from marigold_core.ui.run_controller import Job, RunController, Update, Values, button_note
 
 MANIFEST_BYTES = 10**6  # ours are 3 kB
 
@@ -76,7 +76,7 @@ class ReplayButton:
             result, formats_of(record), record.mesh, record.colours, tuple(record.save_for)
         )
         outcome = replay.against(record, replay.read(made["manifest"]))
-        yield {self.controller.status: status_line(text.REPLAYED.format(outcome=outcome.describe()))}
+        yield self.controller.idle(text.REPLAYED.format(outcome=outcome.describe()))
 
     def _find_photo(self, record: Manifest, files: list[Path], values: Values) -> tuple[Photo, Path | None]:
         """Find the recorded photo among those at hand -> it, and its file if it came with the manifest.
